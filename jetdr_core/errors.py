@@ -1,0 +1,185 @@
+"""Every error the engine raises, with its facts as attributes.
+
+Invariants: a message names the thing, the value and the remedy; an error raised for bad input has changed nothing.
+Built-in families stay themselves: a bad argument is also a ``ValueError``, a wait that ran out also a ``TimeoutError``,
+an existing target also a ``FileExistsError``. Talks to: nobody (lowest layer).
+"""
+
+from __future__ import annotations
+
+__all__ = [
+    "ChainBroken",
+    "DamagedObject",
+    "DuplicateMark",
+    "Fenced",
+    "InstantInGap",
+    "InvalidRequest",
+    "JetdrError",
+    "LogBusy",
+    "LogDamaged",
+    "LogError",
+    "LogFailed",
+    "LogForeign",
+    "LogNotALog",
+    "LogTooSmall",
+    "NoSuchPoint",
+    "NotConsistent",
+    "ObjectExists",
+    "ObjectNotFound",
+    "PrimaryFailed",
+    "StallTimeout",
+    "StoreAccessDenied",
+    "StoreError",
+    "TargetExists",
+    "TargetFull",
+    "UnsupportedVersion",
+]
+
+
+class JetdrError(Exception):
+    """Base of all errors of the engine.
+
+    ``hint`` is the remedy, already part of ``str(error)``; ``facts`` holds the named values of the message.
+    """
+
+    def __init__(self, message: str, *, hint: str = "", **facts: object) -> None:
+        super().__init__(f"{message}; {hint}" if hint else message)
+        self.hint = hint
+        self.facts = facts
+
+
+class InvalidRequest(JetdrError, ValueError):
+    """An argument outside its documented range; nothing was changed."""
+
+
+class UnsupportedVersion(JetdrError):
+    """A format newer than this engine reads."""
+
+
+# -- capture and log ---------------------------------------------------------------------------------------------------
+
+
+class PrimaryFailed(JetdrError, OSError):
+    """The primary disk failed an I/O; what it now holds was read back and logged, or the disk is marked suspect."""
+
+
+class StallTimeout(JetdrError, TimeoutError):
+    """Ring or log stayed full for the whole stall limit; the write was not started."""
+
+
+class LogError(JetdrError):
+    """Base of the replication log's errors."""
+
+
+class LogFailed(LogError, OSError):
+    """The log device failed a write or flush: the writer is poisoned and acknowledges nothing more."""
+
+
+class LogDamaged(LogError):
+    """A record that had been acknowledged as durable is unreadable."""
+
+
+class LogNotALog(LogError):
+    """The file or device holds no log volume."""
+
+
+class LogForeign(LogError):
+    """The log volume or section belongs to another owner or domain."""
+
+
+class LogTooSmall(LogError, ValueError):
+    """The volume has no room for the section asked for."""
+
+
+class LogBusy(LogError):
+    """Another process holds the volume."""
+
+
+# -- store and chain ---------------------------------------------------------------------------------------------------
+
+
+class StoreError(JetdrError, OSError):
+    """An object store operation failed.
+
+    ``transient`` was decided where the failure was seen: True means that the same call may succeed later.
+    """
+
+    def __init__(self, operation: str, key: str, cause: str, *, transient: bool, hint: str = "") -> None:
+        super().__init__(f"{operation} {key!r}: {cause}", hint=hint)
+        self.operation = operation
+        self.key = key
+        self.cause = cause
+        self.transient = transient
+
+
+class ObjectExists(StoreError):
+    """put-if-absent lost: the key is taken."""
+
+    def __init__(self, operation: str, key: str) -> None:
+        super().__init__(operation, key, "the object exists already", transient=False)
+
+
+class ObjectNotFound(StoreError):
+    """No object has that key."""
+
+    def __init__(self, operation: str, key: str) -> None:
+        super().__init__(operation, key, "there is no such object", transient=False)
+
+
+class StoreAccessDenied(StoreError):
+    """Credentials are missing, wrong, or not allowed to do this."""
+
+    def __init__(self, operation: str, key: str, cause: str, *, hint: str = "check the credentials") -> None:
+        super().__init__(operation, key, cause, transient=False, hint=hint)
+
+
+class DamagedObject(JetdrError):
+    """Bytes read from log or store fail their checks. ``key`` names the object, ``part`` the piece of it."""
+
+    def __init__(self, key: str, part: str, problem: str, *, hint: str = "") -> None:
+        super().__init__(f"{key}: {part}: {problem}", hint=hint, key=key, part=part)
+        self.key = key
+        self.part = part
+
+
+class ChainBroken(JetdrError):
+    """The segment chain has a hole, or store and log do not meet."""
+
+
+class Fenced(JetdrError):
+    """A newer epoch owns the domain; this writer has stopped."""
+
+    def __init__(self, domain: str, epoch: int, epoch_newer: int) -> None:
+        super().__init__(
+            f"domain {domain!r}: epoch {epoch} was fenced by epoch {epoch_newer}",
+            hint="another owner has taken the domain over; stop this one",
+        )
+        self.epoch = epoch
+        self.epoch_newer = epoch_newer
+
+
+# -- recovery ----------------------------------------------------------------------------------------------------------
+
+
+class NoSuchPoint(JetdrError, LookupError):
+    """The instant asked for lies outside the history. ``before`` / ``after`` are the nearest points, where there are any."""
+
+
+class InstantInGap(NoSuchPoint):
+    """The instant lies where the domain was not consistent."""
+
+
+class NotConsistent(JetdrError):
+    """The domain is not consistent at present (background data is outstanding)."""
+
+
+class DuplicateMark(JetdrError, ValueError):
+    """A mark of that name exists already."""
+
+
+class TargetExists(JetdrError, FileExistsError):
+    """The recovery target exists and is not an interrupted run of the same recovery."""
+
+
+class TargetFull(JetdrError, OSError):
+    """The target has less free space than the recovery needs; nothing was written."""

@@ -1,0 +1,35 @@
+"""Names and identities, checked at the door. A name that passes here is safe as a file name and inside a key. Talks to: errors."""
+
+from __future__ import annotations
+
+import re
+
+from jetdr_core.errors import InvalidRequest
+from jetdr_core.limits import MARK_NAME_CHARS_MAX, NAME_CHARS_MAX
+
+_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*\Z")
+
+
+def check_name(what: str, name: str) -> str:
+    """Return ``name`` if it is a valid domain or disk name, or raise :class:`InvalidRequest`.
+
+    Valid: 1 to 64 letters, digits, ``.``, ``_``, ``-``, the first a letter or digit; so it never is a path.
+    """
+    if not isinstance(name, str) or len(name) > NAME_CHARS_MAX or not _NAME.match(name):
+        raise InvalidRequest(
+            f"{what} name {name!r} is not valid",
+            hint=f"use 1 to {NAME_CHARS_MAX} letters, digits, '.', '_' or '-', beginning with a letter or digit",
+        )
+    return name
+
+
+def check_mark_name(name: str) -> str:
+    """Return ``name`` if it can name a mark: 1 to 200 printable characters, not ``latest``, not all digits."""
+    if not isinstance(name, str) or not 0 < len(name) <= MARK_NAME_CHARS_MAX or not name.isprintable() or name != name.strip():
+        raise InvalidRequest(
+            f"mark name {name!r} is not valid",
+            hint=f"use 1 to {MARK_NAME_CHARS_MAX} printable characters without space at either end",
+        )
+    if name == "latest" or name.isdigit():
+        raise InvalidRequest(f"mark name {name!r} would be read as a point", hint="choose another name")
+    return name

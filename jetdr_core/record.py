@@ -1,0 +1,132 @@
+"""The record: one captured write, zero, mark, disk change or gap boundary. Pure: packs and checks, does no I/O.
+
+Invariants: LSNs are dense from 1; ``time_ns`` never decreases along LSN; a record's payload is a multiple of 512 bytes.
+The header's layout is shared with ``native/jetdr.h`` (``struct jdr_record``), the replication log and the segment
+encoder; docs/formats/log-volume.md has its offset table. Talks to: limits.
+"""
+
+from __future__ import annotations
+
+import enum
+import json
+from typing import NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+
+from jetdr_core.errors import DamagedObject
+from jetdr_core.limits import CONTROL_BYTES_MAX, SECTOR_BYTES
+
+__all__ = [
+    "RECORD",
+    "ControlRecord",
+    "Kind",
+    "RecordBatch",
+    "RecordFlag",
+    "RecordHeaders",
+    "control_body",
+    "control_payload",
+    "padded",
+]
+
+
+class Kind(enum.IntEnum):
+    """What a record says. WRITE and ZERO change a disk; the others are control records."""
+
+    WRITE = 1
+    """``payload_bytes == length`` bytes at ``offset`` of ``disk``."""
+    ZERO = 2
+    """``length`` zero bytes at ``offset`` of ``disk``; no payload."""
+    MARK = 3
+    """Names a recovery point: ``{"name": str}``."""
+    GAP_OPEN = 4
+    """From this LSN on the domain is not consistent: ``{"reason": str}``."""
+    GAP_CLOSE = 5
+    """From this LSN on the domain is consistent again: ``{}``."""
+    DISK_ADD = 6
+    """``{"name", "uuid", "size_bytes", "path", "holds_data": bool}``; ready at once unless ``holds_data``."""
+    DISK_READY = 7
+    """The initial copy of ``disk`` is complete: ``{}``."""
+    DISK_REMOVE = 8
+    """``disk`` is no longer protected: ``{}``."""
+    DISK_GROW = 9
+    """``disk`` has a new size: ``{"size_bytes": int}``."""
+    CONFIG = 10
+    """A configuration file of the domain's virtual machines: ``{"name": str, "text": str}``."""
+    VOID = 15
+    """An LSN whose producer died before it published; carries nothing."""
+
+
+class RecordFlag(enum.IntFlag):
+    """Where a WRITE or ZERO came from."""
+
+    BACKGROUND = 1
+    """Pre-existing data, copied."""
+    DISCARD = 2
+    """The guest's TRIM (zeros on both sides)."""
+    REREAD = 4
+    """What the primary held after it had failed a write here."""
+
+
+RECORD = np.dtype(
+    [
+        ("lsn", "<u8"),
+        ("time_ns", "<i8"),
+        ("offset", "<u8"),
+        ("length", "<u8"),
+        ("payload_checksum", "<u8"),  # XXH3-64 of the payload's bytes; 0 without payload
+        ("disk", "<u4"),
+        ("payload_bytes", "<u4"),
+        ("kind", "u1"),
+        ("flags", "u1"),
+        ("reserved", "V14"),
+    ]
+)
+assert RECORD.itemsize == 64
+
+RecordHeaders = npt.NDArray[np.void]
+"""Structured array of dtype :data:`RECORD`."""
+
+
+class RecordBatch(NamedTuple):
+    """Consecutive records: ``headers`` (dtype :data:`RECORD`, LSN order) and their payloads, back to back in that order.
+
+    ``payload`` is a view of bytes, ``sum(headers["payload_bytes"])`` long; who made the batch owns the memory behind it.
+    """
+
+    headers: RecordHeaders
+    payload: memoryview
+
+
+class ControlRecord(NamedTuple):
+    """A record that is not data, decoded."""
+
+    lsn: int
+    time_ns: int
+    kind: Kind
+    disk: int
+    body: dict[str, object]
+
+
+def control_payload(body: dict[str, object]) -> bytes:
+    """Encode ``body`` as a control record's payload: JSON in UTF-8, without padding (the ring pads to 512 bytes)."""
+    payload = json.dumps(body, ensure_ascii=False, separators=(",", ":"), sort_keys=True).encode()
+    if len(payload) > CONTROL_BYTES_MAX:
+        raise ValueError(f"control record of {len(payload)} bytes; at most {CONTROL_BYTES_MAX} fit")
+    return payload
+
+
+def control_body(payload: bytes, where: str) -> dict[str, object]:
+    """Decode a control record's payload; ``where`` names its place for :class:`DamagedObject`."""
+    try:
+        body = json.loads(payload)
+    except (ValueError, RecursionError) as error:
+        raise DamagedObject(where, "control record", f"not JSON: {error}") from None
+    if not isinstance(body, dict):
+        raise DamagedObject(where, "control record", "not a JSON object")
+    return body
+
+
+def padded(length: int) -> int:
+    """Bytes that ``length`` payload bytes take in ring and log."""
+    return -(-length // SECTOR_BYTES) * SECTOR_BYTES

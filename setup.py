@@ -1,0 +1,32 @@
+"""Builds the two native modules; everything else is in pyproject.toml."""
+
+import os
+
+from setuptools import Extension, setup
+
+DEFINES = [("_GNU_SOURCE", None), ("XXH_INLINE_ALL", None)]
+FLAGS = ["-std=c11", "-O2", "-g", "-fvisibility=hidden", "-Wall", "-Wextra", "-Wno-unused-parameter"]
+LINK: list[str] = []
+if os.environ.get("JETDR_SANITIZE") == "1":
+    FLAGS += ["-O1", "-fno-omit-frame-pointer", "-fsanitize=address,undefined", "-fno-sanitize-recover=undefined"]
+    LINK += ["-fsanitize=address,undefined"]
+
+
+def extension(name: str, *sources: str) -> Extension:
+    return Extension(
+        f"jetdr_core.{name}",
+        sources=[f"native/{source}" for source in sources],
+        depends=["native/jetdr.h", "native/interval_map.h"],
+        include_dirs=["native"],
+        define_macros=DEFINES,
+        extra_compile_args=FLAGS,
+        extra_link_args=LINK,
+    )
+
+
+setup(
+    ext_modules=[
+        extension("_core", "core.pyx", "ring.c", "filter.c", "log_writer.c", "device.c"),
+        extension("_kernels", "kernels.pyx", "interval_map.c", "scan.c"),
+    ]
+)
