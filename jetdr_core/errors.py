@@ -162,7 +162,10 @@ class Fenced(JetdrError):
 
 
 class NoSuchPoint(JetdrError, LookupError):
-    """The instant asked for lies outside the history. ``before`` / ``after`` are the nearest points, where there are any."""
+    """The instant asked for lies outside the history.
+
+    ``before`` / ``after`` are the nearest points, where there are any.
+    """
 
 
 class InstantInGap(NoSuchPoint):

@@ -1,4 +1,7 @@
-"""Names and identities, checked at the door. A name that passes here is safe as a file name and inside a key. Talks to: errors."""
+"""Names and identities, checked at the door. A name that passes here is safe as a file name and inside a key.
+
+Talks to: errors, limits.
+"""
 
 from __future__ import annotations
 
@@ -25,7 +28,12 @@ def check_name(what: str, name: str) -> str:
 
 def check_mark_name(name: str) -> str:
     """Return ``name`` if it can name a mark: 1 to 200 printable characters, not ``latest``, not all digits."""
-    if not isinstance(name, str) or not 0 < len(name) <= MARK_NAME_CHARS_MAX or not name.isprintable() or name != name.strip():
+    if (
+        not isinstance(name, str)
+        or not 0 < len(name) <= MARK_NAME_CHARS_MAX
+        or not name.isprintable()
+        or name != name.strip()
+    ):
         raise InvalidRequest(
             f"mark name {name!r} is not valid",
             hint=f"use 1 to {MARK_NAME_CHARS_MAX} printable characters without space at either end",

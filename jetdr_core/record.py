@@ -89,9 +89,9 @@ RecordHeaders = npt.NDArray[np.void]
 
 
 class RecordBatch(NamedTuple):
-    """Consecutive records: ``headers`` (dtype :data:`RECORD`, LSN order) and their payloads, back to back in that order.
+    """Consecutive records: ``headers`` (dtype :data:`RECORD`) in LSN order, payloads back to back in that order.
 
-    ``payload`` is a view of bytes, ``sum(headers["payload_bytes"])`` long; who made the batch owns the memory behind it.
+    ``payload`` is a view of ``sum(headers["payload_bytes"])`` bytes; who made the batch owns the memory behind it.
     """
 
     headers: RecordHeaders

@@ -11,7 +11,7 @@ from typing_extensions import Buffer
 
 
 class BlockDevice(Protocol):
-    """Random-access storage of fixed size. Thread-safe. All offsets and lengths are bytes, multiples of ``block_bytes``."""
+    """Random-access storage of fixed size. Thread-safe. Offsets and lengths are bytes, multiples of ``block_bytes``."""
 
     @property
     def size_bytes(self) -> int: ...
@@ -24,13 +24,19 @@ class BlockDevice(Protocol):
         """Fill the writable ``target`` from ``offset``; a short read is an ``OSError``."""
 
     def write(self, offset: int, data: Buffer) -> None:
-        """Write all of ``data``; not durable before :meth:`sync`. After an ``OSError`` any part of the range may have changed."""
+        """Write all of ``data``; not durable before :meth:`sync`.
+
+        After an ``OSError`` any part of the range may have changed.
+        """
 
     def zero(self, offset: int, length: int) -> None:
         """Make the range read as zeros, without allocating where the device can."""
 
     def sync(self) -> None:
-        """Make durable every write that returned before this call began. After an ``OSError`` none of them may be relied on."""
+        """Make durable every write that returned before this call began.
+
+        After an ``OSError`` none of them may be relied on.
+        """
 
     def fileno(self) -> int:
         """Descriptor for the native I/O path, or -1 where calls must go through this object."""

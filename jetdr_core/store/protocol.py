@@ -20,9 +20,10 @@ class ObjectInfo(NamedTuple):
 
 
 class ObjectStore(Protocol):
-    """Immutable objects under keys. Usable from one event loop. Every failure is a :class:`StoreError` whose ``transient`` is set.
+    """Immutable objects under keys. Usable from one event loop.
 
-    ``data`` is a sequence of buffers, written one after the other; the caller may not change them until the call returns.
+    Every failure is a :class:`StoreError` whose ``transient`` is set. ``data`` is a sequence of buffers, written one
+    after the other; the caller may not change them until the call returns.
     """
 
     @property
@@ -30,7 +31,7 @@ class ObjectStore(Protocol):
         """Where the store is, without credentials."""
 
     async def put_if_absent(self, key: str, data: Sequence[Buffer]) -> None:
-        """Create the object, whole and durable at return, or raise :class:`ObjectExists` without touching what is there.
+        """Create the object, whole and durable at return, or raise :class:`ObjectExists`, touching nothing.
 
         Of several concurrent callers exactly one succeeds. After a transient error the object may exist all the same.
         """
@@ -42,10 +43,16 @@ class ObjectStore(Protocol):
         """All bytes of the object, or :class:`ObjectNotFound`."""
 
     async def get_range(self, key: str, offset: int, length: int) -> bytes:
-        """Exactly ``length`` bytes from ``offset``; an object that ends earlier is a non-transient :class:`StoreError`."""
+        """Exactly ``length`` bytes from ``offset``.
+
+        An object that ends earlier is a non-transient :class:`StoreError`.
+        """
 
     def list_prefix(self, prefix: str) -> AsyncIterator[ObjectInfo]:
-        """Objects whose key begins with ``prefix`` (any string that begins a key), in key order. Sees every object whose put had returned."""
+        """Objects whose key begins with ``prefix`` (any string that begins a key), in key order.
+
+        Sees every object whose put had returned.
+        """
 
     async def delete(self, key: str) -> None:
         """Remove the object; one that does not exist is not an error."""

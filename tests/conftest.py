@@ -1,0 +1,80 @@
+"""What every test may count on: the package under test is the one meant, and a peer that is missing is said so.
+
+Under ``python -P`` the installed package is tested, never the source tree beside it. With ``JETDR_REQUIRE_PEERS=1``
+(as in CI) a skipped test is a failed one. Helper modules beside the tests import as ``tests.<area>.<module>``.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import sys
+from collections.abc import Callable, Generator
+from pathlib import Path
+from types import ModuleType
+
+import jetdr_core
+import pytest
+from hypothesis import HealthCheck, settings
+
+ROOT = Path(__file__).resolve().parent.parent
+PEERS_REQUIRED = os.environ.get("JETDR_REQUIRE_PEERS") == "1"
+
+settings.register_profile(
+    "jetdr",
+    deadline=None,
+    suppress_health_check=[HealthCheck.too_slow, HealthCheck.function_scoped_fixture],
+    derandomize=PEERS_REQUIRED,
+)
+settings.load_profile("jetdr")
+
+
+def pytest_configure() -> None:
+    if sys.flags.safe_path and Path(jetdr_core.__file__).is_relative_to(ROOT / "jetdr_core"):
+        raise pytest.UsageError("python -P tests the installed package, but the source tree was imported")
+
+
+def _importable(name: str) -> None:
+    """Make the folder ``name`` of the repository importable without putting the repository on ``sys.path``."""
+    module = sys.modules.setdefault(name, ModuleType(name))
+    module.__path__ = [str(ROOT / name)]
+
+
+_importable("tests")
+_importable("benchmarks")
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport(
+    item: pytest.Item, call: pytest.CallInfo[None]
+) -> Generator[None, pytest.TestReport, pytest.TestReport]:
+    report = yield
+    if PEERS_REQUIRED and report.skipped and not hasattr(report, "wasxfail"):
+        report.outcome = "failed"
+        report.longrepr = f"{item.nodeid}: skipped, and JETDR_REQUIRE_PEERS=1 forbids it: {report.longrepr}"
+    return report
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_make_collect_report(
+    collector: pytest.Collector,
+) -> Generator[None, pytest.CollectReport, pytest.CollectReport]:
+    report = yield
+    if PEERS_REQUIRED and report.skipped:
+        report.outcome = "failed"
+        report.longrepr = f"{collector.nodeid}: skipped, and JETDR_REQUIRE_PEERS=1 forbids it: {report.longrepr}"
+    return report
+
+
+@pytest.fixture(scope="session")
+def peer() -> Callable[[str], str]:
+    """``peer("qemu-img")`` is the program's path, or skips the test with the reason."""
+
+    def find(program: str) -> str:
+        places = [os.environ.get("PATH", ""), "/usr/sbin", "/sbin", str(ROOT / ".peers/node_modules/.bin")]
+        found = shutil.which(program, path=os.pathsep.join(places))
+        if found is None:
+            pytest.skip(f"{program} is not installed; ./check installs it")
+        return found
+
+    return find
