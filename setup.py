@@ -16,7 +16,7 @@ def extension(name: str, *sources: str) -> Extension:
     return Extension(
         f"jetdr_core.{name}",
         sources=[f"native/{source}" for source in sources],
-        depends=["native/jetdr.h", "native/interval_map.h"],
+        depends=["native/jetdr.h", "native/interval_map.h", "native/scan.h", "native/scatter.h"],
         include_dirs=["native"],
         define_macros=DEFINES,
         extra_compile_args=FLAGS,
@@ -27,6 +27,6 @@ def extension(name: str, *sources: str) -> Extension:
 setup(
     ext_modules=[
         extension("_core", "core.pyx", "ring.c", "filter.c", "log_writer.c", "device.c"),
-        extension("_kernels", "kernels.pyx", "interval_map.c", "scan.c"),
+        extension("_kernels", "kernels.pyx", "interval_map.c", "scan.c", "scatter.c"),
     ]
 )

@@ -1,0 +1,221 @@
+# cython: language_level=3, freethreading_compatible=True, autotestdict=False
+"""Batch kernels over NumPy arrays and buffers: one call across the border per batch, the GIL released while it runs.
+
+Policy is here (what an argument must look like, which error it gives), loops are in scan.c, scatter.c and interval_map.c.
+Invariant: every length and offset is checked before the first byte is touched. Talks to: numpy, for the results' memory.
+"""
+
+cimport cython
+from cpython.buffer cimport PyBUF_C_CONTIGUOUS, PyBUF_SIMPLE, PyBUF_WRITABLE, PyBuffer_Release, PyObject_GetBuffer
+from libc.stdint cimport int64_t, uint8_t, uint32_t, uint64_t
+from libc.string cimport memcpy, memset
+
+import os
+import threading
+
+import numpy as np
+
+__all__ = ["IntervalMap", "scatter_write", "verify_payloads", "zero_runs"]
+
+
+cdef extern from "scan.h" nogil:
+    enum: JDR_SCAN_RECORD_BYTES
+    int64_t jdr_scan_payloads(const uint8_t *headers, size_t count, const uint8_t *payload, size_t payload_bytes)
+    void jdr_scan_zeros(const uint8_t *payload, size_t payload_bytes, size_t block_bytes, uint8_t *flags)
+
+
+cdef extern from "scatter.h" nogil:
+    struct jdr_piece:
+        pass
+    int64_t jdr_scatter_check(const jdr_piece *pieces, size_t count, size_t source_bytes)
+    int jdr_scatter_write(int fd, const uint8_t *source, const jdr_piece *pieces, size_t count)
+
+
+cdef extern from "interval_map.h" nogil:
+    struct jdr_interval_node:
+        pass
+    struct jdr_uncovered:
+        pass
+    struct jdr_uncovered_list:
+        jdr_uncovered *rows
+        size_t count
+    struct jdr_interval_map:
+        uint32_t capacity
+        uint32_t count
+        uint64_t covered_bytes
+    void jdr_interval_map_init(jdr_interval_map *map)
+    void jdr_interval_map_free(jdr_interval_map *map)
+    int64_t jdr_interval_check(const uint64_t *offsets, const uint64_t *lengths, size_t count)
+    int jdr_interval_overlay(
+        jdr_interval_map *map, const uint64_t *offsets, const uint64_t *lengths, size_t count, jdr_uncovered_list *out
+    )
+    void jdr_interval_list(const jdr_interval_map *map, uint64_t *rows)
+    void jdr_uncovered_free(jdr_uncovered_list *list)
+
+
+_UNCOVERED = np.dtype([("source", "<u8"), ("offset", "<u8"), ("length", "<u8")])
+_INTERVAL = np.dtype([("start", "<u8"), ("end", "<u8")])
+
+
+cdef void copy_rows(object array, const void *rows, size_t byte_count) except *:
+    cdef Py_buffer view
+    if byte_count == 0:
+        return
+    PyObject_GetBuffer(array, &view, PyBUF_WRITABLE | PyBUF_C_CONTIGUOUS)
+    assert <size_t>view.len == byte_count
+    memcpy(view.buf, rows, byte_count)
+    PyBuffer_Release(&view)
+
+
+cdef size_t row_count(Py_buffer *view, size_t row_bytes, str what) except? <size_t>-1:
+    """Rows in a contiguous array, or ValueError if its rows have another size."""
+    if <size_t>view.itemsize != row_bytes:
+        raise ValueError(f"{what} rows of {view.itemsize} bytes; {row_bytes} expected")
+    return <size_t>view.len // row_bytes
+
+
+def verify_payloads(headers, payload):
+    cdef Py_buffer rows
+    cdef Py_buffer data
+    cdef size_t count
+    cdef int64_t bad
+    PyObject_GetBuffer(headers, &rows, PyBUF_C_CONTIGUOUS)
+    try:
+        count = row_count(&rows, JDR_SCAN_RECORD_BYTES, "record")
+        PyObject_GetBuffer(payload, &data, PyBUF_SIMPLE)
+        try:
+            with nogil:
+                bad = jdr_scan_payloads(<const uint8_t *>rows.buf, count, <const uint8_t *>data.buf, <size_t>data.len)
+        finally:
+            PyBuffer_Release(&data)
+    finally:
+        PyBuffer_Release(&rows)
+    return bad
+
+
+def zero_runs(payload, Py_ssize_t block_bytes):
+    cdef Py_buffer data
+    cdef Py_buffer target
+    if block_bytes <= 0:
+        raise ValueError(f"block_bytes is {block_bytes}; it must be positive")
+    PyObject_GetBuffer(payload, &data, PyBUF_SIMPLE)
+    try:
+        flags = np.empty(data.len // block_bytes + (data.len % block_bytes != 0), np.uint8)
+        if data.len:
+            PyObject_GetBuffer(flags, &target, PyBUF_WRITABLE)
+            with nogil:
+                jdr_scan_zeros(<const uint8_t *>data.buf, <size_t>data.len, <size_t>block_bytes, <uint8_t *>target.buf)
+            PyBuffer_Release(&target)
+    finally:
+        PyBuffer_Release(&data)
+    return flags
+
+
+def scatter_write(int fd, source, pieces):
+    cdef Py_buffer data
+    cdef Py_buffer rows
+    cdef size_t count
+    cdef int64_t bad
+    cdef int error = 0
+    PyObject_GetBuffer(source, &data, PyBUF_SIMPLE)
+    try:
+        PyObject_GetBuffer(pieces, &rows, PyBUF_C_CONTIGUOUS)
+        try:
+            count = row_count(&rows, sizeof(jdr_piece), "piece")
+            with nogil:
+                bad = jdr_scatter_check(<const jdr_piece *>rows.buf, count, <size_t>data.len)
+                if bad < 0:
+                    error = jdr_scatter_write(fd, <const uint8_t *>data.buf, <const jdr_piece *>rows.buf, count)
+        finally:
+            PyBuffer_Release(&rows)
+    finally:
+        PyBuffer_Release(&data)
+    if bad >= 0:
+        raise ValueError(f"piece {bad} leaves the source or the range of file offsets")
+    if error:
+        raise OSError(error, os.strerror(error))
+
+
+@cython.final
+cdef class IntervalMap:
+    cdef jdr_interval_map map
+    cdef object in_use
+
+    def __cinit__(self):
+        jdr_interval_map_init(&self.map)
+        self.in_use = threading.Lock()
+
+    def __dealloc__(self):
+        jdr_interval_map_free(&self.map)
+
+    @property
+    def covered_bytes(self):
+        return self.map.covered_bytes
+
+    @property
+    def memory_bytes(self):
+        return self.map.capacity * sizeof(jdr_interval_node)
+
+    def __len__(self):
+        return self.map.count
+
+    def overlay(self, offsets, lengths):
+        offsets = np.ascontiguousarray(offsets, np.uint64)
+        lengths = np.ascontiguousarray(lengths, np.uint64)
+        if offsets.ndim != 1 or offsets.shape != lengths.shape:
+            raise ValueError(f"offsets {offsets.shape} and lengths {lengths.shape} are not two columns of one table")
+        self.enter()
+        try:
+            return self.cover(offsets, lengths)
+        finally:
+            self.in_use.release()
+
+    def intervals(self):
+        cdef Py_buffer view
+        self.enter()
+        try:
+            rows = np.empty(self.map.count, _INTERVAL)
+            if self.map.count:
+                PyObject_GetBuffer(rows, &view, PyBUF_WRITABLE | PyBUF_C_CONTIGUOUS)
+                with nogil:
+                    jdr_interval_list(&self.map, <uint64_t *>view.buf)
+                PyBuffer_Release(&view)
+        finally:
+            self.in_use.release()
+        return rows
+
+    cdef int enter(self) except -1:
+        if not self.in_use.acquire(False):
+            raise RuntimeError("this interval map is in use by another thread")
+        return 0
+
+    cdef object cover(self, offsets, lengths):
+        cdef Py_buffer starts
+        cdef Py_buffer sizes
+        cdef jdr_uncovered_list out
+        cdef size_t count = offsets.shape[0]
+        cdef int64_t bad
+        cdef int failed = 0
+        if count == 0:
+            return np.empty(0, _UNCOVERED)
+        memset(&out, 0, sizeof(out))
+        PyObject_GetBuffer(offsets, &starts, PyBUF_SIMPLE)
+        PyObject_GetBuffer(lengths, &sizes, PyBUF_SIMPLE)
+        with nogil:
+            bad = jdr_interval_check(<const uint64_t *>starts.buf, <const uint64_t *>sizes.buf, count)
+            if bad < 0:
+                failed = jdr_interval_overlay(
+                    &self.map, <const uint64_t *>starts.buf, <const uint64_t *>sizes.buf, count, &out
+                )
+        PyBuffer_Release(&starts)
+        PyBuffer_Release(&sizes)
+        try:
+            if bad >= 0:
+                raise ValueError(f"piece {bad} ends beyond the range of file offsets")
+            if failed:
+                raise MemoryError("no memory for the interval map; the plan must be given up")
+            rows = np.empty(out.count, _UNCOVERED)
+            copy_rows(rows, out.rows, out.count * sizeof(jdr_uncovered))
+        finally:
+            jdr_uncovered_free(&out)
+        return rows
