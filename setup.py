@@ -16,7 +16,7 @@ def extension(name: str, *sources: str) -> Extension:
     return Extension(
         f"jetdr_core.{name}",
         sources=[f"native/{source}" for source in sources],
-        depends=["native/jetdr.h", "native/interval_map.h", "native/scan.h", "native/scatter.h"],
+        depends=["native/jetdr.h", "native/ring_shared.h", "native/interval_map.h", "native/scan.h", "native/scatter.h"],
         include_dirs=["native"],
         define_macros=DEFINES,
         extra_compile_args=FLAGS,

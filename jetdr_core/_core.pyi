@@ -1,6 +1,6 @@
 """The native core: ring, IO filter, log writer (native/core.pyx over native/jetdr.h). No call here holds the GIL while it waits or does I/O."""
 
-from typing import NamedTuple, final
+from typing import NamedTuple, NoReturn, final
 
 from typing_extensions import Buffer
 
@@ -63,7 +63,11 @@ class Ring:
     def request_durable(self, lsn: int) -> None: ...
     def wait_durable(self, lsn: int, timeout_s: float) -> bool:
         """Ask for durability up to ``lsn`` and wait; False when the time ran out. Raises LogFailed / Fenced when poisoned."""
-    def poison(self, errno: int, fenced: bool = ...) -> None: ...
+    @property
+    def poisoned(self) -> int: ...
+    def poison(self, error: int, fence: tuple[str, int, int] | None = None) -> None:
+        """Stop every writer: with the errno ``error``, or with ``fence``, the arguments of a Fenced error."""
+    def fail(self, result: int, what: str) -> NoReturn: ...
 
 @final
 class LogWriter:

@@ -1,0 +1,554 @@
+# cython: language_level=3, freethreading_compatible=True, autotestdict=False
+"""Python face of the native core (jetdr.h): policy and errors here, loops in C. The contract is in jetdr_core/_core.pyi."""
+
+import errno
+import os
+import threading
+from collections import namedtuple
+
+from cpython.buffer cimport PyBUF_SIMPLE, PyBUF_WRITABLE, PyBuffer_Release, PyObject_GetBuffer
+from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_FromStringAndSize
+from cpython.memoryview cimport PyMemoryView_FromMemory
+from libc.stdint cimport int64_t, uint8_t, uint32_t, uint64_t
+from libc.string cimport memset
+
+from jetdr_core.errors import Fenced, InvalidRequest, LogFailed, PrimaryFailed, StallTimeout
+
+cdef extern from "<sys/uio.h>" nogil:
+    struct iovec:
+        void *iov_base
+        size_t iov_len
+
+cdef extern from *:
+    """
+    #include <stdatomic.h>
+    static void clock_store(_Atomic int64_t *c, int64_t v) { atomic_store(c, v); }
+    static int64_t clock_load(_Atomic int64_t *c) { return atomic_load(c); }
+    static int64_t clock_add(_Atomic int64_t *c, int64_t v) { return atomic_fetch_add(c, v); }
+    """
+    ctypedef struct atomic_int64 "_Atomic int64_t":
+        pass
+    void clock_store(atomic_int64 *, int64_t) nogil
+    int64_t clock_load(atomic_int64 *) nogil
+    int64_t clock_add(atomic_int64 *, int64_t) nogil
+
+cdef extern from "jetdr.h" nogil:
+    enum:
+        JDR_EFENCED
+    struct jdr_record:
+        uint64_t lsn
+        int64_t time_ns
+        uint64_t offset
+        uint64_t length
+        uint64_t payload_checksum
+        uint32_t disk
+        uint32_t payload_bytes
+        uint8_t kind
+        uint8_t flags
+    struct jdr_device:
+        int (*read)(const jdr_device *, uint64_t, void *, size_t) noexcept nogil
+        int (*write)(const jdr_device *, uint64_t, const iovec *, int) noexcept nogil
+        int (*zero)(const jdr_device *, uint64_t, uint64_t) noexcept nogil
+        int (*sync)(const jdr_device *) noexcept nogil
+        void *context
+        int fd
+        uint32_t block_bytes
+    void jdr_device_from_fd(jdr_device *, int, uint32_t)
+
+    struct jdr_ring:
+        pass
+    struct jdr_ring_options:
+        uint64_t payload_bytes
+        uint64_t slots
+        uint64_t lsn_next
+        int64_t time_ns_last
+        const atomic_int64 *clock
+    int jdr_ring_create(jdr_ring **, const jdr_ring_options *)
+    void jdr_ring_destroy(jdr_ring *)
+    int jdr_ring_admit(jdr_ring *, uint64_t, int64_t)
+    int64_t jdr_ring_append(jdr_ring *, jdr_record *, const void *, size_t)
+    void jdr_ring_request_durable(jdr_ring *, uint64_t)
+    int jdr_ring_wait_durable(jdr_ring *, uint64_t, int64_t)
+    void jdr_ring_poison(jdr_ring *, int)
+    uint64_t jdr_ring_lsn_reserved(const jdr_ring *)
+    uint64_t jdr_ring_lsn_durable(const jdr_ring *)
+    int64_t jdr_ring_time_last(const jdr_ring *)
+    uint64_t jdr_ring_used_bytes(const jdr_ring *)
+    int jdr_ring_poisoned(const jdr_ring *)
+    int64_t jdr_ring_now(const jdr_ring *)
+
+    struct jdr_filter:
+        pass
+    struct jdr_filter_options:
+        jdr_ring *ring
+        jdr_device primary
+        uint32_t disk
+        uint64_t size_bytes
+        uint64_t write_bytes_max
+        int64_t stall_limit_ns
+    struct jdr_filter_stats:
+        uint64_t writes, write_bytes, zeros, zero_bytes, reads, read_bytes, flushes, background_bytes
+        uint64_t overlaps_waited, stalls, stall_ns, failed_writes
+        bint suspect
+    int jdr_filter_open(jdr_filter **, const jdr_filter_options *)
+    int64_t jdr_filter_pwrite(jdr_filter *, const void *, size_t, uint64_t)
+    int64_t jdr_filter_zero(jdr_filter *, uint64_t, uint64_t, bint)
+    int jdr_filter_pread(jdr_filter *, void *, size_t, uint64_t)
+    int64_t jdr_filter_flush(jdr_filter *)
+    int64_t jdr_filter_copy(jdr_filter *, uint64_t, uint64_t)
+    void c_filter_stats "jdr_filter_stats"(jdr_filter *, jdr_filter_stats *)
+    void jdr_filter_close(jdr_filter *)
+    void jdr_filter_destroy(jdr_filter *)
+
+    struct jdr_writer:
+        pass
+    struct jdr_writer_options:
+        jdr_ring *ring
+        jdr_device device
+        uint64_t data_offset, data_bytes
+        uint64_t section_id, epoch
+        uint64_t head_position, tail_position
+        uint64_t batch_number
+        uint64_t previous_checksum
+        uint64_t batch_bytes_max
+    struct jdr_writer_state:
+        uint64_t lsn_written, lsn_durable, batch_written, batch_durable
+        uint64_t head_position, durable_position, previous_checksum
+        uint64_t bytes_written, commits, flushes
+        int failed
+    int jdr_writer_create(jdr_writer **, const jdr_writer_options *)
+    void jdr_writer_destroy(jdr_writer *)
+    int jdr_writer_commit(jdr_writer *)
+    int jdr_writer_run(jdr_writer *)
+    void jdr_writer_stop(jdr_writer *)
+    void jdr_writer_set_tail(jdr_writer *, uint64_t)
+    void c_writer_state "jdr_writer_state"(jdr_writer *, jdr_writer_state *)
+
+WriterState = namedtuple(
+    "WriterState",
+    "lsn_written lsn_durable batch_written batch_durable head_position durable_position previous_checksum "
+    "bytes_written commits flushes failed_errno",
+)
+FilterStats = namedtuple(
+    "FilterStats",
+    "writes write_bytes zeros zero_bytes reads read_bytes flushes background_bytes overlaps_waited stalls stall_ns "
+    "failed_writes suspect",
+)
+
+
+# -- devices implemented in Python ---------------------------------------------------------------------------------------
+
+
+cdef int failure(object error) noexcept:
+    """The negative errno for what a Python device raised."""
+    number = getattr(error, "errno", None)
+    return -number if isinstance(number, int) and 0 < number < 4096 else -errno.EIO
+
+
+cdef int python_read(const jdr_device *device, uint64_t offset, void *target, size_t length) noexcept with gil:
+    try:
+        (<object>device.context).read_into(offset, PyMemoryView_FromMemory(<char *>target, length, 0x200))
+        return 0
+    except BaseException as error:
+        return failure(error)
+
+
+cdef int python_write(const jdr_device *device, uint64_t offset, const iovec *iov, int count) noexcept with gil:
+    cdef int i
+    try:
+        data = b"".join([PyMemoryView_FromMemory(<char *>iov[i].iov_base, iov[i].iov_len, 0x100) for i in range(count)])
+        (<object>device.context).write(offset, data)
+        return 0
+    except BaseException as error:
+        return failure(error)
+
+
+cdef int python_zero(const jdr_device *device, uint64_t offset, uint64_t length) noexcept with gil:
+    try:
+        (<object>device.context).zero(offset, length)
+        return 0
+    except BaseException as error:
+        return failure(error)
+
+
+cdef int python_sync(const jdr_device *device) noexcept with gil:
+    try:
+        (<object>device.context).sync()
+        return 0
+    except BaseException as error:
+        return failure(error)
+
+
+cdef int bind_device(jdr_device *native, object device) except -1:
+    """Bind a BlockDevice: through its descriptor where it has one. The caller keeps ``device`` alive."""
+    cdef int fd = device.fileno()
+    if fd >= 0:
+        jdr_device_from_fd(native, fd, device.block_bytes)
+        return 0
+    native.read = python_read
+    native.write = python_write
+    native.zero = python_zero
+    native.sync = python_sync
+    native.context = <void *>device
+    native.fd = -1
+    native.block_bytes = device.block_bytes
+    return 0
+
+
+cdef int64_t nanoseconds(double seconds) except? -1:
+    if not 0 <= seconds <= 86400:
+        raise InvalidRequest(f"time limit {seconds} s is not valid", hint="use 0 to 86400 seconds")
+    return <int64_t>(seconds * 1e9)
+
+
+# -- clock ---------------------------------------------------------------------------------------------------------------
+
+
+cdef class ManualClock:
+    cdef atomic_int64 now
+
+    def __init__(self, time_ns=1_700_000_000_000_000_000):
+        clock_store(&self.now, time_ns)
+
+    @property
+    def time_ns(self):
+        return clock_load(&self.now)
+
+    def advance(self, nanoseconds):
+        clock_add(&self.now, nanoseconds)
+
+    def set(self, time_ns):
+        clock_store(&self.now, time_ns)
+
+
+# -- ring ----------------------------------------------------------------------------------------------------------------
+
+
+cdef class Ring:
+    cdef jdr_ring *ring
+    cdef object clock
+    cdef object fence
+    cdef object __weakref__
+
+    def __cinit__(self, *, payload_bytes, slots, lsn_next, time_ns_last=0, ManualClock clock=None):
+        cdef jdr_ring_options options
+        self.clock = clock
+        self.fence = None
+        options.payload_bytes = payload_bytes
+        options.slots = slots
+        options.lsn_next = lsn_next
+        options.time_ns_last = time_ns_last
+        options.clock = &clock.now if clock is not None else NULL
+        cdef int result = jdr_ring_create(&self.ring, &options)
+        if result == -errno.ENOMEM:
+            raise MemoryError(f"a ring of {payload_bytes} bytes does not fit into memory")
+        if result:
+            raise InvalidRequest(
+                f"ring of {payload_bytes} bytes and {slots} slots is not valid",
+                hint="both must be powers of two, at least 65536 bytes and 16 slots",
+            )
+
+    def __dealloc__(self):
+        jdr_ring_destroy(self.ring)
+
+    @property
+    def lsn_reserved(self):
+        return jdr_ring_lsn_reserved(self.ring)
+
+    @property
+    def lsn_durable(self):
+        return jdr_ring_lsn_durable(self.ring)
+
+    @property
+    def time_ns_last(self):
+        return jdr_ring_time_last(self.ring)
+
+    @property
+    def used_bytes(self):
+        return jdr_ring_used_bytes(self.ring)
+
+    @property
+    def poisoned(self):
+        return jdr_ring_poisoned(self.ring)
+
+    def now_ns(self):
+        return jdr_ring_now(self.ring)
+
+    def control(self, kind, disk, payload, *, stall_limit_s):
+        cdef jdr_record record
+        cdef int64_t limit = nanoseconds(stall_limit_s)
+        cdef bytes held = bytes(payload)
+        cdef size_t length = len(held)
+        cdef uint64_t padded = (length + 511) // 512 * 512
+        cdef int result
+        cdef const char *data = PyBytes_AS_STRING(held)
+        memset(&record, 0, sizeof(record))
+        record.kind = kind
+        record.disk = disk
+        record.length = length
+        record.payload_bytes = <uint32_t>padded
+        with nogil:
+            result = jdr_ring_admit(self.ring, padded, limit)
+            if result == 0:
+                jdr_ring_append(self.ring, &record, data, length)
+        if result:
+            self.fail(result, "control record")
+        return record.lsn, record.time_ns
+
+    def request_durable(self, lsn):
+        cdef uint64_t wanted = lsn
+        with nogil:
+            jdr_ring_request_durable(self.ring, wanted)
+
+    def wait_durable(self, lsn, timeout_s):
+        cdef uint64_t wanted = lsn
+        cdef int64_t limit = nanoseconds(timeout_s)
+        cdef int result
+        with nogil:
+            result = jdr_ring_wait_durable(self.ring, wanted, limit)
+        if result and result != -errno.ETIMEDOUT:
+            self.fail(result, f"wait for LSN {lsn}")
+        return result == 0
+
+    def poison(self, error, fence=None):
+        """Stop every writer: with the errno ``error``, or with ``fence``, the arguments of a Fenced error."""
+        if fence is not None:
+            self.fence = fence
+        jdr_ring_poison(self.ring, JDR_EFENCED if fence is not None else error)
+
+    def fail(self, result, what):
+        """Raise what the negative ``result`` of a call on this ring means."""
+        if result == -errno.ETIMEDOUT:
+            raise StallTimeout(
+                f"{what}: the replication log accepted nothing more within the stall limit",
+                hint="the log is full or its device does not answer: look at the upload's state, enlarge the log",
+                lsn_durable=self.lsn_durable,
+                lsn_reserved=self.lsn_reserved,
+            )
+        if result == -JDR_EFENCED and self.fence is not None:
+            raise Fenced(*self.fence)
+        if self.poisoned:
+            raise LogFailed(
+                f"{what}: the replication log stopped after its device failed: {os.strerror(self.poisoned)}",
+                hint="close the domain, mend the log device, open it again",
+                errno=self.poisoned,
+            )
+        raise OSError(-result, os.strerror(-result), what)
+
+
+# -- log writer ----------------------------------------------------------------------------------------------------------
+
+
+cdef class LogWriter:
+    cdef jdr_writer *writer
+    cdef readonly Ring ring
+    cdef object device
+    cdef object thread
+
+    def __cinit__(
+        self, Ring ring, device, *, data_offset, data_bytes, section_id, epoch, head_position, tail_position,
+        batch_number, previous_checksum, batch_bytes_max=8 << 20,
+    ):
+        cdef jdr_writer_options options
+        self.ring = ring
+        self.device = device
+        bind_device(&options.device, device)
+        options.ring = ring.ring
+        options.data_offset = data_offset
+        options.data_bytes = data_bytes
+        options.section_id = section_id
+        options.epoch = epoch
+        options.head_position = head_position
+        options.tail_position = tail_position
+        options.batch_number = batch_number
+        options.previous_checksum = previous_checksum
+        options.batch_bytes_max = batch_bytes_max
+        cdef int result = jdr_writer_create(&self.writer, &options)
+        if result == -errno.ENOMEM:
+            raise MemoryError("log writer")
+        if result:
+            raise InvalidRequest(
+                f"log section of {data_bytes} bytes at {data_offset}, head {head_position}, tail {tail_position} is not valid",
+                hint="positions and sizes are multiples of 4096, the tail at most one lap behind the head",
+            )
+
+    def __dealloc__(self):
+        jdr_writer_destroy(self.writer)
+
+    def start(self):
+        if self.thread is not None:
+            raise RuntimeError("the log writer runs already")
+        self.thread = threading.Thread(target=self._run, name="jetdr-log-writer", daemon=True)
+        self.thread.start()
+
+    def _run(self):
+        with nogil:
+            jdr_writer_run(self.writer)
+
+    def stop(self):
+        jdr_writer_stop(self.writer)
+        if self.thread is not None:
+            self.thread.join()
+            self.thread = None
+
+    def commit(self):
+        cdef int result
+        with nogil:
+            result = jdr_writer_commit(self.writer)
+        if result < 0:
+            self.ring.fail(result, "commit")
+        return result
+
+    def set_tail(self, position):
+        jdr_writer_set_tail(self.writer, position)
+
+    def state(self):
+        cdef jdr_writer_state state
+        c_writer_state(self.writer, &state)
+        return WriterState(
+            state.lsn_written, state.lsn_durable, state.batch_written, state.batch_durable, state.head_position,
+            state.durable_position, state.previous_checksum, state.bytes_written, state.commits, state.flushes,
+            state.failed,
+        )
+
+
+# -- IO filter -----------------------------------------------------------------------------------------------------------
+
+
+cdef class IoFilter:
+    cdef jdr_filter *filter
+    cdef Ring ring
+    cdef object device
+    cdef readonly uint64_t size_bytes
+    cdef readonly uint64_t write_bytes_max
+    cdef object __weakref__
+
+    def __cinit__(self, Ring ring, device, *, disk, size_bytes, write_bytes_max, stall_limit_s):
+        cdef jdr_filter_options options
+        self.ring = ring
+        self.device = device
+        self.size_bytes = size_bytes
+        self.write_bytes_max = write_bytes_max
+        bind_device(&options.primary, device)
+        options.ring = ring.ring if ring is not None else NULL
+        options.disk = disk
+        options.size_bytes = size_bytes
+        options.write_bytes_max = write_bytes_max
+        options.stall_limit_ns = nanoseconds(stall_limit_s)
+        cdef int result = jdr_filter_open(&self.filter, &options)
+        if result == -errno.ENOMEM:
+            raise MemoryError("IO filter")
+        if result:
+            raise InvalidRequest(
+                f"disk of {size_bytes} bytes with writes of up to {write_bytes_max} bytes is not valid",
+                hint="sizes are multiples of 512, and the ring holds at least two of the longest write",
+            )
+
+    def __dealloc__(self):
+        jdr_filter_destroy(self.filter)
+
+    def write(self, offset, data):
+        cdef uint64_t at = check(offset)
+        cdef Py_buffer view
+        cdef int64_t result
+        PyObject_GetBuffer(data, &view, PyBUF_SIMPLE)
+        with nogil:
+            result = jdr_filter_pwrite(self.filter, view.buf, view.len, at)
+        cdef uint64_t length = view.len
+        PyBuffer_Release(&view)
+        if result < 0:
+            self.fail(result, "write", at, length)
+        return result
+
+    def zero(self, offset, length, *, discard=False):
+        cdef uint64_t at = check(offset)
+        cdef uint64_t size = check(length)
+        cdef bint is_discard = discard
+        cdef int64_t result
+        with nogil:
+            result = jdr_filter_zero(self.filter, at, size, is_discard)
+        if result < 0:
+            self.fail(result, "discard" if discard else "zero", at, size)
+        return result
+
+    def read(self, offset, length):
+        cdef uint64_t at = check(offset)
+        cdef uint64_t size = check(length)
+        if size > self.size_bytes:
+            self.fail(-errno.EINVAL, "read", at, size)
+        cdef bytes data = PyBytes_FromStringAndSize(NULL, size)
+        cdef char *target = PyBytes_AS_STRING(data)
+        cdef int result
+        with nogil:
+            result = jdr_filter_pread(self.filter, target, size, at)
+        if result < 0:
+            self.fail(result, "read", at, size)
+        return data
+
+    def read_into(self, offset, target):
+        cdef uint64_t at = check(offset)
+        cdef Py_buffer view
+        cdef int result
+        PyObject_GetBuffer(target, &view, PyBUF_SIMPLE | PyBUF_WRITABLE)
+        with nogil:
+            result = jdr_filter_pread(self.filter, view.buf, view.len, at)
+        cdef uint64_t length = view.len
+        PyBuffer_Release(&view)
+        if result < 0:
+            self.fail(result, "read", at, length)
+
+    def flush(self):
+        cdef int64_t result
+        with nogil:
+            result = jdr_filter_flush(self.filter)
+        if result < 0:
+            self.fail(result, "flush", 0, self.size_bytes)
+        return result
+
+    def copy_background(self, offset, length):
+        cdef uint64_t at = check(offset)
+        cdef uint64_t size = check(length)
+        cdef int64_t result
+        with nogil:
+            result = jdr_filter_copy(self.filter, at, size)
+        if result < 0:
+            self.fail(result, "background copy", at, size)
+        return result
+
+    def stats(self):
+        cdef jdr_filter_stats stats
+        c_filter_stats(self.filter, &stats)
+        return FilterStats(
+            stats.writes, stats.write_bytes, stats.zeros, stats.zero_bytes, stats.reads, stats.read_bytes,
+            stats.flushes, stats.background_bytes, stats.overlaps_waited, stats.stalls, stats.stall_ns,
+            stats.failed_writes, stats.suspect,
+        )
+
+    def close(self):
+        with nogil:
+            jdr_filter_close(self.filter)
+
+    cdef int fail(self, int64_t result, str operation, uint64_t offset, uint64_t length) except -1:
+        """Raise what the negative ``result`` means for ``operation`` on [offset, offset + length)."""
+        where = f"{operation} of {length} bytes at {offset}"
+        if result == -errno.EINVAL:
+            raise InvalidRequest(
+                f"{where} is not valid on a disk of {self.size_bytes} bytes",
+                hint=f"offset and length are multiples of 512 within the disk; a write has 512 to {self.write_bytes_max} bytes",
+                offset=offset, length=length, size_bytes=self.size_bytes,
+            )
+        if result == -errno.ESHUTDOWN:
+            raise InvalidRequest(f"{where}: the disk is closed", hint="open the domain again")
+        if self.ring is not None and (result == -errno.ETIMEDOUT or self.ring.poisoned):
+            self.ring.fail(result, where)
+        raise PrimaryFailed(
+            f"{where}: the primary disk failed: {os.strerror(-result)}",
+            hint="mend the primary disk; the replica holds what the disk held after the failure",
+            errno=-result, offset=offset, length=length,
+        )
+
+
+cdef uint64_t check(object number) except? 0xFFFFFFFFFFFFFFFF:
+    if number < 0 or number > 1 << 62:
+        raise InvalidRequest(f"offset or length {number} is not valid", hint="use a multiple of 512 within the disk")
+    return number

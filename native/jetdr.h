@@ -1,0 +1,195 @@
+/*
+ * jetdr.h: the native core of jetdr_core: IO filter, ring, log writer.
+ *
+ * Data flows one way: a caller writes through a jdr_filter, which writes the primary disk and appends a record to the
+ * jdr_ring; a jdr_writer takes records out of the ring and commits them, in LSN order, to a section of the log volume.
+ * The core knows nothing of Python, NBD or hypervisors.
+ *
+ * Conventions. Offsets and lengths are bytes, multiples of JDR_SECTOR. Functions that can fail return 0 (or a positive
+ * LSN) on success and a negative errno on failure; JDR_EFENCED stands beside the errnos. Nothing here allocates on the
+ * write path, and every wait has a limit. All functions are thread-safe unless they say otherwise.
+ */
+#ifndef JETDR_H
+#define JETDR_H
+
+#include <stdatomic.h>
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <sys/uio.h>
+
+#define JDR_SECTOR 512u
+#define JDR_BLOCK 4096u
+#define JDR_BATCH_RECORDS_MAX 4096u
+#define JDR_UNSYNCED_BYTES_MAX (64ull << 20)
+#define JDR_EFENCED 10001 /* poison: a newer epoch owns the domain */
+
+/* ---- record ----------------------------------------------------------------------------------------------------- */
+
+enum jdr_kind { JDR_WRITE = 1, JDR_ZERO = 2, JDR_MARK = 3, JDR_GAP_OPEN = 4 };
+enum jdr_flag { JDR_BACKGROUND = 1, JDR_DISCARD = 2, JDR_REREAD = 4 };
+
+/* One captured write, as it stands in ring, log and index; docs/formats/log-volume.md. Little-endian. */
+struct jdr_record {
+    uint64_t lsn;
+    int64_t time_ns; /* UTC, never decreasing along lsn */
+    uint64_t offset;
+    uint64_t length;
+    uint64_t payload_checksum; /* XXH3-64 of the payload, 0 without payload */
+    uint32_t disk;
+    uint32_t payload_bytes; /* multiple of JDR_SECTOR */
+    uint8_t kind;
+    uint8_t flags;
+    uint8_t reserved[14];
+};
+_Static_assert(sizeof(struct jdr_record) == 64, "the record header is a fixed 64 bytes");
+
+/* ---- device ----------------------------------------------------------------------------------------------------- */
+
+/*
+ * A block device under the filter or the log writer. write() is vectored and whole: 0, or a negative errno after which
+ * any part of the range may have changed. sync() makes durable every write that returned before it began; after it
+ * fails none of them may be relied on.
+ */
+struct jdr_device {
+    int (*read)(const struct jdr_device *, uint64_t offset, void *target, size_t length);
+    int (*write)(const struct jdr_device *, uint64_t offset, const struct iovec *iov, int iov_count);
+    int (*zero)(const struct jdr_device *, uint64_t offset, uint64_t length);
+    int (*sync)(const struct jdr_device *);
+    void *context; /* the implementation's own */
+    int fd;        /* of a descriptor device, else -1 */
+    uint32_t block_bytes; /* alignment of offsets, lengths and, for direct I/O, memory */
+};
+
+/* A device on an open descriptor (regular file or block device), which stays the caller's. */
+void jdr_device_from_fd(struct jdr_device *device, int fd, uint32_t block_bytes);
+
+/* ---- ring ------------------------------------------------------------------------------------------------------- */
+
+typedef struct jdr_ring jdr_ring;
+
+struct jdr_ring_options {
+    uint64_t payload_bytes;            /* a power of two, at least 64 KiB and twice the longest write */
+    uint64_t slots;                    /* records in the ring at most; a power of two, at least 16 */
+    uint64_t lsn_next;                 /* LSN of the first record to be appended, from 1 */
+    int64_t time_ns_last;              /* records get no earlier time than this */
+    const _Atomic int64_t *clock;      /* NULL: CLOCK_REALTIME */
+};
+
+/* Create a ring in anonymous memory: -ENOMEM, or -EINVAL for an option outside its range. */
+int jdr_ring_create(jdr_ring **ring, const struct jdr_ring_options *options);
+/* Free it. No thread may be inside a call that uses the ring. */
+void jdr_ring_destroy(jdr_ring *ring);
+
+/*
+ * Admit one record of payload_bytes: takes room in the ring, waiting at most limit_ns for it; -ETIMEDOUT, or the poison.
+ * Room taken must be given to exactly one jdr_ring_append or jdr_ring_cancel.
+ */
+int jdr_ring_admit(jdr_ring *ring, uint64_t payload_bytes, int64_t limit_ns);
+void jdr_ring_cancel(jdr_ring *ring, uint64_t payload_bytes);
+/*
+ * Append an admitted record: assigns LSN and time (stored to *record), copies and hashes `length` payload bytes, pads
+ * them with zeros to record->payload_bytes, publishes. Never waits for the consumer. Returns the LSN.
+ */
+int64_t jdr_ring_append(jdr_ring *ring, struct jdr_record *record, const void *payload, size_t length);
+
+/* Ask that everything up to lsn become durable (no waiting), or wait for it: 0, -ETIMEDOUT, or the poison. */
+void jdr_ring_request_durable(jdr_ring *ring, uint64_t lsn);
+int jdr_ring_wait_durable(jdr_ring *ring, uint64_t lsn, int64_t limit_ns);
+
+/* From now on every admit and unfinished wait fails with -error; the first poison stays. */
+void jdr_ring_poison(jdr_ring *ring, int error);
+
+uint64_t jdr_ring_lsn_reserved(const jdr_ring *ring); /* last LSN given out */
+uint64_t jdr_ring_lsn_durable(const jdr_ring *ring);
+int64_t jdr_ring_time_last(const jdr_ring *ring);
+uint64_t jdr_ring_used_bytes(const jdr_ring *ring);
+int jdr_ring_poisoned(const jdr_ring *ring); /* 0 or the error */
+int64_t jdr_ring_now(const jdr_ring *ring);
+
+/* ---- IO filter -------------------------------------------------------------------------------------------------- */
+
+typedef struct jdr_filter jdr_filter;
+
+struct jdr_filter_options {
+    jdr_ring *ring;           /* NULL: writes go to the primary alone */
+    struct jdr_device primary;
+    uint32_t disk;            /* its number within the domain */
+    uint64_t size_bytes;
+    uint64_t write_bytes_max;
+    int64_t stall_limit_ns;
+};
+
+struct jdr_filter_stats {
+    uint64_t writes, write_bytes, zeros, zero_bytes, reads, read_bytes, flushes, background_bytes;
+    uint64_t overlaps_waited, stalls, stall_ns, failed_writes;
+    bool suspect; /* primary and log may differ: a failed write could not be read back */
+};
+
+int jdr_filter_open(jdr_filter **filter, const struct jdr_filter_options *options);
+/*
+ * Write-through: room in the ring, then the range (overlapping writes in flight take turns), then the primary, then the
+ * record. Returns the LSN (0 without a ring). -EINVAL: unaligned, out of range or too long; -ETIMEDOUT: no room within
+ * the stall limit; nothing was changed in either case. -EIO and other errnos of the primary: what it now holds in the
+ * range has been read back and logged; where that failed too the disk is suspect and a gap has been opened in the log.
+ * The caller must not change the data during the call.
+ */
+int64_t jdr_filter_pwrite(jdr_filter *filter, const void *data, size_t length, uint64_t offset);
+/* Zeros on both sides; one record without payload, however long. Otherwise like jdr_filter_pwrite. */
+int64_t jdr_filter_zero(jdr_filter *filter, uint64_t offset, uint64_t length, bool discard);
+int jdr_filter_pread(jdr_filter *filter, void *target, size_t length, uint64_t offset);
+/*
+ * Everything acknowledged on any disk of the ring before the call is durable in the log, and this disk's in its primary.
+ * Returns the LSN that is durable. -ETIMEDOUT after the stall limit: nothing is lost, but durability is not known.
+ */
+int64_t jdr_filter_flush(jdr_filter *filter);
+/*
+ * Log what the primary holds as background data, the range held meanwhile; returns the LSN. Zeros become a ZERO record.
+ * -E2BIG: longer than write_bytes_max, and not a hole of the primary's file system.
+ */
+int64_t jdr_filter_copy(jdr_filter *filter, uint64_t offset, uint64_t length);
+void jdr_filter_stats(jdr_filter *filter, struct jdr_filter_stats *stats);
+/* Refuse new calls (-ESHUTDOWN) and wait for those inside. Twice is harmless. */
+void jdr_filter_close(jdr_filter *filter);
+/* Free it. No thread may be inside a call. */
+void jdr_filter_destroy(jdr_filter *filter);
+
+/* ---- log writer ------------------------------------------------------------------------------------------------- */
+
+typedef struct jdr_writer jdr_writer;
+
+struct jdr_writer_options {
+    jdr_ring *ring;
+    struct jdr_device device;
+    uint64_t data_offset, data_bytes; /* the section's data area on the device, multiples of JDR_BLOCK */
+    uint64_t section_id, epoch;
+    uint64_t head_position, tail_position; /* virtual positions */
+    uint64_t batch_number;                 /* last batch in the log, 0 for none */
+    uint64_t previous_checksum;            /* of that batch */
+    uint64_t batch_bytes_max;
+};
+
+struct jdr_writer_state {
+    uint64_t lsn_written, lsn_durable, batch_written, batch_durable;
+    uint64_t head_position, durable_position, previous_checksum;
+    uint64_t bytes_written, commits, flushes;
+    int failed; /* 0 or the errno that poisoned the writer */
+};
+
+/* The ring's consumer; one per ring. -EINVAL for geometry outside its range. */
+int jdr_writer_create(jdr_writer **writer, const struct jdr_writer_options *options);
+void jdr_writer_destroy(jdr_writer *writer);
+/*
+ * One commit: take what is published (at most one batch), write it, flush when durability is wanted. Returns the records
+ * written, 0 when there was nothing to do or the log is full, or a negative errno, after which the ring is poisoned.
+ */
+int jdr_writer_commit(jdr_writer *writer);
+/* Commit until jdr_writer_stop; returns 0 or the negative errno that poisoned the ring. One thread. */
+int jdr_writer_run(jdr_writer *writer);
+/* Let jdr_writer_run commit and flush what is published, then return. */
+void jdr_writer_stop(jdr_writer *writer);
+/* The log's space before `position` may be overwritten. */
+void jdr_writer_set_tail(jdr_writer *writer, uint64_t position);
+void jdr_writer_state(jdr_writer *writer, struct jdr_writer_state *state);
+
+#endif

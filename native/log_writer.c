@@ -1,0 +1,345 @@
+/*
+ * log_writer.c: the commit loop: takes published records out of the ring in LSN order and writes them, one batch a
+ * commit, to a section of the log volume. docs/formats/log-volume.md has the batch's offset table.
+ *
+ * Invariants: one thread at a time is in a commit (`role`); the payload goes out of the ring's memory straight to the
+ * device; nothing is acknowledged as durable before a sync that began after its write returned; the first error of the
+ * device poisons the ring and nothing more is written; space before the tail only is overwritten.
+ */
+#include <stdlib.h>
+#include <string.h>
+
+#include "ring_shared.h"
+
+#include <xxhash.h>
+
+#define BATCH_MAGIC 0x42524A4Cu /* "LJRB" */
+#define BATCH_VERSION 1
+#define BATCH_WRAP 1u
+#define NAP_NS 1000000ll       /* while busy: collect for at most this long */
+#define NAPS_BEFORE_SLEEP 64
+#define SLEEP_NS 1000000000ll
+
+struct batch_header {
+    uint32_t magic;
+    uint16_t version, flags;
+    uint64_t section_id, epoch, batch_number, first_lsn;
+    uint32_t record_count, header_bytes;
+    uint64_t payload_bytes, previous_checksum, durable_batch, position, records_checksum;
+    uint64_t reserved[4];
+    uint64_t checksum;
+};
+_Static_assert(sizeof(struct batch_header) == 128, "the batch header is a fixed 128 bytes");
+
+#define HEADER_AREA_MAX (JDR_BLOCK * (1 + (sizeof(struct batch_header) + JDR_BATCH_RECORDS_MAX * sizeof(struct jdr_record)) / JDR_BLOCK))
+
+struct jdr_writer {
+    jdr_ring *ring;
+    struct jdr_device device;
+    uint64_t data_offset, data_bytes, section_id, epoch, batch_bytes_max;
+    _Atomic uint64_t tail_position;
+    _Atomic bool stopping;
+    pthread_mutex_t role;
+    pthread_mutex_t state_mutex;
+    struct jdr_writer_state state;
+    uint64_t payload_position; /* in the ring, of the next record */
+    uint64_t unsynced_bytes;
+    uint8_t *header; /* HEADER_AREA_MAX, then a block of zeros for padding, then room for a bounced payload */
+    uint8_t *bounce;
+};
+
+/* What one commit takes out of the ring. */
+struct take {
+    uint64_t first_lsn, payload_bytes;
+    uint32_t count;
+};
+
+static uint64_t round_up(uint64_t value, uint64_t unit)
+{
+    return (value + unit - 1) / unit * unit;
+}
+
+static uint64_t header_bytes(uint64_t records)
+{
+    return round_up(sizeof(struct batch_header) + records * sizeof(struct jdr_record), JDR_BLOCK);
+}
+
+static uint64_t batch_bytes(uint64_t records, uint64_t payload_bytes)
+{
+    return header_bytes(records) + round_up(payload_bytes, JDR_BLOCK);
+}
+
+int jdr_writer_create(jdr_writer **out, const struct jdr_writer_options *options)
+{
+    if (options->data_offset % JDR_BLOCK || options->data_bytes % JDR_BLOCK || options->head_position % JDR_BLOCK ||
+        options->tail_position % JDR_BLOCK || options->tail_position > options->head_position ||
+        options->head_position - options->tail_position > options->data_bytes || options->data_bytes < 16 * JDR_BLOCK ||
+        options->batch_bytes_max < JDR_BLOCK || options->device.block_bytes > JDR_BLOCK)
+        return -EINVAL;
+    jdr_writer *writer = calloc(1, sizeof *writer);
+    if (!writer)
+        return -ENOMEM;
+    if (posix_memalign((void **)&writer->header, JDR_BLOCK, HEADER_AREA_MAX + JDR_BLOCK)) {
+        free(writer);
+        return -ENOMEM;
+    }
+    memset(writer->header, 0, HEADER_AREA_MAX + JDR_BLOCK);
+    writer->ring = options->ring;
+    writer->device = options->device;
+    writer->data_offset = options->data_offset;
+    writer->data_bytes = options->data_bytes;
+    writer->section_id = options->section_id;
+    writer->epoch = options->epoch;
+    writer->batch_bytes_max = options->batch_bytes_max;
+    writer->tail_position = options->tail_position;
+    pthread_mutex_init(&writer->role, NULL);
+    pthread_mutex_init(&writer->state_mutex, NULL);
+    uint64_t lsn = jdr_ring_lsn_durable(options->ring);
+    writer->state = (struct jdr_writer_state){
+        .lsn_written = lsn,
+        .lsn_durable = lsn,
+        .batch_written = options->batch_number,
+        .batch_durable = options->batch_number,
+        .head_position = options->head_position,
+        .durable_position = options->head_position,
+        .previous_checksum = options->previous_checksum,
+    };
+    *out = writer;
+    return 0;
+}
+
+void jdr_writer_destroy(jdr_writer *writer)
+{
+    if (!writer)
+        return;
+    pthread_mutex_destroy(&writer->role);
+    pthread_mutex_destroy(&writer->state_mutex);
+    free(writer->header);
+    free(writer->bounce);
+    free(writer);
+}
+
+/* ---- taking from the ring ----------------------------------------------------------------------------------------- */
+
+/* Published records, in order, as many as fit into `room` bytes of log and one batch. */
+static struct take take_published(const jdr_writer *writer, uint64_t room)
+{
+    struct take take = {.first_lsn = writer->state.lsn_written + 1};
+    while (take.count < JDR_BATCH_RECORDS_MAX && jdr_published(writer->ring, take.first_lsn + take.count)) {
+        uint64_t payload_bytes = take.payload_bytes + jdr_slot(writer->ring, take.first_lsn + take.count)->payload_bytes;
+        if (batch_bytes(take.count + 1, payload_bytes) > room || (take.count && payload_bytes > writer->batch_bytes_max))
+            break;
+        take.payload_bytes = payload_bytes;
+        take.count++;
+    }
+    return take;
+}
+
+/* ---- writing ------------------------------------------------------------------------------------------------------ */
+
+/* Fill the header area for a batch at the head; returns its checksum. */
+static uint64_t fill_header(jdr_writer *writer, const struct take *take, uint16_t flags)
+{
+    struct batch_header *header = (struct batch_header *)writer->header;
+    struct jdr_record *records = (struct jdr_record *)(header + 1);
+    uint64_t area = header_bytes(take->count);
+    for (uint32_t i = 0; i < take->count; i++)
+        records[i] = *jdr_slot(writer->ring, take->first_lsn + i);
+    memset(records + take->count, 0, writer->header + area - (uint8_t *)(records + take->count));
+    *header = (struct batch_header){
+        .magic = BATCH_MAGIC,
+        .version = BATCH_VERSION,
+        .flags = flags,
+        .section_id = writer->section_id,
+        .epoch = writer->epoch,
+        .batch_number = writer->state.batch_written + 1,
+        .first_lsn = take->first_lsn,
+        .record_count = take->count,
+        .header_bytes = (uint32_t)area,
+        .payload_bytes = take->payload_bytes,
+        .previous_checksum = writer->state.previous_checksum,
+        .durable_batch = writer->state.batch_durable,
+        .position = writer->state.head_position,
+        .records_checksum = XXH3_64bits(records, take->count * sizeof *records),
+    };
+    header->checksum = XXH3_64bits(header, offsetof(struct batch_header, checksum));
+    return header->checksum;
+}
+
+/* Devices with 4 KiB sectors take no 512-byte pieces of memory: such a payload goes through a buffer. */
+static uint8_t *aligned_payload(jdr_writer *writer, uint8_t *payload, uint64_t length)
+{
+    uint32_t block = writer->device.block_bytes;
+    if (!length || block <= JDR_SECTOR || ((uintptr_t)payload % block == 0 && length % block == 0))
+        return payload;
+    free(writer->bounce);
+    writer->bounce = NULL;
+    if (posix_memalign((void **)&writer->bounce, JDR_BLOCK, round_up(length, JDR_BLOCK)))
+        return NULL;
+    memcpy(writer->bounce, payload, length);
+    memset(writer->bounce + length, 0, round_up(length, JDR_BLOCK) - length);
+    return writer->bounce;
+}
+
+/* Write one batch at the head and move the head; the next batch begins at `next_position`. */
+static int write_batch(jdr_writer *writer, const struct take *take, uint16_t flags, uint64_t next_position)
+{
+    uint64_t checksum = fill_header(writer, take, flags);
+    uint64_t padding = round_up(take->payload_bytes, JDR_BLOCK) - take->payload_bytes;
+    uint8_t *payload = aligned_payload(writer, jdr_payload_at(writer->ring, writer->payload_position), take->payload_bytes);
+    if (!payload)
+        return -ENOMEM;
+    struct iovec iov[3] = {{writer->header, header_bytes(take->count)}};
+    int count = 1;
+    if (take->payload_bytes)
+        iov[count++] = (struct iovec){payload, take->payload_bytes};
+    if (padding && payload == writer->bounce)
+        iov[1].iov_len += padding;
+    else if (padding)
+        iov[count++] = (struct iovec){writer->header + HEADER_AREA_MAX, padding};
+    uint64_t physical = writer->data_offset + writer->state.head_position % writer->data_bytes;
+    int result = writer->device.write(&writer->device, physical, iov, count);
+    if (result)
+        return result;
+    uint64_t length = batch_bytes(take->count, take->payload_bytes);
+    writer->payload_position += take->payload_bytes;
+    writer->unsynced_bytes += length;
+    pthread_mutex_lock(&writer->state_mutex);
+    writer->state.lsn_written += take->count;
+    writer->state.batch_written++;
+    writer->state.previous_checksum = checksum;
+    writer->state.head_position = next_position;
+    writer->state.bytes_written += length;
+    writer->state.commits++;
+    pthread_mutex_unlock(&writer->state_mutex);
+    jdr_release(writer->ring, take->count, take->payload_bytes);
+    return 0;
+}
+
+static int sync_log(jdr_writer *writer)
+{
+    int result = writer->device.sync(&writer->device);
+    if (result)
+        return result;
+    writer->unsynced_bytes = 0;
+    pthread_mutex_lock(&writer->state_mutex);
+    writer->state.lsn_durable = writer->state.lsn_written;
+    writer->state.batch_durable = writer->state.batch_written;
+    writer->state.durable_position = writer->state.head_position;
+    writer->state.flushes++;
+    pthread_mutex_unlock(&writer->state_mutex);
+    atomic_store(&writer->ring->shared->lsn_durable, writer->state.lsn_written);
+    jdr_futex_wake(&writer->ring->shared->durable_seq);
+    return 0;
+}
+
+/* ---- one commit --------------------------------------------------------------------------------------------------- */
+
+/*
+ * Write what fits. Before the end of the data area as much as fits there; when not even the next record does, a WRAP
+ * batch closes the lap. Returns the records written; 0 when there is nothing to do or no room.
+ */
+static int write_published(jdr_writer *writer)
+{
+    uint64_t head = writer->state.head_position;
+    uint64_t limit = atomic_load(&writer->tail_position) + writer->data_bytes;
+    uint64_t lap_end = (head / writer->data_bytes + 1) * writer->data_bytes;
+    struct take take = take_published(writer, (limit < lap_end ? limit : lap_end) - head);
+    if (!take.count) {
+        struct take none = {.first_lsn = take.first_lsn};
+        if (!jdr_published(writer->ring, take.first_lsn) || limit <= lap_end || head + JDR_BLOCK > lap_end)
+            return 0;
+        if (!take_published(writer, limit - lap_end).count)
+            return 0; /* no room on the next lap either */
+        int result = write_batch(writer, &none, BATCH_WRAP, lap_end);
+        if (result)
+            return result;
+        take = take_published(writer, limit - lap_end);
+    }
+    int result = write_batch(writer, &take, 0, writer->state.head_position + batch_bytes(take.count, take.payload_bytes));
+    return result ? result : (int)take.count;
+}
+
+static int commit_in_role(jdr_writer *writer)
+{
+    int poison = jdr_ring_poisoned(writer->ring);
+    if (poison)
+        return -poison;
+    uint64_t wanted = atomic_load(&writer->ring->shared->sync_wanted); /* before the write: later wishes wait a turn */
+    int written = write_published(writer);
+    int result = written < 0 ? written : 0;
+    /* With the log full the wish may lie beyond what can be written: what is there is made durable, so that it can leave. */
+    bool owed = wanted > writer->state.lsn_durable && writer->unsynced_bytes && (writer->state.lsn_written >= wanted || !written);
+    if (!result && (owed || writer->unsynced_bytes >= JDR_UNSYNCED_BYTES_MAX))
+        result = sync_log(writer);
+    if (!result)
+        return written;
+    pthread_mutex_lock(&writer->state_mutex);
+    writer->state.failed = -result;
+    pthread_mutex_unlock(&writer->state_mutex);
+    jdr_ring_poison(writer->ring, -result);
+    return result;
+}
+
+int jdr_writer_commit(jdr_writer *writer)
+{
+    pthread_mutex_lock(&writer->role);
+    int result = commit_in_role(writer);
+    pthread_mutex_unlock(&writer->role);
+    return result;
+}
+
+/* ---- the loop ----------------------------------------------------------------------------------------------------- */
+
+/* Nothing to commit: nap while writes were frequent, then sleep until the first one. */
+static void rest(jdr_writer *writer, uint32_t seen, unsigned idle)
+{
+    struct jdr_ring_shared *shared = writer->ring->shared;
+    bool deep = idle > NAPS_BEFORE_SLEEP;
+    atomic_store(&shared->consumer_sleep, deep ? JDR_SLEEP : JDR_NAP);
+    bool stuck = jdr_published(writer->ring, writer->state.lsn_written + 1) && idle; /* the log is full */
+    if (stuck || !jdr_published(writer->ring, writer->state.lsn_written + 1))
+        jdr_futex_wait(&shared->work_seq, seen, deep ? SLEEP_NS : NAP_NS);
+    atomic_store(&shared->consumer_sleep, JDR_AWAKE);
+}
+
+int jdr_writer_run(jdr_writer *writer)
+{
+    unsigned idle = 0;
+    for (;;) {
+        bool stopping = atomic_load(&writer->stopping);
+        uint32_t seen = atomic_load(&writer->ring->shared->work_seq);
+        int result = jdr_writer_commit(writer);
+        if (result < 0)
+            return result;
+        if (result > 0) {
+            idle = 0;
+            continue;
+        }
+        if (stopping) {
+            jdr_ring_request_durable(writer->ring, writer->state.lsn_written);
+            result = jdr_writer_commit(writer);
+            return result < 0 ? result : 0;
+        }
+        rest(writer, seen, idle++);
+    }
+}
+
+void jdr_writer_stop(jdr_writer *writer)
+{
+    atomic_store(&writer->stopping, true);
+    jdr_futex_wake(&writer->ring->shared->work_seq);
+}
+
+void jdr_writer_set_tail(jdr_writer *writer, uint64_t position)
+{
+    atomic_store(&writer->tail_position, position);
+    jdr_futex_wake(&writer->ring->shared->work_seq);
+}
+
+void jdr_writer_state(jdr_writer *writer, struct jdr_writer_state *state)
+{
+    pthread_mutex_lock(&writer->state_mutex);
+    *state = writer->state;
+    pthread_mutex_unlock(&writer->state_mutex);
+}
