@@ -13,9 +13,10 @@ from collections.abc import Callable, Generator
 from pathlib import Path
 from types import ModuleType
 
-import jetdr_core
 import pytest
 from hypothesis import HealthCheck, settings
+
+import jetdr_core
 
 ROOT = Path(__file__).resolve().parent.parent
 PEERS_REQUIRED = os.environ.get("JETDR_REQUIRE_PEERS") == "1"

@@ -1,0 +1,22 @@
+"""monolithicFlat on disk: a raw extent, written by others, and the small descriptor file beside it that names it.
+
+Talks to: descriptor, target.
+"""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+from jetdr_core.vmdk.descriptor import descriptor_text
+from jetdr_core.vmdk.target import new_file
+
+
+def write_flat_descriptor(path: str | os.PathLike[str], *, extent_name: str, size_bytes: int, cid: int) -> None:
+    """Create the descriptor at ``path`` for the raw file ``extent_name`` in the same directory, and fsync it.
+
+    Raises :class:`TargetExists` or :class:`InvalidRequest` before anything was written.
+    """
+    text = descriptor_text("monolithicFlat", extent_name=extent_name, size_bytes=size_bytes, cid=cid)
+    with new_file(Path(path)) as target:
+        target.write(text)

@@ -1,0 +1,44 @@
+"""Which parts of a source may hold data, found without reading it.
+
+Invariant: everything outside the ranges given reads as zeros. Talks to: nobody.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+from collections.abc import Iterator
+
+
+def data_ranges(fd: int, size_bytes: int) -> Iterator[tuple[int, int]]:
+    """(start, end) of the file's data in ascending order, by SEEK_DATA; one range where holes cannot be asked for.
+
+    Moves the descriptor's file offset.
+    """
+    end = 0
+    while end < size_bytes:
+        start = _seek_data(fd, end, size_bytes)
+        if start >= size_bytes:
+            return
+        end = min(_seek_hole(fd, start, size_bytes), size_bytes)
+        yield start, end
+
+
+def _seek_data(fd: int, offset: int, size_bytes: int) -> int:
+    try:
+        return os.lseek(fd, offset, os.SEEK_DATA)
+    except OSError as error:
+        if error.errno == errno.ENXIO:  # only a hole is left
+            return size_bytes
+        if error.errno in {errno.EINVAL, errno.EOPNOTSUPP}:  # a block device
+            return offset
+        raise
+
+
+def _seek_hole(fd: int, offset: int, size_bytes: int) -> int:
+    try:
+        return os.lseek(fd, offset, os.SEEK_HOLE)
+    except OSError as error:
+        if error.errno in {errno.EINVAL, errno.EOPNOTSUPP}:
+            return size_bytes
+        raise

@@ -1,0 +1,163 @@
+"""streamOptimized on disk: reads a source once, compresses its grains in threads, writes the stream front to back.
+
+Invariants: holes are never read and all-zero grains never stored; memory is bounded by the pieces in flight, whatever
+the disk's size. Talks to: sparse, holes, target, errors, limits.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import zlib
+from collections import deque
+from collections.abc import Callable, Generator, Iterable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import closing
+from functools import partial
+from pathlib import Path
+from typing import BinaryIO, NamedTuple, TypeAlias
+
+from jetdr_core.errors import InvalidRequest
+from jetdr_core.limits import SECTOR_BYTES
+from jetdr_core.vmdk.holes import data_ranges
+from jetdr_core.vmdk.sparse import GRAIN_BYTES, StreamLayout, pack_grain
+from jetdr_core.vmdk.target import new_file
+
+PIECE_BYTES = 16 * GRAIN_BYTES
+"""What one worker reads and compresses at a time."""
+
+ReadInto: TypeAlias = Callable[[int, memoryview], None]
+"""``read_into(offset, target)`` fills all of ``target``; :meth:`BlockDevice.read_into` is one. Called from threads."""
+
+_LEVELS = range(10)
+_ZERO_GRAIN = bytes(GRAIN_BYTES)
+
+
+class StreamReport(NamedTuple):
+    """What a finished stream took."""
+
+    grains: int
+    bytes_read: int
+    bytes_written: int
+
+
+class _Piece(NamedTuple):
+    """Neighbouring grains, packed; those that are all zeros are left out."""
+
+    start: int
+    end: int
+    grains: list[tuple[int, bytes]]
+
+
+def write_stream_optimized(
+    source: int | ReadInto,
+    size_bytes: int,
+    target: str | os.PathLike[str],
+    *,
+    cid: int,
+    extent_name: str | None = None,
+    workers: int = 2,
+    level: int = 1,
+    progress: Callable[[int], None] | None = None,
+) -> StreamReport:
+    """Create ``target`` as a streamOptimized VMDK of the first ``size_bytes`` of ``source``, and fsync it.
+
+    ``source`` is a readable descriptor (without O_DIRECT; its file offset moves) or a :data:`ReadInto`; only a
+    descriptor can tell its holes. ``extent_name`` is the name inside, by default the target's. ``level`` is zlib's, 0
+    to 9. ``progress`` hears in this thread, ascending, up to which byte of the disk the target is written.
+
+    ``workers`` threads read and compress; at most ``2 * workers + 1`` pieces of 1 MiB are in flight. This thread
+    writes them in order. The first error, of any thread, surfaces here after all threads have ended, and the target
+    is gone. Raises :class:`TargetExists` and :class:`InvalidRequest` before anything was written, except that data
+    which compresses to more than 2 TiB is known only on the way.
+    """
+    _check_options(workers, level)
+    path = Path(target)
+    layout = StreamLayout(size_bytes=size_bytes, extent_name=extent_name or path.name, cid=cid)
+    read_into = partial(_read_file, source) if isinstance(source, int) else source
+    ranges = data_ranges(source, size_bytes) if isinstance(source, int) else [(0, size_bytes)]
+    with new_file(path) as out, ThreadPoolExecutor(workers, "vmdk-stream") as pool:
+        spans = piece_spans(ranges, size_bytes)
+        with closing(_in_order(pool, partial(_compress, read_into, level), spans, ahead=2 * workers)) as pieces:
+            report = _write(out, layout, pieces, progress or _unheard)
+        (progress or _unheard)(size_bytes)
+    return report
+
+
+def piece_spans(ranges: Iterable[tuple[int, int]], size_bytes: int) -> Iterator[tuple[int, int]]:
+    """Cut ascending data ranges into (start, end) of at most PIECE_BYTES: grain-aligned, disjoint, within the disk."""
+    done = 0
+    for start, end in ranges:
+        first = max(done, start // GRAIN_BYTES * GRAIN_BYTES)
+        done = max(done, -(-end // GRAIN_BYTES) * GRAIN_BYTES)
+        last = min(done, size_bytes)
+        for piece in range(first, last, PIECE_BYTES):
+            yield piece, min(piece + PIECE_BYTES, last)
+
+
+def _in_order(
+    pool: ThreadPoolExecutor,
+    compress: Callable[[int, int], _Piece],
+    spans: Iterator[tuple[int, int]],
+    *,
+    ahead: int,
+) -> Generator[_Piece, None, None]:
+    """Compressed pieces in the order of ``spans``, up to ``ahead`` of them under way while the caller has one."""
+    waiting: deque[Future[_Piece]] = deque()
+    try:
+        for start, end in spans:
+            waiting.append(pool.submit(compress, start, end))
+            if len(waiting) > ahead:
+                yield waiting.popleft().result()
+        while waiting:
+            yield waiting.popleft().result()
+    finally:
+        for piece in waiting:
+            piece.cancel()
+
+
+def _write(
+    out: BinaryIO, layout: StreamLayout, pieces: Iterator[_Piece], progress: Callable[[int], None]
+) -> StreamReport:
+    grains = bytes_read = 0
+    out.write(layout.head())
+    for piece in pieces:
+        for grain, packed in piece.grains:
+            out.writelines(layout.add(grain, packed))
+        grains += len(piece.grains)
+        bytes_read += piece.end - piece.start
+        progress(piece.end)
+    out.writelines(layout.tail())
+    return StreamReport(grains, bytes_read, layout.sector * SECTOR_BYTES)
+
+
+def _compress(read_into: ReadInto, level: int, start: int, end: int) -> _Piece:
+    """Runs in a worker; reading and compressing release the GIL."""
+    data = memoryview(bytearray(end - start))
+    read_into(start, data)
+    grains = []
+    for offset in range(0, end - start, GRAIN_BYTES):
+        content = bytes(data[offset : offset + GRAIN_BYTES]).ljust(GRAIN_BYTES, b"\0")
+        if content != _ZERO_GRAIN:
+            grain = (start + offset) // GRAIN_BYTES
+            grains.append((grain, pack_grain(grain, zlib.compress(content, level))))
+    return _Piece(start, end, grains)
+
+
+def _read_file(fd: int, offset: int, target: memoryview) -> None:
+    while target:
+        count = os.preadv(fd, [target], offset)
+        if count == 0:
+            raise OSError(errno.EIO, f"the source ends at byte {offset}, inside the disk")
+        target, offset = target[count:], offset + count
+
+
+def _check_options(workers: int, level: int) -> None:
+    if workers < 1:
+        raise InvalidRequest(f"{workers} workers cannot compress", hint="use 1 or more")
+    if level not in _LEVELS:
+        raise InvalidRequest(f"there is no compression level {level}", hint="use 0 to 9")
+
+
+def _unheard(_: int) -> None:
+    pass

@@ -1,0 +1,31 @@
+"""A new file that is there in the end only if it is whole and durable. Talks to: errors."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import BinaryIO
+
+from jetdr_core.errors import TargetExists
+
+
+@contextmanager
+def new_file(path: Path) -> Iterator[BinaryIO]:
+    """Create ``path`` for the body to write; fsync it afterwards, or remove it when the body fails.
+
+    The directory entry is the caller's to sync. Raises :class:`TargetExists` without touching what is there.
+    """
+    try:
+        target = path.open("xb", buffering=1 << 20)
+    except FileExistsError:
+        raise TargetExists(f"{path} exists", hint="choose another target or remove it") from None
+    try:
+        with target:
+            yield target
+            target.flush()
+            os.fsync(target.fileno())
+    except BaseException:
+        path.unlink()
+        raise
