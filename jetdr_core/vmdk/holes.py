@@ -20,13 +20,14 @@ def data_ranges(fd: int, size_bytes: int) -> Iterator[tuple[int, int]]:
         start = _seek_data(fd, end, size_bytes)
         if start >= size_bytes:
             return
-        end = min(_seek_hole(fd, start, size_bytes), size_bytes)
+        hole = _seek_hole(fd, start, size_bytes)
+        end = min(hole, size_bytes) if hole > start else size_bytes
         yield start, end
 
 
 def _seek_data(fd: int, offset: int, size_bytes: int) -> int:
     try:
-        return os.lseek(fd, offset, os.SEEK_DATA)
+        return max(offset, os.lseek(fd, offset, os.SEEK_DATA))
     except OSError as error:
         if error.errno == errno.ENXIO:  # only a hole is left
             return size_bytes
