@@ -1,0 +1,49 @@
+"""The segment codec: records to immutable chain objects and back. Pure: no I/O, no clock, no state.
+
+Invariants: an object is header, frames, index, trailer; every byte is under a checksum, and every number read is
+checked before it is used. Talks to: record, limits, the zero kernel. The format is docs/formats/segment.md.
+"""
+
+from jetdr_core.segment.body import SegmentBody, build_body
+from jetdr_core.segment.frames import decode_frame
+from jetdr_core.segment.index import SegmentIndex, decode_index
+from jetdr_core.segment.layout import (
+    ENTRY,
+    FRAME,
+    HEADER_BYTES,
+    NO_FRAME,
+    NO_PREDECESSOR,
+    TRAILER_BYTES,
+    Codec,
+    EntryTable,
+    FrameTable,
+    ObjectKind,
+)
+from jetdr_core.segment.seal import SealedSegment, decode_epoch, seal, seal_epoch
+from jetdr_core.segment.trailer import Trailer, check_header, decode_trailer, object_checksum
+
+__all__ = [
+    "ENTRY",
+    "FRAME",
+    "HEADER_BYTES",
+    "NO_FRAME",
+    "NO_PREDECESSOR",
+    "TRAILER_BYTES",
+    "Codec",
+    "EntryTable",
+    "FrameTable",
+    "ObjectKind",
+    "SealedSegment",
+    "SegmentBody",
+    "SegmentIndex",
+    "Trailer",
+    "build_body",
+    "check_header",
+    "decode_epoch",
+    "decode_frame",
+    "decode_index",
+    "decode_trailer",
+    "object_checksum",
+    "seal",
+    "seal_epoch",
+]

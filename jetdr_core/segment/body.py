@@ -1,0 +1,95 @@
+"""Encodes records as the body of a segment: frames and index, everything that does not depend on the segment's place in
+the chain.
+
+Invariants: pure, so several bodies are built in several threads at once (compression and checksums release the GIL); a
+body is complete and verified before anyone can see it. Talks to: segment.pieces, .frames, .index.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import xxhash
+from typing_extensions import Buffer
+
+from jetdr_core.limits import SEGMENT_BYTES_MAX, SEGMENT_RECORDS_MAX
+from jetdr_core.record import ControlRecord, Kind, RecordBatch, control_body
+from jetdr_core.segment.frames import encode_frames, raw_frames
+from jetdr_core.segment.index import encode_index
+from jetdr_core.segment.pieces import Captured, captured, cut
+
+
+@dataclass(frozen=True, slots=True)
+class SegmentBody:
+    """Frames and index of one segment, ready to be sealed.
+
+    ``frames`` may be views of the batches' payload: that memory must stay as it is until the object is stored.
+    """
+
+    frames: list[Buffer]
+    index: bytes
+    index_checksum: int
+    index_raw_bytes: int
+    first_lsn: int
+    last_lsn: int
+    first_time_ns: int
+    last_time_ns: int
+    payload_bytes: int
+    stored_bytes: int
+    entry_count: int
+    control: list[ControlRecord]
+
+
+def build_body(batches: Sequence[RecordBatch], *, verify: bool = True) -> SegmentBody:
+    """Encode consecutive ``batches`` (at least one record; dense LSNs; at most a full segment's records and payload).
+
+    ``verify`` decodes every compressed frame again and compares; it costs about a tenth of the encoding. Thread-safe.
+    """
+    records = captured(batches)
+    _check_size(records)
+    pieces = cut(records)
+    frames, stored = encode_frames(raw_frames(batches, pieces.slices), verify=verify)
+    control = _control(records)
+    index, index_raw_bytes = encode_index(frames, pieces.entries, control)
+    headers = records.headers
+    return SegmentBody(
+        frames=stored,
+        index=index,
+        index_checksum=xxhash.xxh3_64_intdigest(index),
+        index_raw_bytes=index_raw_bytes,
+        first_lsn=int(headers["lsn"][0]),
+        last_lsn=int(headers["lsn"][-1]),
+        first_time_ns=int(headers["time_ns"][0]),
+        last_time_ns=int(headers["time_ns"][-1]),
+        payload_bytes=int(headers["length"][headers["kind"] == Kind.WRITE].sum()),
+        stored_bytes=int(frames["stored_bytes"].sum(dtype=np.uint64)),
+        entry_count=len(pieces.entries),
+        control=control,
+    )
+
+
+def _check_size(records: Captured) -> None:
+    count, payload_bytes = len(records.headers), int(records.batch_position[-1])
+    if count > SEGMENT_RECORDS_MAX or payload_bytes > SEGMENT_BYTES_MAX:
+        raise ValueError(f"{count} records with {payload_bytes} bytes of payload are too much for one segment")
+
+
+def _control(records: Captured) -> list[ControlRecord]:
+    kinds = records.headers["kind"]
+    rows = np.flatnonzero((kinds != Kind.WRITE) & (kinds != Kind.ZERO))
+    return [_control_record(records, int(row)) for row in rows]
+
+
+def _control_record(records: Captured, row: int) -> ControlRecord:
+    header = records.headers[row]
+    kind, lsn = Kind(header["kind"]), int(header["lsn"])
+    size = int(header["payload_bytes"])
+    body: dict[str, object] = {}
+    if kind != Kind.VOID and size:
+        batch = int(np.searchsorted(records.batch_position, records.position[row], "right")) - 1
+        start = int(records.position[row] - records.batch_position[batch])
+        padded = bytes(records.batches[batch].payload[start : start + size])
+        body = control_body(padded.rstrip(b"\0"), f"record {lsn}")
+    return ControlRecord(lsn, int(header["time_ns"]), kind, int(header["disk"]), body)

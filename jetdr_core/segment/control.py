@@ -1,0 +1,62 @@
+"""Control records as bytes and back: a table of their columns, then their JSON bodies. Pure; the index and the summary
+use it.
+
+Invariants: LSNs ascend; every kind is known; bodies are JSON objects of at most ``CONTROL_BYTES_MAX`` bytes, checked
+before one is parsed. Talks to: record, segment.columns.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+from typing_extensions import Buffer
+
+from jetdr_core.errors import DamagedObject
+from jetdr_core.limits import CONTROL_BYTES_MAX
+from jetdr_core.record import ControlRecord, Kind, control_body, control_payload
+from jetdr_core.segment.columns import Table, pack_columns, unpack_columns
+from jetdr_core.segment.layout import CONTROL
+
+_ASCENDING = ("lsn", "time_ns")
+_DATA_KINDS = (Kind.WRITE, Kind.ZERO)
+_CONTROL_KINDS = np.array([kind for kind in Kind if kind not in _DATA_KINDS], np.uint8)
+
+
+def encode_control(records: Sequence[ControlRecord]) -> bytes:
+    """The table and the bodies of ``records``."""
+    bodies = [control_payload(record.body) for record in records]
+    table = np.zeros(len(records), CONTROL)
+    for row, (record, body) in enumerate(zip(records, bodies, strict=True)):
+        table[row] = (record.lsn, record.time_ns, record.disk, len(body), record.kind)
+    return pack_columns(table, _ASCENDING) + b"".join(bodies)
+
+
+def decode_control(data: Buffer, count: int, key: str) -> list[ControlRecord]:
+    """Decode ``count`` records, or :class:`DamagedObject` about the object ``key``."""
+    view = memoryview(data)
+    table_bytes = count * CONTROL.itemsize
+    if table_bytes > len(view):
+        raise DamagedObject(key, "control records", f"{count} records do not fit into {len(view)} bytes")
+    table = unpack_columns(view[:table_bytes], CONTROL, count, _ASCENDING)
+    _check(table, len(view) - table_bytes, key)
+    ends = (table_bytes + np.cumsum(table["body_bytes"], dtype=np.int64)).tolist()
+    starts = [table_bytes, *ends[:-1]]
+    return [
+        ControlRecord(lsn, time_ns, Kind(kind), disk, control_body(bytes(view[start:end]), key))
+        for (lsn, time_ns, disk, _, kind), start, end in zip(table.tolist(), starts, ends, strict=False)
+    ]
+
+
+def _check(table: Table, bodies_bytes: int, key: str) -> None:
+    problem = ""
+    if not np.isin(table["kind"], _CONTROL_KINDS).all():
+        problem = f"kinds {sorted(set(table['kind'].tolist()))} are not all control records"
+    elif (table["body_bytes"] > CONTROL_BYTES_MAX).any():
+        problem = f"a body is longer than {CONTROL_BYTES_MAX} bytes"
+    elif int(table["body_bytes"].sum(dtype=np.uint64)) != bodies_bytes:
+        problem = f"bodies are not the {bodies_bytes} bytes that are there"
+    elif len(table) > 1 and (table["lsn"][1:] <= table["lsn"][:-1]).any():
+        problem = "LSNs do not ascend"
+    if problem:
+        raise DamagedObject(key, "control records", problem)

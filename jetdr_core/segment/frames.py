@@ -1,0 +1,110 @@
+"""Frames: payload compressed and checksummed, each on its own, and back. Pure; lz4 and xxhash release the GIL on them.
+
+Invariants: at most 256 KiB raw; stored raw when LZ4 saves less than 3 %; the checksum is over the stored bytes, so
+damage is found before LZ4 sees it. A frame that is one slice of payload is compressed where it lies. Talks to: lz4,
+xxhash, segment.layout.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import lz4.block
+import numpy as np
+import xxhash
+from typing_extensions import Buffer
+
+from jetdr_core.errors import DamagedObject
+from jetdr_core.limits import FRAME_BYTES
+from jetdr_core.record import RecordBatch
+from jetdr_core.segment.layout import FRAME, HEADER_BYTES, SAVING_PERCENT_MIN, Codec, FrameTable
+from jetdr_core.segment.pieces import Slice
+
+
+def raw_frames(batches: Sequence[RecordBatch], slices: Sequence[Slice]) -> list[memoryview]:
+    """The raw bytes of each frame: a view of the batch's payload where the frame is one slice, joined bytes
+    elsewhere.
+    """
+    parts: list[list[memoryview]] = []
+    for frame, batch, start, end in slices:
+        if frame == len(parts):
+            parts.append([])
+        parts[frame].append(batches[batch].payload[start:end])
+    return [views[0] if len(views) == 1 else memoryview(b"".join(views)) for views in parts]
+
+
+def encode_frames(raws: Sequence[memoryview], *, verify: bool) -> tuple[FrameTable, list[Buffer]]:
+    """The frame table and the bytes to store; raw frames are stored as the views given.
+
+    With ``verify`` each compressed frame is decoded again and compared before it is accepted.
+    """
+    table = np.zeros(len(raws), FRAME)
+    stored: list[Buffer] = []
+    offset = HEADER_BYTES
+    for row, raw in enumerate(raws):
+        data, codec = _encode(raw, verify=verify)
+        size = len(data)
+        table[row] = (offset, size, len(raw), xxhash.xxh3_64_intdigest(data), codec)
+        stored.append(data)
+        offset += size
+    return table, stored
+
+
+def _encode(raw: memoryview, *, verify: bool) -> tuple[bytes | memoryview, Codec]:
+    packed = lz4.block.compress(raw, store_size=False)
+    if len(packed) * 100 > len(raw) * (100 - SAVING_PERCENT_MIN):
+        return raw, Codec.RAW
+    if verify and not _same(lz4.block.decompress(packed, uncompressed_size=len(raw)), raw):
+        raise RuntimeError("a frame does not decode to what was encoded; memory of this machine is not to be trusted")
+    return packed, Codec.LZ4
+
+
+def _same(left: bytes, right: memoryview) -> bool:
+    # memoryview comparison goes byte by byte; frames are whole sectors, so words do
+    return np.array_equal(np.frombuffer(left, np.uint64), np.frombuffer(right, np.uint64))
+
+
+def decode_frame(stored: Buffer, row: np.void, key: str) -> bytes | memoryview:
+    """The raw bytes of a frame from its stored ones, or :class:`DamagedObject` that names the object ``key`` and the
+    frame's place.
+
+    ``row`` is the frame's row of the table of :class:`~jetdr_core.segment.SegmentIndex`. The result of a raw frame is
+    ``stored`` itself.
+    """
+    offset, stored_bytes, raw_bytes, checksum, codec = row.item()
+    view = memoryview(stored)
+    if len(view) != stored_bytes or xxhash.xxh3_64_intdigest(view) != checksum:
+        raise DamagedObject(key, f"frame at {offset}", "checksum is wrong")
+    if codec == Codec.RAW:
+        return view
+    return unpack_block(view, raw_bytes, key, f"frame at {offset}")
+
+
+def unpack_block(stored: memoryview, raw_bytes: int, key: str, part: str) -> bytes:
+    """Decompress an LZ4 block to exactly ``raw_bytes``; the caller has bounded that number."""
+    try:
+        raw: bytes = lz4.block.decompress(stored, uncompressed_size=raw_bytes)
+    except lz4.block.LZ4BlockError as error:
+        raise DamagedObject(key, part, f"not an LZ4 block: {error}") from None
+    if len(raw) != raw_bytes:
+        raise DamagedObject(key, part, f"{len(raw)} bytes where {raw_bytes} should be")
+    return raw
+
+
+def check_frames(table: FrameTable, stored_bytes: int, key: str) -> None:
+    """Raise :class:`DamagedObject` unless the frames of an untrusted table fill their part of the object, without gap
+    or overlap.
+    """
+    sizes = table["stored_bytes"].astype(np.uint64)
+    ends = np.uint64(HEADER_BYTES) + np.cumsum(sizes, dtype=np.uint64)
+    problem = ""
+    if (table["raw_bytes"] > FRAME_BYTES).any() or (table["raw_bytes"] == 0).any():
+        problem = f"a frame is empty or longer than {FRAME_BYTES} bytes"
+    elif (sizes > table["raw_bytes"]).any() or (sizes == 0).any():
+        problem = "a frame is stored longer than it is"
+    elif (ends - sizes != table["offset"]).any() or int(sizes.sum(dtype=np.uint64)) != stored_bytes:
+        problem = f"frames do not fill {stored_bytes} bytes"
+    elif ((table["codec"] == Codec.RAW) & (sizes != table["raw_bytes"])).any() or (table["codec"] > Codec.LZ4).any():
+        problem = "a codec is unknown, or a raw frame's two sizes differ"
+    if problem:
+        raise DamagedObject(key, "frame table", problem)

@@ -1,0 +1,99 @@
+"""Where everything in a chain object lies: sizes, offsets, structured types; docs/formats/segment.md is the same as a
+page.
+
+Invariants: little-endian, fixed width; magic, version and the trailer's last checksum stay where they are in every
+version, so that an older engine can tell "newer" from "damaged". Talks to: limits.
+"""
+
+from __future__ import annotations
+
+import enum
+import struct
+
+import numpy as np
+import numpy.typing as npt
+
+from jetdr_core.limits import CONTROL_BYTES_MAX, FRAME_BYTES, SEGMENT_BYTES_MAX, SEGMENT_RECORDS_MAX
+
+VERSION = 1
+HEADER_MAGIC = b"JDRSEG\0\1"
+TRAILER_MAGIC = b"JDRTRL\0\1"
+HEADER_BYTES = 64
+TRAILER_BYTES = 256
+CHECKSUM_BYTES = 16
+"""An object's checksum: XXH3-128 of its trailer, big-endian as xxHash prints it."""
+
+NO_PREDECESSOR = bytes(CHECKSUM_BYTES)
+NO_FRAME = 0xFFFF_FFFF
+"""``frame`` of an entry that is zeros and stored nowhere."""
+
+ZERO_RUN_BYTES = 16 << 10
+"""A shorter run of zeros inside a record stays in its frame: an entry costs more than LZ4 leaves of it."""
+
+SAVING_PERCENT_MIN = 3
+"""A frame that LZ4 shrinks by less is stored raw: reading it then costs a checksum only."""
+
+HEADER = struct.Struct("<8sHB1x16s28xQ")
+TRAILER = struct.Struct("<8sHBB4x16sQI4x16sQQqqQQIII4xQIIQQQ80xQ")
+CHECKSUM_AT = TRAILER_BYTES - 8
+
+
+class ObjectKind(enum.IntEnum):
+    """What a chain object is."""
+
+    SEGMENT = 1
+    """A range of records."""
+    EPOCH = 2
+    """A change of owner; holds no record."""
+
+
+class Codec(enum.IntEnum):
+    """How a frame's bytes are stored."""
+
+    RAW = 0
+    LZ4 = 1
+
+
+FRAME = np.dtype(
+    [("offset", "<u8"), ("stored_bytes", "<u4"), ("raw_bytes", "<u4"), ("checksum", "<u8"), ("codec", "u1")]
+)
+"""One frame: where it lies in the object and how it is stored."""
+
+ENTRY = np.dtype(
+    [
+        ("lsn", "<u8"),
+        ("time_ns", "<i8"),
+        ("offset", "<u8"),
+        ("length", "<u8"),
+        ("disk", "<u4"),
+        ("frame", "<u4"),
+        ("frame_offset", "<u4"),
+        ("kind", "u1"),
+        ("flags", "u1"),
+    ]
+)
+"""One piece of a WRITE or ZERO record: ``length`` bytes at ``offset`` of ``disk``, found at ``frame_offset`` of
+``frame``.
+"""
+
+CONTROL = np.dtype([("lsn", "<u8"), ("time_ns", "<i8"), ("disk", "<u4"), ("body_bytes", "<u4"), ("kind", "u1")])
+"""One control record; its JSON follows the tables."""
+
+FrameTable = npt.NDArray[np.void]
+"""Structured array of dtype :data:`FRAME`."""
+EntryTable = npt.NDArray[np.void]
+"""Structured array of dtype :data:`ENTRY`, in LSN order, the pieces of one record in offset order."""
+
+ENTRIES_MAX = 2 * SEGMENT_RECORDS_MAX
+INDEX_BYTES_MAX = SEGMENT_BYTES_MAX + (64 << 20)
+
+assert HEADER.size == HEADER_BYTES
+assert TRAILER.size == TRAILER_BYTES
+assert FRAME.itemsize == 25
+assert ENTRY.itemsize == 46
+assert CONTROL.itemsize == 25
+assert ENTRIES_MAX >= SEGMENT_RECORDS_MAX + SEGMENT_BYTES_MAX // FRAME_BYTES + 2 * (
+    SEGMENT_BYTES_MAX // ZERO_RUN_BYTES
+), "a full segment's records, cut at every frame and around every zero run, have room in one index"
+assert SEGMENT_BYTES_MAX + ENTRIES_MAX * ENTRY.itemsize <= INDEX_BYTES_MAX, "nor do control records alone outgrow it"
+assert CONTROL_BYTES_MAX < INDEX_BYTES_MAX

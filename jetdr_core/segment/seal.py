@@ -1,0 +1,131 @@
+"""Seals a body into a chain object: gives it its place (domain, epoch, timeline, predecessor) and with that its
+checksum.
+
+Invariants: cheap, and done in chain order, because each object names its predecessor's checksum; the object's number is
+not inside it, so the same bytes may be put at another number when an orphan holds the first. Talks to: segment.trailer,
+.body.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from uuid import UUID
+
+import lz4.block
+import xxhash
+from typing_extensions import Buffer
+
+from jetdr_core.errors import DamagedObject
+from jetdr_core.limits import CONTROL_BYTES_MAX
+from jetdr_core.record import ControlRecord, control_body, control_payload
+from jetdr_core.segment.body import SegmentBody
+from jetdr_core.segment.index import unpack_index
+from jetdr_core.segment.layout import HEADER_BYTES, TRAILER_BYTES, ObjectKind
+from jetdr_core.segment.trailer import Trailer, encode_header, encode_trailer, header_checksum, object_checksum
+
+
+@dataclass(frozen=True, slots=True)
+class SealedSegment:
+    """A chain object ready to be put: ``parts`` one after the other are its bytes.
+
+    ``parts`` may hold views of the log's memory, which must stay as it is until the put has returned.
+    """
+
+    parts: list[Buffer]
+    checksum: bytes
+    trailer: Trailer
+    control: list[ControlRecord]
+
+    @property
+    def first_lsn(self) -> int:
+        return self.trailer.first_lsn
+
+    @property
+    def last_lsn(self) -> int:
+        return self.trailer.last_lsn
+
+    @property
+    def size_bytes(self) -> int:
+        return self.trailer.object_bytes
+
+
+def seal(body: SegmentBody, *, domain_uuid: UUID, epoch: int, timeline: int, predecessor: bytes) -> SealedSegment:
+    """Make ``body`` the successor of the object whose checksum is ``predecessor``."""
+    index_offset = HEADER_BYTES + body.stored_bytes
+    header = encode_header(ObjectKind.SEGMENT, domain_uuid)
+    trailer = Trailer(
+        kind=ObjectKind.SEGMENT,
+        flags=0,
+        domain_uuid=domain_uuid,
+        epoch=epoch,
+        timeline=timeline,
+        predecessor=predecessor,
+        first_lsn=body.first_lsn,
+        last_lsn=body.last_lsn,
+        first_time_ns=body.first_time_ns,
+        last_time_ns=body.last_time_ns,
+        payload_bytes=body.payload_bytes,
+        stored_bytes=body.stored_bytes,
+        frame_count=len(body.frames),
+        entry_count=body.entry_count,
+        control_count=len(body.control),
+        index_offset=index_offset,
+        index_stored_bytes=len(body.index),
+        index_raw_bytes=body.index_raw_bytes,
+        index_checksum=body.index_checksum,
+        object_bytes=index_offset + len(body.index) + TRAILER_BYTES,
+        header_checksum=header_checksum(header),
+    )
+    tail = encode_trailer(trailer)
+    return SealedSegment([header, *body.frames, body.index, tail], object_checksum(tail), trailer, body.control)
+
+
+def seal_epoch(
+    *,
+    domain_uuid: UUID,
+    epoch: int,
+    timeline: int,
+    predecessor: bytes,
+    lsn_next: int,
+    time_ns: int,
+    body: dict[str, object],
+) -> SealedSegment:
+    """The object with which epoch ``epoch`` begins; the next segment begins with ``lsn_next``.
+
+    ``body`` is ``{"owner", "host"}``, and in a chain's first object also ``{"domain"}``, the domain's name.
+    """
+    raw = control_payload(body)
+    index = lz4.block.compress(raw, store_size=False)
+    header = encode_header(ObjectKind.EPOCH, domain_uuid)
+    trailer = Trailer(
+        kind=ObjectKind.EPOCH,
+        flags=0,
+        domain_uuid=domain_uuid,
+        epoch=epoch,
+        timeline=timeline,
+        predecessor=predecessor,
+        first_lsn=lsn_next,
+        last_lsn=lsn_next - 1,
+        first_time_ns=time_ns,
+        last_time_ns=time_ns,
+        payload_bytes=0,
+        stored_bytes=0,
+        frame_count=0,
+        entry_count=0,
+        control_count=0,
+        index_offset=HEADER_BYTES,
+        index_stored_bytes=len(index),
+        index_raw_bytes=len(raw),
+        index_checksum=xxhash.xxh3_64_intdigest(index),
+        object_bytes=HEADER_BYTES + len(index) + TRAILER_BYTES,
+        header_checksum=header_checksum(header),
+    )
+    tail = encode_trailer(trailer)
+    return SealedSegment([header, index, tail], object_checksum(tail), trailer, [])
+
+
+def decode_epoch(stored: Buffer, trailer: Trailer, key: str) -> dict[str, object]:
+    """The body of an epoch object from its stored index."""
+    if trailer.kind != ObjectKind.EPOCH or trailer.index_raw_bytes > CONTROL_BYTES_MAX:
+        raise DamagedObject(key, "epoch", "is not one")
+    return control_body(unpack_index(stored, trailer, key), key)

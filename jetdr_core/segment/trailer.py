@@ -1,0 +1,165 @@
+"""The fixed ends of a chain object: header and trailer. Pure.
+
+Invariants: the trailer names everything that tells an object's place (domain, epoch, predecessor, LSN and time range)
+and where its index lies; it covers the index by checksum, the index covers the frames, and XXH3-128 of the trailer is
+the object's checksum, by which the successor names it. Every number is checked against the object's size before anyone
+uses it. Talks to: segment.layout.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+from uuid import UUID
+
+import xxhash
+from typing_extensions import Buffer
+
+from jetdr_core.errors import DamagedObject, UnsupportedVersion
+from jetdr_core.limits import FRAME_BYTES
+from jetdr_core.segment.layout import (
+    CHECKSUM_AT,
+    CONTROL,
+    ENTRIES_MAX,
+    ENTRY,
+    FRAME,
+    HEADER,
+    HEADER_BYTES,
+    HEADER_MAGIC,
+    INDEX_BYTES_MAX,
+    TRAILER,
+    TRAILER_BYTES,
+    TRAILER_MAGIC,
+    VERSION,
+    ObjectKind,
+)
+
+_LZ4_RATIO_MAX = 255
+"""LZ4 cannot expand more; so bytes that were really read bound what decoding them may allocate."""
+
+
+class Trailer(NamedTuple):
+    """The trailer, decoded. ``payload_bytes`` counts what was captured (zeros included), ``stored_bytes`` the frames as
+    stored.
+    """
+
+    kind: ObjectKind
+    flags: int
+    domain_uuid: UUID
+    epoch: int
+    timeline: int
+    predecessor: bytes
+    first_lsn: int
+    last_lsn: int
+    first_time_ns: int
+    last_time_ns: int
+    payload_bytes: int
+    stored_bytes: int
+    frame_count: int
+    entry_count: int
+    control_count: int
+    index_offset: int
+    index_stored_bytes: int
+    index_raw_bytes: int
+    index_checksum: int
+    object_bytes: int
+    header_checksum: int
+
+    @property
+    def index_end(self) -> int:
+        """Where the index ends and the trailer begins."""
+        return self.index_offset + self.index_stored_bytes
+
+    @property
+    def footer_bytes(self) -> int:
+        """Index and trailer together: the suffix of the object that a reader fetches."""
+        return self.object_bytes - self.index_offset
+
+
+def object_checksum(trailer: Buffer) -> bytes:
+    """The checksum by which the chain names an object, from the bytes of its trailer."""
+    return xxhash.xxh3_128_digest(trailer)
+
+
+def encode_header(kind: ObjectKind, domain_uuid: UUID) -> bytes:
+    """The first 64 bytes of an object."""
+    body = HEADER.pack(HEADER_MAGIC, VERSION, kind, domain_uuid.bytes, 0)[:-8]
+    return body + xxhash.xxh3_64_intdigest(body).to_bytes(8, "little")
+
+
+def header_checksum(header: Buffer) -> int:
+    """The checksum at a header's end."""
+    return int.from_bytes(memoryview(header)[HEADER_BYTES - 8 : HEADER_BYTES], "little")
+
+
+def check_header(header: Buffer, trailer: Trailer, key: str) -> None:
+    """Raise :class:`DamagedObject` unless ``header`` is the one that belongs to ``trailer``."""
+    expected = encode_header(trailer.kind, trailer.domain_uuid)
+    if bytes(memoryview(header)[:HEADER_BYTES]) != expected or header_checksum(expected) != trailer.header_checksum:
+        raise DamagedObject(key, "header", "is not the one its trailer belongs to")
+
+
+def encode_trailer(trailer: Trailer) -> bytes:
+    """The last 256 bytes of an object."""
+    kind, flags, domain_uuid, *fields = trailer
+    body = TRAILER.pack(TRAILER_MAGIC, VERSION, kind, flags, domain_uuid.bytes, *fields, 0)[:CHECKSUM_AT]
+    return body + xxhash.xxh3_64_intdigest(body).to_bytes(8, "little")
+
+
+def decode_trailer(tail: Buffer, key: str) -> Trailer:
+    """Decode the trailer at the end of ``tail`` (any suffix of the object that holds it); ``key`` names the object in
+    errors.
+    """
+    raw = memoryview(tail)[-TRAILER_BYTES:]
+    if len(raw) < TRAILER_BYTES:
+        raise DamagedObject(key, "trailer", f"{len(raw)} bytes are no chain object")
+    magic, version, kind, flags, domain_uuid, *fields, checksum = TRAILER.unpack(raw)
+    if magic != TRAILER_MAGIC or xxhash.xxh3_64_intdigest(raw[:CHECKSUM_AT]) != checksum:
+        raise DamagedObject(key, "trailer", "magic or checksum is wrong")
+    if version > VERSION:
+        raise UnsupportedVersion(
+            f"{key}: chain object of format {version}; this engine reads up to {VERSION}",
+            hint="use a newer engine",
+            key=key,
+        )
+    if version < 1 or kind not in (ObjectKind.SEGMENT, ObjectKind.EPOCH):
+        raise DamagedObject(key, "trailer", f"version {version}, kind {kind} do not exist")
+    trailer = Trailer(ObjectKind(kind), flags, UUID(bytes=domain_uuid), *fields)
+    problem = _sizes_problem(trailer) or _range_problem(trailer)
+    if problem:
+        raise DamagedObject(key, "trailer", problem)
+    return trailer
+
+
+def _sizes_problem(trailer: Trailer) -> str:
+    if trailer.index_offset != HEADER_BYTES + trailer.stored_bytes:
+        return f"index at {trailer.index_offset} does not follow {trailer.stored_bytes} bytes of frames"
+    if trailer.object_bytes != trailer.index_end + TRAILER_BYTES:
+        return f"object of {trailer.object_bytes} bytes does not end after its index at {trailer.index_end}"
+    if trailer.index_raw_bytes > min(INDEX_BYTES_MAX, _LZ4_RATIO_MAX * trailer.index_stored_bytes):
+        return f"index of {trailer.index_stored_bytes} bytes cannot hold {trailer.index_raw_bytes}"
+    if trailer.stored_bytes > trailer.frame_count * FRAME_BYTES:
+        return f"{trailer.frame_count} frames cannot hold {trailer.stored_bytes} bytes"
+    if trailer.entry_count > ENTRIES_MAX or _tables_bytes(trailer) > trailer.index_raw_bytes:
+        return f"an index of {trailer.index_raw_bytes} bytes cannot hold its tables"
+    return ""
+
+
+def _tables_bytes(trailer: Trailer) -> int:
+    rows = ((trailer.frame_count, FRAME), (trailer.entry_count, ENTRY), (trailer.control_count, CONTROL))
+    return sum(count * dtype.itemsize for count, dtype in rows)
+
+
+def _range_problem(trailer: Trailer) -> str:
+    if trailer.first_lsn < 1 or trailer.epoch < 1:
+        return f"LSN {trailer.first_lsn} and epoch {trailer.epoch} count from 1"
+    if not 0 <= trailer.first_time_ns <= trailer.last_time_ns:
+        return f"times run from {trailer.first_time_ns} to {trailer.last_time_ns}"
+    records = trailer.last_lsn - trailer.first_lsn + 1
+    if trailer.kind == ObjectKind.EPOCH:
+        rows = trailer.frame_count + trailer.entry_count + trailer.control_count
+        return (
+            f"an epoch object has {records} records and {rows} rows" if records or rows or trailer.payload_bytes else ""
+        )
+    if not 0 < records <= trailer.entry_count + trailer.control_count:
+        return f"{trailer.entry_count} entries and {trailer.control_count} control records are not {records} records"
+    return ""
