@@ -35,6 +35,16 @@ def pytest_configure() -> None:
         raise pytest.UsageError("python -P tests the installed package, but the source tree was imported")
 
 
+NATIVE_AREAS = {"core", "filter", "io_filter", "kernels", "log_writer", "native", "replication_log", "ring"}
+"""Folders of tests that drive the C code closely: all in them is marked ``native``."""
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    for item in items:
+        if NATIVE_AREAS & set(item.path.relative_to(ROOT).parts):
+            item.add_marker(pytest.mark.native)
+
+
 def _importable(name: str) -> None:
     """Make the folder ``name`` of the repository importable without putting the repository on ``sys.path``."""
     module = sys.modules.setdefault(name, ModuleType(name))
