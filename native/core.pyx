@@ -72,6 +72,7 @@ cdef extern from "jetdr.h" nogil:
     void jdr_ring_poison(jdr_ring *, int)
     uint64_t jdr_ring_lsn_reserved(const jdr_ring *)
     uint64_t jdr_ring_lsn_durable(const jdr_ring *)
+    uint64_t jdr_ring_observe(jdr_ring *, int64_t *)
     int64_t jdr_ring_time_last(const jdr_ring *)
     uint64_t jdr_ring_used_bytes(const jdr_ring *)
     int jdr_ring_poisoned(const jdr_ring *)
@@ -262,6 +263,11 @@ cdef class Ring:
     @property
     def time_ns_last(self):
         return jdr_ring_time_last(self.ring)
+
+    def observe(self):
+        cdef int64_t time_ns
+        cdef uint64_t lsn = jdr_ring_observe(self.ring, &time_ns)
+        return lsn, time_ns
 
     @property
     def used_bytes(self):
@@ -511,6 +517,8 @@ cdef class IoFilter:
         cdef int64_t result
         with nogil:
             result = jdr_filter_copy(self.filter, at, size)
+        if result == -errno.E2BIG:
+            return 0
         if result < 0:
             self.fail(result, "background copy", at, size)
         return result

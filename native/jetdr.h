@@ -102,7 +102,9 @@ void jdr_ring_poison(jdr_ring *ring, int error);
 
 uint64_t jdr_ring_lsn_reserved(const jdr_ring *ring); /* last LSN given out */
 uint64_t jdr_ring_lsn_durable(const jdr_ring *ring);
-int64_t jdr_ring_time_last(const jdr_ring *ring);
+int64_t jdr_ring_time_last(const jdr_ring *ring); /* latest time given out */
+/* The last LSN given out and an instant at which it was: no later record gets an earlier time. */
+uint64_t jdr_ring_observe(jdr_ring *ring, int64_t *time_ns);
 uint64_t jdr_ring_used_bytes(const jdr_ring *ring);
 int jdr_ring_poisoned(const jdr_ring *ring); /* 0 or the error */
 int64_t jdr_ring_now(const jdr_ring *ring);

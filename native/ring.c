@@ -25,7 +25,7 @@ static uint8_t *map_twice(uint64_t bytes)
         base = mmap(NULL, 2 * bytes, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
     if (base != MAP_FAILED)
         for (int half = 0; half < 2; half++)
-            if (mmap(base + half * bytes, bytes, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_FIXED, fd, 0) == MAP_FAILED) {
+            if (mmap(base + half * bytes, bytes, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_FIXED | MAP_POPULATE, fd, 0) == MAP_FAILED) {
                 munmap(base, 2 * bytes);
                 base = MAP_FAILED;
                 break;
@@ -172,6 +172,15 @@ static uint64_t copy_and_hash(uint8_t *target, const uint8_t *source, size_t len
     return XXH3_64bits_digest(&state);
 }
 
+/* The time, never before any time given out; with `reserve` held. */
+static int64_t advance_time(jdr_ring *ring)
+{
+    int64_t now = jdr_ring_now(ring);
+    if (now > ring->shared->time_ns_last)
+        ring->shared->time_ns_last = now;
+    return ring->shared->time_ns_last;
+}
+
 /* LSN, time and payload position, in one order; returns the payload position. */
 static uint64_t reserve(jdr_ring *ring, struct jdr_record *record)
 {
@@ -179,10 +188,7 @@ static uint64_t reserve(jdr_ring *ring, struct jdr_record *record)
     pthread_mutex_lock(&shared->reserve);
     record->lsn = atomic_load_explicit(&shared->lsn_reserved, memory_order_relaxed) + 1;
     atomic_store_explicit(&shared->lsn_reserved, record->lsn, memory_order_release);
-    int64_t now = jdr_ring_now(ring);
-    if (now < shared->time_ns_last)
-        now = shared->time_ns_last;
-    record->time_ns = shared->time_ns_last = now;
+    record->time_ns = advance_time(ring);
     uint64_t position = shared->payload_head;
     shared->payload_head += record->payload_bytes;
     pthread_mutex_unlock(&shared->reserve);
@@ -265,6 +271,16 @@ uint64_t jdr_ring_lsn_reserved(const jdr_ring *ring)
 uint64_t jdr_ring_lsn_durable(const jdr_ring *ring)
 {
     return atomic_load(&ring->shared->lsn_durable);
+}
+
+uint64_t jdr_ring_observe(jdr_ring *ring, int64_t *time_ns)
+{
+    struct jdr_ring_shared *shared = ring->shared;
+    pthread_mutex_lock(&shared->reserve);
+    *time_ns = advance_time(ring);
+    uint64_t lsn = atomic_load(&shared->lsn_reserved);
+    pthread_mutex_unlock(&shared->reserve);
+    return lsn;
 }
 
 int64_t jdr_ring_time_last(const jdr_ring *ring)

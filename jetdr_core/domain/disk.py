@@ -1,0 +1,91 @@
+"""Disk: one protected disk, open for I/O. Talks to: _core (the IO filter)."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from typing_extensions import Buffer
+
+from jetdr_core._core import FilterStats, IoFilter
+from jetdr_core.device.protocol import BlockDevice
+from jetdr_core.errors import PrimaryFailed
+
+__all__ = ["Disk"]
+
+
+@dataclass(slots=True)
+class CopyProgress:
+    """How much of the disk's pre-existing data has been logged."""
+
+    total_bytes: int = 0
+    copied_bytes: int = 0
+    running: bool = False
+
+
+class Disk:
+    """A protected disk. Thread-safe: any number of threads may be in any method; no method holds the GIL while it works.
+
+    Offsets and lengths are bytes, multiples of 512. Writes that overlap in flight take turns; in what order is open.
+    """
+
+    def __init__(
+        self, number: int, name: str, path: str, device: BlockDevice, io_filter: IoFilter, on_suspect: Callable[[], None]
+    ) -> None:
+        self.number = number
+        """Its number within the domain, as records carry it."""
+        self.name = name
+        self.path = path
+        self.size_bytes = io_filter.size_bytes
+        self.copy = CopyProgress()
+        self.io_filter = io_filter
+        self.device = device
+        self._on_suspect = on_suspect
+
+    def __repr__(self) -> str:
+        return f"Disk({self.name!r}, {self.size_bytes} bytes, {self.path!r})"
+
+    def write(self, offset: int, data: Buffer) -> int:
+        """Write ``data``; returns its LSN once the primary has it and the log has accepted it in order.
+
+        Not durable before :meth:`flush`. ``data`` must not change during the call. Raises :class:`InvalidRequest` and
+        :class:`StallTimeout` with nothing changed; :class:`PrimaryFailed` with the replica equal to what the disk now holds;
+        :class:`LogFailed` or :class:`Fenced` when the domain accepts no more writes.
+        """
+        try:
+            return self.io_filter.write(offset, data)
+        except PrimaryFailed:
+            self._after_failure()
+            raise
+
+    def zero(self, offset: int, length: int, *, discard: bool = False) -> int:
+        """Make a range zeros (``discard``: the guest's TRIM); one record, however long. Otherwise like :meth:`write`."""
+        try:
+            return self.io_filter.zero(offset, length, discard=discard)
+        except PrimaryFailed:
+            self._after_failure()
+            raise
+
+    def read(self, offset: int, length: int) -> bytes:
+        """``length`` bytes of the primary."""
+        return self.io_filter.read(offset, length)
+
+    def read_into(self, offset: int, target: Buffer) -> None:
+        """Fill the writable ``target`` from the primary."""
+        self.io_filter.read_into(offset, target)
+
+    def flush(self) -> int:
+        """Make durable, on the primary and in the log, everything acknowledged before; returns the LSN that is durable.
+
+        Covers this disk's primary and the log of the whole domain. :class:`StallTimeout` after the stall limit: nothing is
+        lost, but durability is not known.
+        """
+        return self.io_filter.flush()
+
+    def stats(self) -> FilterStats:
+        """Counters since the disk was opened."""
+        return self.io_filter.stats()
+
+    def _after_failure(self) -> None:
+        if self.io_filter.stats().suspect:
+            self._on_suspect()

@@ -1,0 +1,43 @@
+"""The replication log as the uploader sees it: durable records behind a cursor. Talks to: replication_log, _core."""
+
+from __future__ import annotations
+
+from jetdr_core._core import Ring
+from jetdr_core.errors import LogFailed
+from jetdr_core.replication_log import Cursor, LogBatch, ReplicationLog
+
+__all__ = ["DurableLog"]
+
+FLUSH_LIMIT_S = 60.0
+"""A log device that takes longer for a flush is as good as gone."""
+
+
+class DurableLog:
+    """Implements :class:`jetdr_core.uploader.LogSource` on an open log and its ring."""
+
+    def __init__(self, log: ReplicationLog, ring: Ring, domain: str, epoch: int) -> None:
+        self._log = log
+        self._ring = ring
+        self._domain = domain
+        self._epoch = epoch
+
+    @property
+    def data_bytes(self) -> int:
+        return self._log.data_bytes
+
+    def backlog(self, cursor: Cursor) -> int:
+        return self._log.head_position - cursor.position
+
+    def read_durable(self, cursor: Cursor, payload_bytes_max: int) -> list[LogBatch]:
+        if not self._ring.wait_durable(self._log.lsn_written, FLUSH_LIMIT_S):
+            raise LogFailed(f"{self._log.where}: a flush took over {FLUSH_LIMIT_S} s", hint="check the log device")
+        return self._log.read(cursor, payload_bytes_max=payload_bytes_max)
+
+    def observe(self) -> tuple[int, int]:
+        return self._ring.observe()
+
+    def checkpoint(self, cursor: Cursor) -> None:
+        self._log.checkpoint(cursor)
+
+    def fence(self, epoch_newer: int) -> None:
+        self._ring.poison(1, fence=(self._domain, self._epoch, epoch_newer))

@@ -1,0 +1,68 @@
+"""DomainOptions: every setting of a protected domain, checked once. Talks to: limits, errors."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass, fields
+
+from jetdr_core.errors import InvalidRequest
+from jetdr_core.limits import (
+    RING_BYTES_DEFAULT,
+    RING_SLOTS_DEFAULT,
+    SEGMENT_AGE_S_DEFAULT,
+    SEGMENT_BYTES_DEFAULT,
+    SEGMENT_BYTES_MAX,
+    STALL_LIMIT_S_DEFAULT,
+    WRITE_BYTES_MAX,
+)
+
+__all__ = ["DomainOptions"]
+
+_SEGMENT_BYTES_LIMIT = SEGMENT_BYTES_MAX - 2 * WRITE_BYTES_MAX
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DomainOptions:
+    """Settings of a protected domain. Sizes are bytes, times seconds."""
+
+    segment_bytes: int = SEGMENT_BYTES_DEFAULT
+    """A segment is sealed when it holds this much payload,"""
+    segment_age_s: float = SEGMENT_AGE_S_DEFAULT
+    """or when its oldest record is this old: most of the recovery point objective."""
+    upload_workers: int = max(1, min(4, os.cpu_count() or 1))
+    """Threads that compress."""
+    puts_max: int = 4
+    """Uploads in flight."""
+    bandwidth_bytes_per_s: float | None = None
+    """Upload limit; None for none."""
+    verify_frames: bool = True
+    """Decode each compressed frame and compare before it is uploaded."""
+    heartbeat_s: float = 5.0
+    """An idle domain proves this often that its newest recovery point is current."""
+    stall_limit_s: float = STALL_LIMIT_S_DEFAULT
+    """A write or flush waits at most this long for the replication log."""
+    ring_bytes: int = RING_BYTES_DEFAULT
+    """Memory between filter and log; a power of two."""
+    ring_slots: int = RING_SLOTS_DEFAULT
+    """Records between filter and log; a power of two."""
+
+    def __post_init__(self) -> None:
+        limits = {
+            "segment_bytes": (4096, _SEGMENT_BYTES_LIMIT),
+            "segment_age_s": (0.001, 3600),
+            "upload_workers": (1, 64),
+            "puts_max": (1, 64),
+            "heartbeat_s": (0.01, 3600),
+            "stall_limit_s": (0.0, 3600),
+            "ring_bytes": (2 << 16, 1 << 36),
+            "ring_slots": (16, 1 << 22),
+        }
+        for field in fields(self):
+            value = getattr(self, field.name)
+            low, high = limits.get(field.name, (None, None))
+            if low is not None and high is not None and not low <= value <= high:
+                raise InvalidRequest(f"option {field.name}={value!r} is not valid", hint=f"use {low} to {high}")
+        if self.bandwidth_bytes_per_s is not None and not self.bandwidth_bytes_per_s >= 1:
+            raise InvalidRequest(
+                f"option bandwidth_bytes_per_s={self.bandwidth_bytes_per_s!r} is not valid", hint="use 1 or more, or None"
+            )

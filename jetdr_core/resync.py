@@ -1,0 +1,112 @@
+"""The one engine that copies pre-existing data: initial copy of a disk, and resync after an unclean stop.
+
+Invariants: each piece is read and logged while its range is held, so a guest's write to it comes wholly before or wholly
+after; the copy runs behind new writes, never ahead of them: it waits while the ring holds more than a few pieces.
+Which regions are owed is an iterable of extents, so that a dirty map can take the place of "all of the disk".
+Talks to: _core (filter, ring).
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import threading
+from collections.abc import Callable, Iterator
+from typing import NamedTuple
+
+from jetdr_core._core import IoFilter, Ring
+from jetdr_core.errors import StallTimeout
+from jetdr_core.limits import SECTOR_BYTES
+
+__all__ = ["Region", "copy_regions", "regions_of"]
+
+PIECE_BYTES = 1 << 20
+RING_SHARE_BYTES = 8 << 20
+"""Background data waits while more than this is on its way to the log."""
+
+
+class Region(NamedTuple):
+    """Half open [offset, offset + length) of a disk; ``hole`` says that the primary's file has no data there."""
+
+    offset: int
+    length: int
+    hole: bool
+
+
+def regions_of(fd: int, size_bytes: int) -> Iterator[Region]:
+    """All of a disk, data and holes in order; a device that knows no holes is one region of data."""
+    offset = 0
+    while offset < size_bytes:
+        data = _seek(fd, offset, os.SEEK_DATA, size_bytes)
+        if data > offset:
+            yield Region(offset, data - offset, hole=True)
+        if data < size_bytes:
+            end = _seek(fd, data, os.SEEK_HOLE, size_bytes)
+            yield Region(data, end - data, hole=False)
+            data = end
+        offset = data
+
+
+def _seek(fd: int, offset: int, whence: int, size_bytes: int) -> int:
+    """Where data or a hole begins at or behind ``offset``, in whole sectors; the end of the disk where there is none."""
+    if fd < 0:
+        return offset if whence == os.SEEK_DATA else size_bytes
+    try:
+        found = os.lseek(fd, offset, whence)
+    except OSError as error:
+        if error.errno == errno.ENXIO:
+            return size_bytes
+        if error.errno in (errno.EINVAL, errno.EOPNOTSUPP):
+            return offset if whence == os.SEEK_DATA else size_bytes
+        raise
+    sectors = found // SECTOR_BYTES if whence == os.SEEK_DATA else -(-found // SECTOR_BYTES)
+    return min(max(sectors * SECTOR_BYTES, offset), size_bytes)
+
+
+def copy_regions(
+    io_filter: IoFilter,
+    ring: Ring,
+    regions: Iterator[Region],
+    *,
+    log_holes: bool,
+    stopping: threading.Event,
+    progress: Callable[[int], None],
+) -> bool:
+    """Log ``regions`` as background data; True when all of them are in the log, False when ``stopping`` came first.
+
+    ``log_holes``: also say that holes are zeros (needed where the replica may hold older data there). ``progress`` gets the
+    bytes of each piece. A full log is waited for; any other error of the filter or the ring is raised.
+    """
+    patience = _Patience(io_filter, ring, stopping)
+    for region in regions:
+        if region.hole and (not log_holes or patience.copy(region.offset, region.length)):
+            progress(region.length)
+            continue
+        piece_max = min(PIECE_BYTES, io_filter.write_bytes_max)
+        for offset in range(region.offset, region.offset + region.length, piece_max):
+            length = min(piece_max, region.offset + region.length - offset)
+            if not patience.copy(offset, length):
+                return False
+            progress(length)
+    return not stopping.is_set()
+
+
+class _Patience:
+    """Copies when the ring has room for background data, and again after a stall."""
+
+    def __init__(self, io_filter: IoFilter, ring: Ring, stopping: threading.Event) -> None:
+        self._filter = io_filter
+        self._ring = ring
+        self._stopping = stopping
+
+    def copy(self, offset: int, length: int) -> int:
+        """The LSN; 0 once ``stopping`` is set, or when a long range is not a hole (any more)."""
+        while not self._stopping.is_set():
+            if self._ring.used_bytes > RING_SHARE_BYTES:
+                self._ring.wait_durable(self._ring.lsn_reserved, 1.0)
+                continue
+            try:
+                return self._filter.copy_background(offset, length)
+            except StallTimeout:
+                continue
+        return 0

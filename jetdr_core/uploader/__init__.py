@@ -1,0 +1,7 @@
+"""Ships the replication log to the store as an unbroken chain of segments."""
+
+from jetdr_core.uploader.chain import ChainEnd, ChainWriter, ClaimLost
+from jetdr_core.uploader.source import LogSource
+from jetdr_core.uploader.uploader import Uploader, UploadStats
+
+__all__ = ["ChainEnd", "ChainWriter", "ClaimLost", "LogSource", "UploadStats", "Uploader"]

@@ -1,0 +1,131 @@
+"""ChainWriter: extends a domain's chain, and finds out who else does.
+
+Invariants: every object is put if absent, so the store decides who extends history; a claim of ownership is an epoch
+object at the first missing number; whatever an older epoch still puts behind it does not chain, and is stepped over.
+After :class:`Fenced` this writer puts nothing more. Used from one event loop. Talks to: store, segment, catalog (keys).
+"""
+
+from __future__ import annotations
+
+import logging
+from typing import NamedTuple
+from uuid import UUID
+
+from jetdr_core.catalog import chain_key
+from jetdr_core.errors import ChainBroken, Fenced, ObjectExists
+from jetdr_core.segment import (
+    TRAILER_BYTES,
+    SealedSegment,
+    SegmentBody,
+    Trailer,
+    decode_trailer,
+    object_checksum,
+    seal,
+    seal_epoch,
+)
+from jetdr_core.store import ObjectStore
+
+__all__ = ["ChainEnd", "ChainWriter", "ClaimLost", "NumberTaken"]
+
+log = logging.getLogger(__name__)
+
+
+class ChainEnd(NamedTuple):
+    """The last chained object: what the next one must name as its predecessor. ``number`` is the last number in use."""
+
+    number: int
+    checksum: bytes
+    epoch: int
+
+
+class NumberTaken(Exception):
+    """An orphan of an older epoch holds the number; put the object at a later one."""
+
+
+class ClaimLost(Exception):
+    """The chain grew while it was being claimed; read it again."""
+
+
+class ChainWriter:
+    """One owner's end of the chain. ``number_next`` and ``checksum`` move when an object is sealed, not when it is stored."""
+
+    def __init__(self, store: ObjectStore, *, domain: str, domain_uuid: UUID, timeline: int, end: ChainEnd) -> None:
+        self.store = store
+        self.domain = domain
+        self.domain_uuid = domain_uuid
+        self.timeline = timeline
+        self.epoch = end.epoch
+        self.number_next = end.number + 1
+        self.checksum = end.checksum
+
+    async def claim(self, lsn_next: int, time_ns: int, body: dict[str, object]) -> SealedSegment:
+        """Become the owner: put the next epoch's object at the first missing number, or raise :class:`ClaimLost`."""
+        sealed = seal_epoch(
+            domain_uuid=self.domain_uuid,
+            epoch=self.epoch + 1,
+            timeline=self.timeline,
+            predecessor=self.checksum,
+            lsn_next=lsn_next,
+            time_ns=time_ns,
+            body=body,
+        )
+        key = chain_key(self.number_next)
+        try:
+            await self.store.put_if_absent(key, sealed.parts)
+        except ObjectExists:
+            if (await self._there(key))[1] != sealed.checksum:
+                raise ClaimLost from None
+        self.epoch += 1
+        self.number_next += 1
+        self.checksum = sealed.checksum
+        return sealed
+
+    def seal(self, body: SegmentBody) -> tuple[int, SealedSegment]:
+        """Give ``body`` its place: the next number, the last sealed object as predecessor."""
+        sealed = seal(
+            body,
+            domain_uuid=self.domain_uuid,
+            epoch=self.epoch,
+            timeline=self.timeline,
+            predecessor=self.checksum,
+        )
+        number = self.number_next
+        self.number_next, self.checksum = number + 1, sealed.checksum
+        return number, sealed
+
+    async def put(self, number: int, sealed: SealedSegment) -> None:
+        """Store the object at ``number``; whole and durable at return.
+
+        An object already there is a success if it is this one (a lost answer), :class:`NumberTaken` if an older epoch put
+        it, :class:`Fenced` if a newer one did, :class:`ChainBroken` otherwise.
+        """
+        key = chain_key(number)
+        try:
+            await self.store.put_if_absent(key, sealed.parts)
+        except ObjectExists:
+            await self._explain(key, sealed)
+
+    async def _explain(self, key: str, sealed: SealedSegment) -> None:
+        there, checksum = await self._there(key)
+        if checksum == sealed.checksum:
+            return
+        if there.epoch > self.epoch:
+            raise Fenced(self.domain, self.epoch, there.epoch)
+        if there.epoch == self.epoch:
+            raise ChainBroken(
+                f"{key} holds other bytes of the same epoch {self.epoch}",
+                hint="the object is damaged or was put by hand: run 'jetdr verify'",
+            )
+        log.warning("domain %s: an orphan of epoch %d holds %s", self.domain, there.epoch, key)
+        raise NumberTaken
+
+    async def _there(self, key: str) -> tuple[Trailer, bytes]:
+        """Trailer and checksum of the chain object that holds ``key``."""
+        async for info in self.store.list_prefix(key):
+            if info.key == key and info.size_bytes >= TRAILER_BYTES:
+                tail = await self.store.get_range(key, info.size_bytes - TRAILER_BYTES, TRAILER_BYTES)
+                there = decode_trailer(tail, key)
+                if there.domain_uuid != self.domain_uuid:
+                    raise ChainBroken(f"{key} belongs to another domain", hint="give each domain a container of its own")
+                return there, object_checksum(tail)
+        raise ChainBroken(f"{key} exists but is no chain object", hint="run 'jetdr verify' to see what is damaged")

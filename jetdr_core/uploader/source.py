@@ -1,0 +1,32 @@
+"""LogSource: what the uploader takes records from. Talks to: replication_log (types)."""
+
+from __future__ import annotations
+
+from typing import Protocol
+
+from jetdr_core.replication_log import Cursor, LogBatch
+
+__all__ = ["LogSource"]
+
+
+class LogSource(Protocol):
+    """The durable end of a replication log. All methods are called in worker threads; ``read`` by one at a time."""
+
+    @property
+    def data_bytes(self) -> int:
+        """Capacity of the log."""
+
+    def backlog(self, cursor: Cursor) -> int:
+        """Bytes of log written behind ``cursor``, durable or not; 0 when there is none."""
+
+    def read_durable(self, cursor: Cursor, payload_bytes_max: int) -> list[LogBatch]:
+        """Make durable what is written, then read behind ``cursor`` until the payload reaches the maximum. Empty at the end."""
+
+    def observe(self) -> tuple[int, int]:
+        """(last LSN given out, an instant at which it was the last)."""
+
+    def checkpoint(self, cursor: Cursor) -> None:
+        """Everything up to ``cursor`` is stored: its log space may be overwritten."""
+
+    def fence(self, epoch_newer: int) -> None:
+        """Another owner has taken the domain over: accept no more writes."""

@@ -1,0 +1,301 @@
+"""Uploader: ships the replication log to the store, segment by segment.
+
+What is in flight, and who touches it. One event loop runs three tasks, joined by two bounded queues
+(and a fourth that beats the heart of an idle domain):
+
+    cutter     waits until a segment is due (size, age, or asked for), reads durable records in a worker thread, and hands
+               their encoding to the worker pool                                              -> ``_encoding``
+    sealer     takes bodies in order, gives each its number and predecessor, starts its PUT   -> ``_in_flight``
+    completer  awaits the PUTs in order; then the segment is uploaded, and the log may be trimmed
+
+At most ``upload_workers`` bodies are being encoded and ``puts_max`` objects in flight, so memory is bounded by about
+(workers + puts + 2) segments. Order of LSNs is the order of the queues; nothing is uploaded twice, because a run begins
+behind the chain's last LSN. Only records that are durable in the log are read: the store is never ahead of the log.
+The first error stops all tasks; it surfaces in :meth:`Uploader.wait_uploaded` and ``failure``. Transient store errors do
+not get here: RetryingStore below keeps trying. Talks to: LogSource, ChainWriter, segment, catalog (summaries).
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+from collections import deque
+from collections.abc import Awaitable, Callable
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from typing import TypeVar
+
+from jetdr_core.catalog import heartbeat
+from jetdr_core.errors import Fenced, JetdrError
+from jetdr_core.options import DomainOptions
+from jetdr_core.record import RecordBatch
+from jetdr_core.replication_log import Cursor
+from jetdr_core.segment import SealedSegment, SegmentBody, build_body
+from jetdr_core.uploader.chain import ChainWriter, NumberTaken
+from jetdr_core.uploader.source import LogSource
+
+__all__ = ["UploadStats", "Uploader"]
+
+log = logging.getLogger(__name__)
+T = TypeVar("T")
+
+POLL_S = 0.05
+"""How often the cutter looks at a log whose backlog is not yet due."""
+
+CHECKPOINT_S = 1.0
+"""The tail moves at most this often, and whenever the log is half full."""
+
+
+@dataclass(slots=True)
+class UploadStats:
+    """Counters since the uploader started."""
+
+    segments: int = 0
+    payload_bytes: int = 0
+    stored_bytes: int = 0
+    heartbeats: int = 0
+    encode_s: float = 0.0
+    put_s: float = 0.0
+    lag_s_max: float = 0.0
+
+
+@dataclass(slots=True)
+class _Segment:
+    """One segment on its way. ``end`` is the log position behind it; the put's result is the number it got."""
+
+    body: asyncio.Future[SegmentBody]
+    end: Cursor
+    sealed: SealedSegment | None = None
+    put: asyncio.Task[int] | None = None
+
+
+@dataclass(slots=True)
+class _Wishes:
+    """What callers have asked for: everything up to ``lsn`` sealed at once."""
+
+    lsn: int = 0
+    arrived: asyncio.Event = field(default_factory=asyncio.Event)
+
+
+class Uploader:
+    """Runs in one event loop; every method is to be called there.
+
+    ``cursor`` is the log position behind the chain's last LSN. ``on_segment`` is called with each segment when it is
+    uploaded, in LSN order.
+    """
+
+    def __init__(
+        self,
+        source: LogSource,
+        chain: ChainWriter,
+        options: DomainOptions,
+        cursor: Cursor,
+        *,
+        on_segment: Callable[[int, SealedSegment], Awaitable[None]],
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self.stats = UploadStats()
+        self.failure: BaseException | None = None
+        self.lsn_uploaded = cursor.lsn
+        self._source = source
+        self._chain = chain
+        self._options = options
+        self._clock = clock
+        self._on_segment = on_segment
+        self._cut_at = cursor
+        self._uploaded_at = cursor
+        self._trimmed_at = cursor
+        self._trimmed_s = clock()
+        self._wishes = _Wishes()
+        self._progress = asyncio.Condition()
+        self._numbering = asyncio.Lock()  # held while a segment gets its number and its PUT is started
+        self._encoding: asyncio.Queue[_Segment] = asyncio.Queue(options.upload_workers)
+        self._puts = asyncio.Semaphore(options.puts_max)
+        self._in_flight: deque[_Segment] = deque()
+        self._sealed = asyncio.Event()
+        self._reader = ThreadPoolExecutor(1, "jetdr-log-reader")
+        self._pool = ThreadPoolExecutor(options.upload_workers, "jetdr-encode")
+        self._tasks: list[asyncio.Task[None]] = []
+
+    # -- face --------------------------------------------------------------------------------------------------------
+
+    def start(self) -> None:
+        """Begin to ship."""
+        for work in (self._cut_forever, self._seal_forever, self._complete_forever, self._beat_forever):
+            self._tasks.append(asyncio.create_task(self._guard(work()), name=f"jetdr{work.__name__}"))
+
+    async def wait_uploaded(self, lsn: int) -> None:
+        """Seal what is pending at once, and return when the store holds everything up to ``lsn``."""
+        self._wishes.lsn = max(self._wishes.lsn, lsn)
+        self._wishes.arrived.set()
+        async with self._progress:
+            await self._progress.wait_for(lambda: self.lsn_uploaded >= lsn or self.failure is not None)
+        if self.lsn_uploaded < lsn and self.failure is not None:
+            raise self.failure
+
+    async def stop(self) -> None:
+        """Stop where it is (nothing is half done: the next run goes on behind the last chained segment) and trim the log."""
+        puts = [segment.put for segment in self._in_flight if segment.put is not None]
+        for task in (*self._tasks, *puts):
+            task.cancel()
+        await asyncio.gather(*self._tasks, *puts, return_exceptions=True)
+        self._pool.shutdown(wait=True, cancel_futures=True)
+        if self.failure is None:
+            await self._in_reader(self._source.checkpoint, self._uploaded_at)
+        self._reader.shutdown(wait=True)
+
+    # -- failure -----------------------------------------------------------------------------------------------------
+
+    async def _guard(self, work: Awaitable[None]) -> None:
+        try:
+            await work
+        except asyncio.CancelledError:
+            raise
+        except BaseException as error:
+            await self._fail(error)
+
+    async def _fail(self, error: BaseException) -> None:
+        if self.failure is not None:
+            return
+        self.failure = error
+        log.error("domain %s: upload stopped: %s", self._chain.domain, error, exc_info=not isinstance(error, JetdrError))
+        if isinstance(error, Fenced):
+            await self._in_reader(self._source.fence, error.epoch_newer)
+        for task in self._tasks:
+            if task is not asyncio.current_task():
+                task.cancel()
+        async with self._progress:
+            self._progress.notify_all()
+
+    # -- cutter ------------------------------------------------------------------------------------------------------
+
+    async def _cut_forever(self) -> None:
+        while True:
+            await self._until_due()
+            batches = await self._in_reader(self._source.read_durable, self._cut_at, self._options.segment_bytes)
+            if not batches:
+                continue
+            self._cut_at = batches[-1].end
+            records = [batch.records for batch in batches]
+            future = asyncio.get_running_loop().run_in_executor(self._pool, self._encode, records)
+            await self._encoding.put(_Segment(future, self._cut_at))
+
+    async def _until_due(self) -> None:
+        """Return when the backlog makes a segment: large enough, old enough, or asked for."""
+        options, first_seen = self._options, None
+        while True:
+            self._wishes.arrived.clear()
+            backlog = self._source.backlog(self._cut_at)
+            now = self._clock()
+            if backlog and first_seen is None:
+                first_seen = now
+            aged = first_seen is not None and now - first_seen >= options.segment_age_s
+            if backlog >= options.segment_bytes or aged or self._wishes.lsn > self._cut_at.lsn:
+                return
+            await self._wait_for_wish(min(POLL_S, options.segment_age_s / 8))
+
+    async def _wait_for_wish(self, limit_s: float) -> None:
+        try:
+            await asyncio.wait_for(self._wishes.arrived.wait(), limit_s)
+        except TimeoutError:
+            return
+
+    def _encode(self, records: list[RecordBatch]) -> SegmentBody:
+        begun = time.perf_counter()
+        body = build_body(records, verify=self._options.verify_frames)
+        self.stats.encode_s += time.perf_counter() - begun
+        return body
+
+    # -- sealer ------------------------------------------------------------------------------------------------------
+
+    async def _seal_forever(self) -> None:
+        while True:
+            segment = await self._encoding.get()
+            body = await segment.body
+            await self._puts.acquire()
+            async with self._numbering:
+                number, segment.sealed = self._chain.seal(body)
+                segment.put = asyncio.create_task(self._put(number, segment.sealed))
+                self._in_flight.append(segment)
+            self._sealed.set()
+
+    async def _put(self, number: int, sealed: SealedSegment) -> int:
+        begun = self._clock()
+        await self._chain.put(number, sealed)
+        self.stats.put_s += self._clock() - begun
+        return number
+
+    # -- completer ---------------------------------------------------------------------------------------------------
+
+    async def _complete_forever(self) -> None:
+        while True:
+            while not self._in_flight:
+                self._sealed.clear()
+                await self._sealed.wait()
+            segment = self._in_flight[0]
+            assert segment.put is not None and segment.sealed is not None
+            try:
+                number = await segment.put
+            except NumberTaken:
+                await self._renumber()
+                continue
+            self._in_flight.popleft()
+            self._puts.release()
+            await self._uploaded(number, segment, segment.sealed)
+
+    async def _renumber(self) -> None:
+        """An orphan stands where the first segment in flight belongs: put all in flight again behind the last number used.
+
+        What of them is stored already becomes an orphan itself: it does not chain, its predecessor comes later.
+        """
+        async with self._numbering:
+            for segment in self._in_flight:
+                assert segment.put is not None
+                await asyncio.gather(segment.put, return_exceptions=True)
+            for segment in self._in_flight:
+                assert segment.sealed is not None
+                segment.put = asyncio.create_task(self._put_behind(segment.sealed))
+                await segment.put
+
+    async def _put_behind(self, sealed: SealedSegment) -> int:
+        while True:
+            number = self._chain.number_next
+            self._chain.number_next += 1
+            try:
+                return await self._put(number, sealed)
+            except NumberTaken:
+                continue
+
+    async def _uploaded(self, number: int, segment: _Segment, sealed: SealedSegment) -> None:
+        stats = self.stats
+        stats.segments += 1
+        stats.payload_bytes += sealed.trailer.payload_bytes
+        stats.stored_bytes += sealed.size_bytes
+        self._uploaded_at = segment.end
+        self.lsn_uploaded = sealed.last_lsn
+        async with self._progress:
+            self._progress.notify_all()
+        await self._on_segment(number, sealed)
+        await self._trim_if_due()
+
+    async def _trim_if_due(self) -> None:
+        now = self._clock()
+        crowded = self._source.backlog(self._trimmed_at) >= self._source.data_bytes // 2
+        if crowded or now - self._trimmed_s >= CHECKPOINT_S:
+            self._trimmed_s, self._trimmed_at = now, self._uploaded_at
+            await self._in_reader(self._source.checkpoint, self._uploaded_at)
+
+    # -- heartbeat ---------------------------------------------------------------------------------------------------
+
+    async def _beat_forever(self) -> None:
+        while True:
+            await asyncio.sleep(self._options.heartbeat_s)
+            lsn, time_ns = self._source.observe()
+            if lsn == self.lsn_uploaded:
+                key, data = heartbeat(self._chain.epoch, lsn=lsn, time_ns=time_ns)
+                await self._chain.store.replace(key, [data])
+                self.stats.heartbeats += 1
+
+    async def _in_reader(self, work: Callable[..., T], *arguments: object) -> T:
+        return await asyncio.get_running_loop().run_in_executor(self._reader, work, *arguments)
