@@ -4,7 +4,7 @@ import os
 
 from setuptools import Extension, setup
 
-DEFINES = [("_GNU_SOURCE", None), ("XXH_INLINE_ALL", None)]
+DEFINES: list[tuple[str, str | None]] = [("_GNU_SOURCE", None), ("XXH_INLINE_ALL", None)]
 FLAGS = ["-std=c11", "-O2", "-g", "-fvisibility=hidden", "-Wall", "-Wextra", "-Wno-unused-parameter"]
 LINK: list[str] = []
 if os.environ.get("JETDR_SANITIZE") == "1":
@@ -16,7 +16,13 @@ def extension(name: str, *sources: str) -> Extension:
     return Extension(
         f"jetdr_core.{name}",
         sources=[f"native/{source}" for source in sources],
-        depends=["native/jetdr.h", "native/ring_shared.h", "native/interval_map.h", "native/scan.h", "native/scatter.h"],
+        depends=[
+            "native/jetdr.h",
+            "native/ring_shared.h",
+            "native/interval_map.h",
+            "native/scan.h",
+            "native/scatter.h",
+        ],
         include_dirs=["native"],
         define_macros=DEFINES,
         extra_compile_args=FLAGS,
