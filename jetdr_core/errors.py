@@ -10,6 +10,8 @@ from __future__ import annotations
 __all__ = [
     "ChainBroken",
     "DamagedObject",
+    "DeviceBusy",
+    "DeviceFull",
     "DuplicateMark",
     "Fenced",
     "InstantInGap",
@@ -54,6 +56,14 @@ class InvalidRequest(JetdrError, ValueError):
 
 class UnsupportedVersion(JetdrError):
     """A format newer than this engine reads."""
+
+
+class DeviceBusy(JetdrError, OSError):
+    """Another process holds the file or device."""
+
+
+class DeviceFull(JetdrError, OSError):
+    """The file system has no room for a file of that size; nothing was left behind."""
 
 
 # -- capture and log ---------------------------------------------------------------------------------------------------

@@ -5,7 +5,7 @@ Talks to: nobody. Implementations: ``device.file`` (file, partition, block devic
 
 from __future__ import annotations
 
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 from typing_extensions import Buffer
 
@@ -43,3 +43,22 @@ class BlockDevice(Protocol):
 
     def close(self) -> None:
         """Release the device; twice is harmless. Does not sync."""
+
+
+@runtime_checkable
+class GrowableDevice(BlockDevice, Protocol):
+    """A device that can be made longer (a file, memory); a partition cannot."""
+
+    @property
+    def can_grow(self) -> bool: ...
+
+    def grow(self, size_bytes: int) -> None:
+        """Extend to ``size_bytes``, durably; what is new reads as zeros. :class:`DeviceFull` leaves the size."""
+
+
+@runtime_checkable
+class ReopenableDevice(BlockDevice, Protocol):
+    """A device of which a second, independent handle can be had."""
+
+    def reopen(self) -> BlockDevice:
+        """Another handle with its own error state: a failure reported on one is not hidden from the other."""

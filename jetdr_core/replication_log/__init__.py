@@ -1,0 +1,24 @@
+"""The replication log: the ordered, durable ring of records on the log volume (docs/formats/log-volume.md)."""
+
+from jetdr_core.replication_log.batch import Cursor
+from jetdr_core.replication_log.log import LogState, ReplicationLog
+from jetdr_core.replication_log.reader import LogBatch
+from jetdr_core.replication_log.recovery_scan import RecoveryOutcome
+from jetdr_core.replication_log.registry import VolumeLease, look_at_volume, open_volume, take_over_volume
+from jetdr_core.replication_log.section import Section
+from jetdr_core.replication_log.volume import LogVolume, format_volume
+
+__all__ = [
+    "Cursor",
+    "LogBatch",
+    "LogState",
+    "LogVolume",
+    "RecoveryOutcome",
+    "ReplicationLog",
+    "Section",
+    "VolumeLease",
+    "format_volume",
+    "look_at_volume",
+    "open_volume",
+    "take_over_volume",
+]

@@ -1,0 +1,40 @@
+"""The one check in front of every block device: range, alignment, and what the caller handed over.
+
+Invariant: behind it, offset and length are multiples of the device's block and lie inside it. Talks to: errors.
+"""
+
+from __future__ import annotations
+
+from typing_extensions import Buffer
+
+from jetdr_core.errors import InvalidRequest
+
+
+def check_range(what: str, offset: int, length: int, *, size_bytes: int, block_bytes: int) -> None:
+    """Raise :class:`InvalidRequest` unless ``[offset, offset + length)`` is aligned and inside the device."""
+    if offset % block_bytes or length % block_bytes:
+        raise InvalidRequest(
+            f"{what}: offset {offset} and length {length} are not both multiples of {block_bytes}",
+            hint=f"align the range to {block_bytes} bytes",
+        )
+    if offset < 0 or length < 0 or offset + length > size_bytes:
+        raise InvalidRequest(
+            f"{what}: {length} bytes at {offset} do not lie within its {size_bytes} bytes",
+            hint="stay inside the device",
+        )
+
+
+def byte_view(data: Buffer) -> memoryview:
+    """``data`` as contiguous bytes; raises :class:`InvalidRequest` where that is impossible without a copy."""
+    view = memoryview(data)
+    if not view.c_contiguous:
+        raise InvalidRequest("the buffer is not contiguous", hint="pass one contiguous buffer")
+    return view if view.ndim == 1 and view.format == "B" else view.cast("B")
+
+
+def target_view(target: Buffer) -> memoryview:
+    """``target`` as contiguous writable bytes, or :class:`InvalidRequest`."""
+    view = byte_view(target)
+    if view.readonly:
+        raise InvalidRequest("the buffer to read into is read-only", hint="pass a bytearray or another writable buffer")
+    return view

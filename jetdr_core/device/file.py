@@ -1,0 +1,325 @@
+"""FileDevice: a regular file, partition or block device as a BlockDevice, unbuffered where the file system allows.
+
+Invariants: every range is checked once, at the door; a write that returned has been handed over whole; nothing is
+cached here, so a second handle sees what the first wrote. A file this class created and could not complete is removed.
+Talks to: device.linux, device.bounds, the kernel.
+"""
+
+from __future__ import annotations
+
+import errno
+import fcntl
+import mmap
+import os
+import stat
+from collections.abc import Iterator
+from contextlib import suppress
+from pathlib import Path
+
+import numpy as np
+from typing_extensions import Buffer
+
+from jetdr_core.device import linux
+from jetdr_core.device.bounds import byte_view, check_range, target_view
+from jetdr_core.errors import DeviceBusy, DeviceFull, InvalidRequest
+from jetdr_core.limits import BLOCK_BYTES, SECTOR_BYTES
+
+_BOUNCE_BYTES = 1 << 20
+"""Copies and zero-writes go in pieces of this size."""
+
+_ZEROS = mmap.mmap(-1, _BOUNCE_BYTES)  # page aligned
+
+
+class FileDevice:
+    """A file or block device at ``path``. Thread-safe; no call holds a lock or the GIL while the kernel works.
+
+    ``direct`` asks for O_DIRECT; where the file system refuses it (FUSE, some network and memory file systems) the page
+    cache is used and :attr:`direct` says so. ``create_bytes`` makes a new regular file of that size, allocated, mode
+    0600, its name durable at return. ``lock`` takes an exclusive advisory lock that goes with the process.
+
+    Raises ``FileNotFoundError``, ``FileExistsError``, ``PermissionError`` as they are, :class:`DeviceFull` without
+    room, :class:`DeviceBusy` when another process has the lock, :class:`InvalidRequest` for anything that is neither
+    a regular file nor a block device.
+    """
+
+    def __init__(
+        self,
+        path: str | os.PathLike[str],
+        *,
+        direct: bool = True,
+        create_bytes: int | None = None,
+        writable: bool = True,
+        lock: bool = False,
+    ) -> None:
+        self._path = os.fspath(path)
+        self._writable = writable
+        self._fd = -1
+        self._size_bytes = 0
+        self._block_bytes = SECTOR_BYTES
+        if create_bytes is not None:
+            self._check_create(create_bytes)
+        self._fd, self._direct = _open(self._path, writable=writable, create=create_bytes is not None, direct=direct)
+        try:
+            self._set_up(create_bytes, lock=lock)
+        except BaseException:
+            self._abandon(remove=create_bytes is not None)
+            raise
+
+    @property
+    def path(self) -> str:
+        return self._path
+
+    @property
+    def direct(self) -> bool:
+        """Whether I/O bypasses the page cache."""
+        return self._direct
+
+    @property
+    def size_bytes(self) -> int:
+        return self._size_bytes
+
+    @property
+    def block_bytes(self) -> int:
+        return self._block_bytes
+
+    @property
+    def can_grow(self) -> bool:
+        return self._regular and self._writable
+
+    def identity(self) -> tuple[int, int, int]:
+        """Equal for two handles exactly when they reach the same bytes, whatever their paths."""
+        return identity_of(os.fstat(self.fileno()))
+
+    def reopen(self) -> FileDevice:
+        """Another handle on the same bytes, without a lock, even if the path has since been given to another file."""
+        other = FileDevice(f"/proc/self/fd/{self.fileno()}", direct=self._direct, writable=self._writable)
+        other._path = self._path
+        return other
+
+    def read_into(self, offset: int, target: Buffer) -> None:
+        view = target_view(target)
+        self._check(offset, len(view))
+        if self._needs_bounce(view):
+            for start, piece in _scratch_pieces(len(view)):
+                self._read_all(offset + start, piece)
+                view[start : start + len(piece)] = piece
+        else:
+            self._read_all(offset, view)
+
+    def write(self, offset: int, data: Buffer) -> None:
+        view = byte_view(data)
+        self._check_writable()
+        self._check(offset, len(view))
+        if self._needs_bounce(view):
+            for start, piece in _scratch_pieces(len(view)):
+                piece[:] = view[start : start + len(piece)]
+                self._write_all(offset + start, piece)
+        else:
+            self._write_all(offset, view)
+
+    def zero(self, offset: int, length: int) -> None:
+        self._check_writable()
+        self._check(offset, length)
+        if length and not self._zero_natively(offset, length):
+            zeros = memoryview(_ZEROS)
+            for start in range(0, length, _BOUNCE_BYTES):
+                self._write_all(offset + start, zeros[: length - start])
+
+    def grow(self, size_bytes: int) -> None:
+        self._check_writable()
+        if not self._regular or size_bytes < self._size_bytes or size_bytes % self._block_bytes:
+            raise InvalidRequest(
+                f"{self._path}: cannot grow from {self._size_bytes} to {size_bytes} bytes",
+                hint="only a regular file grows, to a multiple of its block size",
+            )
+        if size_bytes > self._size_bytes:
+            self._allocate(self._size_bytes, size_bytes)
+            os.fsync(self.fileno())
+            self._size_bytes = size_bytes
+
+    def sync(self) -> None:
+        os.fdatasync(self.fileno())
+
+    def fileno(self) -> int:
+        if self._fd < 0:
+            raise ValueError(f"{self._path}: the device is closed")
+        return self._fd
+
+    def close(self) -> None:
+        fd, self._fd = self._fd, -1
+        if fd >= 0:
+            os.close(fd)
+
+    # -- opening ---------------------------------------------------------------------------------------------------
+
+    def _check_create(self, create_bytes: int) -> None:
+        if not self._writable or create_bytes <= 0 or create_bytes % BLOCK_BYTES:
+            raise InvalidRequest(
+                f"{self._path}: cannot create a device of {create_bytes} bytes",
+                hint=f"use a positive multiple of {BLOCK_BYTES}, and open it writable",
+            )
+
+    def _set_up(self, create_bytes: int | None, *, lock: bool) -> None:
+        self._regular = _is_regular(self._path, self._fd)
+        if lock:
+            self._lock()
+        if create_bytes is not None:
+            self._allocate(0, create_bytes)
+            os.fsync(self._fd)
+            _sync_directory(self._path)
+        self._size_bytes = os.lseek(self._fd, 0, os.SEEK_END)
+        self._block_bytes = self._find_block_bytes()
+        self._size_bytes -= self._size_bytes % self._block_bytes
+
+    def _lock(self) -> None:
+        try:
+            fcntl.flock(self._fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise DeviceBusy(
+                f"{self._path} is in use by another process",
+                hint="stop that process, or use another log",
+                path=self._path,
+            ) from None
+
+    def _abandon(self, *, remove: bool) -> None:
+        if remove:
+            with suppress(OSError):
+                os.unlink(self._path)
+        self.close()
+
+    def _allocate(self, size_old: int, size_bytes: int) -> None:
+        """Reserve the bytes from ``size_old`` on; without room the size is as before."""
+        try:
+            linux.allocate(self._fd, size_old, size_bytes - size_old)
+        except OSError as error:
+            if error.errno in linux.NOT_SUPPORTED:
+                os.ftruncate(self._fd, size_bytes)
+                return
+            os.ftruncate(self._fd, size_old)
+            if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
+                raise self._full(size_bytes - size_old) from error
+            raise
+
+    def _full(self, wanted: int) -> DeviceFull:
+        free = os.fstatvfs(self._fd)
+        error = DeviceFull(
+            f"{self._path}: no room for {wanted} bytes ({free.f_bavail * free.f_frsize} are free)",
+            hint="free space on that file system, or ask for less",
+            path=self._path,
+            wanted_bytes=wanted,
+        )
+        error.errno = errno.ENOSPC
+        return error
+
+    def _find_block_bytes(self) -> int:
+        """Alignment that I/O needs; a file system that takes O_DIRECT at open but not in use loses it here."""
+        if not self._regular:
+            return linux.logical_block_bytes(self._fd)
+        if not self._direct or self._size_bytes < BLOCK_BYTES:
+            return SECTOR_BYTES if not self._direct else BLOCK_BYTES
+        for block_bytes in (SECTOR_BYTES, BLOCK_BYTES):
+            if self._accepts(block_bytes):
+                return block_bytes
+        fcntl.fcntl(self._fd, fcntl.F_SETFL, fcntl.fcntl(self._fd, fcntl.F_GETFL) & ~os.O_DIRECT)
+        self._direct = False
+        return SECTOR_BYTES
+
+    def _accepts(self, block_bytes: int) -> bool:
+        """Whether a direct read of one block that is aligned to no more than itself succeeds."""
+        with mmap.mmap(-1, 2 * BLOCK_BYTES) as memory, memoryview(memory) as view:
+            piece = view[block_bytes : 2 * block_bytes]
+            try:
+                os.preadv(self._fd, [piece], self._size_bytes // BLOCK_BYTES * BLOCK_BYTES - block_bytes)
+            except OSError as error:
+                if error.errno != errno.EINVAL:
+                    raise
+                return False
+            finally:
+                piece.release()
+        return True
+
+    # -- input and output ------------------------------------------------------------------------------------------
+
+    def _check(self, offset: int, length: int) -> None:
+        check_range(self._path, offset, length, size_bytes=self._size_bytes, block_bytes=self._block_bytes)
+
+    def _check_writable(self) -> None:
+        if not self._writable:
+            raise InvalidRequest(f"{self._path} was opened read-only", hint="open it writable")
+
+    def _needs_bounce(self, view: memoryview) -> bool:
+        return self._direct and len(view) > 0 and _address(view) % self._block_bytes != 0
+
+    def _read_all(self, offset: int, view: memoryview) -> None:
+        done = 0
+        while done < len(view):
+            count = os.preadv(self.fileno(), [view[done:]], offset + done)
+            if count == 0:
+                raise OSError(errno.EIO, f"read ends {len(view) - done} bytes short at {offset + done}", self._path)
+            done += count
+
+    def _write_all(self, offset: int, view: memoryview) -> None:
+        done = 0
+        while done < len(view):
+            done += os.pwritev(self.fileno(), [view[done:]], offset + done)
+
+    def _zero_natively(self, offset: int, length: int) -> bool:
+        fd = self.fileno()
+        for call in (linux.punch_hole,) if self._regular else (linux.zero_range, linux.zero_out):
+            try:
+                call(fd, offset, length)
+                return True
+            except OSError as error:
+                if error.errno not in linux.NOT_SUPPORTED:
+                    raise
+        return False
+
+
+def _scratch_pieces(length: int) -> Iterator[tuple[int, memoryview]]:
+    """(start, page-aligned scratch piece) until ``length`` bytes are covered; each piece is valid until the next."""
+    scratch = memoryview(mmap.mmap(-1, min(length, _BOUNCE_BYTES)))
+    for start in range(0, length, _BOUNCE_BYTES):
+        yield start, scratch[: length - start]
+
+
+def identity_of(status: os.stat_result) -> tuple[int, int, int]:
+    """What two paths share exactly when they reach the same bytes: device and inode, or a block device's number."""
+    return (0, 0, status.st_rdev) if stat.S_ISBLK(status.st_mode) else (status.st_dev, status.st_ino, 0)
+
+
+def _open(path: str, *, writable: bool, create: bool, direct: bool) -> tuple[int, bool]:
+    """Open ``path``; returns the descriptor and whether it is direct."""
+    flags = (os.O_RDWR if writable else os.O_RDONLY) | os.O_CLOEXEC | os.O_NONBLOCK
+    flags |= os.O_CREAT | os.O_EXCL if create else 0
+    if direct:
+        try:
+            return os.open(path, flags | os.O_DIRECT, 0o600), True
+        except OSError as error:
+            if error.errno != errno.EINVAL:
+                raise
+            if create:  # the name was made before the flag was refused
+                with suppress(FileNotFoundError):
+                    os.unlink(path)
+    return os.open(path, flags, 0o600), False
+
+
+def _is_regular(path: str, fd: int) -> bool:
+    mode = os.fstat(fd).st_mode
+    if not stat.S_ISREG(mode) and not stat.S_ISBLK(mode):
+        raise InvalidRequest(
+            f"{path} is neither a regular file nor a block device", hint="name a file or a block device"
+        )
+    return stat.S_ISREG(mode)
+
+
+def _sync_directory(path: str) -> None:
+    """Make the name of ``path`` durable."""
+    fd = os.open(Path(path).absolute().parent, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        os.fsync(fd)
+    finally:
+        os.close(fd)
+
+
+def _address(view: memoryview) -> int:
+    return int(np.frombuffer(view, np.uint8).__array_interface__["data"][0])

@@ -1,0 +1,57 @@
+"""The few system calls that Python's ``os`` lacks: fallocate with modes, block device geometry. Linux only.
+
+Invariant: a function here does one system call and raises the ``OSError`` of its errno. Talks to: the kernel.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import errno
+import fcntl
+import os
+import struct
+
+_KEEP_SIZE = 0x01  # linux/falloc.h
+_PUNCH_HOLE = 0x02
+_ZERO_RANGE = 0x10
+_BLKSSZGET = 0x1268  # linux/fs.h
+_BLKZEROOUT = 0x127F
+
+_libc = ctypes.CDLL(None, use_errno=True)
+_libc.fallocate.argtypes = (ctypes.c_int, ctypes.c_int, ctypes.c_longlong, ctypes.c_longlong)
+_libc.fallocate.restype = ctypes.c_int
+
+NOT_SUPPORTED = frozenset({errno.EOPNOTSUPP, errno.ENOSYS, errno.EINVAL, errno.ENOTTY, errno.ENODEV})
+"""What a file system or driver answers that does not know the call: the caller does it the long way."""
+
+
+def _fallocate(fd: int, mode: int, offset: int, length: int) -> None:
+    while _libc.fallocate(fd, mode, offset, length) != 0:
+        number = ctypes.get_errno()
+        if number != errno.EINTR:
+            raise OSError(number, os.strerror(number))
+
+
+def allocate(fd: int, offset: int, length: int) -> None:
+    """Reserve space for the range and extend the file over it; new bytes read as zeros."""
+    _fallocate(fd, 0, offset, length)
+
+
+def punch_hole(fd: int, offset: int, length: int) -> None:
+    """Make the range of a regular file read as zeros and give its space back."""
+    _fallocate(fd, _PUNCH_HOLE | _KEEP_SIZE, offset, length)
+
+
+def zero_range(fd: int, offset: int, length: int) -> None:
+    """Make the range of a block device read as zeros, by whatever the device does quickest."""
+    _fallocate(fd, _ZERO_RANGE | _KEEP_SIZE, offset, length)
+
+
+def zero_out(fd: int, offset: int, length: int) -> None:
+    """Make the range of a block device read as zeros (the older call)."""
+    fcntl.ioctl(fd, _BLKZEROOUT, struct.pack("=QQ", offset, length))
+
+
+def logical_block_bytes(fd: int) -> int:
+    """Logical block size of a block device."""
+    return int(struct.unpack("=i", fcntl.ioctl(fd, _BLKSSZGET, bytes(4)))[0])

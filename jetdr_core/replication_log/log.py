@@ -1,0 +1,299 @@
+"""ReplicationLog: one domain's log, opened for appending, reading and trimming.
+
+Invariants: the log on disk is a prefix of the LSN order; what lies between tail and head is never overwritten, and the
+tail moves in the superblock before it moves for the writer; from the first append until a clean close the superblock
+does not say "clean"; after a failed write or flush nothing more is acknowledged.
+Talks to: section (superblock), recovery_scan, reader, the native ring and log writer.
+"""
+
+from __future__ import annotations
+
+import errno
+import threading
+from typing import NamedTuple, Protocol
+
+from jetdr_core._core import LogWriter, Ring, WriterState
+from jetdr_core.errors import InvalidRequest, LogFailed
+from jetdr_core.limits import BATCH_BYTES_DEFAULT, BLOCK_BYTES, write_bytes_max
+from jetdr_core.replication_log.batch import BATCH_PAYLOAD_BYTES_MAX, Cursor
+from jetdr_core.replication_log.reader import CHUNK_BYTES, LogBatch, LogReader
+from jetdr_core.replication_log.recovery_scan import RecoveryOutcome, recover
+from jetdr_core.replication_log.section import Section
+from jetdr_core.replication_log.superblock import SectionBody
+
+
+class Writer(Protocol):
+    """What the log needs of a :class:`jetdr_core._core.LogWriter`."""
+
+    def start(self) -> None: ...
+    def stop(self) -> None: ...
+    def commit(self) -> int: ...
+    def set_tail(self, position: int) -> None: ...
+    def state(self) -> WriterState: ...
+
+
+class LogState(NamedTuple):
+    """The log at one moment, for status and inspection."""
+
+    name: str
+    epoch: int
+    timeline: int
+    data_bytes: int
+    used_bytes: int
+    tail: Cursor
+    head_position: int
+    lsn_uploaded: int
+    lsn_written: int
+    lsn_durable: int
+    bytes_written: int
+    commits: int
+    flushes: int
+    failed: bool
+
+
+class ReplicationLog:
+    """The log in ``section``. Opening it recovers: :attr:`outcome` says what was found; nothing has been changed yet.
+
+    Life: open, :meth:`begin` (new epoch, on disk), :meth:`start` (the writer drains the ring), then :meth:`read` and
+    :meth:`checkpoint` by the uploader while writers append to the ring, at last :meth:`close`.
+
+    Threads. :meth:`begin`, :meth:`start` and :meth:`close` belong to the domain's thread, one at a time. The native
+    writer has a thread of its own, which alone writes batches; the superblock is written by whoever calls
+    :meth:`checkpoint`, never concurrently with itself. :meth:`read` is for one thread at a time (a second waits), and
+    what it returns may be used by any. :meth:`state` is for all.
+
+    Errors. The writer's failure poisons the ring: those who wait on it get :class:`LogFailed`; a failed superblock
+    write is raised here and poisons the ring too. Afterwards only :meth:`close` is of use.
+
+    Raises on opening: :class:`LogDamaged`, :class:`LogFailed`, :class:`UnsupportedVersion`; the section is then closed.
+    """
+
+    def __init__(self, section: Section, *, chunk_bytes: int = CHUNK_BYTES) -> None:
+        self._section = section
+        try:
+            self.outcome: RecoveryOutcome = recover(section.device, section.body, where=section.where)
+        except BaseException:
+            section.close()
+            raise
+        self._reader = LogReader(section.device, section.body.area, where=section.where, chunk_bytes=chunk_bytes)
+        self._read_lock = threading.Lock()
+        self._ring: Ring | None = None
+        self._writer: Writer | None = None
+        self._begun = False
+        self._closed = False
+
+    @property
+    def body(self) -> SectionBody:
+        """What the durable superblock says: name, domain, epoch, timeline, LSN uploaded."""
+        return self._section.body
+
+    @property
+    def tail(self) -> Cursor:
+        """Where reading begins after a restart: behind it lies everything that may not have been uploaded."""
+        return self._section.body.tail
+
+    @property
+    def used_bytes(self) -> int:
+        """Bytes between tail and head."""
+        return self._head_position() - self.tail.position
+
+    @property
+    def write_bytes_max(self) -> int:
+        """Longest payload of one record that this log takes."""
+        return write_bytes_max(self._section.row.section_bytes)
+
+    def begin(self, epoch: int, *, timeline: int | None = None) -> None:
+        """Take the log into use under ``epoch``; durable at return, and required before :meth:`start`.
+
+        What was cut is erased, so that it cannot come back; what was found is flushed before it is called durable.
+        """
+        self._check_open()
+        if self._writer is not None or epoch < self.body.epoch:
+            raise InvalidRequest(
+                f"{self._section.where}: epoch {epoch} cannot begin: the log runs, or epoch {self.body.epoch} did",
+                hint="begin a stopped log, with an epoch that is not older than its last",
+            )
+        self._erase_leftovers()
+        self._section.update(
+            lambda body: body._replace(
+                epoch=epoch,
+                timeline=body.timeline if timeline is None else timeline,
+                clean=False,
+                head=self.outcome.head,
+            )
+        )
+        self._begun = True
+
+    def start(self, ring: Ring, *, batch_bytes_max: int = BATCH_BYTES_DEFAULT, threaded: bool = True) -> Writer:
+        """Begin to drain ``ring``, whose next LSN follows :attr:`outcome`'s head, into the log; returns the writer.
+
+        With ``threaded=False`` nothing runs by itself: the caller drives ``commit`` (for simulations).
+        """
+        self._check_open()
+        head = self.outcome.head
+        if not self._begun or self._writer is not None or ring.lsn_reserved < head.lsn:
+            raise InvalidRequest(
+                f"{self._section.where}: cannot start at LSN {head.lsn + 1} with a ring at LSN {ring.lsn_reserved + 1}",
+                hint="begin an epoch first, start once, with a ring whose lsn_next is the head's LSN + 1",
+            )
+        writer = LogWriter(
+            ring,
+            self._section.device,
+            **self.body.area._asdict(),
+            epoch=self.body.epoch,
+            head_position=head.position,
+            tail_position=self.tail.position,
+            batch_number=head.batch_number,
+            previous_checksum=head.checksum,
+            batch_bytes_max=min(batch_bytes_max, BATCH_PAYLOAD_BYTES_MAX),
+        )
+        self._ring, self._writer = ring, writer
+        if threaded:
+            writer.start()
+        return writer
+
+    def read(self, cursor: Cursor, *, payload_bytes_max: int) -> list[LogBatch]:
+        """Durable batches behind ``cursor``, about ``payload_bytes_max`` of payload, at least one when there is one.
+
+        Each comes with the cursor behind it. Empty when nothing more is durable. Raises :class:`LogDamaged` or
+        :class:`LogFailed`; what had been returned before stays good.
+        """
+        self._check_open()
+        limit = self._writer.state().durable_position if self._writer else self.outcome.head.position
+        with self._read_lock:
+            return self._reader.read(cursor, limit, payload_bytes_max=payload_bytes_max)
+
+    def checkpoint(self, lsn_uploaded: int, cursor: Cursor) -> None:
+        """Give back the log before ``cursor``, everything up to ``lsn_uploaded`` being safe in the store.
+
+        The superblock is durable before the writer may overwrite anything. A cursor before the tail moves nothing.
+        """
+        self._check_open()
+        if not self._begun:
+            raise InvalidRequest(f"{self._section.where}: nothing has begun", hint="begin an epoch first")
+        state = self._writer.state() if self._writer else None
+        durable = state.durable_position if state else self.outcome.head.position
+        if cursor.lsn > lsn_uploaded or cursor.position > durable:
+            raise InvalidRequest(
+                f"{self._section.where}: cannot trim to {cursor}: uploaded {lsn_uploaded}, durable {durable}",
+                hint="pass a cursor that read() returned, at or before the last uploaded LSN",
+            )
+        self._update(lambda body: _checkpointed(body, lsn_uploaded, cursor, self._durable_head(state)))
+        if self._writer:
+            self._writer.set_tail(self.tail.position)
+
+    def state(self) -> LogState:
+        body, written = self._section.body, self._writer.state() if self._writer else None
+        lsn = self.outcome.head.lsn
+        return LogState(
+            name=body.name,
+            epoch=body.epoch,
+            timeline=body.timeline,
+            data_bytes=body.data_bytes,
+            used_bytes=self.used_bytes,
+            tail=body.tail,
+            head_position=self._head_position(),
+            lsn_uploaded=body.lsn_uploaded,
+            lsn_written=written.lsn_written if written else lsn,
+            lsn_durable=written.lsn_durable if written else lsn,
+            bytes_written=written.bytes_written if written else 0,
+            commits=written.commits if written else 0,
+            flushes=written.flushes if written else 0,
+            failed=self._section.failed or bool(written and written.failed_errno),
+        )
+
+    def close(self, *, clean: bool = True) -> None:
+        """Stop the writer, flush, record the end of the log; twice is harmless.
+
+        The log is marked clean only if it holds everything that the ring was given. With ``clean=False`` the superblock
+        is left as it is, as after a crash. Raises :class:`LogFailed` when the end could not be recorded; all is
+        released nevertheless.
+        """
+        if self._closed:
+            return
+        self._closed = True
+        try:
+            self._stop(drain=clean)
+            if clean and self._begun and not self.state().failed:
+                self._record_end()
+        finally:
+            self._section.close()
+
+    # -- parts -----------------------------------------------------------------------------------------------------
+
+    def _erase_leftovers(self) -> None:
+        device, area = self._section.device, self.body.area
+        try:
+            for position in self.outcome.leftovers:
+                device.write(area.physical(position), bytes(BLOCK_BYTES))
+            device.sync()
+        except OSError as error:
+            failure = LogFailed(
+                f"{self._section.where}: erasing the torn end failed: {error}",
+                hint="check the device; open the log again",
+            )
+            failure.errno = error.errno
+            raise failure from error
+
+    def _stop(self, *, drain: bool) -> None:
+        """End the writer's thread; what is published is then in the log and flushed, unless the writer is poisoned."""
+        if self._writer is None or self._ring is None:
+            return
+        self._writer.stop()
+        if drain and not self._writer.state().failed_errno:
+            self._drain(self._ring, self._writer)
+
+    @staticmethod
+    def _drain(ring: Ring, writer: Writer) -> None:
+        """For a writer without a thread, and for what was published while the thread ended."""
+        ring.request_durable(ring.lsn_reserved)
+        while writer.commit() > 0:
+            pass
+        writer.commit()
+
+    def _record_end(self) -> None:
+        state = self._writer.state() if self._writer else None
+        complete = state is None or self._ring is None or state.lsn_durable >= self._ring.lsn_reserved
+        head = self._durable_head(state)
+        self._update(lambda body: body._replace(head=_later(body.head, head), clean=complete))
+
+    def _durable_head(self, state: WriterState | None) -> Cursor:
+        """The furthest place known durable; its checksum is known only if nothing was written since the flush."""
+        if state is None or self._ring is None:
+            return self.outcome.head
+        if state.batch_durable < state.batch_written:
+            return self.body.head
+        _, time_ns = self._ring.observe()
+        return Cursor(state.durable_position, state.batch_durable, state.lsn_durable, state.previous_checksum, time_ns)
+
+    def _head_position(self) -> int:
+        return self._writer.state().head_position if self._writer else self.outcome.head.position
+
+    def _update(self, change: _Change) -> None:
+        try:
+            self._section.update(change)
+        except LogFailed as error:
+            if self._ring is not None:
+                self._ring.poison(error.errno or errno.EIO)
+            raise
+
+    def _check_open(self) -> None:
+        if self._closed:
+            raise InvalidRequest(f"{self._section.where} is closed", hint="open the log again")
+
+
+class _Change(Protocol):
+    def __call__(self, body: SectionBody, /) -> SectionBody: ...
+
+
+def _checkpointed(body: SectionBody, lsn_uploaded: int, cursor: Cursor, head: Cursor) -> SectionBody:
+    tail = _later(body.tail, cursor)
+    return body._replace(
+        lsn_uploaded=max(body.lsn_uploaded, lsn_uploaded), tail=tail, head=_later(_later(body.head, head), tail)
+    )
+
+
+def _later(one: Cursor, other: Cursor) -> Cursor:
+    """The place further on; no record behind it gets a time before that of either."""
+    newer = other if other.batch_number > one.batch_number else one
+    return newer._replace(time_ns=max(one.time_ns, other.time_ns))

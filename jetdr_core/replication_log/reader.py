@@ -1,0 +1,228 @@
+"""LogReader: follows the chain of batches on a section, with few large reads.
+
+Invariants: one read of the device serves as many batches as it holds; no byte is read twice while the reader moves
+forward; nothing at or beyond ``limit`` is looked at, so what a writer is about to write is never cached; a batch is
+handed out only after its header, record headers and payloads have passed their checks. Batches stand on memory of
+their own, from a pool, and stay valid for as long as they are referred to.
+Talks to: batch (the format), recovery (the facts), a BlockDevice.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import NamedTuple
+
+from jetdr_core._kernels import verify_payloads
+from jetdr_core.device.protocol import BlockDevice
+from jetdr_core.errors import LogDamaged, LogFailed, UnsupportedVersion
+from jetdr_core.limits import BLOCK_BYTES
+from jetdr_core.record import RecordBatch, RecordHeaders
+from jetdr_core.replication_log.batch import (
+    BATCH_VERSION,
+    BatchHeader,
+    Cursor,
+    DataArea,
+    cursor_behind,
+    find_headers,
+    parse_header,
+    parse_records,
+    records_of,
+)
+from jetdr_core.replication_log.buffers import BufferPool
+
+CHUNK_BYTES = 4 << 20
+
+
+class LogBatch(NamedTuple):
+    """The records of one batch, and the place right behind it."""
+
+    records: RecordBatch
+    end: Cursor
+
+
+class Examined(NamedTuple):
+    """What lies where the next batch should begin. Each check is made only if those before it passed.
+
+    ``batch`` is there when all passed; that of a WRAP batch has no records.
+    """
+
+    header: BatchHeader | None = None
+    section_matches: bool = False
+    number_matches: bool = False
+    previous_matches: bool = False
+    records_ok: bool = False
+    payload_ok: bool = False
+    batch: LogBatch | None = None
+
+
+class LogReader:
+    """Reads one section. One thread at a time; the batches it returns may be used by any.
+
+    ``chunk_bytes`` is what one read of the device takes where a batch is not longer.
+    """
+
+    def __init__(
+        self,
+        device: BlockDevice,
+        area: DataArea,
+        *,
+        where: str,
+        chunk_bytes: int = CHUNK_BYTES,
+        pool: BufferPool | None = None,
+    ) -> None:
+        self._device = device
+        self._area = area
+        self._where = where
+        self._chunk_bytes = chunk_bytes
+        self._pool = pool or BufferPool()
+        self._start = 0  # virtual position of the window's first byte
+        self._window = memoryview(b"")
+
+    def read(self, cursor: Cursor, limit: int, *, payload_bytes_max: int) -> list[LogBatch]:
+        """Batches behind ``cursor`` and before position ``limit``, all of which must be durable.
+
+        Stops once their payloads reach ``payload_bytes_max``: at least one batch, when there is one. Empty at the end.
+        Raises :class:`LogDamaged` when the very next batch is not what it was; one further on ends the list before it.
+        """
+        batches: list[LogBatch] = []
+        payload_bytes = 0
+        while cursor.position < limit and payload_bytes < payload_bytes_max:
+            examined = self.examine(cursor, limit)
+            if examined.batch is None:
+                if batches:
+                    break
+                self.forget()
+                raise self.damaged(cursor, examined, "it had been flushed")
+            cursor = examined.batch.end
+            if len(examined.batch.records.headers):
+                batches.append(examined.batch)
+                payload_bytes += len(examined.batch.records.payload)
+        return batches
+
+    def examine(self, cursor: Cursor, limit: int) -> Examined:
+        """Look at what lies at ``cursor``, reading no further than ``limit``; raises when the device cannot be read."""
+        block = self._peek(cursor.position, BLOCK_BYTES, limit)
+        header = parse_header(block) if block is not None else None
+        if header is None or not self._fits(header, cursor, limit):
+            return Examined()
+        if header.section_id != self._area.section_id:
+            return Examined(header)
+        self._check_version(header)
+        if header.batch_number != cursor.batch_number + 1 or header.position != cursor.position:
+            return Examined(header, section_matches=True)
+        if header.previous_checksum != cursor.checksum:
+            return Examined(header, section_matches=True, number_matches=True)
+        return self._examine_content(header, cursor, limit)
+
+    def headers_beyond(self, cursor: Cursor, end: int) -> Iterator[BatchHeader]:
+        """Headers of this section between ``cursor`` and position ``end`` whose number is above the cursor's."""
+        position = cursor.position
+        while position < end:
+            length = min(self._chunk_bytes, end - position, self._area.lap_end(position) - position)
+            view = self._pool.take(length)
+            self._read_device(position, view)
+            yield from find_headers(view, position, self._area, number_above=cursor.batch_number)
+            position += length
+
+    def forget(self) -> None:
+        """Read from the device again what was read ahead."""
+        self._window = memoryview(b"")
+
+    def damaged(self, cursor: Cursor, examined: Examined, why: str) -> LogDamaged:
+        """The error that names the batch behind ``cursor`` and what is wrong with it."""
+        number, lsn = cursor.batch_number + 1, cursor.lsn + 1
+        known = examined.header if examined.previous_matches else None
+        lsns = f"LSN {lsn} to {known.last_lsn}" if known else f"from LSN {lsn}"
+        return LogDamaged(
+            f"{self._where}: batch {number} ({lsns}) at offset {self._area.physical(cursor.position)} is damaged: "
+            f"{_problem(examined)}, though {why}",
+            hint=f"records up to LSN {cursor.lsn} can be read; what follows needs a new log and a resynchronisation",
+            batch_number=number,
+            position=cursor.position,
+            lsn_first=lsn,
+            lsn_last=known.last_lsn if known else None,
+        )
+
+    # -- checks ----------------------------------------------------------------------------------------------------
+
+    def _fits(self, header: BatchHeader, cursor: Cursor, limit: int) -> bool:
+        """Whether a batch of that length can lie at the cursor; a later version's lengths mean nothing here."""
+        end = min(limit, self._area.lap_end(cursor.position))
+        return header.version > BATCH_VERSION or cursor.position + header.total_bytes <= end
+
+    def _check_version(self, header: BatchHeader) -> None:
+        if header.version > BATCH_VERSION:
+            raise UnsupportedVersion(
+                f"{self._where}: a batch has format version {header.version}, this engine reads up to {BATCH_VERSION}",
+                hint="use the engine that wrote it, or a newer one",
+                version=header.version,
+            )
+
+    def _examine_content(self, header: BatchHeader, cursor: Cursor, limit: int) -> Examined:
+        view = self._peek(cursor.position, header.total_bytes, limit)
+        assert view is not None, "the batch fits"
+        headers = parse_records(header, view)
+        if headers is None or not _follow(headers, header, cursor):
+            return Examined(header, section_matches=True, number_matches=True, previous_matches=True)
+        records = records_of(header, headers, view)
+        payload_ok = verify_payloads(headers, records.payload) < 0
+        time_ns = int(headers["time_ns"][-1]) if len(headers) else cursor.time_ns
+        batch = LogBatch(records, cursor_behind(header, self._area, time_ns=time_ns))
+        return Examined(
+            *(header, True, True, True, True, payload_ok),
+            batch=batch if payload_ok else None,
+        )
+
+    # -- the window ------------------------------------------------------------------------------------------------
+
+    def _peek(self, position: int, length: int, limit: int) -> memoryview | None:
+        """``length`` bytes from ``position``, or None when they would cross ``limit`` or the end of the lap."""
+        stop = min(limit, self._area.lap_end(position))
+        if position + length > stop:
+            return None
+        at = position - self._start
+        if at < 0 or at + length > len(self._window):
+            self._load(position, min(max(length, self._chunk_bytes), stop - position))
+            at = 0
+        return self._window[at : at + length]
+
+    def _load(self, position: int, length: int) -> None:
+        """Move the window to ``position``; what is there already is copied, the rest is read."""
+        at = position - self._start
+        left = self._window[at:] if 0 <= at < len(self._window) else self._window[:0]
+        window = self._pool.take(length)
+        window[: len(left)] = left
+        if len(left) < length:
+            self._read_device(position + len(left), window[len(left) :])
+        self._start, self._window = position, window
+
+    def _read_device(self, position: int, target: memoryview) -> None:
+        offset = self._area.physical(position)
+        try:
+            self._device.read_into(offset, target)
+        except OSError as error:
+            failure = LogFailed(
+                f"{self._where}: reading {len(target)} bytes at {offset} failed: {error}",
+                hint="check the device; nothing was changed",
+                position=position,
+            )
+            failure.errno = error.errno
+            raise failure from error
+
+
+def _follow(headers: RecordHeaders, header: BatchHeader, cursor: Cursor) -> bool:
+    """Whether the records go on where the batch before ended, in LSN and in time."""
+    in_time = len(headers) == 0 or int(headers["time_ns"][0]) >= cursor.time_ns
+    return header.first_lsn == cursor.lsn + 1 and in_time
+
+
+def _problem(examined: Examined) -> str:
+    if examined.header is None:
+        return "there is no batch header"
+    if not examined.section_matches:
+        return "the batch there belongs to another section"
+    if not examined.number_matches:
+        return f"batch {examined.header.batch_number} lies there"
+    if not examined.previous_matches:
+        return "the batch there does not follow from the one before"
+    return "a record header is not what was written" if not examined.records_ok else "a payload is not what was written"

@@ -1,0 +1,99 @@
+"""Finds the end of a section's log: follows the chain from the tail, and asks the decision table where it ends.
+
+Invariants: every byte between tail and head is read and verified; a device that cannot be read never leads to a cut;
+nothing is written. Talks to: reader, recovery (the table), superblock (what the section's superblock knew).
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+from jetdr_core.device.protocol import BlockDevice
+from jetdr_core.limits import BLOCK_BYTES, UNSYNCED_BYTES_MAX
+from jetdr_core.replication_log.batch import BATCH_BYTES_MAX, Cursor
+from jetdr_core.replication_log.reader import Examined, LogReader
+from jetdr_core.replication_log.recovery import Case, Decision, Facts, decide
+from jetdr_core.replication_log.superblock import SectionBody
+
+SCAN_BYTES = 2 * UNSYNCED_BYTES_MAX + BATCH_BYTES_MAX
+"""How far behind a torn batch a witness can lie: the writer flushes every UNSYNCED_BYTES_MAX, a wrap skips a batch."""
+
+
+class RecoveryOutcome(NamedTuple):
+    """What opening found.
+
+    ``head`` is the end of the log; ``clean`` says that it is where the last owner closed it; ``cut_bytes`` reach from
+    there to the end of the furthest batch that was cut; ``leftovers`` are the positions of headers beyond the head that
+    could one day seem to continue it; ``case`` is the row of the decision table that ended the log.
+    """
+
+    head: Cursor
+    clean: bool
+    cut_bytes: int
+    records: int
+    batches: int
+    leftovers: tuple[int, ...]
+    case: Case | None
+
+
+def recover(device: BlockDevice, body: SectionBody, *, where: str) -> RecoveryOutcome:
+    """Follow the log from its tail to its end.
+
+    Raises :class:`LogDamaged` when a batch that had been durable cannot be followed, :class:`LogFailed` when the device
+    cannot be read.
+    """
+    reader = LogReader(device, body.area, where=where)
+    limit = body.tail.position + body.data_bytes
+    cursor, batches = body.tail, 0
+    while cursor.position + BLOCK_BYTES <= limit:
+        examined = reader.examine(cursor, limit)
+        facts = _facts(body, cursor, examined)
+        if decide(facts).decision is not Decision.FOLLOW:
+            return _ended(reader, body, cursor, examined, facts)._replace(batches=batches)
+        assert examined.batch is not None, "a whole batch is followed, and no other"
+        cursor, batches = examined.batch.end, batches + 1
+    return _outcome(body, cursor)._replace(batches=batches)
+
+
+def _facts(body: SectionBody, cursor: Cursor, examined: Examined) -> Facts:
+    """Everything but what a later batch knows: finding that out takes reading, and matters only at the end."""
+    return Facts(
+        header_valid=examined.header is not None,
+        section_matches=examined.section_matches,
+        number_matches=examined.number_matches,
+        previous_matches=examined.previous_matches,
+        records_ok=examined.records_ok,
+        payload_ok=examined.payload_ok,
+        durable_by_superblock=cursor.batch_number < body.head.batch_number,
+        durable_by_later=False,
+        clean=body.clean and _same_place(cursor, body.head),
+    )
+
+
+def _ended(reader: LogReader, body: SectionBody, cursor: Cursor, examined: Examined, facts: Facts) -> RecoveryOutcome:
+    """The chain does not go on at ``cursor``: is that its end, or damage?"""
+    number = cursor.batch_number + 1
+    end = min(cursor.position + SCAN_BYTES, body.tail.position + body.data_bytes)
+    later = [] if facts.durable_by_superblock or facts.clean else list(reader.headers_beyond(cursor, end))
+    witnessed = any(header.batch_number > number and header.durable_batch >= number for header in later)
+    case = decide(facts._replace(durable_by_later=witnessed))
+    if case.decision is Decision.DAMAGED:
+        raise reader.damaged(
+            cursor, examined, "a later batch knew it durable" if witnessed else "the superblock knew it durable"
+        )
+    furthest = max((header.position + header.total_bytes for header in later), default=cursor.position)
+    leftovers = tuple(header.position for header in later)
+    return _outcome(body, cursor)._replace(cut_bytes=furthest - cursor.position, leftovers=leftovers, case=case)
+
+
+def _outcome(body: SectionBody, head: Cursor) -> RecoveryOutcome:
+    clean = body.clean and _same_place(head, body.head)
+    head = head._replace(time_ns=max(head.time_ns, body.head.time_ns))
+    return RecoveryOutcome(
+        head, clean, cut_bytes=0, records=head.lsn - body.tail.lsn, batches=0, leftovers=(), case=None
+    )
+
+
+def _same_place(one: Cursor, other: Cursor) -> bool:
+    """Equal but for the time: a head knows that of the last record and any later one that was promised."""
+    return one._replace(time_ns=0) == other._replace(time_ns=0)

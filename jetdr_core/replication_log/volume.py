@@ -1,0 +1,253 @@
+"""LogVolume: an open log volume: whose it is, and which section lies where.
+
+Invariants: nothing is written to a volume before its owner has been checked; the section table in memory is the one
+that is durable; a section is in the table only after its own superblock is durable; sections do not overlap and lie
+within the volume; a section is open at most once. Talks to: copies, section, superblock (the format), a BlockDevice.
+"""
+
+from __future__ import annotations
+
+import threading
+from uuid import UUID, uuid4
+
+from jetdr_core.device.protocol import BlockDevice, GrowableDevice, ReopenableDevice
+from jetdr_core.errors import InvalidRequest, LogBusy, LogDamaged, LogForeign, LogTooSmall
+from jetdr_core.identity import check_name
+from jetdr_core.limits import (
+    SECTION_ALIGN_BYTES,
+    SECTION_BYTES_MIN,
+    SECTIONS_MAX,
+    VOLUME_SUPERBLOCK_AREA_BYTES,
+)
+from jetdr_core.replication_log import superblock
+from jetdr_core.replication_log.copies import SuperblockCopies
+from jetdr_core.replication_log.section import Section, create_superblock, matches_domain
+from jetdr_core.replication_log.superblock import VOLUME_LAYOUT, SectionRow, VolumeBody
+
+
+class LogVolume:
+    """A log volume on ``device``, opened by its owner. Thread-safe.
+
+    ``owner=None`` reads only: nothing is checked against an owner, nothing repaired, nothing can be changed.
+    The device stays the caller's: whoever opened it closes it after the volume.
+
+    Raises :class:`LogNotALog`, :class:`LogForeign`, :class:`LogDamaged` (quorum lost, shorter than it was, sections
+    outside it), :class:`UnsupportedVersion`; the volume is then as it was.
+    """
+
+    def __init__(self, device: BlockDevice, *, owner: UUID | None, where: str) -> None:
+        self._device = device
+        self._where = where
+        self._writable = owner is not None
+        self._copies = SuperblockCopies(device, VOLUME_LAYOUT, 0, where=where)
+        self._lock = threading.Lock()
+        self._open: dict[str, Section] = {}
+        _check_size(device, where)
+        self._body = superblock.decode_volume(self._copies.load(repair=False), where=where)
+        self._check(owner)
+        if owner is not None:
+            self._copies.load(repair=True)
+
+    @property
+    def where(self) -> str:
+        """The volume's name in messages."""
+        return self._where
+
+    @property
+    def device(self) -> BlockDevice:
+        return self._device
+
+    @property
+    def uuid(self) -> UUID:
+        return self._body.volume_uuid
+
+    @property
+    def owner(self) -> UUID:
+        return self._body.owner
+
+    @property
+    def size_bytes(self) -> int:
+        """Size that the superblock knows; the device may be longer."""
+        return self._body.size_bytes
+
+    @property
+    def sequence(self) -> int:
+        """How often the volume superblock has been written."""
+        return self._copies.sequence
+
+    @property
+    def sections(self) -> tuple[SectionRow, ...]:
+        return self._body.sections
+
+    def create_section(
+        self,
+        name: str,
+        domain_uuid: UUID,
+        section_bytes: int,
+        *,
+        timeline: int = 1,
+        initial_lsn: int = 1,
+        time_ns: int = 0,
+    ) -> SectionRow:
+        """Make room for a domain's log; durable at return.
+
+        ``section_bytes`` counts superblock area and data, rounded up to 1 MiB. A file grows; a full device of fixed
+        size is :class:`LogTooSmall`. ``initial_lsn`` and ``time_ns`` continue a history that began elsewhere.
+        """
+        check_name("section", name)
+        section_bytes = _aligned(section_bytes)
+        with self._lock:
+            self._check_new(name, section_bytes)
+            row = SectionRow(name, domain_uuid, self._end(), section_bytes)
+            self._make_room(row)
+            create_superblock(
+                self._device, row, timeline=timeline, initial_lsn=initial_lsn, time_ns=time_ns, where=self._where
+            )
+            self._write(self._body._replace(size_bytes=self._device.size_bytes, sections=(*self.sections, row)))
+        return row
+
+    def open_section(self, name: str, domain_uuid: UUID | None = None) -> Section:
+        """Open a domain's section; ``domain_uuid`` is checked where it is known.
+
+        Raises :class:`LogForeign` for a section that is not there or another domain's, :class:`LogBusy` for one in use.
+        """
+        with self._lock:
+            row = self._find(name, domain_uuid)
+            if name in self._open:
+                raise LogBusy(f"{self._where}: section {name!r} is open already", hint="close the domain that uses it")
+            self._open[name] = section = self._opened(row)
+        return section
+
+    def take_over(self, owner: UUID) -> None:
+        """Make ``owner`` the volume's owner; durable at return."""
+        with self._lock:
+            self._write(self._body._replace(owner=owner))
+
+    # -- checks ----------------------------------------------------------------------------------------------------
+
+    def _check(self, owner: UUID | None) -> None:
+        if self._device.size_bytes < self._body.size_bytes:
+            raise LogDamaged(
+                f"{self._where} has {self._device.size_bytes} bytes, its superblock says {self._body.size_bytes}",
+                hint="it was cut short or copied in part; restore its full size with its content",
+                expected=self._body.size_bytes,
+                found=self._device.size_bytes,
+            )
+        if owner is not None and owner != self._body.owner:
+            raise LogForeign(
+                f"{self._where} belongs to owner {self._body.owner}, not to {owner}",
+                hint="use another log volume, or take this one over if its owner is gone for good",
+                owner=self._body.owner,
+            )
+
+    def _check_new(self, name: str, section_bytes: int) -> None:
+        if section_bytes < SECTION_BYTES_MIN:
+            raise LogTooSmall(
+                f"section {name!r} of {section_bytes} bytes is too small",
+                hint=f"use at least {SECTION_BYTES_MIN} bytes",
+            )
+        if any(row.name == name for row in self.sections):
+            raise LogForeign(
+                f"{self._where} holds a section {name!r} already",
+                hint="open that domain, or use another name or volume",
+            )
+        if len(self.sections) >= SECTIONS_MAX:
+            raise LogTooSmall(f"{self._where} holds {SECTIONS_MAX} sections already", hint="use another log volume")
+
+    def _find(self, name: str, domain_uuid: UUID | None) -> SectionRow:
+        row = next((row for row in self.sections if row.name == name), None)
+        if row is None:
+            held = ", ".join(repr(row.name) for row in self.sections) or "none"
+            raise LogForeign(
+                f"{self._where} holds no section {name!r} (sections: {held})", hint="name the log volume of that domain"
+            )
+        if not matches_domain(row, domain_uuid):
+            raise LogForeign(
+                f"{self._where}: section {name!r} belongs to domain {row.domain_uuid}, not to {domain_uuid}",
+                hint="a domain of the same name was created twice; name the log volume of this one",
+            )
+        return row
+
+    # -- changes ---------------------------------------------------------------------------------------------------
+
+    def _write(self, body: VolumeBody) -> None:
+        if not self._writable:
+            raise InvalidRequest(f"{self._where} was opened for reading only", hint="open it as its owner")
+        self._copies.write(superblock.encode_volume(body))
+        self._body = body
+
+    def _end(self) -> int:
+        """Where the next section begins."""
+        return max((row.end for row in self.sections), default=VOLUME_SUPERBLOCK_AREA_BYTES)
+
+    def _make_room(self, row: SectionRow) -> None:
+        device, section_bytes = self._device, row.section_bytes
+        if row.end <= device.size_bytes:
+            return
+        if not isinstance(device, GrowableDevice) or not device.can_grow:
+            raise LogTooSmall(
+                f"{self._where} has {device.size_bytes - row.offset} bytes left, {row.name!r} needs {section_bytes}",
+                hint="use a smaller section or a larger device",
+                available=device.size_bytes - row.offset,
+                wanted=row.section_bytes,
+            )
+        device.grow(row.end)
+
+    def _opened(self, row: SectionRow) -> Section:
+        """A section on a handle of its own, so that no other section's flush can take its errors away."""
+        own = self._device.reopen() if isinstance(self._device, ReopenableDevice) else None
+
+        def let_go() -> None:
+            with self._lock:
+                self._open.pop(row.name, None)
+            if own is not None:
+                own.close()
+
+        try:
+            return Section(own or self._device, row, where=self._where, repair=self._writable, on_close=let_go)
+        except BaseException:
+            if own is not None:
+                own.close()
+            raise
+
+
+def format_volume(device: BlockDevice, *, owner: UUID, where: str, overwrite: bool = False) -> None:
+    """Make ``device`` an empty log volume; durable at return.
+
+    Refuses, with :class:`InvalidRequest`, a device whose first MiB holds anything, unless ``overwrite``. What an
+    interrupted format left behind does not count.
+    """
+    _check_size(device, where)
+    copies = SuperblockCopies(device, VOLUME_LAYOUT, 0, where=where)
+    if not overwrite and not is_blank(device):
+        raise InvalidRequest(f"{where} is not empty", hint="name an empty device, or overwrite this one explicitly")
+    if overwrite:
+        device.zero(0, VOLUME_SUPERBLOCK_AREA_BYTES)
+        device.sync()
+    body = VolumeBody(uuid4(), owner, device.size_bytes, ())
+    copies.write(superblock.encode_volume(body))
+
+
+def is_blank(device: BlockDevice) -> bool:
+    """Whether the first MiB holds nothing but, at most, the traces of an interrupted format."""
+    if device.size_bytes < VOLUME_SUPERBLOCK_AREA_BYTES:
+        return False
+    area = bytearray(VOLUME_SUPERBLOCK_AREA_BYTES)
+    device.read_into(0, area)
+    copies = []
+    for offset in VOLUME_LAYOUT.offsets():
+        copies.append(bytes(area[offset : offset + VOLUME_LAYOUT.copy_bytes]))
+        area[offset : offset + VOLUME_LAYOUT.copy_bytes] = bytes(VOLUME_LAYOUT.copy_bytes)
+    return not any(area) and superblock.is_unfinished_format(copies)
+
+
+def _check_size(device: BlockDevice, where: str) -> None:
+    if device.size_bytes < VOLUME_SUPERBLOCK_AREA_BYTES:
+        raise LogTooSmall(
+            f"{where} has {device.size_bytes} bytes, a log volume at least {VOLUME_SUPERBLOCK_AREA_BYTES}",
+            hint="name a log volume, or create one there",
+        )
+
+
+def _aligned(section_bytes: int) -> int:
+    return -(-section_bytes // SECTION_ALIGN_BYTES) * SECTION_ALIGN_BYTES
