@@ -1,0 +1,32 @@
+"""What is installed is whole: typed, with its command, and with the version it says."""
+
+from __future__ import annotations
+
+import tomllib
+from importlib import metadata, resources
+from pathlib import Path
+
+import pytest
+
+PROJECT = tomllib.loads((Path(__file__).resolve().parents[2] / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+
+
+@pytest.mark.parametrize("name", ["py.typed", "_core.pyi", "_kernels.pyi"])
+def test_types_are_shipped(name: str) -> None:
+    assert resources.files("jetdr_core").joinpath(name).is_file()
+
+
+@pytest.fixture
+def installed() -> metadata.Distribution:
+    try:
+        return metadata.distribution("jetdr_core")
+    except metadata.PackageNotFoundError:
+        pytest.skip("jetdr_core is not installed here, only built in place; ./check installs it")
+
+
+def test_the_installed_version_is_the_declared_one(installed: metadata.Distribution) -> None:
+    assert installed.version == PROJECT["version"]
+
+
+def test_the_command_is_installed(installed: metadata.Distribution) -> None:
+    assert {entry.name for entry in installed.entry_points if entry.group == "console_scripts"} == {"jetdr"}
