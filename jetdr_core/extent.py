@@ -1,14 +1,18 @@
-"""The live piece: which bytes of which frame belong at which place of a disk. Owns the dtype shared with ``native/scatter.h``.
+"""Extents: the live piece of a plan, and the extent that damage has taken.
 
+A piece says which bytes of which frame belong at which place of a disk; its row is shared with ``native/scatter.h``.
 Invariant: 32 bytes a piece, so that a plan over millions of them stays small. Talks to: numpy.
 """
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+
 import numpy as np
 import numpy.typing as npt
 
-__all__ = ["PIECE", "Pieces"]
+__all__ = ["PIECE", "DamagedExtent", "Pieces", "damaged_extents", "describe_extents"]
 
 PIECE = np.dtype(
     [
@@ -24,3 +28,41 @@ assert PIECE.itemsize == 32
 
 Pieces = npt.NDArray[np.void]
 """Structured array of dtype :data:`PIECE`."""
+
+_EXTENTS_NAMED_MAX = 4
+
+
+@dataclass(frozen=True, slots=True)
+class DamagedExtent:
+    """``length`` bytes at ``offset`` of ``disk`` whose only copy, written by LSNs first to last, is damaged in ``key``."""
+
+    disk: str
+    offset: int
+    length: int
+    lsn_first: int
+    lsn_last: int
+    key: str
+    problem: str
+
+    def __str__(self) -> str:
+        lsns = f"LSN {self.lsn_first}" if self.lsn_first == self.lsn_last else f"LSN {self.lsn_first} to {self.lsn_last}"
+        return f"disk {self.disk!r} [{self.offset}, {self.offset + self.length}) of {lsns}"
+
+
+def damaged_extents(disk: str, rows: Iterable[tuple[int, int, int]], key: str, problem: str) -> list[DamagedExtent]:
+    """``rows`` of (offset, length, LSN), in any order, as extents of ``disk``: neighbours become one."""
+    merged: list[list[int]] = []
+    for offset, length, lsn in sorted(rows):
+        if merged and offset <= merged[-1][1]:
+            last = merged[-1]
+            merged[-1] = [last[0], max(last[1], offset + length), min(last[2], lsn), max(last[3], lsn)]
+        else:
+            merged.append([offset, offset + length, lsn, lsn])
+    return [DamagedExtent(disk, start, end - start, low, high, key, problem) for start, end, low, high in merged]
+
+
+def describe_extents(extents: Sequence[DamagedExtent]) -> str:
+    """One line that names the first few and counts the others."""
+    named = ", ".join(map(str, extents[:_EXTENTS_NAMED_MAX]))
+    more = len(extents) - _EXTENTS_NAMED_MAX
+    return f"{named} and {more} more" if more > 0 else named

@@ -1,0 +1,74 @@
+"""Applies one fetched range: verify each frame, decompress it, write its live pieces. Runs in worker threads.
+
+Invariants: a frame is verified before a byte of it is written; a piece is written once, by the one range that holds it.
+An :class:`Applier` has no state that changes, so any number of threads may share it.
+Talks to: segment, extent, the scatter kernel.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+from typing_extensions import Buffer
+
+from jetdr_core._kernels import scatter_write
+from jetdr_core.errors import DamagedObject
+from jetdr_core.extent import DamagedExtent, Pieces, damaged_extents, describe_extents
+from jetdr_core.rehydrate.plan import FrameRange
+from jetdr_core.segment import decode_frame
+
+__all__ = ["Applier", "damage_of", "raise_damage"]
+
+
+class Applier:
+    """Writes to ``fds``, one per disk of the plan; ``names`` are the disks' names, for messages."""
+
+    def __init__(self, fds: Sequence[int], names: Sequence[str]) -> None:
+        self._fds = fds
+        self._names = names
+
+    def apply(self, fetched: FrameRange, data: Buffer) -> list[DamagedExtent]:
+        """Write what is good; returns what is damaged (and was not written). OSError if the target fails."""
+        damage: list[DamagedExtent] = []
+        pieces = fetched.pieces
+        starts = np.searchsorted(pieces["frame"], np.arange(fetched.first, fetched.end + 1)).tolist()
+        with memoryview(data) as view:
+            for place, row in enumerate(range(fetched.first, fetched.end)):
+                live = pieces[starts[place] : starts[place + 1]]
+                try:
+                    self._apply_frame(fetched, row, view, live)
+                except DamagedObject as error:
+                    damage += damage_of(live, self._names, fetched.segment.place.key, str(error))
+        return damage
+
+    def _apply_frame(self, fetched: FrameRange, row: int, data: memoryview, pieces: Pieces) -> None:
+        frame = fetched.segment.frames[row]
+        start = int(frame["offset"]) - fetched.offset
+        raw = decode_frame(data[start : start + int(frame["stored_bytes"])], frame, fetched.segment.place.key)
+        first, last = int(pieces["disk"][0]), int(pieces["disk"][-1])
+        if first == last:
+            scatter_write(self._fds[first], raw, pieces)
+            return
+        for disk in np.unique(pieces["disk"]).tolist():
+            scatter_write(self._fds[disk], raw, pieces[pieces["disk"] == disk])
+
+
+def damage_of(pieces: Pieces, names: Sequence[str], key: str, problem: str) -> list[DamagedExtent]:
+    """``pieces`` as damaged extents of their disks."""
+    damage: list[DamagedExtent] = []
+    for disk in np.unique(pieces["disk"]).tolist():
+        rows = pieces[pieces["disk"] == disk]
+        damage += damaged_extents(names[disk], rows[["offset", "length", "lsn"]].tolist(), key, problem)
+    return damage
+
+
+def raise_damage(damage: Sequence[DamagedExtent]) -> None:
+    """Raise the DamagedObject that names every extent of ``damage``, if there is any."""
+    if damage:
+        raise DamagedObject(
+            damage[0].key,
+            describe_extents(damage),
+            damage[0].problem.removeprefix(f"{damage[0].key}: "),
+            hint="recover another point, or keep going without what is damaged",
+        )

@@ -1,0 +1,144 @@
+"""The journal of a recovery: whose it is, and what of it is durable in the target. Pure: packs and checks bytes.
+
+A header says which recovery the partial file beside it belongs to; chunks follow, each of them appended only after the
+bytes it names were synced. A chunk that is torn or damaged, and all after it, is as if it were not there: what it
+names is then written again. Little-endian.
+
+==============  =====  =====================================================================
+header          bytes
+==============  =====  =====================================================================
+magic           8      ``JDRRCVJ`` and a zero
+version         u16    1
+reserved        u16    0
+identity bytes  u32    at most 64 KiB
+identity        n      JSON object: the fields of :class:`RecoveryIdentity`
+checksum        u64    XXH3-64 of everything before it
+chunk
+rows            u32    1 to 1,048,576
+reserved        u32    0
+row             16     segment number u64, first frame u32, last frame u32 (both applied, all needed between too)
+checksum        u64    XXH3-64 of the chunk before it, seeded with the checksum before this chunk
+==============  =====  =====================================================================
+"""
+
+from __future__ import annotations
+
+import json
+import struct
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from typing import NamedTuple
+
+import xxhash
+
+from jetdr_core.errors import UnsupportedVersion
+
+__all__ = ["Applied", "Journal", "RecoveryIdentity", "decode_journal", "encode_chunk", "encode_header"]
+
+_MAGIC = b"JDRRCVJ\0"
+_VERSION = 1
+_HEADER = struct.Struct("<8sHHI")
+_CHUNK = struct.Struct("<II")
+_ROW = struct.Struct("<QII")
+_CHECKSUM = struct.Struct("<Q")
+_IDENTITY_BYTES_MAX = 64 << 10
+_ROWS_MAX = 1 << 20
+
+
+@dataclass(frozen=True, slots=True)
+class RecoveryIdentity:
+    """Two runs with equal identity write the same bytes to the same places.
+
+    ``chain_checksum`` is that of the newest segment used, in hex: it stands for all before it.
+    """
+
+    domain_uuid: str
+    timeline: int
+    lsn: int
+    disk: int
+    disk_name: str
+    size_bytes: int
+    format: str
+    chain_checksum: str
+
+
+class Applied(NamedTuple):
+    """Every needed frame of the segment from ``frame_first`` to ``frame_last`` is durable in the target."""
+
+    segment: int
+    frame_first: int
+    frame_last: int
+
+
+class Journal(NamedTuple):
+    """What a journal says. ``bytes_valid`` is where the next chunk goes, ``checksum`` what it continues."""
+
+    identity: RecoveryIdentity
+    applied: list[Applied]
+    bytes_valid: int
+    checksum: int
+
+
+def encode_header(identity: RecoveryIdentity) -> bytes:
+    body = json.dumps(asdict(identity), sort_keys=True).encode()
+    header = _HEADER.pack(_MAGIC, _VERSION, 0, len(body)) + body
+    return header + _CHECKSUM.pack(xxhash.xxh3_64_intdigest(header))
+
+
+def encode_chunk(applied: Sequence[Applied], checksum_before: int) -> tuple[bytes, int]:
+    """The chunk's bytes and its checksum; one to ``_ROWS_MAX`` rows."""
+    assert 0 < len(applied) <= _ROWS_MAX
+    chunk = _CHUNK.pack(len(applied), 0) + b"".join(_ROW.pack(*row) for row in applied)
+    checksum = xxhash.xxh3_64_intdigest(chunk, checksum_before)
+    return chunk + _CHECKSUM.pack(checksum), checksum
+
+
+def decode_journal(data: bytes, where: str) -> Journal | None:
+    """Read a journal; None if its header never became whole. UnsupportedVersion if a newer engine wrote it."""
+    header = _decode_header(data, where)
+    if header is None:
+        return None
+    identity, position, checksum = header
+    applied: list[Applied] = []
+    while (chunk := _decode_chunk(data, position, checksum)) is not None:
+        rows, position, checksum = chunk
+        applied += rows
+    return Journal(identity, applied, position, checksum)
+
+
+def _decode_header(data: bytes, where: str) -> tuple[RecoveryIdentity, int, int] | None:
+    if len(data) < _HEADER.size:
+        return None
+    magic, version, _, body_bytes = _HEADER.unpack_from(data)
+    if magic != _MAGIC:
+        return None
+    if version > _VERSION:
+        raise UnsupportedVersion(f"{where}: journal version {version}; this engine reads up to {_VERSION}")
+    end = _HEADER.size + body_bytes
+    checksum = _checksum_at(data, end)
+    if body_bytes > _IDENTITY_BYTES_MAX or checksum != xxhash.xxh3_64_intdigest(data[:end]):
+        return None
+    try:
+        identity = RecoveryIdentity(**json.loads(data[_HEADER.size : end]))
+    except (TypeError, ValueError):
+        return None
+    return identity, end + _CHECKSUM.size, checksum
+
+
+def _decode_chunk(data: bytes, position: int, checksum_before: int) -> tuple[list[Applied], int, int] | None:
+    if len(data) - position < _CHUNK.size:
+        return None
+    count, _ = _CHUNK.unpack_from(data, position)
+    end = position + _CHUNK.size + count * _ROW.size
+    checksum = _checksum_at(data, end)
+    if checksum != xxhash.xxh3_64_intdigest(data[position:end], checksum_before) or not 0 < count <= _ROWS_MAX:
+        return None
+    rows = [Applied(*row) for row in _ROW.iter_unpack(data[position + _CHUNK.size : end])]
+    return rows, end + _CHECKSUM.size, checksum
+
+
+def _checksum_at(data: bytes, position: int) -> int | None:
+    if len(data) - position < _CHECKSUM.size:
+        return None
+    found: int = _CHECKSUM.unpack_from(data, position)[0]
+    return found

@@ -1,0 +1,118 @@
+"""Losses: damaged bytes followed through history, to tell which recovery points need them. Pure.
+
+A damaged piece is needed by a point from the LSN that wrote it until every byte of it was overwritten. So one walk over
+the indexes, oldest first, settles every point at once, whatever their number. Invariant: at any time each byte of a
+disk belongs to one loss at most, the newest. Talks to: extent, segment (the shape of an index).
+"""
+
+from __future__ import annotations
+
+from bisect import bisect_left, bisect_right, insort
+from collections import defaultdict
+from collections.abc import Collection, Iterable
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+
+from jetdr_core.segment import EntryTable
+
+__all__ = ["Loss", "Losses"]
+
+
+@dataclass(slots=True)
+class Loss:
+    """Bytes that no object holds any more: ``length`` at ``offset`` of disk number ``disk``, written by ``lsn``.
+
+    Points from ``lsn`` to before ``lsn_end`` need some of them (None: the newest does). ``bytes_left`` are not
+    overwritten yet.
+    """
+
+    disk: int
+    offset: int
+    length: int
+    lsn: int
+    key: str
+    problem: str
+    bytes_left: int
+    lsn_end: int | None = None
+
+    def needed_at(self, lsn: int) -> bool:
+        return self.lsn <= lsn and (self.lsn_end is None or lsn < self.lsn_end)
+
+
+class _Part(NamedTuple):
+    """Bytes of a loss that nothing overwrote; ordered by start, and parts of one disk are disjoint."""
+
+    start: int
+    end: int
+    loss: int
+
+
+class Losses:
+    """Feed it every index, oldest first. Costs nothing while nothing is damaged."""
+
+    def __init__(self) -> None:
+        self.all: list[Loss] = []
+        self._parts: defaultdict[int, list[_Part]] = defaultdict(list)
+
+    def feed(self, entries: EntryTable, damaged: Collection[int], key: str, problem: str) -> None:
+        """Take a segment's entries, of which those in the frames ``damaged`` are lost."""
+        for entry in entries[self._relevant(entries, damaged)].tolist():
+            lsn, _, offset, length, disk, frame, *_ = entry
+            self._overwrite(disk, offset, offset + length, lsn)
+            if frame in damaged:
+                self._lose(disk, offset, length, lsn, key, problem)
+
+    def lose_disks(self, sizes: Iterable[tuple[int, int]], lsn: int, key: str, problem: str) -> None:
+        """From ``lsn`` on any byte of the disks (number, size) may be wrong: an index is lost."""
+        for disk, size_bytes in sizes:
+            self._overwrite(disk, 0, size_bytes, lsn)
+            self._lose(disk, 0, size_bytes, lsn, key, problem)
+
+    def needed_at(self, lsn: int, disks: Collection[int]) -> list[Loss]:
+        """The losses that a point at ``lsn`` with these disks runs into."""
+        return [loss for loss in self.all if loss.disk in disks and loss.needed_at(lsn)]
+
+    def _relevant(self, entries: EntryTable, damaged: Collection[int]) -> npt.NDArray[np.bool_]:
+        """Which entries may matter: all of a damaged segment, else those that touch what is lost."""
+        relevant = np.full(len(entries), bool(damaged))
+        if damaged:
+            return relevant
+        for disk, parts in self._parts.items():
+            if parts:
+                relevant |= (entries["disk"] == disk) & _touches(entries, parts)
+        return relevant
+
+    def _lose(self, disk: int, offset: int, length: int, lsn: int, key: str, problem: str) -> None:
+        insort(self._parts[disk], _Part(offset, offset + length, len(self.all)))
+        self.all.append(Loss(disk, offset, length, lsn, key, problem, bytes_left=length))
+
+    def _overwrite(self, disk: int, start: int, end: int, lsn: int) -> None:
+        parts = self._parts[disk]
+        first = bisect_right(parts, start, key=lambda part: part.end)
+        last = bisect_left(parts, end, lo=first, key=lambda part: part.start)
+        left: list[_Part] = []
+        for part in parts[first:last]:
+            self._cut(part.loss, min(part.end, end) - max(part.start, start), lsn)
+            if part.start < start:
+                left.append(part._replace(end=start))
+            if part.end > end:
+                left.append(part._replace(start=end))
+        parts[first:last] = left
+
+    def _cut(self, number: int, length: int, lsn: int) -> None:
+        loss = self.all[number]
+        loss.bytes_left -= length
+        if loss.bytes_left == 0:
+            loss.lsn_end = lsn
+
+
+def _touches(entries: EntryTable, parts: list[_Part]) -> npt.NDArray[np.bool_]:
+    starts = np.array([part.start for part in parts], np.uint64)
+    ends = np.array([part.end for part in parts], np.uint64)
+    after = np.searchsorted(ends, entries["offset"], side="right")
+    known = after < len(parts)
+    touches: npt.NDArray[np.bool_] = starts[np.where(known, after, 0)] < entries["offset"] + entries["length"]
+    return known & touches

@@ -1,0 +1,176 @@
+"""The target directory: nothing is overwritten, an interrupted run is recognised, a finished disk is announced once."""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+import stat
+from pathlib import Path
+
+import pytest
+
+from jetdr_core.errors import InvalidRequest, TargetExists, TargetFull
+from jetdr_core.rehydrate.journal import Applied, RecoveryIdentity
+from jetdr_core.rehydrate.target import (
+    FORMATS,
+    DiskFiles,
+    Progress,
+    TargetDisk,
+    check_names,
+    check_space,
+    examine,
+    write_file,
+)
+
+SIZE = 1 << 20
+IDENTITY = RecoveryIdentity("5a", 1, 77, 3, "db01", SIZE, "flat", "ab" * 16)
+
+
+def files_in(directory: Path, format_: str = "flat", name: str = "db01") -> DiskFiles:
+    return DiskFiles(directory, name, format_)
+
+
+def opened(files: DiskFiles) -> TargetDisk:
+    identity = dataclasses.replace(IDENTITY, format=files.format)
+    return TargetDisk(files, identity, examine(files, identity))
+
+
+def nothing(_: int) -> None: ...
+
+
+@pytest.mark.parametrize("format_", FORMATS)
+def test_finished_disk_has_its_name_and_nothing_else_is_left(tmp_path: Path, format_: str) -> None:
+    target = opened(files_in(tmp_path, format_))
+    os.pwrite(target.fd, b"x" * 512, 4096)
+    target.finish(nothing)
+    target.forget()
+    target.close()
+    assert {path.name for path in tmp_path.iterdir()} == {path.name for path in target.files.outputs}
+    assert {stat.S_IMODE(path.stat().st_mode) for path in tmp_path.iterdir()} == {0o600}
+
+
+@pytest.mark.parametrize("format_", FORMATS)
+def test_unfinished_disk_is_never_visible_under_its_name(tmp_path: Path, format_: str) -> None:
+    target = opened(files_in(tmp_path, format_))
+    target.checkpoint([Applied(1, 0, 3)])
+    target.close()
+    assert all(path.name.startswith(".") for path in tmp_path.iterdir())
+
+
+def test_interrupted_run_is_continued_with_what_was_checkpointed(tmp_path: Path) -> None:
+    target = opened(files_in(tmp_path))
+    target.checkpoint([Applied(1, 0, 3)])
+    target.checkpoint([Applied(2, 5, 5), Applied(3, 0, 0)])
+    target.close()
+    standing = examine(target.files, IDENTITY)
+    assert standing.progress is Progress.PARTIAL
+    assert standing.applied == [Applied(1, 0, 3), Applied(2, 5, 5), Applied(3, 0, 0)]
+    again = TargetDisk(target.files, IDENTITY, standing)
+    again.checkpoint([Applied(9, 9, 9)])
+    again.close()
+    assert examine(target.files, IDENTITY).applied[-1] == Applied(9, 9, 9)
+
+
+@pytest.mark.parametrize("name", ["db01.vmdk", "db01-flat.vmdk", ".db01.partial"])
+def test_what_exists_is_refused(tmp_path: Path, name: str) -> None:
+    (tmp_path / name).write_bytes(b"precious")
+    with pytest.raises(TargetExists, match=r"exists.*remove it"):
+        examine(files_in(tmp_path), IDENTITY)
+    assert (tmp_path / name).read_bytes() == b"precious"
+
+
+def test_dangling_symbolic_link_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "db01-flat.vmdk").symlink_to(tmp_path / "elsewhere")
+    with pytest.raises(TargetExists):
+        examine(files_in(tmp_path), IDENTITY)
+
+
+def test_journal_of_another_recovery_is_refused(tmp_path: Path) -> None:
+    opened(files_in(tmp_path)).close()
+    with pytest.raises(TargetExists, match=r"another recovery \(lsn 77\).*to give it up"):
+        examine(files_in(tmp_path), dataclasses.replace(IDENTITY, lsn=78))
+
+
+def test_journal_without_a_partial_file_holds_nobody_up(tmp_path: Path) -> None:
+    opened(files_in(tmp_path)).close()
+    (tmp_path / ".db01.partial").unlink()
+    other = dataclasses.replace(IDENTITY, lsn=78)
+    standing = examine(files_in(tmp_path), other)
+    assert standing.progress is Progress.NONE
+    TargetDisk(files_in(tmp_path), other, standing).close()
+    assert examine(files_in(tmp_path), other).progress is Progress.PARTIAL
+
+
+def test_running_recovery_keeps_a_second_one_out(tmp_path: Path) -> None:
+    first = opened(files_in(tmp_path))
+    with pytest.raises(TargetExists, match="in use"):
+        opened(files_in(tmp_path))
+    first.close()
+    opened(files_in(tmp_path)).close()
+
+
+def test_run_interrupted_between_extent_and_descriptor_writes_the_descriptor(tmp_path: Path) -> None:
+    target = opened(files_in(tmp_path))
+    target.finish(nothing)
+    target.close()
+    (tmp_path / "db01.vmdk").unlink()
+    assert examine(target.files, IDENTITY).progress is Progress.EXTENT
+    again = opened(target.files)
+    again.finish(nothing)
+    again.close()
+    assert 'FLAT "db01-flat.vmdk"' in (tmp_path / "db01.vmdk").read_text()
+
+
+@pytest.mark.parametrize("format_", FORMATS)
+def test_run_interrupted_after_one_disk_knows_that_it_is_finished(tmp_path: Path, format_: str) -> None:
+    target = opened(files_in(tmp_path, format_))
+    target.finish(nothing)
+    target.close()
+    assert examine(target.files, target.identity).progress is Progress.FINISHED
+    again = opened(target.files)
+    again.finish(nothing)
+    again.close()
+
+
+def test_output_that_appears_meanwhile_is_not_overwritten(tmp_path: Path) -> None:
+    target = opened(files_in(tmp_path, "raw"))
+    (tmp_path / "db01.raw").write_bytes(b"precious")
+    with pytest.raises(TargetExists, match="appeared"):
+        target.finish(nothing)
+    target.close()
+    assert (tmp_path / "db01.raw").read_bytes() == b"precious"
+
+
+def test_space_is_compared_with_the_free_bytes(tmp_path: Path) -> None:
+    check_space(tmp_path / "not" / "there" / "yet", 4096)
+    with pytest.raises(TargetFull, match=r"bytes free; this recovery needs 1152921504607895552") as raised:
+        check_space(tmp_path, 1 << 60)
+    assert raised.value.facts["needed_bytes"] == (1 << 60) + (1 << 20)
+
+
+@pytest.mark.parametrize("name", ["../etc", "a/b", ".hidden", "", "x" * 65])
+def test_names_from_the_store_never_become_paths_unchecked(tmp_path: Path, name: str) -> None:
+    with pytest.raises(InvalidRequest, match="not valid"):
+        check_names([files_in(tmp_path, name=name)], [])
+    with pytest.raises(InvalidRequest, match="not valid"):
+        check_names([], [name])
+
+
+def test_outputs_of_one_name_are_refused(tmp_path: Path) -> None:
+    disks = [files_in(tmp_path, name="db"), files_in(tmp_path, name="db-flat")]
+    with pytest.raises(InvalidRequest, match=r"two outputs .* 'db-flat.vmdk'"):
+        check_names(disks, [])
+    with pytest.raises(InvalidRequest, match=r"'db.vmdk'"):
+        check_names(disks[:1], ["db.vmdk"])
+    check_names([files_in(tmp_path, "raw", disk.name) for disk in disks], ["db.vmx"])
+
+
+def test_config_file_is_written_once_and_never_replaced(tmp_path: Path) -> None:
+    path = tmp_path / "vm.vmx"
+    write_file(path, b"memsize = 4")
+    write_file(path, b"memsize = 4")
+    assert stat.S_IMODE(path.stat().st_mode) == 0o600
+    with pytest.raises(TargetExists):
+        write_file(path, b"memsize = 8")
+    assert path.read_bytes() == b"memsize = 4"
+    assert list(tmp_path.iterdir()) == [path]
