@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import resource
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -98,6 +99,7 @@ def test_a_disk_of_three_tebibytes_is_read_at_its_far_end(tmp_path: Path, peer: 
     assert report.grains == 3
     assert dissect_size(vmdk) == size
     assert all(dissect_bytes(vmdk, offset, 512) == data for offset, data in writes)
+    qemu_img(peer("qemu-img"), "check", "-f", "vmdk", vmdk)
     info = json.loads(qemu_img(peer("qemu-img"), "info", "--output=json", vmdk))
     assert info["virtual-size"] == size
 
@@ -159,6 +161,18 @@ def test_an_error_of_the_source_surfaces_and_leaves_no_target(tmp_path: Path) ->
     with pytest.raises(OSError, match="platter"):
         write_stream_optimized(read_into, 64 * PIECE_BYTES, tmp_path / "disk.vmdk", cid=1)
     assert list(tmp_path.iterdir()) == []
+
+
+def test_an_error_of_the_target_surfaces_and_leaves_no_target(tmp_path: Path) -> None:
+    raw = write_raw(tmp_path / "disk.raw", SHAPES["random"])
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (2 * MIB, limits[1]))
+    try:
+        with opened(raw) as fd, pytest.raises(OSError, match="File too large"):
+            write_stream_optimized(fd, 5 * MIB, tmp_path / "disk.vmdk", cid=1)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+    assert list(tmp_path.iterdir()) == [raw]
 
 
 def test_a_source_shorter_than_the_disk_is_an_error(tmp_path: Path) -> None:
