@@ -1,6 +1,6 @@
 """The native core: ring, IO filter, log writer (native/core.pyx over native/jetdr.h). No call here holds the GIL while it waits or does I/O."""
 
-from typing import NamedTuple, NoReturn, final
+from typing import NamedTuple, NoReturn, Self, final
 
 from typing_extensions import Buffer
 
@@ -48,7 +48,9 @@ class FilterStats(NamedTuple):
 class Ring:
     """Bounded many-producer one-consumer ring in memory; assigns LSN and time."""
 
-    def __init__(self, *, payload_bytes: int, slots: int, lsn_next: int, time_ns_last: int = 0, clock: ManualClock | None = None) -> None: ...
+    def __new__(
+        cls, *, payload_bytes: int, slots: int, lsn_next: int, time_ns_last: int = 0, clock: ManualClock | None = None
+    ) -> Self: ...
     @property
     def lsn_reserved(self) -> int: ...
     @property
@@ -75,8 +77,8 @@ class Ring:
 class LogWriter:
     """The commit loop: ring to log section, group commit. One thread, or :meth:`commit` called by hand."""
 
-    def __init__(
-        self,
+    def __new__(
+        cls,
         ring: Ring,
         device: BlockDevice,
         *,
@@ -89,7 +91,9 @@ class LogWriter:
         batch_number: int,
         previous_checksum: int,
         batch_bytes_max: int = ...,
-    ) -> None: ...
+    ) -> Self: ...
+    @property
+    def ring(self) -> Ring: ...
     def start(self) -> None: ...
     def stop(self) -> None:
         """Commit what is published, flush, end the thread."""
@@ -102,7 +106,16 @@ class LogWriter:
 class IoFilter:
     """The shim on one disk's write path. Thread-safe."""
 
-    def __init__(self, ring: Ring | None, device: BlockDevice, *, disk: int, size_bytes: int, write_bytes_max: int, stall_limit_s: float) -> None: ...
+    def __new__(
+        cls,
+        ring: Ring | None,
+        device: BlockDevice,
+        *,
+        disk: int,
+        size_bytes: int,
+        write_bytes_max: int,
+        stall_limit_s: float,
+    ) -> Self: ...
     @property
     def size_bytes(self) -> int: ...
     @property
@@ -118,4 +131,7 @@ class IoFilter:
         A range longer than ``write_bytes_max`` is logged only if it is a hole of the primary's file; else 0, and nothing is.
         """
     def stats(self) -> FilterStats: ...
-    def close(self) -> None: ...
+    def trust(self) -> None:
+        """No longer suspect: all of the disk is about to be copied again."""
+    def close(self) -> None:
+        """Refuse new calls and wait for those inside; twice is harmless."""

@@ -5,11 +5,15 @@ Talks to: errors, limits.
 
 from __future__ import annotations
 
+import platform
 import re
+from pathlib import Path
+from uuid import UUID, uuid5
 
 from jetdr_core.errors import InvalidRequest
 from jetdr_core.limits import MARK_NAME_CHARS_MAX, NAME_CHARS_MAX
 
+_OWNER_NAMESPACE = UUID("6b1d7a2e-5c0f-4a53-9a31-0d6f2f5c8e17")
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*\Z")
 
 
@@ -41,3 +45,12 @@ def check_mark_name(name: str) -> str:
     if name == "latest" or name.isdigit():
         raise InvalidRequest(f"mark name {name!r} would be read as a point", hint="choose another name")
     return name
+
+
+def host_owner() -> UUID:
+    """The owner that this machine's processes are on a log volume: made from its machine id, or its name where it has none."""
+    try:
+        machine = Path("/etc/machine-id").read_text().strip()
+    except OSError:
+        machine = ""
+    return uuid5(_OWNER_NAMESPACE, machine or platform.node())

@@ -26,6 +26,7 @@ __all__ = [
     "RecordHeaders",
     "control_body",
     "control_payload",
+    "control_records",
     "padded",
 ]
 
@@ -130,3 +131,19 @@ def control_body(payload: bytes, where: str) -> dict[str, object]:
 def padded(length: int) -> int:
     """Bytes that ``length`` payload bytes take in ring and log."""
     return -(-length // SECTOR_BYTES) * SECTOR_BYTES
+
+
+def control_records(batch: RecordBatch) -> list[ControlRecord]:
+    """The records of ``batch`` that are not data, decoded. :class:`DamagedObject` for a payload that is no JSON object."""
+    headers = batch.headers
+    kinds = headers["kind"]
+    rows = np.flatnonzero((kinds != Kind.WRITE) & (kinds != Kind.ZERO))
+    ends = np.cumsum(headers["payload_bytes"], dtype=np.uint64)
+    return [_control_record(headers[row], batch.payload[: int(ends[row])]) for row in rows]
+
+
+def _control_record(header: np.void, payload_to_end: memoryview) -> ControlRecord:
+    lsn, size = int(header["lsn"]), int(header["payload_bytes"])
+    payload = bytes(payload_to_end[len(payload_to_end) - size :]).rstrip(b"\0")
+    body = control_body(payload, f"record {lsn}") if payload else {}
+    return ControlRecord(lsn, int(header["time_ns"]), Kind(int(header["kind"])), int(header["disk"]), body)

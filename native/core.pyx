@@ -98,6 +98,7 @@ cdef extern from "jetdr.h" nogil:
     int64_t jdr_filter_flush(jdr_filter *)
     int64_t jdr_filter_copy(jdr_filter *, uint64_t, uint64_t)
     void c_filter_stats "jdr_filter_stats"(jdr_filter *, jdr_filter_stats *)
+    void jdr_filter_trust(jdr_filter *)
     void jdr_filter_close(jdr_filter *)
     void jdr_filter_destroy(jdr_filter *)
 
@@ -531,6 +532,9 @@ cdef class IoFilter:
             stats.flushes, stats.background_bytes, stats.overlaps_waited, stats.stalls, stats.stall_ns,
             stats.failed_writes, stats.suspect,
         )
+
+    def trust(self):
+        jdr_filter_trust(self.filter)
 
     def close(self):
         with nogil:

@@ -337,6 +337,13 @@ void jdr_filter_stats(jdr_filter *filter, struct jdr_filter_stats *stats)
     pthread_mutex_unlock(&filter->mutex);
 }
 
+void jdr_filter_trust(jdr_filter *filter)
+{
+    pthread_mutex_lock(&filter->mutex);
+    filter->stats.suspect = false;
+    pthread_mutex_unlock(&filter->mutex);
+}
+
 void jdr_filter_close(jdr_filter *filter)
 {
     pthread_mutex_lock(&filter->mutex);

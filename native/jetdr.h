@@ -151,6 +151,8 @@ int64_t jdr_filter_flush(jdr_filter *filter);
  */
 int64_t jdr_filter_copy(jdr_filter *filter, uint64_t offset, uint64_t length);
 void jdr_filter_stats(jdr_filter *filter, struct jdr_filter_stats *stats);
+/* No longer suspect: all of the disk is about to be copied again. */
+void jdr_filter_trust(jdr_filter *filter);
 /* Refuse new calls (-ESHUTDOWN) and wait for those inside. Twice is harmless. */
 void jdr_filter_close(jdr_filter *filter);
 /* Free it. No thread may be inside a call. */

@@ -22,6 +22,9 @@ class CopyProgress:
     copied_bytes: int = 0
     running: bool = False
 
+    def advance(self, copied_bytes: int) -> None:
+        self.copied_bytes += copied_bytes
+
 
 class Disk:
     """A protected disk. Thread-safe: any number of threads may be in any method; no method holds the GIL while it works.
@@ -30,7 +33,13 @@ class Disk:
     """
 
     def __init__(
-        self, number: int, name: str, path: str, device: BlockDevice, io_filter: IoFilter, on_suspect: Callable[[], None]
+        self,
+        number: int,
+        name: str,
+        path: str,
+        device: BlockDevice,
+        io_filter: IoFilter,
+        on_suspect: Callable[[], None],
     ) -> None:
         self.number = number
         """Its number within the domain, as records carry it."""

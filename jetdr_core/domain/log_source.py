@@ -23,21 +23,23 @@ class DurableLog:
 
     @property
     def data_bytes(self) -> int:
-        return self._log.data_bytes
+        return self._log.body.data_bytes
 
     def backlog(self, cursor: Cursor) -> int:
-        return self._log.head_position - cursor.position
+        return self._log.state().head_position - cursor.position
 
     def read_durable(self, cursor: Cursor, payload_bytes_max: int) -> list[LogBatch]:
-        if not self._ring.wait_durable(self._log.lsn_written, FLUSH_LIMIT_S):
-            raise LogFailed(f"{self._log.where}: a flush took over {FLUSH_LIMIT_S} s", hint="check the log device")
+        if not self._ring.wait_durable(self._log.state().lsn_written, FLUSH_LIMIT_S):
+            raise LogFailed(
+                f"domain {self._domain!r}: a flush of the log took over {FLUSH_LIMIT_S} s", hint="check the log device"
+            )
         return self._log.read(cursor, payload_bytes_max=payload_bytes_max)
 
     def observe(self) -> tuple[int, int]:
         return self._ring.observe()
 
     def checkpoint(self, cursor: Cursor) -> None:
-        self._log.checkpoint(cursor)
+        self._log.checkpoint(cursor.lsn, cursor)
 
     def fence(self, epoch_newer: int) -> None:
         self._ring.poison(1, fence=(self._domain, self._epoch, epoch_newer))

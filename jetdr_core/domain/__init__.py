@@ -1,0 +1,7 @@
+"""The protected domain: the face of the engine for those who embed it."""
+
+from jetdr_core.domain.disk import Disk
+from jetdr_core.domain.protected_domain import ProtectedDomain
+from jetdr_core.domain.status import DiskStatus, DomainStatus
+
+__all__ = ["Disk", "DiskStatus", "DomainStatus", "ProtectedDomain"]

@@ -1,0 +1,75 @@
+"""Journal: appends the domain's control records, and keeps the history they make. Talks to: _core (the ring), catalog (history).
+
+Invariants: the history has every control record up to the last LSN given to one here, in LSN order; checks that depend on
+the history (a mark used twice) and the append that follows are one step.
+"""
+
+from __future__ import annotations
+
+import threading
+
+from jetdr_core._core import Ring
+from jetdr_core.catalog import DomainHistory, RecoveryPoint
+from jetdr_core.errors import DuplicateMark, NotConsistent
+from jetdr_core.identity import check_mark_name
+from jetdr_core.record import ControlRecord, Kind, control_payload
+
+__all__ = ["Journal"]
+
+
+class Journal:
+    """Thread-safe; ``lock`` may be held around several steps that belong together."""
+
+    def __init__(self, domain: str, ring: Ring, history: DomainHistory, timeline: int, stall_limit_s: float) -> None:
+        self.history = history
+        self.lock = threading.RLock()
+        self._domain = domain
+        self._ring = ring
+        self._timeline = timeline
+        self._stall_limit_s = stall_limit_s
+
+    @property
+    def gap_open(self) -> bool:
+        gaps = self.history.gaps
+        return bool(gaps) and gaps[-1].lsn_close is None
+
+    @property
+    def why_inconsistent(self) -> str:
+        """One sentence; empty while the domain is consistent."""
+        with self.lock:
+            if self.history.consistent:
+                return ""
+            if self.gap_open:
+                return f"a gap is open since LSN {self.history.gaps[-1].lsn_open} ({self.history.gaps[-1].reason})"
+            copying = ", ".join(disk.name for disk in self.history.disks if not disk.ready)
+            return f"background data is outstanding on {copying}" if copying else "it protects no disk"
+
+    def is_ready(self, disk: int) -> bool:
+        """Whether the initial copy of the disk is complete."""
+        with self.lock:
+            return any(state.disk == disk and state.ready for state in self.history.disks)
+
+    def append(self, kind: Kind, disk: int, body: dict[str, object]) -> ControlRecord:
+        """Append a control record behind everything acknowledged so far. Not durable at return."""
+        with self.lock:
+            lsn, time_ns = self._ring.control(kind, disk, control_payload(body), stall_limit_s=self._stall_limit_s)
+            record = ControlRecord(lsn, time_ns, kind, disk, body)
+            self.history.apply(record)
+            return record
+
+    def mark(self, name: str) -> RecoveryPoint:
+        """Name the present moment. :class:`NotConsistent` while background data is outstanding, :class:`DuplicateMark`."""
+        check_mark_name(name)
+        with self.lock:
+            if not self.history.consistent:
+                raise NotConsistent(
+                    f"domain {self._domain!r} is not consistent: {self.why_inconsistent}",
+                    hint="mark it when its background copy is complete (wait_consistent)",
+                )
+            if name in self.history.marks:
+                raise DuplicateMark(
+                    f"domain {self._domain!r} has a mark {name!r} already, at LSN {self.history.marks[name].lsn}",
+                    hint="choose another name",
+                )
+            record = self.append(Kind.MARK, 0, {"name": name})
+        return RecoveryPoint(self._timeline, record.lsn, record.time_ns, name)

@@ -1,0 +1,509 @@
+"""ProtectedDomain: disks that are recovered together, protected by this process.
+
+What runs, and in which thread. Callers' threads write through :class:`Disk` (C core: primary, then ring). One native
+thread commits the ring to the log. One thread runs an event loop with the uploader, so that no caller's blocking write
+keeps it waiting. One thread copies pre-existing data. The domain's async methods may be awaited from any event loop.
+Talks to: opening, journal, copies, disk, uploader.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+from collections.abc import Awaitable, Callable, Mapping
+from os import PathLike, fspath
+from pathlib import Path
+from types import TracebackType
+from uuid import UUID, uuid4
+
+from jetdr_core._core import IoFilter, ManualClock
+from jetdr_core.catalog import RecoveryPoint, SummaryWriter
+from jetdr_core.device import FileDevice
+from jetdr_core.device.protocol import BlockDevice
+from jetdr_core.domain.copies import Copies
+from jetdr_core.domain.disk import Disk
+from jetdr_core.domain.journal import Journal
+from jetdr_core.domain.log_source import DurableLog
+from jetdr_core.domain.loop_thread import LoopThread
+from jetdr_core.domain.opening import Parts, Request, create_parts, reopen_parts, take_over_parts
+from jetdr_core.domain.status import DiskStatus, DomainStatus
+from jetdr_core.errors import InvalidRequest, JetdrError
+from jetdr_core.identity import check_name, host_owner
+from jetdr_core.limits import CONTROL_BYTES_MAX, DISK_BYTES_MAX, DISKS_MAX, SECTION_BYTES_DEFAULT, SECTOR_BYTES
+from jetdr_core.options import DomainOptions
+from jetdr_core.record import Kind
+from jetdr_core.resync import regions_of
+from jetdr_core.store import ObjectStore
+from jetdr_core.uploader import Uploader
+
+__all__ = ["ProtectedDomain"]
+
+LogPlace = str | PathLike[str] | BlockDevice
+DiskPlace = str | PathLike[str] | BlockDevice
+
+
+class ProtectedDomain:
+    """A protected domain, used as ``async with ProtectedDomain.create(...)`` or ``.open(...)``: leaving the block closes it.
+
+    One process owns a domain at a time: opening it claims a new epoch in the store, which fences every earlier owner.
+    """
+
+    def __init__(
+        self, request: Request, open_parts: Callable[[Request], Awaitable[Parts]], disks: Mapping[str, DiskPlace]
+    ) -> None:
+        self.name = check_name("domain", request.name)
+        self._request = request
+        self._open_parts = open_parts
+        self._places = dict(disks)
+        self._disks: dict[str, Disk] = {}
+        self._running: _Running | None = None
+
+    # -- ways in -----------------------------------------------------------------------------------------------------
+
+    @classmethod
+    def create(
+        cls,
+        name: str,
+        *,
+        log: LogPlace,
+        store: str | ObjectStore,
+        log_bytes: int = SECTION_BYTES_DEFAULT,
+        options: DomainOptions | None = None,
+        owner: UUID | None = None,
+        clock: ManualClock | None = None,
+    ) -> ProtectedDomain:
+        """A new domain, with an empty ``store`` (a URL, or an open store) and ``log_bytes`` of the log volume ``log``.
+
+        A log file that does not exist is created; one that holds other domains' sections gets one more. ``owner`` names
+        whose the log volume is (default: this machine). Nothing happens before ``async with``.
+        """
+        return cls(_request(name, log, log_bytes, store, options, owner, clock), create_parts, {})
+
+    @classmethod
+    def open(
+        cls,
+        name: str,
+        *,
+        log: LogPlace,
+        store: str | ObjectStore,
+        disks: Mapping[str, DiskPlace] | None = None,
+        options: DomainOptions | None = None,
+        owner: UUID | None = None,
+        clock: ManualClock | None = None,
+    ) -> ProtectedDomain:
+        """A known domain: goes on where its log ends, with the disks it had, at the paths they had or those in ``disks``.
+
+        After an unclean stop a gap is open until all its disks have been read again (:meth:`wait_consistent`).
+        """
+        return cls(_request(name, log, 0, store, options, owner, clock), reopen_parts, disks or {})
+
+    @classmethod
+    def take_over(
+        cls,
+        name: str,
+        *,
+        log: LogPlace,
+        store: str | ObjectStore,
+        log_bytes: int = SECTION_BYTES_DEFAULT,
+        disks: Mapping[str, DiskPlace] | None = None,
+        options: DomainOptions | None = None,
+        owner: UUID | None = None,
+        clock: ManualClock | None = None,
+    ) -> ProtectedDomain:
+        """A known domain whose log is lost or left behind: goes on behind what the store holds, with a new log.
+
+        What the old log held and the store does not is given up. A gap is open until all disks have been read again.
+        """
+        return cls(_request(name, log, log_bytes, store, options, owner, clock), take_over_parts, disks or {})
+
+    async def __aenter__(self) -> ProtectedDomain:
+        loop = LoopThread(f"jetdr-{self.name}")
+        loop.start()
+        try:
+            self._running = await loop.run(_Running.start(self._request, self._open_parts, loop))
+            await asyncio.to_thread(self._attach_known)
+        except BaseException:
+            await self._abandon(loop)
+            raise
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        await self.close()
+
+    # -- disks -------------------------------------------------------------------------------------------------------
+
+    @property
+    def disks(self) -> Mapping[str, Disk]:
+        """The protected disks by name."""
+        return dict(self._disks)
+
+    def disk(self, name: str) -> Disk:
+        """The protected disk of that name."""
+        try:
+            return self._disks[name]
+        except KeyError:
+            raise InvalidRequest(
+                f"domain {self.name!r} protects no disk {name!r}",
+                hint=f"it protects {', '.join(self._disks) or 'none'}",
+            ) from None
+
+    async def protect(self, name: str, path: DiskPlace, *, size_bytes: int | None = None, wait: bool = True) -> Disk:
+        """Protect the raw or flat file or block device at ``path``; with ``size_bytes`` a missing file is created, all zeros.
+
+        A disk that holds data is copied as background data; the call returns when the copy is in the log, or at once with
+        ``wait=False``. While the first disks are copied the domain is not consistent; a disk added later is left out of
+        recovery points until its copy is complete.
+        """
+        disk = await asyncio.to_thread(self._protect, name, path, size_bytes)
+        if wait:
+            await self._alive.copies.wait()
+        return disk
+
+    async def unprotect(self, name: str) -> None:
+        """Stop protecting a disk; recovery points before this moment keep it. The primary stays as it is."""
+        disk = self.disk(name)
+
+        def remove() -> None:
+            disk.io_filter.close()
+            self._alive.journal.append(Kind.DISK_REMOVE, disk.number, {})
+            self._alive.copies.forget(disk.number)
+            _close_place(disk)
+            del self._disks[name]
+
+        await asyncio.to_thread(remove)
+
+    # -- points ------------------------------------------------------------------------------------------------------
+
+    def mark(self, name: str) -> RecoveryPoint:
+        """Name the present moment as a recovery point: everything acknowledged before the call lies before it.
+
+        Not durable at return: see :meth:`uploaded`. :class:`NotConsistent` while background data is outstanding,
+        :class:`DuplicateMark` for a name in use, :class:`InvalidRequest` for one that cannot be.
+        """
+        return self._alive.journal.mark(name)
+
+    def store_config(self, name: str, text: str) -> int:
+        """Keep a configuration file of the domain's machines (a .vmx, say) with the data; recovery writes it beside the disks.
+
+        Returns its LSN. A later one of the same name replaces it for later recovery points.
+        """
+        check_name("configuration", name)
+        if len(text.encode()) > CONTROL_BYTES_MAX // 2:
+            raise InvalidRequest(
+                f"configuration {name!r} has {len(text.encode())} bytes",
+                hint=f"at most {CONTROL_BYTES_MAX // 2} are kept",
+            )
+        return self._alive.journal.append(Kind.CONFIG, 0, {"name": name, "text": text}).lsn
+
+    async def uploaded(self, lsn: int) -> None:
+        """Seal what is pending, and return when the store holds everything up to ``lsn``.
+
+        Raises what stopped the upload (:class:`Fenced`, :class:`StoreError`, ...). An unreachable store is waited for.
+        """
+        running = self._alive
+        if not 0 <= lsn <= running.parts.ring.lsn_reserved:
+            raise InvalidRequest(
+                f"LSN {lsn} has not been written in domain {self.name!r}",
+                hint=f"the last LSN is {running.parts.ring.lsn_reserved}",
+            )
+        await running.loop.run(running.uploader.wait_uploaded(lsn))
+
+    @property
+    def consistent(self) -> bool:
+        """Whether the present moment is a recovery point."""
+        return self._alive.journal.history.consistent
+
+    async def wait_consistent(self) -> None:
+        """Return when no background data is outstanding; raises the error of a copy that failed."""
+        await self._alive.copies.wait()
+
+    def status(self) -> DomainStatus:
+        """The domain at this moment."""
+        return self._alive.status(self.name, list(self._disks.values()))
+
+    # -- end ---------------------------------------------------------------------------------------------------------
+
+    async def close(self, *, upload: bool = True) -> None:
+        """Flush, upload what is there (unless ``upload`` is False), mark the log clean, release everything.
+
+        Raises the first error met; everything is released all the same, and what the log holds is uploaded after the next
+        opening. Twice is harmless.
+        """
+        running, self._running = self._running, None
+        if running is None:
+            return
+        errors: list[BaseException] = []
+        clean = await asyncio.to_thread(self._close_disks, running, errors)
+        try:
+            await running.loop.run(running.finish(upload=upload, clean=clean, errors=errors))
+        finally:
+            await running.loop.stop()
+        if errors:
+            raise errors[0]
+
+    # -- parts -------------------------------------------------------------------------------------------------------
+
+    @property
+    def _alive(self) -> _Running:
+        if self._running is None:
+            raise InvalidRequest(f"domain {self.name!r} is not open", hint="use it inside 'async with'")
+        return self._running
+
+    async def _abandon(self, loop: LoopThread) -> None:
+        """Opening failed: release what was opened, leaving the log as after a crash."""
+        running, self._running = self._running, None
+        if running is not None:
+            running.copies.stop()
+            for disk in self._disks.values():
+                disk.io_filter.close()
+                _close_place(disk)
+            self._disks.clear()
+            await loop.run(running.finish(upload=False, clean=running.parts.clean, errors=[]))
+        await loop.stop()
+
+    def _attach_known(self) -> None:
+        """Open the disks the domain had, and owe copies where primary and replica may differ."""
+        running = self._alive
+        journal = running.journal
+        known = journal.history.disks
+        for state in known:
+            place = self._places.get(state.name, state.path)
+            self._disks[state.name] = self._attach(state.disk, state.name, place, state.size_bytes)
+        with journal.lock:
+            if known and not running.parts.clean and not journal.gap_open:
+                journal.append(Kind.GAP_OPEN, 0, {"reason": "unclean stop"})
+            for state in known:
+                if journal.gap_open or not state.ready:
+                    running.copies.owe(self._disks[state.name], log_holes=True)
+
+    def _protect(self, name: str, place: DiskPlace, size_bytes: int | None) -> Disk:
+        running = self._alive
+        check_name("disk", name)
+        with running.journal.lock:
+            if name in self._disks:
+                raise InvalidRequest(f"disk {name!r} is protected already", hint="use domain.disk(name)")
+            if len(self._disks) >= DISKS_MAX:
+                raise InvalidRequest(
+                    f"domain {self.name!r} protects {DISKS_MAX} disks already", hint="use another domain"
+                )
+            disk = self._attach(running.journal.history.disk_next, name, place, size_bytes)
+            holds_data = any(not region.hole for region in regions_of(disk.device.fileno(), disk.size_bytes))
+            body: dict[str, object] = {
+                "name": name,
+                "uuid": str(uuid4()),
+                "size_bytes": disk.size_bytes,
+                "path": disk.path,
+                "holds_data": holds_data,
+            }
+            running.journal.append(Kind.DISK_ADD, disk.number, body)
+            self._disks[name] = disk
+            if holds_data:
+                running.copies.owe(disk, log_holes=False)
+        return disk
+
+    def _attach(self, number: int, name: str, place: DiskPlace, size_bytes: int | None) -> Disk:
+        running = self._alive
+        device, path = _open_place(name, place, size_bytes)
+        try:
+            _check_size(name, path, device, size_bytes)
+            io_filter = IoFilter(
+                running.parts.ring,
+                device,
+                disk=number,
+                size_bytes=device.size_bytes,
+                write_bytes_max=running.parts.log.write_bytes_max,
+                stall_limit_s=self._request.options.stall_limit_s,
+            )
+        except BaseException:
+            if path:
+                device.close()
+            raise
+        disk = Disk(number, name, path, device, io_filter, lambda: self._on_suspect(name))
+        return disk
+
+    def _on_suspect(self, name: str) -> None:
+        """A write failed on the primary and could not be read back: the point in time is lost, the disk must be copied."""
+        running = self._alive
+        with running.journal.lock:
+            if not running.journal.gap_open:
+                running.journal.append(Kind.GAP_OPEN, 0, {"reason": f"disk {name} failed a write"})
+            running.copies.owe(self._disks[name], log_holes=True)
+
+    def _close_disks(self, running: _Running, errors: list[BaseException]) -> bool:
+        """Flush and close all disks; False when one could not be flushed, and the log must not be called clean."""
+        running.copies.stop()
+        clean = True
+        for disk in self._disks.values():
+            try:
+                disk.flush()
+            except (JetdrError, OSError) as error:
+                errors.append(error)
+                clean = False
+            disk.io_filter.close()
+            clean &= not disk.io_filter.stats().suspect
+            _close_place(disk)
+        self._disks.clear()
+        return clean
+
+
+class _Running:
+    """What exists while the domain is open."""
+
+    def __init__(self, parts: Parts, journal: Journal, copies: Copies, uploader: Uploader, loop: LoopThread) -> None:
+        self.parts = parts
+        self.journal = journal
+        self.copies = copies
+        self.uploader = uploader
+        self.loop = loop
+
+    @classmethod
+    async def start(
+        cls, request: Request, open_parts: Callable[[Request], Awaitable[Parts]], loop: LoopThread
+    ) -> _Running:
+        """Open the parts and begin to upload. In the loop's thread."""
+        parts = await open_parts(request)
+        journal = Journal(request.name, parts.ring, parts.history, parts.chain.timeline, request.options.stall_limit_s)
+        summaries = SummaryWriter(parts.store, parts.chain.domain_uuid)
+        uploader = Uploader(
+            DurableLog(parts.log, parts.ring, request.name, parts.chain.epoch),
+            parts.chain,
+            request.options,
+            parts.cursor,
+            on_segment=summaries.on_segment,
+        )
+        uploader.start()
+        return cls(parts, journal, Copies(parts.ring, journal), uploader, loop)
+
+    async def finish(self, *, upload: bool, clean: bool, errors: list[BaseException]) -> None:
+        """Upload, stop, close. In the loop's thread. Errors are collected; everything is released."""
+        parts = self.parts
+        try:
+            if upload:
+                await self.uploader.wait_uploaded(parts.ring.lsn_reserved)
+        except (JetdrError, OSError) as error:
+            errors.append(error)
+        try:
+            await self.uploader.stop()
+            await asyncio.to_thread(parts.log.close, clean=clean)
+        except (JetdrError, OSError) as error:
+            errors.append(error)
+        await parts.opened.aclose()
+
+    def status(self, name: str, disks: list[Disk]) -> DomainStatus:
+        parts, stats = self.parts, self.uploader.stats
+        log = parts.log.state()
+        return DomainStatus(
+            name=name,
+            store=parts.store.url,
+            epoch=parts.chain.epoch,
+            timeline=parts.chain.timeline,
+            consistent=self.journal.history.consistent,
+            why_inconsistent=self.journal.why_inconsistent,
+            lsn_reserved=parts.ring.lsn_reserved,
+            lsn_durable=parts.ring.lsn_durable,
+            lsn_uploaded=self.uploader.lsn_uploaded,
+            rpo_s=self.uploader.lag_s(parts.ring.lsn_reserved),
+            log_bytes=log.data_bytes,
+            log_used_bytes=log.used_bytes,
+            ring_used_bytes=parts.ring.used_bytes,
+            segments_uploaded=stats.segments,
+            payload_bytes_uploaded=stats.payload_bytes,
+            stored_bytes_uploaded=stats.stored_bytes,
+            retries=sum(parts.store.retries.values()),
+            failure=str(self.uploader.failure or ""),
+            disks=tuple(_disk_status(disk, self.journal.is_ready(disk.number)) for disk in disks),
+        )
+
+
+def _disk_status(disk: Disk, ready: bool) -> DiskStatus:
+    stats = disk.stats()
+    return DiskStatus(
+        name=disk.name,
+        path=disk.path,
+        size_bytes=disk.size_bytes,
+        ready=ready,
+        copied_bytes=disk.copy.copied_bytes,
+        copy_bytes=disk.copy.total_bytes,
+        writes=stats.writes,
+        write_bytes=stats.write_bytes,
+        stalls=stats.stalls,
+        failed_writes=stats.failed_writes,
+    )
+
+
+def _request(
+    name: str,
+    log: LogPlace,
+    log_bytes: int,
+    store: str | ObjectStore,
+    options: DomainOptions | None,
+    owner: UUID | None,
+    clock: ManualClock | None,
+) -> Request:
+    return Request(
+        name=name,
+        log=log,
+        log_bytes=log_bytes,
+        store=store,
+        owner=owner or host_owner(),
+        options=options or DomainOptions(),
+        clock=clock,
+    )
+
+
+# -- primary disks -------------------------------------------------------------------------------------------------------
+
+
+def _open_place(name: str, place: DiskPlace, size_bytes: int | None) -> tuple[BlockDevice, str]:
+    """The primary and its absolute path; a caller's device has none, and stays the caller's."""
+    if not isinstance(place, str | PathLike):
+        return place, ""
+    path = Path(fspath(place)).absolute()
+    if path.exists():
+        return FileDevice(path, direct=False, lock=True), str(path)
+    if size_bytes is None:
+        raise FileNotFoundError(
+            f"disk {name!r}: there is no {path}; name an existing file, or pass size_bytes= to create it"
+        )
+    _check_disk_bytes(name, size_bytes)
+    _create_sparse(path, size_bytes)
+    return FileDevice(path, direct=False, lock=True), str(path)
+
+
+def _create_sparse(path: Path, size_bytes: int) -> None:
+    """A file of zeros that takes no space yet; its name is durable at return."""
+    fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
+    try:
+        os.ftruncate(fd, size_bytes)
+        os.fsync(fd)
+    finally:
+        os.close(fd)
+    folder = os.open(path.parent, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        os.fsync(folder)
+    finally:
+        os.close(folder)
+
+
+def _check_size(name: str, path: str, device: BlockDevice, size_bytes: int | None) -> None:
+    _check_disk_bytes(name, device.size_bytes)
+    if size_bytes is not None and size_bytes != device.size_bytes:
+        raise InvalidRequest(
+            f"disk {name!r} ({path}) has {device.size_bytes} bytes, expected {size_bytes}",
+            hint="name the right file; a disk's size is part of its history",
+        )
+
+
+def _check_disk_bytes(name: str, size_bytes: int) -> None:
+    if not 0 < size_bytes <= DISK_BYTES_MAX or size_bytes % SECTOR_BYTES:
+        raise InvalidRequest(
+            f"disk {name!r} of {size_bytes} bytes is not valid",
+            hint=f"use a multiple of {SECTOR_BYTES}, at most {DISK_BYTES_MAX}",
+        )
+
+
+def _close_place(disk: Disk) -> None:
+    if disk.path:
+        disk.device.close()
