@@ -1,0 +1,47 @@
+"""The catalog: what a domain's store holds, which points it offers, and which segments they need.
+
+Invariants: rebuilt from the store alone; summaries and the metadata repository only make that quicker. Talks to: store,
+segment, record. Formats: docs/formats/chain.md.
+"""
+
+from jetdr_core.catalog.at import At
+from jetdr_core.catalog.catalog import Catalog
+from jetdr_core.catalog.chain import Chain, ChainTail, Hole, read_chain, write_summaries
+from jetdr_core.catalog.heartbeat import Heartbeat, decode_heartbeat, heartbeat
+from jetdr_core.catalog.history import DiskState, DomainHistory, Gap
+from jetdr_core.catalog.indexes import SegmentRead
+from jetdr_core.catalog.keys import chain_key, chain_number, heartbeat_key, summary_key
+from jetdr_core.catalog.links import LINK, LinkTable
+from jetdr_core.catalog.point import Interval, RecoveryPoint, iso_time
+from jetdr_core.catalog.repository import MetadataRepository
+from jetdr_core.catalog.summary import Summary, decode_summary, encode_summary
+
+__all__ = [
+    "LINK",
+    "At",
+    "Catalog",
+    "Chain",
+    "ChainTail",
+    "DiskState",
+    "DomainHistory",
+    "Gap",
+    "Heartbeat",
+    "Hole",
+    "Interval",
+    "LinkTable",
+    "MetadataRepository",
+    "RecoveryPoint",
+    "SegmentRead",
+    "Summary",
+    "chain_key",
+    "chain_number",
+    "decode_heartbeat",
+    "decode_summary",
+    "encode_summary",
+    "heartbeat",
+    "heartbeat_key",
+    "iso_time",
+    "read_chain",
+    "summary_key",
+    "write_summaries",
+]

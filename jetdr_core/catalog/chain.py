@@ -1,0 +1,241 @@
+"""Reads a domain's chain from its store: summaries where they hold, footers elsewhere.
+
+Requests: list the groups (at once), read object 1, per summarised group its summary and one trailer, and for every
+other object one footer; ``READS_AT_ONCE`` of them in flight. A summary that the store contradicts is ignored with a
+warning. What was read of the chain up to the first missing or damaged object is trusted; :class:`Hole` tells of the
+rest. Talks to: store, segment.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Awaitable, Callable, Iterable
+from typing import NamedTuple, TypeVar
+from uuid import UUID
+
+import numpy as np
+
+from jetdr_core.catalog.follow import Damage, Follower, Head, describe
+from jetdr_core.catalog.footer import Footer, read_footer, read_trailer
+from jetdr_core.catalog.keys import chain_key, group_numbers, summary_key
+from jetdr_core.catalog.links import LinkTable, chained
+from jetdr_core.catalog.listing import Listing, list_chain, number_group
+from jetdr_core.catalog.summary import Summary, contradiction, decode_summary, encode_summary
+from jetdr_core.errors import ChainBroken, DamagedObject, InvalidRequest, ObjectNotFound, UnsupportedVersion
+from jetdr_core.identity import check_name
+from jetdr_core.record import ControlRecord
+from jetdr_core.segment import NO_PREDECESSOR, ObjectKind
+from jetdr_core.store import ObjectStore
+
+READS_AT_ONCE = 32
+
+log = logging.getLogger(__name__)
+T = TypeVar("T")
+R = TypeVar("R")
+
+
+class Hole(NamedTuple):
+    """Where the chain cannot be followed: object ``number`` is missing or damaged, ``objects_after`` come behind it."""
+
+    number: int
+    key: str
+    problem: str
+    objects_after: int
+
+    def __str__(self) -> str:
+        return f"{self.problem} ({self.objects_after} objects behind it)"
+
+
+class ChainTail(NamedTuple):
+    """What a new owner continues: the last number in use, and the last chained object's place."""
+
+    number: int
+    checksum: bytes
+    epoch: int
+    lsn_last: int
+    time_ns_last: int
+
+
+class Chain(NamedTuple):
+    """A chain as read: ``links`` has a row for each object to ``tail.number``; ``summarised`` groups were not read."""
+
+    domain_uuid: UUID
+    name: str
+    owner: dict[str, object]
+    timeline: int
+    links: LinkTable
+    control: list[ControlRecord]
+    tail: ChainTail
+    hole: Hole | None
+    summarised: frozenset[int]
+
+
+class _Shortcut(NamedTuple):
+    """A summary, and the real trailer of the object of its last row."""
+
+    summary: Summary
+    anchor: Footer
+
+
+async def read_chain(store: ObjectStore) -> Chain:
+    """Read the chain of the domain that ``store`` holds. A container without one is an :class:`InvalidRequest`."""
+    listing = await list_chain(store)
+    first = await _first(store, listing)
+    name = _name(first)
+    shortcuts = await _shortcuts(store, listing)
+    follower = Follower(first.trailer.domain_uuid)
+    summarised: set[int] = set()
+    for group in listing.groups:
+        shortcut = shortcuts.get(group)
+        if shortcut and _holds(shortcut, follower, listing.group(group)):
+            summary = shortcut.summary
+            follower.take_summary(summary.links, summary.control, summary.head(follower.head))
+            summarised.add(group)
+        else:
+            follower.take(listing.group(group), await _footers(store, listing.group(group)))
+    return await _chain(store, name, listing, follower, frozenset(summarised))
+
+
+async def write_summaries(store: ObjectStore, chain: Chain) -> list[int]:
+    """Write the summary of every complete group of ``chain`` that was read without one; returns those groups."""
+    written = []
+    for group in range(number_group(chain.tail.number + 1)):
+        final = chain.hole is None or group_numbers(group)[-1] < chain.hole.number
+        data = _summarise(chain, group) if final and group not in chain.summarised else None
+        if data is not None:
+            await store.replace(summary_key(group), [data])
+            written.append(group)
+    return written
+
+
+async def in_parallel(work: Callable[[T], Awaitable[R]], items: Iterable[T]) -> list[R]:
+    """``work`` on every item, at most ``READS_AT_ONCE`` at a time; results in the items' order. The first error ends
+    all.
+    """
+    results: dict[int, R] = {}
+    rest = iter(enumerate(items))
+
+    async def worker() -> None:
+        for nth, item in rest:
+            results[nth] = await work(item)
+
+    tasks = [asyncio.ensure_future(worker()) for _ in range(READS_AT_ONCE)]
+    try:
+        await asyncio.gather(*tasks)
+    finally:
+        for task in tasks:
+            task.cancel()
+    return [results[nth] for nth in range(len(results))]
+
+
+async def _first(store: ObjectStore, listing: Listing) -> Footer:
+    """Object 1: the epoch object of epoch 1, which names the domain."""
+    if not listing.number_last and not listing.objects_after:
+        raise InvalidRequest(f"store {store.url} holds no protected domain", hint="check the URL, container and prefix")
+    if not listing.number_last:
+        raise ChainBroken(
+            f"{chain_key(1)} is missing, with which the domain in store {store.url} begins",
+            hint="nothing can be recovered without it: restore it from a copy of the container",
+            number=1,
+            lsn_last=0,
+        )
+    first = await read_footer(store, 1, listing.sizes[0][1])
+    if first.damage:
+        raise first.damage
+    if first.trailer.kind != ObjectKind.EPOCH or first.trailer.predecessor != NO_PREDECESSOR:
+        raise DamagedObject(first.key, "trailer", "is not the beginning of a domain")
+    return first
+
+
+def _name(first: Footer) -> str:
+    name = first.owner.get("domain")
+    try:
+        return check_name("domain", name if isinstance(name, str) else "")
+    except InvalidRequest as error:
+        raise DamagedObject(first.key, "epoch", str(error)) from None
+
+
+async def _shortcuts(store: ObjectStore, listing: Listing) -> dict[int, _Shortcut]:
+    """The summaries of complete groups that can be read at all."""
+    complete = range(number_group(listing.number_last + 1))
+
+    async def read(group: int) -> tuple[int, _Shortcut | None]:
+        return group, await _shortcut(store, group, listing.sizes[group])
+
+    found = await in_parallel(read, [group for group in complete if group in listing.summaries])
+    return {group: shortcut for group, shortcut in found if shortcut}
+
+
+async def _shortcut(store: ObjectStore, group: int, sizes: dict[int, int]) -> _Shortcut | None:
+    try:
+        summary = decode_summary(await store.get(summary_key(group)), group)
+        number = int(chained(summary.links)[-1]["number"])
+        return _Shortcut(summary, await read_trailer(store, number, sizes[number]))
+    except (DamagedObject, UnsupportedVersion, ObjectNotFound) as error:
+        log.warning("reading footers instead of a summary: %s", error)
+        return None
+
+
+def _holds(shortcut: _Shortcut, follower: Follower, sizes: dict[int, int]) -> bool:
+    problem = contradiction(shortcut.summary, follower.head, follower.domain_uuid, sizes, shortcut.anchor)
+    if problem:
+        log.warning("reading footers instead of %s: %s", summary_key(shortcut.summary.group), problem)
+    return not problem
+
+
+async def _footers(store: ObjectStore, sizes: dict[int, int]) -> list[Footer | DamagedObject]:
+    async def read(item: tuple[int, int]) -> Footer | DamagedObject:
+        try:
+            return await read_footer(store, *item)
+        except DamagedObject as error:
+            return error
+
+    return await in_parallel(read, sorted(sizes.items()))
+
+
+async def _chain(
+    store: ObjectStore, name: str, listing: Listing, follower: Follower, summarised: frozenset[int]
+) -> Chain:
+    head, links = follower.head, follower.links()
+    if follower.damage and head.epoch == 0:
+        raise DamagedObject(chain_key(1), "object", follower.damage.problem)
+    hole = _hole(listing, follower.damage)
+    if hole:
+        log.warning("the chain of domain %s ends at LSN %d: %s", name, head.lsn_last, hole)
+    tail = ChainTail(listing.number_last, head.checksum, head.epoch, head.lsn_last, head.time_ns_last)
+    owner = follower.owner or await _owner(store, links)
+    return Chain(follower.domain_uuid, name, owner, head.timeline, links, follower.control, tail, hole, summarised)
+
+
+def _hole(listing: Listing, damage: Damage | None) -> Hole | None:
+    there = listing.number_last + listing.objects_after
+    if damage:
+        return Hole(damage.number, chain_key(damage.number), describe(damage), there - damage.number)
+    if listing.objects_after:
+        key = chain_key(listing.number_last + 1)
+        return Hole(listing.number_last + 1, key, f"{key} is missing", listing.objects_after)
+    return None
+
+
+async def _owner(store: ObjectStore, links: LinkTable) -> dict[str, object]:
+    """Who began the chain's last epoch; nothing when that object cannot be read any more."""
+    epochs = links[links["kind"] == ObjectKind.EPOCH]
+    if not len(epochs):
+        return {}
+    footer = await read_footer(store, int(epochs["number"][-1]), int(epochs["object_bytes"][-1]))
+    return footer.owner
+
+
+def _summarise(chain: Chain, group: int) -> bytes | None:
+    """The bytes of the summary of a complete group."""
+    numbers = group_numbers(group)
+    begin, end = np.searchsorted(chain.links["number"], [numbers[0], numbers[-1] + 1])
+    links, before = chain.links[begin:end], chained(chain.links[:begin])
+    rows = chained(links)
+    if not len(rows):
+        return None
+    predecessor = before[-1]["checksum"].tobytes() if len(before) else Head().checksum
+    low, high = int(rows["first_lsn"][0]), int(rows["last_lsn"][-1])
+    control = [record for record in chain.control if low <= record.lsn <= high]
+    return encode_summary(Summary(group, chain.domain_uuid, predecessor, links, control))

@@ -1,0 +1,80 @@
+"""Footers: the index and trailer of one chain object, fetched with one range-GET, or two when the index is long.
+
+Invariant: what is returned was verified: the trailer by its own checksum, the index by the trailer's. Talks to: store,
+segment.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+from jetdr_core.catalog.keys import chain_key
+from jetdr_core.errors import DamagedObject
+from jetdr_core.record import ControlRecord
+from jetdr_core.segment import (
+    TRAILER_BYTES,
+    ObjectKind,
+    Trailer,
+    decode_epoch,
+    decode_index,
+    decode_trailer,
+    object_checksum,
+)
+from jetdr_core.store import ObjectStore
+
+TAIL_BYTES = 64 << 10
+"""Fetched from an object's end at once; the footer of a segment of 4 KiB writes fits."""
+
+
+@dataclass(frozen=True, slots=True)
+class Footer:
+    """What following the chain needs of one object. ``damage`` says why its control records or owner are unknown."""
+
+    number: int
+    trailer: Trailer
+    checksum: bytes
+    control: list[ControlRecord] = field(default_factory=list)
+    owner: dict[str, object] = field(default_factory=dict)
+    damage: DamagedObject | None = None
+
+    @property
+    def key(self) -> str:
+        return chain_key(self.number)
+
+
+async def read_trailer(store: ObjectStore, number: int, object_bytes: int) -> Footer:
+    """The trailer alone: what proves a summary's last row."""
+    key = chain_key(number)
+    tail = await _tail(store, key, object_bytes, TRAILER_BYTES)
+    return Footer(number, _trailer(tail, object_bytes, key), object_checksum(tail))
+
+
+async def read_footer(store: ObjectStore, number: int, object_bytes: int) -> Footer:
+    """Trailer, and control records or owner. :class:`DamagedObject` when not even the trailer can be believed."""
+    key = chain_key(number)
+    tail = await _tail(store, key, object_bytes, TAIL_BYTES)
+    trailer = _trailer(tail, object_bytes, key)
+    checksum = object_checksum(tail[-TRAILER_BYTES:])
+    if trailer.kind == ObjectKind.SEGMENT and trailer.control_count == 0:
+        return Footer(number, trailer, checksum)
+    if trailer.footer_bytes > len(tail):
+        tail = await store.get_range(key, trailer.index_offset, trailer.footer_bytes)
+    index = memoryview(tail)[-trailer.footer_bytes : -TRAILER_BYTES]
+    try:
+        if trailer.kind == ObjectKind.EPOCH:
+            return Footer(number, trailer, checksum, owner=decode_epoch(index, trailer, key))
+        return Footer(number, trailer, checksum, control=decode_index(index, trailer, key).control)
+    except DamagedObject as error:
+        return Footer(number, trailer, checksum, damage=error)
+
+
+async def _tail(store: ObjectStore, key: str, object_bytes: int, tail_bytes: int) -> bytes:
+    length = min(object_bytes, tail_bytes)
+    return await store.get_range(key, object_bytes - length, length)
+
+
+def _trailer(tail: bytes, object_bytes: int, key: str) -> Trailer:
+    trailer = decode_trailer(tail, key)
+    if trailer.object_bytes != object_bytes:
+        raise DamagedObject(key, "trailer", f"says {trailer.object_bytes} bytes, the object has {object_bytes}")
+    return trailer

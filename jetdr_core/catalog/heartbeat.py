@@ -1,0 +1,48 @@
+"""The heartbeat: an idle owner's word that everything captured up to some time is in the store. Pure codec.
+
+Invariants: advisory. It counts only while its epoch owns the chain and its LSN is the chain's last; then it moves the
+time up to which instants may be asked for, never the LSN. Talks to: catalog.keys.
+"""
+
+from __future__ import annotations
+
+import struct
+from typing import NamedTuple
+
+import xxhash
+from typing_extensions import Buffer
+
+from jetdr_core.catalog.keys import heartbeat_key
+from jetdr_core.errors import DamagedObject, UnsupportedVersion
+
+_MAGIC = b"JDRBEAT\1"
+_VERSION = 1
+_LAYOUT = struct.Struct("<8sH6xQQq16xQ")
+_BODY_BYTES = _LAYOUT.size - 8
+
+
+class Heartbeat(NamedTuple):
+    """At ``time_ns`` the epoch's owner had nothing captured beyond ``lsn``, and the store held all up to it."""
+
+    epoch: int
+    lsn: int
+    time_ns: int
+
+
+def heartbeat(epoch: int, *, lsn: int, time_ns: int) -> tuple[str, bytes]:
+    """Key and bytes of a heartbeat, for the epoch's owner to replace."""
+    body = _LAYOUT.pack(_MAGIC, _VERSION, epoch, lsn, time_ns, 0)[:_BODY_BYTES]
+    return heartbeat_key(epoch), body + xxhash.xxh3_64_intdigest(body).to_bytes(8, "little")
+
+
+def decode_heartbeat(data: Buffer, key: str) -> Heartbeat:
+    """Decode a heartbeat; ``key`` names the object in errors."""
+    view = memoryview(data)
+    if len(view) != _LAYOUT.size:
+        raise DamagedObject(key, "heartbeat", f"{len(view)} bytes where {_LAYOUT.size} should be")
+    magic, version, epoch, lsn, time_ns, checksum = _LAYOUT.unpack(view)
+    if magic != _MAGIC or xxhash.xxh3_64_intdigest(view[:_BODY_BYTES]) != checksum:
+        raise DamagedObject(key, "heartbeat", "magic or checksum is wrong")
+    if version > _VERSION:
+        raise UnsupportedVersion(f"{key}: heartbeat of format {version}", hint="use a newer engine", key=key)
+    return Heartbeat(epoch, lsn, time_ns)

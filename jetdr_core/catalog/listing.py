@@ -1,0 +1,85 @@
+"""Which chain objects there are, and how long: the store's listing, group after group.
+
+Invariant: nothing behind the first missing number is part of the chain, but that something is there is told. Talks to:
+store.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Collection
+from dataclasses import dataclass
+
+from jetdr_core.catalog.keys import (
+    SUMMARY_PREFIX,
+    chain_number,
+    chain_prefix,
+    group_numbers,
+    summary_group,
+)
+from jetdr_core.store import ObjectStore
+
+_LISTS_AT_ONCE = 16
+
+
+@dataclass(frozen=True, slots=True)
+class Listing:
+    """``sizes[group]`` gives the object bytes by number; the chain may use numbers 1 to ``number_last``."""
+
+    sizes: list[dict[int, int]]
+    summaries: frozenset[int]
+    number_last: int
+    objects_after: int
+    """Objects behind the first missing number."""
+
+    def group(self, group: int) -> dict[int, int]:
+        """Object bytes by number of a group's objects before the first missing number."""
+        if group_numbers(group)[-1] <= self.number_last:
+            return self.sizes[group]
+        return {number: size for number, size in self.sizes[group].items() if number <= self.number_last}
+
+    @property
+    def groups(self) -> range:
+        """The groups that hold an object before the first missing number."""
+        return range(number_group(self.number_last) + 1) if self.number_last else range(0)
+
+
+def number_group(number: int) -> int:
+    """The group of a number."""
+    return number // len(group_numbers(1))
+
+
+async def list_chain(store: ObjectStore) -> Listing:
+    """List summaries, then the chain's groups until one is empty that no summary speaks of."""
+    summaries = frozenset(
+        [g async for info in store.list_prefix(SUMMARY_PREFIX) if (g := summary_group(info.key)) is not None]
+    )
+    sizes: list[dict[int, int]] = []
+    wave = _LISTS_AT_ONCE if summaries else 1
+    while not sizes or sizes[-1] or _more_known(summaries, len(sizes)):
+        sizes += await asyncio.gather(*(_list_group(store, len(sizes) + nth) for nth in range(wave)))
+        wave = min(2 * wave, _LISTS_AT_ONCE)
+    number_last = _number_last(sizes)
+    return Listing(sizes, summaries, number_last, sum(map(len, sizes)) - number_last)
+
+
+def _more_known(summaries: Collection[int], groups: int) -> bool:
+    # bounded: a summary's key is no proof of the groups before it
+    return any(groups <= group < groups + _LISTS_AT_ONCE for group in summaries)
+
+
+async def _list_group(store: ObjectStore, group: int) -> dict[int, int]:
+    rows = [(chain_number(info.key), info.size_bytes) async for info in store.list_prefix(chain_prefix(group))]
+    return {number: size for number, size in rows if number is not None}
+
+
+def _number_last(sizes: list[dict[int, int]]) -> int:
+    """The number before the first missing one."""
+    last = 0
+    for group, there in enumerate(sizes):
+        numbers = group_numbers(group)
+        if len(there) == len(numbers):
+            last = numbers[-1]
+            continue
+        return next((number - 1 for number in numbers if number not in there), last)
+    return last

@@ -1,0 +1,129 @@
+"""MetadataRepository: footers kept on local disk, so that a second look at a domain need not fetch them again.
+
+Invariants: a cache and nothing else. A row is used only if its bytes give the checksum it is kept under; a file that
+SQLite cannot read is dropped and begun anew; a locked, full or read-only one is a miss. So deleting or spoiling it
+loses nothing, and no error of it reaches a recovery. The file is mode 0600. One connection, used by one thread of its
+own; awaited from any loop. Talks to: sqlite3.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import os
+import sqlite3
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import TypeVar
+from uuid import UUID
+
+log = logging.getLogger(__name__)
+T = TypeVar("T")
+
+BYTES_MAX_DEFAULT = 1 << 30
+_LAYOUT = 1
+_CREATE = f"""
+PRAGMA journal_mode = WAL;
+PRAGMA synchronous = OFF;
+PRAGMA user_version = {_LAYOUT};
+CREATE TABLE IF NOT EXISTS footer (
+    domain BLOB NOT NULL, checksum BLOB NOT NULL, bytes INTEGER NOT NULL, footer BLOB NOT NULL,
+    UNIQUE (domain, checksum)
+);
+"""
+
+
+class MetadataRepository:
+    """Footers by (domain, object checksum), at most about ``bytes_max`` of them; the oldest go first."""
+
+    def __init__(self, path: Path, *, bytes_max: int = BYTES_MAX_DEFAULT) -> None:
+        self.path = path
+        self._bytes_max = bytes_max
+        self._bytes = 0
+        self._connection: sqlite3.Connection | None = None
+        self._thread = ThreadPoolExecutor(1, thread_name_prefix="jetdr-repository")
+
+    async def get(self, domain_uuid: UUID, checksum: bytes) -> bytes | None:
+        """What :meth:`put` was given, or None. The caller verifies it, and calls :meth:`drop` when it is wrong."""
+        return await self._run(lambda connection: self._get(connection, domain_uuid.bytes, checksum))
+
+    async def put(self, domain_uuid: UUID, checksum: bytes, footer: bytes) -> None:
+        await self._run(lambda connection: self._put(connection, domain_uuid.bytes, checksum, footer))
+
+    async def drop(self, domain_uuid: UUID, checksum: bytes) -> None:
+        await self._run(lambda connection: self._drop(connection, domain_uuid.bytes, checksum))
+
+    async def close(self) -> None:
+        """Release the file; twice is harmless."""
+        with contextlib.suppress(RuntimeError):
+            await asyncio.get_running_loop().run_in_executor(self._thread, self._close)
+        self._thread.shutdown(wait=False)
+
+    async def _run(self, step: Callable[[sqlite3.Connection], T | None]) -> T | None:
+        return await asyncio.get_running_loop().run_in_executor(self._thread, self._attempt, step)
+
+    def _attempt(self, step: Callable[[sqlite3.Connection], T | None]) -> T | None:
+        """Do ``step``; None when the file is of no use at present."""
+        try:
+            return step(self._connected())
+        except (sqlite3.OperationalError, OSError) as error:
+            log.warning("metadata repository %s is of no use at present: %s", self.path, error)
+            self._close()
+        except sqlite3.DatabaseError as error:
+            log.warning("metadata repository %s is damaged and begun anew: %s", self.path, error)
+            self._begin_anew()
+        return None
+
+    def _connected(self) -> sqlite3.Connection:
+        if self._connection is None:
+            os.close(os.open(self.path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600))
+            self.path.chmod(0o600)
+            connection = sqlite3.connect(self.path, timeout=1.0, isolation_level=None, check_same_thread=False)
+            self._connection = connection
+            if connection.execute("PRAGMA user_version").fetchone()[0] not in (0, _LAYOUT):
+                raise sqlite3.DatabaseError("another layout")
+            connection.executescript(_CREATE)
+            self._bytes = _bytes_kept(connection)
+        return self._connection
+
+    def _close(self) -> None:
+        connection, self._connection = self._connection, None
+        if connection is not None:
+            with contextlib.suppress(sqlite3.Error):
+                connection.close()
+
+    def _begin_anew(self) -> None:
+        self._close()
+        for suffix in ("", "-wal", "-shm"):
+            with contextlib.suppress(OSError):
+                Path(f"{self.path}{suffix}").unlink()
+
+    def _get(self, connection: sqlite3.Connection, domain: bytes, checksum: bytes) -> bytes | None:
+        row = connection.execute(
+            "SELECT footer FROM footer WHERE domain = ? AND checksum = ?", (domain, checksum)
+        ).fetchone()
+        return row[0] if row and isinstance(row[0], bytes) else None
+
+    def _put(self, connection: sqlite3.Connection, domain: bytes, checksum: bytes, footer: bytes) -> None:
+        connection.execute("INSERT OR IGNORE INTO footer VALUES (?, ?, ?, ?)", (domain, checksum, len(footer), footer))
+        self._bytes += len(footer)
+        if self._bytes > self._bytes_max:
+            self._evict(connection)
+
+    def _evict(self, connection: sqlite3.Connection) -> None:
+        """Remove the oldest quarter."""
+        connection.execute(
+            "DELETE FROM footer WHERE rowid IN (SELECT rowid FROM footer ORDER BY rowid LIMIT "
+            "(SELECT count(*) / 4 + 1 FROM footer))"
+        )
+        self._bytes = _bytes_kept(connection)
+
+    def _drop(self, connection: sqlite3.Connection, domain: bytes, checksum: bytes) -> None:
+        connection.execute("DELETE FROM footer WHERE domain = ? AND checksum = ?", (domain, checksum))
+
+
+def _bytes_kept(connection: sqlite3.Connection) -> int:
+    kept: int = connection.execute("SELECT coalesce(sum(bytes), 0) FROM footer").fetchone()[0]
+    return kept

@@ -1,0 +1,182 @@
+"""Summaries: one object that stands for the footers of a complete group. Pure codec, and the check against the chain.
+
+Invariants: a summary is a cache. It is used only if it continues what was read before it (predecessor, LSN, epoch,
+time), lists exactly the objects and sizes that the store lists, and its last row is what the trailer of that object
+says; anything else makes the reader fall back to footers. Every number is checked before it is used.
+docs/formats/chain.md. Talks to: segment, catalog.links.
+"""
+
+from __future__ import annotations
+
+import struct
+from collections.abc import Sequence
+from typing import NamedTuple
+from uuid import UUID
+
+import lz4.block
+import numpy as np
+import xxhash
+from typing_extensions import Buffer
+
+from jetdr_core.catalog.follow import Head
+from jetdr_core.catalog.footer import Footer
+from jetdr_core.catalog.keys import group_numbers, summary_key
+from jetdr_core.catalog.links import LINK, ORPHAN, LinkTable, chained, link
+from jetdr_core.errors import DamagedObject, UnsupportedVersion
+from jetdr_core.limits import CHAIN_GROUP, CONTROL_BYTES_MAX
+from jetdr_core.record import ControlRecord
+from jetdr_core.segment import CHECKSUM_BYTES, ObjectKind
+from jetdr_core.segment.columns import pack_columns, unpack_columns
+from jetdr_core.segment.control import decode_control, encode_control
+from jetdr_core.segment.frames import unpack_block
+
+_MAGIC = b"JDRSUM\0\1"
+_VERSION = 1
+_HEADER = struct.Struct("<8sH2xI16s16sIIIIQQ")
+_SIGNED_BYTES = _HEADER.size - 8
+_ASCENDING = ("number", "first_lsn", "last_lsn", "first_time_ns", "last_time_ns", "epoch")
+_RAW_BYTES_MAX = 256 * CONTROL_BYTES_MAX
+_LZ4_RATIO_MAX = 255
+
+SUMMARY_BYTES_MAX = _RAW_BYTES_MAX
+"""A group whose summary would be longer goes without one."""
+
+
+class Summary(NamedTuple):
+    """A complete group: a row for each of its objects, and their control records, as they follow ``predecessor``."""
+
+    group: int
+    domain_uuid: UUID
+    predecessor: bytes
+    links: LinkTable
+    control: Sequence[ControlRecord]
+
+    def head(self, before: Head) -> Head:
+        """The chain's head after this group."""
+        last = chained(self.links)[-1]
+        records = self.links[self.links["kind"] == ObjectKind.SEGMENT]
+        time_ns = int(records["last_time_ns"][-1]) if len(records) else before.time_ns_last
+        checksum = last["checksum"].tobytes()
+        return Head(checksum, int(last["epoch"]), int(last["timeline"]), int(last["last_lsn"]), time_ns)
+
+
+def encode_summary(summary: Summary) -> bytes | None:
+    """The bytes of a summary, or None when it is not worth one (nothing chains, or too many control records)."""
+    raw = pack_columns(summary.links, _ASCENDING) + encode_control(summary.control)
+    if len(raw) > _RAW_BYTES_MAX or not len(chained(summary.links)):
+        return None
+    body: bytes = lz4.block.compress(raw, store_size=False)
+    header = _HEADER.pack(
+        _MAGIC,
+        _VERSION,
+        summary.group,
+        summary.domain_uuid.bytes,
+        summary.predecessor,
+        len(summary.links),
+        len(summary.control),
+        len(raw),
+        len(body),
+        xxhash.xxh3_64_intdigest(body),
+        0,
+    )[:_SIGNED_BYTES]
+    return header + xxhash.xxh3_64_intdigest(header).to_bytes(8, "little") + body
+
+
+def decode_summary(data: Buffer, group: int) -> Summary:
+    """Decode and check the summary of ``group``; :class:`DamagedObject` names it."""
+    key, view = summary_key(group), memoryview(data)
+    if len(view) < _HEADER.size:
+        raise DamagedObject(key, "header", f"{len(view)} bytes are no summary")
+    magic, version, number, uuid, predecessor, rows, controls, raw_bytes, body_bytes, body_checksum, checksum = (
+        _HEADER.unpack(view[: _HEADER.size])
+    )
+    if magic != _MAGIC or xxhash.xxh3_64_intdigest(view[:_SIGNED_BYTES]) != checksum:
+        raise DamagedObject(key, "header", "magic or checksum is wrong")
+    if version > _VERSION:
+        raise UnsupportedVersion(f"{key}: summary of format {version}", hint="use a newer engine", key=key)
+    body = view[_HEADER.size :]
+    if number != group or len(body) != body_bytes or xxhash.xxh3_64_intdigest(body) != body_checksum:
+        raise DamagedObject(key, "body", "group, size or checksum is wrong")
+    table_bytes = rows * LINK.itemsize
+    if rows != len(group_numbers(group)) or not table_bytes <= raw_bytes <= min(
+        _RAW_BYTES_MAX, _LZ4_RATIO_MAX * body_bytes
+    ):
+        raise DamagedObject(key, "body", f"{rows} rows in {raw_bytes} bytes cannot be")
+    raw = memoryview(unpack_block(body, raw_bytes, key, "body"))
+    links = unpack_columns(raw[:table_bytes], LINK, rows, _ASCENDING)
+    summary = Summary(group, UUID(bytes=uuid), predecessor, links, decode_control(raw[table_bytes:], controls, key))
+    problem = _problem(summary)
+    if problem:
+        raise DamagedObject(key, "rows", problem)
+    return summary
+
+
+def _problem(summary: Summary) -> str:
+    """Why the rows cannot be one stretch of a chain."""
+    links = summary.links
+    if (links["number"] != np.array(group_numbers(summary.group), np.uint64)).any() or (
+        links["kind"] > ObjectKind.EPOCH
+    ).any():
+        return "numbers or kinds are wrong"
+    rows = chained(links)
+    if not len(rows):
+        return "nothing chains"
+    records = rows["kind"] == ObjectKind.SEGMENT
+    if (rows["last_lsn"] - rows["first_lsn"] + np.uint64(1) != 0)[~records].any():
+        return "an epoch object holds records"
+    if (rows["last_lsn"] < rows["first_lsn"])[records].any() or (rows["first_lsn"] == 0).any():
+        return "a segment holds no record"
+    if (rows["first_lsn"][1:] != rows["last_lsn"][:-1] + np.uint64(1)).any():
+        return "LSNs do not follow one another"
+    newer = np.diff(rows["epoch"].astype(np.int64)) > 0
+    if (newer != ~records[1:]).any() or (rows["epoch"][1:] < rows["epoch"][:-1]).any():
+        return "epochs do not follow one another"
+    times = np.column_stack([rows["first_time_ns"], rows["last_time_ns"]])[records].reshape(-1)
+    if (np.diff(times) < 0).any() or (times < 0).any():
+        return "times decrease"
+    return _sizes_problem(rows) or _control_problem(rows, summary.control)
+
+
+def _sizes_problem(rows: LinkTable) -> str:
+    end = rows["index_offset"] + rows["index_stored_bytes"]
+    if (rows["object_bytes"] < end).any() or (rows["index_offset"] > rows["object_bytes"]).any():
+        return "an index lies outside its object"
+    return ""
+
+
+def _control_problem(rows: LinkTable, control: Sequence[ControlRecord]) -> str:
+    if int(rows["control_count"].sum(dtype=np.uint64)) != len(control):
+        return "control records are missing"
+    lsns = np.array([record.lsn for record in control], np.uint64)
+    ends = np.searchsorted(lsns, rows["last_lsn"], "right") - np.searchsorted(lsns, rows["first_lsn"], "left")
+    if (np.maximum(ends, 0) != rows["control_count"]).any():
+        return "control records lie outside their segments"
+    return ""
+
+
+def contradiction(summary: Summary, head: Head, domain_uuid: UUID, sizes: dict[int, int], anchor: Footer) -> str:
+    """Why the store contradicts ``summary``, or nothing. ``anchor`` is the trailer of the object of its last chained
+    row.
+    """
+    rows = chained(summary.links)
+    first = rows[0]
+    if summary.domain_uuid != domain_uuid or summary.predecessor != head.checksum:
+        return "it does not continue the chain"
+    if int(first["first_lsn"]) != head.lsn_last + 1 or (rows["timeline"] != head.timeline).any():
+        return "its LSNs do not go on"
+    newer = int(first["epoch"]) - head.epoch
+    if newer < 0 or (newer > 0) != (first["kind"] == ObjectKind.EPOCH):
+        return "its epoch does not go on"
+    records = rows[rows["kind"] == ObjectKind.SEGMENT]
+    if len(records) and int(records["first_time_ns"][0]) < head.time_ns_last:
+        return "its times go back"
+    if sizes != dict(zip(summary.links["number"].tolist(), summary.links["object_bytes"].tolist(), strict=True)):
+        return "the store lists other objects"
+    if rows[-1].item() != np.array([link(anchor.number, anchor.trailer, anchor.checksum)], LINK)[0].item():
+        return f"{anchor.key} is another object than it says"
+    return ""
+
+
+assert LINK.itemsize * CHAIN_GROUP < _RAW_BYTES_MAX
+assert ORPHAN not in (ObjectKind.SEGMENT, ObjectKind.EPOCH)
+assert LINK["checksum"].itemsize == CHECKSUM_BYTES
