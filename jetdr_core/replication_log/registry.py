@@ -153,7 +153,7 @@ def _locked(path: PathLike, *, create: bool = False, direct: bool = True) -> Fil
         raise LogBusy(
             f"log volume {os.fspath(path)} is in use by another process", hint="stop that process first"
         ) from error
-    if create and device.size_bytes == 0 and device.can_grow:
+    if create and device.can_grow and os.fstat(device.fileno()).st_size == 0:
         device.grow(VOLUME_SUPERBLOCK_AREA_BYTES)
     if device.size_bytes >= VOLUME_SUPERBLOCK_AREA_BYTES:
         return device

@@ -97,6 +97,7 @@ class LogVolume:
         check_name("section", name)
         section_bytes = _aligned(section_bytes)
         with self._lock:
+            self._check_writable()
             self._check_new(name, section_bytes)
             row = SectionRow(name, domain_uuid, self._end(), section_bytes)
             self._make_room(row)
@@ -140,6 +141,10 @@ class LogVolume:
                 owner=self._body.owner,
             )
 
+    def _check_writable(self) -> None:
+        if not self._writable:
+            raise InvalidRequest(f"{self._where} was opened for reading only", hint="open it as its owner")
+
     def _check_new(self, name: str, section_bytes: int) -> None:
         if section_bytes < SECTION_BYTES_MIN:
             raise LogTooSmall(
@@ -171,8 +176,7 @@ class LogVolume:
     # -- changes ---------------------------------------------------------------------------------------------------
 
     def _write(self, body: VolumeBody) -> None:
-        if not self._writable:
-            raise InvalidRequest(f"{self._where} was opened for reading only", hint="open it as its owner")
+        self._check_writable()
         self._copies.write(superblock.encode_volume(body))
         self._body = body
 
