@@ -69,6 +69,10 @@ class SegmentPlan:
     frames: npt.NDArray[np.void]
     pieces: Pieces
 
+    def bytes_of(self, disk: int) -> int:
+        """Live bytes of the disk in row ``disk``."""
+        return int(self.pieces["length"][self.pieces["disk"] == disk].sum(dtype=np.uint64))
+
     def without(self, applied: Mapping[int, Sequence[tuple[int, int]]]) -> SegmentPlan | None:
         """The plan less what is applied: per disk row, frame numbers (first, last). None if that is all of it."""
         numbers = self.frame_numbers[self.pieces["frame"]]

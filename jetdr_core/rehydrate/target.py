@@ -35,16 +35,18 @@ __all__ = [
     "Progress",
     "Standing",
     "TargetDisk",
+    "check_config",
     "check_names",
     "check_space",
     "examine",
     "sync_directory",
-    "write_file",
+    "write_config",
 ]
 
 FORMATS = ("flat", "stream", "raw")
 _SPACE_SPARE_BYTES = 1 << 20
 _FILE_MODE = 0o600
+_NAME_BYTES_MAX = 200
 
 
 class Progress(enum.Enum):
@@ -81,6 +83,13 @@ class DiskFiles:
     def journal(self) -> Path:
         return self.directory / f".{self.name}.journal"
 
+    def allocated_bytes(self) -> int:
+        """What an earlier run has allocated for the partial file."""
+        try:
+            return self.partial.lstat().st_blocks * 512
+        except FileNotFoundError:
+            return 0
+
     @property
     def announcing(self) -> Path:
         """The descriptor or stream while it is written."""
@@ -101,7 +110,7 @@ class Standing:
 
 def check_names(disks: Sequence[DiskFiles], configs: Iterable[str]) -> None:
     """Refuse names that are no names, and two outputs of one name."""
-    names = [check_name("configuration file", name) for name in configs]
+    names = [_check_config_name(name) for name in configs]
     for files in disks:
         check_name("disk", files.name)
         names += [path.name for path in files.outputs]
@@ -110,6 +119,19 @@ def check_names(disks: Sequence[DiskFiles], configs: Iterable[str]) -> None:
         raise InvalidRequest(
             f"two outputs of this recovery are named {doubled[0]!r}", hint="recover the disks into separate directories"
         )
+
+
+def _check_config_name(name: str) -> str:
+    """A configuration file may have any name, spaces too, that stays in its directory and is not hidden."""
+    if (
+        not name
+        or "/" in name
+        or name.startswith(".")
+        or not name.isprintable()
+        or len(name.encode()) > _NAME_BYTES_MAX
+    ):
+        raise InvalidRequest(f"configuration file name {name!r} is not valid", hint="choose disks of another domain")
+    return name
 
 
 # -- what is there -----------------------------------------------------------------------------------------------------
@@ -180,17 +202,24 @@ def sync_directory(directory: Path) -> None:
         os.close(fd)
 
 
-def write_file(path: Path, data: bytes) -> None:
-    """Create ``path`` with ``data``, whole and durable; leave it if it holds just that, else TargetExists."""
-    if os.path.lexists(path):
-        if path.is_symlink() or path.read_bytes() != data:
-            raise TargetExists(f"{path} exists", hint="choose another target or remove it")
+def check_config(path: Path, text: bytes) -> bool:
+    """Whether the configuration file is there already; TargetExists if another file has its name."""
+    if not os.path.lexists(path):
+        return False
+    if path.is_symlink() or not path.is_file() or path.read_bytes() != text:
+        raise TargetExists(f"{path} exists", hint="choose another target or remove it")
+    return True
+
+
+def write_config(path: Path, text: bytes) -> None:
+    """Create the configuration file, whole and durable; leave it if it is there already."""
+    if check_config(path, text):
         return
     partial = path.with_name(f".{path.name}.partial")
     partial.unlink(missing_ok=True)
     fd = _create(partial)
     with os.fdopen(fd, "wb") as target:
-        target.write(data)
+        target.write(text)
         target.flush()
         os.fsync(fd)
     partial.rename(path)

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from bisect import bisect_left, bisect_right, insort
 from collections import defaultdict
-from collections.abc import Collection, Iterable
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -38,8 +38,10 @@ class Loss:
     bytes_left: int
     lsn_end: int | None = None
 
-    def needed_at(self, lsn: int) -> bool:
-        return self.lsn <= lsn and (self.lsn_end is None or lsn < self.lsn_end)
+
+def _end(loss: Loss) -> int:
+    assert loss.lsn_end is not None
+    return loss.lsn_end
 
 
 class _Part(NamedTuple):
@@ -57,13 +59,13 @@ class Losses:
         self.all: list[Loss] = []
         self._parts: defaultdict[int, list[_Part]] = defaultdict(list)
 
-    def feed(self, entries: EntryTable, damaged: Collection[int], key: str, problem: str) -> None:
-        """Take a segment's entries, of which those in the frames ``damaged`` are lost."""
+    def feed(self, entries: EntryTable, damaged: Mapping[int, str], key: str) -> None:
+        """Take the entries of segment ``key``; those in the frames ``damaged`` (problem by number) are lost."""
         for entry in entries[self._relevant(entries, damaged)].tolist():
             lsn, _, offset, length, disk, frame, *_ = entry
             self._overwrite(disk, offset, offset + length, lsn)
             if frame in damaged:
-                self._lose(disk, offset, length, lsn, key, problem)
+                self._lose(disk, offset, length, lsn, key, damaged[frame])
 
     def lose_disks(self, sizes: Iterable[tuple[int, int]], lsn: int, key: str, problem: str) -> None:
         """From ``lsn`` on any byte of the disks (number, size) may be wrong: an index is lost."""
@@ -71,11 +73,24 @@ class Losses:
             self._overwrite(disk, 0, size_bytes, lsn)
             self._lose(disk, 0, size_bytes, lsn, key, problem)
 
-    def needed_at(self, lsn: int, disks: Collection[int]) -> list[Loss]:
-        """The losses that a point at ``lsn`` with these disks runs into."""
-        return [loss for loss in self.all if loss.disk in disks and loss.needed_at(lsn)]
+    def needed_at(self, points: Iterable[tuple[int, Collection[int]]]) -> Iterator[list[Collection[Loss]]]:
+        """For points (LSN, disks) in ascending order: the losses that each of them needs, disk by disk.
 
-    def _relevant(self, entries: EntryTable, damaged: Collection[int]) -> npt.NDArray[np.bool_]:
+        A collection given is valid until the next one is asked for. One sweep over points and losses together.
+        """
+        begins, ends = iter(self.all), iter(sorted((x for x in self.all if x.lsn_end is not None), key=_end))
+        begin, end = next(begins, None), next(ends, None)
+        needed: defaultdict[int, dict[int, Loss]] = defaultdict(dict)
+        for lsn, disks in points:
+            while begin is not None and begin.lsn <= lsn:
+                needed[begin.disk][id(begin)] = begin
+                begin = next(begins, None)
+            while end is not None and _end(end) <= lsn:
+                needed[end.disk].pop(id(end))
+                end = next(ends, None)
+            yield [needed[disk].values() for disk in disks if disk in needed]
+
+    def _relevant(self, entries: EntryTable, damaged: Mapping[int, str]) -> npt.NDArray[np.bool_]:
         """Which entries may matter: all of a damaged segment, else those that touch what is lost."""
         relevant = np.full(len(entries), bool(damaged))
         if damaged:

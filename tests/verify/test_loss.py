@@ -27,12 +27,13 @@ def test_a_point_needs_a_loss_exactly_while_a_byte_of_it_is_the_newest(
             entry = entries[at]
             entry["lsn"], entry["disk"], entry["frame"] = first + at + 1, disk, 0 if lost else NO_FRAME
             entry["offset"], entry["length"] = offset * 512, length * 512
-        losses.feed(entries, {0} if any(row[3] for row in part) else set(), "key", "problem")
+        losses.feed(entries, {0: "problem"} if any(row[3] for row in part) else {}, "key")
     owner: dict[tuple[int, int], tuple[int, bool]] = {}
+    found = losses.needed_at((lsn, disks) for lsn in range(1, len(rows) + 1) for disks in ((0,), (1,)))
     for lsn, (disk, offset, length, lost) in enumerate(rows, 1):
         owner |= {(disk, sector): (lsn, lost) for sector in range(offset, offset + length)}
         for number in (0, 1):
-            needed = {loss.lsn for loss in losses.needed_at(lsn, {number})}
+            needed = {loss.lsn for of_disk in next(found) for loss in of_disk}
             assert needed == {writer for (of, _), (writer, bad) in owner.items() if bad and of == number}
 
 
@@ -42,7 +43,10 @@ def test_a_lost_index_spoils_a_disk_until_all_of_it_is_overwritten() -> None:
     entries = np.zeros(2, ENTRY)
     entries["lsn"], entries["disk"], entries["length"], entries["frame"] = (20, 30), 1, 2048, NO_FRAME
     entries["offset"] = (0, 2048)
-    losses.feed(entries, (), "later", "")
-    assert [bool(losses.needed_at(lsn, {1})) for lsn in (9, 10, 29, 30)] == [False, True, True, False]
-    assert losses.needed_at(40, {1, 2}) == losses.needed_at(40, {2})
-    assert losses.needed_at(40, {2})[0].lsn_end is None
+    losses.feed(entries, {}, "later")
+    assert needed(losses, {1}, 9, 10, 29, 30) == [False, True, True, False]
+    assert needed(losses, {1, 2}, 40, 1 << 60) == [True, True]
+
+
+def needed(losses: Losses, disks: set[int], *lsns: int) -> list[bool]:
+    return [any(of_disk) for of_disk in losses.needed_at((lsn, disks) for lsn in lsns)]

@@ -1,0 +1,46 @@
+"""What a recovery tells: the report at its end. Frozen; talks to: extent, catalog (the point)."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from jetdr_core.catalog import RecoveryPoint
+from jetdr_core.extent import DamagedExtent
+
+__all__ = ["DiskReport", "Report"]
+
+
+@dataclass(frozen=True, slots=True)
+class DiskReport:
+    """One rebuilt disk.
+
+    ``path`` is the file to open; ``bytes_written`` what this run wrote of its live data, ``bytes_resumed`` what an
+    earlier, interrupted run had; ``bytes_fetched`` its share of what was read from the store. ``lsn`` and ``time_ns``
+    are the point's. ``damaged`` are extents that read as zeros because their only copy is damaged (or, where an index
+    is damaged, may be older than the point).
+    """
+
+    name: str
+    path: Path
+    size_bytes: int
+    bytes_written: int
+    bytes_resumed: int
+    bytes_fetched: int
+    lsn: int
+    time_ns: int
+    damaged: tuple[DamagedExtent, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Report:
+    """A finished recovery: the point, its disks, and the configuration files written beside them."""
+
+    point: RecoveryPoint
+    disks: tuple[DiskReport, ...]
+    configs: tuple[Path, ...]
+
+    @property
+    def damaged(self) -> tuple[DamagedExtent, ...]:
+        """Of all disks."""
+        return tuple(extent for disk in self.disks for extent in disk.damaged)

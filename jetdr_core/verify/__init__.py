@@ -1,0 +1,12 @@
+"""Verify: read and check everything a domain's container holds; name what is damaged and which points survive.
+
+Pure: ``check`` (one object), ``loss`` (damage followed through history), ``report``. I/O: ``walk``.
+Talks to: catalog, segment, store.
+"""
+
+from __future__ import annotations
+
+from jetdr_core.verify.report import Damage, PointCheck, VerifyReport
+from jetdr_core.verify.walk import ProgressCallback, verify
+
+__all__ = ["Damage", "PointCheck", "ProgressCallback", "VerifyReport", "verify"]

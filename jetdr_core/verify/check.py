@@ -1,0 +1,94 @@
+"""Checks one object, every byte of it: header, trailer, index, each frame's checksum and decompression. Pure.
+
+Invariant: any bytes at all give a :class:`Checked`, never an error. Talks to: segment, catalog (codecs).
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass, field
+
+from jetdr_core.catalog import chain_number, decode_heartbeat, decode_summary
+from jetdr_core.catalog.keys import summary_group
+from jetdr_core.errors import DamagedObject, UnsupportedVersion
+from jetdr_core.segment import (
+    TRAILER_BYTES,
+    ObjectKind,
+    SegmentIndex,
+    Trailer,
+    check_header,
+    decode_epoch,
+    decode_frame,
+    decode_index,
+    decode_trailer,
+    object_checksum,
+)
+
+__all__ = ["Checked", "check_object"]
+
+_HEARTBEAT = re.compile(r"heartbeat/\d{10}")
+
+
+@dataclass(slots=True)
+class Checked:
+    """What a chain object turned out to be. ``problems`` are (part, problem); ``frames_damaged`` problems by number.
+
+    ``index`` is None where it cannot be read (and for an epoch object). A stranger has a key that no domain uses.
+    """
+
+    key: str
+    bytes_read: int
+    checksum: bytes = b""
+    trailer: Trailer | None = None
+    index: SegmentIndex | None = None
+    is_stranger: bool = False
+    frames_damaged: dict[int, str] = field(default_factory=dict)
+    problems: list[tuple[str, str]] = field(default_factory=list)
+
+    @property
+    def is_whole(self) -> bool:
+        return not self.problems and not self.frames_damaged
+
+
+def check_object(data: bytes, key: str) -> Checked:
+    """Check the bytes of any object of a domain's container."""
+    checked = Checked(key, len(data))
+    try:
+        if chain_number(key) is not None:
+            _check_chain_object(memoryview(data), checked)
+        elif (group := summary_group(key)) is not None:
+            decode_summary(data, group)
+        elif _HEARTBEAT.fullmatch(key):
+            decode_heartbeat(data, key)
+        else:
+            checked.is_stranger = True
+    except (DamagedObject, UnsupportedVersion) as error:
+        _note(checked, error)
+    return checked
+
+
+def _check_chain_object(data: memoryview, checked: Checked) -> None:
+    trailer = checked.trailer = decode_trailer(data, checked.key)
+    checked.checksum = object_checksum(data[-TRAILER_BYTES:])
+    if trailer.object_bytes != len(data):
+        raise DamagedObject(checked.key, "trailer", f"says {trailer.object_bytes} bytes, the object has {len(data)}")
+    try:
+        check_header(data, trailer, checked.key)
+    except DamagedObject as error:
+        _note(checked, error)
+    index = data[trailer.index_offset : trailer.index_end]
+    if trailer.kind == ObjectKind.EPOCH:
+        decode_epoch(index, trailer, checked.key)
+        return
+    checked.index = decode_index(index, trailer, checked.key)
+    for number, row in enumerate(checked.index.frames):
+        start = int(row["offset"])
+        try:
+            decode_frame(data[start : start + int(row["stored_bytes"])], row, checked.key)
+        except DamagedObject as error:
+            checked.frames_damaged[number] = str(error).removeprefix(f"{checked.key}: ")
+
+
+def _note(checked: Checked, error: DamagedObject | UnsupportedVersion) -> None:
+    part = error.part if isinstance(error, DamagedObject) else "format"
+    checked.problems.append((part, str(error).removeprefix(f"{checked.key}: {part}: ")))

@@ -1,0 +1,214 @@
+"""``verify``: reads every byte of every object a domain's container holds, and says what is damaged and what survives.
+
+Objects are fetched a few ahead and checked in threads, but taken in chain order, because a loss is followed forward
+through history. Invariant: only what keeps the container from being read at all (no domain, no access) is an error;
+all other problems are in the report. Talks to: catalog, check, loss, report, store.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections import deque
+from collections.abc import AsyncGenerator, Callable, Iterable, Iterator
+from contextlib import aclosing
+from itertools import chain, islice
+
+import numpy as np
+
+from jetdr_core.catalog import Catalog, chain_number
+from jetdr_core.errors import StoreAccessDenied, StoreError
+from jetdr_core.extent import DamagedExtent, damaged_extents
+from jetdr_core.segment import ObjectKind
+from jetdr_core.store import ObjectInfo, ObjectStore
+from jetdr_core.verify.check import Checked, check_object
+from jetdr_core.verify.loss import Loss, Losses
+from jetdr_core.verify.report import LOST_NAMED_MAX, Damage, PointCheck, VerifyReport
+
+__all__ = ["ProgressCallback", "verify"]
+
+_AHEAD_MAX = 4
+_AHEAD_BYTES_MAX = 64 << 20
+_ORPHAN = 0
+
+ProgressCallback = Callable[[int, int], None]
+"""(bytes read, bytes in all); called in the event loop's thread."""
+
+
+async def verify(url_or_store: str | ObjectStore, *, progress: ProgressCallback | None = None) -> VerifyReport:
+    """Read and check everything in the container of a domain.
+
+    Names every damaged part with the disk extents and LSNs that only it holds, and tells for the first and the newest
+    recovery point and every mark whether it can still be rebuilt whole. Changes nothing. Errors are those of opening
+    the catalog, and of a store that cannot be read.
+    """
+    async with await Catalog.open(url_or_store) as catalog:
+        verification = _Verification(catalog, progress)
+        await verification.run()
+        return verification.report()
+
+
+class _Verification:
+    """One call of :func:`verify`."""
+
+    def __init__(self, catalog: Catalog, progress: ProgressCallback | None) -> None:
+        self.catalog = catalog
+        self.progress = progress
+        self.points = catalog.points()
+        self.disks_of = {point.lsn: {disk.disk: disk for disk in catalog.disks_at(point.lsn)} for point in self.points}
+        self.names = {disk.disk: disk.name for disk in catalog.history.disks}
+        for disks in self.disks_of.values():
+            self.names |= {number: disk.name for number, disk in disks.items()}
+        self.losses = Losses()
+        self.damage: list[Damage] = []
+        self.orphans: list[str] = []
+        self.strangers: list[str] = []
+        self.objects = self.segments = self.frames = self.bytes_read = 0
+
+    async def run(self) -> None:
+        wanted = await self._objects()
+        bytes_total = sum(info.size_bytes for info in wanted)
+        async with aclosing(_fetched(self.catalog.store, wanted)) as objects:
+            async for info, checked in objects:
+                self._take(info, checked)
+                self.objects += 1
+                self.bytes_read += checked.bytes_read
+                if self.progress is not None:
+                    self.progress(self.bytes_read, bytes_total)
+
+    async def _objects(self) -> list[ObjectInfo]:
+        """What the container lists and what the chain names (it may have vanished meanwhile), in chain order."""
+        links = self.catalog.links
+        named = zip(links["number"].tolist(), links["object_bytes"].tolist(), strict=True)
+        objects = {key: ObjectInfo(key, size) for number, size in named for key in [self.catalog.key(number)]}
+        objects |= {info.key: info async for info in self.catalog.store.list_prefix("")}
+        return sorted(objects.values(), key=lambda info: chain_number(info.key) or 0)
+
+    def _take(self, info: ObjectInfo, checked: Checked) -> None:
+        number = chain_number(info.key)
+        link = None if number is None else self._link(number)
+        if number is None:
+            self._take_other(checked)
+        elif link is None or link["kind"] == _ORPHAN:
+            self._take_unchained(number, checked)
+        else:
+            self._take_chained(link, checked)
+
+    def _link(self, number: int) -> np.void | None:
+        links = self.catalog.links
+        row = int(np.searchsorted(links["number"], number))
+        found: np.void | None = links[row] if row < len(links) and links["number"][row] == number else None
+        return found
+
+    def _take_other(self, checked: Checked) -> None:
+        if checked.is_stranger:
+            self.strangers.append(checked.key)
+        self._note(checked, 0, 0)
+
+    def _take_unchained(self, number: int, checked: Checked) -> None:
+        """An object of a fenced owner, or one at or behind the place where the chain ends early."""
+        hole = self.catalog.hole
+        if hole is None or number < hole.number:
+            self.orphans.append(checked.key)
+        trailer = checked.trailer
+        self._note(checked, trailer.first_lsn if trailer else 0, trailer.last_lsn if trailer else 0)
+
+    def _take_chained(self, link: np.void, checked: Checked) -> None:
+        lsn_first, lsn_last = int(link["first_lsn"]), int(link["last_lsn"])
+        if checked.checksum != link["checksum"].tobytes() and not checked.problems:
+            checked.problems.append(("trailer", "is not the one that the chain names"))
+            checked.index = None
+        self._note(checked, lsn_first, lsn_last)
+        if link["kind"] != ObjectKind.SEGMENT:
+            return
+        self.segments += 1
+        if checked.index is not None:
+            self.frames += len(checked.index.frames)
+            self.losses.feed(checked.index.entries, checked.frames_damaged, checked.key)
+        elif int(link["entry_count"]):
+            self.losses.lose_disks(self._sizes(lsn_first), lsn_first, checked.key, checked.problems[0][1])
+
+    def _sizes(self, lsn: int) -> Iterator[tuple[int, int]]:
+        """Every disk that a point from ``lsn`` on has, with its size at the first of them."""
+        sizes: dict[int, int] = {}
+        for point in self.points:
+            if point.lsn >= lsn:
+                sizes = {number: disk.size_bytes for number, disk in self.disks_of[point.lsn].items()} | sizes
+        yield from sizes.items()
+
+    def _note(self, checked: Checked, lsn_first: int, lsn_last: int) -> None:
+        for part, problem in checked.problems:
+            self.damage.append(Damage(checked.key, part, problem, lsn_first, lsn_last, ()))
+        for frame, problem in checked.frames_damaged.items():
+            self.damage.append(self._frame_damage(checked, frame, problem))
+
+    def _frame_damage(self, checked: Checked, frame: int, problem: str) -> Damage:
+        assert checked.index is not None
+        held = checked.index.entries[checked.index.entries["frame"] == frame]
+        extents: list[DamagedExtent] = []
+        for disk in np.unique(held["disk"]).tolist():
+            rows = held[held["disk"] == disk][["offset", "length", "lsn"]].tolist()
+            extents += damaged_extents(self._name(disk), rows, checked.key, problem)
+        lsns = held["lsn"].tolist() or [0]
+        return Damage(checked.key, f"frame {frame}", problem, min(lsns), max(lsns), tuple(extents))
+
+    def _name(self, disk: int) -> str:
+        return self.names.get(disk, f"number {disk}")
+
+    # -- what survives -------------------------------------------------------------------------------------------------
+
+    def report(self) -> VerifyReport:
+        hole = self.catalog.hole
+        return VerifyReport(
+            url=self.catalog.url,
+            domain=self.catalog.name,
+            objects=self.objects,
+            segments=self.segments,
+            frames=self.frames,
+            bytes_read=self.bytes_read,
+            damage=tuple(self.damage),
+            orphans=tuple(self.orphans),
+            strangers=tuple(self.strangers),
+            chain_problem="" if hole is None else f"the chain ends at LSN {self.catalog.lsn_last}: {hole}",
+            points=tuple(self._point_checks()),
+        )
+
+    def _point_checks(self) -> Iterator[PointCheck]:
+        asked = ((point.lsn, self.disks_of[point.lsn]) for point in self.points)
+        for point, lost in zip(self.points, self.losses.needed_at(asked), strict=True):
+            named = islice(chain.from_iterable(lost), LOST_NAMED_MAX)
+            yield PointCheck(point, sum(map(len, lost)), tuple(map(self._extent, named)))
+
+    def _extent(self, loss: Loss) -> DamagedExtent:
+        name = self._name(loss.disk)
+        return DamagedExtent(name, loss.offset, loss.length, loss.lsn, loss.lsn, loss.key, loss.problem)
+
+
+async def _fetched(store: ObjectStore, wanted: Iterable[ObjectInfo]) -> AsyncGenerator[tuple[ObjectInfo, Checked]]:
+    """The objects, checked, in the order given; a few of them, and a bounded number of bytes, ahead."""
+    ahead: deque[tuple[ObjectInfo, asyncio.Task[Checked]]] = deque()
+    ahead_bytes = 0
+    try:
+        for info in wanted:
+            while ahead and (len(ahead) >= _AHEAD_MAX or ahead_bytes + info.size_bytes > _AHEAD_BYTES_MAX):
+                first, task = ahead.popleft()
+                ahead_bytes -= first.size_bytes
+                yield first, await task
+            ahead.append((info, asyncio.create_task(_checked(store, info.key))))
+            ahead_bytes += info.size_bytes
+        while ahead:
+            first, task = ahead.popleft()
+            yield first, await task
+    finally:
+        for _, task in ahead:
+            task.cancel()
+        await asyncio.gather(*(task for _, task in ahead), return_exceptions=True)
+
+
+async def _checked(store: ObjectStore, key: str) -> Checked:
+    try:
+        data = await store.get(key)
+    except StoreError as error:
+        if error.transient or isinstance(error, StoreAccessDenied):
+            raise
+        return Checked(key, 0, problems=[("object", error.cause)])
+    return await asyncio.to_thread(check_object, data, key)
