@@ -131,9 +131,9 @@ class ReplicationLog:
         """
         self._check_open()
         head = self.outcome.head
-        if not self._begun or self._writer is not None or ring.lsn_reserved < head.lsn:
+        if not self._begun or self._writer is not None or ring.lsn_durable != head.lsn:
             raise InvalidRequest(
-                f"{self._section.where}: cannot start at LSN {head.lsn + 1} with a ring at LSN {ring.lsn_reserved + 1}",
+                f"{self._section.where}: cannot start at LSN {head.lsn + 1} with a ring at LSN {ring.lsn_durable + 1}",
                 hint="begin an epoch first, start once, with a ring whose lsn_next is the head's LSN + 1",
             )
         writer = LogWriter(
@@ -199,7 +199,7 @@ class ReplicationLog:
             bytes_written=written.bytes_written if written else 0,
             commits=written.commits if written else 0,
             flushes=written.flushes if written else 0,
-            failed=self._section.failed or bool(written and written.failed_errno),
+            failed=self._failed(),
         )
 
     def close(self, *, clean: bool = True) -> None:
@@ -214,7 +214,7 @@ class ReplicationLog:
         self._closed = True
         try:
             self._stop(drain=clean)
-            if clean and self._begun and not self.state().failed:
+            if clean and self._begun and not self._failed():
                 self._record_end()
         finally:
             self._section.close()
@@ -240,7 +240,7 @@ class ReplicationLog:
         if self._writer is None or self._ring is None:
             return
         self._writer.stop()
-        if drain and not self._writer.state().failed_errno:
+        if drain and not self._ring.poisoned:
             self._drain(self._ring, self._writer)
 
     @staticmethod
@@ -265,6 +265,10 @@ class ReplicationLog:
             return self.body.head
         _, time_ns = self._ring.observe()
         return Cursor(state.durable_position, state.batch_durable, state.lsn_durable, state.previous_checksum, time_ns)
+
+    def _failed(self) -> bool:
+        """Whether the device failed, or another owner fenced this one."""
+        return self._section.failed or bool(self._ring and self._ring.poisoned)
 
     def _head_position(self) -> int:
         return self._writer.state().head_position if self._writer else self.outcome.head.position
