@@ -1,0 +1,231 @@
+"""AzureBlobStore: a container, or a prefix in one, of Azure Blob Storage or of a server that speaks its protocol.
+
+Each put is one Put Blob request, so it is atomic, and durable when the service answers; put-if-absent sends
+``If-None-Match: *`` and the service decides. The SDK's own retries are off. Every SDK error becomes a
+:class:`StoreError` here, and here is decided whether it is transient; what the service answered is told as status,
+error code and request id, never in the SDK's words, which quote URLs and signatures.
+Talks to: errors, store.keys, store.azure_target, store.azure_transport.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import re
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from typing import Any, TypeVar
+
+import aiohttp
+from azure.core.credentials import AzureNamedKeyCredential, AzureSasCredential
+from azure.core.exceptions import AzureError, ClientAuthenticationError, HttpResponseError
+from azure.identity.aio import DefaultAzureCredential
+from azure.storage.blob.aio import BlobServiceClient
+from typing_extensions import Buffer
+
+from jetdr_core.errors import InvalidRequest, ObjectExists, ObjectNotFound, StoreAccessDenied, StoreError
+from jetdr_core.store.azure_target import AzureTarget
+from jetdr_core.store.azure_transport import PatientTransport
+from jetdr_core.store.keys import byte_views, check_key, check_prefix, check_range, is_key, store_closed, too_short
+from jetdr_core.store.protocol import ObjectInfo
+
+__all__ = ["AzureBlobStore"]
+
+T = TypeVar("T")
+
+STALL_LIMIT_S_DEFAULT = 30.0
+PUT_BYTES_MAX = 5000 << 20
+"""Longest body of one Put Blob request."""
+
+_PAGE_ROWS = 5000
+_TRANSIENT_STATUS = {408, 429, 500, 502, 503, 504}
+_TRANSIENT_CODES = {"AccountBeingCreated", "ContainerBeingDeleted"}
+_QUOTED_QUERY = re.compile(r"\?\S+")
+
+
+class AzureBlobStore:
+    """The place that ``target`` names; with ``create``, the first operation creates the container when it is missing.
+
+    ``stall_limit_s``: how long a request may stand still before it fails as transient.
+    """
+
+    def __init__(
+        self, target: AzureTarget, *, create: bool = False, stall_limit_s: float = STALL_LIMIT_S_DEFAULT
+    ) -> None:
+        self._target = target
+        self._credential = _credential(target)
+        self._service = _service(target, self._credential, stall_limit_s)
+        self._container = self._service.get_container_client(target.container)
+        self._create = create
+        self._creating = asyncio.Lock()
+        self._closed = False
+
+    def __repr__(self) -> str:
+        return f"AzureBlobStore({self.url!r})"
+
+    @property
+    def url(self) -> str:
+        return self._target.url
+
+    async def put_if_absent(self, key: str, data: Sequence[Buffer]) -> None:
+        await self._put("put", key, data, overwrite=False)
+
+    async def replace(self, key: str, data: Sequence[Buffer]) -> None:
+        await self._put("replace", key, data, overwrite=True)
+
+    async def get(self, key: str) -> bytes:
+        check_key(key)
+        return await self._call("get", key, lambda: self._download(key))
+
+    async def get_range(self, key: str, offset: int, length: int) -> bytes:
+        check_key(key)
+        check_range(key, offset, length)
+        if not length:
+            return await self._empty_range(key, offset)
+        data = await self._call("get range", key, lambda: self._download(key, offset=offset, length=length))
+        if len(data) != length:
+            raise too_short(key, offset, length)
+        return data
+
+    async def list_prefix(self, prefix: str) -> AsyncIterator[ObjectInfo]:
+        check_prefix(prefix)
+        start = len(self._target.prefix)
+        blobs = self._container.list_blobs(name_starts_with=self._target.prefix + prefix, results_per_page=_PAGE_ROWS)
+        pages = blobs.by_page()
+        while (page := await self._call("list", prefix, lambda: _next_page(pages))) is not None:
+            for blob in page:
+                if is_key(blob.name[start:]):
+                    yield ObjectInfo(blob.name[start:], blob.size)
+
+    async def delete(self, key: str) -> None:
+        check_key(key)
+        try:
+            await self._call("delete", key, lambda: self._blob(key).delete_blob())
+        except ObjectNotFound:
+            return
+
+    async def close(self) -> None:
+        if not self._closed:
+            self._closed = True
+            await self._service.close()
+            if isinstance(self._credential, DefaultAzureCredential):
+                await self._credential.close()
+
+    async def _put(self, operation: str, key: str, data: Sequence[Buffer], *, overwrite: bool) -> None:
+        check_key(key)
+        body = b"".join(byte_views(data))
+        await self._call(operation, key, lambda: self._blob(key).upload_blob(body, overwrite=overwrite))
+
+    async def _download(self, key: str, **bounds: int) -> bytes:
+        stream = await self._blob(key).download_blob(**bounds)
+        chunks = [chunk async for chunk in stream.chunks()]
+        return chunks[0] if len(chunks) == 1 else b"".join(chunks)
+
+    async def _empty_range(self, key: str, offset: int) -> bytes:
+        """The protocol has no empty range: ask for the size instead."""
+        properties = await self._call("get range", key, lambda: self._blob(key).get_blob_properties())
+        if offset > properties.size:
+            raise too_short(key, offset, 0)
+        return b""
+
+    def _blob(self, key: str) -> Any:
+        return self._container.get_blob_client(self._target.prefix + key)
+
+    async def _call(self, operation: str, key: str, request: Callable[[], Awaitable[T]]) -> T:
+        if self._closed:
+            raise store_closed(operation, key)
+        if self._create:
+            await self._create_container()
+        return await self._translated(operation, key, request)
+
+    async def _create_container(self) -> None:
+        async with self._creating:
+            if self._create:
+                name, create = self._target.container, self._container.create_container
+                with contextlib.suppress(ObjectExists):
+                    await self._translated("create container", name, create)
+                self._create = False
+
+    async def _translated(self, operation: str, key: str, request: Callable[[], Awaitable[T]]) -> T:
+        try:
+            return await request()
+        except AzureError as error:
+            failure = _failure(operation, key, self._target, error)
+        raise failure  # outside the except block: the SDK's error, and the URLs in it, must not travel as its context
+
+
+def _credential(target: AzureTarget) -> AzureNamedKeyCredential | AzureSasCredential | DefaultAzureCredential | None:
+    if target.connection_string:
+        return None
+    if target.key:
+        return AzureNamedKeyCredential(target.account, target.key)
+    return AzureSasCredential(target.sas) if target.sas else DefaultAzureCredential()
+
+
+def _service(target: AzureTarget, credential: Any, stall_limit_s: float) -> BlobServiceClient:
+    options: dict[str, Any] = {
+        "transport": PatientTransport(stall_limit_s=stall_limit_s),
+        "retry_total": 0,
+        "max_single_put_size": PUT_BYTES_MAX,
+        "max_single_get_size": PUT_BYTES_MAX,
+        "max_chunk_get_size": PUT_BYTES_MAX,
+    }
+    if not target.connection_string:
+        return BlobServiceClient(target.endpoint, credential, **options)
+    try:
+        return BlobServiceClient.from_connection_string(target.connection_string, **options)
+    except ValueError:
+        pass
+    raise InvalidRequest(
+        "AZURE_STORAGE_CONNECTION_STRING is malformed",
+        hint="copy it whole: DefaultEndpointsProtocol=...;AccountName=...;AccountKey=...;EndpointSuffix=...",
+    )
+
+
+async def _next_page(pages: AsyncIterator[AsyncIterator[Any]]) -> list[Any] | None:
+    """The next page's blobs, or None after the last."""
+    page = await anext(pages, None)
+    return None if page is None else [blob async for blob in page]
+
+
+def _failure(operation: str, key: str, target: AzureTarget, error: AzureError) -> StoreError:
+    if isinstance(error, HttpResponseError) and error.response is not None:
+        return _answer(operation, key, target, error)
+    cause = f"{type(error).__name__}: {_plain(error, target)}"
+    if isinstance(error, ClientAuthenticationError):
+        hint = "set AZURE_STORAGE_KEY or AZURE_STORAGE_SAS_TOKEN, or sign in with azure-identity"
+        return StoreAccessDenied(operation, key, cause, hint=hint)
+    if isinstance(error.inner_exception, aiohttp.ClientConnectorCertificateError):
+        return StoreError(operation, key, cause, transient=False, hint="check the endpoint's TLS certificate")
+    transient = error.inner_exception is not None  # the line's; without one the SDK itself refused to send
+    return StoreError(operation, key, cause, transient=transient, hint="check the network and the endpoint")
+
+
+def _answer(operation: str, key: str, target: AzureTarget, error: HttpResponseError) -> StoreError:
+    """What an HTTP status and error code of the service mean for this operation."""
+    headers = error.response.headers  # type: ignore[union-attr]
+    status, code = error.status_code or 0, headers.get("x-ms-error-code", "")
+    cause = f"HTTP {status} {code} (request {headers.get('x-ms-request-id', 'unnamed')})"
+    if status in _TRANSIENT_STATUS or code in _TRANSIENT_CODES:
+        return StoreError(operation, key, cause, transient=True)
+    if code == "ContainerNotFound" or (status == 404 and operation in {"put", "replace", "list"}):
+        hint = "create it, or open the store with create=True"
+        return StoreError(operation, key, f"container {target.container!r} does not exist", transient=False, hint=hint)
+    if status == 404:
+        return ObjectNotFound(operation, key)
+    if status in {409, 412} or code == "UnauthorizedBlobOverwrite":
+        if operation in {"put", "create container"}:
+            return ObjectExists(operation, key)
+        return StoreError(operation, key, cause, transient=False, hint="check the container's policies and leases")
+    if status in {401, 403}:
+        return StoreAccessDenied(operation, key, cause, hint="check the credentials, their permissions and the clock")
+    if code == "InvalidRange":
+        return StoreError(operation, key, f"the object ends before the range ({cause})", transient=False)
+    return StoreError(operation, key, cause, transient=False)
+
+
+def _plain(error: AzureError, target: AzureTarget) -> str:
+    """First line of the error's text, without queries and without the secrets we hold."""
+    text = _QUOTED_QUERY.sub("?...", str(error).partition("\n")[0])
+    for secret in (target.key, target.sas, target.connection_string):
+        text = text.replace(secret, "...") if secret else text
+    return text[:300]

@@ -1,0 +1,198 @@
+"""DirectoryStore: a container in a directory of a local or network file system.
+
+Each operation is one hop to a thread of the store's own, where :class:`~jetdr_core.store.tree.ObjectTree` does all its
+steps; so a slow disk holds up neither the event loop nor the threads that compress. The hop is shielded: when a call
+has ended, also by cancellation, no thread touches its buffers any more. ``put_if_absent`` and ``replace`` are durable
+at return (file, directory and new parent directories synced); ``delete`` is not: a power cut may bring the object back.
+Every ``OSError`` becomes a :class:`StoreError` here, and here is decided whether it is transient.
+Talks to: errors, store.keys, store.tree.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import errno
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import TypeVar
+
+from aiofiles.os import wrap
+from typing_extensions import Buffer
+
+from jetdr_core.errors import (
+    InvalidRequest,
+    ObjectExists,
+    ObjectNotFound,
+    StoreAccessDenied,
+    StoreError,
+)
+from jetdr_core.store.keys import (
+    byte_views,
+    check_key,
+    check_prefix,
+    check_range,
+    store_closed,
+    too_short,
+)
+from jetdr_core.store.protocol import ObjectInfo
+from jetdr_core.store.tree import ObjectTree, Row, make_container
+
+__all__ = ["DirectoryStore"]
+
+T = TypeVar("T")
+
+THREADS_DEFAULT = 8
+
+_TRANSIENT = {
+    errno.ENOSPC: "free some space on the file system of the store",
+    errno.EDQUOT: "free some space or raise the quota",
+    errno.EIO: "check the disk or the network behind the store",
+    errno.ESTALE: "check the network file system",
+    errno.ETIMEDOUT: "check the network file system",
+    errno.EAGAIN: "",
+    errno.EBUSY: "",
+    errno.EINTR: "",
+    errno.ENOMEM: "",
+    errno.EMFILE: "raise the limit of open files (ulimit -n)",
+    errno.ENFILE: "raise the limit of open files (fs.file-max)",
+}
+_LASTING = {
+    errno.ENOENT: "check that the store's directory still exists",
+    errno.ENOTDIR: "a part of the key is a file where a directory is needed; move it out of the store",
+    errno.EISDIR: "the key is a directory in the store; move it out",
+    errno.ELOOP: "symbolic links in a store are not followed; move it out",
+    errno.EROFS: "the file system is mounted read-only; remount it or choose another store",
+    errno.EXDEV: "nothing may be mounted inside the store's directory",
+    errno.EFBIG: "raise the file size limit (ulimit -f)",
+    errno.EOPNOTSUPP: "the file system has no hard links; keep the store on ext4, XFS, Btrfs, ZFS or NFS",
+}
+_DENIED = {errno.EACCES, errno.EPERM}
+
+
+class DirectoryStore:
+    """The container at the absolute ``path``, which must exist unless ``create``."""
+
+    def __init__(self, path: Path, *, create: bool = False, threads: int = THREADS_DEFAULT) -> None:
+        self._path = path
+        self._tree = _open_tree(path, create=create)
+        self._threads = ThreadPoolExecutor(threads, thread_name_prefix="jetdr-store")
+        self._closed = False
+
+    def __repr__(self) -> str:
+        return f"DirectoryStore({self.url!r})"
+
+    @property
+    def url(self) -> str:
+        return self._path.as_uri()
+
+    async def put_if_absent(self, key: str, data: Sequence[Buffer]) -> None:
+        await self._put("put", key, self._tree.create, data)
+
+    async def replace(self, key: str, data: Sequence[Buffer]) -> None:
+        await self._put("replace", key, self._tree.replace, data)
+
+    async def get(self, key: str) -> bytes:
+        check_key(key)
+        try:
+            return await self._hop("get", key, self._tree.read, key)
+        except EOFError:
+            raise StoreError("get", key, "the object was cut while it was read", transient=True) from None
+
+    async def get_range(self, key: str, offset: int, length: int) -> bytes:
+        check_key(key)
+        check_range(key, offset, length)
+        try:
+            return await self._hop("get range", key, self._tree.read_range, key, offset, length)
+        except EOFError:
+            raise too_short(key, offset, length) from None
+
+    async def list_prefix(self, prefix: str) -> AsyncIterator[ObjectInfo]:
+        check_prefix(prefix)
+        top, _, name_prefix = prefix.rpartition("/")
+        pending = [(top, iter(await self._scan(top, name_prefix)))]
+        while pending:
+            directory, rows = pending[-1]
+            row = next(rows, None)
+            if row is None:
+                pending.pop()
+                continue
+            path = f"{directory}/{row.name}" if directory else row.name
+            if path.endswith("/"):
+                pending.append((path[:-1], iter(await self._scan(path[:-1], ""))))
+            else:
+                yield ObjectInfo(path, row.size_bytes)
+
+    async def delete(self, key: str) -> None:
+        check_key(key)
+        await self._hop("delete", key, self._tree.remove, key)
+
+    async def close(self) -> None:
+        if not self._closed:
+            self._closed = True
+            await _finished(asyncio.to_thread(self._threads.shutdown))
+            self._tree.close()
+
+    async def _put(
+        self, operation: str, key: str, step: Callable[[str, list[memoryview]], None], data: Sequence[Buffer]
+    ) -> None:
+        check_key(key)
+        views = byte_views(data)
+        try:
+            await self._hop(operation, key, step, key, views)
+        finally:
+            for view in views:  # a thread or a traceback may hold on to them, but not to the caller's memory
+                view.release()
+
+    async def _scan(self, directory: str, name_prefix: str) -> list[Row]:
+        return await self._hop("list", directory, self._tree.scan, directory, name_prefix)
+
+    async def _hop(self, operation: str, key: str, step: Callable[..., T], *args: object) -> T:
+        if self._closed:
+            raise store_closed(operation, key)
+        try:
+            return await _finished(wrap(step)(*args, executor=self._threads))
+        except OSError as error:
+            raise failure_of(operation, key, error) from error
+
+
+def failure_of(operation: str, key: str, error: OSError) -> StoreError:
+    """What the caller is told about ``error``, and whether the same call may succeed later."""
+    code = error.errno or 0
+    cause = error.strerror or str(error)
+    if code == errno.EEXIST and operation == "put":
+        return ObjectExists(operation, key)
+    if code in (errno.ENOENT, errno.ENOTDIR) and operation.startswith("get"):
+        return ObjectNotFound(operation, key)
+    if code in _DENIED:
+        return StoreAccessDenied(operation, key, cause, hint="check owner and mode of the store's directory")
+    hint = _TRANSIENT.get(code) or _LASTING.get(code) or ""
+    return StoreError(operation, key, cause, transient=code in _TRANSIENT, hint=hint)
+
+
+def _open_tree(path: Path, *, create: bool) -> ObjectTree:
+    try:
+        if create:
+            make_container(path)
+        return ObjectTree(path)
+    except FileNotFoundError:
+        raise InvalidRequest(
+            f"store directory {str(path)!r} does not exist", hint="create it, or correct the URL"
+        ) from None
+    except (NotADirectoryError, FileExistsError):
+        raise InvalidRequest(f"store {str(path)!r} is not a directory", hint="name a directory in the URL") from None
+    except OSError as error:
+        raise failure_of("open", str(path), error) from error
+
+
+async def _finished(work: Awaitable[T]) -> T:
+    """Await ``work`` to its end even when cancelled, then pass the cancellation on: its buffers are free afterwards."""
+    task = asyncio.ensure_future(work)
+    try:
+        return await asyncio.shield(task)
+    except asyncio.CancelledError:
+        while not task.done():
+            with contextlib.suppress(asyncio.CancelledError):
+                await asyncio.wait([task])
+        raise

@@ -1,0 +1,127 @@
+"""RetryingStore: the one place where a store operation is tried again.
+
+Invariants: only a :class:`StoreError` that says ``transient`` is retried, after exponential backoff with full jitter
+(each wait uniform between 0 and the bound, so that many writers do not return in step); no attempt begins after the
+deadline. The last error goes up as it was. A put_if_absent whose answer was lost may meet its own object when retried:
+that :class:`ObjectExists` goes up, because only the caller can tell its own object from another's.
+Talks to: errors, store.wrapper.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import random
+import time
+from collections import Counter
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from dataclasses import dataclass
+from typing import TypeVar
+
+from typing_extensions import Buffer
+
+from jetdr_core.errors import InvalidRequest, StoreError
+from jetdr_core.store.protocol import ObjectInfo, ObjectStore
+from jetdr_core.store.wrapper import StoreWrapper
+
+__all__ = ["RetryPolicy", "RetryingStore"]
+
+T = TypeVar("T")
+
+_DOUBLINGS_MAX = 60  # keeps 2**n a float of ordinary size, however many attempts are allowed
+
+
+@dataclass(frozen=True, slots=True)
+class RetryPolicy:
+    """How often and how long. ``deadline_s`` counts from the first attempt and may be ``math.inf``."""
+
+    attempts_max: int = 10
+    deadline_s: float = 120.0
+    delay_base_s: float = 0.1
+    delay_cap_s: float = 10.0
+
+    def __post_init__(self) -> None:
+        if self.attempts_max < 1:
+            raise InvalidRequest(f"attempts_max {self.attempts_max} allows no attempt", hint="use 1 or more")
+        if not (self.deadline_s >= 0 and 0 <= self.delay_base_s <= self.delay_cap_s):
+            raise InvalidRequest(
+                f"{self} is not valid", hint="use deadline_s >= 0 and 0 <= delay_base_s <= delay_cap_s"
+            )
+
+    def delay_max_s(self, failures: int) -> float:
+        """Upper bound of the wait after that many failures in a row (1 or more)."""
+        return min(self.delay_cap_s, self.delay_base_s * 2.0 ** min(failures - 1, _DOUBLINGS_MAX))
+
+
+class RetryingStore(StoreWrapper):
+    """``inner``, with transient failures retried under ``policy``.
+
+    ``retries`` counts, by operation, the attempts after a first one. Waits, chance and time are taken from ``sleep``,
+    ``uniform`` (of two bounds) and ``clock`` (seconds, never decreasing).
+    """
+
+    def __init__(
+        self,
+        inner: ObjectStore,
+        policy: RetryPolicy | None = None,
+        *,
+        sleep: Callable[[float], Awaitable[object]] = asyncio.sleep,
+        uniform: Callable[[float, float], float] = random.uniform,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        super().__init__(inner)
+        self.policy = policy or RetryPolicy()
+        self.retries: Counter[str] = Counter()
+        self._sleep = sleep
+        self._uniform = uniform
+        self._clock = clock
+
+    async def put_if_absent(self, key: str, data: Sequence[Buffer]) -> None:
+        await self._persist("put", lambda: self._inner.put_if_absent(key, data))
+
+    async def replace(self, key: str, data: Sequence[Buffer]) -> None:
+        await self._persist("replace", lambda: self._inner.replace(key, data))
+
+    async def get(self, key: str) -> bytes:
+        return await self._persist("get", lambda: self._inner.get(key))
+
+    async def get_range(self, key: str, offset: int, length: int) -> bytes:
+        return await self._persist("get range", lambda: self._inner.get_range(key, offset, length))
+
+    async def delete(self, key: str) -> None:
+        await self._persist("delete", lambda: self._inner.delete(key))
+
+    async def list_prefix(self, prefix: str) -> AsyncIterator[ObjectInfo]:
+        """List, and after a failure list again from the start but pass on only what comes after the last key seen."""
+        key_last, failures, deadline = "", 0, self._deadline()
+        while True:
+            try:
+                async for info in self._inner.list_prefix(prefix):
+                    if info.key > key_last:
+                        yield info
+                        key_last, failures, deadline = info.key, 0, self._deadline()
+                return
+            except StoreError as error:
+                failures += 1
+                await self._wait("list", failures, deadline, error)
+
+    async def _persist(self, operation: str, attempt: Callable[[], Awaitable[T]]) -> T:
+        failures, deadline = 0, self._deadline()
+        while True:
+            try:
+                return await attempt()
+            except StoreError as error:
+                failures += 1
+                await self._wait(operation, failures, deadline, error)
+
+    async def _wait(self, operation: str, failures: int, deadline: float, error: StoreError) -> None:
+        """Wait before the next attempt, or raise ``error`` when there is to be none."""
+        if not error.transient or failures >= self.policy.attempts_max:
+            raise error
+        delay = self._uniform(0.0, self.policy.delay_max_s(failures))
+        if self._clock() + delay > deadline:
+            raise error
+        self.retries[operation] += 1
+        await self._sleep(delay)
+
+    def _deadline(self) -> float:
+        return self._clock() + self.policy.deadline_s

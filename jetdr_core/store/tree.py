@@ -1,0 +1,226 @@
+"""ObjectTree: objects as files below one directory. Synchronous; raises the ``OSError`` it saw.
+
+Invariants: a file under its final name is whole, and its bytes were synced before it got the name; a name that is taken
+is never given to other bytes by :meth:`ObjectTree.create`. Files are mode 0600, directories 0700. Every step down is
+``openat`` with ``O_NOFOLLOW`` from a descriptor of the container, so that neither a key nor a symbolic link planted in
+the container leads out of it. Objects in the making live in ``.tmp``, which is on the same file system and is no key.
+Methods may be called from several threads, ``close`` only when none is running. Talks to: store.keys.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import os
+import secrets
+import stat
+import threading
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+from jetdr_core.store.keys import is_key
+
+__all__ = ["ObjectTree", "Row", "make_container"]
+
+TEMPORARY_AREA = ".tmp"
+STALE_S = 24 * 3600.0
+"""A temporary file this much older than a new one has no living writer."""
+
+_BUFFERS_MAX = min(os.sysconf("SC_IOV_MAX"), 1024)
+_DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
+_READ = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC  # NONBLOCK: a planted pipe must not hold us
+_CREATE = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
+
+
+class Row(NamedTuple):
+    """One entry of a directory; ``name`` ends with ``/`` when it is a directory, which also sorts it as keys sort."""
+
+    name: str
+    size_bytes: int
+
+
+def make_container(path: Path) -> None:
+    """Create the directory and those above it that are missing, each durable in its parent."""
+    missing = [directory for directory in (path, *path.parents) if not directory.exists()]
+    for directory in reversed(missing):
+        directory.mkdir(mode=0o700, exist_ok=True)
+        with _opened(os.open(directory.parent, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)) as parent:
+            os.fsync(parent)
+
+
+class ObjectTree:
+    """The container at ``path``, which must exist."""
+
+    def __init__(self, path: Path) -> None:
+        self._root = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        self._durable: set[str] = set()  # directories whose entry in their parent is known to be durable
+        self._swept = threading.Event()
+
+    def close(self) -> None:
+        os.close(self._root)
+
+    def create(self, key: str, views: Sequence[memoryview]) -> None:
+        """Give ``key`` to the bytes, durably, or raise ``FileExistsError``: then the one that exists is durable."""
+        directory, name = _split(key)
+        with self._directory(directory, make=True) as target:
+            try:
+                _refuse_existing(target, name)
+                with self._temporary(views) as (area, temporary):
+                    os.link(temporary, name, src_dir_fd=area, dst_dir_fd=target, follow_symlinks=False)
+            except FileExistsError:
+                os.fsync(target)  # its writer may have died, or still be, between naming and syncing
+                raise
+            os.fsync(target)
+
+    def replace(self, key: str, views: Sequence[memoryview]) -> None:
+        directory, name = _split(key)
+        with self._directory(directory, make=True) as target:
+            with self._temporary(views) as (area, temporary):
+                os.rename(temporary, name, src_dir_fd=area, dst_dir_fd=target)
+            os.fsync(target)
+
+    def read(self, key: str) -> bytes:
+        with self._object(key) as (fd, size):
+            return _read(fd, 0, size)
+
+    def read_range(self, key: str, offset: int, length: int) -> bytes:
+        """The bytes of the range, or ``EOFError`` when the object ends earlier."""
+        with self._object(key) as (fd, size):
+            if offset + length > size:
+                raise EOFError(key)
+            return _read(fd, offset, length)
+
+    def scan(self, directory: str, name_prefix: str) -> list[Row]:
+        """Objects and directories in ``directory`` that a key could name, as keys sort; none when it is missing."""
+        try:
+            with self._directory(directory) as fd, os.scandir(fd) as entries:
+                rows = [_row(entry) for entry in entries if entry.name.startswith(name_prefix) and is_key(entry.name)]
+        except (FileNotFoundError, NotADirectoryError):
+            if not directory:
+                raise
+            return []
+        return sorted(row for row in rows if row is not None)
+
+    def remove(self, key: str) -> None:
+        directory, name = _split(key)
+        with (
+            contextlib.suppress(FileNotFoundError, NotADirectoryError, IsADirectoryError),
+            self._directory(directory) as target,
+        ):
+            os.unlink(name, dir_fd=target)
+
+    @contextlib.contextmanager
+    def _directory(self, path: str, *, make: bool = False) -> Iterator[int]:
+        """Descriptor of the directory ``path`` of the container (empty: the container itself)."""
+        fd = os.dup(self._root)
+        try:
+            parts = path.split("/") if path else []
+            for depth, part in enumerate(parts, 1):
+                if make:
+                    self._make_durable(fd, part, "/".join(parts[:depth]))
+                below = os.open(part, _DIRECTORY, dir_fd=fd)
+                os.close(fd)
+                fd = below
+            yield fd
+        finally:
+            os.close(fd)
+
+    def _make_durable(self, parent: int, name: str, path: str) -> None:
+        try:
+            os.mkdir(name, 0o700, dir_fd=parent)
+        except FileExistsError:
+            if path in self._durable:
+                return
+        os.fsync(parent)
+        self._durable.add(path)
+
+    @contextlib.contextmanager
+    def _temporary(self, views: Sequence[memoryview]) -> Iterator[tuple[int, str]]:
+        """A synced file with these bytes, as (descriptor of its directory, name); its name is gone afterwards."""
+        with self._directory(TEMPORARY_AREA, make=True) as area:
+            name = f"{os.getpid()}-{secrets.token_hex(12)}"
+            try:
+                with _opened(os.open(name, _CREATE, 0o600, dir_fd=area)) as fd:
+                    self._sweep_once(area, os.fstat(fd).st_mtime)
+                    _write(fd, views)
+                    os.fsync(fd)
+                yield area, name
+            finally:
+                with contextlib.suppress(FileNotFoundError):
+                    os.unlink(name, dir_fd=area)
+
+    def _sweep_once(self, area: int, now: float) -> None:
+        """Remove what dead writers left; ``now`` is the file system's own time, so clocks of hosts do not matter."""
+        if self._swept.is_set():
+            return
+        self._swept.set()
+        for name in os.listdir(area):
+            with contextlib.suppress(OSError):
+                if now - os.stat(name, dir_fd=area, follow_symlinks=False).st_mtime > STALE_S:
+                    os.unlink(name, dir_fd=area)
+
+    @contextlib.contextmanager
+    def _object(self, key: str) -> Iterator[tuple[int, int]]:
+        """(descriptor, size) of the regular file that is the object."""
+        directory, name = _split(key)
+        with self._directory(directory) as parent, _opened(os.open(name, _READ, dir_fd=parent)) as fd:
+            status = os.fstat(fd)
+            if not stat.S_ISREG(status.st_mode):
+                raise FileNotFoundError(errno.ENOENT, "not a regular file", key)
+            yield fd, status.st_size
+
+
+@contextlib.contextmanager
+def _opened(fd: int) -> Iterator[int]:
+    try:
+        yield fd
+    finally:
+        os.close(fd)
+
+
+def _split(key: str) -> tuple[str, str]:
+    directory, _, name = key.rpartition("/")
+    return directory, name
+
+
+def _refuse_existing(directory: int, name: str) -> None:
+    """Spare the write when the name is taken already; ``link`` still decides."""
+    with contextlib.suppress(FileNotFoundError):
+        mode = os.stat(name, dir_fd=directory, follow_symlinks=False).st_mode
+        if stat.S_ISDIR(mode):
+            raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), name)
+        if stat.S_ISLNK(mode):
+            raise OSError(errno.ELOOP, os.strerror(errno.ELOOP), name)
+        raise FileExistsError(errno.EEXIST, os.strerror(errno.EEXIST), name)
+
+
+def _row(entry: os.DirEntry[str]) -> Row | None:
+    if entry.is_dir(follow_symlinks=False):
+        return Row(f"{entry.name}/", 0)
+    try:
+        status = entry.stat(follow_symlinks=False)
+    except FileNotFoundError:
+        return None
+    return Row(entry.name, status.st_size) if stat.S_ISREG(status.st_mode) else None
+
+
+def _write(fd: int, views: Sequence[memoryview]) -> None:
+    """Write all bytes, as many buffers a call as the system takes."""
+    first, done = 0, 0  # the buffer to go on with, and how much of it is written
+    while first < len(views):
+        with views[first][done:] as rest:
+            done += os.writev(fd, [rest, *views[first + 1 : first + _BUFFERS_MAX]])
+        while first < len(views) and done >= views[first].nbytes:
+            done -= views[first].nbytes
+            first += 1
+
+
+def _read(fd: int, offset: int, length: int) -> bytes:
+    """``length`` bytes, however few the system gives at a time; ``EOFError`` when the file was cut meanwhile."""
+    data = os.pread(fd, length, offset)
+    if len(data) == length:
+        return data
+    if not data:
+        raise EOFError
+    return data + _read(fd, offset + len(data), length - len(data))

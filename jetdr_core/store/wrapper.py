@@ -1,0 +1,49 @@
+"""StoreWrapper: passes every call on to an inner store; a wrapper overrides the calls it changes, and does one thing.
+
+Talks to: store.protocol.
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Sequence
+
+from typing_extensions import Buffer
+
+from jetdr_core.store.protocol import ObjectInfo, ObjectStore
+
+__all__ = ["StoreWrapper"]
+
+
+class StoreWrapper:
+    """An :class:`ObjectStore` that is ``inner``; closing it closes ``inner``."""
+
+    def __init__(self, inner: ObjectStore) -> None:
+        self._inner = inner
+
+    def __repr__(self) -> str:
+        return f"{type(self).__name__}({self._inner!r})"
+
+    @property
+    def url(self) -> str:
+        return self._inner.url
+
+    async def put_if_absent(self, key: str, data: Sequence[Buffer]) -> None:
+        await self._inner.put_if_absent(key, data)
+
+    async def replace(self, key: str, data: Sequence[Buffer]) -> None:
+        await self._inner.replace(key, data)
+
+    async def get(self, key: str) -> bytes:
+        return await self._inner.get(key)
+
+    async def get_range(self, key: str, offset: int, length: int) -> bytes:
+        return await self._inner.get_range(key, offset, length)
+
+    def list_prefix(self, prefix: str) -> AsyncIterator[ObjectInfo]:
+        return self._inner.list_prefix(prefix)
+
+    async def delete(self, key: str) -> None:
+        await self._inner.delete(key)
+
+    async def close(self) -> None:
+        await self._inner.close()

@@ -1,0 +1,86 @@
+"""The containers that the store tests run on: one of every kind, new and empty, able to give several handles."""
+
+from __future__ import annotations
+
+import asyncio
+import uuid
+from collections.abc import Awaitable, Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from jetdr_core.store import (
+    BandwidthLimitedStore,
+    DirectoryStore,
+    MemoryStore,
+    ObjectStore,
+    RetryingStore,
+    RetryPolicy,
+)
+from jetdr_core.store.azure import AzureBlobStore
+from jetdr_core.store.azure_target import azure_target
+from tests.faults.store import Fault, FaultyStore, seeded
+from tests.peers.azurite import Azurite, PeerMissing, running_azurite
+
+
+class Container:
+    """``open`` gives a new handle on the same container; :meth:`run` runs a scenario on one handle, or on several."""
+
+    def __init__(self, opener: Callable[[], ObjectStore]) -> None:
+        self.open = opener
+
+    def run(self, scenario: Callable[..., Awaitable[None]], handles: int = 1) -> None:
+        async def scene() -> None:
+            stores = [self.open() for _ in range(handles)]
+            try:
+                await scenario(*stores)
+            finally:
+                for store in stores:
+                    await store.close()
+
+        asyncio.run(scene())
+
+
+@pytest.fixture(scope="session")
+def azurite() -> Iterator[Azurite]:
+    try:
+        with running_azurite() as server:
+            yield server
+    except PeerMissing as missing:
+        pytest.skip(str(missing))
+
+
+async def no_sleep(_seconds: float) -> None:
+    await asyncio.sleep(0)
+
+
+def _memory() -> Callable[[], ObjectStore]:
+    name = uuid.uuid4().hex
+    return lambda: MemoryStore(name)
+
+
+def _faulty_but_patient() -> Callable[[], ObjectStore]:
+    """Every third call fails before anything is done; retrying hides it."""
+    memory = _memory()
+    rates = {Fault.FAIL: 0.2, Fault.THROTTLED: 0.1, Fault.HALF_LISTING: 0.1}
+    policy = RetryPolicy(attempts_max=50)
+    return lambda: RetryingStore(FaultyStore(memory(), seeded(7, rates)), policy, sleep=no_sleep)
+
+
+@pytest.fixture(params=["memory", "directory", "azure", "azure-prefix", "retrying", "bandwidth", "faulty-but-patient"])
+def container(request: pytest.FixtureRequest, tmp_path: Path) -> Container:
+    if request.param == "directory":
+        return Container(lambda: DirectoryStore(tmp_path / "container", create=True))
+    if request.param.startswith("azure"):
+        azurite = request.getfixturevalue("azurite")
+        url = f"az://c{uuid.uuid4().hex}" + ("/some/prefix" if "prefix" in request.param else "")
+        target = azure_target(url, azurite.environment())
+        return Container(lambda: AzureBlobStore(target, create=True))
+    memory = _memory()
+    wrapped: dict[str, Callable[[], ObjectStore]] = {
+        "memory": memory,
+        "retrying": lambda: RetryingStore(memory()),
+        "bandwidth": lambda: BandwidthLimitedStore(memory(), 1e12),
+        "faulty-but-patient": _faulty_but_patient(),
+    }
+    return Container(wrapped[request.param])

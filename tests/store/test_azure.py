@@ -1,0 +1,408 @@
+"""What the Azure store promises beyond every store: credentials kept, answers understood, a bad line survived."""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+import logging
+import os
+import random
+import secrets
+import time
+import uuid
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
+from datetime import UTC, datetime, timedelta
+
+import pytest
+from azure.storage.blob import ContainerSasPermissions, generate_container_sas
+
+from jetdr_core.errors import ObjectExists, ObjectNotFound, StoreAccessDenied, StoreError
+from jetdr_core.store import ObjectStore, RetryingStore, RetryPolicy, open_store
+from jetdr_core.store.azure import AzureBlobStore
+from jetdr_core.store.azure_target import azure_target
+from tests.faults.proxy import CuttingProxy, cutting_proxy
+from tests.peers.azurite import Azurite
+from tests.store.conftest import no_sleep
+
+PATIENT = RetryPolicy(attempts_max=20)
+
+
+def new_name() -> str:
+    return f"c{uuid.uuid4().hex}"
+
+
+def signature(azurite: Azurite, container: str, permission: str, valid_for: timedelta) -> str:
+    expiry = datetime.now(UTC) + valid_for
+    allowed = ContainerSasPermissions.from_string(permission)
+    return generate_container_sas(azurite.account, container, azurite.key, permission=allowed, expiry=expiry)
+
+
+@asynccontextmanager
+async def opened(
+    environment: dict[str, str], container: str, *, create: bool = False, stall_limit_s: float = 30.0
+) -> AsyncIterator[AzureBlobStore]:
+    target = azure_target(f"az://{container}", environment)
+    store = AzureBlobStore(target, create=create, stall_limit_s=stall_limit_s)
+    try:
+        yield store
+    finally:
+        await store.close()
+
+
+async def keys(store: ObjectStore, prefix: str = "") -> list[str]:
+    return [info.key async for info in store.list_prefix(prefix)]
+
+
+async def failure(call: Awaitable[object]) -> StoreError:
+    with pytest.raises(StoreError) as caught:
+        await call
+    return caught.value
+
+
+def assert_tells_no_secret(error: BaseException, *texts: str) -> None:
+    seen: BaseException | None = error
+    while seen is not None:
+        for text in texts:
+            assert text not in f"{seen} {seen!r} {vars(seen)}"
+        seen = seen.__cause__ or seen.__context__
+
+
+# -- credentials -------------------------------------------------------------------------------------------------------
+
+
+def test_wrong_key_is_access_denied_and_tells_no_key(azurite: Azurite) -> None:
+    wrong = base64.b64encode(secrets.token_bytes(64)).decode()
+
+    async def scenario() -> None:
+        async with opened(azurite.environment() | {"AZURE_STORAGE_KEY": wrong}, new_name(), create=True) as store:
+            for call in (store.put_if_absent("k", [b"x"]), store.get("k"), store.delete("k"), keys(store)):
+                error = await failure(call)
+                assert isinstance(error, StoreAccessDenied)
+                assert "HTTP 403 AuthorizationFailure" in str(error)
+                assert not error.transient
+                assert_tells_no_secret(error, wrong, azurite.key)
+            assert wrong not in f"{store!r} {store.url}"
+
+    asyncio.run(scenario())
+
+
+def test_connection_string_opens_the_store(azurite: Azurite, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("AZURE_STORAGE_CONNECTION_STRING", azurite.connection_string)
+
+    async def scenario() -> None:
+        store = open_store(f"az://{new_name()}/p", create=True)
+        await store.put_if_absent("k", [b"x"])
+        assert await keys(store) == ["k"]
+        assert azurite.key not in f"{store!r} {store.url}"
+        await store.close()
+
+    asyncio.run(scenario())
+
+
+def test_unusable_key_in_a_connection_string_is_access_denied(azurite: Azurite) -> None:
+    text = azurite.connection_string.replace(azurite.key, "SECRET-not-base64")
+
+    async def scenario() -> None:
+        async with opened({"AZURE_STORAGE_CONNECTION_STRING": text}, new_name()) as store:
+            error = await failure(store.get("k"))
+            assert isinstance(error, StoreAccessDenied)
+            assert_tells_no_secret(error, "SECRET")
+
+    asyncio.run(scenario())
+
+
+def test_signature_gives_what_it_allows_and_no_more(azurite: Azurite) -> None:
+    container = new_name()
+    expired = signature(azurite, container, "rwdlc", timedelta(hours=-1))
+    reader = signature(azurite, container, "rl", timedelta(hours=1))
+    writer = signature(azurite, container, "rwdlc", timedelta(hours=1))
+
+    def environment(sas: str) -> dict[str, str]:
+        settings = azurite.environment() | {"AZURE_STORAGE_SAS_TOKEN": sas}
+        del settings["AZURE_STORAGE_KEY"]
+        return settings
+
+    async def scenario() -> None:
+        async with opened(azurite.environment(), container, create=True) as store:
+            await store.put_if_absent("k", [b"x"])
+        async with opened(environment(writer), container) as store:
+            await store.put_if_absent("l", [b"y"])
+        async with opened(environment(reader), container) as store:
+            assert (await keys(store), await store.get("l")) == (["k", "l"], b"y")
+            assert isinstance(await failure(store.put_if_absent("m", [b"x"])), StoreAccessDenied)
+        async with opened(environment(expired), container) as store:
+            error = await failure(store.get("k"))
+            assert isinstance(error, StoreAccessDenied)
+            assert_tells_no_secret(error, "sig=", expired)
+
+    asyncio.run(scenario())
+
+
+def test_failed_sign_in_is_access_denied_with_the_remedy(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("AZURE_TOKEN_CREDENTIALS", "EnvironmentCredential")  # the one way that asks no peer
+
+    async def scenario() -> None:
+        store = AzureBlobStore(azure_target("https://payroll1.blob.core.windows.net/abc", {}))
+        error = await failure(store.get("k"))
+        assert isinstance(error, StoreAccessDenied)
+        assert "set AZURE_STORAGE_KEY" in error.hint
+        await store.close()
+
+    asyncio.run(scenario())
+
+
+def test_log_of_everything_tells_no_secret(azurite: Azurite, caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.DEBUG)
+    container = new_name()
+    sas = signature(azurite, container, "rwdlc", timedelta(hours=1))
+    settings = azurite.environment() | {"AZURE_STORAGE_SAS_TOKEN": sas}
+
+    async def scenario() -> None:
+        async with opened(settings, container, create=True) as store:
+            await store.put_if_absent("k", [b"x"])
+        del settings["AZURE_STORAGE_KEY"]
+        async with opened(settings, container) as store:
+            await store.get("k")
+            await failure(store.get("missing"))
+        async with opened(settings | {"AZURE_STORAGE_SERVICE_ENDPOINT": "http://127.0.0.1:1/x"}, container) as store:
+            assert_tells_no_secret(await failure(store.get("k")), sas, sas.rpartition("sig=")[2])
+
+    asyncio.run(scenario())
+    assert "Request method: 'PUT'" in caplog.text
+    for secret in (azurite.key, sas.rpartition("sig=")[2]):
+        assert secret not in caplog.text
+
+
+# -- the service's answers ---------------------------------------------------------------------------------------------
+
+
+def test_missing_container_is_named_with_the_remedy(azurite: Azurite) -> None:
+    container = new_name()
+
+    async def scenario() -> None:
+        async with opened(azurite.environment(), container) as store:
+            for call in (store.put_if_absent("k", [b"x"]), store.get("k"), store.get_range("k", 0, 0), keys(store)):
+                error = await failure(call)
+                assert f"container '{container}' does not exist; create it, or open the store with" in str(error)
+                assert not error.transient
+                assert not isinstance(error, ObjectNotFound)
+
+    asyncio.run(scenario())
+
+
+def test_two_stores_may_create_the_container_at_once(azurite: Azurite) -> None:
+    container = new_name()
+
+    async def scenario() -> None:
+        async with (
+            opened(azurite.environment(), container, create=True) as store,
+            opened(azurite.environment(), container, create=True) as other,
+        ):
+            await asyncio.gather(*[place.put_if_absent(f"k/{place is store}", [b"x"]) for place in (store, other)])
+            assert await keys(store) == ["k/False", "k/True"]
+
+    asyncio.run(scenario())
+
+
+def test_foreign_blobs_are_left_alone(azurite: Azurite) -> None:
+    container = new_name()
+
+    async def scenario() -> None:
+        async with opened(azurite.environment(), container, create=True) as store:
+            await store.put_if_absent("k", [b"x"])
+            for name in ("a b", ".hidden", "ä"):
+                await store._container.get_blob_client(name).upload_blob(b"not ours")
+            assert await keys(store) == ["k"]
+
+    asyncio.run(scenario())
+
+
+@asynccontextmanager
+async def answering(status: int, code: str) -> AsyncIterator[dict[str, str]]:
+    """Settings of a service that gives one answer to everything."""
+
+    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        head = await reader.readuntil(b"\r\n\r\n")
+        length = head.lower().partition(b"content-length: ")[2].partition(b"\r\n")[0]
+        await reader.readexactly(int(length or 0))
+        writer.write(f"HTTP/1.1 {status} Said\r\nx-ms-error-code: {code}\r\nx-ms-request-id: r17\r\n".encode())
+        writer.write(b"Content-Length: 0\r\nConnection: close\r\n\r\n")
+        await writer.drain()
+        writer.close()
+        await writer.wait_closed()
+
+    async with await asyncio.start_server(serve, "127.0.0.1", 0) as server:
+        port = server.sockets[0].getsockname()[1]
+        yield Azurite(port, base64.b64encode(b"key").decode()).environment()
+
+
+@pytest.mark.parametrize(
+    ("status", "code", "operation", "kind", "transient"),
+    [
+        (409, "BlobAlreadyExists", "put", ObjectExists, False),
+        (412, "ConditionNotMet", "put", ObjectExists, False),
+        (412, "LeaseIdMissing", "put", ObjectExists, False),
+        (403, "UnauthorizedBlobOverwrite", "put", ObjectExists, False),
+        (409, "ContainerBeingDeleted", "put", StoreError, True),
+        (409, "BlobImmutableDueToPolicy", "replace", StoreError, False),
+        (409, "BlobArchived", "get", StoreError, False),
+        (404, "BlobNotFound", "get", ObjectNotFound, False),
+        (404, "ContainerNotFound", "get", StoreError, False),
+        (404, "ResourceNotFound", "put", StoreError, False),
+        (401, "NoAuthenticationInformation", "get", StoreAccessDenied, False),
+        (403, "AuthorizationPermissionMismatch", "put", StoreAccessDenied, False),
+        (416, "InvalidRange", "get range", StoreError, False),
+        (400, "InvalidHeaderValue", "put", StoreError, False),
+        (408, "", "put", StoreError, True),
+        (429, "", "get", StoreError, True),
+        (500, "InternalError", "put", StoreError, True),
+        (500, "OperationTimedOut", "get", StoreError, True),
+        (502, "", "put", StoreError, True),
+        (503, "ServerBusy", "put", StoreError, True),
+        (503, "ServerBusy", "get range", StoreError, True),
+        (504, "", "delete", StoreError, True),
+    ],
+)
+def test_answer_means_one_error(status: int, code: str, operation: str, kind: type, transient: bool) -> None:
+    async def scenario() -> None:
+        async with answering(status, code) as settings, opened(settings, "container") as store:
+            calls: dict[str, Callable[[], Awaitable[object]]] = {
+                "put": lambda: store.put_if_absent("k", [b"x"]),
+                "replace": lambda: store.replace("k", [b"x"]),
+                "get": lambda: store.get("k"),
+                "get range": lambda: store.get_range("k", 0, 1),
+                "delete": lambda: store.delete("k"),
+            }
+            error = await failure(calls[operation]())
+            assert (type(error), error.transient, error.operation) == (kind, transient, operation)
+
+    asyncio.run(scenario())
+
+
+# -- the line ----------------------------------------------------------------------------------------------------------
+
+
+def through_proxy(
+    azurite: Azurite,
+    scenario: Callable[[AzureBlobStore, CuttingProxy], Awaitable[None]],
+    *,
+    stall_limit_s: float = 30.0,
+) -> None:
+    async def scene() -> None:
+        async with (
+            cutting_proxy(azurite.port) as proxy,
+            opened(azurite.environment(proxy.port), new_name(), create=True, stall_limit_s=stall_limit_s) as store,
+        ):
+            await store.put_if_absent("first", [b"the connection is warm"])
+            await scenario(store, proxy)
+
+    asyncio.run(scene())
+
+
+def test_nobody_listening_is_transient(azurite: Azurite) -> None:
+    async def scenario() -> None:
+        async with opened(azurite.environment(port=1), new_name()) as store:
+            for call in (store.put_if_absent("k", [b"x"]), store.get("k"), keys(store)):
+                assert (await failure(call)).transient
+
+    asyncio.run(scenario())
+
+
+def test_lost_answer_is_one_transient_error_and_no_hidden_retry(azurite: Azurite) -> None:
+    async def scenario(store: AzureBlobStore, proxy: CuttingProxy) -> None:
+        proxy.lose_answers(1)
+        error = await failure(store.put_if_absent("k", [b"mine"]))
+        assert error.transient
+        assert not isinstance(error, ObjectExists)
+        assert proxy.answers_lost == 1
+        assert await store.get("k") == b"mine"
+
+    through_proxy(azurite, scenario)
+
+
+def test_retried_put_whose_answer_was_lost_is_there_once(azurite: Azurite) -> None:
+    async def scenario(store: AzureBlobStore, proxy: CuttingProxy) -> None:
+        retrying = RetryingStore(store, PATIENT, sleep=no_sleep)
+        proxy.lose_answers(1)
+        with pytest.raises(ObjectExists):
+            await retrying.put_if_absent("k", [b"mine"])
+        assert retrying.retries == {"put": 1}
+        assert (await retrying.get("k"), await keys(store)) == (b"mine", ["first", "k"])
+
+    through_proxy(azurite, scenario)
+
+
+def test_upload_cut_in_the_middle_is_retried_and_never_half_there(azurite: Azurite) -> None:
+    body = os.urandom(2 << 20)
+
+    async def scenario(store: AzureBlobStore, proxy: CuttingProxy) -> None:
+        retrying = RetryingStore(store, PATIENT, sleep=no_sleep)
+        proxy.cut()
+        proxy.cut_uploads(3, after_bytes=1 << 20)
+        await retrying.put_if_absent("k", [body])
+        assert (proxy.uploads_cut, retrying.retries["put"]) == (3, 3)
+        assert await retrying.get("k") == body
+
+    through_proxy(azurite, scenario)
+
+
+def test_download_cut_in_the_middle_is_retried_and_never_short(azurite: Azurite) -> None:
+    body = os.urandom(4 << 20)
+
+    async def scenario(store: AzureBlobStore, proxy: CuttingProxy) -> None:
+        await store.put_if_absent("k", [body])
+        retrying = RetryingStore(store, PATIENT, sleep=no_sleep)
+        proxy.lose_answers(2, after_bytes=1 << 20)
+        assert await retrying.get("k") == body
+        assert (proxy.answers_lost, retrying.retries["get"]) == (2, 2)
+        proxy.lose_answers(1, after_bytes=1 << 20)
+        assert await retrying.get_range("k", 1, 3 << 20) == body[1 : (3 << 20) + 1]
+        assert retrying.retries["get range"] == 1
+
+    through_proxy(azurite, scenario)
+
+
+def test_chain_over_a_bad_line_is_dense_and_every_object_its_own(azurite: Azurite) -> None:
+    source = random.Random(11)
+    bodies = {f"chain/{number:010d}": source.randbytes(200_000) for number in range(30)}
+
+    async def scenario(store: AzureBlobStore, proxy: CuttingProxy) -> None:
+        retrying = RetryingStore(store, PATIENT, sleep=no_sleep)
+
+        async def upload(key: str) -> None:
+            fault = source.random()
+            if fault < 0.3:
+                proxy.lose_answers(1)
+            elif fault < 0.6:
+                proxy.cut_uploads(1, after_bytes=source.randrange(200_000))
+            try:
+                await retrying.put_if_absent(key, [bodies[key]])
+            except ObjectExists:
+                assert await retrying.get(key) == bodies[key]
+
+        for _ in range(3):
+            batch = [key for key in bodies if key not in set(await keys(retrying, "chain/"))][:10]
+            await asyncio.gather(*map(upload, batch))
+        assert await keys(retrying, "chain/") == sorted(bodies)
+        assert [await retrying.get(key) for key in bodies] == list(bodies.values())
+        assert proxy.answers_lost > 0
+        assert proxy.uploads_cut > 0
+
+    through_proxy(azurite, scenario)
+
+
+def test_frozen_line_is_a_transient_error_within_the_stall_limit(azurite: Azurite) -> None:
+    async def scenario(store: AzureBlobStore, proxy: CuttingProxy) -> None:
+        await store.put_if_absent("k", [bytes(1 << 20)])
+        began = time.monotonic()
+        proxy.freeze()
+        large = [bytes(64 << 20)]  # more than sockets buffer: the upload itself stands still
+        for call in (store.put_if_absent("l", large), store.put_if_absent("m", [b"x"]), store.get("k")):
+            assert (await failure(call)).transient
+        assert time.monotonic() - began < 10
+        proxy.cut()
+        proxy.thaw()
+        assert await store.get("k") == bytes(1 << 20)
+
+    through_proxy(azurite, scenario, stall_limit_s=0.3)

@@ -1,0 +1,195 @@
+"""What the retrying store promises: only transient failures are retried, within the policy, and nothing is hidden."""
+
+from __future__ import annotations
+
+import asyncio
+import math
+from collections.abc import Awaitable, Callable
+
+import pytest
+
+from jetdr_core.errors import InvalidRequest, ObjectExists, ObjectNotFound, StoreAccessDenied, StoreError
+from jetdr_core.store import MemoryStore, RetryingStore, RetryPolicy
+from tests.faults.store import Fault, FaultyStore, Plan, on, scripted
+
+
+class Scene:
+    """A retrying store over a faulty one; only waiting moves its clock, and chance is always the upper bound."""
+
+    def __init__(self, plan: Plan, policy: RetryPolicy | None = None) -> None:
+        self.waits: list[float] = []
+        self.now = 0.0
+        self.faulty = FaultyStore(MemoryStore(), plan)
+        self.store = RetryingStore(
+            self.faulty, policy, sleep=self._sleep, uniform=lambda _low, high: high, clock=lambda: self.now
+        )
+
+    async def _sleep(self, seconds: float) -> None:
+        self.waits.append(seconds)
+        self.now += seconds
+
+
+def play(scene: Scene, scenario: Callable[[RetryingStore], Awaitable[None]]) -> Scene:
+    async def run() -> None:
+        await scenario(scene.store)
+
+    asyncio.run(run())
+    return scene
+
+
+def test_transient_failure_is_retried_until_it_succeeds() -> None:
+    async def scenario(store: RetryingStore) -> None:
+        await store.put_if_absent("k", [b"x"])
+        assert await store.get("k") == b"x"
+
+    scene = play(Scene(scripted(Fault.FAIL, Fault.THROTTLED, None, Fault.FAIL)), scenario)
+    assert scene.faulty.keys("put") == ["k"] * 3
+    assert scene.store.retries == {"put": 2, "get": 1}
+
+
+def test_waits_double_up_to_the_cap() -> None:
+    async def scenario(store: RetryingStore) -> None:
+        await store.get_range("k", 0, 1)
+
+    scene = Scene(scripted(*[Fault.FAIL] * 6), RetryPolicy(delay_base_s=0.5, delay_cap_s=4.0))
+    with pytest.raises(ObjectNotFound):
+        play(scene, scenario)
+    assert scene.waits == [0.5, 1.0, 2.0, 4.0, 4.0, 4.0]
+
+
+def test_jitter_is_uniform_from_zero_to_the_bound() -> None:
+    asked: list[tuple[float, float]] = []
+
+    def uniform(low: float, high: float) -> float:
+        asked.append((low, high))
+        return 0.0
+
+    async def run() -> None:
+        faulty = FaultyStore(MemoryStore(), scripted(Fault.FAIL, Fault.FAIL))
+        store = RetryingStore(faulty, RetryPolicy(delay_base_s=0.5), uniform=uniform)
+        await store.delete("k")
+
+    asyncio.run(run())
+    assert asked == [(0.0, 0.5), (0.0, 1.0)]
+
+
+def test_attempts_end_with_the_last_error() -> None:
+    async def scenario(store: RetryingStore) -> None:
+        with pytest.raises(StoreError, match="busy") as caught:
+            await store.replace("k", [b"x"])
+        assert caught.value.transient
+
+    scene = play(Scene(on("replace", Fault.THROTTLED), RetryPolicy(attempts_max=4)), scenario)
+    assert scene.faulty.keys("replace") == ["k"] * 4
+    assert scene.store.retries == {"replace": 3}
+
+
+def test_no_attempt_begins_after_the_deadline() -> None:
+    async def scenario(store: RetryingStore) -> None:
+        with pytest.raises(StoreError):
+            await store.get("k")
+
+    policy = RetryPolicy(attempts_max=1000, deadline_s=10.0, delay_base_s=1.0, delay_cap_s=4.0)
+    scene = play(Scene(on("get", Fault.FAIL), policy), scenario)
+    assert scene.waits == [1.0, 2.0, 4.0]
+
+
+@pytest.mark.parametrize("operation", ["put", "replace", "get", "get range", "list", "delete"])
+def test_lasting_failure_is_not_retried(operation: str) -> None:
+    async def scenario(store: RetryingStore) -> None:
+        calls: dict[str, Callable[[], Awaitable[object]]] = {
+            "put": lambda: store.put_if_absent("k", [b"x"]),
+            "replace": lambda: store.replace("k", [b"x"]),
+            "get": lambda: store.get("k"),
+            "get range": lambda: store.get_range("k", 0, 1),
+            "list": lambda: anext(store.list_prefix("")),
+            "delete": lambda: store.delete("k"),
+        }
+        with pytest.raises(StoreAccessDenied):
+            await calls[operation]()
+
+    scene = play(Scene(on(operation, Fault.DENIED)), scenario)
+    assert len(scene.faulty.calls) == 1
+    assert scene.waits == []
+
+
+def test_put_whose_answer_was_lost_meets_its_own_object() -> None:
+    async def scenario(store: RetryingStore) -> None:
+        with pytest.raises(ObjectExists):
+            await store.put_if_absent("k", [b"mine"])
+        assert await store.get("k") == b"mine"
+
+    scene = play(Scene(on("put", Fault.LOST_RESPONSE, times=1)), scenario)
+    assert scene.store.retries == {"put": 1}
+
+
+def test_lost_answers_do_not_harm_what_may_be_repeated() -> None:
+    async def scenario(store: RetryingStore) -> None:
+        await store.replace("k", [b"x"])
+        assert await store.get("k") == b"x"
+        await store.delete("k")
+        assert [row async for row in store.list_prefix("")] == []
+
+    lost, fine = Fault.LOST_RESPONSE, None
+    scene = play(Scene(scripted(lost, fine, lost, fine, lost, fine, lost, fine)), scenario)
+    assert scene.store.retries == {"replace": 1, "get": 1, "delete": 1, "list": 1}
+
+
+def test_cut_listing_goes_on_without_a_row_missing_or_doubled() -> None:
+    names = [f"k/{number:02d}" for number in range(20)]
+
+    async def scenario(store: RetryingStore) -> None:
+        for name in names:
+            await store.put_if_absent(name, [b""])
+        assert [row.key async for row in store.list_prefix("k/")] == names
+
+    scene = play(Scene(on("list", Fault.HALF_LISTING, times=1), RetryPolicy(attempts_max=2)), scenario)
+    assert scene.store.retries == {"list": 1}
+
+
+def test_silent_corruption_is_not_the_retries_business() -> None:
+    async def scenario(store: RetryingStore) -> None:
+        await store.put_if_absent("k", [b"abcd"])
+        assert await store.get("k") == b"ab"
+        assert await store.get_range("k", 0, 4) not in {b"abcd", b""}
+
+    scene = play(Scene(scripted(None, Fault.HALF_BODY, Fault.WRONG_BYTES)), scenario)
+    assert scene.waits == []
+
+
+def test_cancellation_ends_the_waiting() -> None:
+    async def run() -> None:
+        waiting = asyncio.Event()
+
+        async def sleep(_seconds: float) -> None:
+            waiting.set()
+            await asyncio.Event().wait()
+
+        store = RetryingStore(FaultyStore(MemoryStore(), on("get", Fault.FAIL)), sleep=sleep)
+        call = asyncio.ensure_future(store.get("k"))
+        await waiting.wait()
+        call.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await call
+
+    asyncio.run(run())
+
+
+@pytest.mark.parametrize(
+    "bad",
+    [
+        {"attempts_max": 0},
+        {"deadline_s": -1.0},
+        {"deadline_s": math.nan},
+        {"delay_base_s": -0.1},
+        {"delay_base_s": 5.0, "delay_cap_s": 1.0},
+    ],
+)
+def test_impossible_policy_is_refused(bad: dict[str, float]) -> None:
+    with pytest.raises(InvalidRequest):
+        RetryPolicy(**bad)  # type: ignore[arg-type]
+
+
+def test_endless_policy_never_overflows() -> None:
+    policy = RetryPolicy(attempts_max=10**9, deadline_s=math.inf)
+    assert policy.delay_max_s(10**8) == policy.delay_cap_s
