@@ -12,6 +12,7 @@ from jetdr_core.limits import CHAIN_GROUP
 _CHAIN = re.compile(r"chain/\d{8}/(\d{10})")
 _SUMMARY = re.compile(r"catalog/(\d{8})")
 
+NUMBER_DIGITS = 10
 SUMMARY_PREFIX = "catalog/"
 
 

@@ -11,8 +11,8 @@ from collections.abc import Collection
 from dataclasses import dataclass
 
 from jetdr_core.catalog.keys import (
+    NUMBER_DIGITS,
     SUMMARY_PREFIX,
-    chain_number,
     chain_prefix,
     group_numbers,
     summary_group,
@@ -69,8 +69,12 @@ def _more_known(summaries: Collection[int], groups: int) -> bool:
 
 
 async def _list_group(store: ObjectStore, group: int) -> dict[int, int]:
-    rows = [(chain_number(info.key), info.size_bytes) async for info in store.list_prefix(chain_prefix(group))]
-    return {number: size for number, size in rows if number is not None}
+    prefix, numbers = chain_prefix(group), group_numbers(group)
+    rows = [(info.key.removeprefix(prefix), info.size_bytes) async for info in store.list_prefix(prefix)]
+    named = (
+        (int(name), size) for name, size in rows if len(name) == NUMBER_DIGITS and name.isascii() and name.isdigit()
+    )
+    return {number: size for number, size in named if number in numbers}
 
 
 def _number_last(sizes: list[dict[int, int]]) -> int:

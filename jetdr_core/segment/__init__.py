@@ -8,6 +8,7 @@ from jetdr_core.segment.body import SegmentBody, build_body
 from jetdr_core.segment.frames import decode_frame
 from jetdr_core.segment.index import SegmentIndex, decode_index
 from jetdr_core.segment.layout import (
+    CHECKSUM_BYTES,
     ENTRY,
     FRAME,
     HEADER_BYTES,
@@ -23,6 +24,7 @@ from jetdr_core.segment.seal import SealedSegment, decode_epoch, seal, seal_epoc
 from jetdr_core.segment.trailer import Trailer, check_header, decode_trailer, object_checksum
 
 __all__ = [
+    "CHECKSUM_BYTES",
     "ENTRY",
     "FRAME",
     "HEADER_BYTES",

@@ -1,0 +1,230 @@
+"""A reader follows checksums, not numbers: what a fenced owner left behind is passed over, what is broken is named."""
+
+from __future__ import annotations
+
+import pytest
+import xxhash
+
+from jetdr_core.catalog import Catalog, Hole
+from jetdr_core.errors import ChainBroken, DamagedObject, UnsupportedVersion
+from jetdr_core.record import Kind
+from jetdr_core.segment import NO_PREDECESSOR, SealedSegment, seal_epoch
+from jetdr_core.segment.layout import CHECKSUM_AT, TRAILER_BYTES
+from jetdr_core.segment.trailer import encode_trailer
+from tests.catalog.chains import DOMAIN, ChainMaker, domain, run
+
+
+def lsns(catalog: Catalog) -> list[tuple[int, int]]:
+    return [(int(row["first_lsn"]), int(row["last_lsn"])) for row in catalog.segments]
+
+
+def kinds(catalog: Catalog) -> list[int]:
+    return [int(kind) for kind in catalog.links["kind"]]
+
+
+def hole_of(catalog: Catalog) -> Hole:
+    assert catalog.hole is not None
+    return catalog.hole
+
+
+def test_orphans_of_a_fenced_owner_are_passed_over() -> None:
+    old = domain(1)
+    old.write()
+    lost = old.seal()  # never arrives
+    old.number += 1
+    new = old.fork()
+    new.number, new.lsn, new.predecessor = old.number - 1, lost.first_lsn, lost.trailer.predecessor
+    old.segment()
+    old.segment()
+    new.put(new.begin())
+    new.number = old.number
+    new.segment(3)
+    catalog = new.open()
+    assert kinds(catalog) == [2, 1, 1, 2, 0, 0, 1]
+    assert lsns(catalog) == [(1, 1), (2, 2), (3, 5)]
+    assert (catalog.epoch, catalog.owner["owner"], catalog.hole) == (2, "owner-2", None)
+    assert catalog.tail.number == 7
+
+
+def test_object_whose_number_an_orphan_took_chains_at_a_later_one() -> None:
+    maker = domain(1)
+    fenced = maker.fork()
+    fenced.predecessor = b"?" * 16
+    fenced.write()
+    orphan = fenced.seal()
+    maker.put(maker.begin())
+    maker.write()
+    sealed = maker.seal()
+    maker.put(orphan)
+    maker.put(sealed)
+    catalog = maker.open()
+    assert (kinds(catalog)[-3:], catalog.hole) == ([2, 0, 1], None)
+
+
+def test_marks_of_orphans_do_not_exist() -> None:
+    old = domain(1)
+    old.number += 1
+    old.predecessor, before = b"?" * 16, old.predecessor
+    old.mark("never happened")
+    old.segment()
+    new = old.fork()
+    new.number, new.lsn, new.predecessor = old.number - 2, 3, before
+    new.put(new.begin())
+    assert new.open().marks == {}
+
+
+def test_chain_ends_at_the_first_missing_number_and_says_so() -> None:
+    maker = domain(5)
+    run(maker.store.delete("chain/00000000/0000000004"))
+    catalog = maker.open()
+    assert hole_of(catalog) == (4, "chain/00000000/0000000004", "chain/00000000/0000000004 is missing", 3)
+    assert (catalog.lsn_last, catalog.tail.number) == (2, 3)
+
+
+def test_damaged_trailer_in_the_middle_ends_the_chain_by_name() -> None:
+    maker = domain(5)
+    maker.damage("chain/00000000/0000000004")
+    catalog = maker.open()
+    hole = hole_of(catalog)
+    assert (hole.number, hole.objects_after, catalog.lsn_last) == (4, 3, 2)
+    assert "0000000004: trailer: magic or checksum is wrong" in hole.problem
+    with pytest.raises(ChainBroken, match="0000000004: trailer"):
+        run(catalog.resolve(3))
+    assert run(catalog.resolve(2)).lsn == 2
+
+
+def test_truncated_object_is_named() -> None:
+    maker = domain(3)
+    key = "chain/00000000/0000000004"
+    run(maker.store.replace(key, [run(maker.store.get(key))[:-100]]))
+    assert "0000000004" in hole_of(maker.open()).problem
+
+
+def test_damaged_index_without_control_records_leaves_every_point() -> None:
+    maker = domain(3)
+    maker.damage("chain/00000000/0000000004", -300)
+    catalog = maker.open()
+    assert (catalog.hole, catalog.lsn_last) == (None, 4)
+    with pytest.raises(DamagedObject, match="0000000004: index"):
+        run(catalog.index(4))
+
+
+def test_damaged_index_with_control_records_ends_the_chain() -> None:
+    maker = domain(1)
+    maker.control(Kind.GAP_OPEN, reason="unknown to the reader")
+    key = maker.segment()
+    maker.segment()
+    maker.damage(key, -300)
+    catalog = maker.open()
+    assert (hole_of(catalog).key, catalog.lsn_last) == (key, 2)
+
+
+def test_owner_that_goes_on_before_the_damage_heals_the_chain() -> None:
+    maker = domain(3)
+    maker.damage("chain/00000000/0000000004")
+    healed = maker.fork()
+    tail = maker.open().tail
+    healed.number, healed.lsn, healed.predecessor = tail.number + 1, tail.lsn_last + 1, tail.checksum
+    healed.put(healed.begin())
+    healed.segment(7)
+    catalog = healed.open()
+    assert (catalog.hole, catalog.lsn_last, kinds(catalog)) == (None, 9, [2, 1, 1, 0, 0, 2, 1])
+
+
+def test_object_that_neither_chains_nor_is_an_orphan_ends_the_chain() -> None:
+    maker = domain(1)
+    maker.predecessor = b"?" * 16
+    key = maker.segment()
+    maker.segment()
+    hole = hole_of(maker.open())
+    assert (hole.key, "does not continue the chain" in hole.problem) == (key, True)
+
+
+def test_segment_that_skips_an_lsn_ends_the_chain() -> None:
+    maker = domain(1)
+    maker.lsn += 1
+    maker.segment()
+    assert "begins with LSN 4, the chain ends with 2" in hole_of(maker.open()).problem
+
+
+def test_segment_of_another_domain_ends_the_chain() -> None:
+    maker = domain(1)
+    maker.write()
+    segment = maker.seal()
+    other = segment.trailer._replace(domain_uuid=NO_DOMAIN)
+    maker.put(SealedSegment([*segment.parts[:-1], encode_trailer(other)], b"", other, []))
+    assert hole_of(maker.open()).number == 4
+
+
+NO_DOMAIN = type(DOMAIN)(int=0)
+
+
+def test_record_that_contradicts_the_history_ends_it_before_its_segment() -> None:
+    maker = domain(2)
+    maker.write()
+    maker.add_disk(1, "again")
+    key = maker.segment()
+    maker.mark("behind")
+    maker.segment()
+    catalog = maker.open()
+    assert (hole_of(catalog).key, catalog.lsn_last, catalog.tail.lsn_last) == (key, 3, 3)
+    assert catalog.marks == {}
+    assert run(catalog.resolve("latest")).lsn == 3
+
+
+def test_chain_of_a_newer_format_is_refused() -> None:
+    maker = domain(1)
+    maker.write()
+    segment = maker.seal()
+    trailer = bytearray(encode_trailer(segment.trailer))
+    trailer[8] = 2
+    trailer[CHECKSUM_AT:TRAILER_BYTES] = xxhash.xxh3_64_intdigest(trailer[:CHECKSUM_AT]).to_bytes(8, "little")
+    maker.put(SealedSegment([*segment.parts[:-1], bytes(trailer)], b"", segment.trailer, []))
+    with pytest.raises(UnsupportedVersion, match=r"0000000004.*newer engine"):
+        maker.open()
+
+
+def test_missing_beginning_is_named() -> None:
+    maker = domain(2)
+    run(maker.store.delete("chain/00000000/0000000001"))
+    with pytest.raises(ChainBroken, match="chain/00000000/0000000001 is missing"):
+        maker.open()
+
+
+def test_damaged_beginning_is_named() -> None:
+    maker = domain(2)
+    maker.damage("chain/00000000/0000000001")
+    with pytest.raises(DamagedObject, match="chain/00000000/0000000001"):
+        maker.open()
+
+
+@pytest.mark.parametrize("name", ["../x", "", 5, None])
+def test_domain_with_an_impossible_name_is_refused(name: object) -> None:
+    maker = ChainMaker()
+    epoch = seal_epoch(
+        domain_uuid=DOMAIN,
+        epoch=1,
+        timeline=1,
+        predecessor=NO_PREDECESSOR,
+        lsn_next=1,
+        time_ns=1,
+        body={"domain": name},
+    )
+    maker.put(epoch)
+    with pytest.raises(DamagedObject, match="domain name"):
+        maker.open()
+
+
+def test_segment_as_the_beginning_is_refused() -> None:
+    maker = ChainMaker()
+    maker.epoch = 1
+    maker.segment()
+    with pytest.raises(DamagedObject, match="beginning"):
+        maker.open()
+
+
+def test_stray_objects_are_left_alone() -> None:
+    maker = domain(2)
+    for key in ("chain/00000000/readme", "chain/00000000/00000000009", "chain/00000000/0000009999", "catalog/x", "etc"):
+        run(maker.store.replace(key, [b"stray"]))
+    assert (maker.open().hole, maker.open().lsn_last) == (None, 3)

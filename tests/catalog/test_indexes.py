@@ -1,0 +1,179 @@
+"""Indexes come verified, newest first, up to the LSN asked for; the local repository only makes that quicker."""
+
+from __future__ import annotations
+
+import sqlite3
+import stat
+from collections.abc import AsyncIterator
+from contextlib import aclosing
+from pathlib import Path
+
+import pytest
+
+from jetdr_core.catalog import Catalog, MetadataRepository
+from jetdr_core.errors import ChainBroken, DamagedObject, InvalidRequest, JetdrError
+from jetdr_core.store import MemoryStore, StoreWrapper
+from tests.catalog.chains import DOMAIN, ChainMaker, domain, run
+
+
+class Counting(StoreWrapper):
+    """Counts the range reads."""
+
+    def __init__(self, inner: MemoryStore) -> None:
+        super().__init__(inner)
+        self.reads = 0
+
+    async def get_range(self, key: str, offset: int, length: int) -> bytes:
+        self.reads += 1
+        return await super().get_range(key, offset, length)
+
+
+async def newest_first(catalog: Catalog, lsn: int) -> list[tuple[int, list[int]]]:
+    async with aclosing(catalog.indexes_newest_first(lsn)) as found:
+        return [(segment.number, [int(at) for at in segment.index.entries["lsn"]]) async for segment in found]
+
+
+def three_segments() -> ChainMaker:
+    maker = domain()
+    for _ in range(3):
+        maker.segment(2)
+    return maker
+
+
+def test_indexes_come_newest_first_up_to_the_lsn() -> None:
+    catalog = three_segments().open()
+    assert run(newest_first(catalog, 7)) == [(5, [6, 7]), (4, [4, 5]), (3, [2, 3])]
+    assert run(newest_first(catalog, 4)) == [(4, [4]), (3, [2, 3])]
+    assert run(newest_first(catalog, 1)) == []
+
+
+def test_leaving_early_leaves_nothing_running() -> None:
+    async def leave() -> int:
+        async with aclosing(catalog.indexes_newest_first(70)) as found:
+            async for segment in found:
+                return segment.number
+        return 0
+
+    catalog = domain(60).open()
+    assert run(leave()) == 62
+
+
+def test_damaged_index_is_raised_or_told() -> None:
+    maker = three_segments()
+    maker.damage("chain/00000000/0000000004", -300)
+    catalog = maker.open()
+    with pytest.raises(DamagedObject, match="0000000004"):
+        run(newest_first(catalog, 7))
+    assert run(told(catalog)) == ([5, 3], [4])
+
+
+async def told(catalog: Catalog) -> tuple[list[int], list[int]]:
+    """Numbers read, numbers told as damaged."""
+    damaged: list[int] = []
+
+    def tell(number: int, _error: JetdrError) -> None:
+        damaged.append(number)
+
+    found: AsyncIterator[int] = (segment.number async for segment in catalog.indexes_newest_first(7, on_damage=tell))
+    return [number async for number in found], damaged
+
+
+def test_object_that_vanished_is_a_broken_chain() -> None:
+    maker = three_segments()
+    catalog = maker.open()
+    run(maker.store.delete("chain/00000000/0000000004"))
+    with pytest.raises(ChainBroken, match=r"0000000004 is missing: LSN 4 to 5.*LSN 3 or earlier"):
+        run(catalog.index(4))
+
+
+def test_object_that_was_replaced_is_found() -> None:
+    maker = three_segments()
+    catalog = maker.open()
+    key = "chain/00000000/0000000004"
+    other = run(maker.store.get("chain/00000000/0000000005"))
+    run(maker.store.replace(key, [other]))
+    with pytest.raises(DamagedObject, match="0000000004"):
+        run(catalog.index(4))
+
+
+@pytest.mark.parametrize("number", [0, 1, 6, 99])
+def test_number_that_is_no_segment_is_refused(number: int) -> None:
+    with pytest.raises(InvalidRequest, match="no segment"):
+        run(three_segments().open().index(number))
+
+
+# -- the metadata repository -------------------------------------------------------------------------------------------
+
+
+async def reads_with(maker: ChainMaker, cache: Path) -> int:
+    """Range reads that fetching every index takes, after the catalog was opened."""
+    store = Counting(maker.store)
+    async with await Catalog.open(store, cache=cache) as catalog:
+        store.reads = 0
+        indexes = [await catalog.index(int(number)) for number in catalog.segments["number"]]
+        assert [len(index.entries) for index in indexes] == [0, 2, 2, 2]
+        return store.reads
+
+
+def test_second_look_fetches_no_index(tmp_path: Path) -> None:
+    maker, cache = three_segments(), tmp_path / "cache.sqlite"
+    assert run(reads_with(maker, cache)) == 4
+    assert run(reads_with(maker, cache)) == 0
+    assert stat.S_IMODE(cache.stat().st_mode) == 0o600
+
+
+def test_deleted_repository_loses_nothing(tmp_path: Path) -> None:
+    maker, cache = three_segments(), tmp_path / "cache.sqlite"
+    run(reads_with(maker, cache))
+    cache.unlink()
+    assert run(reads_with(maker, cache)) == 4
+
+
+@pytest.mark.parametrize("keep", [0, 100, 3000])
+def test_damaged_repository_is_begun_anew(tmp_path: Path, keep: int) -> None:
+    maker, cache = three_segments(), tmp_path / "cache.sqlite"
+    run(reads_with(maker, cache))
+    for beside in tmp_path.glob("cache.sqlite-*"):
+        beside.unlink()
+    cache.write_bytes(cache.read_bytes()[:keep] + b"\xa5" * 20000)
+    assert run(reads_with(maker, cache)) == 4
+    run(reads_with(maker, cache))
+    assert run(reads_with(maker, cache)) == 0
+
+
+def test_changed_row_is_not_believed(tmp_path: Path) -> None:
+    maker, cache = three_segments(), tmp_path / "cache.sqlite"
+    run(reads_with(maker, cache))
+    with sqlite3.connect(cache) as connection:
+        connection.execute("UPDATE footer SET footer = (SELECT footer FROM footer LIMIT 1)")
+    connection.close()
+    assert run(reads_with(maker, cache)) == 3
+    assert run(reads_with(maker, cache)) == 0
+
+
+def test_repository_that_cannot_be_opened_is_done_without(tmp_path: Path) -> None:
+    assert run(reads_with(three_segments(), tmp_path / "missing" / "cache.sqlite")) == 4
+
+
+def test_repository_of_another_layout_is_begun_anew(tmp_path: Path) -> None:
+    cache = tmp_path / "cache.sqlite"
+    with sqlite3.connect(cache) as connection:
+        connection.execute("PRAGMA user_version = 77")
+    connection.close()
+    maker = three_segments()
+    run(reads_with(maker, cache))
+    run(reads_with(maker, cache))
+    assert run(reads_with(maker, cache)) == 0
+
+
+def test_repository_stays_within_its_bytes(tmp_path: Path) -> None:
+    async def fill() -> int:
+        repository = MetadataRepository(tmp_path / "cache.sqlite", bytes_max=10_000)
+        for number in range(100):
+            await repository.put(DOMAIN, number.to_bytes(16, "little"), bytes(500))
+        kept = [await repository.get(DOMAIN, number.to_bytes(16, "little")) for number in range(100)]
+        await repository.close()
+        assert kept[-1] == bytes(500)
+        return sum(len(row) for row in kept if row)
+
+    assert run(fill()) <= 10_000

@@ -1,0 +1,181 @@
+"""Every instant resolves to the one right point, or is refused with the nearest ones."""
+
+from __future__ import annotations
+
+from bisect import bisect_right
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from jetdr_core.catalog import Catalog, iso_time
+from jetdr_core.errors import ChainBroken, InstantInGap, InvalidRequest, NoSuchPoint
+from jetdr_core.record import Kind
+from jetdr_core.store import MemoryStore
+from tests.catalog.chains import STEP_NS, ChainMaker, domain, run, time_ns
+
+
+def with_gap() -> ChainMaker:
+    """LSN 1 disk, 2 to 4 writes, 5 gap opens, 6 mark inside, 7 write, 8 gap closes, 9 mark, 10 and 11 writes."""
+    maker = domain()
+    for _ in range(3):
+        maker.write()
+    maker.control(Kind.GAP_OPEN, reason="overload")
+    maker.mark("inside")
+    maker.segment()
+    maker.write()
+    maker.control(Kind.GAP_CLOSE)
+    maker.mark("after")
+    maker.segment()
+    maker.segment(2)
+    return maker
+
+
+def test_points_are_first_marks_and_latest_in_order() -> None:
+    catalog = with_gap().open()
+    assert [(point.lsn, point.name) for point in catalog.points()] == [(1, None), (9, "after"), (11, None)]
+    assert [point.time_ns for point in catalog.points()] == [time_ns(1), time_ns(9), time_ns(11)]
+
+
+def test_mark_inside_a_gap_is_known_but_not_offered() -> None:
+    catalog = with_gap().open()
+    assert set(catalog.marks) == {"inside", "after"}
+    with pytest.raises(InstantInGap, match=r"inside.*overload.*before it: LSN 4 .*after it: LSN 8 "):
+        run(catalog.resolve("inside"))
+
+
+def test_intervals_leave_the_gap_out() -> None:
+    intervals = with_gap().open().intervals()
+    assert [(part.lsn_first, part.lsn_last) for part in intervals] == [(1, 4), (8, 11)]
+    assert [(part.time_first_ns, part.time_last_ns) for part in intervals] == [
+        (time_ns(1), time_ns(5) - 1),
+        (time_ns(8), time_ns(11)),
+    ]
+
+
+def test_every_lsn_resolves_to_itself_with_its_time() -> None:
+    catalog = with_gap().open()
+    for lsn in (1, 2, 3, 4, 8, 9, 10, 11):
+        point = run(catalog.resolve(lsn))
+        assert (point.lsn, point.time_ns) == (lsn, time_ns(lsn))
+
+
+@settings(max_examples=80)
+@given(st.integers(time_ns(1), time_ns(11)))
+def test_every_instant_resolves_to_the_last_lsn_at_or_before_it(instant: int) -> None:
+    catalog = CATALOG_WITH_GAP
+    want = bisect_right(range(1, 12), instant, key=time_ns)
+    if 5 <= want < 8:
+        with pytest.raises(InstantInGap) as caught:
+            run(catalog.resolve(iso_time(instant)))
+        assert [caught.value.facts[side].lsn for side in ("before", "after")] == [4, 8]  # type: ignore[attr-defined]
+    else:
+        assert run(catalog.resolve(iso_time(instant))).lsn == want
+
+
+CATALOG_WITH_GAP = with_gap().open()
+
+
+def test_records_of_one_instant_resolve_to_the_last_of_them() -> None:
+    catalog = domain(3).open()
+    assert run(catalog.resolve(iso_time(time_ns(3) + STEP_NS - 1))).lsn == 3
+
+
+def test_latest_before_an_open_gap_is_the_last_consistent_lsn() -> None:
+    maker = domain(2)
+    maker.write()
+    maker.control(Kind.GAP_OPEN, reason="overload")
+    maker.write()
+    maker.segment()
+    catalog = maker.open()
+    assert not catalog.consistent
+    latest = run(catalog.resolve("latest"))
+    assert (latest.lsn, latest.time_ns) == (4, time_ns(4))
+    assert catalog.points()[-1] == latest
+
+
+def test_instant_outside_the_history_is_refused_with_the_nearest_point() -> None:
+    catalog = domain(3).open()
+    with pytest.raises(NoSuchPoint, match=r"before the first recovery point; after it: LSN 1 "):
+        run(catalog.resolve(iso_time(time_ns(1) - 1)))
+    with pytest.raises(NoSuchPoint, match=r"after the last recovery point.*before it: LSN 4 "):
+        run(catalog.resolve(iso_time(time_ns(4) + 1)))
+    with pytest.raises(NoSuchPoint, match="LSN 5 lies after"):
+        run(catalog.resolve(5))
+    with pytest.raises(NoSuchPoint, match="LSN 0 lies before"):
+        run(catalog.resolve(0))
+
+
+def test_heartbeat_makes_later_instants_valid() -> None:
+    maker = domain(3)
+    maker.beat(4, seconds_later=60)
+    catalog = maker.open()
+    assert run(catalog.resolve(iso_time(time_ns(4) + 59 * STEP_NS))).lsn == 4
+    assert catalog.intervals()[-1].time_last_ns == catalog.time_last_ns == time_ns(4) + 60 * STEP_NS
+    with pytest.raises(NoSuchPoint):
+        run(catalog.resolve(iso_time(time_ns(4) + 61 * STEP_NS)))
+
+
+@pytest.mark.parametrize("lsn", [3, 5])
+def test_heartbeat_that_the_chain_contradicts_is_ignored(lsn: int) -> None:
+    maker = domain(3)
+    maker.beat(lsn, seconds_later=60)
+    assert maker.open().time_last_ns == time_ns(4)
+
+
+def test_damaged_heartbeat_is_ignored() -> None:
+    maker = domain(3)
+    maker.beat(4, seconds_later=60)
+    maker.damage("heartbeat/0000000001", 20)
+    assert maker.open().time_last_ns == time_ns(4)
+
+
+def test_unknown_mark_is_answered_with_similar_ones() -> None:
+    with pytest.raises(NoSuchPoint, match="similar marks: 'after'"):
+        run(CATALOG_WITH_GAP.resolve("aftr"))
+
+
+def test_domain_whose_first_copy_is_not_complete_offers_no_point() -> None:
+    maker = ChainMaker()
+    maker.put(maker.begin())
+    maker.add_disk(holds_data=True)
+    maker.write()
+    maker.segment()
+    catalog = maker.open()
+    assert catalog.points() == []
+    assert catalog.intervals() == []
+    for at in ("latest", 1, 2, iso_time(time_ns(2))):
+        with pytest.raises(NoSuchPoint):
+            run(catalog.resolve(at))
+
+
+def test_domain_without_records_offers_no_point() -> None:
+    maker = ChainMaker()
+    maker.put(maker.begin())
+    catalog = maker.open()
+    assert (catalog.name, catalog.epoch, catalog.lsn_last, catalog.points()) == ("payroll", 1, 0, [])
+
+
+def test_empty_container_is_no_domain() -> None:
+    with pytest.raises(InvalidRequest, match="holds no protected domain"):
+        run(Catalog.open(MemoryStore()))
+
+
+def test_point_behind_a_hole_is_refused_by_number_and_last_lsn() -> None:
+    maker = domain(5)
+    run(maker.store.delete("chain/00000000/0000000005"))
+    catalog = maker.open()
+    assert catalog.hole is not None
+    assert (catalog.hole.number, catalog.hole.objects_after, catalog.lsn_last) == (5, 2, 3)
+    with pytest.raises(ChainBroken, match=r"0000000005 is missing.*LSN 3 is the last that can be recovered"):
+        run(catalog.resolve(4))
+    assert run(catalog.resolve("latest")).lsn == 3
+
+
+def test_disks_and_bytes_are_told() -> None:
+    catalog = domain(3).open()
+    assert [(disk.name, disk.size_bytes) for disk in catalog.disks_at(4)] == [("db01", 1 << 30)]
+    assert catalog.payload_bytes == 3 * 512
+    assert catalog.stored_bytes == sum(catalog.segments["object_bytes"])
+    assert (catalog.lsn_first, catalog.time_first_ns, catalog.epoch) == (1, time_ns(1), 1)
+    assert catalog.owner["owner"] == "owner-1"

@@ -1,0 +1,289 @@
+"""A summary changes how quickly a catalog opens, never what it says."""
+
+from __future__ import annotations
+
+import random
+import struct
+from collections.abc import Callable
+from contextlib import suppress
+
+import lz4.block
+import numpy as np
+import pytest
+import xxhash
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from jetdr_core.catalog import Catalog, LinkTable, Summary, decode_summary, encode_summary
+from jetdr_core.errors import DamagedObject, JetdrError
+from jetdr_core.record import Kind
+from jetdr_core.segment import SealedSegment
+from jetdr_core.store import MemoryStore, StoreWrapper
+from tests.catalog.chains import DOMAIN, ChainMaker, domain, run
+
+KEY = "catalog/00000000"
+
+
+class Counting(StoreWrapper):
+    """Counts the objects read."""
+
+    def __init__(self, inner: MemoryStore) -> None:
+        super().__init__(inner)
+        self.keys: set[str] = set()
+
+    async def get_range(self, key: str, offset: int, length: int) -> bytes:
+        self.keys.add(key)
+        return await super().get_range(key, offset, length)
+
+
+def long_chain() -> ChainMaker:
+    """Two complete groups and a bit, with orphans, a takeover, marks and a gap."""
+    maker = domain(300)
+    maker.mark("first")
+    maker.segment()
+    orphan = stray(maker)
+    maker.put(maker.begin())
+    maker.put(orphan)
+    while maker.number < 1200:
+        maker.segment()
+    maker.control(Kind.GAP_OPEN, reason="test")
+    maker.control(Kind.GAP_CLOSE)
+    while maker.number < 2100:
+        maker.segment()
+    maker.mark("last")
+    maker.segment()
+    return maker
+
+
+def stray(maker: ChainMaker) -> SealedSegment:
+    """What an owner leaves that is being fenced: its predecessor never arrived."""
+    other = maker.fork()
+    other.predecessor = b"?" * 16
+    other.write()
+    return other.seal()
+
+
+@pytest.fixture(scope="module")
+def written() -> tuple[ChainMaker, bytes, bytes]:
+    """The chain, and the bytes of its two summaries."""
+    maker = long_chain()
+    assert run(maker.open().write_summaries()) == [0, 1]
+    return maker, run(maker.store.get(KEY)), run(maker.store.get("catalog/00000001"))
+
+
+def says(catalog: Catalog) -> tuple[object, ...]:
+    """Everything a catalog tells."""
+    return (
+        catalog.links.tobytes(),
+        catalog.tail,
+        catalog.hole,
+        dict(catalog.marks),
+        catalog.gaps,
+        catalog.points(),
+        catalog.intervals(),
+        catalog.history.disks,
+        catalog.owner,
+    )
+
+
+def opened(maker: ChainMaker) -> tuple[tuple[object, ...], int]:
+    """What the catalog says, and how many objects it read."""
+    store = Counting(maker.store)
+    return says(run(Catalog.open(store))), len(store.keys)
+
+
+def with_summaries(maker: ChainMaker, first: bytes | None, second: bytes | None) -> tuple[tuple[object, ...], int]:
+    for key, data in ((KEY, first), ("catalog/00000001", second)):
+        if data is None:
+            run(maker.store.delete(key))
+        else:
+            run(maker.store.replace(key, [data]))
+    return opened(maker)
+
+
+Written = tuple[ChainMaker, bytes, bytes]
+
+
+def test_catalogs_from_summaries_and_from_footers_are_identical(written: Written) -> None:
+    maker, first, second = written
+    by_footers, many = with_summaries(maker, None, None)
+    for data in ((first, second), (first, None), (None, second)):
+        by_summaries, few = with_summaries(maker, *data)
+        assert by_summaries == by_footers
+        assert few < many
+
+
+def test_summarised_groups_are_not_read(written: Written) -> None:
+    maker, first, second = written
+    _, reads = with_summaries(maker, first, second)
+    assert reads < 100
+
+
+def test_written_summaries_are_not_written_again(written: Written) -> None:
+    maker, first, second = written
+    with_summaries(maker, first, second)
+    assert run(maker.open().write_summaries()) == []
+
+
+def test_incomplete_group_gets_no_summary() -> None:
+    assert run(domain(20).open().write_summaries()) == []
+
+
+def test_damaged_summary_is_ignored_and_replaced(written: Written, caplog: pytest.LogCaptureFixture) -> None:
+    maker, first, second = written
+    by_footers, _ = with_summaries(maker, None, None)
+    damaged = first[:-50] + bytes(50)
+    assert with_summaries(maker, damaged, second)[0] == by_footers
+    assert "catalog/00000000: body" in caplog.text
+    assert run(maker.open().write_summaries()) == [0]
+    assert run(maker.store.get(KEY)) == first
+
+
+def test_summary_of_another_chain_is_ignored(written: Written) -> None:
+    maker, _, second = written
+    by_footers, _ = with_summaries(maker, None, None)
+    other = domain(1100)
+    run(other.open().write_summaries())
+    assert with_summaries(maker, run(other.store.get(KEY)), second)[0] == by_footers
+
+
+def test_summary_of_another_group_is_ignored(written: Written) -> None:
+    maker, first, _ = written
+    by_footers, _ = with_summaries(maker, None, None)
+    assert with_summaries(maker, first, first)[0] == by_footers
+
+
+def lie(change: Callable[[LinkTable], None], summary: Summary) -> bytes:
+    links = summary.links.copy()
+    change(links)
+    data = encode_summary(summary._replace(links=links))
+    assert data is not None
+    return data
+
+
+def shift_lsns(links: LinkTable) -> None:
+    links["first_lsn"] += np.uint64(7)
+    links["last_lsn"] += np.uint64(7)
+
+
+def change_checksum(links: LinkTable) -> None:
+    links["checksum"][-1] = np.void(b"!" * 16)
+
+
+def change_sizes(links: LinkTable) -> None:
+    links["object_bytes"] += np.uint64(1)
+
+
+def drop_orphan(links: LinkTable) -> None:
+    links["kind"][links["kind"] == 0] = 1
+
+
+def raise_epochs(links: LinkTable) -> None:
+    links["epoch"][links["kind"] != 0] += np.uint64(5)
+
+
+def move_times(links: LinkTable) -> None:
+    links["last_time_ns"][5] += 10**15
+
+
+def hide_records(links: LinkTable) -> None:
+    links["control_count"][1] = 0
+
+
+def huge_index(links: LinkTable) -> None:
+    links["index_offset"][3] = np.uint64(2**64 - 8)
+
+
+LIES = [shift_lsns, change_checksum, change_sizes, drop_orphan, raise_epochs, move_times, hide_records, huge_index]
+
+
+@pytest.mark.parametrize("change", LIES)
+def test_signed_lie_that_the_chain_contradicts_is_ignored(
+    written: Written, change: Callable[[LinkTable], None]
+) -> None:
+    maker, first, second = written
+    by_footers, _ = with_summaries(maker, None, None)
+    forged = lie(change, decode_summary(first, 0))
+    assert with_summaries(maker, forged, second)[0] == by_footers
+
+
+def test_missing_segment_is_a_hole_although_a_summary_lists_it(written: Written) -> None:
+    maker, first, second = written
+    with_summaries(maker, first, second)
+    key = "chain/00000000/0000000200"
+    data = run(maker.store.get(key))
+    run(maker.store.delete(key))
+    hole = maker.open().hole
+    run(maker.store.replace(key, [data]))
+    assert hole is not None
+    assert (hole.number, hole.objects_after) == (200, maker.number - 201)
+
+
+def test_damaged_footer_of_a_summarised_segment_costs_no_other_point(written: Written) -> None:
+    maker, first, second = written
+    with_summaries(maker, first, second)
+    key = "chain/00000000/0000000200"
+    data = run(maker.store.get(key))
+    maker.damage(key)
+    catalog = maker.open()
+    with pytest.raises(DamagedObject, match="0000000200"):
+        run(catalog.index(200))
+    run(maker.store.replace(key, [data]))
+    assert catalog.hole is None
+    assert catalog.marks.keys() == {"first", "last"}
+
+
+# -- the decoder -------------------------------------------------------------------------------------------------------
+
+
+@settings(max_examples=40)
+@given(st.integers(0, 10**6), st.integers(1, 255))
+def test_flipped_byte_is_found(written: Written, place: int, change: int) -> None:
+    data = bytearray(written[1])
+    data[place % len(data)] ^= change
+    with pytest.raises(DamagedObject, match=KEY):
+        decode_summary(data, 0)
+
+
+@settings(max_examples=20)
+@given(st.integers(0, 10**6))
+def test_truncated_summary_is_found(written: Written, length: int) -> None:
+    with pytest.raises(DamagedObject, match=KEY):
+        decode_summary(written[1][: length % len(written[1])], 0)
+
+
+@settings(max_examples=60)
+@given(st.integers(0, 2**32), st.integers(1, 40))
+def test_signed_noise_is_harmless(written: Written, seed: int, changes: int) -> None:
+    noise, data = random.Random(seed), written[1]
+    raw = bytearray(lz4.block.decompress(data[80:], uncompressed_size=struct.unpack_from("<I", data, 56)[0]))
+    for _ in range(changes):
+        raw[noise.randrange(len(raw))] ^= noise.randrange(1, 256)
+    with suppress(JetdrError):
+        decode_summary(signed(data, bytes(raw)), 0)
+
+
+@settings(max_examples=60)
+@given(st.integers(0, 2**32 - 1), st.integers(0, 2**32 - 1), st.integers(0, 2**32 - 1))
+def test_signed_hostile_counts_are_harmless(written: Written, rows: int, controls: int, raw_bytes: int) -> None:
+    data = bytearray(written[1])
+    struct.pack_into("<III", data, 48, rows, controls, raw_bytes)
+    struct.pack_into("<Q", data, 72, xxhash.xxh3_64_intdigest(data[:72]))
+    with pytest.raises(DamagedObject, match=KEY):
+        decode_summary(data, 0)
+
+
+def signed(data: bytes, raw: bytes) -> bytes:
+    """The summary with another body, its checksums right."""
+    body = lz4.block.compress(raw, store_size=False)
+    header = bytearray(data[:72])
+    struct.pack_into("<IIQ", header, 56, len(raw), len(body), xxhash.xxh3_64_intdigest(body))
+    return b"".join([header, xxhash.xxh3_64_intdigest(bytes(header)).to_bytes(8, "little"), body])
+
+
+def test_group_where_nothing_chains_has_no_summary(written: Written) -> None:
+    summary = decode_summary(written[1], 0)
+    links = summary.links.copy()
+    links["kind"] = 0
+    assert encode_summary(summary._replace(links=links, control=[])) is None
+    assert summary.domain_uuid == DOMAIN

@@ -1,0 +1,54 @@
+"""Objects that released versions wrote are read as they were meant."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from jetdr_core.record import Kind
+from jetdr_core.segment import check_header, decode_epoch, decode_trailer
+from tests.segment.golden import FOLDER, WRITTEN, epoch, segment
+from tests.segment.sample import DOMAIN, KEY, decoded, lengths_of, pieces_of
+
+SEGMENTS = sorted(FOLDER.glob("segment-[0-9]*.bin"))
+EPOCHS = sorted(FOLDER.glob("segment-epoch-[0-9]*.bin"))
+
+
+@pytest.mark.parametrize("path", SEGMENTS, ids=lambda path: path.name)
+def test_released_segment_is_read(path: Path) -> None:
+    data = path.read_bytes()
+    trailer = decode_trailer(data, KEY)
+    check_header(data, trailer, KEY)
+    assert (trailer.domain_uuid, trailer.predecessor) == (DOMAIN, bytes(range(16)))
+    assert (trailer.first_lsn, trailer.last_lsn, trailer.payload_bytes) == (1, 6, 10240 + 65536 + (300 << 10))
+    pieces = pieces_of(data)
+    for lsn, want in WRITTEN.items():
+        assert b"".join(piece or b"" for at, _, _, piece in pieces if at == lsn) == want
+    zeros = [
+        (lsn, length) for (lsn, _, _, piece), length in zip(pieces, lengths_of(data), strict=True) if piece is None
+    ]
+    assert zeros == [(2, 3 << 30), (4, 64 << 10)]
+    assert [(record.lsn, record.kind, record.body) for record in decoded(data).control] == [
+        (3, Kind.MARK, {"name": "before upgrade"}),
+        (6, Kind.VOID, {}),
+    ]
+
+
+@pytest.mark.parametrize("path", EPOCHS, ids=lambda path: path.name)
+def test_released_epoch_object_is_read(path: Path) -> None:
+    data = path.read_bytes()
+    trailer = decode_trailer(data, KEY)
+    check_header(data, trailer, KEY)
+    body = decode_epoch(data[trailer.index_offset : trailer.index_end], trailer, KEY)
+    assert body == {"owner": "drva", "host": "host", "domain": "payroll"}
+
+
+def test_there_are_golden_files() -> None:
+    assert SEGMENTS
+    assert EPOCHS
+
+
+def test_generator_writes_what_is_read() -> None:
+    assert len(pieces_of(segment())) >= 4
+    assert decode_trailer(epoch(), KEY).epoch == 1
