@@ -1,6 +1,7 @@
 """The replication log: the ordered, durable ring of records on the log volume (docs/formats/log-volume.md)."""
 
 from jetdr_core.replication_log.batch import Cursor
+from jetdr_core.replication_log.inspect import SectionDescription, VolumeDescription, describe_section, describe_volume
 from jetdr_core.replication_log.log import LogState, ReplicationLog
 from jetdr_core.replication_log.reader import LogBatch
 from jetdr_core.replication_log.recovery_scan import RecoveryOutcome
@@ -16,7 +17,11 @@ __all__ = [
     "RecoveryOutcome",
     "ReplicationLog",
     "Section",
+    "SectionDescription",
+    "VolumeDescription",
     "VolumeLease",
+    "describe_section",
+    "describe_volume",
     "format_volume",
     "look_at_volume",
     "open_volume",
