@@ -22,7 +22,7 @@ Permanence = Literal["transient", "permanent"]
 
 
 class CrashDevice:
-    """``size_bytes`` of zeros, or what ``image`` holds. Thread-safe. ``seed`` decides what a failing I/O leaves behind."""
+    """``size_bytes`` of zeros, or ``image``. Thread-safe. ``seed`` decides what a failing I/O leaves behind."""
 
     def __init__(
         self, size_bytes: int = 0, *, image: bytes | None = None, block_bytes: int = 512, seed: int = 0
