@@ -34,7 +34,7 @@ _EXTENTS_NAMED_MAX = 4
 
 @dataclass(frozen=True, slots=True)
 class DamagedExtent:
-    """``length`` bytes at ``offset`` of ``disk`` whose only copy, written by LSNs first to last, is damaged in ``key``."""
+    """``length`` bytes at ``offset`` of ``disk``, of LSNs first to last, whose only copy, in ``key``, is damaged."""
 
     disk: str
     offset: int
@@ -45,8 +45,8 @@ class DamagedExtent:
     problem: str
 
     def __str__(self) -> str:
-        lsns = f"LSN {self.lsn_first}" if self.lsn_first == self.lsn_last else f"LSN {self.lsn_first} to {self.lsn_last}"
-        return f"disk {self.disk!r} [{self.offset}, {self.offset + self.length}) of {lsns}"
+        several = f" to {self.lsn_last}" if self.lsn_last != self.lsn_first else ""
+        return f"disk {self.disk!r} [{self.offset}, {self.offset + self.length}) of LSN {self.lsn_first}{several}"
 
 
 def damaged_extents(disk: str, rows: Iterable[tuple[int, int, int]], key: str, problem: str) -> list[DamagedExtent]:

@@ -16,17 +16,18 @@ from jetdr_core._kernels import scatter_write
 from jetdr_core.errors import DamagedObject
 from jetdr_core.extent import DamagedExtent, Pieces, damaged_extents, describe_extents
 from jetdr_core.rehydrate.plan import FrameRange
+from jetdr_core.rehydrate.target import TargetDisk
 from jetdr_core.segment import decode_frame
 
 __all__ = ["Applier", "damage_of", "raise_damage"]
 
 
 class Applier:
-    """Writes to ``fds``, one per disk of the plan; ``names`` are the disks' names, for messages."""
+    """Writes to ``targets``, one per disk of the plan."""
 
-    def __init__(self, fds: Sequence[int], names: Sequence[str]) -> None:
-        self._fds = fds
-        self._names = names
+    def __init__(self, targets: Sequence[TargetDisk]) -> None:
+        self._targets = targets
+        self._names = [target.files.name for target in targets]
 
     def apply(self, fetched: FrameRange, data: Buffer) -> list[DamagedExtent]:
         """Write what is good; returns what is damaged (and was not written). OSError if the target fails."""
@@ -48,10 +49,17 @@ class Applier:
         raw = decode_frame(data[start : start + int(frame["stored_bytes"])], frame, fetched.segment.place.key)
         first, last = int(pieces["disk"][0]), int(pieces["disk"][-1])
         if first == last:
-            scatter_write(self._fds[first], raw, pieces)
+            self._write(first, raw, pieces)
             return
         for disk in np.unique(pieces["disk"]).tolist():
-            scatter_write(self._fds[disk], raw, pieces[pieces["disk"] == disk])
+            self._write(disk, raw, pieces[pieces["disk"] == disk])
+
+    def _write(self, disk: int, raw: Buffer, pieces: Pieces) -> None:
+        target = self._targets[disk]
+        try:
+            scatter_write(target.fd, raw, pieces)
+        except OSError as error:
+            raise OSError(error.errno, error.strerror, str(target.files.partial)) from error
 
 
 def damage_of(pieces: Pieces, names: Sequence[str], key: str, problem: str) -> list[DamagedExtent]:

@@ -73,7 +73,7 @@ class Rebuild:
         self._workers = workers
         self._keep_going = keep_going
         self._progress = progress
-        self._applier = Applier([target.fd for target in targets], [tally.name for tally in tallies])
+        self._applier = Applier(targets)
         self._pool = ThreadPoolExecutor(min(workers, max(2, os.cpu_count() or 2)), thread_name_prefix="jetdr-apply")
         self._saver = ThreadPoolExecutor(1, thread_name_prefix="jetdr-checkpoint")
         self._unsaved: defaultdict[int, list[Applied]] = defaultdict(list)
@@ -150,9 +150,12 @@ class Rebuild:
         """Sync and journal what was applied before this call; the saver's one thread keeps checkpoints in order."""
         unsaved, self._unsaved = self._unsaved, defaultdict(list)
         self._unsaved_bytes = 0
-        loop = asyncio.get_running_loop()
-        for disk, applied in unsaved.items():
-            await loop.run_in_executor(self._saver, self._targets[disk].checkpoint, applied)
+
+        def checkpoint() -> None:
+            for disk, applied in unsaved.items():
+                self._targets[disk].checkpoint(applied)
+
+        await asyncio.get_running_loop().run_in_executor(self._saver, checkpoint)
 
 
 def _ordered_ranges(segments: Iterable[SegmentPlan]) -> Iterator[FrameRange]:

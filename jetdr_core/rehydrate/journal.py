@@ -49,7 +49,8 @@ _ROWS_MAX = 1 << 20
 class RecoveryIdentity:
     """Two runs with equal identity write the same bytes to the same places.
 
-    ``chain_checksum`` is that of the newest segment used, in hex: it stands for all before it.
+    ``chain_checksum`` is that of the newest segment used, in hex: it stands for all before it. ``without`` are the
+    numbers of the segments whose index was damaged and that the recovery went on without.
     """
 
     domain_uuid: str
@@ -60,6 +61,7 @@ class RecoveryIdentity:
     size_bytes: int
     format: str
     chain_checksum: str
+    without: str = ""
 
 
 class Applied(NamedTuple):

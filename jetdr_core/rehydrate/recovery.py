@@ -32,6 +32,7 @@ from jetdr_core.rehydrate.target import (
     Standing,
     TargetDisk,
     check_config,
+    check_free,
     check_names,
     check_space,
     examine,
@@ -71,7 +72,7 @@ async def rehydrate(
 
     Raises NoSuchPoint, InstantInGap, TargetExists, TargetFull, InvalidRequest before anything was written.
     """
-    options = _Options(Path(target), format, workers or WORKERS_DEFAULT, keep_going, progress)
+    options = _Options(Path(target), format, WORKERS_DEFAULT if workers is None else workers, keep_going, progress)
     async with await Catalog.open(url_or_store, cache=None if cache is None else Path(cache)) as catalog:
         point = await catalog.resolve(at)
         chosen = _chosen(catalog.disks_at(point.lsn), disks, point)
@@ -133,8 +134,11 @@ class _Recovery:
         self.catalog = catalog
         self.point = point
         self.options = options
+        self.disks = disks
         self.files = [DiskFiles(options.target, disk.name, options.format) for disk in disks]
-        self.identities = [self._identity(disk) for disk in disks]
+        self.identities: list[RecoveryIdentity] = []
+        self.without: list[int] = []
+        self.numbers = np.ascontiguousarray(catalog.segments["number"])
         self.planner = Planner([PlannedDisk(disk.disk, disk.name, disk.size_bytes) for disk in disks], point.lsn)
         self.tallies = [Tally(disk.name, 0) for disk in disks]
         self.configs = {options.target / name: text.encode() for name, text in catalog.configs_at(point.lsn).items()}
@@ -143,9 +147,11 @@ class _Recovery:
         check_names(self.files, [path.name for path in self.configs])
         for path, text in self.configs.items():
             check_config(path, text)
-        pairs = zip(self.files, self.identities, strict=True)
-        standings = [examine(files, identity) for files, identity in pairs]
+        for files in self.files:
+            check_free(files)
         await self._plan()
+        self.identities = [self._identity(disk) for disk in self.disks]
+        standings = [examine(files, identity) for files, identity in zip(self.files, self.identities, strict=True)]
         segments = self._left(standings)
         check_space(self.options.target, self._needed_bytes(standings))
         self.options.target.mkdir(parents=True, exist_ok=True)
@@ -167,6 +173,7 @@ class _Recovery:
             size_bytes=disk.size_bytes,
             format=self.options.format,
             chain_checksum=newest["checksum"].tobytes().hex(),
+            without=",".join(map(str, self.without)),
         )
 
     # -- plan ----------------------------------------------------------------------------------------------------------
@@ -181,8 +188,7 @@ class _Recovery:
         self.planner.release()
 
     def _place(self, number: int) -> SegmentPlace:
-        links = self.catalog.segments
-        link = links[int(np.searchsorted(links["number"], number))]
+        link = self.catalog.segments[int(np.searchsorted(self.numbers, number))]
         return SegmentPlace(number, self.catalog.key(number), int(link["first_lsn"]), int(link["last_lsn"]))
 
     def _without_index(self, number: int, problem: JetdrError) -> None:
@@ -190,6 +196,7 @@ class _Recovery:
         place = self._place(number)
         if not self.options.keep_going:
             raise _without_index(place, problem) from problem
+        self.without.append(number)
         for row, tally in enumerate(self.tallies):
             rows = [(offset, length, place.lsn_first) for offset, length in self.planner.uncovered(row)]
             tally.damaged += damaged_extents(tally.name, rows, place.key, str(problem))

@@ -36,6 +36,7 @@ __all__ = [
     "Standing",
     "TargetDisk",
     "check_config",
+    "check_free",
     "check_names",
     "check_space",
     "examine",
@@ -137,6 +138,13 @@ def _check_config_name(name: str) -> str:
 # -- what is there -----------------------------------------------------------------------------------------------------
 
 
+def check_free(files: DiskFiles) -> None:
+    """TargetExists if something of the disk is there that no recovery left behind. A first, quick look."""
+    there = [path for path in (*files.outputs, files.partial) if os.path.lexists(path)]
+    if there and not files.journal.is_file():
+        raise TargetExists(f"{there[0]} exists", hint="choose another target or remove it")
+
+
 def examine(files: DiskFiles, identity: RecoveryIdentity) -> Standing:
     """How far this very recovery came in the target; TargetExists if what is there is not of it. Changes nothing."""
     journal = _read_journal(files.journal)
@@ -144,8 +152,11 @@ def examine(files: DiskFiles, identity: RecoveryIdentity) -> Standing:
     partial = os.path.lexists(files.partial)
     if not outputs and not partial:
         return Standing(Progress.NONE, None)
+    check_free(files)
     if journal is None:
-        raise TargetExists(f"{[*outputs, files.partial][0]} exists", hint="choose another target or remove it")
+        raise TargetExists(
+            f"{files.journal} is damaged", hint="remove it and what it belongs to, or choose another target"
+        )
     if journal.identity != identity:
         raise TargetExists(
             f"{files.journal} belongs to another recovery ({_differences(journal.identity, identity)})",

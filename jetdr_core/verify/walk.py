@@ -58,6 +58,7 @@ class _Verification:
         self.names = {disk.disk: disk.name for disk in catalog.history.disks}
         for disks in self.disks_of.values():
             self.names |= {number: disk.name for number, disk in disks.items()}
+        self.numbers = np.ascontiguousarray(catalog.links["number"])
         self.losses = Losses()
         self.damage: list[Damage] = []
         self.orphans: list[str] = []
@@ -94,10 +95,10 @@ class _Verification:
             self._take_chained(link, checked)
 
     def _link(self, number: int) -> np.void | None:
-        links = self.catalog.links
-        row = int(np.searchsorted(links["number"], number))
-        found: np.void | None = links[row] if row < len(links) and links["number"][row] == number else None
-        return found
+        row = int(np.searchsorted(self.numbers, number))
+        known = row < len(self.numbers) and self.numbers[row] == number
+        link: np.void | None = self.catalog.links[row] if known else None
+        return link
 
     def _take_other(self, checked: Checked) -> None:
         if checked.is_stranger:

@@ -1,0 +1,161 @@
+"""An interrupted recovery, by a fault or by SIGKILL at any range, is continued by the same call."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from jetdr_core.errors import StoreError, TargetExists
+from jetdr_core.rehydrate import Report, fetch, rehydrate
+from jetdr_core.store import MemoryStore, ObjectStore, StoreWrapper, open_store
+from tests.rehydrate.chains import Chain
+
+ROOT = Path(__file__).resolve().parents[2]
+SEGMENTS = 12
+SEGMENT_BYTES = 1 << 20
+SIZE = SEGMENTS * SEGMENT_BYTES
+
+
+class Interrupted(StoreWrapper):
+    """Answers ``gets`` reads of frames, then fails each one, or kills the process."""
+
+    def __init__(self, inner: ObjectStore, gets: int, *, kill: bool = False) -> None:
+        super().__init__(inner)
+        self.gets = gets
+        self.kill = kill
+
+    async def get_range(self, key: str, offset: int, length: int) -> bytes:
+        if offset == 64:  # frames begin there
+            self.gets -= 1
+            if self.gets < 0 and self.kill:
+                os.kill(os.getpid(), signal.SIGKILL)
+            if self.gets < 0:
+                raise StoreError("get range", key, "the line is cut", transient=True)
+        return await self._inner.get_range(key, offset, length)
+
+
+async def build(store: ObjectStore) -> Chain:
+    chain = Chain(store)
+    await chain.begin()
+    chain.add_disk(1, "a", SIZE)
+    chain.add_disk(2, "b", SIZE)
+    for number in range(SEGMENTS):
+        chain.write(1, number * SEGMENT_BYTES, bytes([number + 1]) * 512 * 1024)
+        chain.write(2, number * SEGMENT_BYTES, bytes([number + 101]) * 512 * 1024)
+        await chain.seal()
+    return chain
+
+
+def assert_whole(chain: Chain, report: Report) -> None:
+    for number, disk in enumerate(report.disks, 1):
+        path = disk.path.with_name(f"{disk.name}-flat.vmdk")
+        assert path.read_bytes() == chain.replay(number, SIZE, report.point.lsn)
+        assert disk.bytes_written + disk.bytes_resumed == SIZE // 2
+    names = {path.name for path in report.disks[0].path.parent.iterdir()}
+    assert names == {"a.vmdk", "a-flat.vmdk", "b.vmdk", "b-flat.vmdk"}
+
+
+@pytest.mark.parametrize("gets", [0, 1, 5, SEGMENTS - 1])
+def test_recovery_whose_store_fails_is_continued(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, gets: int) -> None:
+    monkeypatch.setattr(fetch, "CHECKPOINT_BYTES", 1)
+
+    async def scenario() -> tuple[Chain, Report]:
+        chain = await build(MemoryStore())
+        with pytest.raises(StoreError, match="the line is cut"):
+            await rehydrate(Interrupted(chain.store, gets), at="latest", target=tmp_path, workers=2)
+        assert all(name.startswith(".") for name in os.listdir(tmp_path))
+        return chain, await rehydrate(chain.store, at="latest", target=tmp_path)
+
+    chain, report = asyncio.run(scenario())
+    assert_whole(chain, report)
+    assert all(disk.bytes_resumed >= max(0, gets - 1) * 512 * 1024 for disk in report.disks)
+
+
+@pytest.mark.parametrize("gets", [1, 7])
+def test_recovery_that_was_killed_is_continued(tmp_path: Path, gets: int) -> None:
+    script = (
+        "import asyncio, sys; from jetdr_core.rehydrate import fetch, rehydrate;"
+        "from jetdr_core.store import open_store; from tests.rehydrate.test_resume import Interrupted;"
+        "fetch.CHECKPOINT_BYTES = 1;"
+        "store = Interrupted(open_store(sys.argv[1]), int(sys.argv[3]), kill=True);"
+        "asyncio.run(rehydrate(store, at='latest', target=sys.argv[2], workers=1))"
+    )
+    url, target = (tmp_path / "store").as_uri(), tmp_path / "out"
+
+    chain = asyncio.run(build(open_store(url, create=True)))
+    killed = subprocess.run(
+        [sys.executable, "-c", script, url, target, str(gets)], check=False, env={**os.environ, "PYTHONPATH": str(ROOT)}
+    )
+    assert killed.returncode == -signal.SIGKILL
+    assert {path.name for path in target.iterdir()} == {".a.journal", ".a.partial", ".b.journal", ".b.partial"}
+    report = asyncio.run(rehydrate(url, at="latest", target=target))
+    assert_whole(chain, report)
+
+
+def test_continued_recovery_fetches_only_what_is_left(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(fetch, "CHECKPOINT_BYTES", 1)
+
+    async def scenario() -> Report:
+        chain = await build(MemoryStore())
+        with pytest.raises(StoreError):
+            await rehydrate(Interrupted(chain.store, 8), at="latest", target=tmp_path, workers=1)
+        return await rehydrate(Interrupted(chain.store, SEGMENTS - 8), at="latest", target=tmp_path)
+
+    report = asyncio.run(scenario())
+    assert [disk.bytes_resumed for disk in report.disks] == [8 * 512 * 1024] * 2
+
+
+def test_interrupted_recovery_can_be_finished_disk_by_disk(tmp_path: Path) -> None:
+    async def scenario() -> tuple[Chain, Report]:
+        chain = await build(MemoryStore())
+        with pytest.raises(StoreError):
+            await rehydrate(Interrupted(chain.store, 5), at="latest", target=tmp_path, workers=1)
+        await rehydrate(chain.store, at="latest", target=tmp_path, disks=["b"])
+        assert {".a.partial", "b.vmdk"} <= set(os.listdir(tmp_path))
+        await rehydrate(chain.store, at="latest", target=tmp_path, disks=["a"])
+        return chain, await rehydrate(chain.store, at="latest", target=tmp_path / "fresh")
+
+    chain, report = asyncio.run(scenario())
+    assert_whole(chain, report)
+    for name in ("a", "b"):
+        assert (tmp_path / f"{name}-flat.vmdk").read_bytes() == (tmp_path / f"fresh/{name}-flat.vmdk").read_bytes()
+
+
+def test_another_point_does_not_continue_an_interrupted_recovery(tmp_path: Path) -> None:
+    async def scenario() -> None:
+        chain = await build(MemoryStore())
+        with pytest.raises(StoreError):
+            await rehydrate(Interrupted(chain.store, 5), at="latest", target=tmp_path, workers=1)
+        await rehydrate(chain.store, at=chain.lsn - 1, target=tmp_path)
+
+    with pytest.raises(TargetExists, match="belongs to another recovery"):
+        asyncio.run(scenario())
+
+
+def test_cancelled_recovery_leaves_no_thread_behind_and_is_continued(tmp_path: Path) -> None:
+    class Waiting(StoreWrapper):
+        reached = asyncio.Event()
+
+        async def get_range(self, key: str, offset: int, length: int) -> bytes:
+            if offset == 64:
+                self.reached.set()
+                await asyncio.Event().wait()
+            return await self._inner.get_range(key, offset, length)
+
+    async def scenario() -> tuple[Chain, Report]:
+        chain = await build(MemoryStore())
+        store = Waiting(chain.store)
+        running = asyncio.create_task(rehydrate(store, at="latest", target=tmp_path))
+        await store.reached.wait()
+        running.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await running
+        return chain, await rehydrate(chain.store, at="latest", target=tmp_path)
+
+    assert_whole(*asyncio.run(scenario()))
