@@ -14,12 +14,13 @@ import contextlib
 import re
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from typing import Any, TypeVar
+from xml.etree import ElementTree as ET
 
 import aiohttp
 from azure.core.credentials import AzureNamedKeyCredential, AzureSasCredential
 from azure.core.exceptions import AzureError, ClientAuthenticationError, HttpResponseError
 from azure.identity.aio import DefaultAzureCredential
-from azure.storage.blob.aio import BlobServiceClient
+from azure.storage.blob.aio import BlobServiceClient, ContainerClient
 from typing_extensions import Buffer
 
 from jetdr_core.errors import InvalidRequest, ObjectExists, ObjectNotFound, StoreAccessDenied, StoreError
@@ -88,13 +89,12 @@ class AzureBlobStore:
 
     async def list_prefix(self, prefix: str) -> AsyncIterator[ObjectInfo]:
         check_prefix(prefix)
+        listing = _Listing(self._container, self._target.prefix + prefix)
         start = len(self._target.prefix)
-        blobs = self._container.list_blobs(name_starts_with=self._target.prefix + prefix, results_per_page=_PAGE_ROWS)
-        pages = blobs.by_page()
-        while (page := await self._call("list", prefix, lambda: _next_page(pages))) is not None:
-            for blob in page:
-                if is_key(blob.name[start:]):
-                    yield ObjectInfo(blob.name[start:], blob.size)
+        while (rows := await self._call("list", prefix, listing.next_page)) is not None:
+            for name, size in rows:
+                if is_key(name[start:]):
+                    yield ObjectInfo(name[start:], size)
 
     async def delete(self, key: str) -> None:
         check_key(key)
@@ -181,10 +181,29 @@ def _service(target: AzureTarget, credential: Any, stall_limit_s: float) -> Blob
     )
 
 
-async def _next_page(pages: AsyncIterator[AsyncIterator[Any]]) -> list[Any] | None:
-    """The next page's blobs, or None after the last."""
-    page = await anext(pages, None)
-    return None if page is None else [blob async for blob in page]
+class _Listing:
+    """Names and sizes, page by page, read from the answers' XML.
+
+    The SDK has a quick listing of names and one with sizes that takes a quarter of a millisecond a blob; so this turns
+    the pages of the first and takes the sizes from the same answers.
+    """
+
+    def __init__(self, container: ContainerClient, name_prefix: str) -> None:
+        names = container.list_blob_names(
+            name_starts_with=name_prefix, results_per_page=_PAGE_ROWS, raw_response_hook=self._keep
+        )
+        self._pages = names.by_page()
+        self._body = b""
+
+    async def next_page(self) -> list[tuple[str, int]] | None:
+        """The next page's rows, or None after the last."""
+        if await anext(self._pages, None) is None:
+            return None
+        blobs = ET.fromstring(self._body).iter("Blob")
+        return [(blob.findtext("Name", ""), int(blob.findtext("Properties/Content-Length", "0"))) for blob in blobs]
+
+    def _keep(self, response: Any) -> None:
+        self._body = response.http_response.body()
 
 
 def _failure(operation: str, key: str, target: AzureTarget, error: AzureError) -> StoreError:

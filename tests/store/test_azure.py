@@ -18,7 +18,7 @@ import pytest
 from azure.storage.blob import ContainerSasPermissions, generate_container_sas
 
 from jetdr_core.errors import ObjectExists, ObjectNotFound, StoreAccessDenied, StoreError
-from jetdr_core.store import ObjectStore, RetryingStore, RetryPolicy, open_store
+from jetdr_core.store import ObjectInfo, ObjectStore, RetryingStore, RetryPolicy, azure, open_store
 from jetdr_core.store.azure import AzureBlobStore
 from jetdr_core.store.azure_target import azure_target
 from tests.faults.proxy import CuttingProxy, cutting_proxy
@@ -201,6 +201,19 @@ def test_two_stores_may_create_the_container_at_once(azurite: Azurite) -> None:
         ):
             await asyncio.gather(*[place.put_if_absent(f"k/{place is store}", [b"x"]) for place in (store, other)])
             assert await keys(store) == ["k/False", "k/True"]
+
+    asyncio.run(scenario())
+
+
+def test_listing_goes_on_over_many_pages(azurite: Azurite, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(azure, "_PAGE_ROWS", 7)
+
+    async def scenario() -> None:
+        async with opened(azurite.environment(), new_name(), create=True) as store:
+            names = [f"k/{number:03d}" for number in range(30)]
+            await asyncio.gather(*[store.put_if_absent(name, [bytes(int(name[2:]))]) for name in names])
+            rows = [info async for info in store.list_prefix("k/")]
+            assert rows == [ObjectInfo(name, int(name[2:])) for name in names]
 
     asyncio.run(scenario())
 
