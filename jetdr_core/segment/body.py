@@ -15,7 +15,7 @@ import xxhash
 from typing_extensions import Buffer
 
 from jetdr_core.limits import SEGMENT_BYTES_MAX, SEGMENT_RECORDS_MAX
-from jetdr_core.record import ControlRecord, Kind, RecordBatch, control_body
+from jetdr_core.record import ControlRecord, Kind, RecordBatch, control_records
 from jetdr_core.segment.frames import encode_frames, raw_frames
 from jetdr_core.segment.index import encode_index
 from jetdr_core.segment.pieces import Captured, captured, cut
@@ -79,17 +79,6 @@ def _check_size(records: Captured) -> None:
 def _control(records: Captured) -> list[ControlRecord]:
     kinds = records.headers["kind"]
     rows = np.flatnonzero((kinds != Kind.WRITE) & (kinds != Kind.ZERO))
-    return [_control_record(records, int(row)) for row in rows]
-
-
-def _control_record(records: Captured, row: int) -> ControlRecord:
-    header = records.headers[row]
-    kind, lsn = Kind(header["kind"]), int(header["lsn"])
-    size = int(header["payload_bytes"])
-    body: dict[str, object] = {}
-    if kind != Kind.VOID and size:
-        batch = int(np.searchsorted(records.batch_position, records.position[row], "right")) - 1
-        start = int(records.position[row] - records.batch_position[batch])
-        padded = bytes(records.batches[batch].payload[start : start + size])
-        body = control_body(padded.rstrip(b"\0"), f"record {lsn}")
-    return ControlRecord(lsn, int(header["time_ns"]), kind, int(header["disk"]), body)
+    ends = np.cumsum([len(batch.headers) for batch in records.batches])
+    holders = np.unique(np.searchsorted(ends, rows, "right"))
+    return [record for nth in holders for record in control_records(records.batches[nth])]

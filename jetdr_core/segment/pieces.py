@@ -17,7 +17,7 @@ import numpy.typing as npt
 
 from jetdr_core._kernels import zero_runs
 from jetdr_core.limits import BLOCK_BYTES, FRAME_BYTES, SECTOR_BYTES
-from jetdr_core.record import Kind, RecordBatch, RecordHeaders
+from jetdr_core.record import RECORD, Kind, RecordBatch, RecordHeaders
 from jetdr_core.segment.layout import ENTRY, NO_FRAME, ZERO_RUN_BYTES, EntryTable
 
 _Column = npt.NDArray[np.int64]
@@ -65,7 +65,7 @@ class _Cut(NamedTuple):
 
 def captured(batches: Sequence[RecordBatch]) -> Captured:
     """Line ``batches`` up, or ``ValueError`` when they are not consecutive, well-formed records."""
-    headers = batches[0].headers if len(batches) == 1 else np.concatenate([batch.headers for batch in batches])
+    headers = _joined([batch.headers for batch in batches])
     sizes = headers["payload_bytes"].astype(np.int64)
     _check_headers(headers, sizes)
     ends = np.cumsum(sizes)
@@ -84,6 +84,13 @@ def cut(records: Captured) -> Pieces:
     return Pieces(
         _entries(records.headers, _with_zero_records(stored, zeros, records)), _slices(stored, records.batch_position)
     )
+
+
+def _joined(tables: Sequence[RecordHeaders]) -> RecordHeaders:
+    if len(tables) == 1:
+        return tables[0]
+    # np.concatenate compares the fields of every pair of tables; small commits make thousands of tables
+    return np.frombuffer(b"".join(table.tobytes() for table in tables), RECORD)
 
 
 def _check_headers(headers: RecordHeaders, sizes: _Column) -> None:
