@@ -1,0 +1,29 @@
+"""jetdr_core: continuous data protection for virtual disks.
+
+Every write of a protected disk is captured in order, kept durably in a replication log, shipped compressed to an object
+store, and can be rebuilt from there as it was after any single write. Start with :class:`ProtectedDomain`,
+:class:`Catalog` and :func:`rehydrate`; docs/architecture.md shows how the parts fit.
+"""
+
+from jetdr_core import errors
+from jetdr_core.catalog import Catalog, Interval, RecoveryPoint
+from jetdr_core.domain import Disk, DiskStatus, DomainStatus, ProtectedDomain
+from jetdr_core.options import DomainOptions
+from jetdr_core.rehydrate import DiskReport, Report, rehydrate
+from jetdr_core.store import open_store
+
+__all__ = [
+    "Catalog",
+    "Disk",
+    "DiskReport",
+    "DiskStatus",
+    "DomainOptions",
+    "DomainStatus",
+    "Interval",
+    "ProtectedDomain",
+    "RecoveryPoint",
+    "Report",
+    "errors",
+    "open_store",
+    "rehydrate",
+]

@@ -64,5 +64,6 @@ class DomainOptions:
                 raise InvalidRequest(f"option {field.name}={value!r} is not valid", hint=f"use {low} to {high}")
         if self.bandwidth_bytes_per_s is not None and not self.bandwidth_bytes_per_s >= 1:
             raise InvalidRequest(
-                f"option bandwidth_bytes_per_s={self.bandwidth_bytes_per_s!r} is not valid", hint="use 1 or more, or None"
+                f"option bandwidth_bytes_per_s={self.bandwidth_bytes_per_s!r} is not valid",
+                hint="use 1 or more, or None",
             )

@@ -9,17 +9,19 @@ from __future__ import annotations
 
 import asyncio
 import math
-import os
 import socket
+from collections.abc import Mapping
 from contextlib import AsyncExitStack
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from os import PathLike
 from uuid import UUID, uuid4
 
 from jetdr_core._core import ManualClock, Ring
 from jetdr_core.catalog import Catalog, ChainTail, DomainHistory
 from jetdr_core.device.protocol import BlockDevice
-from jetdr_core.errors import ChainBroken, InvalidRequest
+from jetdr_core.errors import ChainBroken, InvalidRequest, LogForeign, LogTooSmall
+from jetdr_core.identity import check_name
+from jetdr_core.limits import SECTION_BYTES_MIN
 from jetdr_core.options import DomainOptions
 from jetdr_core.record import control_records
 from jetdr_core.replication_log import Cursor, LogVolume, ReplicationLog, Section, format_volume, open_volume
@@ -44,11 +46,18 @@ class Request:
 
     name: str
     log: str | PathLike[str] | BlockDevice
-    log_bytes: int
+    log_bytes: int | None
     store: str | ObjectStore
     owner: UUID
     options: DomainOptions
     clock: ManualClock | None
+
+    def __post_init__(self) -> None:
+        check_name("domain", self.name)
+        if self.log_bytes is not None and self.log_bytes < SECTION_BYTES_MIN:
+            raise LogTooSmall(
+                f"a log of {self.log_bytes} bytes is too small", hint=f"use at least {SECTION_BYTES_MIN} bytes"
+            )
 
 
 @dataclass(slots=True)
@@ -73,6 +82,8 @@ class _Known:
     timeline: int
     tail: ChainTail
     history: DomainHistory
+    owner: Mapping[str, object]
+    time_ns_last: int
 
 
 # -- the three ways in ---------------------------------------------------------------------------------------------------
@@ -87,10 +98,10 @@ async def create_parts(request: Request) -> Parts:
                 f"store {store.url} is not empty (it holds {info.key!r})",
                 hint=f"open the domain that is there, or give domain {request.name!r} a container of its own",
             )
-        known = _Known(uuid4(), TIMELINE_FIRST, ChainTail(0, NO_PREDECESSOR, 0, 0, 0), DomainHistory())
+        known = _Known(uuid4(), TIMELINE_FIRST, ChainTail(0, NO_PREDECESSOR, 0, 0, 0), DomainHistory(), {}, 0)
         volume = await asyncio.to_thread(_open_volume, request, stack, create=True)
         section = await asyncio.to_thread(_new_section, volume, request, known)
-        known = _Known(section.row.domain_uuid, known.timeline, known.tail, known.history)
+        known = replace(known, domain_uuid=section.row.domain_uuid)
         return await _claim(request, stack, store, section, known)
 
 
@@ -101,6 +112,7 @@ async def reopen_parts(request: Request) -> Parts:
         known = await _read_chain(store, request.name)
         volume = await asyncio.to_thread(_open_volume, request, stack, create=False)
         section = await asyncio.to_thread(volume.open_section, request.name, known.domain_uuid)
+        _check_last_log(section, known, request.name)
         return await _claim(request, stack, store, section, known)
 
 
@@ -134,7 +146,9 @@ async def _read_chain(store: ObjectStore, name: str) -> _Known:
         raise InvalidRequest(
             f"store {store.url} holds domain {catalog.name!r}, not {name!r}", hint="check the name and the store's URL"
         )
-    return _Known(catalog.domain_uuid, catalog.timeline, catalog.tail, catalog.history)
+    return _Known(
+        catalog.domain_uuid, catalog.timeline, catalog.tail, catalog.history, catalog.owner, catalog.time_last_ns
+    )
 
 
 async def _claim(
@@ -143,13 +157,13 @@ async def _claim(
     """Recover the log, see that it meets the store, put the next epoch into the chain, then into the log."""
     log = await asyncio.to_thread(ReplicationLog, section)
     stack.callback(log.close, clean=False)
-    ring_time_ns = max(log.outcome.head.time_ns, known.tail.time_ns_last)
+    ring_time_ns = max(log.outcome.head.time_ns, known.time_ns_last)
     for _ in range(CLAIMS_MAX):
         cursor = await asyncio.to_thread(_meeting_point, log, known.tail.lsn_last, request.name)
         ring = _new_ring(request, log, ring_time_ns)
         chain = _chain_writer(store, request.name, known)
         try:
-            await chain.claim(cursor.lsn + 1, ring.observe()[1], _epoch_body(request, known))
+            await chain.claim(cursor.lsn + 1, ring.observe()[1], _epoch_body(request, known, section.body.section_id))
         except ClaimLost:
             known = await _read_chain(store, request.name)
             continue
@@ -169,11 +183,27 @@ def _chain_writer(store: ObjectStore, name: str, known: _Known) -> ChainWriter:
     return ChainWriter(store, domain=name, domain_uuid=known.domain_uuid, timeline=known.timeline, end=end)
 
 
-def _epoch_body(request: Request, known: _Known) -> dict[str, object]:
-    body: dict[str, object] = {"owner": str(request.owner), "host": socket.gethostname(), "log": f"{section_id:016x}"}
+def _epoch_body(request: Request, known: _Known, section_id: int) -> dict[str, object]:
+    body: dict[str, object] = {"owner": str(request.owner), "host": socket.gethostname(), "log": _log_id(section_id)}
     if known.tail.number == 0:
         body |= {"domain": request.name, "domain_uuid": str(known.domain_uuid)}
     return body
+
+
+def _log_id(section_id: int) -> str:
+    return f"{section_id:016x}"
+
+
+def _check_last_log(section: Section, known: _Known, name: str) -> None:
+    """The chain's last owner must have used this very log: another log's LSNs may say something else."""
+    if known.owner.get("log") == _log_id(section.body.section_id):
+        return
+    section.close()
+    raise LogForeign(
+        f"domain {name!r}: its last owner (epoch {known.tail.epoch}, host {known.owner.get('host')!r}) used another log",
+        hint="use that log, or take the domain over with a new one",
+        epoch=known.tail.epoch,
+    )
 
 
 # -- log -----------------------------------------------------------------------------------------------------------------
@@ -196,13 +226,14 @@ def _new_section(volume: LogVolume, request: Request, known: _Known) -> Section:
         if section.body.epoch == 0 and section.body.initial_lsn == known.tail.lsn_last + 1:
             return section
         section.close()
+    assert request.log_bytes is not None, "a new section has a size"
     volume.create_section(
         request.name,
         known.domain_uuid,
         request.log_bytes,
         timeline=known.timeline,
         initial_lsn=known.tail.lsn_last + 1,
-        time_ns=known.tail.time_ns_last,
+        time_ns=known.time_ns_last,
     )
     return volume.open_section(request.name, known.domain_uuid)
 

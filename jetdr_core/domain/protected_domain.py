@@ -9,37 +9,31 @@ Talks to: opening, journal, copies, disk, uploader.
 from __future__ import annotations
 
 import asyncio
-import os
 from collections.abc import Awaitable, Callable, Mapping
-from os import PathLike, fspath
-from pathlib import Path
+from os import PathLike
 from types import TracebackType
 from uuid import UUID, uuid4
 
 from jetdr_core._core import IoFilter, ManualClock
-from jetdr_core.catalog import RecoveryPoint, SummaryWriter
-from jetdr_core.device import FileDevice
+from jetdr_core.catalog import RecoveryPoint
 from jetdr_core.device.protocol import BlockDevice
-from jetdr_core.domain.copies import Copies
 from jetdr_core.domain.disk import Disk
-from jetdr_core.domain.journal import Journal
-from jetdr_core.domain.log_source import DurableLog
 from jetdr_core.domain.loop_thread import LoopThread
 from jetdr_core.domain.opening import Parts, Request, create_parts, reopen_parts, take_over_parts
-from jetdr_core.domain.status import DiskStatus, DomainStatus
+from jetdr_core.domain.primary import DiskPlace, check_size, close_place, open_place
+from jetdr_core.domain.running import Running
+from jetdr_core.domain.status import DomainStatus
 from jetdr_core.errors import InvalidRequest, JetdrError
 from jetdr_core.identity import check_name, host_owner
-from jetdr_core.limits import CONTROL_BYTES_MAX, DISK_BYTES_MAX, DISKS_MAX, SECTION_BYTES_DEFAULT, SECTOR_BYTES
+from jetdr_core.limits import CONTROL_BYTES_MAX, DISKS_MAX, SECTION_BYTES_DEFAULT
 from jetdr_core.options import DomainOptions
 from jetdr_core.record import Kind
 from jetdr_core.resync import regions_of
 from jetdr_core.store import ObjectStore
-from jetdr_core.uploader import Uploader
 
 __all__ = ["ProtectedDomain"]
 
 LogPlace = str | PathLike[str] | BlockDevice
-DiskPlace = str | PathLike[str] | BlockDevice
 
 
 class ProtectedDomain:
@@ -51,12 +45,12 @@ class ProtectedDomain:
     def __init__(
         self, request: Request, open_parts: Callable[[Request], Awaitable[Parts]], disks: Mapping[str, DiskPlace]
     ) -> None:
-        self.name = check_name("domain", request.name)
+        self.name = request.name
         self._request = request
         self._open_parts = open_parts
         self._places = dict(disks)
         self._disks: dict[str, Disk] = {}
-        self._running: _Running | None = None
+        self._running: Running | None = None
 
     # -- ways in -----------------------------------------------------------------------------------------------------
 
@@ -77,7 +71,16 @@ class ProtectedDomain:
         A log file that does not exist is created; one that holds other domains' sections gets one more. ``owner`` names
         whose the log volume is (default: this machine). Nothing happens before ``async with``.
         """
-        return cls(_request(name, log, log_bytes, store, options, owner, clock), create_parts, {})
+        request = Request(
+            name=name,
+            log=log,
+            log_bytes=log_bytes,
+            store=store,
+            owner=owner or host_owner(),
+            options=options or DomainOptions(),
+            clock=clock,
+        )
+        return cls(request, create_parts, {})
 
     @classmethod
     def open(
@@ -95,7 +98,16 @@ class ProtectedDomain:
 
         After an unclean stop a gap is open until all its disks have been read again (:meth:`wait_consistent`).
         """
-        return cls(_request(name, log, 0, store, options, owner, clock), reopen_parts, disks or {})
+        request = Request(
+            name=name,
+            log=log,
+            log_bytes=None,
+            store=store,
+            owner=owner or host_owner(),
+            options=options or DomainOptions(),
+            clock=clock,
+        )
+        return cls(request, reopen_parts, disks or {})
 
     @classmethod
     def take_over(
@@ -114,13 +126,22 @@ class ProtectedDomain:
 
         What the old log held and the store does not is given up. A gap is open until all disks have been read again.
         """
-        return cls(_request(name, log, log_bytes, store, options, owner, clock), take_over_parts, disks or {})
+        request = Request(
+            name=name,
+            log=log,
+            log_bytes=log_bytes,
+            store=store,
+            owner=owner or host_owner(),
+            options=options or DomainOptions(),
+            clock=clock,
+        )
+        return cls(request, take_over_parts, disks or {})
 
     async def __aenter__(self) -> ProtectedDomain:
         loop = LoopThread(f"jetdr-{self.name}")
         loop.start()
         try:
-            self._running = await loop.run(_Running.start(self._request, self._open_parts, loop))
+            self._running = await loop.run(Running.start(self._request, self._open_parts, loop))
             await asyncio.to_thread(self._attach_known)
         except BaseException:
             await self._abandon(loop)
@@ -169,7 +190,7 @@ class ProtectedDomain:
             disk.io_filter.close()
             self._alive.journal.append(Kind.DISK_REMOVE, disk.number, {})
             self._alive.copies.forget(disk.number)
-            _close_place(disk)
+            close_place(disk)
             del self._disks[name]
 
         await asyncio.to_thread(remove)
@@ -246,7 +267,7 @@ class ProtectedDomain:
     # -- parts -------------------------------------------------------------------------------------------------------
 
     @property
-    def _alive(self) -> _Running:
+    def _alive(self) -> Running:
         if self._running is None:
             raise InvalidRequest(f"domain {self.name!r} is not open", hint="use it inside 'async with'")
         return self._running
@@ -258,7 +279,7 @@ class ProtectedDomain:
             running.copies.stop()
             for disk in self._disks.values():
                 disk.io_filter.close()
-                _close_place(disk)
+                close_place(disk)
             self._disks.clear()
             await loop.run(running.finish(upload=False, clean=running.parts.clean, errors=[]))
         await loop.stop()
@@ -305,9 +326,9 @@ class ProtectedDomain:
 
     def _attach(self, number: int, name: str, place: DiskPlace, size_bytes: int | None) -> Disk:
         running = self._alive
-        device, path = _open_place(name, place, size_bytes)
+        device, path = open_place(name, place, size_bytes)
         try:
-            _check_size(name, path, device, size_bytes)
+            check_size(name, path, device, size_bytes)
             io_filter = IoFilter(
                 running.parts.ring,
                 device,
@@ -331,7 +352,7 @@ class ProtectedDomain:
                 running.journal.append(Kind.GAP_OPEN, 0, {"reason": f"disk {name} failed a write"})
             running.copies.owe(self._disks[name], log_holes=True)
 
-    def _close_disks(self, running: _Running, errors: list[BaseException]) -> bool:
+    def _close_disks(self, running: Running, errors: list[BaseException]) -> bool:
         """Flush and close all disks; False when one could not be flushed, and the log must not be called clean."""
         running.copies.stop()
         clean = True
@@ -343,167 +364,6 @@ class ProtectedDomain:
                 clean = False
             disk.io_filter.close()
             clean &= not disk.io_filter.stats().suspect
-            _close_place(disk)
+            close_place(disk)
         self._disks.clear()
         return clean
-
-
-class _Running:
-    """What exists while the domain is open."""
-
-    def __init__(self, parts: Parts, journal: Journal, copies: Copies, uploader: Uploader, loop: LoopThread) -> None:
-        self.parts = parts
-        self.journal = journal
-        self.copies = copies
-        self.uploader = uploader
-        self.loop = loop
-
-    @classmethod
-    async def start(
-        cls, request: Request, open_parts: Callable[[Request], Awaitable[Parts]], loop: LoopThread
-    ) -> _Running:
-        """Open the parts and begin to upload. In the loop's thread."""
-        parts = await open_parts(request)
-        journal = Journal(request.name, parts.ring, parts.history, parts.chain.timeline, request.options.stall_limit_s)
-        summaries = SummaryWriter(parts.store, parts.chain.domain_uuid)
-        uploader = Uploader(
-            DurableLog(parts.log, parts.ring, request.name, parts.chain.epoch),
-            parts.chain,
-            request.options,
-            parts.cursor,
-            on_segment=summaries.on_segment,
-        )
-        uploader.start()
-        return cls(parts, journal, Copies(parts.ring, journal), uploader, loop)
-
-    async def finish(self, *, upload: bool, clean: bool, errors: list[BaseException]) -> None:
-        """Upload, stop, close. In the loop's thread. Errors are collected; everything is released."""
-        parts = self.parts
-        try:
-            if upload:
-                await self.uploader.wait_uploaded(parts.ring.lsn_reserved)
-        except (JetdrError, OSError) as error:
-            errors.append(error)
-        try:
-            await self.uploader.stop()
-            await asyncio.to_thread(parts.log.close, clean=clean)
-        except (JetdrError, OSError) as error:
-            errors.append(error)
-        await parts.opened.aclose()
-
-    def status(self, name: str, disks: list[Disk]) -> DomainStatus:
-        parts, stats = self.parts, self.uploader.stats
-        log = parts.log.state()
-        return DomainStatus(
-            name=name,
-            store=parts.store.url,
-            epoch=parts.chain.epoch,
-            timeline=parts.chain.timeline,
-            consistent=self.journal.history.consistent,
-            why_inconsistent=self.journal.why_inconsistent,
-            lsn_reserved=parts.ring.lsn_reserved,
-            lsn_durable=parts.ring.lsn_durable,
-            lsn_uploaded=self.uploader.lsn_uploaded,
-            rpo_s=self.uploader.lag_s(parts.ring.lsn_reserved),
-            log_bytes=log.data_bytes,
-            log_used_bytes=log.used_bytes,
-            ring_used_bytes=parts.ring.used_bytes,
-            segments_uploaded=stats.segments,
-            payload_bytes_uploaded=stats.payload_bytes,
-            stored_bytes_uploaded=stats.stored_bytes,
-            retries=sum(parts.store.retries.values()),
-            failure=str(self.uploader.failure or ""),
-            disks=tuple(_disk_status(disk, self.journal.is_ready(disk.number)) for disk in disks),
-        )
-
-
-def _disk_status(disk: Disk, ready: bool) -> DiskStatus:
-    stats = disk.stats()
-    return DiskStatus(
-        name=disk.name,
-        path=disk.path,
-        size_bytes=disk.size_bytes,
-        ready=ready,
-        copied_bytes=disk.copy.copied_bytes,
-        copy_bytes=disk.copy.total_bytes,
-        writes=stats.writes,
-        write_bytes=stats.write_bytes,
-        stalls=stats.stalls,
-        failed_writes=stats.failed_writes,
-    )
-
-
-def _request(
-    name: str,
-    log: LogPlace,
-    log_bytes: int,
-    store: str | ObjectStore,
-    options: DomainOptions | None,
-    owner: UUID | None,
-    clock: ManualClock | None,
-) -> Request:
-    return Request(
-        name=name,
-        log=log,
-        log_bytes=log_bytes,
-        store=store,
-        owner=owner or host_owner(),
-        options=options or DomainOptions(),
-        clock=clock,
-    )
-
-
-# -- primary disks -------------------------------------------------------------------------------------------------------
-
-
-def _open_place(name: str, place: DiskPlace, size_bytes: int | None) -> tuple[BlockDevice, str]:
-    """The primary and its absolute path; a caller's device has none, and stays the caller's."""
-    if not isinstance(place, str | PathLike):
-        return place, ""
-    path = Path(fspath(place)).absolute()
-    if path.exists():
-        return FileDevice(path, direct=False, lock=True), str(path)
-    if size_bytes is None:
-        raise FileNotFoundError(
-            f"disk {name!r}: there is no {path}; name an existing file, or pass size_bytes= to create it"
-        )
-    _check_disk_bytes(name, size_bytes)
-    _create_sparse(path, size_bytes)
-    return FileDevice(path, direct=False, lock=True), str(path)
-
-
-def _create_sparse(path: Path, size_bytes: int) -> None:
-    """A file of zeros that takes no space yet; its name is durable at return."""
-    fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
-    try:
-        os.ftruncate(fd, size_bytes)
-        os.fsync(fd)
-    finally:
-        os.close(fd)
-    folder = os.open(path.parent, os.O_RDONLY | os.O_DIRECTORY)
-    try:
-        os.fsync(folder)
-    finally:
-        os.close(folder)
-
-
-def _check_size(name: str, path: str, device: BlockDevice, size_bytes: int | None) -> None:
-    _check_disk_bytes(name, device.size_bytes)
-    if size_bytes is not None and size_bytes != device.size_bytes:
-        raise InvalidRequest(
-            f"disk {name!r} ({path}) has {device.size_bytes} bytes, expected {size_bytes}",
-            hint="name the right file; a disk's size is part of its history",
-        )
-
-
-def _check_disk_bytes(name: str, size_bytes: int) -> None:
-    if not 0 < size_bytes <= DISK_BYTES_MAX or size_bytes % SECTOR_BYTES:
-        raise InvalidRequest(
-            f"disk {name!r} of {size_bytes} bytes is not valid",
-            hint=f"use a multiple of {SECTOR_BYTES}, at most {DISK_BYTES_MAX}",
-        )
-
-
-def _close_place(disk: Disk) -> None:
-    if disk.path:
-        disk.device.close()

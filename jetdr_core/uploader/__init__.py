@@ -2,6 +2,7 @@
 
 from jetdr_core.uploader.chain import ChainEnd, ChainWriter, ClaimLost
 from jetdr_core.uploader.source import LogSource
+from jetdr_core.uploader.summaries import SummaryWriter
 from jetdr_core.uploader.uploader import Uploader, UploadStats
 
-__all__ = ["ChainEnd", "ChainWriter", "ClaimLost", "LogSource", "UploadStats", "Uploader"]
+__all__ = ["ChainEnd", "ChainWriter", "ClaimLost", "LogSource", "SummaryWriter", "UploadStats", "Uploader"]

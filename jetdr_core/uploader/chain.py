@@ -126,6 +126,8 @@ class ChainWriter:
                 tail = await self.store.get_range(key, info.size_bytes - TRAILER_BYTES, TRAILER_BYTES)
                 there = decode_trailer(tail, key)
                 if there.domain_uuid != self.domain_uuid:
-                    raise ChainBroken(f"{key} belongs to another domain", hint="give each domain a container of its own")
+                    raise ChainBroken(
+                        f"{key} belongs to another domain", hint="give each domain a container of its own"
+                    )
                 return there, object_checksum(tail)
         raise ChainBroken(f"{key} exists but is no chain object", hint="run 'jetdr verify' to see what is damaged")

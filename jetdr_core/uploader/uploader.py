@@ -23,6 +23,7 @@ import time
 from collections import deque
 from collections.abc import Awaitable, Callable
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import TypeVar
 
@@ -57,7 +58,6 @@ class UploadStats:
     heartbeats: int = 0
     encode_s: float = 0.0
     put_s: float = 0.0
-    lag_s_max: float = 0.0
 
 
 @dataclass(slots=True)
@@ -92,7 +92,7 @@ class Uploader:
         options: DomainOptions,
         cursor: Cursor,
         *,
-        on_segment: Callable[[int, SealedSegment], Awaitable[None]],
+        on_segment: Callable[[int, SealedSegment], None],
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self.stats = UploadStats()
@@ -108,6 +108,8 @@ class Uploader:
         self._trimmed_at = cursor
         self._trimmed_s = clock()
         self._wishes = _Wishes()
+        self._first_seen: float | None = None  # when the backlog that is not yet cut was noticed
+        self._since: deque[float] = deque()  # the same for each segment on its way
         self._progress = asyncio.Condition()
         self._numbering = asyncio.Lock()  # held while a segment gets its number and its PUT is started
         self._encoding: asyncio.Queue[_Segment] = asyncio.Queue(options.upload_workers)
@@ -134,6 +136,12 @@ class Uploader:
         if self.lsn_uploaded < lsn and self.failure is not None:
             raise self.failure
 
+    @property
+    def lag_s(self) -> float:
+        """How long ago the oldest record that the store does not hold was first seen; 0 when it holds all. From any thread."""
+        since = next(iter(self._since), self._first_seen)
+        return 0.0 if since is None else max(0.0, self._clock() - since)
+
     async def stop(self) -> None:
         """Stop where it is (nothing is half done: the next run goes on behind the last chained segment) and trim the log."""
         puts = [segment.put for segment in self._in_flight if segment.put is not None]
@@ -159,7 +167,9 @@ class Uploader:
         if self.failure is not None:
             return
         self.failure = error
-        log.error("domain %s: upload stopped: %s", self._chain.domain, error, exc_info=not isinstance(error, JetdrError))
+        log.error(
+            "domain %s: upload stopped: %s", self._chain.domain, error, exc_info=not isinstance(error, JetdrError)
+        )
         if isinstance(error, Fenced):
             await self._in_reader(self._source.fence, error.epoch_newer)
         for task in self._tasks:
@@ -174,8 +184,10 @@ class Uploader:
         while True:
             await self._until_due()
             batches = await self._in_reader(self._source.read_durable, self._cut_at, self._options.segment_bytes)
+            first_seen, self._first_seen = self._first_seen, None
             if not batches:
                 continue
+            self._since.append(self._clock() if first_seen is None else first_seen)
             self._cut_at = batches[-1].end
             records = [batch.records for batch in batches]
             future = asyncio.get_running_loop().run_in_executor(self._pool, self._encode, records)
@@ -183,23 +195,22 @@ class Uploader:
 
     async def _until_due(self) -> None:
         """Return when the backlog makes a segment: large enough, old enough, or asked for."""
-        options, first_seen = self._options, None
+        options = self._options
         while True:
             self._wishes.arrived.clear()
             backlog = self._source.backlog(self._cut_at)
             now = self._clock()
-            if backlog and first_seen is None:
-                first_seen = now
-            aged = first_seen is not None and now - first_seen >= options.segment_age_s
+            if backlog and self._first_seen is None:
+                self._first_seen = now
+            aged = self._first_seen is not None and now - self._first_seen >= options.segment_age_s
             if backlog >= options.segment_bytes or aged or self._wishes.lsn > self._cut_at.lsn:
                 return
             await self._wait_for_wish(min(POLL_S, options.segment_age_s / 8))
 
     async def _wait_for_wish(self, limit_s: float) -> None:
-        try:
-            await asyncio.wait_for(self._wishes.arrived.wait(), limit_s)
-        except TimeoutError:
-            return
+        with suppress(TimeoutError):
+            async with asyncio.timeout(limit_s):
+                await self._wishes.arrived.wait()
 
     def _encode(self, records: list[RecordBatch]) -> SegmentBody:
         begun = time.perf_counter()
@@ -273,10 +284,11 @@ class Uploader:
         stats.payload_bytes += sealed.trailer.payload_bytes
         stats.stored_bytes += sealed.size_bytes
         self._uploaded_at = segment.end
+        self._since.popleft()
         self.lsn_uploaded = sealed.last_lsn
         async with self._progress:
             self._progress.notify_all()
-        await self._on_segment(number, sealed)
+        self._on_segment(number, sealed)
         await self._trim_if_due()
 
     async def _trim_if_due(self) -> None:
