@@ -8,7 +8,7 @@ segment's index at most. Talks to: store, segment, catalog.chain, .history, .res
 from __future__ import annotations
 
 import logging
-from collections.abc import AsyncGenerator, Iterable, Mapping
+from collections.abc import AsyncGenerator, Mapping
 from contextlib import AsyncExitStack
 from datetime import datetime
 from pathlib import Path
@@ -19,7 +19,7 @@ from uuid import UUID
 import numpy as np
 
 from jetdr_core.catalog.at import parse_at
-from jetdr_core.catalog.chain import Chain, ChainTail, Hole, in_parallel, read_chain, write_summaries
+from jetdr_core.catalog.chain import Chain, ChainTail, Hole, read_chain, write_summaries
 from jetdr_core.catalog.heartbeat import decode_heartbeat
 from jetdr_core.catalog.history import DiskState, DomainHistory, Gap
 from jetdr_core.catalog.indexes import IndexReader, OnDamage, SegmentRead
@@ -28,7 +28,7 @@ from jetdr_core.catalog.links import LinkTable, segments
 from jetdr_core.catalog.point import Interval, RecoveryPoint
 from jetdr_core.catalog.repository import MetadataRepository
 from jetdr_core.catalog.resolve import Extent, Resolver
-from jetdr_core.errors import DamagedObject, NoSuchPoint, ObjectNotFound, UnsupportedVersion
+from jetdr_core.errors import ChainBroken, DamagedObject, NoSuchPoint, ObjectNotFound, UnsupportedVersion
 from jetdr_core.segment import SegmentIndex
 from jetdr_core.store import ObjectStore, RetryingStore, open_store
 
@@ -234,10 +234,6 @@ class Catalog:
         """
         return self._indexes.newest_first(lsn, on_damage)
 
-    async def read_indexes(self, numbers: Iterable[int]) -> list[SegmentIndex]:
-        """Several indexes at once, in the order given; the first error ends it."""
-        return await in_parallel(self.index, numbers)
-
     async def write_summaries(self) -> list[int]:
         """Write the summaries that are missing or wrong, of complete groups; returns the groups."""
         return await write_summaries(self.store, self._chain)
@@ -255,7 +251,11 @@ class Catalog:
         for known, time_ns in (("first_lsn", "first_time_ns"), ("last_lsn", "last_time_ns")):
             if int(row[known]) == lsn:
                 return int(row[time_ns])
-        lsns, times = await self._record_times(row)
+        try:
+            lsns, times = await self._record_times(row)
+        except (DamagedObject, ChainBroken) as error:
+            log.warning("the time of LSN %d is taken from its segment's first record: %s", lsn, error)
+            return int(row["first_time_ns"])
         return int(times[int(np.searchsorted(lsns, lsn))])
 
     async def _lsn_at(self, time_ns: int) -> int:

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+from bisect import bisect_left
 from collections.abc import Awaitable, Callable, Iterable
 from typing import NamedTuple, TypeVar
 from uuid import UUID
@@ -237,5 +238,5 @@ def _summarise(chain: Chain, group: int) -> bytes | None:
         return None
     predecessor = before[-1]["checksum"].tobytes() if len(before) else Head().checksum
     low, high = int(rows["first_lsn"][0]), int(rows["last_lsn"][-1])
-    control = [record for record in chain.control if low <= record.lsn <= high]
-    return encode_summary(Summary(group, chain.domain_uuid, predecessor, links, control))
+    first, end = (bisect_left(chain.control, lsn, key=lambda record: record.lsn) for lsn in (low, high + 1))
+    return encode_summary(Summary(group, chain.domain_uuid, predecessor, links, chain.control[first:end]))

@@ -12,8 +12,9 @@ import pytest
 
 from jetdr_core.catalog import Catalog, MetadataRepository
 from jetdr_core.errors import ChainBroken, DamagedObject, InvalidRequest, JetdrError
+from jetdr_core.record import Kind
 from jetdr_core.store import MemoryStore, StoreWrapper
-from tests.catalog.chains import DOMAIN, ChainMaker, domain, run
+from tests.catalog.chains import DOMAIN, ChainMaker, domain, run, time_ns
 
 
 class Counting(StoreWrapper):
@@ -76,6 +77,17 @@ async def told(catalog: Catalog) -> tuple[list[int], list[int]]:
 
     found: AsyncIterator[int] = (segment.number async for segment in catalog.indexes_newest_first(7, on_damage=tell))
     return [number async for number in found], damaged
+
+
+def test_catalog_opens_when_the_index_of_its_latest_point_is_damaged() -> None:
+    maker = domain(1)
+    key = maker.segment(3)
+    maker.control(Kind.GAP_OPEN, reason="test")
+    maker.segment()
+    maker.damage(key, -300)
+    latest = run(maker.open().resolve("latest"))
+    assert (latest.lsn, latest.time_ns) == (5, time_ns(5))
+    assert run(maker.open().resolve(4)).time_ns == time_ns(3)
 
 
 def test_object_that_vanished_is_a_broken_chain() -> None:
