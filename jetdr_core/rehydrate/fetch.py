@@ -155,7 +155,8 @@ class Rebuild:
             for disk, applied in unsaved.items():
                 self._targets[disk].checkpoint(applied)
 
-        await asyncio.get_running_loop().run_in_executor(self._saver, checkpoint)
+        # shielded: a cancelled job that has not begun would never run, and what it was told of would be forgotten
+        await asyncio.shield(asyncio.get_running_loop().run_in_executor(self._saver, checkpoint))
 
 
 def _ordered_ranges(segments: Iterable[SegmentPlan]) -> Iterator[FrameRange]:

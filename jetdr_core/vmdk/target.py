@@ -13,12 +13,12 @@ from jetdr_core.errors import TargetExists
 
 @contextmanager
 def new_file(path: Path) -> Iterator[BinaryIO]:
-    """Create ``path`` for the body to write; fsync it afterwards, or remove it when the body fails.
+    """Create ``path``, mode 0600, for the body to write; fsync it afterwards, or remove it when the body fails.
 
     The directory entry is the caller's to sync. Raises :class:`TargetExists` without touching what is there.
     """
     try:
-        target = path.open("xb", buffering=1 << 20)
+        target = os.fdopen(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600), "wb", 1 << 20)
     except FileExistsError:
         raise TargetExists(f"{path} exists", hint="choose another target or remove it") from None
     try:
