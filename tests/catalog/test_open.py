@@ -8,13 +8,13 @@ import pytest
 
 from jetdr_core.catalog import Catalog
 from jetdr_core.errors import InvalidRequest, StoreError
-from jetdr_core.store import DirectoryStore, StoreWrapper
+from jetdr_core.store import DirectoryStore, MemoryStore, StoreWrapper
 from tests.catalog.chains import domain, run
 
 
-async def copied(directory: Path) -> str:
-    """A domain in a directory store; returns its URL."""
-    source, target = domain(3).store, DirectoryStore(directory, create=True)
+async def copied(source: MemoryStore, directory: Path) -> str:
+    """Put the objects of ``source`` into a directory store; returns its URL."""
+    target = DirectoryStore(directory, create=True)
     async for info in source.list_prefix(""):
         await target.put_if_absent(info.key, [await source.get(info.key)])
     await target.close()
@@ -28,7 +28,7 @@ async def opened(url: str, cache: Path | None = None) -> tuple[str, int]:
 
 
 def test_url_is_enough(tmp_path: Path) -> None:
-    url = run(copied(tmp_path / "store"))
+    url = run(copied(domain(3).store, tmp_path / "store"))
     assert run(opened(url)) == ("payroll", 4)
     assert run(opened(url, tmp_path / "cache.sqlite")) == ("payroll", 4)
 
