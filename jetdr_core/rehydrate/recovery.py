@@ -36,6 +36,7 @@ from jetdr_core.rehydrate.target import (
     check_names,
     check_space,
     examine,
+    make_directory,
     sync_directory,
     write_config,
 )
@@ -154,7 +155,7 @@ class _Recovery:
         standings = [examine(files, identity) for files, identity in zip(self.files, self.identities, strict=True)]
         segments = self._left(standings)
         check_space(self.options.target, self._needed_bytes(standings))
-        self.options.target.mkdir(parents=True, exist_ok=True)
+        make_directory(self.options.target)
         with ExitStack() as opened:
             targets = self._open(standings, opened)
             await self._rebuild(segments, targets)

@@ -40,6 +40,7 @@ __all__ = [
     "check_names",
     "check_space",
     "examine",
+    "make_directory",
     "sync_directory",
     "write_config",
 ]
@@ -211,6 +212,14 @@ def sync_directory(directory: Path) -> None:
         os.fsync(fd)
     finally:
         os.close(fd)
+
+
+def make_directory(directory: Path) -> None:
+    """Create the directory and what is missing above it, durably."""
+    if not directory.exists():
+        make_directory(directory.parent)
+        directory.mkdir(exist_ok=True)
+        sync_directory(directory.parent)
 
 
 def check_config(path: Path, text: bytes) -> bool:

@@ -11,6 +11,8 @@ from hypothesis import strategies as st
 
 from jetdr_core._kernels import IntervalMap
 
+pytestmark = pytest.mark.native
+
 SPACE = 160
 PIECES = st.lists(st.tuples(st.integers(0, SPACE - 1), st.integers(0, 48)), max_size=60)
 

@@ -12,6 +12,8 @@ from hypothesis import strategies as st
 from jetdr_core._kernels import verify_payloads, zero_runs
 from jetdr_core.record import RECORD
 
+pytestmark = pytest.mark.native
+
 
 def headers_of(payloads: list[bytes]) -> npt.NDArray[np.void]:
     headers = np.zeros(len(payloads), RECORD)

@@ -15,6 +15,8 @@ from hypothesis import strategies as st
 from jetdr_core._kernels import scatter_write
 from jetdr_core.extent import PIECE
 
+pytestmark = pytest.mark.native
+
 
 def pieces_of(rows: list[tuple[int, int, int]]) -> npt.NDArray[np.void]:
     """Rows of (target offset, source offset, length)."""
