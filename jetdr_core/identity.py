@@ -48,7 +48,7 @@ def check_mark_name(name: str) -> str:
 
 
 def host_owner() -> UUID:
-    """The owner that this machine's processes are on a log volume: made from its machine id, or its name where it has none."""
+    """The owner that this machine is on a log volume: made from its machine id, or its name where it has none."""
     try:
         machine = Path("/etc/machine-id").read_text().strip()
     except OSError:

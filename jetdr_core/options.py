@@ -41,6 +41,8 @@ class DomainOptions:
     """An idle domain proves this often that its newest recovery point is current."""
     stall_limit_s: float = STALL_LIMIT_S_DEFAULT
     """A write or flush waits at most this long for the replication log."""
+    close_limit_s: float = 60.0
+    """Closing waits at most this long for what is not yet uploaded; it stays in the log for the next opening."""
     ring_bytes: int = RING_BYTES_DEFAULT
     """Memory between filter and log; a power of two."""
     ring_slots: int = RING_SLOTS_DEFAULT
@@ -54,6 +56,7 @@ class DomainOptions:
             "puts_max": (1, 64),
             "heartbeat_s": (0.01, 3600),
             "stall_limit_s": (0.0, 3600),
+            "close_limit_s": (0.0, 1e9),
             "ring_bytes": (2 << 16, 1 << 36),
             "ring_slots": (16, 1 << 22),
         }

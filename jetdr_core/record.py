@@ -134,7 +134,7 @@ def padded(length: int) -> int:
 
 
 def control_records(batch: RecordBatch) -> list[ControlRecord]:
-    """The records of ``batch`` that are not data, decoded. :class:`DamagedObject` for a payload that is no JSON object."""
+    """The records of ``batch`` that are not data, decoded; :class:`DamagedObject` for a payload that is no JSON."""
     headers = batch.headers
     kinds = headers["kind"]
     rows = np.flatnonzero((kinds != Kind.WRITE) & (kinds != Kind.ZERO))

@@ -1,6 +1,6 @@
 """The one engine that copies pre-existing data: initial copy of a disk, and resync after an unclean stop.
 
-Invariants: each piece is read and logged while its range is held, so a guest's write to it comes wholly before or wholly
+Invariants: each piece is read and logged while its range is held, so a guest's write to it comes wholly before or
 after; the copy runs behind new writes, never ahead of them: it waits while the ring holds more than a few pieces.
 Which regions are owed is an iterable of extents, so that a dirty map can take the place of "all of the disk".
 Talks to: _core (filter, ring).
@@ -48,7 +48,7 @@ def regions_of(fd: int, size_bytes: int) -> Iterator[Region]:
 
 
 def _seek(fd: int, offset: int, whence: int, size_bytes: int) -> int:
-    """Where data or a hole begins at or behind ``offset``, in whole sectors; the end of the disk where there is none."""
+    """Where data or a hole begins at or behind ``offset``, in whole sectors; the disk's end where there is none."""
     if fd < 0:
         return offset if whence == os.SEEK_DATA else size_bytes
     try:
@@ -74,8 +74,8 @@ def copy_regions(
 ) -> bool:
     """Log ``regions`` as background data; True when all of them are in the log, False when ``stopping`` came first.
 
-    ``log_holes``: also say that holes are zeros (needed where the replica may hold older data there). ``progress`` gets the
-    bytes of each piece. A full log is waited for; any other error of the filter or the ring is raised.
+    ``log_holes``: also say that holes are zeros (needed where the replica may hold older data there). ``progress`` gets
+    the bytes of each piece. A full log is waited for; any other error of the filter or the ring is raised.
     """
     patience = _Patience(io_filter, ring, stopping)
     for region in regions:

@@ -40,7 +40,7 @@ class Copies:
             if running is not None and not running.done() and not running.cancel():
                 log.info("disk %s: another copy follows the one that is running", disk.name)
             disk.copy.total_bytes, disk.copy.copied_bytes = disk.size_bytes, 0
-            self._owed[disk.number] = self._pool.submit(self._copy, disk, log_holes)
+            self._owed[disk.number] = self._pool.submit(self._copy, disk, log_holes=log_holes)
 
     @property
     def owed(self) -> frozenset[int]:
@@ -70,7 +70,7 @@ class Copies:
         self._stopping.set()
         self._pool.shutdown(wait=True, cancel_futures=True)
 
-    def _copy(self, disk: Disk, log_holes: bool) -> None:
+    def _copy(self, disk: Disk, *, log_holes: bool) -> None:
         disk.copy.running = True
         disk.io_filter.trust()
         try:

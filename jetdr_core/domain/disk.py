@@ -27,7 +27,7 @@ class CopyProgress:
 
 
 class Disk:
-    """A protected disk. Thread-safe: any number of threads may be in any method; no method holds the GIL while it works.
+    """A protected disk. Thread-safe: any number of threads may be in any method; none holds the GIL while it works.
 
     Offsets and lengths are bytes, multiples of 512. Writes that overlap in flight take turns; in what order is open.
     """
@@ -58,8 +58,8 @@ class Disk:
         """Write ``data``; returns its LSN once the primary has it and the log has accepted it in order.
 
         Not durable before :meth:`flush`. ``data`` must not change during the call. Raises :class:`InvalidRequest` and
-        :class:`StallTimeout` with nothing changed; :class:`PrimaryFailed` with the replica equal to what the disk now holds;
-        :class:`LogFailed` or :class:`Fenced` when the domain accepts no more writes.
+        :class:`StallTimeout` with nothing changed; :class:`PrimaryFailed` with the replica equal to what the disk now
+        holds; :class:`LogFailed` or :class:`Fenced` when the domain accepts no more writes.
         """
         try:
             return self.io_filter.write(offset, data)
@@ -68,7 +68,7 @@ class Disk:
             raise
 
     def zero(self, offset: int, length: int, *, discard: bool = False) -> int:
-        """Make a range zeros (``discard``: the guest's TRIM); one record, however long. Otherwise like :meth:`write`."""
+        """Make a range zeros (``discard``: the guest's TRIM): one record, however long. Else like :meth:`write`."""
         try:
             return self.io_filter.zero(offset, length, discard=discard)
         except PrimaryFailed:
@@ -86,8 +86,8 @@ class Disk:
     def flush(self) -> int:
         """Make durable, on the primary and in the log, everything acknowledged before; returns the LSN that is durable.
 
-        Covers this disk's primary and the log of the whole domain. :class:`StallTimeout` after the stall limit: nothing is
-        lost, but durability is not known.
+        Covers this disk's primary and the log of the whole domain. :class:`StallTimeout` after the stall limit: nothing
+        is lost, but durability is not known.
         """
         return self.io_filter.flush()
 

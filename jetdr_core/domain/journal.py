@@ -1,7 +1,7 @@
-"""Journal: appends the domain's control records, and keeps the history they make. Talks to: _core (the ring), catalog (history).
+"""Journal: appends the domain's control records, and keeps the history they make.
 
-Invariants: the history has every control record up to the last LSN given to one here, in LSN order; checks that depend on
-the history (a mark used twice) and the append that follows are one step.
+Invariants: the history has every control record up to the last LSN given to one here, in LSN order; checks that depend
+on the history (a mark used twice) and the append that follows are one step. Talks to: _core (the ring), catalog.
 """
 
 from __future__ import annotations
@@ -58,7 +58,7 @@ class Journal:
             return record
 
     def mark(self, name: str) -> RecoveryPoint:
-        """Name the present moment. :class:`NotConsistent` while background data is outstanding, :class:`DuplicateMark`."""
+        """Name the present moment. :class:`NotConsistent` while background data is owed, :class:`DuplicateMark`."""
         check_mark_name(name)
         with self.lock:
             if not self.history.consistent:

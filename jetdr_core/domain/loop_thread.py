@@ -1,4 +1,4 @@
-"""LoopThread: an event loop in a thread of its own, so that a caller's blocking write never keeps the uploader waiting."""
+"""LoopThread: an event loop in a thread of its own, so that a caller's blocking write never holds up the uploader."""
 
 from __future__ import annotations
 

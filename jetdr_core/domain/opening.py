@@ -1,7 +1,7 @@
 """Opens the parts of a protected domain (store, log, chain, history), and claims the domain for this process.
 
 Invariants: what can be refused is refused before anything is changed; store and log must meet (the log holds every LSN
-that the store does not); a new epoch stands in the chain before the log takes it on, and in both before the first write.
+that the store does not); a new epoch stands in the chain before the log takes it on, in both before the first write.
 Talks to: catalog, replication_log, store, uploader (the chain).
 """
 
@@ -62,7 +62,7 @@ class Request:
 
 @dataclass(slots=True)
 class Parts:
-    """An opened and claimed domain. ``cursor`` is the log position behind the chain's last LSN; ``opened`` closes all."""
+    """An opened and claimed domain. ``cursor`` is the log position behind the chain's last LSN; ``opened`` closes."""
 
     store: RetryingStore
     log: ReplicationLog
@@ -86,7 +86,7 @@ class _Known:
     time_ns_last: int
 
 
-# -- the three ways in ---------------------------------------------------------------------------------------------------
+# -- the three ways in -------------------------------------------------------------------------------------------------
 
 
 async def create_parts(request: Request) -> Parts:
@@ -128,7 +128,7 @@ async def take_over_parts(request: Request) -> Parts:
         return parts
 
 
-# -- store and chain -----------------------------------------------------------------------------------------------------
+# -- store and chain ---------------------------------------------------------------------------------------------------
 
 
 def _open_store(request: Request, stack: AsyncExitStack, *, create: bool) -> RetryingStore:
@@ -200,13 +200,13 @@ def _check_last_log(section: Section, known: _Known, name: str) -> None:
         return
     section.close()
     raise LogForeign(
-        f"domain {name!r}: its last owner (epoch {known.tail.epoch}, host {known.owner.get('host')!r}) used another log",
+        f"domain {name!r}: its last owner (epoch {known.tail.epoch}, host {known.owner.get('host')}) used another log",
         hint="use that log, or take the domain over with a new one",
         epoch=known.tail.epoch,
     )
 
 
-# -- log -----------------------------------------------------------------------------------------------------------------
+# -- log ---------------------------------------------------------------------------------------------------------------
 
 
 def _open_volume(request: Request, stack: AsyncExitStack, *, create: bool) -> LogVolume:
@@ -253,7 +253,7 @@ def _meeting_point(log: ReplicationLog, lsn_stored: int, name: str) -> Cursor:
         if not batches or batches[0].end.lsn > lsn_stored:
             raise ChainBroken(
                 f"domain {name!r}: the store ends at LSN {lsn_stored}, its log at LSN {log.outcome.head.lsn}",
-                hint="this log is an older copy: use the one that was last in use, or take the domain over with a new log",
+                hint="this log is an older copy: use the one last in use, or take the domain over with a new log",
                 lsn_stored=lsn_stored,
                 lsn_log_last=log.outcome.head.lsn,
             )

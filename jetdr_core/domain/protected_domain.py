@@ -23,7 +23,7 @@ from jetdr_core.domain.opening import Parts, Request, create_parts, reopen_parts
 from jetdr_core.domain.primary import DiskPlace, check_size, close_place, open_place
 from jetdr_core.domain.running import Running
 from jetdr_core.domain.status import DomainStatus
-from jetdr_core.errors import InvalidRequest, JetdrError
+from jetdr_core.errors import InvalidRequest
 from jetdr_core.identity import check_name, host_owner
 from jetdr_core.limits import CONTROL_BYTES_MAX, DISKS_MAX, SECTION_BYTES_DEFAULT
 from jetdr_core.options import DomainOptions
@@ -37,7 +37,7 @@ LogPlace = str | PathLike[str] | BlockDevice
 
 
 class ProtectedDomain:
-    """A protected domain, used as ``async with ProtectedDomain.create(...)`` or ``.open(...)``: leaving the block closes it.
+    """A protected domain: ``async with ProtectedDomain.create(...)`` or ``.open(...)``; leaving the block closes it.
 
     One process owns a domain at a time: opening it claims a new epoch in the store, which fences every earlier owner.
     """
@@ -94,7 +94,7 @@ class ProtectedDomain:
         owner: UUID | None = None,
         clock: ManualClock | None = None,
     ) -> ProtectedDomain:
-        """A known domain: goes on where its log ends, with the disks it had, at the paths they had or those in ``disks``.
+        """A known domain: goes on where its log ends, with its disks, at the paths they had or those in ``disks``.
 
         After an unclean stop a gap is open until all its disks have been read again (:meth:`wait_consistent`).
         """
@@ -171,11 +171,11 @@ class ProtectedDomain:
             ) from None
 
     async def protect(self, name: str, path: DiskPlace, *, size_bytes: int | None = None, wait: bool = True) -> Disk:
-        """Protect the raw or flat file or block device at ``path``; with ``size_bytes`` a missing file is created, all zeros.
+        """Protect the raw or flat file or block device at ``path``; with ``size_bytes`` a missing one is made.
 
-        A disk that holds data is copied as background data; the call returns when the copy is in the log, or at once with
-        ``wait=False``. While the first disks are copied the domain is not consistent; a disk added later is left out of
-        recovery points until its copy is complete.
+        A disk that holds data is copied as background data; the call returns when the copy is in the log, or at once
+        with ``wait=False``. While the first disks are copied the domain is not consistent; a disk added later is left
+        out of recovery points until its copy is complete.
         """
         disk = await asyncio.to_thread(self._protect, name, path, size_bytes)
         if wait:
@@ -206,7 +206,7 @@ class ProtectedDomain:
         return self._alive.journal.mark(name)
 
     def store_config(self, name: str, text: str) -> int:
-        """Keep a configuration file of the domain's machines (a .vmx, say) with the data; recovery writes it beside the disks.
+        """Keep a configuration file of the domain's machines (a .vmx, say); recovery writes it beside the disks.
 
         Returns its LSN. A later one of the same name replaces it for later recovery points.
         """
@@ -249,8 +249,8 @@ class ProtectedDomain:
     async def close(self, *, upload: bool = True) -> None:
         """Flush, upload what is there (unless ``upload`` is False), mark the log clean, release everything.
 
-        Raises the first error met; everything is released all the same, and what the log holds is uploaded after the next
-        opening. Twice is harmless.
+        Raises the first error met; everything is released all the same, and what the log holds is uploaded after the
+        next opening. Twice is harmless.
         """
         running, self._running = self._running, None
         if running is None:
@@ -341,11 +341,10 @@ class ProtectedDomain:
             if path:
                 device.close()
             raise
-        disk = Disk(number, name, path, device, io_filter, lambda: self._on_suspect(name))
-        return disk
+        return Disk(number, name, path, device, io_filter, lambda: self._on_suspect(name))
 
     def _on_suspect(self, name: str) -> None:
-        """A write failed on the primary and could not be read back: the point in time is lost, the disk must be copied."""
+        """A write failed on the primary and could not be read back: the disk must be copied again."""
         running = self._alive
         with running.journal.lock:
             if not running.journal.gap_open:
@@ -353,17 +352,17 @@ class ProtectedDomain:
             running.copies.owe(self._disks[name], log_holes=True)
 
     def _close_disks(self, running: Running, errors: list[BaseException]) -> bool:
-        """Flush and close all disks; False when one could not be flushed, and the log must not be called clean."""
+        """Close all disks and flush their primaries; False when one failed, and the log must not be called clean."""
         running.copies.stop()
         clean = True
         for disk in self._disks.values():
-            try:
-                disk.flush()
-            except (JetdrError, OSError) as error:
-                errors.append(error)
-                clean = False
             disk.io_filter.close()
             clean &= not disk.io_filter.stats().suspect
+            try:
+                disk.device.sync()
+            except OSError as error:
+                errors.append(error)
+                clean = False
             close_place(disk)
         self._disks.clear()
         return clean

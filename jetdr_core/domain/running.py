@@ -1,4 +1,7 @@
-"""Running: what exists while a domain is open, and the order in which it begins and ends. Talks to: opening, uploader, copies."""
+"""Running: what exists while a domain is open, and the order in which it begins and ends.
+
+Talks to: opening, uploader, copies, journal.
+"""
 
 from __future__ import annotations
 
@@ -12,7 +15,7 @@ from jetdr_core.domain.log_source import DurableLog
 from jetdr_core.domain.loop_thread import LoopThread
 from jetdr_core.domain.opening import Parts, Request
 from jetdr_core.domain.status import DiskStatus, DomainStatus
-from jetdr_core.errors import JetdrError
+from jetdr_core.errors import JetdrError, StallTimeout
 from jetdr_core.uploader import SummaryWriter, Uploader
 
 __all__ = ["Running"]
@@ -29,6 +32,7 @@ class Running:
         uploader: Uploader,
         summaries: SummaryWriter,
         loop: LoopThread,
+        close_limit_s: float,
     ) -> None:
         self.parts = parts
         self.journal = journal
@@ -36,6 +40,7 @@ class Running:
         self.uploader = uploader
         self.summaries = summaries
         self.loop = loop
+        self._close_limit_s = close_limit_s
 
     @classmethod
     async def start(
@@ -53,16 +58,15 @@ class Running:
             on_segment=summaries.on_segment,
         )
         uploader.start()
-        return cls(parts, journal, Copies(parts.ring, journal), uploader, summaries, loop)
+        return cls(
+            parts, journal, Copies(parts.ring, journal), uploader, summaries, loop, request.options.close_limit_s
+        )
 
     async def finish(self, *, upload: bool, clean: bool, errors: list[BaseException]) -> None:
         """Upload, stop, close. Errors are collected; everything is released."""
         parts = self.parts
-        try:
-            if upload:
-                await self.uploader.wait_uploaded(parts.ring.lsn_reserved)
-        except (JetdrError, OSError) as error:
-            errors.append(error)
+        if upload:
+            await self._upload_rest(errors)
         try:
             await self.uploader.stop()
             await self.summaries.stop()
@@ -70,6 +74,21 @@ class Running:
         except (JetdrError, OSError) as error:
             errors.append(error)
         await parts.opened.aclose()
+
+    async def _upload_rest(self, errors: list[BaseException]) -> None:
+        lsn, limit_s = self.parts.ring.lsn_reserved, self._close_limit_s
+        try:
+            async with asyncio.timeout(limit_s):
+                await self.uploader.wait_uploaded(lsn)
+        except TimeoutError:
+            error = StallTimeout(
+                f"domain {self.parts.chain.domain!r} closed with LSN {self.uploader.lsn_uploaded + 1} to {lsn} "
+                f"not uploaded after {limit_s} s",
+                hint="they are in its log: open the domain again when the store can be reached",
+            )
+            errors.append(error)
+        except (JetdrError, OSError) as error:
+            errors.append(error)
 
     def status(self, name: str, disks: list[Disk]) -> DomainStatus:
         parts, stats = self.parts, self.uploader.stats
@@ -93,11 +112,11 @@ class Running:
             stored_bytes_uploaded=stats.stored_bytes,
             retries=sum(parts.store.retries.values()),
             failure=str(self.uploader.failure or ""),
-            disks=tuple(_disk_status(disk, self.journal.is_ready(disk.number)) for disk in disks),
+            disks=tuple(_disk_status(disk, ready=self.journal.is_ready(disk.number)) for disk in disks),
         )
 
 
-def _disk_status(disk: Disk, ready: bool) -> DiskStatus:
+def _disk_status(disk: Disk, *, ready: bool) -> DiskStatus:
     stats = disk.stats()
     return DiskStatus(
         name=disk.name,

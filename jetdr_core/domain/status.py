@@ -9,7 +9,7 @@ __all__ = ["DiskStatus", "DomainStatus"]
 
 @dataclass(frozen=True, slots=True)
 class DiskStatus:
-    """One disk. ``copied_bytes`` of ``copy_bytes`` tell how far its initial copy or resync is; both 0 when none was owed."""
+    """One disk. ``copied_bytes`` of ``copy_bytes``: how far its copy or resync is; 0 of 0 when none was owed."""
 
     name: str
     path: str

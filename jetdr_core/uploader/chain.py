@@ -47,7 +47,7 @@ class ClaimLost(Exception):
 
 
 class ChainWriter:
-    """One owner's end of the chain. ``number_next`` and ``checksum`` move when an object is sealed, not when it is stored."""
+    """One owner's end of the chain. ``number_next`` and ``checksum`` move when an object is sealed, not when stored."""
 
     def __init__(self, store: ObjectStore, *, domain: str, domain_uuid: UUID, timeline: int, end: ChainEnd) -> None:
         self.store = store
@@ -96,8 +96,8 @@ class ChainWriter:
     async def put(self, number: int, sealed: SealedSegment) -> None:
         """Store the object at ``number``; whole and durable at return.
 
-        An object already there is a success if it is this one (a lost answer), :class:`NumberTaken` if an older epoch put
-        it, :class:`Fenced` if a newer one did, :class:`ChainBroken` otherwise.
+        An object already there is a success if it is this one (a lost answer), :class:`NumberTaken` if an older epoch
+        put it, :class:`Fenced` if a newer one did, :class:`ChainBroken` otherwise.
         """
         key = chain_key(number)
         try:

@@ -20,7 +20,7 @@ class LogSource(Protocol):
         """Bytes of log written behind ``cursor``, durable or not; 0 when there is none."""
 
     def read_durable(self, cursor: Cursor, payload_bytes_max: int) -> list[LogBatch]:
-        """Make durable what is written, then read behind ``cursor`` until the payload reaches the maximum. Empty at the end."""
+        """Make durable what is written, then read behind ``cursor`` up to the maximum of payload. Empty at the end."""
 
     def observe(self) -> tuple[int, int]:
         """(last LSN given out, an instant at which it was the last)."""

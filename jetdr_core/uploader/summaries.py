@@ -1,7 +1,7 @@
 """SummaryWriter: writes the catalog summary of a group of chain objects once the group is complete.
 
-Invariants: summaries are advisory, so a failure to write one is logged and never stops the upload; they are made from the
-chain as the store holds it, not from memory. Talks to: catalog.
+Invariants: summaries are advisory, so a failure to write one is logged and never stops the upload; they are made from
+the chain as the store holds it, not from memory. Talks to: catalog.
 """
 
 from __future__ import annotations
@@ -12,7 +12,6 @@ import logging
 from jetdr_core.catalog import read_chain, write_summaries
 from jetdr_core.errors import JetdrError
 from jetdr_core.limits import CHAIN_GROUP
-from jetdr_core.segment import SealedSegment
 from jetdr_core.store import ObjectStore
 
 __all__ = ["SummaryWriter"]
@@ -27,7 +26,7 @@ class SummaryWriter:
         self._store = store
         self._task: asyncio.Task[None] | None = None
 
-    def on_segment(self, number: int, sealed: SealedSegment) -> None:
+    def on_segment(self, number: int) -> None:
         """Chain object ``number`` is stored. Summarises in the background when it is its group's last."""
         if (number + 1) % CHAIN_GROUP == 0 and (self._task is None or self._task.done()):
             self._task = asyncio.create_task(self._summarise())

@@ -3,16 +3,16 @@
 What is in flight, and who touches it. One event loop runs three tasks, joined by two bounded queues
 (and a fourth that beats the heart of an idle domain):
 
-    cutter     waits until a segment is due (size, age, or asked for), reads durable records in a worker thread, and hands
-               their encoding to the worker pool                                              -> ``_encoding``
+    cutter     waits until a segment is due (size, age, or asked for), reads durable records in a worker thread, and
+               hands their encoding to the worker pool                                        -> ``_encoding``
     sealer     takes bodies in order, gives each its number and predecessor, starts its PUT   -> ``_in_flight``
     completer  awaits the PUTs in order; then the segment is uploaded, and the log may be trimmed
 
 At most ``upload_workers`` bodies are being encoded and ``puts_max`` objects in flight, so memory is bounded by about
 (workers + puts + 2) segments. Order of LSNs is the order of the queues; nothing is uploaded twice, because a run begins
 behind the chain's last LSN. Only records that are durable in the log are read: the store is never ahead of the log.
-The first error stops all tasks; it surfaces in :meth:`Uploader.wait_uploaded` and ``failure``. Transient store errors do
-not get here: RetryingStore below keeps trying. Talks to: LogSource, ChainWriter, segment, catalog (summaries).
+The first error stops all tasks; it surfaces in :meth:`Uploader.wait_uploaded` and ``failure``. Transient store errors
+do not get here: RetryingStore below keeps trying. Talks to: LogSource, ChainWriter, segment, catalog (summaries).
 """
 
 from __future__ import annotations
@@ -81,8 +81,8 @@ class _Wishes:
 class Uploader:
     """Runs in one event loop; every method is to be called there.
 
-    ``cursor`` is the log position behind the chain's last LSN. ``on_segment`` is called with each segment when it is
-    uploaded, in LSN order.
+    ``cursor`` is the log position behind the chain's last LSN. ``on_segment`` is called with each segment's number
+    when it is uploaded, in LSN order.
     """
 
     def __init__(
@@ -92,7 +92,7 @@ class Uploader:
         options: DomainOptions,
         cursor: Cursor,
         *,
-        on_segment: Callable[[int, SealedSegment], None],
+        on_segment: Callable[[int], None],
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self.stats = UploadStats()
@@ -138,12 +138,12 @@ class Uploader:
 
     @property
     def lag_s(self) -> float:
-        """How long ago the oldest record that the store does not hold was first seen; 0 when it holds all. From any thread."""
+        """How long ago the oldest record that is not stored was first seen; 0 when all are. From any thread."""
         since = next(iter(self._since), self._first_seen)
         return 0.0 if since is None else max(0.0, self._clock() - since)
 
     async def stop(self) -> None:
-        """Stop where it is (nothing is half done: the next run goes on behind the last chained segment) and trim the log."""
+        """Stop where it is (the next run goes on behind the last chained segment), and trim the log."""
         puts = [segment.put for segment in self._in_flight if segment.put is not None]
         for task in (*self._tasks, *puts):
             task.cancel()
@@ -160,7 +160,7 @@ class Uploader:
             await work
         except asyncio.CancelledError:
             raise
-        except BaseException as error:
+        except BaseException as error:  # noqa: BLE001 - it is kept, and raised to whoever waits
             await self._fail(error)
 
     async def _fail(self, error: BaseException) -> None:
@@ -245,7 +245,8 @@ class Uploader:
                 self._sealed.clear()
                 await self._sealed.wait()
             segment = self._in_flight[0]
-            assert segment.put is not None and segment.sealed is not None
+            assert segment.put is not None
+            assert segment.sealed is not None
             try:
                 number = await segment.put
             except NumberTaken:
@@ -256,7 +257,7 @@ class Uploader:
             await self._uploaded(number, segment, segment.sealed)
 
     async def _renumber(self) -> None:
-        """An orphan stands where the first segment in flight belongs: put all in flight again behind the last number used.
+        """An orphan stands where the first segment in flight belongs: put all again behind the last number used.
 
         What of them is stored already becomes an orphan itself: it does not chain, its predecessor comes later.
         """
@@ -288,7 +289,7 @@ class Uploader:
         self.lsn_uploaded = sealed.last_lsn
         async with self._progress:
             self._progress.notify_all()
-        self._on_segment(number, sealed)
+        self._on_segment(number)
         await self._trim_if_due()
 
     async def _trim_if_due(self) -> None:

@@ -1,4 +1,4 @@
-"""A rig for the native core: ring, log writer and filters over memory devices, and a reader for what the writer wrote."""
+"""A rig for the native core: ring, log writer and filters over memory devices, and a reader of what was written."""
 
 from __future__ import annotations
 

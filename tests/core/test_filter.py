@@ -169,7 +169,7 @@ def test_close_waits_for_the_calls_inside() -> None:
     entered, leave = threading.Event(), threading.Event()
 
     class Slow(MemoryDevice):
-        def write(self, offset: int, data: object) -> None:
+        def write(self, _offset: int, _data: object) -> None:
             entered.set()
             leave.wait()
 

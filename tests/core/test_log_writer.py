@@ -6,6 +6,7 @@ import random
 
 import pytest
 
+from jetdr_core._core import LogWriter
 from jetdr_core.device import MemoryDevice
 from jetdr_core.errors import InvalidRequest, LogFailed, StallTimeout
 from tests.core.rig import SECTION_ID, START, Logged, Rig
@@ -43,10 +44,14 @@ def test_records_come_back_as_they_were_written_over_many_laps() -> None:
 def test_a_full_log_writes_no_further_until_the_tail_moves() -> None:
     rig = Rig(log_bytes=64 << 10, ring_bytes=1 << 17)
     disk = rig.disk(MemoryDevice(1 << 20), stall_limit_s=0.01)
-    with pytest.raises(StallTimeout):
+
+    def write_for_ever() -> None:
         while True:
             disk.write(0, bytes(4096))
             rig.writer.commit()
+
+    with pytest.raises(StallTimeout):
+        write_for_ever()
     state = rig.writer.state()
     assert state.head_position <= 64 << 10
     assert rig.writer.commit() == 0
@@ -122,8 +127,6 @@ def test_stop_commits_what_was_published() -> None:
     ],
 )
 def test_impossible_geometry_is_refused(wrong: dict[str, int]) -> None:
-    from jetdr_core._core import LogWriter
-
     rig = Rig()
     geometry = {
         "data_offset": 0,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import tempfile
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
@@ -28,8 +29,8 @@ def log_device(log_bytes: int = 8 << 20) -> MemoryDevice:
     return MemoryDevice(log_bytes)
 
 
-async def rebuilt(store: Any, at: object = "latest") -> dict[str, bytes]:
+async def rebuilt(store: Any, at: int | datetime | str = "latest") -> dict[str, bytes]:
     """Every disk at that point, as raw bytes by name."""
     with tempfile.TemporaryDirectory() as folder:
         report = await jetdr.rehydrate(store, at=at, target=folder, format="raw")
-        return {disk.name: Path(disk.path).read_bytes() for disk in report.disks}
+        return {disk.name: Path(disk.path).read_bytes() for disk in report.disks}  # noqa: ASYNC240
