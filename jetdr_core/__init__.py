@@ -11,6 +11,7 @@ from jetdr_core.domain import Disk, DiskStatus, DomainStatus, ProtectedDomain
 from jetdr_core.options import DomainOptions
 from jetdr_core.rehydrate import DiskReport, Report, rehydrate
 from jetdr_core.store import open_store
+from jetdr_core.verify import VerifyReport, verify
 
 __all__ = [
     "Catalog",
@@ -23,7 +24,9 @@ __all__ = [
     "ProtectedDomain",
     "RecoveryPoint",
     "Report",
+    "VerifyReport",
     "errors",
     "open_store",
     "rehydrate",
+    "verify",
 ]

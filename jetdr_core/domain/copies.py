@@ -14,6 +14,7 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from jetdr_core._core import Ring
 from jetdr_core.domain.disk import Disk
 from jetdr_core.domain.journal import Journal
+from jetdr_core.errors import NotConsistent
 from jetdr_core.record import Kind
 from jetdr_core.resync import copy_regions, regions_of
 
@@ -28,42 +29,30 @@ class Copies:
     def __init__(self, ring: Ring, journal: Journal) -> None:
         self._ring = ring
         self._journal = journal
-        self._lock = threading.Lock()
-        self._owed: dict[int, Future[None]] = {}
+        self._owed: dict[int, Future[None]] = {}  # changed with the journal's lock held
         self._stopping = threading.Event()
         self._pool = ThreadPoolExecutor(1, "jetdr-resync")
 
     def owe(self, disk: Disk, *, log_holes: bool) -> None:
         """Copy all of ``disk`` in the background. ``log_holes`` unless the replica is known to hold nothing of it."""
-        with self._lock:
-            running = self._owed.get(disk.number)
-            if running is not None and not running.done() and not running.cancel():
-                log.info("disk %s: another copy follows the one that is running", disk.name)
+        with self._journal.lock:
             disk.copy.total_bytes, disk.copy.copied_bytes = disk.size_bytes, 0
             self._owed[disk.number] = self._pool.submit(self._copy, disk, log_holes=log_holes)
 
-    @property
-    def owed(self) -> frozenset[int]:
-        """Numbers of the disks whose copy is not complete."""
-        with self._lock:
-            return frozenset(self._owed)
-
     def forget(self, number: int) -> None:
-        """The disk is no longer protected; its copy, if one runs, ends when the disk is closed."""
-        with self._lock:
-            future = self._owed.pop(number, None)
-        if future is not None:
-            future.cancel()
-        self._close_gap_if_paid()
+        """The disk is no longer protected; its copy, if one runs, has ended because the disk is closed."""
+        with self._journal.lock:
+            future = self._owed.get(number)
+            if future is not None:
+                future.cancel()
+                self._settle(number)
 
     async def wait(self) -> None:
         """Return when nothing is owed; raises the error of a copy that failed."""
-        while True:
-            with self._lock:
-                futures = list(self._owed.values())
-            if not futures:
-                return
+        while futures := list(self._owed.values()):
             await asyncio.gather(*(asyncio.wrap_future(future) for future in futures))
+            if self._stopping.is_set():
+                raise NotConsistent("the domain was closed before its background copy was complete")
 
     def stop(self) -> None:
         """End the copies where they are."""
@@ -88,17 +77,14 @@ class Copies:
             raise
         finally:
             disk.copy.running = False
-        if whole and not disk.io_filter.stats().suspect:
-            self._paid(disk)
-
-    def _paid(self, disk: Disk) -> None:
-        if not self._journal.is_ready(disk.number):
-            self._journal.append(Kind.DISK_READY, disk.number, {})
-        with self._lock:
-            self._owed.pop(disk.number, None)
-        self._close_gap_if_paid()
-
-    def _close_gap_if_paid(self) -> None:
         with self._journal.lock:
-            if self._journal.gap_open and not self.owed:
-                self._journal.append(Kind.GAP_CLOSE, 0, {})
+            if whole and not disk.io_filter.stats().suspect:
+                if not self._journal.is_ready(disk.number):
+                    self._journal.append(Kind.DISK_READY, disk.number, {})
+                self._settle(disk.number)
+
+    def _settle(self, number: int) -> None:
+        """The disk is owed no copy any more; with the last one the gap ends. With the journal's lock held."""
+        if self._owed.keys() == {number} and self._journal.gap_open:
+            self._journal.append(Kind.GAP_CLOSE, 0, {})
+        del self._owed[number]  # last, because this is what :meth:`wait` waits for

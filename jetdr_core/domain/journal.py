@@ -10,7 +10,7 @@ import threading
 
 from jetdr_core._core import Ring
 from jetdr_core.catalog import DomainHistory, RecoveryPoint
-from jetdr_core.errors import DuplicateMark, NotConsistent
+from jetdr_core.errors import DuplicateMark, NotConsistent, StallTimeout
 from jetdr_core.identity import check_mark_name
 from jetdr_core.record import ControlRecord, Kind, control_payload
 
@@ -56,6 +56,15 @@ class Journal:
             record = ControlRecord(lsn, time_ns, kind, disk, body)
             self.history.apply(record)
             return record
+
+    def make_durable(self) -> None:
+        """Make durable in the log everything appended so far."""
+        lsn = self._ring.lsn_reserved
+        if not self._ring.wait_durable(lsn, self._stall_limit_s):
+            raise StallTimeout(
+                f"domain {self._domain!r}: LSN {lsn} was not durable within {self._stall_limit_s} s",
+                hint="the log is full or its device does not answer; it becomes durable as soon as there is room",
+            )
 
     def mark(self, name: str) -> RecoveryPoint:
         """Name the present moment. :class:`NotConsistent` while background data is owed, :class:`DuplicateMark`."""

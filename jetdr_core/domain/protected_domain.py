@@ -173,13 +173,14 @@ class ProtectedDomain:
     async def protect(self, name: str, path: DiskPlace, *, size_bytes: int | None = None, wait: bool = True) -> Disk:
         """Protect the raw or flat file or block device at ``path``; with ``size_bytes`` a missing one is made.
 
-        A disk that holds data is copied as background data; the call returns when the copy is in the log, or at once
-        with ``wait=False``. While the first disks are copied the domain is not consistent; a disk added later is left
+        That the disk is protected is durable at return. One that holds data is copied as background data; the call
+        returns when the copy is in the log, or at once with ``wait=False``. While the first disks are copied the domain is not consistent; a disk added later is left
         out of recovery points until its copy is complete.
         """
         disk = await asyncio.to_thread(self._protect, name, path, size_bytes)
         if wait:
             await self._alive.copies.wait()
+        await asyncio.to_thread(self._alive.journal.make_durable)
         return disk
 
     async def unprotect(self, name: str) -> None:
@@ -190,6 +191,7 @@ class ProtectedDomain:
             disk.io_filter.close()
             self._alive.journal.append(Kind.DISK_REMOVE, disk.number, {})
             self._alive.copies.forget(disk.number)
+            self._alive.journal.make_durable()
             close_place(disk)
             del self._disks[name]
 

@@ -100,6 +100,7 @@ class Running:
             timeline=parts.chain.timeline,
             consistent=self.journal.history.consistent,
             why_inconsistent=self.journal.why_inconsistent,
+            lsn_recovered=parts.log.outcome.head.lsn,
             lsn_reserved=parts.ring.lsn_reserved,
             lsn_durable=parts.ring.lsn_durable,
             lsn_uploaded=self.uploader.lsn_uploaded,

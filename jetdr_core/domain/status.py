@@ -25,7 +25,11 @@ class DiskStatus:
 
 @dataclass(frozen=True, slots=True)
 class DomainStatus:
-    """One domain at one moment. ``rpo_s`` is the age of the oldest acknowledged write that the store does not hold."""
+    """One domain at one moment.
+
+    ``rpo_s`` is the age of the oldest acknowledged write that the store does not hold; ``lsn_recovered`` the last LSN
+    that the log held when the domain was opened.
+    """
 
     name: str
     store: str
@@ -33,6 +37,7 @@ class DomainStatus:
     timeline: int
     consistent: bool
     why_inconsistent: str
+    lsn_recovered: int
     lsn_reserved: int
     lsn_durable: int
     lsn_uploaded: int
