@@ -174,8 +174,8 @@ class ProtectedDomain:
         """Protect the raw or flat file or block device at ``path``; with ``size_bytes`` a missing one is made.
 
         That the disk is protected is durable at return. One that holds data is copied as background data; the call
-        returns when the copy is in the log, or at once with ``wait=False``. While the first disks are copied the domain is not consistent; a disk added later is left
-        out of recovery points until its copy is complete.
+        returns when the copy is in the log, or at once with ``wait=False``. While the first disks are copied the domain
+        is not consistent; a disk added later is left out of recovery points until its copy is complete.
         """
         disk = await asyncio.to_thread(self._protect, name, path, size_bytes)
         if wait:
