@@ -1,0 +1,195 @@
+"""The demo from beginning to end: build, protect, change, mark, recover, check. Leaves nothing behind unless told to.
+
+Talks to: the package's public face; guest, checks, report.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import shutil
+import tempfile
+import time
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import xxhash
+
+from jetdr_core import Disk, DomainStatus, ProtectedDomain, RecoveryPoint, rehydrate
+from jetdr_core.demo.checks import Moment, check_disk
+from jetdr_core.demo.files import STEPS_BEFORE_LSN, Step, attack, files_at_first, month
+from jetdr_core.demo.guest import BLOCK_BYTES, IMAGE_BYTES, Guest
+from jetdr_core.demo.programs import DemoFailed, Programs, find_programs
+from jetdr_core.demo.report import Captured, DemoReport, Recovered
+from jetdr_core.errors import DeviceFull, InvalidRequest
+
+__all__ = ["run_demo"]
+
+MARK_INSTALLED = "installed"
+MARK_CLOSED = "month closed"
+MARK_ATTACKED = "files attacked"
+
+_LOG_BYTES = 64 << 20
+_SPACE_BYTES = 256 << 20
+
+Tell = Callable[[str], None]
+
+
+def run_demo(*, parent: Path | None, keep: bool, tell: Tell) -> DemoReport:
+    """Run the demo in a new folder below ``parent`` (default: the system's); ``tell`` hears each step as it begins.
+
+    :class:`ProgramMissing` and :class:`InvalidRequest` before anything is done; :class:`DemoFailed` when a check fails.
+    """
+    programs = find_programs()
+    started = time.perf_counter()
+    with _work_folder(parent, keep=keep) as folder:
+        story = _Story(programs, folder, tell)
+        asyncio.run(story.run())  # ends when all its threads have: nobody works in a folder that is being removed
+        total_s = time.perf_counter() - started
+        return DemoReport(
+            folder, keep, IMAGE_BYTES, story.build_s, total_s, tuple(story.captured), tuple(story.recovered)
+        )
+
+
+@contextmanager
+def _work_folder(parent: Path | None, *, keep: bool) -> Iterator[Path]:
+    if parent is not None and not parent.is_dir():
+        raise InvalidRequest(f"{str(parent)!r} is not a directory", hint="name one that exists")
+    folder = Path(tempfile.mkdtemp(prefix="jetdr-demo-", dir=parent)).resolve()
+    try:
+        free_bytes = shutil.disk_usage(folder).free
+        if free_bytes < _SPACE_BYTES:
+            raise DeviceFull(
+                f"{folder.parent} has {free_bytes >> 20} MiB free, the demo needs {_SPACE_BYTES >> 20}",
+                hint="name another directory with --dir",
+            )
+        yield folder
+    finally:
+        if not keep:
+            shutil.rmtree(folder)
+
+
+class _Story:
+    """One run. ``moments`` are what the recoveries are compared with, by LSN."""
+
+    def __init__(self, programs: Programs, folder: Path, tell: Tell) -> None:
+        self.programs = programs
+        self.folder = folder
+        self.tell = tell
+        self.build_s = 0.0
+        self.moments: dict[int, Moment] = {}
+        self.captured: list[Captured] = []
+        self.recovered: list[Recovered] = []
+
+    async def run(self) -> None:
+        guest = await asyncio.to_thread(self._build)
+        between = await self._protect(guest)
+        await self._recover(f"mark {MARK_CLOSED!r}", MARK_CLOSED, "flat")
+        await self._recover(f"LSN {between}", between, "stream")
+        await self._recover(f"mark {MARK_ATTACKED!r}", MARK_ATTACKED, "flat")
+
+    @property
+    def store(self) -> str:
+        return (self.folder / "store").as_uri()
+
+    def _build(self) -> Guest:
+        files = files_at_first()
+        self.tell(f"building an ext4 file system of {IMAGE_BYTES >> 20} MiB with {len(files)} files")
+        started = time.perf_counter()
+        (self.folder / "guest").mkdir()
+        guest = Guest(self.programs, self.folder / "guest", files)
+        self.build_s = time.perf_counter() - started
+        return guest
+
+    # -- capture -------------------------------------------------------------------------------------------------------
+
+    async def _protect(self, guest: Guest) -> int:
+        """Protect the disk and live through both changes; returns an LSN in the middle of the second."""
+        primary = self.folder / "db01-flat.vmdk"
+        shutil.copyfile(guest.image, primary)
+        domain = ProtectedDomain.create("payroll", log=self.folder / "log", log_bytes=_LOG_BYTES, store=self.store)
+        async with domain:
+            self.tell("protecting it: what it holds is copied in the background")
+            started = time.perf_counter()
+            disk = await domain.protect("db01", primary)
+            await self._mark(domain, guest, MARK_INSTALLED, started)
+            self.tell("a month of work: files written and removed, each followed by a flush")
+            await self._live(domain, guest, disk, month(), MARK_CLOSED)
+            self.tell("an attack: one file after the other is replaced by noise")
+            between = await self._live(domain, guest, disk, attack(guest.files), MARK_ATTACKED)
+        if xxhash.xxh3_128_digest(primary.read_bytes()) != guest.checksum:
+            raise DemoFailed("the primary is not what the guest wrote", hint="this is a bug: please report it")
+        return between
+
+    async def _live(self, domain: ProtectedDomain, guest: Guest, disk: Disk, steps: Iterable[Step], mark: str) -> int:
+        """Do ``steps`` as live writes and mark the end; returns the LSN behind the step in the middle."""
+        started = time.perf_counter()
+        between = 0
+        for nth, step in enumerate(steps, 1):
+            lsn = await asyncio.to_thread(_write_step, guest, disk, step)
+            if nth == STEPS_BEFORE_LSN:
+                between = self._remember(lsn, guest)
+        await self._mark(domain, guest, mark, started)
+        return between
+
+    def _remember(self, lsn: int, guest: Guest) -> int:
+        self.moments[lsn] = Moment(guest.checksum, IMAGE_BYTES, guest.files)
+        return lsn
+
+    async def _mark(self, domain: ProtectedDomain, guest: Guest, name: str, started: float) -> None:
+        point = domain.mark(name)
+        captured = time.perf_counter()
+        await domain.uploaded(point.lsn)
+        self._remember(point.lsn, guest)
+        self._note(point, domain.status(), captured - started, time.perf_counter() - captured)
+
+    def _note(self, point: RecoveryPoint, status: DomainStatus, capture_s: float, upload_s: float) -> None:
+        """The uploader counts from the beginning: take off what earlier marks had."""
+        self.captured.append(
+            Captured(
+                point=point,
+                writes=sum(disk.writes for disk in status.disks) - sum(row.writes for row in self.captured),
+                payload_bytes=status.payload_bytes_uploaded - sum(row.payload_bytes for row in self.captured),
+                stored_bytes=status.stored_bytes_uploaded - sum(row.stored_bytes for row in self.captured),
+                segments=status.segments_uploaded - sum(row.segments for row in self.captured),
+                capture_s=capture_s,
+                upload_s=upload_s,
+            )
+        )
+
+    # -- recovery ------------------------------------------------------------------------------------------------------
+
+    async def _recover(self, label: str, at: str | int, form: str) -> None:
+        """Rebuild the disk from the store alone, and check it."""
+        self.tell(f"recovering {label} as a {form} VMDK, and checking it")
+        started = time.perf_counter()
+        target = self.folder / f"recovered-{len(self.recovered) + 1}"
+        report = await rehydrate(self.store, at=at, target=target, format=form)
+        rebuilt = time.perf_counter()
+        (disk,) = report.disks
+        moment = self.moments[report.point.lsn]
+        shown = await asyncio.to_thread(check_disk, self.programs, disk.path, moment)
+        self.recovered.append(
+            Recovered(
+                label=label,
+                point=report.point,
+                path=disk.path,
+                format=form,
+                bytes_written=disk.bytes_written,
+                bytes_fetched=disk.bytes_fetched,
+                rehydrate_s=rebuilt - started,
+                check_s=time.perf_counter() - rebuilt,
+                files=len(moment.files),
+                shown=shown,
+            )
+        )
+
+
+def _write_step(guest: Guest, disk: Disk, step: Step) -> int:
+    """What the guest's kernel would do: write the blocks that changed, then flush; returns the LSN that is durable."""
+    for change in guest.do(step):
+        if any(change.data):
+            disk.write(change.offset, change.data)
+        else:
+            disk.zero(change.offset, BLOCK_BYTES)
+    return disk.flush()
