@@ -43,6 +43,7 @@ class ChainMaker:
         self.lsn = 1
         self.epoch = 0
         self.predecessor = NO_PREDECESSOR
+        self.clock = time_ns
         self._rows: list[tuple[object, ...]] = []
         self._payload = bytearray()
 
@@ -69,7 +70,7 @@ class ChainMaker:
 
     def _add(self, kind: Kind, disk: int, offset: int, payload: bytes) -> int:
         size = padded(len(payload))
-        row = (self.lsn, time_ns(self.lsn), offset, len(payload), 0, disk, size, kind, 0, b"")
+        row = (self.lsn, self.clock(self.lsn), offset, len(payload), 0, disk, size, kind, 0, b"")
         self._rows.append(row)
         self._payload += payload.ljust(size, b"\0")
         self.lsn += 1

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import random
 from pathlib import Path
 
 import pytest
 
 from jetdr_core.catalog import Catalog
+from jetdr_core.catalog.footer import TAIL_BYTES
 from jetdr_core.errors import InvalidRequest, StoreError
+from jetdr_core.record import Kind
 from jetdr_core.store import DirectoryStore, MemoryStore, StoreWrapper
 from tests.catalog.chains import domain, run
 
@@ -41,6 +44,18 @@ def test_directory_that_is_not_there_is_refused(tmp_path: Path) -> None:
 def test_directory_without_a_domain_is_refused(tmp_path: Path) -> None:
     with pytest.raises(InvalidRequest, match="holds no protected domain"):
         run(opened(f"file://{tmp_path}"))
+
+
+def test_footer_longer_than_one_read_is_read_whole() -> None:
+    maker = domain(1)
+    text = random.Random(1).randbytes(100_000).hex()
+    maker.control(Kind.CONFIG, name="db01.vmx", text=text)
+    maker.mark("behind it")
+    maker.segment()
+    catalog = maker.open()
+    assert int(catalog.segments["index_stored_bytes"][-1]) > TAIL_BYTES
+    assert catalog.configs_at(catalog.lsn_last) == {"db01.vmx": text}
+    assert "behind it" in catalog.marks
 
 
 class Failing(StoreWrapper):

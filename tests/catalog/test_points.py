@@ -76,9 +76,20 @@ def test_every_instant_resolves_to_the_last_lsn_at_or_before_it(instant: int) ->
 CATALOG_WITH_GAP = with_gap().open()
 
 
-def test_records_of_one_instant_resolve_to_the_last_of_them() -> None:
+def test_instant_between_two_records_resolves_to_the_earlier() -> None:
     catalog = domain(3).open()
     assert run(catalog.resolve(iso_time(time_ns(3) + STEP_NS - 1))).lsn == 3
+
+
+def test_records_of_one_instant_resolve_to_the_last_of_them() -> None:
+    maker = domain()
+    maker.segment(3)  # LSN 2 to 4
+    maker.clock = lambda lsn: time_ns(max(5, lsn - 4))
+    maker.segment(4)  # LSN 5 to 8, all at one instant
+    maker.segment(4)  # LSN 9 at that instant too, 10 to 12 later
+    catalog = maker.open()
+    times = [time_ns(3), time_ns(4), time_ns(5), time_ns(6), time_ns(7)]
+    assert [run(catalog.resolve(iso_time(instant))).lsn for instant in times] == [3, 4, 9, 10, 11]
 
 
 def test_latest_before_an_open_gap_is_the_last_consistent_lsn() -> None:

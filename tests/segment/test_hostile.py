@@ -208,6 +208,33 @@ def test_frame_that_cannot_be_is_named(column: str, value: int, problem: str) ->
         read_everything(with_frames(change))
 
 
+@pytest.mark.parametrize(("column", "change"), [("disk", 1), ("time_ns", 1), ("flags", 1), ("offset", 512)])
+def test_pieces_of_one_record_that_do_not_fit_are_found(column: str, change: int) -> None:
+    def move(entries: np.ndarray[tuple[int], np.dtype[np.void]]) -> None:
+        second = np.flatnonzero(entries["lsn"] == 5)[1]
+        entries[column][second] += np.array(change).astype(entries.dtype[column])
+
+    with pytest.raises(DamagedObject, match="do not fit together"):
+        read_everything(with_entries(move))
+
+
+def test_entries_out_of_order_are_found() -> None:
+    def swap(entries: np.ndarray[tuple[int], np.dtype[np.void]]) -> None:
+        entries[:] = entries[np.argsort(entries["lsn"] == 7, kind="stable")]
+
+    with pytest.raises(DamagedObject, match="LSNs decrease"):
+        read_everything(with_entries(swap))
+
+
+def test_signed_frame_that_decodes_to_less_is_found() -> None:
+    block = lz4.block.compress(bytes(512), store_size=False)
+    row = np.zeros(1, FRAME)[0]
+    row["stored_bytes"], row["raw_bytes"], row["codec"] = len(block), 1024, 1
+    row["checksum"] = xxhash.xxh3_64_intdigest(block)
+    with pytest.raises(DamagedObject, match="512 bytes where 1024"):
+        decode_frame(block, row, KEY)
+
+
 def test_missing_lsn_is_found() -> None:
     def change(entries: np.ndarray[tuple[int], np.dtype[np.void]]) -> None:
         entries["lsn"][entries["lsn"] == 8] = 7
