@@ -9,14 +9,18 @@ from __future__ import annotations
 import os
 import shutil
 import sys
-from collections.abc import Callable, Generator
+from collections.abc import Callable, Generator, Iterator
 from pathlib import Path
 from types import ModuleType
+from typing import TYPE_CHECKING
 
 import pytest
 from hypothesis import HealthCheck, settings
 
 import jetdr_core
+
+if TYPE_CHECKING:
+    from tests.peers.azurite import Azurite
 
 ROOT = Path(__file__).resolve().parent.parent
 PEERS_REQUIRED = os.environ.get("JETDR_REQUIRE_PEERS") == "1"
@@ -89,3 +93,15 @@ def peer() -> Callable[[str], str]:
         return found
 
     return find
+
+
+@pytest.fixture(scope="session")
+def azurite() -> Iterator[Azurite]:
+    """A running Azurite, one for all tests of the session."""
+    from tests.peers.azurite import PeerMissing, running_azurite  # noqa: PLC0415 - after _importable
+
+    try:
+        with running_azurite() as server:
+            yield server
+    except PeerMissing as missing:
+        pytest.skip(str(missing))

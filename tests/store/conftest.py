@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import uuid
-from collections.abc import Awaitable, Callable, Iterator
+from collections.abc import Awaitable, Callable
 from pathlib import Path
 
 import pytest
@@ -20,7 +20,6 @@ from jetdr_core.store import (
 from jetdr_core.store.azure import AzureBlobStore
 from jetdr_core.store.azure_target import azure_target
 from tests.faults.store import Fault, FaultyStore, seeded
-from tests.peers.azurite import Azurite, PeerMissing, running_azurite
 
 
 class Container:
@@ -39,15 +38,6 @@ class Container:
                     await store.close()
 
         asyncio.run(scene())
-
-
-@pytest.fixture(scope="session")
-def azurite() -> Iterator[Azurite]:
-    try:
-        with running_azurite() as server:
-            yield server
-    except PeerMissing as missing:
-        pytest.skip(str(missing))
 
 
 async def no_sleep(_seconds: float) -> None:
