@@ -144,6 +144,7 @@ def control_records(batch: RecordBatch) -> list[ControlRecord]:
 
 def _control_record(header: np.void, payload_to_end: memoryview) -> ControlRecord:
     lsn, size = int(header["lsn"]), int(header["payload_bytes"])
+    kind = Kind(int(header["kind"]))
     payload = bytes(payload_to_end[len(payload_to_end) - size :]).rstrip(b"\0")
-    body = control_body(payload, f"record {lsn}") if payload else {}
-    return ControlRecord(lsn, int(header["time_ns"]), Kind(int(header["kind"])), int(header["disk"]), body)
+    body = control_body(payload, f"record {lsn}") if payload and kind != Kind.VOID else {}
+    return ControlRecord(lsn, int(header["time_ns"]), kind, int(header["disk"]), body)

@@ -30,19 +30,13 @@ class Journal:
 
     @property
     def gap_open(self) -> bool:
-        gaps = self.history.gaps
-        return bool(gaps) and gaps[-1].lsn_close is None
+        return self.history.gap_open is not None
 
     @property
     def why_inconsistent(self) -> str:
-        """One sentence; empty while the domain is consistent."""
+        """In a few words; empty while the domain is consistent."""
         with self.lock:
-            if self.history.consistent:
-                return ""
-            if self.gap_open:
-                return f"a gap is open since LSN {self.history.gaps[-1].lsn_open} ({self.history.gaps[-1].reason})"
-            copying = ", ".join(disk.name for disk in self.history.disks if not disk.ready)
-            return f"background data is outstanding on {copying}" if copying else "it protects no disk"
+            return self.history.why_inconsistent
 
     def is_ready(self, disk: int) -> bool:
         """Whether the initial copy of the disk is complete."""

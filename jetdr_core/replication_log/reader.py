@@ -15,7 +15,7 @@ from typing import NamedTuple
 from jetdr_core._kernels import verify_payloads
 from jetdr_core.device.protocol import BlockDevice
 from jetdr_core.errors import LogDamaged, LogFailed, UnsupportedVersion
-from jetdr_core.limits import BLOCK_BYTES
+from jetdr_core.limits import BATCH_RECORDS_MAX, BLOCK_BYTES, SEGMENT_RECORDS_MAX
 from jetdr_core.record import RecordBatch, RecordHeaders
 from jetdr_core.replication_log.batch import (
     BATCH_VERSION,
@@ -31,6 +31,7 @@ from jetdr_core.replication_log.batch import (
 from jetdr_core.replication_log.buffers import BufferPool
 
 CHUNK_BYTES = 4 << 20
+_RECORDS_MAX = SEGMENT_RECORDS_MAX - BATCH_RECORDS_MAX
 
 
 class LogBatch(NamedTuple):
@@ -81,12 +82,13 @@ class LogReader:
     def read(self, cursor: Cursor, limit: int, *, payload_bytes_max: int) -> list[LogBatch]:
         """Batches behind ``cursor`` and before position ``limit``, all of which must be durable.
 
-        Stops once their payloads reach ``payload_bytes_max``: at least one batch, when there is one. Empty at the end.
+        Stops once their payloads reach ``payload_bytes_max``, or as many records as one segment takes: at least one
+        batch, when there is one. Empty at the end.
         Raises :class:`LogDamaged` when the very next batch is not what it was; one further on ends the list before it.
         """
         batches: list[LogBatch] = []
-        payload_bytes = 0
-        while cursor.position < limit and payload_bytes < payload_bytes_max:
+        payload_bytes = records = 0
+        while cursor.position < limit and payload_bytes < payload_bytes_max and records <= _RECORDS_MAX:
             examined = self.examine(cursor, limit)
             if examined.batch is None:
                 if batches:
@@ -97,6 +99,7 @@ class LogReader:
             if len(examined.batch.records.headers):
                 batches.append(examined.batch)
                 payload_bytes += len(examined.batch.records.payload)
+                records += len(examined.batch.records.headers)
         return batches
 
     def examine(self, cursor: Cursor, limit: int) -> Examined:

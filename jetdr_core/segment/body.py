@@ -52,7 +52,7 @@ def build_body(batches: Sequence[RecordBatch], *, verify: bool = True) -> Segmen
     _check_size(records)
     pieces = cut(records)
     frames, stored = encode_frames(raw_frames(batches, pieces.slices), verify=verify)
-    control = _control(records)
+    control = [record for batch in batches for record in control_records(batch)]
     index, index_raw_bytes = encode_index(frames, pieces.entries, control)
     headers = records.headers
     return SegmentBody(
@@ -75,11 +75,3 @@ def _check_size(records: Captured) -> None:
     count, payload_bytes = len(records.headers), int(records.batch_position[-1])
     if count > SEGMENT_RECORDS_MAX or payload_bytes > SEGMENT_BYTES_MAX:
         raise ValueError(f"{count} records with {payload_bytes} bytes of payload are too much for one segment")
-
-
-def _control(records: Captured) -> list[ControlRecord]:
-    kinds = records.headers["kind"]
-    rows = np.flatnonzero((kinds != Kind.WRITE) & (kinds != Kind.ZERO))
-    ends = np.cumsum([len(batch.headers) for batch in records.batches])
-    holders = np.unique(np.searchsorted(ends, rows, "right"))
-    return [record for nth in holders for record in control_records(records.batches[nth])]

@@ -9,6 +9,10 @@ import pytest
 from jetdr_core._core import LogWriter
 from jetdr_core.device import MemoryDevice
 from jetdr_core.errors import InvalidRequest, LogFailed, StallTimeout
+from jetdr_core.limits import SEGMENT_RECORDS_MAX
+from jetdr_core.replication_log.batch import DataArea
+from jetdr_core.replication_log.reader import LogReader
+from jetdr_core.segment import build_body
 from tests.core.rig import SECTION_ID, START, Logged, Rig
 from tests.faults.device import CrashDevice
 
@@ -140,3 +144,16 @@ def test_impossible_geometry_is_refused(wrong: dict[str, int]) -> None:
     }
     with pytest.raises(InvalidRequest, match="is not valid"):
         LogWriter(rig.ring, rig.log, **(geometry | wrong))
+
+
+def test_no_more_records_are_read_at_once_than_one_segment_takes() -> None:
+    rig = Rig(log_bytes=64 << 20, slots=1 << 15)
+    disk = rig.disk(MemoryDevice(1 << 20))
+    rig.writer.start()
+    for _ in range(SEGMENT_RECORDS_MAX + 10_000):
+        disk.zero(0, 512, discard=True)
+    disk.flush()
+    rig.writer.stop()
+    reader = LogReader(rig.log, DataArea(SECTION_ID, 0, rig.log.size_bytes), where="rig")
+    batches = reader.read(START, rig.writer.state().durable_position, payload_bytes_max=1 << 20)
+    assert build_body([batch.records for batch in batches]).last_lsn <= SEGMENT_RECORDS_MAX
