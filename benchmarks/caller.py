@@ -1,0 +1,46 @@
+"""Compiles and runs the C callers in benchmarks/native with the engine's sources. Talks to: cc, native/."""
+
+from __future__ import annotations
+
+import shutil
+import subprocess
+from functools import cache
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+from benchmarks.measure import PeerMissing
+
+__all__ = ["call"]
+
+_ROOT = Path(__file__).resolve().parent.parent
+_ENGINE = ("ring.c", "filter.c", "log_writer.c", "device.c")
+_FLAGS = ("-std=c11", "-O2", "-g", "-D_GNU_SOURCE", "-DXXH_INLINE_ALL", "-Wall", "-Wextra", "-Wno-unused-parameter")
+"""Those of setup.py: XXH3 and the copies are compiled as in the engine."""
+
+
+def call(program: str, *arguments: object) -> list[tuple[float, ...]]:
+    """Run a caller; its lines as numbers. A failed check of it is a RuntimeError with what it said."""
+    done = subprocess.run(
+        [str(_compiled(program)), *map(str, arguments)], capture_output=True, text=True, timeout=600, check=False
+    )
+    if done.returncode:
+        raise RuntimeError(f"{program}: {done.stderr.strip() or f'exit status {done.returncode}'}")
+    return [tuple(map(float, line.split())) for line in done.stdout.splitlines()]
+
+
+@cache
+def _folder() -> TemporaryDirectory[str]:
+    """Removed when the process ends."""
+    return TemporaryDirectory(prefix="jetdr-callers-")
+
+
+@cache
+def _compiled(program: str) -> Path:
+    compiler = shutil.which("cc") or shutil.which("gcc")
+    if compiler is None:
+        raise PeerMissing("no C compiler is installed")
+    output = Path(_folder().name) / program
+    sources = [_ROOT / "benchmarks/native" / f"{program}.c", *(_ROOT / "native" / name for name in _ENGINE)]
+    command = [compiler, *_FLAGS, f"-I{_ROOT / 'native'}", "-o", str(output), *map(str, sources), "-lpthread"]
+    subprocess.run(command, check=True, timeout=120)
+    return output

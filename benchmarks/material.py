@@ -1,0 +1,63 @@
+"""Bytes to protect: two to one under LZ4, as a file system with text and tables in it is. Same seed, same bytes."""
+
+from __future__ import annotations
+
+import numpy as np
+
+__all__ = ["compressible", "incompressible"]
+
+BLOCK_BYTES = 4096
+_WORDS = 4096
+_ROW = np.dtype(
+    [
+        ("id", "<u8"),
+        ("time", "<u8"),
+        ("kind", "<u4"),
+        ("key", "<u4"),
+        ("name", "S24"),
+        ("value", "<f8"),
+        ("spare", "V8"),
+    ]
+)
+_UNIT_BYTES = 8 << 20
+"""Made once and repeated with every block changed: far more than LZ4's window, so a repetition is not seen."""
+
+
+def compressible(length: int, seed: int = 1) -> bytearray:
+    """``length`` bytes, text and table rows by turns of 4 KiB, each block with 16 bytes of its own at its beginning."""
+    random = np.random.default_rng(seed)
+    half = min(_UNIT_BYTES, length + 2 * BLOCK_BYTES) // 2 // BLOCK_BYTES * BLOCK_BYTES
+    text, table = _text(random, half), _table(random, half)
+    unit = np.stack([_blocks(text), _blocks(table)], axis=1).reshape(-1, BLOCK_BYTES)
+    count = -(-length // BLOCK_BYTES)
+    blocks = np.tile(unit, (-(-count // len(unit)), 1))[:count]
+    blocks[:, :16] = random.integers(0, 256, (count, 16), np.uint8)
+    return bytearray(blocks.tobytes()[:length])
+
+
+def incompressible(length: int, seed: int = 1) -> bytearray:
+    return bytearray(np.random.default_rng(seed).bytes(length))
+
+
+def _blocks(data: bytes) -> np.ndarray:
+    return np.frombuffer(data, np.uint8).reshape(-1, BLOCK_BYTES)
+
+
+def _text(random: np.random.Generator, length: int) -> bytes:
+    """Words of a Zipf-distributed vocabulary."""
+    vocabulary = [random.integers(97, 123, size, np.uint8).tobytes() for size in random.integers(2, 11, _WORDS)]
+    weights = 1 / np.arange(1, _WORDS + 1)
+    chosen = random.choice(_WORDS, length // 3, p=weights / weights.sum())
+    return b" ".join([vocabulary[word] for word in chosen.tolist()])[:length]
+
+
+def _table(random: np.random.Generator, length: int) -> bytes:
+    rows = np.zeros(length // _ROW.itemsize, _ROW)
+    count = len(rows)
+    rows["id"] = np.arange(count)
+    rows["time"] = 1_700_000_000_000 + np.cumsum(random.integers(0, 1000, count))
+    rows["kind"] = random.integers(0, 100, count)
+    rows["key"] = random.integers(0, 1 << 31, count)
+    rows["name"] = np.array([f"customer-{nth:06d}" for nth in range(5000)], "S24")[random.integers(0, 5000, count)]
+    rows["value"] = random.random(count)
+    return rows.tobytes()

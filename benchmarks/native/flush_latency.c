@@ -1,0 +1,64 @@
+/*
+ * flush_latency LOG PEER LOG_BYTES ROUNDS FLUSHES
+ *
+ * Depth 1: a 4 KiB write through the filter and a flush through the engine's log on the O_DIRECT file LOG, the primary in
+ * memory; then pwrite of 4 KiB and fdatasync of the O_DIRECT file PEER. One of each in turn; prints each pair's
+ * nanoseconds. Both files are LOG_BYTES long and have been written before.
+ */
+#include "rig.h"
+
+#define WRITE_BYTES 4096u
+#define PRIMARY_BYTES (16u << 20)
+
+static int open_direct(const char *path)
+{
+    int fd = open(path, O_RDWR | O_DIRECT);
+    if (fd < 0)
+        fail(path, -errno);
+    return fd;
+}
+
+static int64_t time_engine(jdr_filter *filter, const uint8_t *data, uint64_t offset)
+{
+    int64_t begun = now_ns();
+    int64_t lsn = jdr_filter_pwrite(filter, data, WRITE_BYTES, offset);
+    check("write", lsn);
+    int64_t durable = jdr_filter_flush(filter);
+    int64_t took = now_ns() - begun;
+    check("flush", durable);
+    if (durable < lsn)
+        fail("flush", 0);
+    return took;
+}
+
+static int64_t time_peer(int fd, const uint8_t *data, uint64_t offset)
+{
+    int64_t begun = now_ns();
+    if (pwrite(fd, data, WRITE_BYTES, (off_t)offset) != WRITE_BYTES || fdatasync(fd))
+        fail("peer", -errno);
+    return now_ns() - begun;
+}
+
+int main(int argc, char **argv)
+{
+    if (argc != 6)
+        fail("arguments", -EINVAL);
+    uint64_t log_bytes = strtoull(argv[3], NULL, 10), rounds = strtoull(argv[4], NULL, 10);
+    uint64_t flushes = rounds * strtoull(argv[5], NULL, 10);
+    struct jdr_device log;
+    jdr_device_from_fd(&log, open_direct(argv[1]), JDR_SECTOR);
+    int peer = open_direct(argv[2]);
+    uint8_t *data = memory(WRITE_BYTES * 256);
+    fill(data, WRITE_BYTES * 256, 1);
+    struct rig rig;
+    rig_start(&rig, log, log_bytes, 16u << 20);
+    jdr_filter *filter = rig_filter(rig.ring, memory_device(memory(PRIMARY_BYTES)), PRIMARY_BYTES, WRITE_BYTES);
+    for (uint64_t nth = 0; nth < flushes; nth++) {
+        const uint8_t *block = data + nth % 256 * WRITE_BYTES;
+        int64_t ours = time_engine(filter, block, nth * WRITE_BYTES % PRIMARY_BYTES);
+        int64_t theirs = time_peer(peer, block, nth * WRITE_BYTES % log_bytes);
+        printf("%lld %lld\n", (long long)ours, (long long)theirs);
+    }
+    rig_stop(&rig);
+    return 0;
+}
