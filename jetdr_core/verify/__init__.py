@@ -6,7 +6,16 @@ Talks to: catalog, segment, store.
 
 from __future__ import annotations
 
+from jetdr_core.verify.check import Checked, check_chain_object
 from jetdr_core.verify.report import Damage, PointCheck, VerifyReport
 from jetdr_core.verify.walk import ProgressCallback, verify
 
-__all__ = ["Damage", "PointCheck", "ProgressCallback", "VerifyReport", "verify"]
+__all__ = [
+    "Checked",
+    "Damage",
+    "PointCheck",
+    "ProgressCallback",
+    "VerifyReport",
+    "check_chain_object",
+    "verify",
+]

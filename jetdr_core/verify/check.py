@@ -24,7 +24,7 @@ from jetdr_core.segment import (
     object_checksum,
 )
 
-__all__ = ["Checked", "check_object"]
+__all__ = ["Checked", "check_chain_object", "check_object"]
 
 _HEARTBEAT = re.compile(r"heartbeat/\d{10}")
 
@@ -52,16 +52,26 @@ class Checked:
 
 def check_object(data: bytes, key: str) -> Checked:
     """Check the bytes of any object of a domain's container."""
+    if chain_number(key) is not None:
+        return check_chain_object(data, key)
     checked = Checked(key, len(data))
     try:
-        if chain_number(key) is not None:
-            _check_chain_object(memoryview(data), checked)
-        elif (group := summary_group(key)) is not None:
+        if (group := summary_group(key)) is not None:
             decode_summary(data, group)
         elif _HEARTBEAT.fullmatch(key):
             decode_heartbeat(data, key)
         else:
             checked.is_stranger = True
+    except (DamagedObject, UnsupportedVersion) as error:
+        _note(checked, error)
+    return checked
+
+
+def check_chain_object(data: bytes, key: str) -> Checked:
+    """Check bytes that should be a segment or an epoch object; ``key`` may be any name for them."""
+    checked = Checked(key, len(data))
+    try:
+        _check_chain_object(memoryview(data), checked)
     except (DamagedObject, UnsupportedVersion) as error:
         _note(checked, error)
     return checked

@@ -1,0 +1,138 @@
+"""The command line: reads options, runs the command they name, and turns whatever happens into an exit code.
+
+Invariants: a command function only reads its options and returns its work; the work runs outside typer, so that
+Ctrl-C, a closed pipe and every error end here, in one line. Talks to: typer and the command modules.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Sequence
+from importlib import metadata
+from typing import Annotated
+
+import typer
+
+from jetdr_core.cli.demo import demo
+from jetdr_core.cli.exits import MEANINGS, ExitCode, exit_code_of
+from jetdr_core.cli.inspect import inspect
+from jetdr_core.cli.points import points
+from jetdr_core.cli.rehydrate import rehydrate
+from jetdr_core.cli.session import Session, Work, begin_session, warnings_to
+from jetdr_core.cli.status import status
+from jetdr_core.cli.verify import verify
+from jetdr_core.errors import JetdrError
+
+__all__ = ["app", "main"]
+
+_CODES = "\n".join(["\b", "Exit codes:", *(f"{code:>5}  {meaning}" for code, meaning in MEANINGS.items())])
+_AZURE = """Azure credentials come from the environment: AZURE_STORAGE_CONNECTION_STRING, or AZURE_STORAGE_ACCOUNT with
+AZURE_STORAGE_KEY or AZURE_STORAGE_SAS_TOKEN; with none of them azure-identity signs in."""
+_LOOKS = "Colours appear on a terminal only, and not with NO_COLOR set. JETDR_DEBUG=1 is --debug."
+_EPILOG = "\n\n".join([_CODES, _AZURE, _LOOKS])
+
+app = typer.Typer(
+    name="jetdr", epilog=_EPILOG, add_completion=False, pretty_exceptions_enable=False, rich_markup_mode=None
+)
+
+
+def _version(*, wanted: bool) -> None:
+    if wanted:
+        try:
+            version = metadata.version("jetdr_core")
+        except metadata.PackageNotFoundError:
+            version = "of a source tree that is not installed"
+        typer.echo(f"jetdr {version}")
+        raise typer.Exit
+
+
+@app.callback()
+def _options(
+    ctx: typer.Context,
+    debug: Annotated[bool, typer.Option("--debug", help="Show tracebacks and all warnings.")] = False,
+    version: Annotated[  # noqa: ARG001
+        bool,
+        typer.Option(
+            "--version",
+            help="Show the version and exit.",
+            callback=lambda wanted: _version(wanted=wanted),
+            is_eager=True,
+        ),
+    ] = False,
+) -> None:
+    """Disaster recovery for virtual disks: list, rebuild, check and describe what a protected domain's store holds."""
+    ctx.ensure_object(Session).debug |= debug
+
+
+app.command(short_help="Protect a real file system, and get it back.")(demo)
+app.command(short_help="List what can be recovered.")(points)
+app.command(short_help="Rebuild disks at a recovery point.")(rehydrate)
+app.command(short_help="Check every byte of a store.")(verify)
+app.command(short_help="Describe log volumes and segments.")(inspect)
+app.command(short_help="Tell how a domain stands.")(status)
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run ``jetdr`` with ``arguments`` (default: the process's); returns the exit code."""
+    session = begin_session()
+    with warnings_to(session):
+        try:
+            return _run(session, list(sys.argv[1:] if arguments is None else arguments))
+        except KeyboardInterrupt:
+            return _interrupted(session)
+        except BrokenPipeError:
+            return _pipe_closed()
+        except Exception as error:  # noqa: BLE001 - the last resort of a command line is a line and a code
+            return _failed(session, error)
+
+
+def _run(session: Session, arguments: list[str]) -> int:
+    work = app(arguments or ["--help"], prog_name="jetdr", obj=session, standalone_mode=False)
+    if isinstance(work, Work):
+        session.interrupted = work.interrupted
+        code = work.run()
+    else:
+        code = int(work or 0)
+    session.out.file.flush()
+    return code
+
+
+def _interrupted(session: Session) -> int:
+    session.complain("; ".join(filter(None, ["interrupted", session.interrupted])))
+    return ExitCode.INTERRUPTED
+
+
+def _pipe_closed() -> int:
+    """The reader has gone, as ``head`` does: end quietly, and let the interpreter flush into nothing."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    return ExitCode.PIPE_CLOSED
+
+
+def _failed(session: Session, error: Exception) -> int:
+    session.trace(error)
+    usage = getattr(error, "format_message", None)
+    if usage is not None:  # typer's usage errors; which class they have depends on its version
+        context = getattr(error, "ctx", None)
+        said = usage().replace("Value error, ", "")
+        session.complain(f"{said} See '{context.command_path if context else 'jetdr'} --help'.")
+        return ExitCode.USAGE
+    code = exit_code_of(error)
+    session.complain(_message(error, code))
+    return code
+
+
+def _message(error: Exception, code: ExitCode) -> str:
+    if isinstance(error, JetdrError):
+        return str(error)
+    if isinstance(error, OSError) and error.strerror:
+        remedies = {
+            FileNotFoundError: "check the path",
+            PermissionError: "check owner and mode, or use another account",
+            IsADirectoryError: "name a file",
+            NotADirectoryError: "name a directory",
+        }
+        where = f"{error.filename}: " if error.filename else ""
+        return f"{where}{error.strerror}; {remedies.get(type(error), 'check the device or file system')}"
+    assert code is ExitCode.INTERNAL
+    return f"{type(error).__name__}: {error}; this is a bug, 'jetdr --debug' shows where"

@@ -1,0 +1,78 @@
+"""Exit codes: what each means, and which error ends with which. docs/operations.md says the same.
+
+Invariant: a code keeps its meaning for good; scripts depend on it. Talks to: errors.
+"""
+
+from __future__ import annotations
+
+import enum
+import errno
+
+from jetdr_core.demo import ProgramMissing
+from jetdr_core.errors import (
+    ChainBroken,
+    DamagedObject,
+    DeviceBusy,
+    DeviceFull,
+    InvalidRequest,
+    LogDamaged,
+    LogError,
+    LogForeign,
+    LogNotALog,
+    LogTooSmall,
+    NoSuchPoint,
+    StoreError,
+    TargetExists,
+    TargetFull,
+    UnsupportedVersion,
+)
+
+__all__ = ["MEANINGS", "ExitCode", "exit_code_of"]
+
+
+class ExitCode(enum.IntEnum):
+    """With what ``jetdr`` ends."""
+
+    OK = 0
+    INTERNAL = 1
+    USAGE = 2
+    UNREACHABLE = 3
+    DAMAGED = 4
+    NO_POINT = 5
+    TARGET = 6
+    NEWER = 7
+    INTERRUPTED = 130
+    PIPE_CLOSED = 141
+
+
+MEANINGS = {
+    ExitCode.OK: "done, and nothing is wrong",
+    ExitCode.INTERNAL: "an error inside jetdr, or a check of the demo failed",
+    ExitCode.USAGE: "wrong option, URL, name or file; or a program is missing",
+    ExitCode.UNREACHABLE: "store, log or target not reachable, busy, or access denied",
+    ExitCode.DAMAGED: "damage found; what is printed could still be read",
+    ExitCode.NO_POINT: "no recovery point there, or it lies in a gap",
+    ExitCode.TARGET: "the target exists, or has no room",
+    ExitCode.NEWER: "written by a newer engine, in a format unknown here",
+    ExitCode.INTERRUPTED: "interrupted with Ctrl-C",
+}
+
+_CODES: tuple[tuple[tuple[type[BaseException], ...], ExitCode], ...] = (
+    ((TargetExists, TargetFull, DeviceFull), ExitCode.TARGET),
+    ((NoSuchPoint,), ExitCode.NO_POINT),
+    ((UnsupportedVersion,), ExitCode.NEWER),
+    ((DamagedObject, ChainBroken, LogDamaged), ExitCode.DAMAGED),
+    ((InvalidRequest, LogNotALog, LogTooSmall, LogForeign, ProgramMissing), ExitCode.USAGE),
+    ((StoreError, DeviceBusy, LogError), ExitCode.UNREACHABLE),
+)
+"""The first row that fits counts."""
+
+
+def exit_code_of(error: BaseException) -> ExitCode:
+    """The code for an error that ends a command."""
+    for types, code in _CODES:
+        if isinstance(error, types):
+            return code
+    if isinstance(error, OSError):
+        return ExitCode.TARGET if error.errno in (errno.ENOSPC, errno.EDQUOT) else ExitCode.UNREACHABLE
+    return ExitCode.INTERNAL

@@ -1,0 +1,121 @@
+"""``jetdr inspect``: one log volume or one object of a store, as a person reads it.
+
+What a path is, is told from its first bytes; damage is shown, not fatal. Talks to: replication_log (its description),
+verify (check of one object), segment, catalog (codecs), store.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from jetdr_core.catalog import chain_key, chain_number
+from jetdr_core.cli.chain_object import ChainObject
+from jetdr_core.cli.exits import ExitCode
+from jetdr_core.cli.options import Json
+from jetdr_core.cli.session import Session, Work
+from jetdr_core.cli.views import Json as JsonObject
+from jetdr_core.cli.volume import VolumeView
+from jetdr_core.errors import InvalidRequest
+from jetdr_core.limits import SEGMENT_BYTES_MAX, VOLUME_SUPERBLOCK_AREA_BYTES
+from jetdr_core.replication_log import describe_volume
+from jetdr_core.segment import TRAILER_BYTES
+from jetdr_core.segment.layout import HEADER_MAGIC, INDEX_BYTES_MAX, TRAILER_MAGIC
+from jetdr_core.store import RetryingStore, open_store
+
+__all__ = ["inspect"]
+
+_OBJECT_BYTES_MAX = SEGMENT_BYTES_MAX + INDEX_BYTES_MAX
+
+Places = Annotated[
+    list[str],
+    typer.Argument(
+        metavar="PATH_OR_URL...",
+        help="A log volume or a segment by path; or a store's URL, with --number or --key for one object of it.",
+        show_default=False,
+    ),
+]
+Number = Annotated[int | None, typer.Option("--number", metavar="N", min=1, help="With a URL: chain object N.")]
+Key = Annotated[str | None, typer.Option("--key", metavar="KEY", help="With a URL: the chain object of this key.")]
+Entries = Annotated[bool, typer.Option("--entries", help="List every write of a segment, and every frame.")]
+
+
+def inspect(
+    ctx: typer.Context,
+    places: Places,
+    number: Number = None,
+    key: Key = None,
+    entries: Entries = False,
+    as_json: Json = False,
+) -> Work:
+    """Describe log volumes and segments: what they hold, of which LSNs, and whether every checksum is right.
+
+    Changes nothing, also while a domain writes. --json gives a list with one object for each PATH_OR_URL.
+    """
+    session = ctx.ensure_object(Session)
+    wanted = _wanted_key(number, key)
+    return Work(lambda: _inspect(session, places, wanted, entries=entries, as_json=as_json))
+
+
+def _wanted_key(number: int | None, key: str | None) -> str | None:
+    if number is not None and key is not None:
+        raise InvalidRequest("--number and --key name one object each", hint="give one of them")
+    if key is not None and chain_number(key) is None:
+        raise InvalidRequest(f"{key!r} is not the key of a chain object", hint=f"such a key is {chain_key(1)}")
+    return key if number is None else chain_key(number)
+
+
+def _inspect(session: Session, places: list[str], key: str | None, *, entries: bool, as_json: bool) -> int:
+    documents: list[JsonObject] = []
+    damaged: list[str] = []
+    for place in places:
+        described = VolumeView(describe_volume(place)) if _is_volume(place) else _object(place, key)
+        documents.append(described.as_json(entries=entries))
+        if not as_json:
+            described.show(session, entries=entries)
+        if described.is_damaged:
+            damaged.append(described.name)
+    if as_json:
+        session.say_json(documents)
+    if damaged:
+        session.complain(f"damage in {', '.join(damaged)}; 'jetdr verify URL' tells which recovery points survive it")
+    return ExitCode.DAMAGED if damaged else ExitCode.OK
+
+
+def _is_volume(place: str) -> bool:
+    """Whether ``place`` is looked at as a log volume: a path that neither begins nor ends as a chain object does."""
+    if "://" in place:
+        return False
+    with Path(place).open("rb") as file:
+        head = file.read(len(HEADER_MAGIC))
+        size_bytes = file.seek(0, os.SEEK_END)
+        file.seek(max(0, size_bytes - TRAILER_BYTES))
+        is_object = head == HEADER_MAGIC or file.read(len(TRAILER_MAGIC)) == TRAILER_MAGIC
+    if not is_object and size_bytes < VOLUME_SUPERBLOCK_AREA_BYTES:
+        raise InvalidRequest(
+            f"{place} ({size_bytes} bytes) is neither a log volume nor a segment", hint="name one, or a store's URL"
+        )
+    return not is_object
+
+
+def _object(place: str, key: str | None) -> ChainObject:
+    if "://" in place:
+        return asyncio.run(_fetched(place, key))
+    size_bytes = Path(place).stat().st_size
+    if size_bytes > _OBJECT_BYTES_MAX:
+        raise InvalidRequest(f"{place} has {size_bytes} bytes, more than any segment", hint="name a segment")
+    return ChainObject.of(Path(place).read_bytes(), place)
+
+
+async def _fetched(url: str, key: str | None) -> ChainObject:
+    store = RetryingStore(open_store(url))
+    try:
+        if key is None:
+            raise InvalidRequest(f"{store.url} holds many objects", hint="name one with --number N or --key KEY")
+        return ChainObject.of(await store.get(key), key)
+    finally:
+        await store.close()

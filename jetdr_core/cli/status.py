@@ -1,0 +1,159 @@
+"""``jetdr status``: how a domain stands, from its store, and how far its log is ahead of it.
+
+Talks to: catalog, replication_log (its description).
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from jetdr_core.catalog import Catalog, iso_time
+from jetdr_core.cli.cache import cache_file
+from jetdr_core.cli.exits import ExitCode
+from jetdr_core.cli.options import Json, NoCache, Url
+from jetdr_core.cli.points import check_hole, describe_gap
+from jetdr_core.cli.session import Session, Work
+from jetdr_core.cli.views import Json as JsonObject
+from jetdr_core.cli.views import domain_json, point_json, time_json
+from jetdr_core.cli.volume import VolumeView
+from jetdr_core.cli.words import human_bytes, human_seconds, plural
+from jetdr_core.errors import LogForeign
+from jetdr_core.replication_log import SectionDescription, VolumeDescription, describe_volume
+
+__all__ = ["status"]
+
+Log = Annotated[
+    Path | None,
+    typer.Option("--log", metavar="PATH", help="The domain's log volume, to be compared with the store."),
+]
+
+
+def status(ctx: typer.Context, url: Url, log: Log = None, as_json: Json = False, no_cache: NoCache = False) -> Work:
+    """Tell how a domain stands: owner, last LSN, age of the newest proven recovery point, bytes, gaps.
+
+    With --log also what the log volume holds, and how far log and store are apart. Changes nothing, also while the
+    domain runs.
+    """
+    session = ctx.ensure_object(Session)
+    return Work(lambda: asyncio.run(_status(session, url, log, as_json=as_json, no_cache=no_cache)))
+
+
+async def _status(session: Session, url: str, log: Path | None, *, as_json: bool, no_cache: bool) -> int:
+    async with await Catalog.open(url, cache=cache_file(session, no_cache=no_cache)) as catalog:
+        volume = None if log is None else await asyncio.to_thread(describe_volume, log)
+        section = None if volume is None else _section_of(volume, catalog)
+        if as_json:
+            document = _domain(catalog)
+            if volume is not None and section is not None:
+                document |= {"log": VolumeView(volume).as_json(), "log_ahead": _ahead(section, catalog)}
+            session.say_json(document)
+        else:
+            _show(session, catalog)
+            if volume is not None and section is not None:
+                _show_log(session, volume, section, catalog)
+        return check_hole(session, catalog) or _check_log(session, section, catalog)
+
+
+def _age_s(catalog: Catalog) -> float | None:
+    """How old the newest instant is that can be recovered."""
+    intervals = catalog.intervals()
+    return max(0.0, (time.time_ns() - intervals[-1].time_last_ns) / 1e9) if intervals else None
+
+
+def _section_of(volume: VolumeDescription, catalog: Catalog) -> SectionDescription:
+    for section in volume.sections:
+        if section.domain_uuid == catalog.domain_uuid:
+            return section
+    held = ", ".join(section.name for section in volume.sections) or "none"
+    raise LogForeign(
+        f"{volume.path} holds no section of domain {catalog.name!r} ({catalog.domain_uuid}); its sections: {held}",
+        hint="name the log volume of that domain",
+    )
+
+
+def _ahead(section: SectionDescription, catalog: Catalog) -> JsonObject:
+    """What the log holds beyond the store, and whether the two meet; null where damage hides it."""
+    if section.lsn_last is None or section.lsn_first is None:
+        return {"lsns": None, "meet": None}
+    return {"lsns": max(0, section.lsn_last - catalog.lsn_last), "meet": not _apart(section, catalog)}
+
+
+def _apart(section: SectionDescription, catalog: Catalog) -> str:
+    """Why the store cannot be continued from this log, if so."""
+    if section.lsn_first is not None and section.lsn_first > catalog.lsn_last + 1:
+        return f"the log begins at LSN {section.lsn_first}, the store ends at LSN {catalog.lsn_last}"
+    if section.lsn_last is not None and section.lsn_last < catalog.lsn_last:
+        return f"the log ends at LSN {section.lsn_last}, the store at LSN {catalog.lsn_last}"
+    return ""
+
+
+def _check_log(session: Session, section: SectionDescription | None, catalog: Catalog) -> int:
+    problem = "" if section is None else section.damage or _apart(section, catalog)
+    if not problem:
+        return ExitCode.OK
+    session.complain(
+        f"the log of domain {catalog.name!r}: {problem}; what the store holds can be recovered; "
+        f"take the domain over with a new log to go on protecting it"
+    )
+    return ExitCode.DAMAGED
+
+
+# -- JSON --------------------------------------------------------------------------------------------------------------
+
+
+def _domain(catalog: Catalog) -> JsonObject:
+    found = catalog.points()
+    return domain_json(catalog) | {
+        "owner": catalog.owner.get("owner"),
+        "host": catalog.owner.get("host"),
+        "why_inconsistent": catalog.history.why_inconsistent or None,
+        "marks": len(catalog.marks),
+        "newest_point": point_json(found[-1]) if found else None,
+        **time_json("time_first", catalog.time_first_ns),
+        **time_json("time_last", catalog.time_last_ns),
+        "age_s": _age_s(catalog),
+        "segments": len(catalog.segments),
+        "payload_bytes": catalog.payload_bytes,
+        "stored_bytes": catalog.stored_bytes,
+    }
+
+
+# -- text --------------------------------------------------------------------------------------------------------------
+
+
+def _show(session: Session, catalog: Catalog) -> None:
+    session.say(f"domain {catalog.name} in {catalog.url}", style="bold")
+    for name, value in _facts(catalog):
+        session.say(f"  {name:<14}{value}")
+    for gap in catalog.gaps:
+        session.say(f"  {'gap':<14}{describe_gap(gap)}")
+
+
+def _facts(catalog: Catalog) -> list[tuple[str, str]]:
+    age_s = _age_s(catalog)
+    disks = ", ".join(f"{disk.name} ({human_bytes(disk.size_bytes)})" for disk in catalog.history.disks)
+    saved = f"{plural(len(catalog.segments), 'segment')}, {human_bytes(catalog.stored_bytes)}"
+    return [
+        ("uuid", str(catalog.domain_uuid)),
+        ("owner", f"{catalog.owner.get('host', 'unknown')}, epoch {catalog.epoch}, timeline {catalog.timeline}"),
+        ("disks", disks or "none"),
+        ("consistent", "yes" if catalog.consistent else f"no: {catalog.history.why_inconsistent}"),
+        ("history", f"LSN {catalog.lsn_first} to {catalog.lsn_last}, {plural(len(catalog.marks), 'mark')}"),
+        ("last known", iso_time(catalog.time_last_ns) if catalog.time_last_ns else "nothing was captured"),
+        ("newest point", "none" if age_s is None else f"{human_seconds(age_s)} old"),
+        ("captured", f"{human_bytes(catalog.payload_bytes)}; stored as {saved}"),
+    ]
+
+
+def _show_log(session: Session, volume: VolumeDescription, section: SectionDescription, catalog: Catalog) -> None:
+    VolumeView(volume).show(session)
+    if section.lsn_last is not None:
+        ahead = section.lsn_last - catalog.lsn_last
+        session.say(
+            f"log and store: {plural(ahead, 'LSN')} not yet in the store" if ahead > 0 else "log and store: even"
+        )

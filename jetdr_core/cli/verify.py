@@ -1,0 +1,115 @@
+"""``jetdr verify``: reads everything a container holds; says what is damaged and what survives. Talks to: verify."""
+
+from __future__ import annotations
+
+import asyncio
+
+import typer
+
+from jetdr_core.catalog import iso_time
+from jetdr_core.cli.exits import ExitCode
+from jetdr_core.cli.options import Json, Url
+from jetdr_core.cli.progress import showing_progress
+from jetdr_core.cli.session import Session, Work
+from jetdr_core.cli.views import Json as JsonObject
+from jetdr_core.cli.views import extent_json, point_json
+from jetdr_core.cli.words import human_bytes, plural
+from jetdr_core.extent import describe_extents
+from jetdr_core.verify import PointCheck, VerifyReport
+from jetdr_core.verify import verify as verify_store
+
+__all__ = ["verify"]
+
+
+def verify(ctx: typer.Context, url: Url, as_json: Json = False) -> Work:
+    """Read and check every byte of a domain's store; name what is damaged, and the recovery points that survive.
+
+    Changes nothing. Ends with 4 when anything is damaged or missing.
+    """
+    session = ctx.ensure_object(Session)
+    return Work(lambda: asyncio.run(_verify(session, url, as_json=as_json)))
+
+
+async def _verify(session: Session, url: str, *, as_json: bool) -> int:
+    with showing_progress(session, silent=as_json) as advance:
+        report = await verify_store(url, progress=lambda done, total: advance("read and checked", done, total))
+    if as_json:
+        session.say_json(_report_json(report))
+    else:
+        _show(session, report)
+    return _check(session, report)
+
+
+def _show(session: Session, report: VerifyReport) -> None:
+    session.say(f"domain {report.domain} in {report.url}", style="bold")
+    session.say(
+        f"read {human_bytes(report.bytes_read)}: {plural(report.objects, 'object')}, "
+        f"{plural(report.segments, 'segment')}, {plural(report.frames, 'frame')}"
+    )
+    for damage in report.damage:
+        session.say(f"DAMAGED {damage}", style="red")
+    if report.chain_problem:
+        session.say(f"DAMAGED {report.chain_problem}", style="red")
+    for key in report.orphans:
+        session.say(f"not part of history, harmless: {key}")
+    for key in report.strangers:
+        session.say(f"not the engine's: {key}")
+    rows = [
+        (check.point.lsn, iso_time(check.point.time_ns), check.point.name or "", _verdict(check))
+        for check in report.points
+    ]
+    session.say_table((">LSN", "time", "mark", "recoverable"), rows)
+
+
+def _verdict(check: PointCheck) -> str:
+    if check.survives:
+        return "yes"
+    return f"no, {plural(check.lost_extents, 'extent')} lost: {describe_extents(check.lost)}"
+
+
+def _check(session: Session, report: VerifyReport) -> int:
+    if report.is_sound:
+        return ExitCode.OK
+    survivors = sum(check.survives for check in report.points)
+    parts = len(report.damage) + bool(report.chain_problem)
+    session.complain(
+        f"{report.url}: {plural(parts, 'part')} damaged or missing, {survivors} of "
+        f"{plural(len(report.points), 'recovery point')} can be rebuilt whole; recover one of those, or restore the "
+        f"objects named from a copy of the container"
+    )
+    return ExitCode.DAMAGED
+
+
+def _report_json(report: VerifyReport) -> JsonObject:
+    return {
+        "url": report.url,
+        "domain": report.domain,
+        "sound": report.is_sound,
+        "objects": report.objects,
+        "segments": report.segments,
+        "frames": report.frames,
+        "bytes_read": report.bytes_read,
+        "damage": [
+            {
+                "key": damage.key,
+                "part": damage.part,
+                "problem": damage.problem,
+                "lsn_first": damage.lsn_first,
+                "lsn_last": damage.lsn_last,
+                "extents": [extent_json(extent) for extent in damage.extents],
+            }
+            for damage in report.damage
+        ],
+        "chain_problem": report.chain_problem or None,
+        "orphans": list(report.orphans),
+        "strangers": list(report.strangers),
+        "points": [
+            point_json(check.point)
+            | {
+                "survives": check.survives,
+                "lost_extents": check.lost_extents,
+                "lost": [extent_json(extent) for extent in check.lost],
+            }
+            for check in report.points
+        ],
+    }

@@ -1,0 +1,93 @@
+"""The engine's values as JSON: docs/operations.md lists the keys.
+
+Invariant: keys are added, never renamed; an instant is there twice, as ISO 8601 text and as nanoseconds since 1970 UTC
+(``…_ns``), both null where there is none. Talks to: catalog, extent.
+"""
+
+from __future__ import annotations
+
+from jetdr_core.catalog import Catalog, DiskState, Gap, Hole, Interval, RecoveryPoint, iso_time
+from jetdr_core.extent import DamagedExtent
+
+__all__ = ["Json", "domain_json", "extent_json", "point_json", "time_json"]
+
+Json = dict[str, object]
+
+
+def time_json(name: str, time_ns: int | None) -> Json:
+    """An instant under ``name`` and ``name_ns``; 0, which stands for none, too."""
+    return {name: iso_time(time_ns) if time_ns else None, f"{name}_ns": time_ns or None}
+
+
+def point_json(point: RecoveryPoint) -> Json:
+    return {"lsn": point.lsn, **time_json("time", point.time_ns), "name": point.name, "timeline": point.timeline}
+
+
+def extent_json(extent: DamagedExtent) -> Json:
+    return {
+        "disk": extent.disk,
+        "offset": extent.offset,
+        "length": extent.length,
+        "lsn_first": extent.lsn_first,
+        "lsn_last": extent.lsn_last,
+        "key": extent.key,
+        "problem": extent.problem,
+    }
+
+
+def domain_json(catalog: Catalog) -> Json:
+    """What every document about a domain begins with."""
+    return {
+        "url": catalog.url,
+        "domain": catalog.name,
+        "domain_uuid": str(catalog.domain_uuid),
+        "timeline": catalog.timeline,
+        "epoch": catalog.epoch,
+        "consistent": catalog.consistent,
+        "lsn_first": catalog.lsn_first,
+        "lsn_last": catalog.lsn_last,
+        "intervals": [_interval(interval) for interval in catalog.intervals()],
+        "gaps": [_gap(gap) for gap in catalog.gaps],
+        "hole": _hole(catalog.hole),
+        "disks": [_disk(disk) for disk in catalog.history.disks],
+    }
+
+
+def _interval(interval: Interval) -> Json:
+    return {
+        "lsn_first": interval.lsn_first,
+        "lsn_last": interval.lsn_last,
+        **time_json("time_first", interval.time_first_ns),
+        **time_json("time_last", interval.time_last_ns),
+    }
+
+
+def _gap(gap: Gap) -> Json:
+    return {
+        "lsn_open": gap.lsn_open,
+        "lsn_close": gap.lsn_close,
+        **time_json("time_open", gap.time_open_ns),
+        **time_json("time_close", gap.time_close_ns),
+        "reason": gap.reason,
+    }
+
+
+def _hole(hole: Hole | None) -> Json | None:
+    if hole is None:
+        return None
+    return {
+        "number": hole.number,
+        "key": hole.key,
+        "problem": hole.problem,
+        "objects_after": hole.objects_after,
+    }
+
+
+def _disk(disk: DiskState) -> Json:
+    return {
+        "name": disk.name,
+        "size_bytes": disk.size_bytes,
+        "ready": disk.ready,
+        "path": disk.path,
+        "uuid": disk.uuid,
+    }
