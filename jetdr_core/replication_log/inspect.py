@@ -166,14 +166,19 @@ def _section_lines(section: SectionDescription) -> list[str]:
         )
     if section.fill is not None:
         lines.append(
-            f"  LSN {section.lsn_first} to {section.lsn_last} in {section.batches} batches, "
-            f"{section.used_bytes} of {section.data_bytes} bytes ({section.fill:.1%}), "
+            f"  {_held(section)}, {section.used_bytes} of {section.data_bytes} bytes ({section.fill:.1%}), "
             f"positions {section.tail_position} to {section.head_position}"
         )
         lines.append(f"  ends with: {section.end}; {section.cut_bytes} bytes cut")
     if section.damage is not None:
         lines.append(f"  DAMAGED: {section.damage}")
     return lines
+
+
+def _held(section: SectionDescription) -> str:
+    if not section.batches:
+        return f"no record, LSN {section.lsn_first} is next"
+    return f"LSN {section.lsn_first} to {section.lsn_last} in {section.batches} batches"
 
 
 def _plain(value: object) -> object:

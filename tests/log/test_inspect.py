@@ -51,6 +51,12 @@ def test_description_reads_well(path: Path) -> None:
     assert "in use, or not closed cleanly" in text
 
 
+def test_an_empty_section_tells_which_lsn_is_next(tmp_path: Path) -> None:
+    with open_volume(tmp_path / "log", owner=OWNER, create=True) as volume:
+        volume.create_section(NAME, DOMAIN, 1 << 20, initial_lsn=7)
+    assert "  no record, LSN 7 is next, 0 of 983040 bytes" in "\n".join(describe_volume(tmp_path / "log").lines())
+
+
 def test_damage_is_described_and_the_other_sections_still_shown(path: Path) -> None:
     offset = describe_volume(path).sections[0].offset + (64 << 10)
     with path.open("r+b") as file:
