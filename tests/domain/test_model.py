@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 from collections.abc import Coroutine
+from datetime import UTC, datetime, timedelta
 from typing import Any, TypeVar
 
 from hypothesis import settings
@@ -105,6 +106,7 @@ class DomainModel(RuleBasedStateMachine):
     @rule()
     def close_and_open(self) -> None:
         self.run(self.domain.close())
+        self.clock.advance(1000)
         lsn = self.open_again()
         assert lsn == max(self.points), "a clean close loses nothing and owes nothing"
 
@@ -114,6 +116,7 @@ class DomainModel(RuleBasedStateMachine):
         with contextlib.suppress(JetdrError, OSError):
             self.run(self.domain.close(upload=False))
         self.log = after
+        self.clock.advance(1000)
         lsn = self.open_again()
         assert lsn >= self.lsn_flushed, "what was flushed is there"
         self.forget_behind(lsn)
@@ -143,6 +146,15 @@ class DomainModel(RuleBasedStateMachine):
     def rebuild_latest(self) -> None:
         self.upload()
         assert self.run(rebuilt(self.store)) == {name: image(primary) for name, primary in self.primaries.items()}
+
+    @precondition(lambda self: self.points)
+    @rule(data=st.data())
+    def rebuild_at_a_time(self, data: st.DataObject) -> None:
+        self.upload()
+        time_ns = self.times[data.draw(st.sampled_from(sorted(self.points)))]
+        lsn = max(lsn for lsn in self.points if self.times[lsn] <= time_ns)
+        at = datetime.fromtimestamp(time_ns // 10**9, UTC) + timedelta(microseconds=time_ns % 10**9 // 1000)
+        assert self.run(rebuilt(self.store, at)) == self.points[lsn]
 
     @precondition(lambda self: self.marks)
     @rule(data=st.data())
