@@ -73,7 +73,9 @@ class Resolver(NamedTuple):
             return await self.latest()
         mark = self.history.marks.get(name)
         if mark is None:
-            raise NoSuchPoint(f"{self.url} has no mark {name!r}", hint=_similar(name, self.history.marks))
+            hole = self.extent.hole
+            where = f" up to LSN {self.extent.lsn_last}, where its chain ends: {hole}" if hole else ""
+            raise NoSuchPoint(f"{self.url} has no mark {name!r}{where}", hint=_similar(name, self.history.marks))
         await self._checked(mark.lsn, f"mark {name!r} (LSN {mark.lsn})")
         return mark
 

@@ -6,6 +6,7 @@ Ctrl-C, a closed pipe and every error end here, in one line. Talks to: typer and
 
 from __future__ import annotations
 
+import asyncio
 import os
 import sys
 from collections.abc import Sequence
@@ -79,7 +80,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     with warnings_to(session):
         try:
             return _run(session, list(sys.argv[1:] if arguments is None else arguments))
-        except KeyboardInterrupt:
+        except (KeyboardInterrupt, asyncio.CancelledError):
             return _interrupted(session)
         except BrokenPipeError:
             return _pipe_closed()

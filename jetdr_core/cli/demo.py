@@ -8,6 +8,7 @@ from typing import Annotated
 import typer
 
 from jetdr_core.cli.exits import ExitCode
+from jetdr_core.cli.running import run_to_end
 from jetdr_core.cli.session import Session, Work
 from jetdr_core.cli.words import human_bytes, human_seconds
 from jetdr_core.demo import Captured, DemoReport, Recovered, run_demo
@@ -36,7 +37,7 @@ def demo(ctx: typer.Context, keep: Keep = False, parent: Parent = None) -> Work:
 
 
 def _demo(session: Session, *, keep: bool, parent: Path | None) -> int:
-    report = run_demo(parent=parent, keep=keep, tell=session.say)
+    report = run_demo(parent=parent, keep=keep, tell=session.say, run=run_to_end)
     _show(session, report)
     return ExitCode.OK
 

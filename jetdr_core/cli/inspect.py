@@ -6,7 +6,6 @@ verify (check of one object), segment, catalog (codecs), store.
 
 from __future__ import annotations
 
-import asyncio
 import os
 from pathlib import Path
 from typing import Annotated
@@ -17,6 +16,7 @@ from jetdr_core.catalog import chain_key, chain_number
 from jetdr_core.cli.chain_object import ChainObject
 from jetdr_core.cli.exits import ExitCode
 from jetdr_core.cli.options import Json
+from jetdr_core.cli.running import run_to_end
 from jetdr_core.cli.session import Session, Work
 from jetdr_core.cli.views import Json as JsonObject
 from jetdr_core.cli.volume import VolumeView
@@ -104,7 +104,7 @@ def _is_volume(place: str) -> bool:
 
 def _object(place: str, key: str | None) -> ChainObject:
     if "://" in place:
-        return asyncio.run(_fetched(place, key))
+        return run_to_end(_fetched(place, key))
     size_bytes = Path(place).stat().st_size
     if size_bytes > _OBJECT_BYTES_MAX:
         raise InvalidRequest(f"{place} has {size_bytes} bytes, more than any segment", hint="name a segment")

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import asyncio
-
 import typer
 
 from jetdr_core.catalog import Catalog, Gap, iso_time
 from jetdr_core.cli.cache import cache_file
 from jetdr_core.cli.exits import ExitCode
 from jetdr_core.cli.options import Json, NoCache, Url
+from jetdr_core.cli.running import run_to_end
 from jetdr_core.cli.session import Session, Work
 from jetdr_core.cli.views import domain_json, point_json
 
@@ -19,7 +18,7 @@ __all__ = ["check_hole", "describe_gap", "points"]
 def points(ctx: typer.Context, url: Url, as_json: Json = False, no_cache: NoCache = False) -> Work:
     """List a domain's recovery points: the first, the marks and the newest, and where every write in between is one."""
     session = ctx.ensure_object(Session)
-    return Work(lambda: asyncio.run(_points(session, url, as_json=as_json, no_cache=no_cache)))
+    return Work(lambda: run_to_end(_points(session, url, as_json=as_json, no_cache=no_cache)))
 
 
 async def _points(session: Session, url: str, *, as_json: bool, no_cache: bool) -> int:

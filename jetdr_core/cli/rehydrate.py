@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import enum
 import time
 from dataclasses import dataclass
@@ -15,6 +14,7 @@ from jetdr_core.cli.cache import cache_file
 from jetdr_core.cli.exits import ExitCode
 from jetdr_core.cli.options import Json, NoCache, Url
 from jetdr_core.cli.progress import showing_progress
+from jetdr_core.cli.running import run_to_end
 from jetdr_core.cli.session import Session, Work
 from jetdr_core.cli.views import Json as JsonObject
 from jetdr_core.cli.views import extent_json, point_json, time_json
@@ -94,7 +94,7 @@ def rehydrate(
     """
     session = ctx.ensure_object(Session)
     request = _Request(url, at, target, form.value, disks or None, keep_going, as_json, no_cache)
-    return Work(lambda: asyncio.run(_rehydrate(session, request)), _INTERRUPTED)
+    return Work(lambda: run_to_end(_rehydrate(session, request)), _INTERRUPTED)
 
 
 async def _rehydrate(session: Session, request: _Request) -> int:

@@ -17,6 +17,7 @@ from jetdr_core.cli.cache import cache_file
 from jetdr_core.cli.exits import ExitCode
 from jetdr_core.cli.options import Json, NoCache, Url
 from jetdr_core.cli.points import check_hole, describe_gap
+from jetdr_core.cli.running import run_to_end
 from jetdr_core.cli.session import Session, Work
 from jetdr_core.cli.views import Json as JsonObject
 from jetdr_core.cli.views import domain_json, point_json, time_json
@@ -40,7 +41,7 @@ def status(ctx: typer.Context, url: Url, log: Log = None, as_json: Json = False,
     domain runs.
     """
     session = ctx.ensure_object(Session)
-    return Work(lambda: asyncio.run(_status(session, url, log, as_json=as_json, no_cache=no_cache)))
+    return Work(lambda: run_to_end(_status(session, url, log, as_json=as_json, no_cache=no_cache)))
 
 
 async def _status(session: Session, url: str, log: Path | None, *, as_json: bool, no_cache: bool) -> int:

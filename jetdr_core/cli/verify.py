@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import asyncio
-
 import typer
 
 from jetdr_core.catalog import iso_time
 from jetdr_core.cli.exits import ExitCode
 from jetdr_core.cli.options import Json, Url
 from jetdr_core.cli.progress import showing_progress
+from jetdr_core.cli.running import run_to_end
 from jetdr_core.cli.session import Session, Work
 from jetdr_core.cli.views import Json as JsonObject
 from jetdr_core.cli.views import extent_json, point_json
@@ -27,7 +26,7 @@ def verify(ctx: typer.Context, url: Url, as_json: Json = False) -> Work:
     Changes nothing. Ends with 4 when anything is damaged or missing.
     """
     session = ctx.ensure_object(Session)
-    return Work(lambda: asyncio.run(_verify(session, url, as_json=as_json)))
+    return Work(lambda: run_to_end(_verify(session, url, as_json=as_json)))
 
 
 async def _verify(session: Session, url: str, *, as_json: bool) -> int:

@@ -9,9 +9,10 @@ import asyncio
 import shutil
 import tempfile
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Coroutine, Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import xxhash
 
@@ -33,18 +34,20 @@ _LOG_BYTES = 64 << 20
 _SPACE_BYTES = 256 << 20
 
 Tell = Callable[[str], None]
+Run = Callable[[Coroutine[Any, Any, None]], None]
 
 
-def run_demo(*, parent: Path | None, keep: bool, tell: Tell) -> DemoReport:
+def run_demo(*, parent: Path | None, keep: bool, tell: Tell, run: Run = asyncio.run) -> DemoReport:
     """Run the demo in a new folder below ``parent`` (default: the system's); ``tell`` hears each step as it begins.
 
+    ``run`` runs a coroutine in a loop of its own, to the end of all its threads.
     :class:`ProgramMissing` and :class:`InvalidRequest` before anything is done; :class:`DemoFailed` when a check fails.
     """
     programs = find_programs()
     started = time.perf_counter()
     with _work_folder(parent, keep=keep) as folder:
         story = _Story(programs, folder, tell)
-        asyncio.run(story.run())  # ends when all its threads have: nobody works in a folder that is being removed
+        run(story.run())  # ends when all its threads have: nobody works in a folder that is being removed
         total_s = time.perf_counter() - started
         return DemoReport(
             folder, keep, IMAGE_BYTES, story.build_s, total_s, tuple(story.captured), tuple(story.recovered)

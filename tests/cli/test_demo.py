@@ -1,0 +1,70 @@
+"""The demo does what it says, fails loudly when a check fails, and leaves nothing behind."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from jetdr_core.cli.exits import ExitCode
+from tests.cli.command import environment, jetdr, jetdr_process
+
+PROGRAMS = ("mke2fs", "debugfs", "e2fsck", "qemu-img")
+
+
+@pytest.fixture(autouse=True)
+def programs(peer: Callable[[str], str]) -> None:
+    for program in PROGRAMS:
+        peer(program)
+
+
+def test_the_demo_recovers_three_moments_and_leaves_nothing(tmp_path: Path) -> None:
+    done = jetdr_process("demo", env=environment(TMPDIR=str(tmp_path)))
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.count("83 of 83 as they were") == 3
+    assert "mark 'month closed': Ledger 2026 | January: closed, 24 invoices booked" in done.stdout
+    assert "(noise)" in done.stdout
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_what_the_demo_keeps_can_be_recovered_again(tmp_path: Path) -> None:
+    done = jetdr_process("demo", "--keep", "--dir", tmp_path)
+    assert done.returncode == 0, done.stderr
+    (folder,) = tmp_path.iterdir()
+    assert f"kept in {folder}" in done.stdout
+    url = (folder / "store").as_uri()
+    assert jetdr("verify", url).code == 0
+    names = [point["name"] for point in jetdr("points", url, "--json").json["points"]]
+    assert names[-3:] == ["installed", "month closed", "files attacked"]
+    assert jetdr("status", url, "--log", folder / "log", "--json").json["log_ahead"] == {"lsns": 0, "meet": True}
+
+
+@pytest.mark.parametrize("program", ["e2fsck", "debugfs", "qemu-img"])
+def test_a_check_that_fails_fails_the_demo(tmp_path: Path, program: str) -> None:
+    work, wrong = tmp_path / "work", tmp_path / "wrong"
+    work.mkdir()
+    wrong.mkdir()
+    (wrong / program).write_text("#!/bin/sh\necho something is wrong\nexit 4\n")
+    (wrong / program).chmod(0o755)
+    env = environment(PATH=f"{wrong}{os.pathsep}{os.environ['PATH']}")
+    done = jetdr_process("demo", "--dir", work, env=env)
+    assert done.returncode == ExitCode.INTERNAL
+    (line,) = done.stderr.splitlines()
+    assert line.startswith(f"jetdr: error: {program} ")
+    assert "ended with status 4: something is wrong" in line
+    assert list(work.iterdir()) == []
+
+
+def test_a_missing_program_is_named_with_its_debian_package(tmp_path: Path) -> None:
+    done = jetdr_process("demo", "--dir", tmp_path, env=environment(PATH=str(tmp_path)))
+    assert done.returncode == ExitCode.USAGE
+    assert "the demo needs qemu-img; install the Debian packages: apt-get install qemu-utils" in done.stderr
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_directory_that_is_not_there_is_refused(tmp_path: Path) -> None:
+    said = jetdr("demo", "--dir", tmp_path / "absent")
+    assert said.code == ExitCode.USAGE
+    assert "is not a directory; name one that exists" in said.error
