@@ -48,9 +48,10 @@ def _show(session: Session, report: DemoReport) -> None:
         ("up to mark", ">LSN", ">writes", ">captured", ">stored", ">ratio", ">segments", ">capture", ">upload"),
         [_captured_row(row) for row in report.captured],
     )
+    session.say("capture: writes and flushes; upload: waited for behind the mark, the rest went up meanwhile")
     session.say()
     session.say_table(
-        ("recovered", ">LSN", "VMDK", ">live data", ">fetched", ">rebuild", ">checks", "files"),
+        ("recovered", "VMDK", ">live data", ">fetched", ">rebuild", ">checks", ">files equal"),
         [_recovered_row(row) for row in report.recovered],
     )
     session.say()
@@ -74,7 +75,7 @@ def _captured_row(row: Captured) -> tuple[object, ...]:
         row.writes or "copied",
         human_bytes(row.payload_bytes),
         human_bytes(row.stored_bytes),
-        f"{ratio:.1f} : 1",
+        f"{ratio:.1f}",
         row.segments,
         f"{row.capture_s:.2f} s",
         f"{row.upload_s:.2f} s",
@@ -84,13 +85,12 @@ def _captured_row(row: Captured) -> tuple[object, ...]:
 def _recovered_row(row: Recovered) -> tuple[object, ...]:
     return (
         row.label,
-        row.point.lsn,
         row.format,
         human_bytes(row.bytes_written),
         human_bytes(row.bytes_fetched),
         f"{row.rehydrate_s:.2f} s",
         f"{row.check_s:.2f} s",
-        f"{row.files} of {row.files} as they were",
+        f"{row.files} of {row.files}",
     )
 
 

@@ -16,7 +16,6 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 
-from rich import box
 from rich.console import Console
 from rich.table import Table
 from rich.text import Text
@@ -64,8 +63,7 @@ class Session:
         """A table; a column whose name begins with ``>`` is right-aligned. Nothing for no rows."""
         if not rows:
             return
-        terminal = self.out.is_terminal
-        table = Table(box=box.SIMPLE_HEAD if terminal else None, pad_edge=False, header_style="bold")
+        table = Table(box=None, pad_edge=False, header_style="bold")
         for name in columns:
             table.add_column(name.lstrip(">"), justify="right" if name.startswith(">") else "left", overflow="fold")
         for row in rows:

@@ -12,7 +12,11 @@ __all__ = ["Captured", "DemoReport", "Recovered"]
 
 @dataclass(frozen=True, slots=True)
 class Captured:
-    """What led to one mark: writes, bytes captured, bytes stored for them, segments, and the time of both."""
+    """What led to one mark: writes, bytes captured, bytes stored for them, segments.
+
+    ``capture_s`` is the time of the guest's writes and flushes (or of the first copy), ``upload_s`` what was waited for
+    behind the mark until the store held it.
+    """
 
     point: RecoveryPoint
     writes: int

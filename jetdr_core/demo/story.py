@@ -115,7 +115,7 @@ class _Story:
             self.tell("protecting it: what it holds is copied in the background")
             started = time.perf_counter()
             disk = await domain.protect("db01", primary)
-            await self._mark(domain, guest, MARK_INSTALLED, started)
+            await self._mark(domain, guest, MARK_INSTALLED, time.perf_counter() - started)
             self.tell("a month of work: files written and removed, each followed by a flush")
             await self._live(domain, guest, disk, month(), MARK_CLOSED)
             self.tell("an attack: one file after the other is replaced by noise")
@@ -126,25 +126,25 @@ class _Story:
 
     async def _live(self, domain: ProtectedDomain, guest: Guest, disk: Disk, steps: Iterable[Step], mark: str) -> int:
         """Do ``steps`` as live writes and mark the end; returns the LSN behind the step in the middle."""
-        started = time.perf_counter()
-        between = 0
+        capture_s, between = 0.0, 0
         for nth, step in enumerate(steps, 1):
-            lsn = await asyncio.to_thread(_write_step, guest, disk, step)
+            lsn, seconds = await asyncio.to_thread(_write_step, guest, disk, step)
+            capture_s += seconds
             if nth == STEPS_BEFORE_LSN:
                 between = self._remember(lsn, guest)
-        await self._mark(domain, guest, mark, started)
+        await self._mark(domain, guest, mark, capture_s)
         return between
 
     def _remember(self, lsn: int, guest: Guest) -> int:
         self.moments[lsn] = Moment(guest.checksum, IMAGE_BYTES, guest.files)
         return lsn
 
-    async def _mark(self, domain: ProtectedDomain, guest: Guest, name: str, started: float) -> None:
+    async def _mark(self, domain: ProtectedDomain, guest: Guest, name: str, capture_s: float) -> None:
         point = domain.mark(name)
-        captured = time.perf_counter()
+        marked = time.perf_counter()
         await domain.uploaded(point.lsn)
+        self._note(point, domain.status(), capture_s, time.perf_counter() - marked)
         self._remember(point.lsn, guest)
-        self._note(point, domain.status(), captured - started, time.perf_counter() - captured)
 
     def _note(self, point: RecoveryPoint, status: DomainStatus, capture_s: float, upload_s: float) -> None:
         """The uploader counts from the beginning: take off what earlier marks had."""
@@ -188,11 +188,16 @@ class _Story:
         )
 
 
-def _write_step(guest: Guest, disk: Disk, step: Step) -> int:
-    """What the guest's kernel would do: write the blocks that changed, then flush; returns the LSN that is durable."""
-    for change in guest.do(step):
+def _write_step(guest: Guest, disk: Disk, step: Step) -> tuple[int, float]:
+    """What the guest's kernel would do: write the blocks that changed, then flush.
+
+    Returns the LSN that is durable, and the seconds that writes and flush took.
+    """
+    changes = guest.do(step)
+    started = time.perf_counter()
+    for change in changes:
         if any(change.data):
             disk.write(change.offset, change.data)
         else:
             disk.zero(change.offset, BLOCK_BYTES)
-    return disk.flush()
+    return disk.flush(), time.perf_counter() - started

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -23,7 +25,7 @@ def programs(peer: Callable[[str], str]) -> None:
 def test_the_demo_recovers_three_moments_and_leaves_nothing(tmp_path: Path) -> None:
     done = jetdr_process("demo", env=environment(TMPDIR=str(tmp_path)))
     assert done.returncode == 0, done.stderr
-    assert done.stdout.count("83 of 83 as they were") == 3
+    assert done.stdout.count("83 of 83") == 3
     assert "mark 'month closed': Ledger 2026 | January: closed, 24 invoices booked" in done.stdout
     assert "(noise)" in done.stdout
     assert list(tmp_path.iterdir()) == []
@@ -39,6 +41,28 @@ def test_what_the_demo_keeps_can_be_recovered_again(tmp_path: Path) -> None:
     names = [point["name"] for point in jetdr("points", url, "--json").json["points"]]
     assert names[-3:] == ["installed", "month closed", "files attacked"]
     assert jetdr("status", url, "--log", folder / "log", "--json").json["log_ahead"] == {"lsns": 0, "meet": True}
+
+
+def test_a_demo_ended_by_ctrl_c_leaves_nothing(tmp_path: Path) -> None:
+    """SIGINT comes from inside, with the line that announces the attack: in the middle of live writes."""
+    child = """
+import signal, sys
+from jetdr_core.cli import main
+class Impatient:
+    def write(self, text):
+        if "an attack" in text:
+            signal.raise_signal(signal.SIGINT)
+        return sys.__stdout__.write(text)
+    def __getattr__(self, name):
+        return getattr(sys.__stdout__, name)
+sys.stdout = Impatient()
+sys.exit(main(["demo", "--dir", sys.argv[1]]))
+"""
+    command = [sys.executable, "-c", child, str(tmp_path)]
+    done = subprocess.run(command, env=environment(), capture_output=True, text=True, timeout=60, check=False)
+    assert done.returncode == ExitCode.INTERRUPTED
+    assert done.stderr == "jetdr: error: interrupted\n"
+    assert list(tmp_path.iterdir()) == []
 
 
 @pytest.mark.parametrize("program", ["e2fsck", "debugfs", "qemu-img"])
