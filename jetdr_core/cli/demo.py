@@ -61,7 +61,7 @@ def _show(session: Session, report: DemoReport) -> None:
     session.say()
     session.say(
         f"every disk equals the guest's byte for byte, e2fsck found nothing, qemu-img agrees; "
-        f"{human_seconds(report.total_s)} in all, {human_seconds(report.build_s)} to build the file system"
+        f"{human_seconds(report.total_s)} in all, {report.build_s:.2f} s to build the file system"
     )
     if report.kept:
         session.say(f"kept in {report.folder}; try: jetdr points {(report.folder / 'store').as_uri()}")
