@@ -41,7 +41,10 @@ class Kind(enum.IntEnum):
     MARK = 3
     """Names a recovery point: ``{"name": str}``."""
     GAP_OPEN = 4
-    """From this LSN on the domain is not consistent: ``{"reason": str}``."""
+    """From this LSN on the domain is not consistent: ``{"reason": str}``.
+
+    ``"since_ns"``: an earlier instant from which on nothing is known (after an unclean stop).
+    """
     GAP_CLOSE = 5
     """From this LSN on the domain is consistent again: ``{}``."""
     DISK_ADD = 6

@@ -36,7 +36,10 @@ class DiskState(NamedTuple):
 
 
 class Gap(NamedTuple):
-    """From ``lsn_open`` on the domain was not consistent, until ``lsn_close`` (None: still)."""
+    """From ``lsn_open`` on the domain was not consistent, until ``lsn_close`` (None: still).
+
+    ``time_open_ns`` may lie before that LSN was captured: after an unclean stop nothing is known from the last LSN on.
+    """
 
     lsn_open: int
     time_open_ns: int
@@ -96,6 +99,15 @@ class DomainHistory:
             Kind.DISK_GROW: self._disk_grow,
             Kind.CONFIG: self._config,
         }
+        self._checks: dict[Kind, Callable[[ControlRecord], object]] = {
+            Kind.MARK: _mark_name,
+            Kind.GAP_OPEN: _gap_opened,
+            Kind.DISK_ADD: self._check_add,
+            Kind.DISK_READY: self._disk,
+            Kind.DISK_REMOVE: self._disk,
+            Kind.DISK_GROW: self._check_grow,
+            Kind.CONFIG: _config_file,
+        }
 
     # -- what is asked -------------------------------------------------------------------------------------------------
 
@@ -151,6 +163,14 @@ class DomainHistory:
         turn = bisect_right(self._turns, lsn, key=lambda turn: turn.lsn) - 1
         return turn >= 0 and self._turns[turn].consistent
 
+    def gap_at_time(self, time_ns: int) -> Gap | None:
+        """The gap that an instant lies in: it may begin before the gap's record was written."""
+        nth = bisect_right(self._gaps, time_ns, key=lambda gap: gap.time_open_ns) - 1
+        if nth < 0:
+            return None
+        gap = self._gaps[nth]
+        return gap if gap.time_close_ns is None or time_ns < gap.time_close_ns else None
+
     def gap_at(self, lsn: int) -> Gap | None:
         """The gap that is open at ``lsn``."""
         nth = bisect_right(self._gaps, lsn, key=lambda gap: gap.lsn_open) - 1
@@ -176,11 +196,18 @@ class DomainHistory:
         """
         if record.lsn <= self.lsn_applied:
             return
+        self.check(record)
         fold = self._folds.get(record.kind)
         if fold is not None:
             fold(record)
         self.lsn_applied = record.lsn
         self._turn(record)
+
+    def check(self, record: ControlRecord) -> None:
+        """Raise :class:`DamagedObject` if ``record`` contradicts the history; changes nothing."""
+        check = self._checks.get(record.kind)
+        if check is not None:
+            check(record)
 
     def _turn(self, record: ControlRecord) -> None:
         ready = [disk.lsn_ready is not None for disk in self._present.values()]
@@ -188,24 +215,32 @@ class DomainHistory:
             self.baseline = RecoveryPoint(self.timeline, record.lsn, record.time_ns)
         consistent = self.baseline is not None and any(ready) and self.gap_open is None
         if consistent != self.consistent:
-            self._turns.append(_Turn(record.lsn, record.time_ns, consistent))
+            gap = self.gap_open
+            self._turns.append(_Turn(record.lsn, gap.time_open_ns if gap else record.time_ns, consistent))
 
     def _mark(self, record: ControlRecord) -> None:
-        name = _checked(record, check_mark_name, _text(record, "name"))
+        name = _mark_name(record)
         self._marks.setdefault(name, RecoveryPoint(self.timeline, record.lsn, record.time_ns, name))
 
     def _gap_open(self, record: ControlRecord) -> None:
         if self.gap_open is None:
-            self._gaps.append(Gap(record.lsn, record.time_ns, _text(record, "reason", "")))
+            reason, since_ns = _gap_opened(record)
+            self._gaps.append(Gap(record.lsn, since_ns, reason))
 
     def _gap_close(self, record: ControlRecord) -> None:
         if self.gap_open is not None:
             self._gaps[-1] = self._gaps[-1]._replace(lsn_close=record.lsn, time_close_ns=record.time_ns)
 
-    def _disk_add(self, record: ControlRecord) -> None:
+    def _check_add(self, record: ControlRecord) -> tuple[str, int]:
         name = _checked(record, lambda text: check_name("disk", text), _text(record, "name"))
         if record.disk in self._disks or name in self._present:
             raise _damaged(record, f"disk {record.disk} {name!r} was added before")
+        _text(record, "uuid", "")
+        _text(record, "path", "")
+        return name, _size(record)
+
+    def _disk_add(self, record: ControlRecord) -> None:
+        name, size = self._check_add(record)
         disk = _Disk(
             disk=record.disk,
             name=name,
@@ -213,7 +248,7 @@ class DomainHistory:
             path=_text(record, "path", ""),
             lsn_added=record.lsn,
             lsn_ready=None if record.body.get("holds_data") else record.lsn,
-            sizes=[(record.lsn, _size(record))],
+            sizes=[(record.lsn, size)],
         )
         self._disks[record.disk] = self._present[name] = disk
 
@@ -227,21 +262,40 @@ class DomainHistory:
         disk.lsn_removed = record.lsn
         del self._present[disk.name]
 
-    def _disk_grow(self, record: ControlRecord) -> None:
+    def _check_grow(self, record: ControlRecord) -> tuple[_Disk, int]:
         disk, size = self._disk(record), _size(record)
         if size < disk.sizes[-1][1]:
             raise _damaged(record, f"disk {disk.name!r} would shrink to {size} bytes")
+        return disk, size
+
+    def _disk_grow(self, record: ControlRecord) -> None:
+        disk, size = self._check_grow(record)
         disk.sizes.append((record.lsn, size))
 
     def _config(self, record: ControlRecord) -> None:
-        name = _checked(record, _check_file_name, _text(record, "name"))
-        self._configs.append((record.lsn, name, _text(record, "text")))
+        self._configs.append((record.lsn, *_config_file(record)))
 
     def _disk(self, record: ControlRecord) -> _Disk:
         disk = self._disks.get(record.disk)
         if disk is None or disk.lsn_removed is not None:
             raise _damaged(record, f"disk {record.disk} is not protected")
         return disk
+
+
+def _mark_name(record: ControlRecord) -> str:
+    return _checked(record, check_mark_name, _text(record, "name"))
+
+
+def _gap_opened(record: ControlRecord) -> tuple[str, int]:
+    """Reason, and the time from which nothing is known: the record's own, or an earlier ``since_ns``."""
+    since_ns = record.body.get("since_ns", record.time_ns)
+    if not isinstance(since_ns, int) or isinstance(since_ns, bool) or since_ns < 0:
+        raise _damaged(record, f"'since_ns' is {since_ns!r}")
+    return _text(record, "reason", ""), min(since_ns, record.time_ns)
+
+
+def _config_file(record: ControlRecord) -> tuple[str, str]:
+    return _checked(record, _check_file_name, _text(record, "name")), _text(record, "text")
 
 
 def _text(record: ControlRecord, name: str, default: str | None = None) -> str:

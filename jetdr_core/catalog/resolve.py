@@ -13,7 +13,7 @@ from typing import NamedTuple
 
 from jetdr_core.catalog.at import AtLsn, AtName, AtTime
 from jetdr_core.catalog.chain import Hole
-from jetdr_core.catalog.history import DomainHistory
+from jetdr_core.catalog.history import DomainHistory, Gap
 from jetdr_core.catalog.point import Interval, RecoveryPoint, iso_time
 from jetdr_core.errors import ChainBroken, InstantInGap, NoSuchPoint
 
@@ -66,7 +66,11 @@ class Resolver(NamedTuple):
             raise await self._beyond(wanted)
         if not self.intervals or time_ns < self.intervals[0].time_first_ns:
             raise await self._refusal(NoSuchPoint, 0, f"{wanted} lies before the first recovery point")
-        return await self._checked(await self.lsn_at(time_ns), wanted)
+        lsn = await self.lsn_at(time_ns)
+        gap = self.history.gap_at_time(time_ns)
+        if gap is not None and self.history.consistent_at(lsn):
+            raise await self._refusal(InstantInGap, gap.lsn_open, _in_gap(wanted, gap))
+        return await self._checked(lsn, wanted)
 
     async def _named(self, name: str) -> RecoveryPoint:
         if name == "latest":
@@ -84,9 +88,7 @@ class Resolver(NamedTuple):
             return await self._point(lsn)
         if not self.intervals or lsn < self.intervals[0].lsn_first:
             raise await self._refusal(NoSuchPoint, lsn, f"{wanted} lies before the first recovery point")
-        gap = self.history.gap_at(lsn)
-        reason = f" ({gap.reason})" if gap and gap.reason else ""
-        raise await self._refusal(InstantInGap, lsn, f"{wanted} lies where the domain was not consistent{reason}")
+        raise await self._refusal(InstantInGap, lsn, _in_gap(wanted, self.history.gap_at(lsn)))
 
     async def _beyond(self, wanted: str) -> Exception:
         """The refusal of what lies behind the last LSN or the last known time."""
@@ -120,6 +122,11 @@ class Resolver(NamedTuple):
 
     async def _point(self, lsn: int) -> RecoveryPoint:
         return RecoveryPoint(self.history.timeline, lsn, await self.time_of(lsn))
+
+
+def _in_gap(wanted: str, gap: Gap | None) -> str:
+    reason = f" ({gap.reason})" if gap and gap.reason else ""
+    return f"{wanted} lies where the domain was not consistent{reason}"
 
 
 def _similar(name: str, marks: Mapping[str, RecoveryPoint]) -> str:
