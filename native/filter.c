@@ -46,7 +46,11 @@ int jdr_filter_open(jdr_filter **out, const struct jdr_filter_options *options)
     filter->size_bytes = options->size_bytes;
     filter->write_bytes_max = options->write_bytes_max;
     filter->stall_limit_ns = options->stall_limit_ns;
-    pthread_mutex_init(&filter->mutex, NULL);
+    pthread_mutexattr_t adaptive; /* it is held for a few instructions: spinning is cheaper than sleeping */
+    pthread_mutexattr_init(&adaptive);
+    pthread_mutexattr_settype(&adaptive, PTHREAD_MUTEX_ADAPTIVE_NP);
+    pthread_mutex_init(&filter->mutex, &adaptive);
+    pthread_mutexattr_destroy(&adaptive);
     pthread_cond_init(&filter->released, NULL);
     *out = filter;
     return 0;

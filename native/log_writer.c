@@ -166,39 +166,54 @@ static uint64_t fill_header(jdr_writer *writer, const struct take *take, uint16_
     return header->checksum;
 }
 
-/* Devices with 4 KiB sectors take no 512-byte pieces of memory: such a payload goes through a buffer. */
-static uint8_t *aligned_payload(jdr_writer *writer, uint8_t *payload, uint64_t length)
+/* Where a payload lies in the ring: one piece, or two around the end. Returns how many. */
+static int pieces_in_ring(const struct jdr_ring *ring, uint64_t position, uint64_t length, struct iovec *pieces)
 {
-    uint32_t block = writer->device.block_bytes;
-    if (!length || block <= JDR_SECTOR || ((uintptr_t)payload % block == 0 && length % block == 0))
-        return payload;
+    uint64_t straight = jdr_payload_straight(ring, position);
+    pieces[0] = (struct iovec){jdr_payload_at(ring, position), length < straight ? length : straight};
+    pieces[1] = (struct iovec){ring->payload, length - pieces[0].iov_len};
+    return !length ? 0 : pieces[1].iov_len ? 2 : 1;
+}
+
+/* Copy the pieces into one buffer, padded with zeros; they become that one. */
+static int bounce(jdr_writer *writer, struct iovec *pieces, int count, uint64_t padded)
+{
     free(writer->bounce);
     writer->bounce = NULL;
-    if (posix_memalign((void **)&writer->bounce, JDR_BLOCK, round_up(length, JDR_BLOCK)))
-        return NULL;
-    memcpy(writer->bounce, payload, length);
-    memset(writer->bounce + length, 0, round_up(length, JDR_BLOCK) - length);
-    return writer->bounce;
+    if (posix_memalign((void **)&writer->bounce, JDR_BLOCK, padded))
+        return -ENOMEM;
+    uint64_t done = 0;
+    for (int i = 0; i < count; done += pieces[i++].iov_len)
+        memcpy(writer->bounce + done, pieces[i].iov_base, pieces[i].iov_len);
+    memset(writer->bounce + done, 0, padded - done);
+    pieces[0] = (struct iovec){writer->bounce, padded};
+    return 1;
+}
+
+/* The next `length` payload bytes of the ring as up to 3 pieces to be written, padded to blocks. Returns how many. */
+static int payload_pieces(jdr_writer *writer, uint64_t length, struct iovec *pieces)
+{
+    uint32_t block = writer->device.block_bytes;
+    uint64_t padded = round_up(length, JDR_BLOCK);
+    int count = pieces_in_ring(writer->ring, writer->payload_position, length, pieces);
+    /* devices with 4 KiB sectors take no 512-byte pieces of memory */
+    if (count && block > JDR_SECTOR && ((uintptr_t)pieces[0].iov_base % block || length % block))
+        return bounce(writer, pieces, count, padded);
+    if (padded > length)
+        pieces[count++] = (struct iovec){writer->header + HEADER_AREA_MAX, padded - length};
+    return count;
 }
 
 /* Write one batch at the head and move the head; the next batch begins at `next_position`. */
 static int write_batch(jdr_writer *writer, const struct take *take, uint16_t flags, uint64_t next_position)
 {
     uint64_t checksum = fill_header(writer, take, flags);
-    uint64_t padding = round_up(take->payload_bytes, JDR_BLOCK) - take->payload_bytes;
-    uint8_t *payload = aligned_payload(writer, jdr_payload_at(writer->ring, writer->payload_position), take->payload_bytes);
-    if (!payload)
-        return -ENOMEM;
-    struct iovec iov[3] = {{writer->header, header_bytes(take->count)}};
-    int count = 1;
-    if (take->payload_bytes)
-        iov[count++] = (struct iovec){payload, take->payload_bytes};
-    if (padding && payload == writer->bounce)
-        iov[1].iov_len += padding;
-    else if (padding)
-        iov[count++] = (struct iovec){writer->header + HEADER_AREA_MAX, padding};
+    struct iovec pieces[4] = {{writer->header, header_bytes(take->count)}};
+    int count = payload_pieces(writer, take->payload_bytes, pieces + 1);
+    if (count < 0)
+        return count;
     uint64_t physical = writer->data_offset + writer->state.head_position % writer->data_bytes;
-    int result = writer->device.write(&writer->device, physical, iov, count);
+    int result = writer->device.write(&writer->device, physical, pieces, 1 + count);
     if (result)
         return result;
     uint64_t length = batch_bytes(take->count, take->payload_bytes);

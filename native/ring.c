@@ -7,6 +7,7 @@
 
 #include <xxhash.h>
 
+#define HUGE_PAGE (2u << 20)
 #define COPY_CHUNK (128u << 10) /* copied and hashed while it is in the cache */
 
 static bool power_of_two(uint64_t value)
@@ -14,24 +15,23 @@ static bool power_of_two(uint64_t value)
     return value && !(value & (value - 1));
 }
 
-/* Map `bytes` of a fresh memory file twice in a row. */
-static uint8_t *map_twice(uint64_t bytes)
+/*
+ * Memory for payloads, in huge pages where the kernel gives them: to a device that reads it directly, few long pieces
+ * instead of many short ones, which is worth a third of a fast log's speed.
+ */
+static uint8_t *map_payload(uint64_t bytes)
 {
-    int fd = memfd_create("jetdr-ring", MFD_CLOEXEC);
-    if (fd < 0)
+    uint8_t *base = mmap(NULL, bytes + HUGE_PAGE, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+    if (base == MAP_FAILED)
         return NULL;
-    uint8_t *base = MAP_FAILED;
-    if (ftruncate(fd, (off_t)bytes) == 0)
-        base = mmap(NULL, 2 * bytes, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
-    if (base != MAP_FAILED)
-        for (int half = 0; half < 2; half++)
-            if (mmap(base + half * bytes, bytes, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_FIXED | MAP_POPULATE, fd, 0) == MAP_FAILED) {
-                munmap(base, 2 * bytes);
-                base = MAP_FAILED;
-                break;
-            }
-    close(fd);
-    return base == MAP_FAILED ? NULL : base;
+    uint8_t *payload = (uint8_t *)(((uintptr_t)base + HUGE_PAGE - 1) & ~(uintptr_t)(HUGE_PAGE - 1));
+    if (payload > base)
+        munmap(base, (size_t)(payload - base));
+    if (payload < base + HUGE_PAGE)
+        munmap(payload + bytes, (size_t)(base + HUGE_PAGE - payload));
+    madvise(payload, bytes, MADV_HUGEPAGE); /* a wish */
+    memset(payload, 0, bytes); /* so that no page of it faults in a guest's write */
+    return payload;
 }
 
 int jdr_ring_create(jdr_ring **out, const struct jdr_ring_options *options)
@@ -49,7 +49,7 @@ int jdr_ring_create(jdr_ring **out, const struct jdr_ring_options *options)
     ring->clock = options->clock;
     ring->shared = aligned_alloc(64, (sizeof *ring->shared + 63) / 64 * 64);
     ring->slots = aligned_alloc(64, options->slots * sizeof *ring->slots);
-    ring->payload = map_twice(options->payload_bytes);
+    ring->payload = map_payload(options->payload_bytes);
     if (!ring->shared || !ring->slots || !ring->payload) {
         jdr_ring_destroy(ring);
         return -ENOMEM;
@@ -73,7 +73,7 @@ void jdr_ring_destroy(jdr_ring *ring)
     if (!ring)
         return;
     if (ring->payload)
-        munmap(ring->payload, 2 * ring->payload_bytes);
+        munmap(ring->payload, ring->payload_bytes);
     free(ring->slots);
     free(ring->shared);
     free(ring);
@@ -156,18 +156,38 @@ void jdr_ring_cancel(jdr_ring *ring, uint64_t payload_bytes)
 
 /* ---- append ----------------------------------------------------------------------------------------------------- */
 
-static uint64_t copy_and_hash(uint8_t *target, const uint8_t *source, size_t length)
+/* Copy to `position` and on, around the payload area's end, hashing each piece while it is in the cache. */
+static void copy_pieces(const jdr_ring *ring, XXH3_state_t *state, uint64_t position, const uint8_t *source, size_t length)
 {
-    if (length <= COPY_CHUNK) {
+    while (length) {
+        uint64_t straight = jdr_payload_straight(ring, position);
+        size_t piece = length < COPY_CHUNK ? length : COPY_CHUNK;
+        if (piece > straight)
+            piece = straight;
+        uint8_t *target = jdr_payload_at(ring, position);
+        memcpy(target, source, piece);
+        XXH3_64bits_update(state, target, piece);
+        position += piece;
+        source += piece;
+        length -= piece;
+    }
+}
+
+/* Copy a payload to `position`, padded with zeros to `padded`; returns the hash of all of it. */
+static uint64_t copy_and_hash(const jdr_ring *ring, uint64_t position, const void *source, size_t length, size_t padded)
+{
+    static const uint8_t zeros[JDR_SECTOR];
+    if (length == padded && length <= COPY_CHUNK && length <= jdr_payload_straight(ring, position)) {
+        uint8_t *target = jdr_payload_at(ring, position);
         memcpy(target, source, length);
         return XXH3_64bits(target, length);
     }
     XXH3_state_t state;
     XXH3_64bits_reset(&state);
-    for (size_t done = 0; done < length; done += COPY_CHUNK) {
-        size_t chunk = length - done < COPY_CHUNK ? length - done : COPY_CHUNK;
-        memcpy(target + done, source + done, chunk);
-        XXH3_64bits_update(&state, target + done, chunk);
+    copy_pieces(ring, &state, position, source, length);
+    for (size_t piece; length < padded; length += piece) {
+        piece = padded - length < sizeof zeros ? padded - length : sizeof zeros;
+        copy_pieces(ring, &state, position + length, zeros, piece);
     }
     return XXH3_64bits_digest(&state);
 }
@@ -205,17 +225,8 @@ static void publish(jdr_ring *ring, const struct jdr_record *record)
 int64_t jdr_ring_append(jdr_ring *ring, struct jdr_record *record, const void *payload, size_t length)
 {
     uint64_t position = reserve(ring, record);
-    record->payload_checksum = 0;
-    if (record->payload_bytes) {
-        uint8_t *target = jdr_payload_at(ring, position);
-        if (length < record->payload_bytes) { /* a control record: short, padded */
-            memset(target + length, 0, record->payload_bytes - length);
-            memcpy(target, payload, length);
-            record->payload_checksum = XXH3_64bits(target, record->payload_bytes);
-        } else {
-            record->payload_checksum = copy_and_hash(target, payload, length);
-        }
-    }
+    record->payload_checksum =
+        record->payload_bytes ? copy_and_hash(ring, position, payload, length, record->payload_bytes) : 0;
     publish(ring, record);
     bool much = jdr_ring_used_bytes(ring) >= ring->nap_bytes;
     jdr_wake_consumer(ring, much ? JDR_NAP : JDR_SLEEP);

@@ -4,7 +4,7 @@
  * Invariants: LSNs and payload positions are given out together under `reserve`, so both are dense and in one order;
  * a slot is published by storing its LSN last; `used` counts what is admitted and not yet written to the log, so a
  * reserved record always has room. All words are offsets and counters, no pointers: the layout can live in a shared
- * file. The payload area is mapped twice in a row, so a payload never wraps in the address space.
+ * file. A payload may go around the payload area's end.
  */
 #ifndef JETDR_RING_SHARED_H
 #define JETDR_RING_SHARED_H
@@ -50,7 +50,7 @@ struct jdr_ring_shared {
 struct jdr_ring {
     struct jdr_ring_shared *shared;
     struct jdr_record *slots;
-    uint8_t *payload; /* payload_bytes, then the same bytes again */
+    uint8_t *payload;
     uint64_t slot_count, payload_bytes, nap_bytes;
     const _Atomic int64_t *clock;
     size_t mapped_bytes;
@@ -69,6 +69,12 @@ static inline bool jdr_published(const struct jdr_ring *ring, uint64_t lsn)
 static inline uint8_t *jdr_payload_at(const struct jdr_ring *ring, uint64_t position)
 {
     return ring->payload + (position & (ring->payload_bytes - 1));
+}
+
+/* Bytes from there to the payload area's end, at least one sector. */
+static inline uint64_t jdr_payload_straight(const struct jdr_ring *ring, uint64_t position)
+{
+    return ring->payload_bytes - (position & (ring->payload_bytes - 1));
 }
 
 static inline int64_t jdr_monotonic_ns(void)

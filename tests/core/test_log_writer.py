@@ -10,6 +10,7 @@ from jetdr_core._core import LogWriter
 from jetdr_core.device import MemoryDevice
 from jetdr_core.errors import InvalidRequest, LogFailed, StallTimeout
 from jetdr_core.limits import SEGMENT_RECORDS_MAX
+from jetdr_core.record import Kind
 from jetdr_core.replication_log.batch import DataArea
 from jetdr_core.replication_log.reader import LogReader
 from jetdr_core.segment import build_body
@@ -157,3 +158,18 @@ def test_no_more_records_are_read_at_once_than_one_segment_takes() -> None:
     reader = LogReader(rig.log, DataArea(SECTION_ID, 0, rig.log.size_bytes), where="rig")
     batches = reader.read(START, rig.writer.state().durable_position, payload_bytes_max=1 << 20)
     assert build_body([batch.records for batch in batches]).last_lsn <= SEGMENT_RECORDS_MAX
+
+
+@pytest.mark.parametrize("block_bytes", [512, 4096])
+def test_payloads_around_the_rings_end_are_logged_whole(block_bytes: int) -> None:
+    rig = Rig(log=MemoryDevice(4 << 20, block_bytes=block_bytes), ring_bytes=64 << 10, slots=64)
+    disk = rig.disk(MemoryDevice(1 << 20))
+    rng, mark = random.Random(1), b"a mark" * 100
+    expected = []
+    for _ in range(200):
+        data = rng.randbytes(512 * rng.randint(1, 31))
+        disk.write(0, data)
+        rig.ring.control(Kind.MARK, 0, mark, stall_limit_s=1)
+        expected += [data, mark + bytes(424)]
+        rig.commit_all()
+    assert [record.payload for record in rig.records()] == expected
