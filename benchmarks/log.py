@@ -22,6 +22,7 @@ SECTION_ID = 0x5EC7
 BEGINNING = Cursor(position=0, batch_number=0, lsn=0, checksum=0, time_ns=0)
 SOURCE_BYTES = 4 << 20
 APPENDS = (65536, 1 << 20)
+FLUSHES = 100
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,13 +30,13 @@ class _Size:
     log_bytes: int
     rounds: int
     round_bytes: int
-    flushes: int
+    flush_rounds: int
 
 
 SIZES = {
-    Scale.FULL: _Size(log_bytes=1 << 30, rounds=9, round_bytes=1 << 30, flushes=10_000),
-    Scale.QUICK: _Size(log_bytes=256 << 20, rounds=5, round_bytes=256 << 20, flushes=2_000),
-    Scale.TINY: _Size(log_bytes=32 << 20, rounds=1, round_bytes=4 << 20, flushes=20),
+    Scale.FULL: _Size(log_bytes=1 << 30, rounds=9, round_bytes=1 << 30, flush_rounds=100),
+    Scale.QUICK: _Size(log_bytes=256 << 20, rounds=5, round_bytes=256 << 20, flush_rounds=20),
+    Scale.TINY: _Size(log_bytes=32 << 20, rounds=1, round_bytes=4 << 20, flush_rounds=1),
 }
 
 
@@ -72,7 +73,7 @@ def _append(log: Path, peer: Path, size: _Size, write_bytes: int) -> Row:
 
 
 def _flush(log: Path, peer: Path, size: _Size) -> list[Row]:
-    ours, theirs = zip(*call("flush_latency", log, peer, size.log_bytes, 1, size.flushes), strict=True)
+    ours, theirs = zip(*call("flush_latency", log, peer, size.log_bytes, size.flush_rounds, FLUSHES), strict=True)
     return [
         Row(
             measure=f"4 KiB write and flush, depth 1, p{percent}",

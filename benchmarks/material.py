@@ -57,7 +57,7 @@ def _table(random: np.random.Generator, length: int) -> bytes:
     rows["id"] = np.arange(count)
     rows["time"] = 1_700_000_000_000 + np.cumsum(random.integers(0, 1000, count))
     rows["kind"] = random.integers(0, 100, count)
-    rows["key"] = random.integers(0, 1 << 31, count)
+    rows["key"] = random.integers(0, 1 << 16, count)
     rows["name"] = np.array([f"customer-{nth:06d}" for nth in range(5000)], "S24")[random.integers(0, 5000, count)]
-    rows["value"] = random.random(count)
+    rows["value"] = random.integers(0, 100_000, count) / 8
     return rows.tobytes()

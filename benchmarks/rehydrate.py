@@ -37,12 +37,13 @@ EXTENT_BYTES_MAX = 64
 PASSWORD = {"RESTIC_PASSWORD": "benchmark"}
 
 _IN_A_PROCESS = """
-import asyncio, resource, sys
+import asyncio, re, sys
 from jetdr_core.rehydrate import rehydrate
-before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+peak = lambda: int(re.search(r"VmHWM:\\s*(\\d+) kB", open("/proc/self/status").read())[1]) << 10
+before = peak()
 asyncio.run(rehydrate(sys.argv[1], at="latest", target=sys.argv[2], format="flat"))
-print(before << 10, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss << 10)
-"""
+print(before, peak())
+"""  # not ru_maxrss, which a process inherits from the one that started it
 
 
 @dataclass(frozen=True, slots=True)

@@ -2,8 +2,8 @@
  * flush_latency LOG PEER LOG_BYTES ROUNDS FLUSHES
  *
  * Depth 1: a 4 KiB write through the filter and a flush through the engine's log on the O_DIRECT file LOG, the primary in
- * memory; then pwrite of 4 KiB and fdatasync of the O_DIRECT file PEER. One of each in turn; prints each pair's
- * nanoseconds. Both files are LOG_BYTES long and have been written before.
+ * memory; then pwrite of 4 KiB and fdatasync of the O_DIRECT file PEER. A round does FLUSHES of the one, then of the
+ * other; prints them in pairs, in nanoseconds. Both files are LOG_BYTES long and have been written before.
  */
 #include "rig.h"
 
@@ -44,7 +44,7 @@ int main(int argc, char **argv)
     if (argc != 6)
         fail("arguments", -EINVAL);
     uint64_t log_bytes = strtoull(argv[3], NULL, 10), rounds = strtoull(argv[4], NULL, 10);
-    uint64_t flushes = rounds * strtoull(argv[5], NULL, 10);
+    uint64_t flushes = strtoull(argv[5], NULL, 10);
     struct jdr_device log;
     jdr_device_from_fd(&log, open_direct(argv[1]), JDR_SECTOR);
     int peer = open_direct(argv[2]);
@@ -53,11 +53,14 @@ int main(int argc, char **argv)
     struct rig rig;
     rig_start(&rig, log, log_bytes, 16u << 20);
     jdr_filter *filter = rig_filter(rig.ring, memory_device(memory(PRIMARY_BYTES)), PRIMARY_BYTES, WRITE_BYTES);
-    for (uint64_t nth = 0; nth < flushes; nth++) {
-        const uint8_t *block = data + nth % 256 * WRITE_BYTES;
-        int64_t ours = time_engine(filter, block, nth * WRITE_BYTES % PRIMARY_BYTES);
-        int64_t theirs = time_peer(peer, block, nth * WRITE_BYTES % log_bytes);
-        printf("%lld %lld\n", (long long)ours, (long long)theirs);
+    int64_t *ours = calloc(flushes, sizeof *ours), *theirs = calloc(flushes, sizeof *theirs);
+    for (uint64_t done = 0; done < rounds * flushes; done += flushes) {
+        for (uint64_t n = 0; n < flushes; n++)
+            ours[n] = time_engine(filter, data + n % 256 * WRITE_BYTES, (done + n) * WRITE_BYTES % PRIMARY_BYTES);
+        for (uint64_t n = 0; n < flushes; n++)
+            theirs[n] = time_peer(peer, data + n % 256 * WRITE_BYTES, (done + n) * WRITE_BYTES % log_bytes);
+        for (uint64_t n = 0; n < flushes; n++)
+            printf("%lld %lld\n", (long long)ours[n], (long long)theirs[n]);
     }
     rig_stop(&rig);
     return 0;
