@@ -70,7 +70,13 @@ class DeviceFull(JetdrError, OSError):
 
 
 class PrimaryFailed(JetdrError, OSError):
-    """The primary disk failed an I/O; what it now holds was read back and logged, or the disk is marked suspect."""
+    """The primary disk failed an I/O. ``errno`` is its own.
+
+    ``suspect``: what the disk now holds is not known to be what the log says; it must be copied again. Otherwise a failed
+    write was read back and logged.
+    """
+
+    suspect: bool = False
 
 
 class StallTimeout(JetdrError, TimeoutError):

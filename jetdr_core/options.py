@@ -65,6 +65,13 @@ class DomainOptions:
             low, high = limits.get(field.name, (None, None))
             if low is not None and high is not None and not low <= value <= high:
                 raise InvalidRequest(f"option {field.name}={value!r} is not valid", hint=f"use {low} to {high}")
+        for name in ("ring_bytes", "ring_slots"):
+            value = getattr(self, name)
+            if not isinstance(value, int) or value & (value - 1):
+                raise InvalidRequest(f"option {name}={value!r} is not valid", hint="use a power of two")
+        for name in ("segment_bytes", "upload_workers", "puts_max"):
+            if not isinstance(getattr(self, name), int):
+                raise InvalidRequest(f"option {name}={getattr(self, name)!r} is not valid", hint="use a whole number")
         if self.bandwidth_bytes_per_s is not None and not self.bandwidth_bytes_per_s >= 1:
             raise InvalidRequest(
                 f"option bandwidth_bytes_per_s={self.bandwidth_bytes_per_s!r} is not valid",

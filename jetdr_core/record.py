@@ -14,7 +14,7 @@ from typing import NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from jetdr_core.errors import DamagedObject
+from jetdr_core.errors import DamagedObject, InvalidRequest
 from jetdr_core.limits import CONTROL_BYTES_MAX, SECTOR_BYTES
 
 __all__ = [
@@ -116,7 +116,9 @@ def control_payload(body: dict[str, object]) -> bytes:
     """Encode ``body`` as a control record's payload: JSON in UTF-8, without padding (the ring pads to 512 bytes)."""
     payload = json.dumps(body, ensure_ascii=False, separators=(",", ":"), sort_keys=True).encode()
     if len(payload) > CONTROL_BYTES_MAX:
-        raise ValueError(f"control record of {len(payload)} bytes; at most {CONTROL_BYTES_MAX} fit")
+        raise InvalidRequest(
+            f"a control record of {len(payload)} bytes is too long", hint=f"at most {CONTROL_BYTES_MAX} bytes fit"
+        )
     return payload
 
 

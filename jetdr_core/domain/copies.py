@@ -1,7 +1,8 @@
-"""Copies: which disks are owed a copy of their pre-existing data, and the thread that makes it.
+"""Copies: which disks are owed a copy of their data, why, and the threads that make them.
 
-Invariants: a gap that was opened because disks are owed a copy is closed at the LSN at which none is; DISK_READY comes
-after the last background record of its disk. One disk is copied at a time. Talks to: resync, the domain's journal.
+Invariants: a gap that is owed because primary and log may differ is in the log before its disk is copied, and closed at
+the LSN at which no such copy is owed; DISK_READY comes after the last background record of its disk; a copy that was
+superseded or forgotten says nothing more. Resyncs do not wait for initial copies. Talks to: resync, journal.
 """
 
 from __future__ import annotations
@@ -9,82 +10,166 @@ from __future__ import annotations
 import asyncio
 import logging
 import threading
+from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
+from typing import TypeVar
 
 from jetdr_core._core import Ring
 from jetdr_core.domain.disk import Disk
 from jetdr_core.domain.journal import Journal
-from jetdr_core.errors import NotConsistent
+from jetdr_core.errors import NotConsistent, StallTimeout
 from jetdr_core.record import Kind
 from jetdr_core.resync import copy_regions, regions_of
 
 __all__ = ["Copies"]
 
 log = logging.getLogger(__name__)
+T = TypeVar("T")
+
+
+class _Copy:
+    """One copy that is owed. ``reason`` of the gap it ends, empty for an initial copy; ``settled`` when it is paid."""
+
+    def __init__(self, disk: Disk, reason: str) -> None:
+        self.disk = disk
+        self.reason = reason
+        self.stopping = threading.Event()
+        self.settled: Future[None] = Future()
+        self.ended = threading.Event()
 
 
 class Copies:
-    """Thread-safe. A failed copy stays owed: its error is raised by :meth:`wait`, and :meth:`owe` tries again."""
+    """Thread-safe; ``_owed`` is changed with the journal's lock held.
+
+    A copy that failed stays owed, and the gap open: :meth:`wait` raises its error, opening the domain again repeats it.
+    """
 
     def __init__(self, ring: Ring, journal: Journal) -> None:
         self._ring = ring
         self._journal = journal
-        self._owed: dict[int, Future[None]] = {}  # changed with the journal's lock held
-        self._stopping = threading.Event()
-        self._pool = ThreadPoolExecutor(1, "jetdr-resync")
+        self._owed: dict[int, _Copy] = {}
+        self._initial = ThreadPoolExecutor(1, "jetdr-copy")
+        self._resync = ThreadPoolExecutor(1, "jetdr-resync")
 
-    def owe(self, disk: Disk, *, log_holes: bool) -> None:
-        """Copy all of ``disk`` in the background. ``log_holes`` unless the replica is known to hold nothing of it."""
-        with self._journal.lock:
-            disk.copy.total_bytes, disk.copy.copied_bytes = disk.size_bytes, 0
-            self._owed[disk.number] = self._pool.submit(self._copy, disk, log_holes=log_holes)
+    def owe_initial(self, disk: Disk, *, log_holes: bool) -> None:
+        """Copy the data of a new disk. ``log_holes`` where an earlier attempt may have logged some of it."""
+        self._owe(self._initial, _Copy(disk, ""), log_holes=log_holes)
 
-    def forget(self, number: int) -> None:
-        """The disk is no longer protected; its copy, if one runs, has ended because the disk is closed."""
-        with self._journal.lock:
-            future = self._owed.get(number)
-            if future is not None:
-                future.cancel()
-                self._settle(number)
+    def owe_resync(self, disk: Disk, reason: str) -> None:
+        """Primary and log may differ: open a gap for ``reason``, and copy all of the disk."""
+        self._owe(self._resync, _Copy(disk, reason), log_holes=True)
+
+    def forget(self, disk: Disk) -> Callable[[], None]:
+        """The disk is no longer protected. With the journal's lock held; call the result without it, to wait."""
+        copy = self._owed.pop(disk.number, None)
+        if copy is None:
+            return lambda: None
+        copy.stopping.set()
+        copy.settled.set_result(None)
+        self._close_gap_if_paid()
+        return lambda: _wait_for_end(copy)
+
+    @property
+    def gap_owed(self) -> str:
+        """Why the domain is not consistent, though its log may not say so yet; empty otherwise."""
+        return next((copy.reason for copy in list(self._owed.values()) if copy.reason), "")
 
     async def wait(self) -> None:
-        """Return when nothing is owed; raises the error of a copy that failed."""
-        while futures := list(self._owed.values()):
-            await asyncio.gather(*(asyncio.wrap_future(future) for future in futures))
-            if self._stopping.is_set():
-                raise NotConsistent("the domain was closed before its background copy was complete")
+        """Return when nothing is owed. Raises the error of a copy that failed; NotConsistent when the domain closes."""
+        while owed := list(self._owed.values()):
+            await asyncio.gather(*(asyncio.shield(asyncio.wrap_future(copy.settled)) for copy in owed))
 
     def stop(self) -> None:
-        """End the copies where they are."""
-        self._stopping.set()
-        self._pool.shutdown(wait=True, cancel_futures=True)
-
-    def _copy(self, disk: Disk, *, log_holes: bool) -> None:
-        disk.copy.running = True
-        disk.io_filter.trust()
-        try:
-            regions = regions_of(disk.device.fileno(), disk.size_bytes)
-            whole = copy_regions(
-                disk.io_filter,
-                self._ring,
-                regions,
-                log_holes=log_holes,
-                stopping=self._stopping,
-                progress=disk.copy.advance,
-            )
-        except BaseException as error:
-            log.error("disk %s: its copy failed: %s", disk.name, error)
-            raise
-        finally:
-            disk.copy.running = False
+        """End the copies where they are, and tell who waits for them."""
         with self._journal.lock:
-            if whole and not disk.io_filter.stats().suspect:
-                if not self._journal.is_ready(disk.number):
-                    self._journal.append(Kind.DISK_READY, disk.number, {})
-                self._settle(disk.number)
+            owed = list(self._owed.values())
+        for copy in owed:
+            copy.stopping.set()
+        self._initial.shutdown(wait=True, cancel_futures=True)
+        self._resync.shutdown(wait=True, cancel_futures=True)
+        for copy in owed:
+            if not copy.settled.done():
+                copy.settled.set_exception(
+                    NotConsistent(
+                        f"the domain was closed before the copy of disk {copy.disk.name!r} was complete",
+                        hint="it is made when the domain is opened again",
+                    )
+                )
 
-    def _settle(self, number: int) -> None:
-        """The disk is owed no copy any more; with the last one the gap ends. With the journal's lock held."""
-        if self._owed.keys() == {number} and self._journal.gap_open:
+    # -- one copy ----------------------------------------------------------------------------------------------------
+
+    def _owe(self, pool: ThreadPoolExecutor, copy: _Copy, *, log_holes: bool) -> None:
+        with self._journal.lock:
+            earlier = self._owed.get(copy.disk.number)
+            if earlier is not None:
+                earlier.stopping.set()
+                copy.settled, copy.reason = earlier.settled, copy.reason or earlier.reason
+                if copy.settled.done():
+                    copy.settled = Future()
+            self._owed[copy.disk.number] = copy
+            copy.disk.copy.total_bytes, copy.disk.copy.copied_bytes = copy.disk.size_bytes, 0
+            pool.submit(self._make, copy, log_holes=log_holes or earlier is not None)
+
+    def _make(self, copy: _Copy, *, log_holes: bool) -> None:
+        try:
+            self._copy(copy, log_holes=log_holes)
+        except Exception as error:  # noqa: BLE001 - it is raised to who waits
+            with self._journal.lock:
+                current = self._owed.get(copy.disk.number) is copy
+                if current and not copy.settled.done():
+                    log.error("disk %s: its copy failed: %s", copy.disk.name, error)
+                    copy.settled.set_exception(error)
+        finally:
+            copy.disk.copy.running = False
+            copy.ended.set()
+
+    def _copy(self, copy: _Copy, *, log_holes: bool) -> None:
+        disk = copy.disk
+        with self._journal.lock:
+            if copy.stopping.is_set():
+                return
+            disk.copy.running = True
+        if copy.reason:
+            self._persist(copy, lambda: self._journal.open_gap(copy.reason))
+            disk.io_filter.trust()
+        regions = regions_of(disk.device.fileno(), disk.size_bytes)
+        whole = copy_regions(
+            disk.io_filter,
+            self._ring,
+            regions,
+            log_holes=log_holes,
+            stopping=copy.stopping,
+            progress=disk.copy.advance,
+        )
+        if whole:
+            self._persist(copy, lambda: self._settle(copy))
+
+    def _settle(self, copy: _Copy) -> None:
+        """The disk is owed no copy any more; with the last resync the gap ends."""
+        with self._journal.lock:
+            if self._owed.get(copy.disk.number) is not copy or copy.disk.io_filter.stats().suspect:
+                return
+            if not self._journal.is_ready(copy.disk.number):
+                self._journal.append(Kind.DISK_READY, copy.disk.number, {})
+            self._close_gap_if_paid(but=copy)
+            del self._owed[copy.disk.number]  # last: it is what makes the domain consistent, and what wait() looks at
+            copy.settled.set_result(None)
+
+    def _close_gap_if_paid(self, but: _Copy | None = None) -> None:
+        owed = any(copy.reason for copy in self._owed.values() if copy is not but)
+        if self._journal.gap_open and not owed:
             self._journal.append(Kind.GAP_CLOSE, 0, {})
-        del self._owed[number]  # last, because this is what :meth:`wait` waits for
+
+    def _persist(self, copy: _Copy, append: Callable[[], T]) -> T | None:
+        """Append when the log has room; None once the copy is to stop."""
+        while not copy.stopping.is_set():
+            try:
+                return append()
+            except StallTimeout:
+                continue
+        return None
+
+
+def _wait_for_end(copy: _Copy) -> None:
+    if copy.disk.copy.running:
+        copy.ended.wait()

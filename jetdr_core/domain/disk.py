@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing_extensions import Buffer
 
 from jetdr_core._core import FilterStats, IoFilter
-from jetdr_core.device.protocol import BlockDevice
+from jetdr_core.domain.primary import Primary
 from jetdr_core.errors import PrimaryFailed
 
 __all__ = ["Disk"]
@@ -33,22 +33,17 @@ class Disk:
     """
 
     def __init__(
-        self,
-        number: int,
-        name: str,
-        path: str,
-        device: BlockDevice,
-        io_filter: IoFilter,
-        on_suspect: Callable[[], None],
+        self, number: int, name: str, primary: Primary, io_filter: IoFilter, on_suspect: Callable[[Disk], None]
     ) -> None:
         self.number = number
         """Its number within the domain, as records carry it."""
         self.name = name
-        self.path = path
+        self.path = primary.path
         self.size_bytes = io_filter.size_bytes
         self.copy = CopyProgress()
         self.io_filter = io_filter
-        self.device = device
+        self.primary = primary
+        self.device = primary.device
         self._on_suspect = on_suspect
 
     def __repr__(self) -> str:
@@ -63,16 +58,16 @@ class Disk:
         """
         try:
             return self.io_filter.write(offset, data)
-        except PrimaryFailed:
-            self._after_failure()
+        except PrimaryFailed as error:
+            self._after(error)
             raise
 
     def zero(self, offset: int, length: int, *, discard: bool = False) -> int:
         """Make a range zeros (``discard``: the guest's TRIM): one record, however long. Else like :meth:`write`."""
         try:
             return self.io_filter.zero(offset, length, discard=discard)
-        except PrimaryFailed:
-            self._after_failure()
+        except PrimaryFailed as error:
+            self._after(error)
             raise
 
     def read(self, offset: int, length: int) -> bytes:
@@ -89,12 +84,26 @@ class Disk:
         Covers this disk's primary and the log of the whole domain. :class:`StallTimeout` after the stall limit: nothing
         is lost, but durability is not known.
         """
-        return self.io_filter.flush()
+        try:
+            return self.io_filter.flush()
+        except PrimaryFailed as error:
+            self._after(error)
+            raise
 
     def stats(self) -> FilterStats:
         """Counters since the disk was opened."""
         return self.io_filter.stats()
 
-    def _after_failure(self) -> None:
-        if self.io_filter.stats().suspect:
-            self._on_suspect()
+    def close(self) -> bool:
+        """Close the disk and flush its primary; False if primary and log may differ. Raises what the flush raised."""
+        self.io_filter.close()
+        try:
+            self.device.sync()
+        finally:
+            self.primary.close()
+        stats = self.io_filter.stats()
+        return not stats.suspect and not getattr(stats, "sync_failed", 0)
+
+    def _after(self, error: PrimaryFailed) -> None:
+        if error.suspect:
+            self._on_suspect(self)

@@ -10,9 +10,9 @@ import threading
 
 from jetdr_core._core import Ring
 from jetdr_core.catalog import DomainHistory, RecoveryPoint
-from jetdr_core.errors import DuplicateMark, NotConsistent, StallTimeout
+from jetdr_core.errors import DuplicateMark, InvalidRequest, NotConsistent, StallTimeout
 from jetdr_core.identity import check_mark_name
-from jetdr_core.record import ControlRecord, Kind, control_payload
+from jetdr_core.record import ControlRecord, Kind, control_payload, padded
 
 __all__ = ["Journal"]
 
@@ -20,23 +20,26 @@ __all__ = ["Journal"]
 class Journal:
     """Thread-safe; ``lock`` may be held around several steps that belong together."""
 
-    def __init__(self, domain: str, ring: Ring, history: DomainHistory, timeline: int, stall_limit_s: float) -> None:
+    def __init__(
+        self, domain: str, ring: Ring, history: DomainHistory, *, record_bytes_max: int, stall_limit_s: float
+    ) -> None:
         self.history = history
         self.lock = threading.RLock()
         self._domain = domain
         self._ring = ring
-        self._timeline = timeline
+        self._record_bytes_max = record_bytes_max
         self._stall_limit_s = stall_limit_s
 
     @property
     def gap_open(self) -> bool:
         return self.history.gap_open is not None
 
-    @property
-    def why_inconsistent(self) -> str:
-        """In a few words; empty while the domain is consistent."""
+    def open_gap(self, reason: str, since_ns: int | None = None) -> None:
+        """Unless a gap is open: from here on (in time: from ``since_ns`` on) the domain is not consistent."""
         with self.lock:
-            return self.history.why_inconsistent
+            if not self.gap_open:
+                since = {} if since_ns is None else {"since_ns": since_ns}
+                self.append(Kind.GAP_OPEN, 0, {"reason": reason, **since})
 
     def is_ready(self, disk: int) -> bool:
         """Whether the initial copy of the disk is complete."""
@@ -44,9 +47,20 @@ class Journal:
             return any(state.disk == disk and state.ready for state in self.history.disks)
 
     def append(self, kind: Kind, disk: int, body: dict[str, object]) -> ControlRecord:
-        """Append a control record behind everything acknowledged so far. Not durable at return."""
+        """Append a control record behind everything acknowledged so far. Not durable at return.
+
+        Raises, with nothing written: :class:`InvalidRequest` for one longer than the log takes, :class:`DamagedObject`
+        for one that contradicts the history, :class:`StallTimeout`.
+        """
+        payload = control_payload(body)
+        if padded(len(payload)) > self._record_bytes_max:
+            raise InvalidRequest(
+                f"a {kind.name} record of {len(payload)} bytes is longer than the log of domain {self._domain!r} takes",
+                hint=f"at most {self._record_bytes_max} bytes fit; a larger log takes longer records",
+            )
         with self.lock:
-            lsn, time_ns = self._ring.control(kind, disk, control_payload(body), stall_limit_s=self._stall_limit_s)
+            self.history.check(ControlRecord(self.history.lsn_applied + 1, 0, kind, disk, body))
+            lsn, time_ns = self._ring.control(kind, disk, payload, stall_limit_s=self._stall_limit_s)
             record = ControlRecord(lsn, time_ns, kind, disk, body)
             self.history.apply(record)
             return record
@@ -60,13 +74,13 @@ class Journal:
                 hint="the log is full or its device does not answer; it becomes durable as soon as there is room",
             )
 
-    def mark(self, name: str) -> RecoveryPoint:
-        """Name the present moment. :class:`NotConsistent` while background data is owed, :class:`DuplicateMark`."""
+    def mark(self, name: str, gap_owed: str) -> RecoveryPoint:
+        """Name the present moment; ``gap_owed`` is why the log is about to say that it is not consistent."""
         check_mark_name(name)
         with self.lock:
-            if not self.history.consistent:
+            if gap_owed or not self.history.consistent:
                 raise NotConsistent(
-                    f"domain {self._domain!r} is not consistent: {self.why_inconsistent}",
+                    f"domain {self._domain!r} is not consistent: {gap_owed or self.history.why_inconsistent}",
                     hint="mark it when its background copy is complete (wait_consistent)",
                 )
             if name in self.history.marks:
@@ -75,4 +89,4 @@ class Journal:
                     hint="choose another name",
                 )
             record = self.append(Kind.MARK, 0, {"name": name})
-        return RecoveryPoint(self._timeline, record.lsn, record.time_ns, name)
+        return RecoveryPoint(self.history.timeline, record.lsn, record.time_ns, name)

@@ -26,14 +26,29 @@ class DurableLog:
         return self._log.body.data_bytes
 
     def backlog(self, cursor: Cursor) -> int:
-        return self._log.state().head_position - cursor.position
+        written = self._log.state().head_position - cursor.position
+        if not written:
+            self._raise_if_poisoned()
+        return written
+
+    def want(self, lsn: int) -> None:
+        self._ring.request_durable(lsn)
 
     def read_durable(self, cursor: Cursor, payload_bytes_max: int) -> list[LogBatch]:
-        if not self._ring.wait_durable(self._log.state().lsn_written, FLUSH_LIMIT_S):
+        lsn = self._log.state().lsn_written
+        if not self._ring.poisoned and not self._ring.wait_durable(lsn, FLUSH_LIMIT_S):
             raise LogFailed(
                 f"domain {self._domain!r}: a flush of the log took over {FLUSH_LIMIT_S} s", hint="check the log device"
             )
-        return self._log.read(cursor, payload_bytes_max=payload_bytes_max)
+        batches = self._log.read(cursor, payload_bytes_max=payload_bytes_max)
+        if not batches:
+            self._raise_if_poisoned()
+        return batches
+
+    def _raise_if_poisoned(self) -> None:
+        """Nothing more will come from a log that has failed."""
+        if self._ring.poisoned:
+            self._ring.fail(-self._ring.poisoned, "reading what is to be uploaded")
 
     def observe(self) -> tuple[int, int]:
         return self._ring.observe()

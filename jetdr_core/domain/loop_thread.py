@@ -4,38 +4,90 @@ from __future__ import annotations
 
 import asyncio
 import threading
-from collections.abc import Coroutine
+from collections.abc import Callable, Coroutine
+from concurrent.futures import Future
 from typing import Any, TypeVar
 
-__all__ = ["LoopThread"]
+__all__ = ["LoopThread", "finished"]
 
 T = TypeVar("T")
 
 
 class LoopThread:
-    """Runs coroutines for callers in other threads and loops, from :meth:`start` to :meth:`stop`."""
+    """Runs coroutines for callers in other threads and loops, until :meth:`submit_last` or :meth:`stop`."""
 
     def __init__(self, name: str) -> None:
         self._loop = asyncio.new_event_loop()
         self._thread = threading.Thread(target=self._run, name=name, daemon=True)
-
-    def start(self) -> None:
         self._thread.start()
+
+    def submit(self, work: Coroutine[Any, Any, T]) -> Future[T]:
+        """Run ``work`` in the loop."""
+        return asyncio.run_coroutine_threadsafe(work, self._loop)
 
     async def run(self, work: Coroutine[Any, Any, T]) -> T:
         """Await ``work`` in this loop from another one. Cancelling the caller cancels it."""
-        return await asyncio.wrap_future(asyncio.run_coroutine_threadsafe(work, self._loop))
+        return await asyncio.wrap_future(self.submit(work))
 
-    async def stop(self) -> None:
-        """End the loop and wait for its thread. What still runs in it is cancelled."""
+    def start(self, work: Coroutine[Any, Any, T]) -> tuple[Future[T], Callable[[], Future[None]]]:
+        """Run ``work``; the second result, when called, cancels it and is done when it has ended."""
+        tasks: list[asyncio.Task[Any]] = []
+
+        async def run() -> T:
+            tasks.append(asyncio.ensure_future(work))
+            return await asyncio.shield(tasks[0])
+
+        async def end() -> None:
+            for task in tasks:
+                task.cancel()
+            await asyncio.wait(tasks)
+
+        return self.submit(run()), lambda: self.submit(end())
+
+    def call(self, work: Callable[[], object]) -> None:
+        """Call ``work`` in the loop's thread, soon."""
+        self._loop.call_soon_threadsafe(work)
+
+    def submit_last(self, work: Coroutine[Any, Any, T]) -> Future[T]:
+        """Run ``work``, then end the loop and its thread."""
+
+        async def last() -> T:
+            try:
+                return await work
+            finally:
+                self._loop.call_soon(self._loop.stop)
+
+        return self.submit(last())
+
+    def stop(self) -> None:
+        """End the loop. What still runs in it is cancelled and awaited by its thread."""
         self._loop.call_soon_threadsafe(self._loop.stop)
-        await asyncio.to_thread(self._thread.join)
 
     def _run(self) -> None:
         asyncio.set_event_loop(self._loop)
         try:
             self._loop.run_forever()
+            self._loop.run_until_complete(_end_tasks())
             self._loop.run_until_complete(self._loop.shutdown_asyncgens())
             self._loop.run_until_complete(self._loop.shutdown_default_executor())
         finally:
             self._loop.close()
+
+
+async def _end_tasks() -> None:
+    tasks = asyncio.all_tasks() - {asyncio.current_task()}
+    for task in tasks:
+        task.cancel()
+    await asyncio.gather(*tasks, return_exceptions=True)
+
+
+async def finished(future: Future[T]) -> T | None:
+    """Wait until ``future`` is done, even if the waiting is cancelled meanwhile; None if it failed."""
+    while not future.done():
+        try:
+            await asyncio.shield(asyncio.wrap_future(future))
+        except asyncio.CancelledError:
+            continue
+        except BaseException:  # noqa: BLE001 - whoever asked for the result sees it
+            break
+    return None if future.cancelled() or future.exception() else future.result()

@@ -1,35 +1,48 @@
-"""Opens the parts of a protected domain (store, log, chain, history), and claims the domain for this process.
+"""Opens the parts of a protected domain (store, log, disks, chain, history), and claims the domain for this process.
 
-Invariants: what can be refused is refused before anything is changed; store and log must meet (the log holds every LSN
-that the store does not); a new epoch stands in the chain before the log takes it on, in both before the first write.
-Talks to: catalog, replication_log, store, uploader (the chain).
+Invariants: what can be refused is refused before the domain is claimed; store and log must meet (the log holds every
+LSN that the store does not); a new epoch stands in the chain before the log takes it on, both before any write.
+Talks to: catalog, replication_log, store, uploader (the chain), primary.
 """
 
 from __future__ import annotations
 
 import asyncio
+import enum
 import math
 import socket
-from collections.abc import Mapping
-from contextlib import AsyncExitStack
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import AsyncExitStack, contextmanager
 from dataclasses import dataclass, replace
 from os import PathLike
+from typing import Any, TypeVar
 from uuid import UUID, uuid4
 
 from jetdr_core._core import ManualClock, Ring
 from jetdr_core.catalog import Catalog, ChainTail, DomainHistory
 from jetdr_core.device.protocol import BlockDevice
-from jetdr_core.errors import ChainBroken, InvalidRequest, LogForeign, LogTooSmall
+from jetdr_core.domain.primary import DiskPlace, Primary, open_primary
+from jetdr_core.errors import ChainBroken, InvalidRequest, LogBusy, LogForeign, LogTooSmall
 from jetdr_core.identity import check_name
-from jetdr_core.limits import SECTION_BYTES_MIN
+from jetdr_core.limits import SECTION_ALIGN_BYTES, SECTION_BYTES_MIN
 from jetdr_core.options import DomainOptions
 from jetdr_core.record import control_records
-from jetdr_core.replication_log import Cursor, LogVolume, ReplicationLog, Section, format_volume, open_volume
+from jetdr_core.replication_log import (
+    Cursor,
+    LogVolume,
+    ReplicationLog,
+    Section,
+    format_volume,
+    is_blank,
+    open_volume,
+)
 from jetdr_core.segment import NO_PREDECESSOR
 from jetdr_core.store import BandwidthLimitedStore, ObjectStore, RetryingStore, RetryPolicy, open_store
 from jetdr_core.uploader import ChainEnd, ChainWriter, ClaimLost
 
-__all__ = ["Parts", "Request", "create_parts", "reopen_parts", "take_over_parts"]
+__all__ = ["Parts", "Request", "Way", "open_parts"]
+
+T = TypeVar("T")
 
 CLAIMS_MAX = 16
 READ_BYTES = 16 << 20
@@ -40,14 +53,24 @@ RETRY_WHILE_RUNNING = RetryPolicy(attempts_max=1 << 62, deadline_s=math.inf, del
 """An unreachable store is waited for: the log holds what is not yet uploaded."""
 
 
+class Way(enum.Enum):
+    """The three ways in."""
+
+    CREATE = "a new domain: an empty container, a new section of the log volume"
+    REOPEN = "a known domain with its own log: goes on where the log ends"
+    TAKE_OVER = "a known domain with a new log: its old one is given up, and with it what it had not uploaded"
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Request:
     """What the caller asked for. ``log`` and ``store`` may be open objects, which stay the caller's to close."""
 
+    way: Way
     name: str
     log: str | PathLike[str] | BlockDevice
     log_bytes: int | None
     store: str | ObjectStore
+    places: Mapping[str, DiskPlace]
     owner: UUID
     options: DomainOptions
     clock: ManualClock | None
@@ -62,7 +85,11 @@ class Request:
 
 @dataclass(slots=True)
 class Parts:
-    """An opened and claimed domain. ``cursor`` is the log position behind the chain's last LSN; ``opened`` closes."""
+    """An opened and claimed domain; ``opened`` closes it.
+
+    ``cursor`` is the log position behind the chain's last LSN, ``time_ns_known`` the time up to which log and store
+    know everything, ``primaries`` the open disks by number.
+    """
 
     store: RetryingStore
     log: ReplicationLog
@@ -70,8 +97,14 @@ class Parts:
     history: DomainHistory
     ring: Ring
     cursor: Cursor
-    clean: bool
+    time_ns_known: int
+    primaries: dict[int, Primary]
     opened: AsyncExitStack
+
+    @property
+    def clean(self) -> bool:
+        """Whether log and disks are as their last owner left them when he closed."""
+        return self.log.outcome.clean
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,58 +119,88 @@ class _Known:
     time_ns_last: int
 
 
-# -- the three ways in -------------------------------------------------------------------------------------------------
+async def open_parts(request: Request) -> Parts:
+    """Open everything, claim the domain. After an error all is closed; what was made for a new domain may stay."""
+    async with AsyncExitStack() as opened:
+        store = _open_store(request, opened)
+        known = await _look(request, store)
+        volume = await _in_thread(_open_volume, request, opened)
+        for _ in range(CLAIMS_MAX):
+            async with AsyncExitStack() as attempt:
+                log = await _in_thread(_open_log, request, volume, known, attempt)
+                known = replace(known, domain_uuid=log.body.domain_uuid)
+                try:
+                    parts = await _claim(request, store, log, known, attempt)
+                except ClaimLost:
+                    known = await _read_chain(store, request.name)
+                    continue
+                store.policy = RETRY_WHILE_RUNNING
+                opened.push_async_exit(attempt.pop_all())
+                parts.opened = opened.pop_all()
+                return parts
+        raise ChainBroken(
+            f"domain {request.name!r} could not be claimed: its chain grew {CLAIMS_MAX} times meanwhile",
+            hint="its present owner is writing: stop it first",
+        )
 
 
-async def create_parts(request: Request) -> Parts:
-    """A new domain: an empty container, a new section of the log volume."""
-    async with AsyncExitStack() as stack:
-        store = _open_store(request, stack, create=True)
-        async for info in store.list_prefix(""):
-            raise InvalidRequest(
-                f"store {store.url} is not empty (it holds {info.key!r})",
-                hint=f"open the domain that is there, or give domain {request.name!r} a container of its own",
-            )
-        known = _Known(uuid4(), TIMELINE_FIRST, ChainTail(0, NO_PREDECESSOR, 0, 0, 0), DomainHistory(), {}, 0)
-        volume = await asyncio.to_thread(_open_volume, request, stack, create=True)
-        section = await asyncio.to_thread(_new_section, volume, request, known)
-        known = replace(known, domain_uuid=section.row.domain_uuid)
-        return await _claim(request, stack, store, section, known)
+async def _claim(
+    request: Request, store: RetryingStore, log: ReplicationLog, known: _Known, opened: AsyncExitStack
+) -> Parts:
+    """See that log and store meet and the disks are there; put the next epoch into the chain, then into the log."""
+    cursor = await _in_thread(_meeting_point, log, known.tail.lsn_last, request.name)
+    await _in_thread(_replay_control, log, cursor, known.history)
+    primaries = await _in_thread(_open_primaries, request, known.history, opened)
+    time_ns_known = max(log.outcome.head.time_ns, known.time_ns_last)
+    ring = _new_ring(request, log, time_ns_known)
+    end = ChainEnd(known.tail.number, known.tail.checksum, known.tail.epoch)
+    chain = ChainWriter(store, domain=request.name, domain_uuid=known.domain_uuid, timeline=known.timeline, end=end)
+    await chain.claim(cursor.lsn + 1, ring.observe()[1], _epoch_body(request, known, log.body.section_id))
+    await _in_thread(log.begin, chain.epoch, timeline=known.timeline)
+    log.start(ring)
+    return Parts(store, log, chain, known.history, ring, cursor, time_ns_known, primaries, opened)
 
 
-async def reopen_parts(request: Request) -> Parts:
-    """A known domain with its own log: goes on where the log ends."""
-    async with AsyncExitStack() as stack:
-        store = _open_store(request, stack, create=False)
-        known = await _read_chain(store, request.name)
-        volume = await asyncio.to_thread(_open_volume, request, stack, create=False)
-        section = await asyncio.to_thread(volume.open_section, request.name, known.domain_uuid)
-        _check_last_log(section, known, request.name)
-        return await _claim(request, stack, store, section, known)
+def _epoch_body(request: Request, known: _Known, section_id: int) -> dict[str, object]:
+    """Who claims. The nonce tells two claims apart that say the same at the same time."""
+    host = socket.gethostname()
+    body: dict[str, object] = {"owner": str(request.owner), "host": host, "log": _log_id(section_id)}
+    if known.tail.number == 0:
+        body |= {"domain": request.name, "domain_uuid": str(known.domain_uuid)}
+    return body | {"nonce": uuid4().hex}
 
 
-async def take_over_parts(request: Request) -> Parts:
-    """A known domain with a new, empty log: its old log is given up, and with it what it had not uploaded."""
-    async with AsyncExitStack() as stack:
-        store = _open_store(request, stack, create=False)
-        known = await _read_chain(store, request.name)
-        volume = await asyncio.to_thread(_open_volume, request, stack, create=True)
-        section = await asyncio.to_thread(_new_section, volume, request, known)
-        parts = await _claim(request, stack, store, section, known)
-        parts.clean = False  # the primaries may hold what no log knows
-        return parts
+async def _in_thread(work: Callable[..., T], *arguments: Any, **settings: Any) -> T:
+    """Run blocking ``work`` in a thread; when cancelled, wait until it has ended, so that what it opened is closed."""
+    task = asyncio.ensure_future(asyncio.to_thread(work, *arguments, **settings))
+    try:
+        return await asyncio.shield(task)
+    except asyncio.CancelledError:
+        await asyncio.wait({task})
+        raise
 
 
 # -- store and chain ---------------------------------------------------------------------------------------------------
 
 
-def _open_store(request: Request, stack: AsyncExitStack, *, create: bool) -> RetryingStore:
+def _open_store(request: Request, opened: AsyncExitStack) -> RetryingStore:
     store = request.store
     if isinstance(store, str):
-        store = open_store(store, create=create)
-        stack.push_async_callback(store.close)
+        store = open_store(store, create=request.way is Way.CREATE)
+        opened.push_async_callback(store.close)
     rate = request.options.bandwidth_bytes_per_s
     return RetryingStore(BandwidthLimitedStore(store, rate) if rate else store, RETRY_WHILE_OPENING)
+
+
+async def _look(request: Request, store: ObjectStore) -> _Known:
+    if request.way is not Way.CREATE:
+        return await _read_chain(store, request.name)
+    async for info in store.list_prefix(""):
+        raise InvalidRequest(
+            f"store {store.url} is not empty (it holds {info.key!r})",
+            hint=f"open the domain that is there, or give domain {request.name!r} a container of its own",
+        )
+    return _Known(uuid4(), TIMELINE_FIRST, ChainTail(0, NO_PREDECESSOR, 0, 0, 0), DomainHistory(), {}, 0)
 
 
 async def _read_chain(store: ObjectStore, name: str) -> _Known:
@@ -146,48 +209,87 @@ async def _read_chain(store: ObjectStore, name: str) -> _Known:
         raise InvalidRequest(
             f"store {store.url} holds domain {catalog.name!r}, not {name!r}", hint="check the name and the store's URL"
         )
+    if catalog.hole is not None and catalog.hole.number <= catalog.tail.number:
+        raise ChainBroken(
+            f"domain {name!r}: its chain cannot be continued: {catalog.hole}",
+            hint="try again; if the object is damaged for good, remove it, and open again: the log holds what follows",
+            number=catalog.hole.number,
+        )
     return _Known(
-        catalog.domain_uuid, catalog.timeline, catalog.tail, catalog.history, catalog.owner, catalog.time_last_ns
+        domain_uuid=catalog.domain_uuid,
+        timeline=catalog.timeline,
+        tail=catalog.tail,
+        history=catalog.history,
+        owner=catalog.owner,
+        time_ns_last=catalog.time_last_ns,
     )
 
 
-async def _claim(
-    request: Request, stack: AsyncExitStack, store: RetryingStore, section: Section, known: _Known
-) -> Parts:
-    """Recover the log, see that it meets the store, put the next epoch into the chain, then into the log."""
-    log = await asyncio.to_thread(ReplicationLog, section)
-    stack.callback(log.close, clean=False)
-    ring_time_ns = max(log.outcome.head.time_ns, known.time_ns_last)
-    for _ in range(CLAIMS_MAX):
-        cursor = await asyncio.to_thread(_meeting_point, log, known.tail.lsn_last, request.name)
-        ring = _new_ring(request, log, ring_time_ns)
-        chain = _chain_writer(store, request.name, known)
-        try:
-            await chain.claim(cursor.lsn + 1, ring.observe()[1], _epoch_body(request, known, section.body.section_id))
-        except ClaimLost:
-            known = await _read_chain(store, request.name)
-            continue
-        await asyncio.to_thread(_replay_control, log, cursor, known.history)
-        await asyncio.to_thread(log.begin, chain.epoch, timeline=known.timeline)
-        log.start(ring)
-        store.policy = RETRY_WHILE_RUNNING
-        return Parts(store, log, chain, known.history, ring, cursor, log.outcome.clean, stack.pop_all())
-    raise ChainBroken(
-        f"domain {request.name!r} could not be claimed: its chain grew {CLAIMS_MAX} times meanwhile",
-        hint="its present owner is writing: stop it first",
+# -- log ---------------------------------------------------------------------------------------------------------------
+
+_devices_in_use: set[int] = set()
+
+
+@contextmanager
+def _in_use(device: BlockDevice) -> Iterator[None]:
+    """A caller's device has no lock of its own: within this process it is one volume at a time."""
+    if id(device) in _devices_in_use:
+        raise LogBusy("the log device is in use by a domain of this process", hint="close that domain first")
+    _devices_in_use.add(id(device))
+    try:
+        yield
+    finally:
+        _devices_in_use.discard(id(device))
+
+
+def _open_volume(request: Request, opened: AsyncExitStack) -> LogVolume:
+    create = request.way is not Way.REOPEN
+    if isinstance(request.log, str | PathLike):
+        lease = open_volume(request.log, owner=request.owner, create=create)
+        opened.callback(lease.close)
+        return lease.volume
+    opened.enter_context(_in_use(request.log))
+    if create and is_blank(request.log):
+        format_volume(request.log, owner=request.owner, where="log device")
+    return LogVolume(request.log, owner=request.owner, where="log device")
+
+
+def _open_log(request: Request, volume: LogVolume, known: _Known, opened: AsyncExitStack) -> ReplicationLog:
+    log = ReplicationLog(_open_section(request, volume, known))
+    opened.callback(log.close, clean=False)
+    return log
+
+
+def _open_section(request: Request, volume: LogVolume, known: _Known) -> Section:
+    if request.way is not Way.REOPEN:
+        return _new_section(request, volume, known)
+    section = volume.open_section(request.name, known.domain_uuid)
+    _check_last_log(section, known, request.name)
+    return section
+
+
+def _new_section(request: Request, volume: LogVolume, known: _Known) -> Section:
+    """A section that nothing was ever written to; one that an earlier, refused attempt made is used again."""
+    assert request.log_bytes is not None, "a new section has a size"
+    section_bytes = -(-request.log_bytes // SECTION_ALIGN_BYTES) * SECTION_ALIGN_BYTES
+    lsn_next = known.tail.lsn_last + 1
+    row = next((row for row in volume.sections if row.name == request.name), None)
+    if row is not None and row.section_bytes == section_bytes:
+        section = volume.open_section(request.name, None if request.way is Way.CREATE else known.domain_uuid)
+        if section.body.epoch == 0:
+            section.begin_at(lsn_next, known.time_ns_last)
+            return section
+        section.close()
+    volume.create_section(
+        request.name,
+        known.domain_uuid,
+        section_bytes,
+        timeline=known.timeline,
+        initial_lsn=lsn_next,
+        time_ns=known.time_ns_last,
+        clean=request.way is Way.CREATE,
     )
-
-
-def _chain_writer(store: ObjectStore, name: str, known: _Known) -> ChainWriter:
-    end = ChainEnd(known.tail.number, known.tail.checksum, known.tail.epoch)
-    return ChainWriter(store, domain=name, domain_uuid=known.domain_uuid, timeline=known.timeline, end=end)
-
-
-def _epoch_body(request: Request, known: _Known, section_id: int) -> dict[str, object]:
-    body: dict[str, object] = {"owner": str(request.owner), "host": socket.gethostname(), "log": _log_id(section_id)}
-    if known.tail.number == 0:
-        body |= {"domain": request.name, "domain_uuid": str(known.domain_uuid)}
-    return body
+    return volume.open_section(request.name, known.domain_uuid)
 
 
 def _log_id(section_id: int) -> str:
@@ -204,38 +306,6 @@ def _check_last_log(section: Section, known: _Known, name: str) -> None:
         hint="use that log, or take the domain over with a new one",
         epoch=known.tail.epoch,
     )
-
-
-# -- log ---------------------------------------------------------------------------------------------------------------
-
-
-def _open_volume(request: Request, stack: AsyncExitStack, *, create: bool) -> LogVolume:
-    if isinstance(request.log, str | PathLike):
-        lease = open_volume(request.log, owner=request.owner, create=create)
-        stack.callback(lease.close)
-        return lease.volume
-    if create:
-        format_volume(request.log, owner=request.owner, where="log device")
-    return LogVolume(request.log, owner=request.owner, where="log device")
-
-
-def _new_section(volume: LogVolume, request: Request, known: _Known) -> Section:
-    """A section that nothing was ever written to; one that an earlier, refused attempt made is used again."""
-    if any(row.name == request.name for row in volume.sections):
-        section = volume.open_section(request.name)
-        if section.body.epoch == 0 and section.body.initial_lsn == known.tail.lsn_last + 1:
-            return section
-        section.close()
-    assert request.log_bytes is not None, "a new section has a size"
-    volume.create_section(
-        request.name,
-        known.domain_uuid,
-        request.log_bytes,
-        timeline=known.timeline,
-        initial_lsn=known.tail.lsn_last + 1,
-        time_ns=known.time_ns_last,
-    )
-    return volume.open_section(request.name, known.domain_uuid)
 
 
 def _meeting_point(log: ReplicationLog, lsn_stored: int, name: str) -> Cursor:
@@ -281,3 +351,22 @@ def _new_ring(request: Request, log: ReplicationLog, time_ns_last: int) -> Ring:
         time_ns_last=time_ns_last,
         clock=request.clock,
     )
+
+
+# -- disks -------------------------------------------------------------------------------------------------------------
+
+
+def _open_primaries(request: Request, history: DomainHistory, opened: AsyncExitStack) -> dict[int, Primary]:
+    """The domain's disks, where they were or where the caller says they are now."""
+    unknown = request.places.keys() - {state.name for state in history.disks}
+    if unknown:
+        raise InvalidRequest(
+            f"domain {request.name!r} protects no disk {', '.join(map(repr, sorted(unknown)))}",
+            hint=f"it protects {', '.join(state.name for state in history.disks) or 'none'}",
+        )
+    primaries = {}
+    for state in history.disks:
+        place = request.places.get(state.name, state.path)
+        primaries[state.disk] = open_primary(state.name, place, size_bytes=state.size_bytes)
+        opened.callback(primaries[state.disk].close)
+    return primaries

@@ -1,39 +1,85 @@
-"""Primary disks: opens what a caller names as one, and checks that it can be. Talks to: device.
-
-A device that the caller opened himself has no path, and stays his to close.
-"""
+"""Primary: the disk that the guest writes to, opened and checked. Talks to: device."""
 
 from __future__ import annotations
 
 import os
+from dataclasses import dataclass
 from os import PathLike, fspath
 from pathlib import Path
 
 from jetdr_core.device import FileDevice
 from jetdr_core.device.protocol import BlockDevice
-from jetdr_core.domain.disk import Disk
 from jetdr_core.errors import InvalidRequest
 from jetdr_core.limits import DISK_BYTES_MAX, SECTOR_BYTES
 
-__all__ = ["DiskPlace", "check_size", "close_place", "open_place"]
+__all__ = ["DiskPlace", "Primary", "open_primary"]
 
 DiskPlace = str | PathLike[str] | BlockDevice
 
 
-def open_place(name: str, place: DiskPlace, size_bytes: int | None) -> tuple[BlockDevice, str]:
-    """The primary and its absolute path; a caller's device has none, and stays the caller's."""
+@dataclass(frozen=True, slots=True)
+class Primary:
+    """An open primary. ``path`` is absolute; a device that the caller opened has none, and stays the caller's."""
+
+    device: BlockDevice
+    path: str
+
+    def close(self) -> None:
+        """Close what was opened here; twice is harmless."""
+        if self.path:
+            self.device.close()
+
+
+def open_primary(name: str, place: DiskPlace, *, size_bytes: int | None, create: bool = False) -> Primary:
+    """Open disk ``name`` at ``place``, which must have ``size_bytes`` if that is known.
+
+    With ``create`` a file that does not exist is made, all zeros, of that size. Without a place there is no disk: an
+    empty path stands for a device that only its caller knows.
+    """
     if not isinstance(place, str | PathLike):
-        return place, ""
+        return _checked(name, Primary(place, ""), size_bytes)
+    if not fspath(place):
+        raise InvalidRequest(f"disk {name!r} was protected as an open device", hint=f"pass disks={{{name!r}: device}}")
     path = Path(fspath(place)).absolute()
-    if path.exists():
-        return FileDevice(path, direct=False, lock=True), str(path)
-    if size_bytes is None:
+    if create and size_bytes is not None and not path.exists():
+        _check_disk_bytes(name, size_bytes)
+        _create_sparse(path, size_bytes)
+    if not path.exists():
         raise FileNotFoundError(
-            f"disk {name!r}: there is no {path}; name an existing file, or pass size_bytes= to create it"
+            f"disk {name!r}: there is no {path}; name an existing file, or protect it anew with size_bytes="
         )
-    _check_disk_bytes(name, size_bytes)
-    _create_sparse(path, size_bytes)
-    return FileDevice(path, direct=False, lock=True), str(path)
+    primary = Primary(FileDevice(path, direct=False, lock=True), str(path))
+    try:
+        return _checked(name, primary, size_bytes)
+    except BaseException:
+        primary.close()
+        raise
+
+
+def _checked(name: str, primary: Primary, size_bytes: int | None) -> Primary:
+    found = _true_size(primary)
+    _check_disk_bytes(name, found)
+    if size_bytes is not None and size_bytes != found:
+        raise InvalidRequest(
+            f"disk {name!r} ({primary.path or 'an open device'}) has {found} bytes, expected {size_bytes}",
+            hint="name the right file; a disk's size is part of its history",
+        )
+    return primary
+
+
+def _true_size(primary: Primary) -> int:
+    """A device counts whole blocks only; a file may have a rest."""
+    if primary.path and Path(primary.path).is_file():
+        return Path(primary.path).stat().st_size
+    return primary.device.size_bytes
+
+
+def _check_disk_bytes(name: str, size_bytes: int) -> None:
+    if not 0 < size_bytes <= DISK_BYTES_MAX or size_bytes % SECTOR_BYTES:
+        raise InvalidRequest(
+            f"disk {name!r} of {size_bytes} bytes is not valid",
+            hint=f"use a multiple of {SECTOR_BYTES}, at most {DISK_BYTES_MAX}",
+        )
 
 
 def _create_sparse(path: Path, size_bytes: int) -> None:
@@ -49,25 +95,3 @@ def _create_sparse(path: Path, size_bytes: int) -> None:
         os.fsync(folder)
     finally:
         os.close(folder)
-
-
-def check_size(name: str, path: str, device: BlockDevice, size_bytes: int | None) -> None:
-    _check_disk_bytes(name, device.size_bytes)
-    if size_bytes is not None and size_bytes != device.size_bytes:
-        raise InvalidRequest(
-            f"disk {name!r} ({path}) has {device.size_bytes} bytes, expected {size_bytes}",
-            hint="name the right file; a disk's size is part of its history",
-        )
-
-
-def _check_disk_bytes(name: str, size_bytes: int) -> None:
-    if not 0 < size_bytes <= DISK_BYTES_MAX or size_bytes % SECTOR_BYTES:
-        raise InvalidRequest(
-            f"disk {name!r} of {size_bytes} bytes is not valid",
-            hint=f"use a multiple of {SECTOR_BYTES}, at most {DISK_BYTES_MAX}",
-        )
-
-
-def close_place(disk: Disk) -> None:
-    if disk.path:
-        disk.device.close()

@@ -1,105 +1,253 @@
 """Running: what exists while a domain is open, and the order in which it begins and ends.
 
-Talks to: opening, uploader, copies, journal.
+Invariants: after an unclean stop the gap is in the ring before anything can be uploaded or written; the disks are
+closed before the rest is uploaded, and the log after it; every step of the end is taken, whatever another one met.
+Talks to: opening, uploader, copies, journal, disk.
 """
 
 from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable
+from concurrent.futures import Future
+from uuid import uuid4
 
+from jetdr_core._core import IoFilter
 from jetdr_core.domain.copies import Copies
 from jetdr_core.domain.disk import Disk
 from jetdr_core.domain.journal import Journal
 from jetdr_core.domain.log_source import DurableLog
 from jetdr_core.domain.loop_thread import LoopThread
-from jetdr_core.domain.opening import Parts, Request
+from jetdr_core.domain.opening import Parts, Request, open_parts
+from jetdr_core.domain.primary import DiskPlace, Primary, open_primary
 from jetdr_core.domain.status import DiskStatus, DomainStatus
-from jetdr_core.errors import JetdrError, StallTimeout
+from jetdr_core.errors import InvalidRequest, LogFailed, StallTimeout
+from jetdr_core.identity import check_name
+from jetdr_core.limits import DISKS_MAX
+from jetdr_core.options import DomainOptions
+from jetdr_core.record import Kind
+from jetdr_core.resync import regions_of
 from jetdr_core.uploader import SummaryWriter, Uploader
 
 __all__ = ["Running"]
 
 
 class Running:
-    """An open domain's machinery. :meth:`start` and :meth:`finish` run in the loop's thread."""
+    """An open domain's machinery: made by :meth:`start`, which runs in the loop's thread; ended by :meth:`end`."""
 
-    def __init__(
-        self,
-        parts: Parts,
-        journal: Journal,
-        copies: Copies,
-        uploader: Uploader,
-        summaries: SummaryWriter,
-        loop: LoopThread,
-        close_limit_s: float,
-    ) -> None:
+    def __init__(self, request: Request, parts: Parts, loop: LoopThread) -> None:
+        options = request.options
         self.parts = parts
-        self.journal = journal
-        self.copies = copies
-        self.uploader = uploader
-        self.summaries = summaries
         self.loop = loop
-        self._close_limit_s = close_limit_s
-
-    @classmethod
-    async def start(
-        cls, request: Request, open_parts: Callable[[Request], Awaitable[Parts]], loop: LoopThread
-    ) -> Running:
-        """Open the parts and begin to upload."""
-        parts = await open_parts(request)
-        journal = Journal(request.name, parts.ring, parts.history, parts.chain.timeline, request.options.stall_limit_s)
-        summaries = SummaryWriter(parts.store)
-        uploader = Uploader(
+        self.disks: dict[str, Disk] = {}
+        self.journal = Journal(
+            request.name,
+            parts.ring,
+            parts.history,
+            record_bytes_max=parts.log.write_bytes_max,
+            stall_limit_s=options.stall_limit_s,
+        )
+        self.copies = Copies(parts.ring, self.journal)
+        self.summaries = SummaryWriter(parts.store)
+        self.uploader = Uploader(
             DurableLog(parts.log, parts.ring, request.name, parts.chain.epoch),
             parts.chain,
-            request.options,
+            options,
             parts.cursor,
-            on_segment=summaries.on_segment,
+            on_segment=self.summaries.on_segment,
         )
-        uploader.start()
-        return cls(
-            parts, journal, Copies(parts.ring, journal), uploader, summaries, loop, request.options.close_limit_s
-        )
+        self._name = request.name
+        self._options: DomainOptions = options
+        self._ending: Future[list[Exception]] | None = None
+        self._hurry = asyncio.Event()
 
-    async def finish(self, *, upload: bool, clean: bool, errors: list[BaseException]) -> None:
-        """Upload, stop, close. Errors are collected; everything is released."""
-        parts = self.parts
+    # -- begin -------------------------------------------------------------------------------------------------------
+
+    @classmethod
+    async def start(cls, request: Request, loop: LoopThread) -> Running:
+        """Open and claim the domain, attach its disks, begin to upload. After an error everything is closed."""
+        parts = await open_parts(request)
+        running = cls(request, parts, loop)
+        try:
+            await asyncio.to_thread(running._attach_known)
+            running.uploader.start()
+        except BaseException:
+            await running._finish(upload=False, clean=parts.clean)
+            raise
+        return running
+
+    def _attach_known(self) -> None:
+        """Put the filter on the disks the domain had, and owe copies where primary and replica may differ."""
+        for state in self.journal.history.disks:
+            self._attach(state.disk, state.name, self.parts.primaries[state.disk])
+        states = self.journal.history.disks
+        if states and not self.parts.clean:
+            self.journal.open_gap("unclean stop", self.parts.time_ns_known + 1)
+        gap = self.journal.history.gap_open
+        for state in states:
+            disk = self.disks[state.name]
+            if gap is not None and state.ready:
+                self.copies.owe_resync(disk, gap.reason)
+            elif not state.ready:
+                self.copies.owe_initial(disk, log_holes=True)
+
+    def _attach(self, number: int, name: str, primary: Primary) -> Disk:
+        io_filter = IoFilter(
+            self.parts.ring,
+            primary.device,
+            disk=number,
+            size_bytes=primary.device.size_bytes,
+            write_bytes_max=self.parts.log.write_bytes_max,
+            stall_limit_s=self._options.stall_limit_s,
+        )
+        disk = Disk(number, name, primary, io_filter, self._on_suspect)
+        self.disks[name] = disk
+        return disk
+
+    # -- disks -------------------------------------------------------------------------------------------------------
+
+    def protect(self, name: str, place: DiskPlace, size_bytes: int | None) -> Disk:
+        """Open a new disk, log that it is protected, and owe a copy of what it holds."""
+        check_name("disk", name)
+        if name in self.disks:
+            raise InvalidRequest(f"disk {name!r} is protected already", hint="use domain.disk(name)")
+        primary = open_primary(name, place, size_bytes=size_bytes, create=True)
+        try:
+            regions = regions_of(primary.device.fileno(), primary.device.size_bytes)
+            return self._add(name, primary, holds_data=any(not region.hole for region in regions))
+        except BaseException:
+            primary.close()
+            raise
+
+    def _add(self, name: str, primary: Primary, *, holds_data: bool) -> Disk:
+        with self.journal.lock:
+            if name in self.disks or len(self.disks) >= DISKS_MAX:
+                raise InvalidRequest(
+                    f"domain {self._name!r} protects {len(self.disks)} disks, and perhaps {name!r} already",
+                    hint=f"a domain has at most {DISKS_MAX}, each name once",
+                )
+            disk = self._attach(self.journal.history.disk_next, name, primary)
+            body: dict[str, object] = {
+                "name": name,
+                "uuid": str(uuid4()),
+                "size_bytes": disk.size_bytes,
+                "path": primary.path,
+                "holds_data": holds_data,
+            }
+            try:
+                self.journal.append(Kind.DISK_ADD, disk.number, body)
+            except BaseException:
+                del self.disks[name]
+                disk.io_filter.close()
+                raise
+            if holds_data:
+                self.copies.owe_initial(disk, log_holes=False)
+            return disk
+
+    def unprotect(self, disk: Disk) -> None:
+        """Log that the disk is no longer protected, then let it go. With a full log: refused, with nothing changed."""
+        with self.journal.lock:
+            if self.disks.get(disk.name) is not disk:
+                raise InvalidRequest(f"domain {self._name!r} protects no disk {disk.name!r}", hint="it was removed")
+            self.journal.append(Kind.DISK_REMOVE, disk.number, {})
+            del self.disks[disk.name]
+            wait_for_copy = self.copies.forget(disk)
+        disk.io_filter.close()
+        wait_for_copy()
+        disk.primary.close()
+
+    def _on_suspect(self, disk: Disk) -> None:
+        """A write failed on the primary and what it left could not be logged: the disk must be copied again."""
+        with self.journal.lock:
+            if self._ending is None and self.disks.get(disk.name) is disk:
+                self.copies.owe_resync(disk, f"disk {disk.name} failed a write")
+
+    # -- end ---------------------------------------------------------------------------------------------------------
+
+    @property
+    def ending(self) -> bool:
+        return self._ending is not None
+
+    def end(self, *, upload: bool) -> Future[list[Exception]]:
+        """Begin to close, once; the result is what was met on the way. The loop ends with it.
+
+        Called again with ``upload=False`` it gives up an upload that is being waited for.
+        """
+        with self.journal.lock:
+            if self._ending is None:
+                self._ending = self.loop.submit_last(self._finish(upload=upload, clean=True))
+            elif not upload:
+                self.loop.call(self._hurry.set)
+            return self._ending
+
+    async def _finish(self, *, upload: bool, clean: bool) -> list[Exception]:
+        """Close the disks, upload the rest, stop, close the log, release everything. Returns the errors met."""
+        errors: list[Exception] = []
+        clean &= await asyncio.to_thread(self._close_disks, errors)
         if upload:
-            await self._upload_rest(errors)
-        try:
-            await self.uploader.stop()
-            await self.summaries.stop()
-            await asyncio.to_thread(parts.log.close, clean=clean)
-        except (JetdrError, OSError) as error:
-            errors.append(error)
-        await parts.opened.aclose()
+            await _step(errors, self._upload_rest)
+        await _step(errors, self.uploader.stop)
+        await _step(errors, self.summaries.stop)
+        await _step(errors, lambda: asyncio.to_thread(self._close_log, clean))
+        await _step(errors, self.parts.opened.aclose)
+        return errors
 
-    async def _upload_rest(self, errors: list[BaseException]) -> None:
-        lsn, limit_s = self.parts.ring.lsn_reserved, self._close_limit_s
-        try:
-            async with asyncio.timeout(limit_s):
-                await self.uploader.wait_uploaded(lsn)
-        except TimeoutError:
-            error = StallTimeout(
-                f"domain {self.parts.chain.domain!r} closed with LSN {self.uploader.lsn_uploaded + 1} to {lsn} "
-                f"not uploaded after {limit_s} s",
-                hint="they are in its log: open the domain again when the store can be reached",
+    def _close_disks(self, errors: list[Exception]) -> bool:
+        """Close all disks and flush their primaries; False when one failed, and the log must not be called clean."""
+        self.copies.stop()
+        clean = True
+        for disk in self.disks.values():
+            try:
+                clean &= disk.close()
+            except Exception as error:  # noqa: BLE001 - kept, and raised when all is closed
+                errors.append(error)
+                clean = False
+        return clean and not self.copies.gap_owed
+
+    async def _upload_rest(self) -> None:
+        lsn, limit_s = self.parts.ring.lsn_reserved, self._options.close_limit_s
+        uploading = asyncio.ensure_future(self.uploader.wait_uploaded(lsn))
+        hurry = asyncio.ensure_future(self._hurry.wait())
+        await asyncio.wait({uploading, hurry}, timeout=limit_s, return_when=asyncio.FIRST_COMPLETED)
+        hurried = not hurry.cancel()
+        if uploading.done():
+            await uploading
+        elif not uploading.cancel() or not hurried:
+            raise StallTimeout(
+                f"domain {self._name!r} closed with LSN {self.uploader.lsn_uploaded + 1} to {lsn} not uploaded, "
+                f"after at most {limit_s} s",
+                hint="what its log holds of them is uploaded when the domain is opened again",
             )
-            errors.append(error)
-        except (JetdrError, OSError) as error:
-            errors.append(error)
 
-    def status(self, name: str, disks: list[Disk]) -> DomainStatus:
-        parts, stats = self.parts, self.uploader.stats
+    def _close_log(self, clean: bool) -> None:  # noqa: FBT001
+        log, ring = self.parts.log, self.parts.ring
+        log.close(clean=clean)
+        if ring.lsn_durable < ring.lsn_reserved:
+            raise LogFailed(
+                f"domain {self._name!r}: its log could not take LSN {ring.lsn_durable + 1} to {ring.lsn_reserved}",
+                hint="the disks hold them; they are read again, behind a gap, when the domain is opened again",
+                lsn_durable=ring.lsn_durable,
+                lsn_reserved=ring.lsn_reserved,
+            )
+
+    # -- status ------------------------------------------------------------------------------------------------------
+
+    @property
+    def why_inconsistent(self) -> str:
+        """In a few words; empty while the present moment is a recovery point."""
+        with self.journal.lock:
+            return self.copies.gap_owed or self.journal.history.why_inconsistent
+
+    def status(self) -> DomainStatus:
+        parts, stats, why = self.parts, self.uploader.stats, self.why_inconsistent
         log = parts.log.state()
         return DomainStatus(
-            name=name,
+            name=self._name,
             store=parts.store.url,
             epoch=parts.chain.epoch,
             timeline=parts.chain.timeline,
-            consistent=self.journal.history.consistent,
-            why_inconsistent=self.journal.why_inconsistent,
+            consistent=not why,
+            why_inconsistent=why,
             lsn_recovered=parts.log.outcome.head.lsn,
             lsn_reserved=parts.ring.lsn_reserved,
             lsn_durable=parts.ring.lsn_durable,
@@ -113,8 +261,20 @@ class Running:
             stored_bytes_uploaded=stats.stored_bytes,
             retries=sum(parts.store.retries.values()),
             failure=str(self.uploader.failure or ""),
-            disks=tuple(_disk_status(disk, ready=self.journal.is_ready(disk.number)) for disk in disks),
+            disks=tuple(_disk_status(disk, ready=self.journal.is_ready(disk.number)) for disk in self._disks()),
         )
+
+    def _disks(self) -> list[Disk]:
+        with self.journal.lock:
+            return list(self.disks.values())
+
+
+async def _step(errors: list[Exception], step: Callable[[], Awaitable[object]]) -> None:
+    """Take a step of the end; what it raises is kept."""
+    try:
+        await step()
+    except Exception as error:  # noqa: BLE001 - kept, and raised when all is closed
+        errors.append(error)
 
 
 def _disk_status(disk: Disk, *, ready: bool) -> DiskStatus:

@@ -7,7 +7,7 @@ from jetdr_core.replication_log.reader import LogBatch
 from jetdr_core.replication_log.recovery_scan import RecoveryOutcome
 from jetdr_core.replication_log.registry import VolumeLease, look_at_volume, open_volume, take_over_volume
 from jetdr_core.replication_log.section import Section
-from jetdr_core.replication_log.volume import LogVolume, format_volume
+from jetdr_core.replication_log.volume import LogVolume, format_volume, is_blank
 
 __all__ = [
     "Cursor",
@@ -23,6 +23,7 @@ __all__ = [
     "describe_section",
     "describe_volume",
     "format_volume",
+    "is_blank",
     "look_at_volume",
     "open_volume",
     "take_over_volume",

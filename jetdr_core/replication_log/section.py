@@ -58,6 +58,16 @@ class Section:
             self._body = body
             return body
 
+    def begin_at(self, initial_lsn: int, time_ns: int) -> None:
+        """Move the beginning of a section that no epoch was ever begun on; durable at return."""
+        start = _start(initial_lsn, time_ns)
+
+        def change(body: SectionBody) -> SectionBody:
+            assert body.epoch == 0, "nothing was ever written here"
+            return body._replace(initial_lsn=initial_lsn, lsn_uploaded=initial_lsn - 1, tail=start, head=start)
+
+        self.update(change)
+
     def close(self) -> None:
         """Let the section go; twice is harmless."""
         with self._lock:
@@ -66,11 +76,15 @@ class Section:
             self._on_close()
 
 
+def _start(initial_lsn: int, time_ns: int) -> Cursor:
+    return Cursor(position=0, batch_number=0, lsn=initial_lsn - 1, checksum=0, time_ns=time_ns)
+
+
 def create_superblock(
-    device: BlockDevice, row: SectionRow, *, timeline: int, initial_lsn: int, time_ns: int, where: str
+    device: BlockDevice, row: SectionRow, *, timeline: int, initial_lsn: int, time_ns: int, clean: bool, where: str
 ) -> None:
     """Write the first superblock of a new section; durable at return."""
-    empty = Cursor(position=0, batch_number=0, lsn=initial_lsn - 1, checksum=0, time_ns=time_ns)
+    empty = _start(initial_lsn, time_ns)
     body = SectionBody(
         name=row.name,
         domain_uuid=row.domain_uuid,
@@ -79,7 +93,7 @@ def create_superblock(
         data_bytes=row.section_bytes - SECTION_SUPERBLOCK_AREA_BYTES,
         epoch=0,
         timeline=timeline,
-        clean=True,
+        clean=clean,
         lsn_uploaded=initial_lsn - 1,
         initial_lsn=initial_lsn,
         tail=empty,

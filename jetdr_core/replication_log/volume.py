@@ -88,11 +88,13 @@ class LogVolume:
         timeline: int = 1,
         initial_lsn: int = 1,
         time_ns: int = 0,
+        clean: bool = True,
     ) -> SectionRow:
         """Make room for a domain's log; durable at return.
 
         ``section_bytes`` counts superblock area and data, rounded up to 1 MiB. A file grows; a full device of fixed
-        size is :class:`LogTooSmall`. ``initial_lsn`` and ``time_ns`` continue a history that began elsewhere.
+        size is :class:`LogTooSmall`. ``initial_lsn`` and ``time_ns`` continue a history that began elsewhere; ``clean``
+        says whether the disks hold nothing beyond it.
         """
         check_name("section", name)
         section_bytes = _aligned(section_bytes)
@@ -102,7 +104,13 @@ class LogVolume:
             row = SectionRow(name, domain_uuid, self._end(), section_bytes)
             self._make_room(row)
             create_superblock(
-                self._device, row, timeline=timeline, initial_lsn=initial_lsn, time_ns=time_ns, where=self._where
+                self._device,
+                row,
+                timeline=timeline,
+                initial_lsn=initial_lsn,
+                time_ns=time_ns,
+                clean=clean,
+                where=self._where,
             )
             self._write(self._body._replace(size_bytes=self._device.size_bytes, sections=(*self.sections, row)))
         return row

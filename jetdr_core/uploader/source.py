@@ -10,17 +10,26 @@ __all__ = ["LogSource"]
 
 
 class LogSource(Protocol):
-    """The durable end of a replication log. All methods are called in worker threads; ``read`` by one at a time."""
+    """The durable end of a replication log. What waits for a device is called in a worker thread, one at a time."""
 
     @property
     def data_bytes(self) -> int:
         """Capacity of the log."""
 
     def backlog(self, cursor: Cursor) -> int:
-        """Bytes of log written behind ``cursor``, durable or not; 0 when there is none."""
+        """Bytes of log written behind ``cursor``, durable or not; 0 when there is none.
+
+        Raises :class:`LogFailed` when there is none and none will come.
+        """
+
+    def want(self, lsn: int) -> None:
+        """Somebody waits for ``lsn``: have it written and flushed soon. Does not wait."""
 
     def read_durable(self, cursor: Cursor, payload_bytes_max: int) -> list[LogBatch]:
-        """Make durable what is written, then read behind ``cursor`` up to the maximum of payload. Empty at the end."""
+        """Make durable what is written, then read behind ``cursor`` up to the maximum of payload. Empty at the end.
+
+        Raises :class:`LogFailed` when there is none and none will come.
+        """
 
     def observe(self) -> tuple[int, int]:
         """(last LSN given out, an instant at which it was the last)."""

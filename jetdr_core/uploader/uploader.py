@@ -28,7 +28,7 @@ from dataclasses import dataclass, field
 from typing import TypeVar
 
 from jetdr_core.catalog import heartbeat
-from jetdr_core.errors import Fenced, JetdrError
+from jetdr_core.errors import Fenced, InvalidRequest, JetdrError, StoreError
 from jetdr_core.options import DomainOptions
 from jetdr_core.record import RecordBatch
 from jetdr_core.replication_log import Cursor
@@ -43,6 +43,9 @@ T = TypeVar("T")
 
 POLL_S = 0.05
 """How often the cutter looks at a log whose backlog is not yet due."""
+
+POLL_WISHED_S = 0.002
+"""The same while somebody waits for records that are on their way to the log."""
 
 CHECKPOINT_S = 1.0
 """The tail moves at most this often, and whenever the log is half full."""
@@ -130,6 +133,7 @@ class Uploader:
     async def wait_uploaded(self, lsn: int) -> None:
         """Seal what is pending at once, and return when the store holds everything up to ``lsn``."""
         self._wishes.lsn = max(self._wishes.lsn, lsn)
+        self._source.want(lsn)
         self._wishes.arrived.set()
         async with self._progress:
             await self._progress.wait_for(lambda: self.lsn_uploaded >= lsn or self.failure is not None)
@@ -139,19 +143,31 @@ class Uploader:
     @property
     def lag_s(self) -> float:
         """How long ago the oldest record that is not stored was first seen; 0 when all are. From any thread."""
-        since = next(iter(self._since), self._first_seen)
+        try:
+            since: float | None = self._since[0]
+        except IndexError:
+            since = self._first_seen
         return 0.0 if since is None else max(0.0, self._clock() - since)
 
     async def stop(self) -> None:
-        """Stop where it is (the next run goes on behind the last chained segment), and trim the log."""
-        puts = [segment.put for segment in self._in_flight if segment.put is not None]
-        for task in (*self._tasks, *puts):
-            task.cancel()
-        await asyncio.gather(*self._tasks, *puts, return_exceptions=True)
-        self._pool.shutdown(wait=True, cancel_futures=True)
-        if self.failure is None:
-            await self._in_reader(self._source.checkpoint, self._uploaded_at)
-        self._reader.shutdown(wait=True)
+        """Stop where it is (the next run goes on behind the last chained segment), and trim the log.
+
+        Who still waits for an upload is told.
+        """
+        uploaded = self.failure is None
+        await self._end(
+            InvalidRequest(
+                f"domain {self._chain.domain!r} was closed with LSN {self.lsn_uploaded} as the last uploaded",
+                hint="what follows is in its log: open the domain again",
+            )
+        )
+        self._pool.shutdown(wait=False, cancel_futures=True)
+        try:
+            if uploaded:
+                await self._in_reader(self._source.checkpoint, self._uploaded_at)
+        finally:
+            await asyncio.to_thread(self._pool.shutdown)
+            await asyncio.to_thread(self._reader.shutdown)
 
     # -- failure -----------------------------------------------------------------------------------------------------
 
@@ -166,15 +182,21 @@ class Uploader:
     async def _fail(self, error: BaseException) -> None:
         if self.failure is not None:
             return
-        self.failure = error
         log.error(
             "domain %s: upload stopped: %s", self._chain.domain, error, exc_info=not isinstance(error, JetdrError)
         )
         if isinstance(error, Fenced):
-            await self._in_reader(self._source.fence, error.epoch_newer)
-        for task in self._tasks:
-            if task is not asyncio.current_task():
-                task.cancel()
+            self._source.fence(error.epoch_newer)
+        await self._end(error)
+
+    async def _end(self, failure: BaseException) -> None:
+        """Nothing more is uploaded: ``failure`` is why, unless there was a reason before. Also called by a task."""
+        self.failure = self.failure or failure
+        puts = [segment.put for segment in self._in_flight if segment.put is not None]
+        ending = [task for task in (*self._tasks, *puts) if task is not asyncio.current_task()]
+        for task in ending:
+            task.cancel()
+        await asyncio.gather(*ending, return_exceptions=True)
         async with self._progress:
             self._progress.notify_all()
 
@@ -203,9 +225,10 @@ class Uploader:
             if backlog and self._first_seen is None:
                 self._first_seen = now
             aged = self._first_seen is not None and now - self._first_seen >= options.segment_age_s
-            if backlog >= options.segment_bytes or aged or self._wishes.lsn > self._cut_at.lsn:
+            wished = self._wishes.lsn > self._cut_at.lsn
+            if backlog >= options.segment_bytes or aged or (wished and backlog):
                 return
-            await self._wait_for_wish(min(POLL_S, options.segment_age_s / 8))
+            await self._wait_for_wish(POLL_WISHED_S if wished else min(POLL_S, options.segment_age_s / 8))
 
     async def _wait_for_wish(self, limit_s: float) -> None:
         with suppress(TimeoutError):
@@ -264,7 +287,8 @@ class Uploader:
         async with self._numbering:
             for segment in self._in_flight:
                 assert segment.put is not None
-                await asyncio.gather(segment.put, return_exceptions=True)
+                with suppress(NumberTaken):
+                    await segment.put  # any other failure ends the upload here
             for segment in self._in_flight:
                 assert segment.sealed is not None
                 segment.put = asyncio.create_task(self._put_behind(segment.sealed))
@@ -306,9 +330,17 @@ class Uploader:
             await asyncio.sleep(self._options.heartbeat_s)
             lsn, time_ns = self._source.observe()
             if lsn == self.lsn_uploaded:
-                key, data = heartbeat(self._chain.epoch, lsn=lsn, time_ns=time_ns)
-                await self._chain.store.replace(key, [data])
-                self.stats.heartbeats += 1
+                await self._beat(lsn, time_ns)
+
+    async def _beat(self, lsn: int, time_ns: int) -> None:
+        """Say that ``lsn`` was the last at ``time_ns``. Advisory: a refusal is no reason to stop uploading."""
+        key, data = heartbeat(self._chain.epoch, lsn=lsn, time_ns=time_ns)
+        try:
+            await self._chain.store.replace(key, [data])
+        except StoreError as error:
+            log.warning("domain %s: no heartbeat: %s", self._chain.domain, error)
+        else:
+            self.stats.heartbeats += 1
 
     async def _in_reader(self, work: Callable[..., T], *arguments: object) -> T:
         return await asyncio.get_running_loop().run_in_executor(self._reader, work, *arguments)

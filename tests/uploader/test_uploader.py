@@ -69,7 +69,7 @@ async def until(condition: object) -> None:
 def test_a_store_that_fails_loses_answers_and_throttles_gets_every_lsn_once(seed: int) -> None:
     async def scenario() -> None:
         inner, primary = fresh_store(), MemoryDevice(DISK_BYTES)
-        rates = {Fault.FAIL: 0.1, Fault.LOST_RESPONSE: 0.15, Fault.THROTTLED: 0.1}
+        rates = {Fault.FAIL: 0.1, Fault.LOST_RESPONSE: 0.3, Fault.THROTTLED: 0.1}
         store = FaultyStore(inner)
         async with new_domain(store) as domain:
             disk = await domain.protect("db01", primary)
