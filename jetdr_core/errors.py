@@ -72,8 +72,8 @@ class DeviceFull(JetdrError, OSError):
 class PrimaryFailed(JetdrError, OSError):
     """The primary disk failed an I/O. ``errno`` is its own.
 
-    ``suspect``: what the disk now holds is not known to be what the log says; it must be copied again. Otherwise a failed
-    write was read back and logged.
+    ``suspect``: what the disk now holds is not known to be what the log says; it must be copied again. Otherwise a
+    failed write was read back and logged.
     """
 
     suspect: bool = False

@@ -52,7 +52,7 @@ NAME_CHARS_MAX = 64
 assert WRITE_BYTES_MAX % BLOCK_BYTES == 0, "a record's payload is block aligned when its write is"
 assert RING_BYTES_DEFAULT >= 2 * WRITE_BYTES_MAX, "one longest write must not stop all other producers"
 assert SEGMENT_BYTES_MAX >= 2 * WRITE_BYTES_MAX, "any record fits into one segment"
-assert SEGMENT_RECORDS_MAX >= SEGMENT_BYTES_MAX // SECTOR_BYTES, "a segment full of single sectors is sealed by its size"
+assert SEGMENT_RECORDS_MAX >= SEGMENT_BYTES_MAX // SECTOR_BYTES, "a segment of single sectors is sealed by its size"
 assert UNSYNCED_BYTES_MAX >= WRITE_BYTES_MAX, "a flush is never owed in the middle of a batch"
 assert SECTION_BYTES_MIN >= 4 * SECTION_SUPERBLOCK_AREA_BYTES, "a section has room for data"
 

@@ -48,7 +48,7 @@ IMPATIENT = DomainOptions(
 
 
 def new_domain(store: Any, **more: Any) -> jetdr.ProtectedDomain:
-    settings = {"log": log_device(), "log_bytes": LOG_BYTES, "options": QUICK} | more
+    settings: dict[str, Any] = {"log": log_device(), "log_bytes": LOG_BYTES, "options": QUICK} | more
     return jetdr.ProtectedDomain.create("payroll", store=store, **settings)
 
 
@@ -193,6 +193,7 @@ def test_a_failed_write_that_a_full_log_cannot_hold_makes_the_domain_inconsisten
             with contextlib.suppress(StallTimeout):
                 while True:
                     other.write(0, os.urandom(length))
+        assert domain._running is not None
         if domain._running.parts.ring.used_bytes < 900 << 10:
             pytest.skip("slots ran out before bytes")
         with pytest.raises((PrimaryFailed, StallTimeout)):
@@ -282,7 +283,7 @@ def test_instants_between_the_last_durable_record_and_an_unclean_reopening_are_r
     asyncio.run(scenario())
 
 
-# -- taking over ---------------------------------------------------------------------------------------------------------
+# -- taking over -------------------------------------------------------------------------------------------------------
 
 
 class OnFirst(StoreWrapper):
@@ -514,7 +515,7 @@ def test_a_takeover_with_a_missing_disk_is_refused_before_it_fences_the_owner(tm
     asyncio.run(scenario())
 
 
-# -- closing, cancelling, failing ------------------------------------------------------------------------------------------
+# -- closing, cancelling, failing --------------------------------------------------------------------------------------
 
 
 def test_who_waits_for_an_upload_is_told_when_the_domain_closes() -> None:
@@ -757,6 +758,7 @@ def test_a_wish_for_what_the_full_log_cannot_take_does_not_spin() -> None:
         domain = new_domain(store, log_bytes=1 << 20, options=IMPATIENT)
         await domain.__aenter__()
         disk = await domain.protect("db01", MemoryDevice(DISK_BYTES))
+        assert domain._running is not None
         source = domain._running.uploader._source
         reads, read_durable = 0, source.read_durable
 
@@ -784,7 +786,7 @@ def test_a_wish_for_what_the_full_log_cannot_take_does_not_spin() -> None:
     asyncio.run(scenario())
 
 
-# -- small ---------------------------------------------------------------------------------------------------------------
+# -- small -------------------------------------------------------------------------------------------------------------
 
 
 def test_an_option_that_cannot_work_is_refused_before_a_log_is_made(tmp_path: Path) -> None:

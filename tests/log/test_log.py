@@ -111,7 +111,7 @@ def test_wrap_marker_closes_a_lap_that_has_no_room_for_the_next_batch() -> None:
 def fill(driven: HandDriven) -> int:
     """Write until log and ring are full; returns the last LSN that was taken."""
     lsn = 0
-    with pytest.raises(StallTimeout):  # noqa: PT012
+    with pytest.raises(StallTimeout):
         while lsn < 1000:
             lsn = driven.write(0, os.urandom(32768)).lsn
             driven.commit()

@@ -45,7 +45,7 @@ class HoldingStore(StoreWrapper):
 
 
 async def two_in_flight(inner: Any, store: HoldingStore) -> tuple[jetdr.ProtectedDomain, int, int]:
-    """A domain of epoch 2 with two puts held, the first where an orphan of epoch 1 now stands; (it, number, last LSN)."""
+    """A domain of epoch 2 with two puts held, the first where an orphan of epoch 1 stands; (it, number, last LSN)."""
     log, primary = log_device(), MemoryDevice(DISK_BYTES)
     async with jetdr.ProtectedDomain.create(
         "payroll", log=log, log_bytes=LOG_BYTES, store=inner, options=QUICK
@@ -56,12 +56,12 @@ async def two_in_flight(inner: Any, store: HoldingStore) -> tuple[jetdr.Protecte
     number = len([info async for info in inner.list_prefix("chain/")]) + 1
     store.held = {chain_key(number), chain_key(number + 1)}
     for n in range(2):
-        lsn = domain.disk("db01").write(n * 4096, bytes([n + 1]) * 4096)
+        domain.disk("db01").write(n * 4096, bytes([n + 1]) * 4096)
         async with asyncio.timeout(10):
             while len(store.waiting) <= n:
                 await asyncio.sleep(0.005)
     await inner.put_if_absent(chain_key(number), [await inner.get(chain_key(2))])
-    return domain, number, lsn
+    return domain, number, domain.status().lsn_reserved
 
 
 def test_a_fenced_writer_with_several_puts_in_flight_does_not_go_on_behind_the_fence() -> None:
