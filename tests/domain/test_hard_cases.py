@@ -767,7 +767,7 @@ def test_a_wish_for_what_the_full_log_cannot_take_does_not_spin() -> None:
             reads += 1
             return read_durable(*arguments)
 
-        source.read_durable = counting  # type: ignore[method-assign]
+        source.read_durable = counting  # type: ignore[assignment, method-assign]
         unreachable = True
         lsn = 0
         with contextlib.suppress(StallTimeout):
