@@ -9,7 +9,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from benchmarks import catalog, filter, history, log, rehydrate, upload  # noqa: A004
-from benchmarks.measure import Row, Scale
+from benchmarks.measure import PeerMissing, Row, Scale
 from benchmarks.report import machine, show_rows, write_json
 
 __all__ = ["BENCHMARKS", "main"]
@@ -33,9 +33,13 @@ def main(*names: str) -> None:
     print("  ".join(f"{key}={value}" for key, value in where.items()), flush=True)
     results = {}
     for name in options.names:
-        with tempfile.TemporaryDirectory(prefix=f"jetdr-{name}-", dir=options.dir) as work:
-            results[name] = BENCHMARKS[name](scale, Path(work))
-        show_rows(name, results[name])
+        try:
+            with tempfile.TemporaryDirectory(prefix=f"jetdr-{name}-", dir=options.dir) as work:
+                results[name] = BENCHMARKS[name](scale, Path(work))
+        except PeerMissing as error:
+            print(f"{name}: left out: {error}", file=sys.stderr)
+        else:
+            show_rows(name, results[name])
     if options.json:
         write_json(options.json, where, results)
     missed = [row for rows in results.values() for row in rows if row.reached is False]
