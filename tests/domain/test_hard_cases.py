@@ -6,8 +6,6 @@ import asyncio
 import contextlib
 import errno
 import os
-import subprocess
-import sys
 import threading
 from collections.abc import Sequence
 from datetime import UTC, datetime
@@ -32,6 +30,7 @@ from jetdr_core.errors import (
 )
 from jetdr_core.options import DomainOptions
 from jetdr_core.store.wrapper import StoreWrapper
+from tests.children import run_python
 from tests.domain.fixture import DISK_BYTES, LOG_BYTES, QUICK, fresh_store, log_device, rebuilt
 from tests.faults.device import CrashDevice
 from tests.faults.store import Fault, FaultyStore, on
@@ -652,9 +651,7 @@ asyncio.run(scenario(sys.argv[1]))
 
 def test_a_close_that_is_cancelled_still_releases_everything(tmp_path: Path) -> None:
     """In a process of its own: what is left behind otherwise disturbs the tests that follow."""
-    done = subprocess.run(
-        [sys.executable, "-c", CANCELLED_CLOSE, str(tmp_path)], capture_output=True, text=True, timeout=30, check=False
-    )
+    done = run_python(CANCELLED_CLOSE, tmp_path)
     assert done.returncode == 0, done.stderr[-2000:]
 
 

@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import os
-import subprocess
-import sys
 from pathlib import Path
 
 from jetdr_core.rehydrate.plan import PlannedDisk, Planner, SegmentPlace
 from jetdr_core.segment import decode_index, decode_trailer
 from jetdr_core.store import MemoryStore, open_store
+from tests.children import run_python
 from tests.rehydrate.chains import Chain
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -39,10 +38,9 @@ def test_recovery_of_a_disk_larger_than_the_bound_stays_within_it(tmp_path: Path
         "peak = re.search(r'VmHWM:\\s*(\\d+) kB', open('/proc/self/status').read())[1];"
         "print(report.disks[0].bytes_written, int(peak) << 10)"
     )
-    command = [sys.executable, "-c", script, url, str(tmp_path / "out")]
-    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
-    told = subprocess.run(command, check=True, capture_output=True, text=True, env=environment).stdout
-    bytes_written, memory_bytes = map(int, told.split())
+    told = run_python(script, url, tmp_path / "out")
+    assert told.returncode == 0, told.stderr
+    bytes_written, memory_bytes = map(int, told.stdout.split())
     assert bytes_written == DISK_MIB * MIB
     assert memory_bytes <= 256 * MIB
 

@@ -5,8 +5,6 @@ from __future__ import annotations
 import asyncio
 import os
 import signal
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
@@ -14,6 +12,7 @@ import pytest
 from jetdr_core.errors import StoreError, TargetExists
 from jetdr_core.rehydrate import Report, fetch, rehydrate
 from jetdr_core.store import MemoryStore, ObjectStore, StoreWrapper, open_store
+from tests.children import run_python
 from tests.rehydrate.chains import Chain
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -89,10 +88,8 @@ def test_recovery_that_was_killed_is_continued(tmp_path: Path, gets: int) -> Non
     url, target = (tmp_path / "store").as_uri(), tmp_path / "out"
 
     chain = asyncio.run(build(open_store(url, create=True)))
-    killed = subprocess.run(
-        [sys.executable, "-c", script, url, target, str(gets)], check=False, env={**os.environ, "PYTHONPATH": str(ROOT)}
-    )
-    assert killed.returncode == -signal.SIGKILL
+    killed = run_python(script, url, target, gets)
+    assert killed.returncode == -signal.SIGKILL, killed.stderr
     assert {path.name for path in target.iterdir()} == {".a.journal", ".a.partial", ".b.journal", ".b.partial"}
     report = asyncio.run(rehydrate(url, at="latest", target=target))
     assert_whole(chain, report)

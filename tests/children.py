@@ -1,0 +1,27 @@
+"""Runs Python in a process of its own against the very package under test, with the tests' helpers importable."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import jetdr_core
+
+_TESTS = Path(__file__).parent
+_HELPERS = (
+    f"import sys, types; sys.modules['tests'] = _t = types.ModuleType('tests'); _t.__path__ = [{str(_TESTS)!r}]\n"
+)
+
+
+def run_python(script: str, *arguments: object) -> subprocess.CompletedProcess[str]:
+    """Run ``script`` with ``arguments``; its output and errors are captured. A minute at most."""
+    return subprocess.run(
+        [sys.executable, "-c", _HELPERS + script, *map(str, arguments)],
+        check=False,
+        capture_output=True,
+        text=True,
+        timeout=60,
+        env=os.environ | {"PYTHONPATH": str(Path(jetdr_core.__file__).parents[1])},
+    )
