@@ -1,17 +1,19 @@
-/* device.c: a jdr_device on a file descriptor. Short transfers and EINTR are finished here, so that callers see whole I/O. */
+/*
+ * device.c: a jdr_device on a file descriptor. Short transfers and EINTR are finished here, so that callers see whole I/O;
+ * memory that direct I/O cannot use goes through a buffer.
+ */
 #include <errno.h>
 #include <fcntl.h>
 #include <limits.h>
 #include <linux/falloc.h>
-#include <linux/fs.h>
+#include <stdlib.h>
 #include <string.h>
-#include <sys/ioctl.h>
-#include <sys/stat.h>
 #include <unistd.h>
 
 #include "jetdr.h"
 
 #define IOV_MAX_HERE 16
+#define BOUNCE_BYTES (1u << 20)
 
 static int fd_read(const struct jdr_device *device, uint64_t offset, void *target, size_t length)
 {
@@ -48,6 +50,76 @@ static int fd_write(const struct jdr_device *device, uint64_t offset, const stru
     }
     return 0;
 }
+
+/* ---- direct I/O --------------------------------------------------------------------------------------------------- */
+
+static bool is_aligned(const struct jdr_device *device, const void *memory, size_t length)
+{
+    return ((uintptr_t)memory | length) % device->block_bytes == 0;
+}
+
+static uint8_t *bounce_buffer(size_t length)
+{
+    void *buffer;
+    return posix_memalign(&buffer, JDR_BLOCK, length < BOUNCE_BYTES ? length : BOUNCE_BYTES) ? NULL : buffer;
+}
+
+static int direct_read(const struct jdr_device *device, uint64_t offset, void *target, size_t length)
+{
+    if (is_aligned(device, target, length))
+        return fd_read(device, offset, target, length);
+    uint8_t *buffer = bounce_buffer(length);
+    int result = buffer ? 0 : -ENOMEM;
+    for (size_t done = 0, piece; !result && done < length; done += piece) {
+        piece = length - done < BOUNCE_BYTES ? length - done : BOUNCE_BYTES;
+        if ((result = fd_read(device, offset + done, buffer, piece)) == 0)
+            memcpy((uint8_t *)target + done, buffer, piece);
+    }
+    free(buffer);
+    return result;
+}
+
+static int write_buffer(const struct jdr_device *device, uint64_t offset, uint8_t *buffer, size_t length)
+{
+    struct iovec iov = {buffer, length};
+    return fd_write(device, offset, &iov, 1);
+}
+
+/* Gather the pieces into the buffer, and write it as often as it is full. */
+static int write_bounced(const struct jdr_device *device, uint64_t offset, const struct iovec *iov, int iov_count, uint8_t *buffer)
+{
+    size_t filled = 0;
+    int result = 0;
+    for (int i = 0; i < iov_count; i++)
+        for (size_t done = 0, piece; !result && done < iov[i].iov_len; done += piece) {
+            piece = iov[i].iov_len - done < BOUNCE_BYTES - filled ? iov[i].iov_len - done : BOUNCE_BYTES - filled;
+            memcpy(buffer + filled, (uint8_t *)iov[i].iov_base + done, piece);
+            if ((filled += piece) == BOUNCE_BYTES) {
+                result = write_buffer(device, offset, buffer, filled);
+                offset += filled;
+                filled = 0;
+            }
+        }
+    return result || !filled ? result : write_buffer(device, offset, buffer, filled);
+}
+
+static int direct_write(const struct jdr_device *device, uint64_t offset, const struct iovec *iov, int iov_count)
+{
+    bool aligned = true;
+    size_t length = 0;
+    for (int i = 0; i < iov_count; i++) {
+        aligned &= is_aligned(device, iov[i].iov_base, iov[i].iov_len);
+        length += iov[i].iov_len;
+    }
+    if (aligned)
+        return fd_write(device, offset, iov, iov_count);
+    uint8_t *buffer = bounce_buffer(length);
+    int result = buffer ? write_bounced(device, offset, iov, iov_count, buffer) : -ENOMEM;
+    free(buffer);
+    return result;
+}
+
+/* ---- zeros and flushes -------------------------------------------------------------------------------------------- */
 
 static int write_zeros(const struct jdr_device *device, uint64_t offset, uint64_t length)
 {
@@ -91,5 +163,11 @@ static int fd_sync(const struct jdr_device *device)
 
 void jdr_device_from_fd(struct jdr_device *device, int fd, uint32_t block_bytes)
 {
-    *device = (struct jdr_device){fd_read, fd_write, fd_zero, fd_sync, NULL, fd, block_bytes};
+    *device = (struct jdr_device){fd_read, fd_write, fd_zero, fd_sync, NULL, fd, JDR_SECTOR};
+    int flags = fcntl(fd, F_GETFL);
+    if (flags >= 0 && flags & O_DIRECT) {
+        device->read = direct_read;
+        device->write = direct_write;
+        device->block_bytes = block_bytes;
+    }
 }
