@@ -43,14 +43,32 @@ class FilterStats(NamedTuple):
     stall_ns: int
     failed_writes: int
     suspect: bool
+    """Primary and log may differ: stays until :meth:`IoFilter.trust`."""
+    sync_failed: int
+    """errno of the primary's first failed flush, 0 for none: stays until the disk is opened again."""
 
 @final
 class Ring:
-    """Bounded many-producer one-consumer ring in memory; assigns LSN and time."""
+    """Bounded many-producer one-consumer ring in memory; assigns LSN and time. A forked child does not have it.
+
+    ``record_bytes_max``: longest payload of one record, at most half of ``payload_bytes`` and 32 MiB. By default that,
+    or a quarter of the log writer's data area, if less; a log writer refuses a ring that was given more than its quarter.
+    """
 
     def __new__(
-        cls, *, payload_bytes: int, slots: int, lsn_next: int, time_ns_last: int = 0, clock: ManualClock | None = None
+        cls,
+        *,
+        payload_bytes: int,
+        slots: int,
+        lsn_next: int,
+        time_ns_last: int = 0,
+        clock: ManualClock | None = None,
+        record_bytes_max: int | None = None,
     ) -> Self: ...
+    @property
+    def payload_bytes(self) -> int: ...
+    @property
+    def record_bytes_max(self) -> int: ...
     @property
     def lsn_reserved(self) -> int: ...
     @property
@@ -63,19 +81,24 @@ class Ring:
     def used_bytes(self) -> int: ...
     def now_ns(self) -> int: ...
     def control(self, kind: int, disk: int, payload: Buffer, *, stall_limit_s: float) -> tuple[int, int]:
-        """Append a control record; returns (LSN, time_ns)."""
-    def request_durable(self, lsn: int) -> None: ...
+        """Append a control record; returns (LSN, time_ns). InvalidRequest beyond ``record_bytes_max``; StallTimeout."""
+    def request_durable(self, lsn: int) -> None:
+        """Ask for durability up to ``lsn``, or up to the last LSN given out, if that is less."""
     def wait_durable(self, lsn: int, timeout_s: float) -> bool:
         """Ask for durability up to ``lsn`` and wait; False when the time ran out. Raises LogFailed / Fenced when poisoned."""
     @property
     def poisoned(self) -> int: ...
     def poison(self, error: int, fence: tuple[str, int, int] | None = None) -> None:
         """Stop every writer: with the errno ``error``, or with ``fence``, the arguments of a Fenced error."""
-    def fail(self, result: int, what: str) -> NoReturn: ...
+    def fail(self, result: int, what: str) -> NoReturn:
+        """Raise what the negative ``result`` of a call on this ring means, e.g. ``-ring.poisoned``."""
 
 @final
 class LogWriter:
-    """The commit loop: ring to log section, group commit. One thread, or :meth:`commit` called by hand."""
+    """The commit loop: ring to log section, group commit. One thread, or :meth:`commit` called by hand.
+
+    One per ring, made before anything is appended. The first error of the device poisons the ring.
+    """
 
     def __new__(
         cls,
@@ -94,17 +117,33 @@ class LogWriter:
     ) -> Self: ...
     @property
     def ring(self) -> Ring: ...
-    def start(self) -> None: ...
+    def start(self) -> None:
+        """Once; refused after :meth:`stop`."""
     def stop(self) -> None:
-        """Commit what is published, flush, end the thread."""
+        """Commit what is published now, as far as the log has room, flush, end the thread; also while others append.
+
+        The ring still takes records, until it is full, but nothing drains it any more: close the filters first.
+        """
     def commit(self) -> int:
         """One commit in the calling thread; returns the records written."""
-    def set_tail(self, position: int) -> None: ...
+    def set_tail(self, position: int) -> None:
+        """The log before ``position`` may be overwritten. InvalidRequest before the tail or beyond what is durable."""
     def state(self) -> WriterState: ...
 
 @final
 class IoFilter:
-    """The shim on one disk's write path. Thread-safe."""
+    """The shim on one disk's write path. Thread-safe.
+
+    Refuses a primary that takes no single sectors (``block_bytes`` above 512, unless its file is not opened directly).
+
+    An error of the primary is a PrimaryFailed, with what a device in Python raised as its cause; nothing else is. A
+    failed write was read back and logged unless ``suspect`` is True: then, and after a failed zero or flush, primary and
+    log may differ; the caller opens a gap and copies the disk again. After a failed flush every flush fails so. What a
+    device raises that is no Exception (KeyboardInterrupt) is raised as it is, from the PrimaryFailed it stands for.
+
+    StallTimeout: nothing was started; the log had no room, or half the ring was held by writes to this disk that its
+    primary has not answered.
+    """
 
     def __new__(
         cls,

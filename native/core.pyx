@@ -6,9 +6,11 @@ import os
 import threading
 from collections import namedtuple
 
+cimport cython
 from cpython.buffer cimport PyBUF_SIMPLE, PyBUF_WRITABLE, PyBuffer_Release, PyObject_GetBuffer
 from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_FromStringAndSize
 from cpython.memoryview cimport PyMemoryView_FromMemory
+from libc.errno cimport EIO
 from libc.stdint cimport int64_t, uint8_t, uint32_t, uint64_t
 from libc.string cimport memset
 
@@ -34,7 +36,11 @@ cdef extern from *:
 
 cdef extern from "jetdr.h" nogil:
     enum:
+        JDR_SECTOR
+        JDR_ERRNO_MAX
         JDR_EFENCED
+        JDR_SUSPECT
+        JDR_PRIMARY
     struct jdr_record:
         uint64_t lsn
         int64_t time_ns
@@ -60,6 +66,7 @@ cdef extern from "jetdr.h" nogil:
     struct jdr_ring_options:
         uint64_t payload_bytes
         uint64_t slots
+        uint64_t record_bytes_max
         uint64_t lsn_next
         int64_t time_ns_last
         const atomic_int64 *clock
@@ -75,6 +82,7 @@ cdef extern from "jetdr.h" nogil:
     uint64_t jdr_ring_observe(jdr_ring *, int64_t *)
     int64_t jdr_ring_time_last(const jdr_ring *)
     uint64_t jdr_ring_used_bytes(const jdr_ring *)
+    uint64_t jdr_ring_record_bytes_max(const jdr_ring *)
     int jdr_ring_poisoned(const jdr_ring *)
     int64_t jdr_ring_now(const jdr_ring *)
 
@@ -91,6 +99,7 @@ cdef extern from "jetdr.h" nogil:
         uint64_t writes, write_bytes, zeros, zero_bytes, reads, read_bytes, flushes, background_bytes
         uint64_t overlaps_waited, stalls, stall_ns, failed_writes
         bint suspect
+        int sync_failed
     int jdr_filter_open(jdr_filter **, const jdr_filter_options *)
     int64_t jdr_filter_pwrite(jdr_filter *, const void *, size_t, uint64_t)
     int64_t jdr_filter_zero(jdr_filter *, uint64_t, uint64_t, bint)
@@ -123,7 +132,7 @@ cdef extern from "jetdr.h" nogil:
     int jdr_writer_commit(jdr_writer *)
     int jdr_writer_run(jdr_writer *)
     void jdr_writer_stop(jdr_writer *)
-    void jdr_writer_set_tail(jdr_writer *, uint64_t)
+    int jdr_writer_set_tail(jdr_writer *, uint64_t)
     void c_writer_state "jdr_writer_state"(jdr_writer *, jdr_writer_state *)
 
 WriterState = namedtuple(
@@ -134,67 +143,97 @@ WriterState = namedtuple(
 FilterStats = namedtuple(
     "FilterStats",
     "writes write_bytes zeros zero_bytes reads read_bytes flushes background_bytes overlaps_waited stalls stall_ns "
-    "failed_writes suspect",
+    "failed_writes suspect sync_failed",
 )
 
 
-# -- devices implemented in Python ---------------------------------------------------------------------------------------
+# -- devices -------------------------------------------------------------------------------------------------------------
 
 
-cdef int failure(object error) noexcept:
-    """The negative errno for what a Python device raised."""
-    number = getattr(error, "errno", None)
-    return -number if isinstance(number, int) and 0 < number < 4096 else -errno.EIO
+@cython.no_gc_clear  # native code calls into it until its owner is freed
+cdef class _Bound:
+    """A BlockDevice as native code calls it: through its descriptor where it has one.
+
+    What a device implemented in Python raises is kept, per thread, for the call that met it.
+    """
+
+    cdef jdr_device native
+    cdef object device
+    cdef object met
+
+    def __cinit__(self, device):
+        cdef int fd = device.fileno()
+        self.device = device
+        self.met = threading.local()
+        if fd >= 0:
+            jdr_device_from_fd(&self.native, fd, device.block_bytes)
+            return
+        self.native.read = python_read
+        self.native.write = python_write
+        self.native.zero = python_zero
+        self.native.sync = python_sync
+        self.native.context = <void *>self
+        self.native.fd = -1
+        self.native.block_bytes = device.block_bytes
+
+    cdef int failed(self, object error) noexcept:
+        """Keep ``error``; the negative errno that it means."""
+        try:
+            first = getattr(self.met, "error", None)
+            if first is None or (isinstance(first, Exception) and not isinstance(error, Exception)):
+                self.met.error = error
+            number = getattr(error, "errno", None)
+            return -number if isinstance(number, int) and 0 < number <= JDR_ERRNO_MAX else -EIO
+        except BaseException:
+            return -EIO
+
+    cdef object take(self):
+        """The first error the device raised in this thread since the last look, or None. An interrupt goes before it."""
+        error = getattr(self.met, "error", None)
+        self.met.error = None
+        return error
 
 
 cdef int python_read(const jdr_device *device, uint64_t offset, void *target, size_t length) noexcept with gil:
+    bound = <_Bound>device.context
     try:
-        (<object>device.context).read_into(offset, PyMemoryView_FromMemory(<char *>target, length, 0x200))
+        view = PyMemoryView_FromMemory(<char *>target, length, 0x200)
+        try:
+            bound.device.read_into(offset, view)
+        finally:
+            view.release()  # BufferError where the device keeps it: the memory is the caller's
         return 0
     except BaseException as error:
-        return failure(error)
+        return bound.failed(error)
 
 
 cdef int python_write(const jdr_device *device, uint64_t offset, const iovec *iov, int count) noexcept with gil:
     cdef int i
+    bound = <_Bound>device.context
     try:
         data = b"".join([PyMemoryView_FromMemory(<char *>iov[i].iov_base, iov[i].iov_len, 0x100) for i in range(count)])
-        (<object>device.context).write(offset, data)
+        bound.device.write(offset, data)
         return 0
     except BaseException as error:
-        return failure(error)
+        return bound.failed(error)
 
 
 cdef int python_zero(const jdr_device *device, uint64_t offset, uint64_t length) noexcept with gil:
+    bound = <_Bound>device.context
     try:
-        (<object>device.context).zero(offset, length)
+        bound.device.zero(offset, length)
         return 0
     except BaseException as error:
-        return failure(error)
+        return bound.failed(error)
 
 
 cdef int python_sync(const jdr_device *device) noexcept with gil:
+    bound = <_Bound>device.context
     try:
-        (<object>device.context).sync()
+        bound.device.sync()
         return 0
     except BaseException as error:
-        return failure(error)
-
-
-cdef int bind_device(jdr_device *native, object device) except -1:
-    """Bind a BlockDevice: through its descriptor where it has one. The caller keeps ``device`` alive."""
-    cdef int fd = device.fileno()
-    if fd >= 0:
-        jdr_device_from_fd(native, fd, device.block_bytes)
-        return 0
-    native.read = python_read
-    native.write = python_write
-    native.zero = python_zero
-    native.sync = python_sync
-    native.context = <void *>device
-    native.fd = -1
-    native.block_bytes = device.block_bytes
-    return 0
+        return bound.failed(error)
 
 
 cdef int64_t nanoseconds(double seconds) except? -1:
@@ -226,18 +265,24 @@ cdef class ManualClock:
 # -- ring ----------------------------------------------------------------------------------------------------------------
 
 
+@cython.no_gc_clear  # the ring reads the clock until it is freed
 cdef class Ring:
     cdef jdr_ring *ring
     cdef object clock
     cdef object fence
+    cdef readonly uint64_t payload_bytes
     cdef object __weakref__
 
-    def __cinit__(self, *, payload_bytes, slots, lsn_next, time_ns_last=0, ManualClock clock=None):
+    def __cinit__(
+        self, *, payload_bytes, slots, lsn_next, time_ns_last=0, ManualClock clock=None, record_bytes_max=None
+    ):
         cdef jdr_ring_options options
         self.clock = clock
         self.fence = None
+        self.payload_bytes = payload_bytes
         options.payload_bytes = payload_bytes
         options.slots = slots
+        options.record_bytes_max = record_bytes_max or 0
         options.lsn_next = lsn_next
         options.time_ns_last = time_ns_last
         options.clock = &clock.now if clock is not None else NULL
@@ -246,8 +291,8 @@ cdef class Ring:
             raise MemoryError(f"a ring of {payload_bytes} bytes does not fit into memory")
         if result:
             raise InvalidRequest(
-                f"ring of {payload_bytes} bytes and {slots} slots is not valid",
-                hint="both must be powers of two, at least 65536 bytes and 16 slots",
+                f"ring of {payload_bytes} bytes and {slots} slots for records of {record_bytes_max} bytes is not valid",
+                hint="both must be powers of two, at least 65536 bytes and 16 slots; a record has at most half the bytes",
             )
 
     def __dealloc__(self):
@@ -275,6 +320,10 @@ cdef class Ring:
         return jdr_ring_used_bytes(self.ring)
 
     @property
+    def record_bytes_max(self):
+        return jdr_ring_record_bytes_max(self.ring)
+
+    @property
     def poisoned(self):
         return jdr_ring_poisoned(self.ring)
 
@@ -299,7 +348,7 @@ cdef class Ring:
             if result == 0:
                 jdr_ring_append(self.ring, &record, data, length)
         if result:
-            self.fail(result, "control record")
+            raise self.error(result, f"record of {padded} bytes")
         return record.lsn, record.time_ns
 
     def request_durable(self, lsn):
@@ -314,43 +363,57 @@ cdef class Ring:
         with nogil:
             result = jdr_ring_wait_durable(self.ring, wanted, limit)
         if result and result != -errno.ETIMEDOUT:
-            self.fail(result, f"wait for LSN {lsn}")
+            raise self.error(result, f"wait for LSN {lsn}")
         return result == 0
 
     def poison(self, error, fence=None):
         """Stop every writer: with the errno ``error``, or with ``fence``, the arguments of a Fenced error."""
         if fence is not None:
             self.fence = fence
+        elif not 0 < error <= JDR_ERRNO_MAX:
+            raise InvalidRequest(f"a ring cannot be poisoned with error {error}", hint="use an errno")
         jdr_ring_poison(self.ring, JDR_EFENCED if fence is not None else error)
 
     def fail(self, result, what):
         """Raise what the negative ``result`` of a call on this ring means."""
+        raise self.error(result, what)
+
+    cdef object error(self, int64_t result, what):
+        """The error that the negative ``result`` of a call on this ring means."""
+        if result == -errno.EMSGSIZE:
+            return InvalidRequest(
+                f"{what} is longer than the log takes ({self.record_bytes_max})", hint="shorten it, or enlarge the log"
+            )
         if result == -errno.ETIMEDOUT:
-            raise StallTimeout(
+            return StallTimeout(
                 f"{what}: the replication log accepted nothing more within the stall limit",
                 hint="the log is full or its device does not answer: look at the upload's state, enlarge the log",
                 lsn_durable=self.lsn_durable,
                 lsn_reserved=self.lsn_reserved,
             )
         if result == -JDR_EFENCED and self.fence is not None:
-            raise Fenced(*self.fence)
+            return Fenced(*self.fence)
         if self.poisoned:
-            raise LogFailed(
+            failed = LogFailed(
                 f"{what}: the replication log stopped after its device failed: {os.strerror(self.poisoned)}",
                 hint="close the domain, mend the log device, open it again",
                 errno=self.poisoned,
             )
-        raise OSError(-result, os.strerror(-result), what)
+            failed.errno = self.poisoned
+            return failed
+        return OSError(-result, os.strerror(-result), what)
 
 
 # -- log writer ----------------------------------------------------------------------------------------------------------
 
 
+@cython.no_gc_clear  # the writer uses ring and device until it is freed
 cdef class LogWriter:
     cdef jdr_writer *writer
     cdef readonly Ring ring
-    cdef object device
+    cdef _Bound bound
     cdef object thread
+    cdef bint stopped
 
     def __cinit__(
         self, Ring ring, device, *, data_offset, data_bytes, section_id, epoch, head_position, tail_position,
@@ -358,8 +421,8 @@ cdef class LogWriter:
     ):
         cdef jdr_writer_options options
         self.ring = ring
-        self.device = device
-        bind_device(&options.device, device)
+        self.bound = _Bound(device)
+        options.device = self.bound.native
         options.ring = ring.ring
         options.data_offset = data_offset
         options.data_bytes = data_bytes
@@ -376,23 +439,33 @@ cdef class LogWriter:
         if result:
             raise InvalidRequest(
                 f"log section of {data_bytes} bytes at {data_offset}, head {head_position}, tail {tail_position} is not valid",
-                hint="positions and sizes are multiples of 4096, the tail at most one lap behind the head",
+                hint=(
+                    "positions and sizes are multiples of 4096, the tail at most one lap behind the head, the data area "
+                    f"at least four of the ring's longest record ({ring.record_bytes_max}), a batch 4096 bytes to 64 MiB"
+                ),
             )
 
     def __dealloc__(self):
         jdr_writer_destroy(self.writer)
 
     def start(self):
-        if self.thread is not None:
-            raise RuntimeError("the log writer runs already")
+        if self.thread is not None or self.stopped:
+            raise InvalidRequest(
+                "the log writer was stopped" if self.stopped else "the log writer runs already",
+                hint="start it once; open the log again for another",
+            )
         self.thread = threading.Thread(target=self._run, name="jetdr-log-writer", daemon=True)
         self.thread.start()
 
     def _run(self):
+        cdef int result
         with nogil:
-            jdr_writer_run(self.writer)
+            result = jdr_writer_run(self.writer)
+        if result:
+            interrupt_from(self.bound.take(), None)  # any other error has poisoned the ring
 
     def stop(self):
+        self.stopped = True
         jdr_writer_stop(self.writer)
         if self.thread is not None:
             self.thread.join()
@@ -403,11 +476,17 @@ cdef class LogWriter:
         with nogil:
             result = jdr_writer_commit(self.writer)
         if result < 0:
-            self.ring.fail(result, "commit")
+            cause = self.bound.take()
+            failed = self.ring.error(result, "commit")
+            interrupt_from(cause, failed)
+            raise failed from cause
         return result
 
     def set_tail(self, position):
-        jdr_writer_set_tail(self.writer, position)
+        if jdr_writer_set_tail(self.writer, check(position)):
+            raise InvalidRequest(
+                f"the log's tail cannot move to {position}", hint="pass the place of a durable batch, not before the tail"
+            )
 
     def state(self):
         cdef jdr_writer_state state
@@ -422,10 +501,11 @@ cdef class LogWriter:
 # -- IO filter -----------------------------------------------------------------------------------------------------------
 
 
+@cython.no_gc_clear  # the filter uses ring and device until it is freed
 cdef class IoFilter:
     cdef jdr_filter *filter
     cdef Ring ring
-    cdef object device
+    cdef _Bound bound
     cdef readonly uint64_t size_bytes
     cdef readonly uint64_t write_bytes_max
     cdef object __weakref__
@@ -433,10 +513,15 @@ cdef class IoFilter:
     def __cinit__(self, Ring ring, device, *, disk, size_bytes, write_bytes_max, stall_limit_s):
         cdef jdr_filter_options options
         self.ring = ring
-        self.device = device
+        self.bound = _Bound(device)
         self.size_bytes = size_bytes
         self.write_bytes_max = write_bytes_max
-        bind_device(&options.primary, device)
+        options.primary = self.bound.native
+        if options.primary.block_bytes > JDR_SECTOR:
+            raise InvalidRequest(
+                f"a primary disk with blocks of {device.block_bytes} bytes takes no single sectors",
+                hint="use a disk with blocks of 512 bytes, or open its file without direct I/O",
+            )
         options.ring = ring.ring if ring is not None else NULL
         options.disk = disk
         options.size_bytes = size_bytes
@@ -448,7 +533,10 @@ cdef class IoFilter:
         if result:
             raise InvalidRequest(
                 f"disk of {size_bytes} bytes with writes of up to {write_bytes_max} bytes is not valid",
-                hint="sizes are multiples of 512, and the ring holds at least two of the longest write",
+                hint=(
+                    "sizes are multiples of 512; a write has at most 32 MiB"
+                    + (f", with this log {ring.record_bytes_max} bytes" if ring is not None else "")
+                ),
             )
 
     def __dealloc__(self):
@@ -530,7 +618,7 @@ cdef class IoFilter:
         return FilterStats(
             stats.writes, stats.write_bytes, stats.zeros, stats.zero_bytes, stats.reads, stats.read_bytes,
             stats.flushes, stats.background_bytes, stats.overlaps_waited, stats.stalls, stats.stall_ns,
-            stats.failed_writes, stats.suspect,
+            stats.failed_writes, stats.suspect, stats.sync_failed,
         )
 
     def trust(self):
@@ -551,13 +639,47 @@ cdef class IoFilter:
             )
         if result == -errno.ESHUTDOWN:
             raise InvalidRequest(f"{where}: the disk is closed", hint="open the domain again")
-        if self.ring is not None and (result == -errno.ETIMEDOUT or self.ring.poisoned):
-            self.ring.fail(result, where)
-        raise PrimaryFailed(
-            f"{where}: the primary disk failed: {os.strerror(-result)}",
-            hint="mend the primary disk; the replica holds what the disk held after the failure",
-            errno=-result, offset=offset, length=length,
+        if result == -errno.EBUSY:
+            raise StallTimeout(
+                f"{where}: this disk's own primary has not answered earlier writes within the stall limit",
+                hint="look at the primary disk; the replication log has room",
+            )
+        if result == -errno.ENOMEM:
+            raise MemoryError(where)
+        if -result & JDR_PRIMARY:
+            self.fail_primary(-result, operation, where, offset, length)
+        if operation == "flush" and result == -errno.ETIMEDOUT:
+            raise StallTimeout(
+                f"{where}: the replication log did not become durable within the stall limit; nothing is lost",
+                hint="the log is full or its device does not answer: look at the upload's state, flush again",
+            )
+        raise self.ring.error(result, where)
+
+    cdef int fail_primary(self, int64_t code, str operation, str where, uint64_t offset, uint64_t length) except -1:
+        cdef int number = code & JDR_ERRNO_MAX
+        cdef bint suspect = code & JDR_SUSPECT
+        if suspect:
+            hint = "mend the primary disk; replica and disk may differ until all of it is copied again"
+        elif operation == "write" and self.ring is not None:
+            hint = "mend the primary disk; the replica holds what the disk held after the failure"
+        else:
+            hint = "mend the primary disk"
+        failed = PrimaryFailed(
+            f"{where}: the primary disk failed: {os.strerror(number)}",
+            hint=hint, errno=number, suspect=suspect, offset=offset, length=length,
         )
+        failed.errno = number
+        failed.suspect = suspect
+        cause = self.bound.take()
+        interrupt_from(cause, failed)
+        raise failed from cause
+
+
+cdef int interrupt_from(object cause, object failed) except -1:
+    """Raise ``cause`` if it is no error of the device but an interrupt that came while it worked."""
+    if cause is not None and not isinstance(cause, Exception):
+        raise cause from failed
+    return 0
 
 
 cdef uint64_t check(object number) except? 0xFFFFFFFFFFFFFFFF:

@@ -2,19 +2,19 @@
  * filter.c: the IO filter, the shim on one disk's write path (write-through).
  *
  * Invariants: room in the ring is taken before the range, and a range is held only for primary I/O and the copy into the
- * ring, so a holder never waits for replication; a range is held from before the primary's write until the record is
- * published, so log order on any byte is primary order; a write the primary failed is never logged as if it had happened.
+ * ring, so a holder never waits for replication, whatever its primary does; a range is held from before the primary's
+ * write until the record is published, so log order on any byte is primary order; a write the primary failed is never
+ * logged as if it had happened; between taking room and publishing, one disk has at most half of the ring.
  */
 #include <stdlib.h>
 #include <string.h>
 
 #include "ring_shared.h"
 
-#define PIECE_BYTES (1u << 20) /* read back and logged at a time */
-
 /* A range in flight, on its caller's stack, linked in order of arrival. */
 struct range {
     uint64_t begin, end;
+    uint64_t room; /* taken for it in the ring, in the units of `used` */
     struct range *previous, *next;
 };
 
@@ -24,18 +24,30 @@ struct jdr_filter {
     uint32_t disk;
     uint64_t size_bytes, write_bytes_max;
     int64_t stall_limit_ns;
+    _Atomic unsigned inside; /* calls; left with the mutex held */
+    _Atomic bool closing;
+    pthread_mutex_t sync_mutex; /* guards sync_failed */
+    _Atomic uint64_t syncs_begun;
+    int sync_failed;       /* what the primary's first failed flush returned */
     pthread_mutex_t mutex; /* guards all below */
     pthread_cond_t released;
     struct range *first, *last;
-    unsigned inside, waiting;
-    bool closing;
+    uint64_t in_flight; /* the room of all ranges */
+    unsigned waiting;
     struct jdr_filter_stats stats;
 };
 
+static bool valid_options(const struct jdr_filter_options *options)
+{
+    uint64_t longest = options->ring ? jdr_ring_record_bytes_max(options->ring) : JDR_RECORD_BYTES_MAX;
+    return options->size_bytes % JDR_SECTOR == 0 && options->write_bytes_max % JDR_SECTOR == 0 &&
+           options->write_bytes_max >= JDR_SECTOR && options->write_bytes_max <= longest &&
+           options->primary.block_bytes <= JDR_SECTOR && options->stall_limit_ns >= 0;
+}
+
 int jdr_filter_open(jdr_filter **out, const struct jdr_filter_options *options)
 {
-    if (options->size_bytes % JDR_SECTOR || options->write_bytes_max % JDR_SECTOR ||
-        (options->ring && options->ring->payload_bytes < 2 * options->write_bytes_max))
+    if (!valid_options(options))
         return -EINVAL;
     jdr_filter *filter = calloc(1, sizeof *filter);
     if (!filter)
@@ -51,30 +63,84 @@ int jdr_filter_open(jdr_filter **out, const struct jdr_filter_options *options)
     pthread_mutexattr_settype(&adaptive, PTHREAD_MUTEX_ADAPTIVE_NP);
     pthread_mutex_init(&filter->mutex, &adaptive);
     pthread_mutexattr_destroy(&adaptive);
+    pthread_mutex_init(&filter->sync_mutex, NULL);
     pthread_cond_init(&filter->released, NULL);
     *out = filter;
     return 0;
 }
 
-/* ---- calls inside, and ranges in flight --------------------------------------------------------------------------- */
+/* ---- the primary -------------------------------------------------------------------------------------------------- */
 
-static int enter(jdr_filter *filter)
+/* The one hop to the primary: its errors get a band of their own, so that none is taken for the filter's or the ring's. */
+static int banded(int result)
 {
-    pthread_mutex_lock(&filter->mutex);
-    int result = filter->closing ? -ESHUTDOWN : 0;
-    if (!result)
-        filter->inside++;
-    pthread_mutex_unlock(&filter->mutex);
+    if (result == 0)
+        return 0;
+    return -(JDR_PRIMARY | (result < 0 && result >= -JDR_ERRNO_MAX ? -result : EIO));
+}
+
+static int primary_read(const jdr_filter *filter, uint64_t offset, void *target, size_t length)
+{
+    return banded(filter->primary.read(&filter->primary, offset, target, length));
+}
+
+/* Write `data`, or zeros where that is NULL. */
+static int primary_change(const jdr_filter *filter, uint64_t offset, const void *data, uint64_t length)
+{
+    struct iovec iov = {(void *)data, length};
+    return banded(data ? filter->primary.write(&filter->primary, offset, &iov, 1)
+                       : filter->primary.zero(&filter->primary, offset, length));
+}
+
+/*
+ * Flush the primary. A call shares a flush that began after it did, and the first failure stands: the kernel reports a
+ * loss once, and calls the next flush a success.
+ */
+static int primary_sync(jdr_filter *filter)
+{
+    uint64_t seen = atomic_load(&filter->syncs_begun);
+    pthread_mutex_lock(&filter->sync_mutex);
+    if (!filter->sync_failed && atomic_load(&filter->syncs_begun) == seen) {
+        atomic_fetch_add(&filter->syncs_begun, 1);
+        filter->sync_failed = banded(filter->primary.sync(&filter->primary));
+    }
+    int result = filter->sync_failed;
+    pthread_mutex_unlock(&filter->sync_mutex);
     return result;
 }
 
-/* With the mutex held. */
-static void leave_locked(jdr_filter *filter)
+/* The primary's error, when primary and log may differ because of it. */
+static int suspect(const jdr_filter *filter, int error)
 {
-    filter->inside--;
+    return filter->ring ? -(-error | JDR_SUSPECT) : error;
+}
+
+/* With the mutex held. */
+static void note_failure(jdr_filter *filter, int64_t error)
+{
+    filter->stats.failed_writes++;
+    filter->stats.suspect |= (-error & JDR_SUSPECT) != 0;
+}
+
+/* ---- calls inside, and ranges in flight --------------------------------------------------------------------------- */
+
+/* With the mutex held, which it gives back. */
+static void leave(jdr_filter *filter)
+{
+    atomic_fetch_sub(&filter->inside, 1);
     if (filter->closing || filter->waiting)
         pthread_cond_broadcast(&filter->released);
     pthread_mutex_unlock(&filter->mutex);
+}
+
+static int enter(jdr_filter *filter)
+{
+    atomic_fetch_add(&filter->inside, 1); /* before the look at `closing`, whose writer then looks here */
+    if (!atomic_load(&filter->closing))
+        return 0;
+    pthread_mutex_lock(&filter->mutex);
+    leave(filter);
+    return -ESHUTDOWN;
 }
 
 static bool overlaps_earlier(const struct range *range)
@@ -85,52 +151,73 @@ static bool overlaps_earlier(const struct range *range)
     return false;
 }
 
-/* Hold [offset, offset + length): first come, first served among overlapping ranges. */
-static void hold(jdr_filter *filter, struct range *range, uint64_t offset, uint64_t length)
+/* Is there more for this disk, which may have half of the ring? With the mutex held. */
+static bool has_share(const jdr_filter *filter, uint64_t room)
 {
-    *range = (struct range){offset, offset + length, NULL, NULL};
+    uint64_t then = filter->in_flight + room;
+    return !filter->ring || (JDR_USED_SLOTS(then) <= filter->ring->slot_count / 2 &&
+                             JDR_USED_SECTORS(then) <= filter->ring->payload_bytes / JDR_SECTOR / 2);
+}
+
+/* Hold the range: first come, first served among overlapping ones. False, and not held: the disk's share is taken. */
+static bool hold(jdr_filter *filter, struct range *range)
+{
     pthread_mutex_lock(&filter->mutex);
-    range->previous = filter->last;
-    if (filter->last)
-        filter->last->next = range;
-    else
-        filter->first = range;
-    filter->last = range;
-    if (overlaps_earlier(range)) {
-        filter->stats.overlaps_waited++;
-        filter->waiting++;
-        while (overlaps_earlier(range))
-            pthread_cond_wait(&filter->released, &filter->mutex);
-        filter->waiting--;
+    bool granted = has_share(filter, range->room);
+    if (granted) {
+        filter->in_flight += range->room;
+        range->previous = filter->last;
+        *(filter->last ? &filter->last->next : &filter->first) = range;
+        filter->last = range;
+        if (overlaps_earlier(range)) {
+            filter->stats.overlaps_waited++;
+            filter->waiting++;
+            while (overlaps_earlier(range))
+                pthread_cond_wait(&filter->released, &filter->mutex);
+            filter->waiting--;
+        }
     }
     pthread_mutex_unlock(&filter->mutex);
+    return granted;
 }
 
-/* Give the range back; returns with the mutex held, for the statistics, to be ended by leave_locked. */
-static void release_locked(jdr_filter *filter, struct range *range)
+/* Give the range back; returns with the mutex held, for the statistics, to be ended by leave. */
+static void release(jdr_filter *filter, struct range *range)
 {
     pthread_mutex_lock(&filter->mutex);
-    if (range->previous)
-        range->previous->next = range->next;
-    else
-        filter->first = range->next;
-    if (range->next)
-        range->next->previous = range->previous;
-    else
-        filter->last = range->previous;
+    filter->in_flight -= range->room;
+    *(range->previous ? &range->previous->next : &filter->first) = range->next;
+    *(range->next ? &range->next->previous : &filter->last) = range->previous;
 }
 
-/* ---- appending ---------------------------------------------------------------------------------------------------- */
+/* ---- room --------------------------------------------------------------------------------------------------------- */
 
-static int admit(jdr_filter *filter, uint64_t payload_bytes)
+static int wait_for_share(jdr_filter *filter, uint64_t room, int64_t deadline_ns)
 {
-    if (!filter->ring)
-        return 0;
-    int result = jdr_ring_admit(filter->ring, payload_bytes, 0);
-    if (result != -ETIMEDOUT)
-        return result;
-    int64_t begun = jdr_monotonic_ns();
-    result = jdr_ring_admit(filter->ring, payload_bytes, filter->stall_limit_ns);
+    struct timespec deadline = {deadline_ns / 1000000000ll, deadline_ns % 1000000000ll};
+    int result = 0;
+    pthread_mutex_lock(&filter->mutex);
+    filter->waiting++;
+    while (!result && !has_share(filter, room))
+        if (pthread_cond_clockwait(&filter->released, &filter->mutex, CLOCK_MONOTONIC, &deadline))
+            result = -EBUSY;
+    filter->waiting--;
+    pthread_mutex_unlock(&filter->mutex);
+    return result;
+}
+
+/* There was no room at once: wait for the ring's and for this disk's share, until there is both. */
+static int admit_stalled(jdr_filter *filter, struct range *range, uint64_t payload_bytes)
+{
+    int64_t begun = jdr_monotonic_ns(), deadline = begun + filter->stall_limit_ns;
+    int result;
+    while ((result = jdr_ring_admit(filter->ring, payload_bytes, deadline - jdr_monotonic_ns())) == 0) {
+        if (hold(filter, range))
+            break;
+        jdr_ring_cancel(filter->ring, payload_bytes);
+        if ((result = wait_for_share(filter, range->room, deadline)))
+            break;
+    }
     int64_t stalled = jdr_monotonic_ns() - begun;
     pthread_mutex_lock(&filter->mutex);
     filter->stats.stalls++;
@@ -138,6 +225,36 @@ static int admit(jdr_filter *filter, uint64_t payload_bytes)
     pthread_mutex_unlock(&filter->mutex);
     return result;
 }
+
+static int admit_and_hold(jdr_filter *filter, struct range *range, uint64_t payload_bytes)
+{
+    int result = filter->ring ? jdr_ring_admit(filter->ring, payload_bytes, 0) : 0;
+    if (result == 0) {
+        if (hold(filter, range))
+            return 0;
+        jdr_ring_cancel(filter->ring, payload_bytes);
+    } else if (result != -ETIMEDOUT) {
+        return result;
+    }
+    return admit_stalled(filter, range, payload_bytes);
+}
+
+/* Enter, take room for a record, hold its range. After an error nothing of that. */
+static int begin(jdr_filter *filter, struct range *range, uint64_t offset, uint64_t length, uint64_t payload_bytes)
+{
+    int result = enter(filter);
+    if (result)
+        return result;
+    *range = (struct range){offset, offset + length, JDR_USED_SLOT + payload_bytes / JDR_SECTOR, NULL, NULL};
+    result = admit_and_hold(filter, range, payload_bytes);
+    if (result) {
+        pthread_mutex_lock(&filter->mutex);
+        leave(filter);
+    }
+    return result;
+}
+
+/* ---- appending ---------------------------------------------------------------------------------------------------- */
 
 static int64_t append(jdr_filter *filter, uint8_t kind, uint8_t flags, uint64_t offset, uint64_t length, const void *data)
 {
@@ -153,45 +270,32 @@ static bool all_zero(const uint8_t *data, size_t length)
     return !length || (data[0] == 0 && memcmp(data, data + 1, length - 1) == 0);
 }
 
-/* Log what `data`, just read from a held range, holds; room for all of it has been admitted. */
-static int64_t append_read(jdr_filter *filter, uint8_t flags, uint64_t offset, uint64_t length, const uint8_t *data)
+/* Log what the primary holds in a held range, with the room admitted for all of it, which an error gives back. */
+static int64_t append_held(jdr_filter *filter, uint8_t flags, uint64_t offset, uint64_t length)
 {
-    if (!all_zero(data, length))
-        return append(filter, JDR_WRITE, flags, offset, length, data);
-    jdr_release(filter->ring, 0, length);
-    return append(filter, JDR_ZERO, flags, offset, length, NULL);
-}
-
-/* Read back and log a held range, piece by piece. The one place where a holder waits for room: the primary has failed. */
-static int64_t log_again(jdr_filter *filter, uint64_t offset, uint64_t length)
-{
-    uint64_t piece_max = filter->write_bytes_max < PIECE_BYTES ? filter->write_bytes_max : PIECE_BYTES;
     uint8_t *data = NULL;
-    int64_t result = posix_memalign((void **)&data, JDR_BLOCK, piece_max) ? -ENOMEM : 0;
-    for (uint64_t done = 0, piece; result >= 0 && done < length; done += piece) {
-        piece = length - done < piece_max ? length - done : piece_max;
-        if ((result = filter->primary.read(&filter->primary, offset + done, data, piece)) == 0 &&
-            (result = admit(filter, piece)) == 0)
-            result = append_read(filter, JDR_REREAD, offset + done, piece, data);
+    int64_t result = posix_memalign((void **)&data, JDR_BLOCK, length) ? -ENOMEM : primary_read(filter, offset, data, length);
+    if (result) {
+        jdr_ring_cancel(filter->ring, length);
+    } else if (all_zero(data, length)) {
+        jdr_release(filter->ring, 0, length);
+        result = append(filter, JDR_ZERO, flags, offset, length, NULL);
+    } else {
+        result = append(filter, JDR_WRITE, flags, offset, length, data);
     }
     free(data);
     return result;
 }
 
-/* The primary failed a write or zero in a held range: make the log say what is there, or open a gap. */
-static void log_failure(jdr_filter *filter, uint64_t offset, uint64_t length)
+/* The primary failed to write `data` (NULL: zeros) to a held range. The log says what is there now, or the disk is suspect. */
+static int log_failure(jdr_filter *filter, int error, uint64_t offset, const void *data, uint64_t length)
 {
-    static const char reason[] = "{\"reason\":\"a write that the primary failed could not be read back\"}";
-    bool suspect = filter->ring && log_again(filter, offset, length) < 0;
-    if (suspect && admit(filter, JDR_SECTOR) == 0) {
-        struct jdr_record gap = {.disk = filter->disk, .kind = JDR_GAP_OPEN, .payload_bytes = JDR_SECTOR};
-        gap.length = sizeof reason - 1;
-        jdr_ring_append(filter->ring, &gap, reason, sizeof reason - 1);
-    }
-    pthread_mutex_lock(&filter->mutex);
-    filter->stats.failed_writes++;
-    filter->stats.suspect |= suspect;
-    pthread_mutex_unlock(&filter->mutex);
+    if (!filter->ring)
+        return error;
+    if (data)
+        return append_held(filter, JDR_REREAD, offset, length) > 0 ? error : suspect(filter, error);
+    jdr_ring_cancel(filter->ring, 0); /* no room for data, and the range may be the whole disk */
+    return suspect(filter, error);
 }
 
 /* ---- the operations ----------------------------------------------------------------------------------------------- */
@@ -208,33 +312,21 @@ static int64_t change(jdr_filter *filter, const void *data, uint64_t length, uin
     uint64_t payload_bytes = data ? length : 0;
     if (!within(filter, offset, length) || payload_bytes > filter->write_bytes_max)
         return -EINVAL;
-    int result = enter(filter);
+    struct range range;
+    int result = begin(filter, &range, offset, length, payload_bytes);
     if (result)
         return result;
-    if ((result = admit(filter, payload_bytes))) {
-        pthread_mutex_lock(&filter->mutex);
-        leave_locked(filter);
-        return result;
-    }
-    struct range range;
-    hold(filter, &range, offset, length);
-    struct iovec iov = {(void *)data, length};
-    result = data ? filter->primary.write(&filter->primary, offset, &iov, 1)
-                  : filter->primary.zero(&filter->primary, offset, length);
-    int64_t lsn = result;
-    if (result == 0) {
-        lsn = append(filter, data ? JDR_WRITE : JDR_ZERO, flags, offset, length, data);
+    result = primary_change(filter, offset, data, length);
+    int64_t lsn = result ? log_failure(filter, result, offset, data, length)
+                         : append(filter, data ? JDR_WRITE : JDR_ZERO, flags, offset, length, data);
+    release(filter, &range);
+    if (result) {
+        note_failure(filter, lsn);
     } else {
-        if (filter->ring)
-            jdr_ring_cancel(filter->ring, payload_bytes);
-        log_failure(filter, offset, length);
-    }
-    release_locked(filter, &range);
-    if (result == 0) {
         *(data ? &filter->stats.writes : &filter->stats.zeros) += 1;
         *(data ? &filter->stats.write_bytes : &filter->stats.zero_bytes) += length;
     }
-    leave_locked(filter);
+    leave(filter);
     return lsn;
 }
 
@@ -255,11 +347,11 @@ int jdr_filter_pread(jdr_filter *filter, void *target, size_t length, uint64_t o
     int result = enter(filter);
     if (result)
         return result;
-    result = filter->primary.read(&filter->primary, offset, target, length);
+    result = primary_read(filter, offset, target, length);
     pthread_mutex_lock(&filter->mutex);
-    filter->stats.reads++;
-    filter->stats.read_bytes += length;
-    leave_locked(filter);
+    filter->stats.reads += !result;
+    filter->stats.read_bytes += result ? 0 : length;
+    leave(filter);
     return result;
 }
 
@@ -273,12 +365,18 @@ int64_t jdr_filter_flush(jdr_filter *filter)
         lsn = jdr_ring_lsn_reserved(filter->ring);
         jdr_ring_request_durable(filter->ring, lsn); /* the log commits while the primary flushes */
     }
-    result = filter->primary.sync(&filter->primary);
-    if (result == 0 && filter->ring)
+    int failed = primary_sync(filter);
+    if (failed)
+        result = suspect(filter, failed);
+    else if (filter->ring)
         result = jdr_ring_wait_durable(filter->ring, lsn, filter->stall_limit_ns);
     pthread_mutex_lock(&filter->mutex);
-    filter->stats.flushes++;
-    leave_locked(filter);
+    filter->stats.flushes += !result;
+    if (failed) {
+        filter->stats.suspect |= filter->ring != NULL;
+        filter->stats.sync_failed = -failed & JDR_ERRNO_MAX;
+    }
+    leave(filter);
     return result ? result : (int64_t)lsn;
 }
 
@@ -294,43 +392,29 @@ static bool is_hole(const jdr_filter *filter, uint64_t offset, uint64_t length)
 /* With the range held and room admitted for `room` payload bytes. */
 static int64_t copy_held(jdr_filter *filter, uint64_t offset, uint64_t length, uint64_t room)
 {
-    uint8_t *data = NULL;
-    int64_t result = -E2BIG;
     if (is_hole(filter, offset, length)) {
         jdr_release(filter->ring, 0, room);
         return append(filter, JDR_ZERO, JDR_BACKGROUND, offset, length, NULL);
     }
     if (room == length)
-        result = posix_memalign((void **)&data, JDR_BLOCK, length)
-                     ? -ENOMEM
-                     : filter->primary.read(&filter->primary, offset, data, length);
-    if (result == 0)
-        result = append_read(filter, JDR_BACKGROUND, offset, length, data);
-    else
-        jdr_ring_cancel(filter->ring, room);
-    free(data);
-    return result;
+        return append_held(filter, JDR_BACKGROUND, offset, length);
+    jdr_ring_cancel(filter->ring, room);
+    return -E2BIG;
 }
 
 int64_t jdr_filter_copy(jdr_filter *filter, uint64_t offset, uint64_t length)
 {
     if (!within(filter, offset, length) || !filter->ring)
         return -EINVAL;
-    int64_t result = enter(filter);
+    uint64_t room = length <= filter->write_bytes_max ? length : 0;
+    struct range range;
+    int64_t result = begin(filter, &range, offset, length, room);
     if (result)
         return result;
-    uint64_t room = length <= filter->write_bytes_max ? length : 0;
-    if ((result = admit(filter, room)) == 0) {
-        struct range range;
-        hold(filter, &range, offset, length);
-        result = copy_held(filter, offset, length, room);
-        release_locked(filter, &range);
-    } else {
-        pthread_mutex_lock(&filter->mutex);
-    }
-    if (result >= 0)
-        filter->stats.background_bytes += length;
-    leave_locked(filter);
+    result = copy_held(filter, offset, length, room);
+    release(filter, &range);
+    filter->stats.background_bytes += result < 0 ? 0 : length;
+    leave(filter);
     return result;
 }
 
@@ -362,6 +446,7 @@ void jdr_filter_destroy(jdr_filter *filter)
     if (!filter)
         return;
     pthread_mutex_destroy(&filter->mutex);
+    pthread_mutex_destroy(&filter->sync_mutex);
     pthread_cond_destroy(&filter->released);
     free(filter);
 }

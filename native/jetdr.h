@@ -6,8 +6,10 @@
  * The core knows nothing of Python, NBD or hypervisors.
  *
  * Conventions. Offsets and lengths are bytes, multiples of JDR_SECTOR. Functions that can fail return 0 (or a positive
- * LSN) on success and a negative errno on failure; JDR_EFENCED stands beside the errnos. Nothing here allocates on the
- * write path, and every wait has a limit. All functions are thread-safe unless they say otherwise.
+ * LSN) on success and a negative number on failure: -errno; -JDR_EFENCED; or, from the filter, -(JDR_PRIMARY | errno) for
+ * an error of the primary disk, with JDR_SUSPECT added where primary and log may differ from now on. On the write path
+ * memory is allocated only to align a caller's for direct I/O, and after a failure. Every wait for replication has a
+ * limit; the primary is waited for as long as it takes. All functions are thread-safe unless they say otherwise.
  */
 #ifndef JETDR_H
 #define JETDR_H
@@ -21,12 +23,18 @@
 #define JDR_SECTOR 512u
 #define JDR_BLOCK 4096u
 #define JDR_BATCH_RECORDS_MAX 4096u
+#define JDR_RECORD_BYTES_MAX (32u << 20) /* payload of one record */
+#define JDR_BATCH_BYTES_MAX (64u << 20)  /* payload of one batch: readers believe no more */
 #define JDR_UNSYNCED_BYTES_MAX (64ull << 20)
-#define JDR_EFENCED 10001 /* poison: a newer epoch owns the domain */
+
+#define JDR_ERRNO_MAX 4095
+#define JDR_EFENCED 10001   /* poison: a newer epoch owns the domain */
+#define JDR_SUSPECT 0x10000 /* with JDR_PRIMARY */
+#define JDR_PRIMARY 0x20000
 
 /* ---- record ----------------------------------------------------------------------------------------------------- */
 
-enum jdr_kind { JDR_WRITE = 1, JDR_ZERO = 2, JDR_MARK = 3, JDR_GAP_OPEN = 4 };
+enum jdr_kind { JDR_WRITE = 1, JDR_ZERO = 2 }; /* from 3 on: control records, whose payload is the caller's affair */
 enum jdr_flag { JDR_BACKGROUND = 1, JDR_DISCARD = 2, JDR_REREAD = 4 };
 
 /* One captured write, as it stands in ring, log and index; docs/formats/log-volume.md. Little-endian. */
@@ -58,10 +66,13 @@ struct jdr_device {
     int (*sync)(const struct jdr_device *);
     void *context; /* the implementation's own */
     int fd;        /* of a descriptor device, else -1 */
-    uint32_t block_bytes; /* alignment of offsets, lengths and, for direct I/O, memory */
+    uint32_t block_bytes; /* alignment of offsets and lengths */
 };
 
-/* A device on an open descriptor (regular file or block device), which stays the caller's. */
+/*
+ * A device on an open descriptor (regular file or block device), which stays the caller's. With O_DIRECT its block_bytes
+ * are as given, and memory that is not so aligned goes through a buffer; without, any sector and any memory will do.
+ */
 void jdr_device_from_fd(struct jdr_device *device, int fd, uint32_t block_bytes);
 
 /* ---- ring ------------------------------------------------------------------------------------------------------- */
@@ -69,21 +80,23 @@ void jdr_device_from_fd(struct jdr_device *device, int fd, uint32_t block_bytes)
 typedef struct jdr_ring jdr_ring;
 
 struct jdr_ring_options {
-    uint64_t payload_bytes;            /* a power of two, at least 64 KiB and twice the longest write */
+    uint64_t payload_bytes;            /* a power of two, at least 64 KiB */
     uint64_t slots;                    /* records in the ring at most; a power of two, at least 16 */
+    uint64_t record_bytes_max;         /* payload of one record: at most half of payload_bytes, and JDR_RECORD_BYTES_MAX;
+                                          0: that, or what the log writer's section takes, if less */
     uint64_t lsn_next;                 /* LSN of the first record to be appended, from 1 */
     int64_t time_ns_last;              /* records get no earlier time than this */
     const _Atomic int64_t *clock;      /* NULL: CLOCK_REALTIME */
 };
 
-/* Create a ring in anonymous memory: -ENOMEM, or -EINVAL for an option outside its range. */
+/* Create a ring in anonymous memory, which a forked child does not have: -ENOMEM, or -EINVAL for an option out of range. */
 int jdr_ring_create(jdr_ring **ring, const struct jdr_ring_options *options);
 /* Free it. No thread may be inside a call that uses the ring. */
 void jdr_ring_destroy(jdr_ring *ring);
 
 /*
- * Admit one record of payload_bytes: takes room in the ring, waiting at most limit_ns for it; -ETIMEDOUT, or the poison.
- * Room taken must be given to exactly one jdr_ring_append or jdr_ring_cancel.
+ * Admit one record of payload_bytes: takes room in the ring, waiting at most limit_ns for it; -ETIMEDOUT, the poison, or
+ * -EMSGSIZE: longer than record_bytes_max. Room taken must be given to exactly one jdr_ring_append or jdr_ring_cancel.
  */
 int jdr_ring_admit(jdr_ring *ring, uint64_t payload_bytes, int64_t limit_ns);
 void jdr_ring_cancel(jdr_ring *ring, uint64_t payload_bytes);
@@ -93,11 +106,14 @@ void jdr_ring_cancel(jdr_ring *ring, uint64_t payload_bytes);
  */
 int64_t jdr_ring_append(jdr_ring *ring, struct jdr_record *record, const void *payload, size_t length);
 
-/* Ask that everything up to lsn become durable (no waiting), or wait for it: 0, -ETIMEDOUT, or the poison. */
+/*
+ * Ask that everything up to lsn become durable (no waiting), or wait for it: 0, -ETIMEDOUT, or the poison. What has not
+ * been given out yet is not asked for.
+ */
 void jdr_ring_request_durable(jdr_ring *ring, uint64_t lsn);
 int jdr_ring_wait_durable(jdr_ring *ring, uint64_t lsn, int64_t limit_ns);
 
-/* From now on every admit and unfinished wait fails with -error; the first poison stays. */
+/* From now on every admit and unfinished wait fails with -error (> 0, or it is EIO); the first poison stays. */
 void jdr_ring_poison(jdr_ring *ring, int error);
 
 uint64_t jdr_ring_lsn_reserved(const jdr_ring *ring); /* last LSN given out */
@@ -106,6 +122,7 @@ int64_t jdr_ring_time_last(const jdr_ring *ring); /* latest time given out */
 /* The last LSN given out and an instant at which it was: no later record gets an earlier time. */
 uint64_t jdr_ring_observe(jdr_ring *ring, int64_t *time_ns);
 uint64_t jdr_ring_used_bytes(const jdr_ring *ring);
+uint64_t jdr_ring_record_bytes_max(const jdr_ring *ring);
 int jdr_ring_poisoned(const jdr_ring *ring); /* 0 or the error */
 int64_t jdr_ring_now(const jdr_ring *ring);
 
@@ -118,42 +135,52 @@ struct jdr_filter_options {
     struct jdr_device primary;
     uint32_t disk;            /* its number within the domain */
     uint64_t size_bytes;
-    uint64_t write_bytes_max;
+    uint64_t write_bytes_max; /* at most JDR_RECORD_BYTES_MAX, and the ring's record_bytes_max */
     int64_t stall_limit_ns;
 };
 
 struct jdr_filter_stats {
     uint64_t writes, write_bytes, zeros, zero_bytes, reads, read_bytes, flushes, background_bytes;
     uint64_t overlaps_waited, stalls, stall_ns, failed_writes;
-    bool suspect; /* primary and log may differ: a failed write could not be read back */
+    bool suspect;    /* primary and log may differ; stays until jdr_filter_trust */
+    int sync_failed; /* errno of the primary's first failed flush, 0 for none; stays */
 };
 
+/* -ENOMEM, or -EINVAL: an option out of range, or a primary that takes no single sectors (block_bytes). */
 int jdr_filter_open(jdr_filter **filter, const struct jdr_filter_options *options);
 /*
  * Write-through: room in the ring, then the range (overlapping writes in flight take turns), then the primary, then the
- * record. Returns the LSN (0 without a ring). -EINVAL: unaligned, out of range or too long; -ETIMEDOUT: no room within
- * the stall limit; nothing was changed in either case. -EIO and other errnos of the primary: what it now holds in the
- * range has been read back and logged; where that failed too the disk is suspect and a gap has been opened in the log.
- * The caller must not change the data during the call.
+ * record. Returns the LSN (0 without a ring). The caller must not change the data during the call.
+ *
+ * Nothing was changed after -EINVAL: unaligned, out of range or too long; -ESHUTDOWN: closed; the ring's poison;
+ * -ETIMEDOUT: no room in the ring within the stall limit; -EBUSY: all that time half the ring was held by writes of this
+ * disk that its primary had not answered (no disk gets more, so that one that hangs does not stop the others).
+ * After -(JDR_PRIMARY | errno) what the primary now holds in the range has been read back and logged; if that failed too,
+ * JDR_SUSPECT is set: the caller opens a gap in the log, and copies the disk again.
  */
 int64_t jdr_filter_pwrite(jdr_filter *filter, const void *data, size_t length, uint64_t offset);
-/* Zeros on both sides; one record without payload, however long. Otherwise like jdr_filter_pwrite. */
+/*
+ * Zeros on both sides; one record without payload, however long. Otherwise like jdr_filter_pwrite, but a range that the
+ * primary failed to zero is not read back: the disk is suspect.
+ */
 int64_t jdr_filter_zero(jdr_filter *filter, uint64_t offset, uint64_t length, bool discard);
 int jdr_filter_pread(jdr_filter *filter, void *target, size_t length, uint64_t offset);
 /*
  * Everything acknowledged on any disk of the ring before the call is durable in the log, and this disk's in its primary.
  * Returns the LSN that is durable. -ETIMEDOUT after the stall limit: nothing is lost, but durability is not known.
+ * Once the primary has failed a flush, that error, with JDR_SUSPECT, is the answer to every flush of this filter: what
+ * was lost then is brought back by no later flush, though the primary would claim it.
  */
 int64_t jdr_filter_flush(jdr_filter *filter);
 /*
  * Log what the primary holds as background data, the range held meanwhile; returns the LSN. Zeros become a ZERO record.
- * -E2BIG: longer than write_bytes_max, and not a hole of the primary's file system.
+ * -E2BIG: longer than write_bytes_max, and not a hole of the primary's file system. Otherwise like jdr_filter_pwrite.
  */
 int64_t jdr_filter_copy(jdr_filter *filter, uint64_t offset, uint64_t length);
 void jdr_filter_stats(jdr_filter *filter, struct jdr_filter_stats *stats);
 /* No longer suspect: all of the disk is about to be copied again. */
 void jdr_filter_trust(jdr_filter *filter);
-/* Refuse new calls (-ESHUTDOWN) and wait for those inside. Twice is harmless. */
+/* Refuse new calls (-ESHUTDOWN) and wait for all those inside, which may wait for room. Twice is harmless. */
 void jdr_filter_close(jdr_filter *filter);
 /* Free it. No thread may be inside a call. */
 void jdr_filter_destroy(jdr_filter *filter);
@@ -170,7 +197,7 @@ struct jdr_writer_options {
     uint64_t head_position, tail_position; /* virtual positions */
     uint64_t batch_number;                 /* last batch in the log, 0 for none */
     uint64_t previous_checksum;            /* of that batch */
-    uint64_t batch_bytes_max;
+    uint64_t batch_bytes_max;              /* payload; a single record may be longer. At most JDR_BATCH_BYTES_MAX */
 };
 
 struct jdr_writer_state {
@@ -180,20 +207,27 @@ struct jdr_writer_state {
     int failed; /* 0 or the errno that poisoned the writer */
 };
 
-/* The ring's consumer; one per ring. -EINVAL for geometry outside its range. */
+/*
+ * The ring's consumer; one per ring, created before anything is admitted. -EINVAL for geometry outside its range, or for
+ * a ring whose record_bytes_max is above a quarter of data_bytes: up to that, a record fits wherever the lap ends.
+ */
 int jdr_writer_create(jdr_writer **writer, const struct jdr_writer_options *options);
 void jdr_writer_destroy(jdr_writer *writer);
 /*
- * One commit: take what is published (at most one batch), write it, flush when durability is wanted. Returns the records
- * written, 0 when there was nothing to do or the log is full, or a negative errno, after which the ring is poisoned.
+ * One commit: take what is published (at most one batch), write it, flush when durability is wanted or the log is full.
+ * Returns the records written, 0 when there was nothing to write or no room, or a negative errno, after which the ring is
+ * poisoned.
  */
 int jdr_writer_commit(jdr_writer *writer);
 /* Commit until jdr_writer_stop; returns 0 or the negative errno that poisoned the ring. One thread. */
 int jdr_writer_run(jdr_writer *writer);
-/* Let jdr_writer_run commit and flush what is published, then return. */
+/*
+ * Let jdr_writer_run commit and flush what is published now, as far as the log has room, then return, also while more is
+ * appended: that stays in the ring, which nothing drains any more. For good: jdr_writer_run then returns at once.
+ */
 void jdr_writer_stop(jdr_writer *writer);
-/* The log's space before `position` may be overwritten. */
-void jdr_writer_set_tail(jdr_writer *writer, uint64_t position);
+/* The log's space before `position` may be overwritten. -EINVAL: not a batch's place between tail and durable position. */
+int jdr_writer_set_tail(jdr_writer *writer, uint64_t position);
 void jdr_writer_state(jdr_writer *writer, struct jdr_writer_state *state);
 
 #endif

@@ -39,13 +39,14 @@ struct jdr_writer {
     uint64_t data_offset, data_bytes, section_id, epoch, batch_bytes_max;
     _Atomic uint64_t tail_position;
     _Atomic bool stopping;
+    _Atomic uint64_t stop_lsn; /* then: given out when the stop was asked for */
     pthread_mutex_t role;
     pthread_mutex_t state_mutex;
     struct jdr_writer_state state;
     uint64_t payload_position; /* in the ring, of the next record */
     uint64_t unsynced_bytes;
-    uint8_t *header; /* HEADER_AREA_MAX, then a block of zeros for padding, then room for a bounced payload */
-    uint8_t *bounce;
+    bool full;       /* the last commit found a record, and no room for it */
+    uint8_t *header; /* HEADER_AREA_MAX, then a block of zeros for padding */
 };
 
 /* What one commit takes out of the ring. */
@@ -69,12 +70,25 @@ static uint64_t batch_bytes(uint64_t records, uint64_t payload_bytes)
     return header_bytes(records) + round_up(payload_bytes, JDR_BLOCK);
 }
 
+/* A ring whose records may be longer than a quarter of the data area is told so, or refused if its owner said otherwise. */
+static bool takes_records_of(jdr_ring *ring, uint64_t data_bytes)
+{
+    uint64_t quarter = data_bytes / 4 / JDR_BLOCK * JDR_BLOCK;
+    if (jdr_ring_record_bytes_max(ring) <= quarter)
+        return true;
+    if (ring->record_bytes_given)
+        return false;
+    atomic_store(&ring->record_bytes_max, quarter);
+    return true;
+}
+
 int jdr_writer_create(jdr_writer **out, const struct jdr_writer_options *options)
 {
     if (options->data_offset % JDR_BLOCK || options->data_bytes % JDR_BLOCK || options->head_position % JDR_BLOCK ||
         options->tail_position % JDR_BLOCK || options->tail_position > options->head_position ||
         options->head_position - options->tail_position > options->data_bytes || options->data_bytes < 16 * JDR_BLOCK ||
-        options->batch_bytes_max < JDR_BLOCK || options->device.block_bytes > JDR_BLOCK)
+        options->batch_bytes_max < JDR_BLOCK || options->batch_bytes_max > JDR_BATCH_BYTES_MAX ||
+        options->device.block_bytes > JDR_BLOCK || !takes_records_of(options->ring, options->data_bytes))
         return -EINVAL;
     jdr_writer *writer = calloc(1, sizeof *writer);
     if (!writer)
@@ -115,7 +129,6 @@ void jdr_writer_destroy(jdr_writer *writer)
     pthread_mutex_destroy(&writer->role);
     pthread_mutex_destroy(&writer->state_mutex);
     free(writer->header);
-    free(writer->bounce);
     free(writer);
 }
 
@@ -166,41 +179,18 @@ static uint64_t fill_header(jdr_writer *writer, const struct take *take, uint16_
     return header->checksum;
 }
 
-/* Where a payload lies in the ring: one piece, or two around the end. Returns how many. */
-static int pieces_in_ring(const struct jdr_ring *ring, uint64_t position, uint64_t length, struct iovec *pieces)
+/* The next `length` payload bytes of the ring as pieces to be written: one, or two around its end, and padding. Returns how many. */
+static int payload_pieces(const jdr_writer *writer, uint64_t length, struct iovec *pieces)
 {
-    uint64_t straight = jdr_payload_straight(ring, position);
-    pieces[0] = (struct iovec){jdr_payload_at(ring, position), length < straight ? length : straight};
-    pieces[1] = (struct iovec){ring->payload, length - pieces[0].iov_len};
-    return !length ? 0 : pieces[1].iov_len ? 2 : 1;
-}
-
-/* Copy the pieces into one buffer, padded with zeros; they become that one. */
-static int bounce(jdr_writer *writer, struct iovec *pieces, int count, uint64_t padded)
-{
-    free(writer->bounce);
-    writer->bounce = NULL;
-    if (posix_memalign((void **)&writer->bounce, JDR_BLOCK, padded))
-        return -ENOMEM;
-    uint64_t done = 0;
-    for (int i = 0; i < count; done += pieces[i++].iov_len)
-        memcpy(writer->bounce + done, pieces[i].iov_base, pieces[i].iov_len);
-    memset(writer->bounce + done, 0, padded - done);
-    pieces[0] = (struct iovec){writer->bounce, padded};
-    return 1;
-}
-
-/* The next `length` payload bytes of the ring as up to 3 pieces to be written, padded to blocks. Returns how many. */
-static int payload_pieces(jdr_writer *writer, uint64_t length, struct iovec *pieces)
-{
-    uint32_t block = writer->device.block_bytes;
-    uint64_t padded = round_up(length, JDR_BLOCK);
-    int count = pieces_in_ring(writer->ring, writer->payload_position, length, pieces);
-    /* devices with 4 KiB sectors take no 512-byte pieces of memory */
-    if (count && block > JDR_SECTOR && ((uintptr_t)pieces[0].iov_base % block || length % block))
-        return bounce(writer, pieces, count, padded);
-    if (padded > length)
-        pieces[count++] = (struct iovec){writer->header + HEADER_AREA_MAX, padded - length};
+    uint64_t straight = jdr_payload_straight(writer->ring, writer->payload_position);
+    uint64_t padding = round_up(length, JDR_BLOCK) - length;
+    int count = 0;
+    if (length)
+        pieces[count++] = (struct iovec){jdr_payload_at(writer->ring, writer->payload_position), length < straight ? length : straight};
+    if (length > straight)
+        pieces[count++] = (struct iovec){writer->ring->payload, length - straight};
+    if (padding)
+        pieces[count++] = (struct iovec){writer->header + HEADER_AREA_MAX, padding};
     return count;
 }
 
@@ -210,8 +200,6 @@ static int write_batch(jdr_writer *writer, const struct take *take, uint16_t fla
     uint64_t checksum = fill_header(writer, take, flags);
     struct iovec pieces[4] = {{writer->header, header_bytes(take->count)}};
     int count = payload_pieces(writer, take->payload_bytes, pieces + 1);
-    if (count < 0)
-        return count;
     uint64_t physical = writer->data_offset + writer->state.head_position % writer->data_bytes;
     int result = writer->device.write(&writer->device, physical, pieces, 1 + count);
     if (result)
@@ -252,27 +240,47 @@ static int sync_log(jdr_writer *writer)
 
 /*
  * Write what fits. Before the end of the data area as much as fits there; when not even the next record does, a WRAP
- * batch closes the lap. Returns the records written; 0 when there is nothing to do or no room.
+ * batch closes the lap. Returns the records written; 0 when there was nothing to write or, then `full`, no room.
  */
 static int write_published(jdr_writer *writer)
 {
     uint64_t head = writer->state.head_position;
     uint64_t limit = atomic_load(&writer->tail_position) + writer->data_bytes;
     uint64_t lap_end = (head / writer->data_bytes + 1) * writer->data_bytes;
+    writer->full = false;
+    if (!jdr_published(writer->ring, writer->state.lsn_written + 1))
+        return 0;
     struct take take = take_published(writer, (limit < lap_end ? limit : lap_end) - head);
     if (!take.count) {
-        struct take none = {.first_lsn = take.first_lsn};
-        if (!jdr_published(writer->ring, take.first_lsn) || limit <= lap_end || head + JDR_BLOCK > lap_end)
+        writer->full = limit <= lap_end || !take_published(writer, limit - lap_end).count;
+        if (writer->full)
             return 0;
-        if (!take_published(writer, limit - lap_end).count)
-            return 0; /* no room on the next lap either */
-        int result = write_batch(writer, &none, BATCH_WRAP, lap_end);
+        int result = write_batch(writer, &take, BATCH_WRAP, lap_end);
         if (result)
             return result;
         take = take_published(writer, limit - lap_end);
     }
     int result = write_batch(writer, &take, 0, writer->state.head_position + batch_bytes(take.count, take.payload_bytes));
     return result ? result : (int)take.count;
+}
+
+/* Is a flush due? A wish waits for the writes it is about, unless they cannot be written: what is there is then made durable, so that it can leave. */
+static bool sync_due(const jdr_writer *writer, uint64_t wanted, int written)
+{
+    if (!writer->unsynced_bytes)
+        return false;
+    bool asked = wanted > writer->state.lsn_durable && (writer->state.lsn_written >= wanted || !written);
+    return asked || writer->full || writer->unsynced_bytes >= JDR_UNSYNCED_BYTES_MAX;
+}
+
+/* The device failed: nothing more is written, and everyone is told. */
+static int fail(jdr_writer *writer, int result)
+{
+    pthread_mutex_lock(&writer->state_mutex);
+    writer->state.failed = -result;
+    pthread_mutex_unlock(&writer->state_mutex);
+    jdr_ring_poison(writer->ring, -result);
+    return result;
 }
 
 static int commit_in_role(jdr_writer *writer)
@@ -282,18 +290,10 @@ static int commit_in_role(jdr_writer *writer)
         return -poison;
     uint64_t wanted = atomic_load(&writer->ring->shared->sync_wanted); /* before the write: later wishes wait a turn */
     int written = write_published(writer);
-    int result = written < 0 ? written : 0;
-    /* With the log full the wish may lie beyond what can be written: what is there is made durable, so that it can leave. */
-    bool owed = wanted > writer->state.lsn_durable && writer->unsynced_bytes && (writer->state.lsn_written >= wanted || !written);
-    if (!result && (owed || writer->unsynced_bytes >= JDR_UNSYNCED_BYTES_MAX))
-        result = sync_log(writer);
-    if (!result)
-        return written;
-    pthread_mutex_lock(&writer->state_mutex);
-    writer->state.failed = -result;
-    pthread_mutex_unlock(&writer->state_mutex);
-    jdr_ring_poison(writer->ring, -result);
-    return result;
+    if (written < 0)
+        return fail(writer, written);
+    int result = sync_due(writer, wanted, written) ? sync_log(writer) : 0;
+    return result ? fail(writer, result) : written;
 }
 
 int jdr_writer_commit(jdr_writer *writer)
@@ -306,16 +306,44 @@ int jdr_writer_commit(jdr_writer *writer)
 
 /* ---- the loop ----------------------------------------------------------------------------------------------------- */
 
+/* Could a commit write something? */
+static bool can_write(jdr_writer *writer)
+{
+    pthread_mutex_lock(&writer->role);
+    bool can = !writer->full && jdr_published(writer->ring, writer->state.lsn_written + 1);
+    pthread_mutex_unlock(&writer->role);
+    return can;
+}
+
 /* Nothing to commit: nap while writes were frequent, then sleep until the first one. */
 static void rest(jdr_writer *writer, uint32_t seen, unsigned idle)
 {
     struct jdr_ring_shared *shared = writer->ring->shared;
     bool deep = idle > NAPS_BEFORE_SLEEP;
     atomic_store(&shared->consumer_sleep, deep ? JDR_SLEEP : JDR_NAP);
-    bool stuck = jdr_published(writer->ring, writer->state.lsn_written + 1) && idle; /* the log is full */
-    if (stuck || !jdr_published(writer->ring, writer->state.lsn_written + 1))
+    atomic_thread_fence(memory_order_seq_cst); /* the sleeper's sign before its look at what is published */
+    if (!can_write(writer))
         jdr_futex_wait(&shared->work_seq, seen, deep ? SLEEP_NS : NAP_NS);
     atomic_store(&shared->consumer_sleep, JDR_AWAKE);
+}
+
+/* The last commit: make durable what has been written. */
+static int finish(jdr_writer *writer)
+{
+    pthread_mutex_lock(&writer->role);
+    int result = -jdr_ring_poisoned(writer->ring);
+    if (!result && writer->unsynced_bytes && (result = sync_log(writer)))
+        fail(writer, result);
+    pthread_mutex_unlock(&writer->role);
+    return result;
+}
+
+static bool has_written(jdr_writer *writer, uint64_t lsn)
+{
+    pthread_mutex_lock(&writer->state_mutex);
+    bool has = writer->state.lsn_written >= lsn;
+    pthread_mutex_unlock(&writer->state_mutex);
+    return has;
 }
 
 int jdr_writer_run(jdr_writer *writer)
@@ -327,29 +355,34 @@ int jdr_writer_run(jdr_writer *writer)
         int result = jdr_writer_commit(writer);
         if (result < 0)
             return result;
-        if (result > 0) {
+        if (stopping && (!result || has_written(writer, atomic_load(&writer->stop_lsn))))
+            return finish(writer);
+        if (result)
             idle = 0;
-            continue;
-        }
-        if (stopping) {
-            jdr_ring_request_durable(writer->ring, writer->state.lsn_written);
-            result = jdr_writer_commit(writer);
-            return result < 0 ? result : 0;
-        }
-        rest(writer, seen, idle++);
+        else
+            rest(writer, seen, idle++);
     }
 }
 
 void jdr_writer_stop(jdr_writer *writer)
 {
+    atomic_store(&writer->stop_lsn, jdr_ring_lsn_reserved(writer->ring));
     atomic_store(&writer->stopping, true);
     jdr_futex_wake(&writer->ring->shared->work_seq);
 }
 
-void jdr_writer_set_tail(jdr_writer *writer, uint64_t position)
+int jdr_writer_set_tail(jdr_writer *writer, uint64_t position)
 {
-    atomic_store(&writer->tail_position, position);
+    pthread_mutex_lock(&writer->state_mutex);
+    bool valid = position % JDR_BLOCK == 0 && position >= atomic_load(&writer->tail_position) &&
+                 position <= writer->state.durable_position;
+    if (valid)
+        atomic_store(&writer->tail_position, position);
+    pthread_mutex_unlock(&writer->state_mutex);
+    if (!valid)
+        return -EINVAL;
     jdr_futex_wake(&writer->ring->shared->work_seq);
+    return 0;
 }
 
 void jdr_writer_state(jdr_writer *writer, struct jdr_writer_state *state)

@@ -30,15 +30,18 @@ static uint8_t *map_payload(uint64_t bytes)
     if (payload < base + HUGE_PAGE)
         munmap(payload + bytes, (size_t)(base + HUGE_PAGE - payload));
     madvise(payload, bytes, MADV_HUGEPAGE); /* a wish */
+    madvise(payload, bytes, MADV_DONTFORK); /* a child that wrote here would write to nobody's log */
     memset(payload, 0, bytes); /* so that no page of it faults in a guest's write */
     return payload;
 }
 
 int jdr_ring_create(jdr_ring **out, const struct jdr_ring_options *options)
 {
+    uint64_t half = options->payload_bytes / 2;
+    uint64_t record_bytes_max = half < JDR_RECORD_BYTES_MAX ? half : JDR_RECORD_BYTES_MAX;
     if (!power_of_two(options->payload_bytes) || options->payload_bytes < (64u << 10) ||
         options->payload_bytes > (1ull << 40) || !power_of_two(options->slots) || options->slots < 16 ||
-        options->slots > (1u << 22) || options->lsn_next < 1)
+        options->slots > (1u << 22) || options->lsn_next < 1 || options->record_bytes_max > record_bytes_max)
         return -EINVAL;
     jdr_ring *ring = calloc(1, sizeof *ring);
     if (!ring)
@@ -46,6 +49,8 @@ int jdr_ring_create(jdr_ring **out, const struct jdr_ring_options *options)
     ring->slot_count = options->slots;
     ring->payload_bytes = options->payload_bytes;
     ring->nap_bytes = options->payload_bytes / 8 < (4u << 20) ? options->payload_bytes / 8 : 4u << 20;
+    ring->record_bytes_given = options->record_bytes_max;
+    ring->record_bytes_max = options->record_bytes_max ? options->record_bytes_max : record_bytes_max;
     ring->clock = options->clock;
     ring->shared = aligned_alloc(64, (sizeof *ring->shared + 63) / 64 * 64);
     ring->slots = aligned_alloc(64, options->slots * sizeof *ring->slots);
@@ -138,8 +143,10 @@ static int admit_queued(jdr_ring *ring, uint64_t need, int64_t limit_ns)
 
 int jdr_ring_admit(jdr_ring *ring, uint64_t payload_bytes, int64_t limit_ns)
 {
-    if (payload_bytes > ring->payload_bytes || payload_bytes % JDR_SECTOR)
+    if (payload_bytes % JDR_SECTOR)
         return -EINVAL;
+    if (payload_bytes > jdr_ring_record_bytes_max(ring))
+        return -EMSGSIZE;
     int poison = jdr_ring_poisoned(ring);
     if (poison)
         return -poison;
@@ -237,6 +244,9 @@ int64_t jdr_ring_append(jdr_ring *ring, struct jdr_record *record, const void *p
 
 void jdr_ring_request_durable(jdr_ring *ring, uint64_t lsn)
 {
+    uint64_t reserved = jdr_ring_lsn_reserved(ring);
+    if (lsn > reserved)
+        lsn = reserved; /* a wish that no commit can meet would keep flushes from the others */
     uint64_t seen = atomic_load(&ring->shared->sync_wanted);
     while (seen < lsn && !atomic_compare_exchange_weak(&ring->shared->sync_wanted, &seen, lsn))
         ;
@@ -268,7 +278,7 @@ int jdr_ring_wait_durable(jdr_ring *ring, uint64_t lsn, int64_t limit_ns)
 void jdr_ring_poison(jdr_ring *ring, int error)
 {
     int32_t none = 0;
-    atomic_compare_exchange_strong(&ring->shared->poison, &none, error);
+    atomic_compare_exchange_strong(&ring->shared->poison, &none, error > 0 ? error : EIO);
     jdr_futex_wake(&ring->shared->space_seq);
     jdr_futex_wake(&ring->shared->durable_seq);
     jdr_futex_wake(&ring->shared->work_seq);
@@ -305,6 +315,11 @@ int64_t jdr_ring_time_last(const jdr_ring *ring)
 uint64_t jdr_ring_used_bytes(const jdr_ring *ring)
 {
     return JDR_USED_SECTORS(atomic_load_explicit(&ring->shared->used, memory_order_relaxed)) * JDR_SECTOR;
+}
+
+uint64_t jdr_ring_record_bytes_max(const jdr_ring *ring)
+{
+    return atomic_load_explicit(&ring->record_bytes_max, memory_order_relaxed);
 }
 
 int jdr_ring_poisoned(const jdr_ring *ring)

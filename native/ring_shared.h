@@ -52,6 +52,8 @@ struct jdr_ring {
     struct jdr_record *slots;
     uint8_t *payload;
     uint64_t slot_count, payload_bytes, nap_bytes;
+    _Atomic uint64_t record_bytes_max;
+    bool record_bytes_given; /* by the caller: not the log writer's to lower */
     const _Atomic int64_t *clock;
     size_t mapped_bytes;
 };

@@ -10,6 +10,7 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <pthread.h>
+#include <stdatomic.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -22,7 +23,7 @@
 #define SLOTS (1u << 15)
 #define STALL_LIMIT_NS 30000000000ll
 #define SECTION_ID 0x5EC7ull
-#define NEVER_FULL (1ull << 60) /* a tail this far ahead: the log is one endless lap after another */
+#define TRIM_US 10000
 
 static inline void fail(const char *what, int64_t result)
 {
@@ -110,12 +111,26 @@ static inline struct jdr_device null_device(void)
 struct rig {
     jdr_ring *ring;
     jdr_writer *writer;
-    pthread_t thread;
+    pthread_t thread, trimmer;
+    _Atomic bool stopped;
 };
 
 static inline void *rig_main(void *rig)
 {
     return (void *)(intptr_t)jdr_writer_run(((struct rig *)rig)->writer);
+}
+
+/* Nobody reads the log: what is durable may be overwritten, and the log is one endless lap after another. */
+static inline void *rig_trim(void *argument)
+{
+    struct rig *rig = argument;
+    struct jdr_writer_state state;
+    for (uint64_t tail = 0; !rig->stopped; usleep(TRIM_US)) {
+        jdr_writer_state(rig->writer, &state);
+        if (state.durable_position > tail)
+            check("tail", jdr_writer_set_tail(rig->writer, tail = state.durable_position));
+    }
+    return NULL;
 }
 
 /* A ring whose consumer commits to [0, log_bytes) of `log`, in a thread of its own. */
@@ -132,8 +147,8 @@ static inline void rig_start(struct rig *rig, struct jdr_device log, uint64_t lo
         .batch_bytes_max = 8u << 20,
     };
     check("writer", jdr_writer_create(&rig->writer, &writer));
-    jdr_writer_set_tail(rig->writer, NEVER_FULL);
-    if (pthread_create(&rig->thread, NULL, rig_main, rig))
+    rig->stopped = false;
+    if (pthread_create(&rig->thread, NULL, rig_main, rig) || pthread_create(&rig->trimmer, NULL, rig_trim, rig))
         fail("thread", -EAGAIN);
 }
 
@@ -142,6 +157,8 @@ static inline void rig_stop(struct rig *rig)
     void *result;
     jdr_writer_stop(rig->writer);
     pthread_join(rig->thread, &result);
+    rig->stopped = true;
+    pthread_join(rig->trimmer, NULL);
     check("log writer", (intptr_t)result);
     jdr_writer_destroy(rig->writer);
     jdr_ring_destroy(rig->ring);

@@ -42,7 +42,6 @@ class Rig:
     ) -> None:
         self.log = log or MemoryDevice(log_bytes)
         self.ring = Ring(payload_bytes=ring_bytes, slots=slots, lsn_next=1, clock=clock)
-        self.write_bytes_max = ring_bytes // 4
         self.writer = LogWriter(
             self.ring,
             self.log,
@@ -55,6 +54,7 @@ class Rig:
             batch_number=0,
             previous_checksum=0,
         )
+        self.write_bytes_max = min(ring_bytes // 4, self.ring.record_bytes_max)
 
     def disk(self, primary: BlockDevice, number: int = 1, *, stall_limit_s: float = 5.0) -> IoFilter:
         return IoFilter(

@@ -8,12 +8,12 @@ import threading
 
 import pytest
 
-from jetdr_core._core import IoFilter
+from jetdr_core._core import IoFilter, Ring
 from jetdr_core.device import FileDevice, MemoryDevice
-from jetdr_core.errors import InvalidRequest, PrimaryFailed
+from jetdr_core.errors import InvalidRequest
+from jetdr_core.limits import WRITE_BYTES_MAX
 from jetdr_core.record import Kind, RecordFlag
 from tests.core.rig import Rig, replay
-from tests.faults.device import CrashDevice
 
 SIZE = 1 << 20
 
@@ -75,34 +75,6 @@ def test_zeros_of_any_length_are_one_record_without_payload(tmp_path: os.PathLik
     assert (record.kind, record.length, record.payload) == (Kind.ZERO, 64 << 20, b"")
     assert disk.read(0, 4096) == bytes(4096)
     assert os.stat(path).st_blocks == 0
-
-
-def test_a_write_that_the_primary_failed_is_logged_as_what_the_primary_holds() -> None:
-    for seed in range(20):
-        rig = Rig()
-        primary = CrashDevice(SIZE, seed=seed)
-        disk = rig.disk(primary)
-        disk.write(0, b"a" * 8192)
-        primary.fail_at(1, "transient")
-        with pytest.raises(PrimaryFailed, match="write of 8192 bytes at 4096"):
-            disk.write(4096, b"b" * 8192)
-        rig.commit_all()
-        assert replay(rig.records(), SIZE) == primary.image()
-        assert not disk.stats().suspect
-
-
-def test_a_failed_write_that_cannot_be_read_back_opens_a_gap() -> None:
-    rig = Rig()
-    primary = CrashDevice(SIZE)
-    disk = rig.disk(primary)
-    primary.fail_at(1, "permanent")
-    with pytest.raises(PrimaryFailed):
-        disk.write(0, b"b" * 512)
-    rig.commit_all()
-    assert [record.kind for record in rig.records()] == [Kind.GAP_OPEN]
-    assert disk.stats().suspect
-    disk.trust()
-    assert not disk.stats().suspect
 
 
 def test_background_copies_carry_their_flag_and_elide_zeros() -> None:
@@ -184,6 +156,59 @@ def test_close_waits_for_the_calls_inside() -> None:
     closer.join()
     writer.join()
     assert lsns == [1]
+
+
+def test_after_close_nothing_more_is_written() -> None:
+    rig = Rig(ring_bytes=1 << 16, log_bytes=64 << 20)
+    disk = rig.disk(MemoryDevice(SIZE))
+    rig.writer.start()
+    begun = threading.Semaphore(0)
+
+    def write_for_ever() -> None:
+        while True:
+            disk.write(0, bytes(16384))
+
+    def write_until_refused() -> None:
+        disk.write(0, bytes(16384))
+        begun.release()
+        with pytest.raises(InvalidRequest, match="closed"):
+            write_for_ever()
+
+    threads = [threading.Thread(target=write_until_refused) for _ in range(6)]
+    for thread in threads:
+        thread.start()
+    for _ in threads:
+        begun.acquire()
+    disk.close()
+    lsn, used = rig.ring.lsn_reserved, rig.ring.used_bytes
+    for thread in threads:
+        thread.join()
+    assert rig.ring.lsn_reserved == lsn
+    assert rig.ring.used_bytes <= used
+    rig.writer.stop()
+    assert rig.ring.used_bytes == 0
+
+
+@pytest.mark.parametrize("write_bytes_max", [0, 511, 1000, WRITE_BYTES_MAX + 512, 1 << 40, 1 << 63, (1 << 64) - 512])
+def test_a_longest_write_beyond_what_any_log_takes_is_refused(write_bytes_max: int) -> None:
+    ring = Ring(payload_bytes=128 << 20, slots=16, lsn_next=1)
+    for of_ring in (ring, None):
+        with pytest.raises(InvalidRequest, match="is not valid"):
+            IoFilter(
+                of_ring,
+                MemoryDevice(SIZE),
+                disk=1,
+                size_bytes=SIZE,
+                write_bytes_max=write_bytes_max,
+                stall_limit_s=0,
+            )
+
+
+def test_a_longest_write_beyond_this_log_is_refused_with_what_it_takes() -> None:
+    rig = Rig(log_bytes=256 << 10, ring_bytes=1 << 20)
+    rig.write_bytes_max = 65536 + 512
+    with pytest.raises(InvalidRequest, match="with this log 65536 bytes"):
+        rig.disk(MemoryDevice(SIZE))
 
 
 def test_without_a_ring_writes_go_to_the_primary_alone() -> None:

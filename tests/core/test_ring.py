@@ -10,6 +10,7 @@ import pytest
 from jetdr_core._core import ManualClock, Ring
 from jetdr_core.device import MemoryDevice
 from jetdr_core.errors import Fenced, InvalidRequest, LogFailed, StallTimeout
+from jetdr_core.limits import WRITE_BYTES_MAX
 from jetdr_core.record import Kind
 from tests.core.rig import Rig
 
@@ -97,6 +98,33 @@ def test_a_wait_for_durability_ends_at_its_limit() -> None:
     assert rig.ring.wait_durable(lsn, 0)
 
 
+def test_a_wish_beyond_the_last_lsn_takes_no_flush_from_others() -> None:
+    rig = Rig()
+    disk = rig.disk(MemoryDevice(1 << 20))
+    rig.ring.request_durable(1 << 62)
+    assert not rig.ring.wait_durable(1 << 62, 0)
+    lsn = disk.write(0, bytes(512))
+    rig.ring.request_durable(lsn)
+    rig.writer.commit()
+    assert rig.ring.lsn_durable == lsn
+
+
+def test_a_flush_that_the_log_does_not_answer_says_that_nothing_is_lost() -> None:
+    disk = Rig().disk(MemoryDevice(1 << 20), stall_limit_s=0.01)
+    disk.write(0, bytes(512))
+    with pytest.raises(StallTimeout, match="did not become durable within the stall limit; nothing is lost"):
+        disk.flush()
+
+
+@pytest.mark.parametrize("error", [0, -5, 1 << 20])
+def test_a_ring_is_poisoned_with_an_errno_or_not_at_all(error: int) -> None:
+    rig = Rig()
+    disk = rig.disk(MemoryDevice(1 << 20))
+    with pytest.raises(InvalidRequest, match="use an errno"):
+        rig.ring.poison(error)
+    assert disk.write(0, bytes(512)) == 1
+
+
 def test_a_poisoned_ring_names_the_failure_to_every_writer() -> None:
     rig = Rig()
     disk = rig.disk(MemoryDevice(1 << 20))
@@ -122,3 +150,11 @@ def test_a_fenced_ring_refuses_writes_and_changes_nothing() -> None:
 def test_a_ring_of_odd_size_is_refused(payload_bytes: int, slots: int) -> None:
     with pytest.raises(InvalidRequest, match="powers of two"):
         Ring(payload_bytes=payload_bytes, slots=slots, lsn_next=1)
+
+
+def test_a_record_has_at_most_half_of_the_ring_and_what_was_asked_for() -> None:
+    assert Ring(payload_bytes=1 << 16, slots=16, lsn_next=1).record_bytes_max == 1 << 15
+    assert Ring(payload_bytes=128 << 20, slots=16, lsn_next=1).record_bytes_max == WRITE_BYTES_MAX
+    assert Ring(payload_bytes=1 << 16, slots=16, lsn_next=1, record_bytes_max=4096).record_bytes_max == 4096
+    with pytest.raises(InvalidRequest, match="at most half the bytes"):
+        Ring(payload_bytes=1 << 16, slots=16, lsn_next=1, record_bytes_max=(1 << 15) + 512)
