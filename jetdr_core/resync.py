@@ -22,7 +22,9 @@ __all__ = ["Region", "copy_regions", "regions_of"]
 
 PIECE_BYTES = 1 << 20
 RING_SHARE_BYTES = 8 << 20
-"""Background data waits while more than this is on its way to the log."""
+"""Background data waits while more than this, or a quarter of the ring, is on its way to the log."""
+
+PAUSE_S = 0.001
 
 
 class Region(NamedTuple):
@@ -75,7 +77,7 @@ def copy_regions(
     """Log ``regions`` as background data; True when all of them are in the log, False when ``stopping`` came first.
 
     ``log_holes``: also say that holes are zeros (needed where the replica may hold older data there). ``progress`` gets
-    the bytes of each piece. A full log is waited for; any other error of the filter or the ring is raised.
+    the bytes of each piece. A full log is waited for; an error of the primary, the log or the ring is raised.
     """
     patience = _Patience(io_filter, ring, stopping)
     for region in regions:
@@ -97,16 +99,22 @@ class _Patience:
     def __init__(self, io_filter: IoFilter, ring: Ring, stopping: threading.Event) -> None:
         self._filter = io_filter
         self._ring = ring
+        self._share_bytes = min(RING_SHARE_BYTES, ring.payload_bytes // 4)
         self._stopping = stopping
 
     def copy(self, offset: int, length: int) -> int:
         """The LSN; 0 once ``stopping`` is set, or when a long range is not a hole (any more)."""
         while not self._stopping.is_set():
-            if self._ring.used_bytes > RING_SHARE_BYTES:
+            if self._is_busy():
                 self._ring.wait_durable(self._ring.lsn_reserved, 1.0)
+                if self._is_busy():  # with writes that their primaries have not answered
+                    self._stopping.wait(PAUSE_S)
                 continue
             try:
                 return self._filter.copy_background(offset, length)
             except StallTimeout:
                 continue
         return 0
+
+    def _is_busy(self) -> bool:
+        return self._ring.used_bytes > self._share_bytes and not self._ring.poisoned
