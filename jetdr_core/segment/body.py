@@ -8,6 +8,7 @@ body is complete and verified before anyone can see it. Talks to: segment.pieces
 from __future__ import annotations
 
 from collections.abc import Sequence
+from concurrent.futures import Executor
 from dataclasses import dataclass
 
 import numpy as np
@@ -42,16 +43,16 @@ class SegmentBody:
     control: list[ControlRecord]
 
 
-def build_body(batches: Sequence[RecordBatch], *, verify: bool = True) -> SegmentBody:
+def build_body(batches: Sequence[RecordBatch], *, verify: bool = True, helper: Executor | None = None) -> SegmentBody:
     """Encode consecutive ``batches`` (at least one record; dense LSNs; at most a full segment's records and payload).
 
-    ``verify`` decodes every compressed frame again and compares; it takes about a fifth more time where data
-    compresses. Thread-safe.
+    ``verify`` decodes every compressed frame again and compares, in ``helper`` if there is one (not the executor that
+    this runs in); it takes about a fifth more processor time where data compresses. Thread-safe.
     """
     records = captured(batches)
     _check_size(records)
     pieces = cut(records)
-    frames, stored = encode_frames(raw_frames(batches, pieces.slices), verify=verify)
+    frames, stored = encode_frames(raw_frames(batches, pieces.slices), verify=verify, helper=helper)
     control = [record for batch in batches for record in control_records(batch)]
     index, index_raw_bytes = encode_index(frames, pieces.entries, control)
     headers = records.headers

@@ -8,6 +8,7 @@ xxhash, segment.layout.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from concurrent.futures import Executor, Future
 
 import lz4.block
 import numpy as np
@@ -33,30 +34,44 @@ def raw_frames(batches: Sequence[RecordBatch], slices: Sequence[Slice]) -> list[
     return [views[0] if len(views) == 1 else memoryview(b"".join(views)) for views in parts]
 
 
-def encode_frames(raws: Sequence[memoryview], *, verify: bool) -> tuple[FrameTable, list[Buffer]]:
+def encode_frames(
+    raws: Sequence[memoryview], *, verify: bool, helper: Executor | None = None
+) -> tuple[FrameTable, list[Buffer]]:
     """The frame table and the bytes to store; raw frames are stored as the views given.
 
-    With ``verify`` each compressed frame is decoded again and compared before it is accepted.
+    With ``verify`` each compressed frame is decoded again and compared before this returns: in ``helper``, if there is
+    one, while the next frames are being compressed.
     """
     table = np.zeros(len(raws), FRAME)
     stored: list[Buffer] = []
+    checks: list[Future[None]] = []
     offset = HEADER_BYTES
     for row, raw in enumerate(raws):
-        data, codec = _encode(raw, verify=verify)
+        data, codec = _encode(raw)
+        if verify and codec is Codec.LZ4:
+            if helper is None:
+                _check(data, raw)
+            else:
+                checks.append(helper.submit(_check, data, raw))
         size = len(data)
         table[row] = (offset, size, len(raw), xxhash.xxh3_64_intdigest(data), codec)
         stored.append(data)
         offset += size
+    for check in checks:
+        check.result()
     return table, stored
 
 
-def _encode(raw: memoryview, *, verify: bool) -> tuple[bytes | memoryview, Codec]:
+def _encode(raw: memoryview) -> tuple[bytes | memoryview, Codec]:
     packed = lz4.block.compress(raw, store_size=False)
     if len(packed) * 100 > len(raw) * (100 - SAVING_PERCENT_MIN):
         return raw, Codec.RAW
-    if verify and not _same(lz4.block.decompress(packed, uncompressed_size=len(raw)), raw):
-        raise RuntimeError("a frame does not decode to what was encoded; memory of this machine is not to be trusted")
     return packed, Codec.LZ4
+
+
+def _check(packed: Buffer, raw: memoryview) -> None:
+    if not _same(lz4.block.decompress(packed, uncompressed_size=len(raw)), raw):
+        raise RuntimeError("a frame does not decode to what was encoded; memory of this machine is not to be trusted")
 
 
 def _same(left: bytes, right: memoryview) -> bool:

@@ -121,6 +121,7 @@ class Uploader:
         self._sealed = asyncio.Event()
         self._reader = ThreadPoolExecutor(1, "jetdr-log-reader")
         self._pool = ThreadPoolExecutor(options.upload_workers, "jetdr-encode")
+        self._verifiers = ThreadPoolExecutor(options.upload_workers, "jetdr-verify")
         self._tasks: list[asyncio.Task[None]] = []
 
     # -- face --------------------------------------------------------------------------------------------------------
@@ -167,6 +168,7 @@ class Uploader:
                 await self._in_reader(self._source.checkpoint, self._uploaded_at)
         finally:
             await asyncio.to_thread(self._pool.shutdown)
+            await asyncio.to_thread(self._verifiers.shutdown)
             await asyncio.to_thread(self._reader.shutdown)
 
     # -- failure -----------------------------------------------------------------------------------------------------
@@ -237,7 +239,7 @@ class Uploader:
 
     def _encode(self, records: list[RecordBatch]) -> SegmentBody:
         begun = time.perf_counter()
-        body = build_body(records, verify=self._options.verify_frames)
+        body = build_body(records, verify=self._options.verify_frames, helper=self._verifiers)
         self.stats.encode_s += time.perf_counter() - begun
         return body
 
