@@ -58,7 +58,7 @@ class Disk:
         """
         try:
             return self.io_filter.write(offset, data)
-        except PrimaryFailed as error:
+        except (PrimaryFailed, KeyboardInterrupt) as error:
             self._after(error)
             raise
 
@@ -66,7 +66,7 @@ class Disk:
         """Make a range zeros (``discard``: the guest's TRIM): one record, however long. Else like :meth:`write`."""
         try:
             return self.io_filter.zero(offset, length, discard=discard)
-        except PrimaryFailed as error:
+        except (PrimaryFailed, KeyboardInterrupt) as error:
             self._after(error)
             raise
 
@@ -86,7 +86,7 @@ class Disk:
         """
         try:
             return self.io_filter.flush()
-        except PrimaryFailed as error:
+        except (PrimaryFailed, KeyboardInterrupt) as error:
             self._after(error)
             raise
 
@@ -102,8 +102,9 @@ class Disk:
         finally:
             self.primary.close()
         stats = self.io_filter.stats()
-        return not stats.suspect and not getattr(stats, "sync_failed", 0)
+        return not stats.suspect and not stats.sync_failed
 
-    def _after(self, error: PrimaryFailed) -> None:
-        if error.suspect:
+    def _after(self, error: BaseException) -> None:
+        suspect = error.suspect if isinstance(error, PrimaryFailed) else self.io_filter.stats().suspect
+        if suspect:
             self._on_suspect(self)

@@ -350,6 +350,7 @@ def _new_ring(request: Request, log: ReplicationLog, time_ns_last: int) -> Ring:
         lsn_next=log.outcome.head.lsn + 1,
         time_ns_last=time_ns_last,
         clock=request.clock,
+        record_bytes_max=log.write_bytes_max,
     )
 
 
