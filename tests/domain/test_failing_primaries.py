@@ -1,4 +1,4 @@
-"""Primaries that fail, as a protected domain sees them: the replica equals them again, or a gap says that it does not."""
+"""Primaries that fail, as a protected domain sees them: the replica equals them again, or a gap says it does not."""
 
 from __future__ import annotations
 
