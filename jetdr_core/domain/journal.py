@@ -7,6 +7,7 @@ on the history (a mark used twice) and the append that follows are one step. Tal
 from __future__ import annotations
 
 import threading
+from collections.abc import Callable
 
 from jetdr_core._core import Ring
 from jetdr_core.catalog import DomainHistory, RecoveryPoint
@@ -74,13 +75,14 @@ class Journal:
                 hint="the log is full or its device does not answer; it becomes durable as soon as there is room",
             )
 
-    def mark(self, name: str, gap_owed: str) -> RecoveryPoint:
-        """Name the present moment; ``gap_owed`` is why the log is about to say that it is not consistent."""
+    def mark(self, name: str, gap_owed: Callable[[], str]) -> RecoveryPoint:
+        """Name the present moment; ``gap_owed`` tells why the log is about to say that it is not consistent."""
         check_mark_name(name)
         with self.lock:
-            if gap_owed or not self.history.consistent:
+            why = gap_owed() or self.history.why_inconsistent
+            if why:
                 raise NotConsistent(
-                    f"domain {self._domain!r} is not consistent: {gap_owed or self.history.why_inconsistent}",
+                    f"domain {self._domain!r} is not consistent: {why}",
                     hint="mark it when its background copy is complete (wait_consistent)",
                 )
             if name in self.history.marks:

@@ -168,7 +168,7 @@ class ProtectedDomain:
         :class:`DuplicateMark` for a name in use, :class:`InvalidRequest` for one that cannot be.
         """
         running = self._alive
-        return running.journal.mark(name, running.copies.gap_owed)
+        return running.journal.mark(name, lambda: running.copies.gap_owed)
 
     def store_config(self, name: str, text: str) -> int:
         """Keep a configuration file of the domain's machines (a .vmx, say); recovery writes it beside the disks.
