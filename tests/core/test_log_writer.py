@@ -148,7 +148,7 @@ def test_stop_returns_with_what_was_published_though_others_write_on() -> None:
     for thread in threads:
         thread.start()
     rig.ring.wait_durable(100, 10)
-    lsn = disk.write(0, bytes(512))
+    lsn = rig.disk(MemoryDevice(1 << 20), 2).write(0, bytes(512))
     rig.writer.stop()
     assert rig.writer.state().lsn_durable >= lsn
     enough.set()

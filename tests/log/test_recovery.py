@@ -294,7 +294,7 @@ def inconsistent() -> Iterator[tuple[str, int, object]]:
     yield "LSN not following", 0, ("lsn", 5)
 
 
-@pytest.mark.parametrize(("why", "index", "change"), inconsistent(), ids=str)
+@pytest.mark.parametrize(("why", "index", "change"), list(inconsistent()), ids=str)
 def test_records_that_cannot_be_are_not_believed(
     device: CrashDevice, why: str, index: int, change: tuple[str, int]
 ) -> None:
