@@ -12,6 +12,7 @@ import logging
 import threading
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import suppress
 from typing import TypeVar
 
 from jetdr_core._core import Ring
@@ -26,6 +27,8 @@ __all__ = ["Copies"]
 log = logging.getLogger(__name__)
 T = TypeVar("T")
 
+RETRY_S = 0.05
+
 
 class _Copy:
     """One copy that is owed. ``reason`` of the gap it ends, empty for an initial copy; ``settled`` when it is paid."""
@@ -35,6 +38,7 @@ class _Copy:
         self.reason = reason
         self.stopping = threading.Event()
         self.settled: Future[None] = Future()
+        self.begun = False  # with the journal's lock held
         self.ended = threading.Event()
 
 
@@ -48,6 +52,7 @@ class Copies:
         self._ring = ring
         self._journal = journal
         self._owed: dict[int, _Copy] = {}
+        self._stopping = threading.Event()
         self._initial = ThreadPoolExecutor(1, "jetdr-copy")
         self._resync = ThreadPoolExecutor(1, "jetdr-resync")
 
@@ -59,15 +64,20 @@ class Copies:
         """Primary and log may differ: open a gap for ``reason``, and copy all of the disk."""
         self._owe(self._resync, _Copy(disk, reason), log_holes=True)
 
-    def forget(self, disk: Disk) -> Callable[[], None]:
+    def forget(self, disk: Disk) -> Callable[[], bool]:
         """The disk is no longer protected. With the journal's lock held; call the result without it, to wait."""
         copy = self._owed.pop(disk.number, None)
         if copy is None:
-            return lambda: None
+            return lambda: True
         copy.stopping.set()
-        copy.settled.set_result(None)
-        self._close_gap_if_paid()
-        return lambda: _wait_for_end(copy)
+        if not copy.settled.done():
+            copy.settled.set_result(None)
+        return copy.ended.wait if copy.begun else lambda: True
+
+    def close_gap_when_paid(self) -> None:
+        """Close a gap that no copy is owed for any more, as soon as the log has room."""
+        with suppress(RuntimeError):  # the domain is closing: the gap is closed after the next opening
+            self._resync.submit(self._persist, self._stopping, self._close_gap_if_paid)
 
     @property
     def gap_owed(self) -> str:
@@ -81,6 +91,7 @@ class Copies:
 
     def stop(self) -> None:
         """End the copies where they are, and tell who waits for them."""
+        self._stopping.set()
         with self._journal.lock:
             owed = list(self._owed.values())
         for copy in owed:
@@ -120,7 +131,8 @@ class Copies:
                     log.error("disk %s: its copy failed: %s", copy.disk.name, error)
                     copy.settled.set_exception(error)
         finally:
-            copy.disk.copy.running = False
+            if self._owed.get(copy.disk.number, copy) is copy:
+                copy.disk.copy.running = False
             copy.ended.set()
 
     def _copy(self, copy: _Copy, *, log_holes: bool) -> None:
@@ -128,9 +140,9 @@ class Copies:
         with self._journal.lock:
             if copy.stopping.is_set():
                 return
-            disk.copy.running = True
+            copy.begun = disk.copy.running = True
         if copy.reason:
-            self._persist(copy, lambda: self._journal.open_gap(copy.reason))
+            self._persist(copy.stopping, lambda: self._journal.open_gap(copy.reason))
             disk.io_filter.trust()
         regions = regions_of(disk.device.fileno(), disk.size_bytes)
         whole = copy_regions(
@@ -142,7 +154,7 @@ class Copies:
             progress=disk.copy.advance,
         )
         if whole:
-            self._persist(copy, lambda: self._settle(copy))
+            self._persist(copy.stopping, lambda: self._settle(copy))
 
     def _settle(self, copy: _Copy) -> None:
         """The disk is owed no copy any more; with the last resync the gap ends."""
@@ -156,20 +168,16 @@ class Copies:
             copy.settled.set_result(None)
 
     def _close_gap_if_paid(self, but: _Copy | None = None) -> None:
-        owed = any(copy.reason for copy in self._owed.values() if copy is not but)
-        if self._journal.gap_open and not owed:
-            self._journal.append(Kind.GAP_CLOSE, 0, {})
+        with self._journal.lock:
+            owed = any(copy.reason for copy in self._owed.values() if copy is not but)
+            if self._journal.gap_open and not owed:
+                self._journal.append(Kind.GAP_CLOSE, 0, {})
 
-    def _persist(self, copy: _Copy, append: Callable[[], T]) -> T | None:
-        """Append when the log has room; None once the copy is to stop."""
-        while not copy.stopping.is_set():
+    def _persist(self, stopping: threading.Event, append: Callable[[], T]) -> T | None:
+        """Append when the log has room, leaving the journal to others between tries; None once it is to stop."""
+        while not stopping.is_set():
             try:
                 return append()
             except StallTimeout:
-                continue
+                stopping.wait(RETRY_S)
         return None
-
-
-def _wait_for_end(copy: _Copy) -> None:
-    if copy.disk.copy.running:
-        copy.ended.wait()

@@ -6,6 +6,7 @@ import asyncio
 import threading
 from collections.abc import Callable, Coroutine
 from concurrent.futures import Future
+from contextlib import suppress
 from typing import Any, TypeVar
 
 __all__ = ["LoopThread", "finished"]
@@ -45,8 +46,9 @@ class LoopThread:
         return self.submit(run()), lambda: self.submit(end())
 
     def call(self, work: Callable[[], object]) -> None:
-        """Call ``work`` in the loop's thread, soon."""
-        self._loop.call_soon_threadsafe(work)
+        """Call ``work`` in the loop's thread, soon; not at all if the loop has ended."""
+        with suppress(RuntimeError):
+            self._loop.call_soon_threadsafe(work)
 
     def submit_last(self, work: Coroutine[Any, Any, T]) -> Future[T]:
         """Run ``work``, then end the loop and its thread."""
@@ -60,8 +62,8 @@ class LoopThread:
         return self.submit(last())
 
     def stop(self) -> None:
-        """End the loop. What still runs in it is cancelled and awaited by its thread."""
-        self._loop.call_soon_threadsafe(self._loop.stop)
+        """End the loop, if it has not. What still runs in it is cancelled and awaited by its thread."""
+        self.call(self._loop.stop)
 
     def _run(self) -> None:
         asyncio.set_event_loop(self._loop)

@@ -40,7 +40,7 @@ from jetdr_core.segment import NO_PREDECESSOR
 from jetdr_core.store import BandwidthLimitedStore, ObjectStore, RetryingStore, RetryPolicy, open_store
 from jetdr_core.uploader import ChainEnd, ChainWriter, ClaimLost
 
-__all__ = ["Parts", "Request", "Way", "open_parts"]
+__all__ = ["Parts", "Request", "Way", "in_thread", "open_parts"]
 
 T = TypeVar("T")
 
@@ -124,10 +124,10 @@ async def open_parts(request: Request) -> Parts:
     async with AsyncExitStack() as opened:
         store = _open_store(request, opened)
         known = await _look(request, store)
-        volume = await _in_thread(_open_volume, request, opened)
+        volume = await in_thread(_open_volume, request, opened)
         for _ in range(CLAIMS_MAX):
             async with AsyncExitStack() as attempt:
-                log = await _in_thread(_open_log, request, volume, known, attempt)
+                log = await in_thread(_open_log, request, volume, known, attempt)
                 known = replace(known, domain_uuid=log.body.domain_uuid)
                 try:
                     parts = await _claim(request, store, log, known, attempt)
@@ -148,15 +148,15 @@ async def _claim(
     request: Request, store: RetryingStore, log: ReplicationLog, known: _Known, opened: AsyncExitStack
 ) -> Parts:
     """See that log and store meet and the disks are there; put the next epoch into the chain, then into the log."""
-    cursor = await _in_thread(_meeting_point, log, known.tail.lsn_last, request.name)
-    await _in_thread(_replay_control, log, cursor, known.history)
-    primaries = await _in_thread(_open_primaries, request, known.history, opened)
+    cursor = await in_thread(_meeting_point, log, known.tail.lsn_last, request.name)
+    await in_thread(_replay_control, log, cursor, known.history)
+    primaries = await in_thread(_open_primaries, request, known.history, opened)
     time_ns_known = max(log.outcome.head.time_ns, known.time_ns_last)
     ring = _new_ring(request, log, time_ns_known)
     end = ChainEnd(known.tail.number, known.tail.checksum, known.tail.epoch)
     chain = ChainWriter(store, domain=request.name, domain_uuid=known.domain_uuid, timeline=known.timeline, end=end)
     await chain.claim(cursor.lsn + 1, ring.observe()[1], _epoch_body(request, known, log.body.section_id))
-    await _in_thread(log.begin, chain.epoch, timeline=known.timeline)
+    await in_thread(log.begin, chain.epoch, timeline=known.timeline)
     log.start(ring)
     return Parts(store, log, chain, known.history, ring, cursor, time_ns_known, primaries, opened)
 
@@ -170,7 +170,7 @@ def _epoch_body(request: Request, known: _Known, section_id: int) -> dict[str, o
     return body | {"nonce": uuid4().hex}
 
 
-async def _in_thread(work: Callable[..., T], *arguments: Any, **settings: Any) -> T:
+async def in_thread(work: Callable[..., T], *arguments: Any, **settings: Any) -> T:
     """Run blocking ``work`` in a thread; when cancelled, wait until it has ended, so that what it opened is closed."""
     task = asyncio.ensure_future(asyncio.to_thread(work, *arguments, **settings))
     try:
@@ -277,7 +277,7 @@ def _new_section(request: Request, volume: LogVolume, known: _Known) -> Section:
     if row is not None and row.section_bytes == section_bytes:
         section = volume.open_section(request.name, None if request.way is Way.CREATE else known.domain_uuid)
         if section.body.epoch == 0:
-            section.begin_at(lsn_next, known.time_ns_last)
+            section.begin_at(lsn_next, known.time_ns_last, clean=request.way is Way.CREATE)
             return section
         section.close()
     volume.create_section(

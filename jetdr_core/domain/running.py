@@ -8,8 +8,10 @@ Talks to: opening, uploader, copies, journal, disk.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Coroutine
 from concurrent.futures import Future
+from contextlib import suppress
+from typing import Any, TypeVar
 from uuid import uuid4
 
 from jetdr_core._core import IoFilter
@@ -18,7 +20,7 @@ from jetdr_core.domain.disk import Disk
 from jetdr_core.domain.journal import Journal
 from jetdr_core.domain.log_source import DurableLog
 from jetdr_core.domain.loop_thread import LoopThread
-from jetdr_core.domain.opening import Parts, Request, open_parts
+from jetdr_core.domain.opening import Parts, Request, in_thread, open_parts
 from jetdr_core.domain.primary import DiskPlace, Primary, open_primary
 from jetdr_core.domain.status import DiskStatus, DomainStatus
 from jetdr_core.errors import InvalidRequest, LogFailed, StallTimeout
@@ -30,6 +32,8 @@ from jetdr_core.resync import regions_of
 from jetdr_core.uploader import SummaryWriter, Uploader
 
 __all__ = ["Running"]
+
+T = TypeVar("T")
 
 
 class Running:
@@ -69,10 +73,10 @@ class Running:
         parts = await open_parts(request)
         running = cls(request, parts, loop)
         try:
-            await asyncio.to_thread(running._attach_known)
+            await in_thread(running._attach_known)
             running.uploader.start()
         except BaseException:
-            await running._finish(upload=False, clean=parts.clean)
+            await _whole(running._finish(upload=False, clean=parts.clean))
             raise
         return running
 
@@ -90,6 +94,7 @@ class Running:
                 self.copies.owe_resync(disk, gap.reason)
             elif not state.ready:
                 self.copies.owe_initial(disk, log_holes=True)
+        self.copies.close_gap_when_paid()
 
     def _attach(self, number: int, name: str, primary: Primary) -> Disk:
         io_filter = IoFilter(
@@ -121,6 +126,7 @@ class Running:
 
     def _add(self, name: str, primary: Primary, *, holds_data: bool) -> Disk:
         with self.journal.lock:
+            self._check_not_ending()
             if name in self.disks or len(self.disks) >= DISKS_MAX:
                 raise InvalidRequest(
                     f"domain {self._name!r} protects {len(self.disks)} disks, and perhaps {name!r} already",
@@ -142,11 +148,12 @@ class Running:
                 raise
             if holds_data:
                 self.copies.owe_initial(disk, log_holes=False)
-            return disk
+        return disk
 
     def unprotect(self, disk: Disk) -> None:
         """Log that the disk is no longer protected, then let it go. With a full log: refused, with nothing changed."""
         with self.journal.lock:
+            self._check_not_ending()
             if self.disks.get(disk.name) is not disk:
                 raise InvalidRequest(f"domain {self._name!r} protects no disk {disk.name!r}", hint="it was removed")
             self.journal.append(Kind.DISK_REMOVE, disk.number, {})
@@ -155,6 +162,7 @@ class Running:
         disk.io_filter.close()
         wait_for_copy()
         disk.primary.close()
+        self.copies.close_gap_when_paid()
 
     def _on_suspect(self, disk: Disk) -> None:
         """A write failed on the primary and what it left could not be logged: the disk must be copied again."""
@@ -176,14 +184,14 @@ class Running:
         with self.journal.lock:
             if self._ending is None:
                 self._ending = self.loop.submit_last(self._finish(upload=upload, clean=True))
-            elif not upload:
+            elif not upload and not self._ending.done():
                 self.loop.call(self._hurry.set)
             return self._ending
 
     async def _finish(self, *, upload: bool, clean: bool) -> list[Exception]:
         """Close the disks, upload the rest, stop, close the log, release everything. Returns the errors met."""
         errors: list[Exception] = []
-        clean &= await asyncio.to_thread(self._close_disks, errors)
+        clean &= await self._end_disks(errors)
         if upload:
             await _step(errors, self._upload_rest)
         await _step(errors, self.uploader.stop)
@@ -192,11 +200,22 @@ class Running:
         await _step(errors, self.parts.opened.aclose)
         return errors
 
+    async def _end_disks(self, errors: list[Exception]) -> bool:
+        try:
+            return await asyncio.to_thread(self._close_disks, errors)
+        except Exception as error:  # noqa: BLE001 - kept, and raised when all is closed
+            errors.append(error)
+            return False
+
+    def _check_not_ending(self) -> None:
+        if self._ending is not None:
+            raise InvalidRequest(f"domain {self._name!r} is being closed", hint="open it again")
+
     def _close_disks(self, errors: list[Exception]) -> bool:
         """Close all disks and flush their primaries; False when one failed, and the log must not be called clean."""
         self.copies.stop()
         clean = True
-        for disk in self.disks.values():
+        for disk in self._disks():
             try:
                 clean &= disk.close()
             except Exception as error:  # noqa: BLE001 - kept, and raised when all is closed
@@ -267,6 +286,15 @@ class Running:
     def _disks(self) -> list[Disk]:
         with self.journal.lock:
             return list(self.disks.values())
+
+
+async def _whole(work: Coroutine[Any, Any, T]) -> T:
+    """Await ``work`` to its end, even if that is cancelled meanwhile."""
+    task = asyncio.ensure_future(work)
+    while not task.done():
+        with suppress(asyncio.CancelledError):
+            await asyncio.shield(task)
+    return task.result()
 
 
 async def _step(errors: list[Exception], step: Callable[[], Awaitable[object]]) -> None:

@@ -58,13 +58,18 @@ class Section:
             self._body = body
             return body
 
-    def begin_at(self, initial_lsn: int, time_ns: int) -> None:
-        """Move the beginning of a section that no epoch was ever begun on; durable at return."""
+    def begin_at(self, initial_lsn: int, time_ns: int, *, clean: bool) -> None:
+        """Move the beginning of a section that no epoch was ever begun on; durable at return.
+
+        ``clean``: whether the disks hold nothing beyond that LSN.
+        """
         start = _start(initial_lsn, time_ns)
 
         def change(body: SectionBody) -> SectionBody:
             assert body.epoch == 0, "nothing was ever written here"
-            return body._replace(initial_lsn=initial_lsn, lsn_uploaded=initial_lsn - 1, tail=start, head=start)
+            return body._replace(
+                initial_lsn=initial_lsn, lsn_uploaded=initial_lsn - 1, tail=start, head=start, clean=clean
+            )
 
         self.update(change)
 
