@@ -171,10 +171,8 @@ def _service(target: AzureTarget, credential: Any, stall_limit_s: float) -> Blob
     }
     if not target.connection_string:
         return BlobServiceClient(target.endpoint, credential, **options)
-    try:
+    with contextlib.suppress(ValueError):  # its text may quote the secret: neither shown nor chained
         return BlobServiceClient.from_connection_string(target.connection_string, **options)
-    except ValueError:
-        pass
     raise InvalidRequest(
         "AZURE_STORAGE_CONNECTION_STRING is malformed",
         hint="copy it whole: DefaultEndpointsProtocol=...;AccountName=...;AccountKey=...;EndpointSuffix=...",
