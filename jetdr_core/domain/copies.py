@@ -77,7 +77,7 @@ class Copies:
     def close_gap_when_paid(self) -> None:
         """Close a gap that no copy is owed for any more, as soon as the log has room."""
         with suppress(RuntimeError):  # the domain is closing: the gap is closed after the next opening
-            self._resync.submit(self._persist, self._stopping, self._close_gap_if_paid)
+            self._resync.submit(_persist, self._stopping, self._close_gap_if_paid)
 
     @property
     def gap_owed(self) -> str:
@@ -142,7 +142,7 @@ class Copies:
                 return
             copy.begun = disk.copy.running = True
         if copy.reason:
-            self._persist(copy.stopping, lambda: self._journal.open_gap(copy.reason))
+            _persist(copy.stopping, lambda: self._journal.open_gap(copy.reason))
             disk.io_filter.trust()
         regions = regions_of(disk.device.fileno(), disk.size_bytes)
         whole = copy_regions(
@@ -154,7 +154,7 @@ class Copies:
             progress=disk.copy.advance,
         )
         if whole:
-            self._persist(copy.stopping, lambda: self._settle(copy))
+            _persist(copy.stopping, lambda: self._settle(copy))
 
     def _settle(self, copy: _Copy) -> None:
         """The disk is owed no copy any more; with the last resync the gap ends."""
@@ -173,11 +173,12 @@ class Copies:
             if self._journal.gap_open and not owed:
                 self._journal.append(Kind.GAP_CLOSE, 0, {})
 
-    def _persist(self, stopping: threading.Event, append: Callable[[], T]) -> T | None:
-        """Append when the log has room, leaving the journal to others between tries; None once it is to stop."""
-        while not stopping.is_set():
-            try:
-                return append()
-            except StallTimeout:
-                stopping.wait(RETRY_S)
-        return None
+
+def _persist(stopping: threading.Event, append: Callable[[], T]) -> T | None:
+    """Append when the log has room, leaving the journal to others between tries; None once it is to stop."""
+    while not stopping.is_set():
+        try:
+            return append()
+        except StallTimeout:
+            stopping.wait(RETRY_S)
+    return None

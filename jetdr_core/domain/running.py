@@ -114,8 +114,7 @@ class Running:
     def protect(self, name: str, place: DiskPlace, size_bytes: int | None) -> Disk:
         """Open a new disk, log that it is protected, and owe a copy of what it holds."""
         check_name("disk", name)
-        if name in self.disks:
-            raise InvalidRequest(f"disk {name!r} is protected already", hint="use domain.disk(name)")
+        self._check_new(name)
         primary = open_primary(name, place, size_bytes=size_bytes, create=True)
         try:
             regions = regions_of(primary.device.fileno(), primary.device.size_bytes)
@@ -126,12 +125,7 @@ class Running:
 
     def _add(self, name: str, primary: Primary, *, holds_data: bool) -> Disk:
         with self.journal.lock:
-            self._check_not_ending()
-            if name in self.disks or len(self.disks) >= DISKS_MAX:
-                raise InvalidRequest(
-                    f"domain {self._name!r} protects {len(self.disks)} disks, and perhaps {name!r} already",
-                    hint=f"a domain has at most {DISKS_MAX}, each name once",
-                )
+            self._check_new(name)  # again: others may have come first while it was opened
             disk = self._attach(self.journal.history.disk_next, name, primary)
             body: dict[str, object] = {
                 "name": name,
@@ -149,6 +143,13 @@ class Running:
             if holds_data:
                 self.copies.owe_initial(disk, log_holes=False)
         return disk
+
+    def _check_new(self, name: str) -> None:
+        self._check_not_ending()
+        if name in self.disks:
+            raise InvalidRequest(f"disk {name!r} is protected already", hint="use domain.disk(name)")
+        if len(self.disks) >= DISKS_MAX:
+            raise InvalidRequest(f"domain {self._name!r} protects {DISKS_MAX} disks already", hint="use another domain")
 
     def unprotect(self, disk: Disk) -> None:
         """Log that the disk is no longer protected, then let it go. With a full log: refused, with nothing changed."""

@@ -59,10 +59,6 @@ class Registry:
                 del self._entries[entry.device.identity()]
                 entry.device.close()
 
-    def is_open(self, path: PathLike) -> bool:
-        with self._lock:
-            return self._key(path) in self._entries
-
     @staticmethod
     def _key(path: PathLike) -> tuple[int, int, int] | None:
         try:

@@ -58,9 +58,6 @@ class UploadStats:
     segments: int = 0
     payload_bytes: int = 0
     stored_bytes: int = 0
-    heartbeats: int = 0
-    encode_s: float = 0.0
-    put_s: float = 0.0
 
 
 @dataclass(slots=True)
@@ -238,10 +235,7 @@ class Uploader:
                 await self._wishes.arrived.wait()
 
     def _encode(self, records: list[RecordBatch]) -> SegmentBody:
-        begun = time.perf_counter()
-        body = build_body(records, verify=self._options.verify_frames, helper=self._verifiers)
-        self.stats.encode_s += time.perf_counter() - begun
-        return body
+        return build_body(records, verify=self._options.verify_frames, helper=self._verifiers)
 
     # -- sealer ------------------------------------------------------------------------------------------------------
 
@@ -257,9 +251,7 @@ class Uploader:
             self._sealed.set()
 
     async def _put(self, number: int, sealed: SealedSegment) -> int:
-        begun = self._clock()
         await self._chain.put(number, sealed)
-        self.stats.put_s += self._clock() - begun
         return number
 
     # -- completer ---------------------------------------------------------------------------------------------------
@@ -341,8 +333,6 @@ class Uploader:
             await self._chain.store.replace(key, [data])
         except StoreError as error:
             log.warning("domain %s: no heartbeat: %s", self._chain.domain, error)
-        else:
-            self.stats.heartbeats += 1
 
     async def _in_reader(self, work: Callable[..., T], *arguments: object) -> T:
         return await asyncio.get_running_loop().run_in_executor(self._reader, work, *arguments)

@@ -15,7 +15,15 @@ import jetdr_core as jetdr
 from jetdr_core.device import MemoryDevice
 from jetdr_core.errors import InvalidRequest, PrimaryFailed, StoreError
 from jetdr_core.store.wrapper import StoreWrapper
-from tests.domain.fixture import DISK_BYTES, LOG_BYTES, QUICK, fresh_store, log_device, rebuilt
+from tests.domain.fixture import (
+    DISK_BYTES,
+    LOG_BYTES,
+    QUICK,
+    fresh_store,
+    log_device,
+    new_domain,
+    rebuilt,
+)
 
 
 class Dying(MemoryDevice):
@@ -39,9 +47,7 @@ class Dying(MemoryDevice):
 def test_unprotecting_a_disk_that_died_ends_its_gap() -> None:
     async def scenario() -> None:
         dying = Dying(DISK_BYTES)
-        async with jetdr.ProtectedDomain.create(
-            "payroll", log=log_device(), log_bytes=LOG_BYTES, store=fresh_store(), options=QUICK
-        ) as domain:
+        async with new_domain(fresh_store()) as domain:
             await domain.protect("db01", MemoryDevice(DISK_BYTES))
             disk = await domain.protect("web01", dying)
             dying.dead = True
@@ -75,7 +81,7 @@ def test_protecting_while_closing_is_refused_and_closing_goes_on() -> None:
                 return -1
 
         log, store = log_device(), fresh_store()
-        domain = jetdr.ProtectedDomain.create("payroll", log=log, log_bytes=LOG_BYTES, store=store, options=QUICK)
+        domain = new_domain(store, log=log)
         await domain.__aenter__()
         await domain.protect("db01", Slow(DISK_BYTES))
         late = asyncio.create_task(domain.protect("late", Late(DISK_BYTES), wait=False))
@@ -95,9 +101,7 @@ def test_protecting_while_closing_is_refused_and_closing_goes_on() -> None:
 
 def test_closing_again_after_a_cancelled_close_is_harmless() -> None:
     async def scenario() -> None:
-        domain = jetdr.ProtectedDomain.create(
-            "payroll", log=log_device(), log_bytes=LOG_BYTES, store=fresh_store(), options=QUICK
-        )
+        domain = new_domain(fresh_store())
         await domain.__aenter__()
         close = asyncio.create_task(domain.close())
         await asyncio.sleep(0)
@@ -118,9 +122,7 @@ def test_a_takeover_with_the_unborn_log_of_a_refused_creation_owes_a_resync() ->
 
         store, unborn, used, primary = fresh_store(), log_device(), log_device(), MemoryDevice(DISK_BYTES)
         with pytest.raises(StoreError):
-            await jetdr.ProtectedDomain.create(
-                "payroll", log=unborn, log_bytes=LOG_BYTES, store=Lost(store), options=QUICK
-            ).__aenter__()
+            await new_domain(Lost(store), log=unborn).__aenter__()
         async with jetdr.ProtectedDomain.take_over(
             "payroll", log=used, log_bytes=LOG_BYTES, store=store, options=QUICK
         ) as domain:

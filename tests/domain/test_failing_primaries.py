@@ -11,7 +11,14 @@ from typing_extensions import Buffer
 import jetdr_core as jetdr
 from jetdr_core.device import MemoryDevice
 from jetdr_core.errors import PrimaryFailed
-from tests.domain.fixture import DISK_BYTES, LOG_BYTES, QUICK, fresh_store, log_device, rebuilt
+from tests.domain.fixture import (
+    DISK_BYTES,
+    QUICK,
+    fresh_store,
+    log_device,
+    new_domain,
+    rebuilt,
+)
 from tests.faults.device import CrashDevice
 
 
@@ -20,9 +27,7 @@ def test_a_failed_flush_of_the_primary_owes_a_resync_even_after_a_clean_close() 
 
     async def scenario() -> None:
         store, log, primary = fresh_store(), log_device(), CrashDevice(DISK_BYTES, seed=3)
-        async with jetdr.ProtectedDomain.create(
-            "payroll", log=log, log_bytes=LOG_BYTES, store=store, options=QUICK
-        ) as domain:
+        async with new_domain(store, log=log) as domain:
             disk = await domain.protect("db01", primary)
             disk.write(0, b"a" * 16384)
             primary.fail_at(1, "transient")
@@ -55,9 +60,7 @@ def test_a_primary_that_timed_out_opens_a_gap_as_any_other_failure_does() -> Non
                 super().read_into(offset, target)
 
         store, primary = fresh_store(), Torn(DISK_BYTES)
-        async with jetdr.ProtectedDomain.create(
-            "payroll", log=log_device(), log_bytes=LOG_BYTES, store=store, options=QUICK
-        ) as domain:
+        async with new_domain(store) as domain:
             disk = await domain.protect("db01", primary)
             disk.write(0, b"a" * 4096)
             primary.failing = True

@@ -20,7 +20,7 @@ import jetdr_core as jetdr
 from jetdr_core._core import ManualClock
 from jetdr_core.device import MemoryDevice
 from jetdr_core.errors import JetdrError, NoSuchPoint
-from tests.domain.fixture import fresh_store, rebuilt
+from tests.domain.fixture import fresh_store, image, rebuilt
 from tests.faults.device import CrashDevice
 
 T = TypeVar("T")
@@ -177,12 +177,6 @@ class DomainModel(RuleBasedStateMachine):
             with contextlib.suppress(NoSuchPoint):
                 self.run(self.domain.close())
         self.runner.close()
-
-
-def image(primary: MemoryDevice) -> bytes:
-    target = bytearray(primary.size_bytes)
-    primary.read_into(0, target)
-    return bytes(target)
 
 
 DomainModel.TestCase.settings = settings(max_examples=40, stateful_step_count=30, deadline=None)

@@ -23,7 +23,16 @@ from jetdr_core.errors import (
     NotConsistent,
     StallTimeout,
 )
-from tests.domain.fixture import DISK_BYTES, LOG_BYTES, QUICK, fresh_store, log_device, rebuilt
+from tests.domain.fixture import (
+    DISK_BYTES,
+    LOG_BYTES,
+    QUICK,
+    fresh_store,
+    image,
+    log_device,
+    new_domain,
+    rebuilt,
+)
 from tests.faults.device import CrashDevice
 from tests.faults.store import Fault, FaultyStore
 
@@ -31,9 +40,7 @@ from tests.faults.store import Fault, FaultyStore
 def test_every_write_is_a_recovery_point_across_all_disks() -> None:
     async def scenario() -> None:
         store, states = fresh_store(), {}
-        async with jetdr.ProtectedDomain.create(
-            "payroll", log=log_device(), log_bytes=LOG_BYTES, store=store, options=QUICK
-        ) as domain:
+        async with new_domain(store) as domain:
             disks = [await domain.protect(name, MemoryDevice(DISK_BYTES)) for name in ("db01", "web01")]
             for n in range(24):
                 disk = disks[n % 2]
@@ -49,9 +56,7 @@ def test_every_write_is_a_recovery_point_across_all_disks() -> None:
 def test_a_mark_names_the_moment_it_was_made() -> None:
     async def scenario() -> None:
         store = fresh_store()
-        async with jetdr.ProtectedDomain.create(
-            "payroll", log=log_device(), log_bytes=LOG_BYTES, store=store, options=QUICK
-        ) as domain:
+        async with new_domain(store) as domain:
             disk = await domain.protect("db01", MemoryDevice(DISK_BYTES))
             disk.write(0, b"a" * 512)
             point = domain.mark("before upgrade")
@@ -70,9 +75,7 @@ def test_a_mark_names_the_moment_it_was_made() -> None:
 def test_closing_uploads_everything_and_opening_goes_on_without_a_gap() -> None:
     async def scenario() -> None:
         store, log, primary = fresh_store(), log_device(), MemoryDevice(DISK_BYTES)
-        async with jetdr.ProtectedDomain.create(
-            "payroll", log=log, log_bytes=LOG_BYTES, store=store, options=QUICK
-        ) as domain:
+        async with new_domain(store, log=log) as domain:
             disk = await domain.protect("db01", primary)
             first = disk.write(0, b"a" * 512)
         async with jetdr.ProtectedDomain.open(
@@ -82,7 +85,7 @@ def test_closing_uploads_everything_and_opening_goes_on_without_a_gap() -> None:
             assert domain.status().epoch == 2
             second = domain.disk("db01").write(512, b"b" * 512)
             assert second == first + 1
-        assert (await rebuilt(store))["db01"] == primary_bytes(primary)
+        assert (await rebuilt(store))["db01"] == image(primary)
 
     asyncio.run(scenario())
 
@@ -91,15 +94,13 @@ def test_a_disk_that_holds_data_is_copied_while_writes_go_on() -> None:
     async def scenario() -> None:
         store, primary = fresh_store(), MemoryDevice(DISK_BYTES)
         primary.write(0, os.urandom(DISK_BYTES))
-        async with jetdr.ProtectedDomain.create(
-            "payroll", log=log_device(), log_bytes=LOG_BYTES, store=store, options=QUICK
-        ) as domain:
+        async with new_domain(store) as domain:
             disk = await domain.protect("db01", primary, wait=False)
             for n in range(32):
                 disk.write(n * 1024, bytes([n + 1]) * 512)
             await domain.wait_consistent()
             point = domain.mark("copied")
-        assert await rebuilt(store, "copied") == {"db01": primary_bytes(primary)}
+        assert await rebuilt(store, "copied") == {"db01": image(primary)}
         catalog = await jetdr.Catalog.open(store)
         assert catalog.intervals()[0].lsn_first <= point.lsn
         with pytest.raises(NoSuchPoint):
@@ -111,9 +112,7 @@ def test_a_disk_that_holds_data_is_copied_while_writes_go_on() -> None:
 def test_no_mark_is_made_while_background_data_is_outstanding() -> None:
     async def scenario() -> None:
         store = fresh_store()
-        async with jetdr.ProtectedDomain.create(
-            "payroll", log=log_device(), log_bytes=LOG_BYTES, store=store, options=QUICK
-        ) as domain:
+        async with new_domain(store) as domain:
             with pytest.raises(NotConsistent, match="protects no disk"):
                 domain.mark("too early")
             assert not domain.consistent
@@ -124,9 +123,7 @@ def test_no_mark_is_made_while_background_data_is_outstanding() -> None:
 def test_a_disk_added_later_is_left_out_of_points_until_it_is_copied() -> None:
     async def scenario() -> None:
         store = fresh_store()
-        async with jetdr.ProtectedDomain.create(
-            "payroll", log=log_device(), log_bytes=LOG_BYTES, store=store, options=QUICK
-        ) as domain:
+        async with new_domain(store) as domain:
             first = await domain.protect("db01", MemoryDevice(DISK_BYTES))
             lsn = first.write(0, b"a" * 512)
             later = MemoryDevice(DISK_BYTES)
@@ -134,7 +131,7 @@ def test_a_disk_added_later_is_left_out_of_points_until_it_is_copied() -> None:
             await domain.protect("web01", later)
             assert domain.consistent
         assert set(await rebuilt(store, lsn)) == {"db01"}
-        assert await rebuilt(store) == {"db01": b"a" * 512 + bytes(DISK_BYTES - 512), "web01": primary_bytes(later)}
+        assert await rebuilt(store) == {"db01": b"a" * 512 + bytes(DISK_BYTES - 512), "web01": image(later)}
 
     asyncio.run(scenario())
 
@@ -142,9 +139,7 @@ def test_a_disk_added_later_is_left_out_of_points_until_it_is_copied() -> None:
 def test_an_unprotected_disk_keeps_its_points() -> None:
     async def scenario() -> None:
         store = fresh_store()
-        async with jetdr.ProtectedDomain.create(
-            "payroll", log=log_device(), log_bytes=LOG_BYTES, store=store, options=QUICK
-        ) as domain:
+        async with new_domain(store) as domain:
             one = await domain.protect("db01", MemoryDevice(DISK_BYTES))
             two = await domain.protect("web01", MemoryDevice(DISK_BYTES))
             before = two.write(0, b"w" * 512)
@@ -161,7 +156,7 @@ def test_an_unprotected_disk_keeps_its_points() -> None:
 def test_after_an_unclean_stop_all_disks_are_read_again_behind_a_gap() -> None:
     async def scenario() -> None:
         store, log, primary = fresh_store(), CrashDevice(8 << 20), MemoryDevice(DISK_BYTES)
-        domain = jetdr.ProtectedDomain.create("payroll", log=log, log_bytes=LOG_BYTES, store=store, options=QUICK)
+        domain = new_domain(store, log=log)
         await domain.__aenter__()
         disk = await domain.protect("db01", primary)
         disk.write(0, b"a" * 512)
@@ -173,7 +168,7 @@ def test_after_an_unclean_stop_all_disks_are_read_again_behind_a_gap() -> None:
         ) as domain:
             await domain.wait_consistent()
             assert domain.consistent
-        assert await rebuilt(store) == {"db01": primary_bytes(primary)}
+        assert await rebuilt(store) == {"db01": image(primary)}
         assert (await rebuilt(store, durable))["db01"][:512] == b"a" * 512
         with pytest.raises(InstantInGap, match="unclean stop"):
             await rebuilt(store, durable + 1)
@@ -184,9 +179,7 @@ def test_after_an_unclean_stop_all_disks_are_read_again_behind_a_gap() -> None:
 def test_a_second_owner_fences_the_first() -> None:
     async def scenario() -> None:
         store, one, two = fresh_store(), MemoryDevice(DISK_BYTES), MemoryDevice(DISK_BYTES)
-        first = jetdr.ProtectedDomain.create(
-            "payroll", log=log_device(), log_bytes=LOG_BYTES, store=store, options=QUICK
-        )
+        first = new_domain(store)
         await first.__aenter__()
         disk = await first.protect("db01", one)
         await first.uploaded(disk.write(0, b"first" + bytes(507)))
@@ -202,7 +195,7 @@ def test_a_second_owner_fences_the_first() -> None:
             second.disk("db01").write(0, b"second" + bytes(506))
         with pytest.raises(Fenced):
             await first.close()
-        assert await rebuilt(store) == {"db01": primary_bytes(two)}
+        assert await rebuilt(store) == {"db01": image(two)}
 
     asyncio.run(scenario())
 
@@ -210,9 +203,7 @@ def test_a_second_owner_fences_the_first() -> None:
 def test_an_old_log_does_not_go_on_where_another_log_did() -> None:
     async def scenario() -> None:
         store, log, primary = fresh_store(), log_device(), MemoryDevice(DISK_BYTES)
-        async with jetdr.ProtectedDomain.create(
-            "payroll", log=log, log_bytes=LOG_BYTES, store=store, options=QUICK
-        ) as domain:
+        async with new_domain(store, log=log) as domain:
             await domain.protect("db01", primary)
         async with jetdr.ProtectedDomain.take_over(
             "payroll", log=log_device(), log_bytes=LOG_BYTES, store=store, disks={"db01": primary}, options=QUICK
@@ -230,9 +221,7 @@ def test_an_old_log_does_not_go_on_where_another_log_did() -> None:
 def test_a_store_that_lost_objects_is_refused_and_left_as_it_is() -> None:
     async def scenario() -> None:
         store, log, primary = fresh_store(), log_device(), MemoryDevice(DISK_BYTES)
-        async with jetdr.ProtectedDomain.create(
-            "payroll", log=log, log_bytes=LOG_BYTES, store=store, options=QUICK
-        ) as domain:
+        async with new_domain(store, log=log) as domain:
             disk = await domain.protect("db01", primary)
             for n in range(8):
                 await domain.uploaded(disk.write(0, bytes([n]) * 512))
@@ -252,9 +241,7 @@ def test_a_store_that_lost_objects_is_refused_and_left_as_it_is() -> None:
 def test_a_log_smaller_than_the_burst_makes_the_writer_wait_not_fail(tmp_path: Path) -> None:
     async def scenario() -> None:
         store = fresh_store()
-        async with jetdr.ProtectedDomain.create(
-            "payroll", log=tmp_path / "log", log_bytes=2 << 20, store=store, options=QUICK
-        ) as domain:
+        async with new_domain(store, log=tmp_path / "log", log_bytes=2 << 20) as domain:
             disk = await domain.protect("db01", tmp_path / "disk", size_bytes=16 << 20)
             data = os.urandom(64 << 10)
             await asyncio.to_thread(lambda: [disk.write(n << 16, data) for n in range(256)])
@@ -271,9 +258,7 @@ def test_a_log_that_stays_full_is_a_clear_error_and_changes_nothing() -> None:
         options = jetdr.DomainOptions(
             segment_age_s=0.02, ring_bytes=1 << 20, ring_slots=64, stall_limit_s=0.05, upload_workers=1
         )
-        domain = jetdr.ProtectedDomain.create(
-            "payroll", log=log_device(), log_bytes=1 << 20, store=store, options=options
-        )
+        domain = new_domain(store, log_bytes=1 << 20, options=options)
         await domain.__aenter__()
         disk = await domain.protect("db01", MemoryDevice(DISK_BYTES))
         unreachable = True
@@ -310,14 +295,10 @@ def test_a_log_too_small_is_refused_before_anything_happens(tmp_path: Path) -> N
 def test_create_refuses_a_container_that_holds_anything() -> None:
     async def scenario() -> None:
         store = fresh_store()
-        async with jetdr.ProtectedDomain.create(
-            "payroll", log=log_device(), log_bytes=LOG_BYTES, store=store, options=QUICK
-        ):
+        async with new_domain(store):
             pass
         with pytest.raises(InvalidRequest, match="is not empty"):
-            async with jetdr.ProtectedDomain.create(
-                "payroll", log=log_device(), log_bytes=LOG_BYTES, store=store, options=QUICK
-            ):
+            async with new_domain(store):
                 pass
         with pytest.raises(InvalidRequest, match="holds domain 'payroll', not 'other'"):
             async with jetdr.ProtectedDomain.open("other", log=log_device(), store=store, options=QUICK):
@@ -330,9 +311,7 @@ def test_a_disk_of_another_size_is_refused_on_reopening(tmp_path: Path) -> None:
     async def scenario() -> None:
         store = fresh_store()
         path = tmp_path / "disk"
-        async with jetdr.ProtectedDomain.create(
-            "payroll", log=tmp_path / "log", log_bytes=LOG_BYTES, store=store, options=QUICK
-        ) as domain:
+        async with new_domain(store, log=tmp_path / "log") as domain:
             await domain.protect("db01", path, size_bytes=DISK_BYTES)
             with pytest.raises(FileNotFoundError, match="size_bytes="):
                 await domain.protect("web01", tmp_path / "absent")
@@ -366,12 +345,6 @@ def test_several_domains_share_one_log_volume(tmp_path: Path) -> None:
             assert (await rebuilt(store))["disk"][:512] == bytes([n + 1]) * 512
 
     asyncio.run(scenario())
-
-
-def primary_bytes(device: MemoryDevice) -> bytes:
-    target = bytearray(device.size_bytes)
-    device.read_into(0, target)
-    return bytes(target)
 
 
 async def power_loss(domain: jetdr.ProtectedDomain, log: CrashDevice, seed: int = 1) -> CrashDevice:

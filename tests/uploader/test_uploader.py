@@ -6,6 +6,7 @@ import asyncio
 import threading
 from collections.abc import Sequence
 from datetime import UTC, datetime
+from typing import Any
 
 import numpy as np
 import pytest
@@ -18,6 +19,7 @@ from jetdr_core.device import MemoryDevice
 from jetdr_core.errors import Fenced, NoSuchPoint, StoreAccessDenied
 from jetdr_core.store import MemoryStore
 from jetdr_core.store.wrapper import StoreWrapper
+from tests.domain import fixture
 from tests.domain.fixture import DISK_BYTES, LOG_BYTES, QUICK, fresh_store, log_device, rebuilt
 from tests.faults.store import Fault, FaultyStore, on, seeded
 
@@ -45,9 +47,8 @@ class HoldingStore(StoreWrapper):
         self.stored.append(key)
 
 
-def new_domain(store: object, **more: object) -> jetdr.ProtectedDomain:
-    settings = {"log": log_device(), "log_bytes": LOG_BYTES, "options": MANY} | more
-    return jetdr.ProtectedDomain.create("payroll", store=store, **settings)  # type: ignore[arg-type]
+def new_domain(store: Any, **more: Any) -> jetdr.ProtectedDomain:
+    return fixture.new_domain(store, **({"options": MANY} | more))
 
 
 async def assert_dense(store: MemoryStore, lsn_last: int) -> None:
