@@ -34,7 +34,7 @@
 
 /* ---- record ----------------------------------------------------------------------------------------------------- */
 
-enum jdr_kind { JDR_WRITE = 1, JDR_ZERO = 2 }; /* from 3 on: control records, whose payload is the caller's affair */
+enum jdr_kind { JDR_WRITE = 1, JDR_ZERO = 2, JDR_GAP_OPEN = 4, JDR_VOID = 15 }; /* from 3 on: control records, whose payload is the caller's affair */
 enum jdr_flag { JDR_BACKGROUND = 1, JDR_DISCARD = 2, JDR_REREAD = 4 };
 
 /* One captured write, as it stands in ring, log and index; docs/formats/log-volume.md. Little-endian. */
@@ -87,6 +87,7 @@ struct jdr_ring_options {
     uint64_t lsn_next;                 /* LSN of the first record to be appended, from 1 */
     int64_t time_ns_last;              /* records get no earlier time than this */
     const _Atomic int64_t *clock;      /* NULL: CLOCK_REALTIME */
+    bool write_back;                   /* room is held until the primaries have the record, too; ring in a file only */
 };
 
 /* Create a ring in anonymous memory, which a forked child does not have: -ENOMEM, or -EINVAL for an option out of range. */
@@ -126,9 +127,70 @@ uint64_t jdr_ring_record_bytes_max(const jdr_ring *ring);
 int jdr_ring_poisoned(const jdr_ring *ring); /* 0 or the error */
 int64_t jdr_ring_now(const jdr_ring *ring);
 
+/* ---- ring in a file ---------------------------------------------------------------------------------------------- */
+
+/*
+ * A ring in a file on tmpfs is shared by two processes: the host component, whose filters append, and the DRVA, which
+ * appends control records and has the log writer. It outlives both. Room is given back when records are durable in the
+ * log, so it always holds everything that is not. docs/formats/ring.md has the layout.
+ *
+ * Logging is on or off. The host switches it off when a write or flush would otherwise fail or wait beyond the stall
+ * limit because of replication, and before such a write reaches a primary; then nothing but a GAP_OPEN of the DRVA's is
+ * appended (-ECANCELED), filters write to their primaries alone, and flushes do without the log. The DRVA switches it
+ * on again behind the GAP_OPEN, and has all disks copied. A write that is in flight at either moment holds its range: a
+ * copy of that range comes behind it.
+ */
+enum jdr_side { JDR_HOST = 0, JDR_DRVA = 1 };
+enum jdr_off_reason {
+    JDR_OFF_FULL = 1,  /* ring full for the stall limit */
+    JDR_OFF_FLUSH = 2, /* a flush not durable within the stall limit */
+    JDR_OFF_DISK = 3,  /* primary and log of `disk` may differ */
+    JDR_OFF_DRVA = 4,  /* the DRVA said so: fenced, or a new log */
+};
+
+struct jdr_ring_off {
+    bool logging;      /* on; the rest is about the last time it was switched off */
+    uint32_t reason, disk;
+    int64_t since_ns;  /* UTC: what the log holds is complete up to here */
+    uint64_t count;    /* how often it was switched off */
+};
+
+/* Lay out a ring in the empty file `fd`: -EINVAL: options, or a file system other than tmpfs; -ENOSPC; -errno. */
+int jdr_ring_format(int fd, const struct jdr_ring_options *options, const uint8_t domain[16]);
+/*
+ * Map the ring in `fd` (which stays the caller's) and become its `side`, until jdr_ring_destroy or the process's end.
+ * -EBADMSG: no ring, or a damaged one; -EPROTONOSUPPORT: another version; -ESTALE: another domain's (NULL: any will do);
+ * -EBUSY: the side is taken; -EACCES: others may read or write the file. Nothing is changed then.
+ */
+int jdr_ring_open(jdr_ring **ring, int fd, enum jdr_side side, const uint8_t domain[16]);
+/* The host's orderly end: its filters are closed, and their primaries and the log agree. Before jdr_ring_destroy. */
+void jdr_ring_end(jdr_ring *ring);
+bool jdr_ring_side_alive(const jdr_ring *ring, enum jdr_side side);
+/* Did the last host end in order (or was there none yet)? Not while one is alive. */
+bool jdr_ring_host_ended(const jdr_ring *ring);
+
+void jdr_ring_off(const jdr_ring *ring, struct jdr_ring_off *off);
+/* Does nothing when it is off. `disk` for JDR_OFF_DISK. */
+void jdr_ring_stop_logging(jdr_ring *ring, enum jdr_off_reason reason, uint32_t disk);
+void jdr_ring_resume_logging(jdr_ring *ring); /* the DRVA's */
+
+/*
+ * The DRVA's, before its log writer: the log ends at `lsn`. What the ring holds up to there is given back, what it holds
+ * behind it comes next. -ESTALE: log and ring do not meet.
+ */
+int jdr_ring_adopt(jdr_ring *ring, uint64_t lsn);
+/*
+ * The DRVA's, logging off: forget what the ring holds; go on as `options` say (lsn_next, time_ns_last,
+ * record_bytes_max). -EBUSY: the host still holds room, try again; -EINVAL.
+ */
+int jdr_ring_reset(jdr_ring *ring, const struct jdr_ring_options *options);
+uint64_t jdr_ring_lsn_applied(const jdr_ring *ring); /* write-back: durable in the primaries up to here */
+bool jdr_ring_write_back(const jdr_ring *ring);
+
 /* ---- IO filter -------------------------------------------------------------------------------------------------- */
 
 typedef struct jdr_filter jdr_filter;
+typedef struct jdr_applier jdr_applier; /* writes behind, see below */
 
 struct jdr_filter_options {
     jdr_ring *ring;           /* NULL: writes go to the primary alone */
@@ -137,11 +199,13 @@ struct jdr_filter_options {
     uint64_t size_bytes;
     uint64_t write_bytes_max; /* at most JDR_RECORD_BYTES_MAX, and the ring's record_bytes_max */
     int64_t stall_limit_ns;
+    bool bypass;              /* switch the ring's logging off rather than fail a guest's call: for a ring in a file */
+    jdr_applier *applier;     /* write-back through this applier; NULL: write-through */
 };
 
 struct jdr_filter_stats {
     uint64_t writes, write_bytes, zeros, zero_bytes, reads, read_bytes, flushes, background_bytes;
-    uint64_t overlaps_waited, stalls, stall_ns, failed_writes;
+    uint64_t overlaps_waited, stalls, stall_ns, stall_ns_max, failed_writes, unlogged_writes, unlogged_bytes;
     bool suspect;    /* primary and log may differ; stays until jdr_filter_trust */
     int sync_failed; /* errno of the primary's first failed flush, 0 for none; stays */
 };
@@ -184,6 +248,22 @@ void jdr_filter_trust(jdr_filter *filter);
 void jdr_filter_close(jdr_filter *filter);
 /* Free it. No thread may be inside a call. */
 void jdr_filter_destroy(jdr_filter *filter);
+
+/* ---- write-back --------------------------------------------------------------------------------------------------- */
+
+/*
+ * The applier writes what is durable in the log to the primaries, in LSN order, one thread for all disks of a ring in a
+ * file with `write_back`. A filter that has one completes a write when the ring has it, reads the newest data, and a
+ * flush when the log is durable. When logging goes off, everything in the ring is applied and flushed to the primaries,
+ * then `marker` is created durably, and only then does a write go to its primary alone: a power loss later is not
+ * followed by a replay of the log over such a write. Create it before the filters; open all of the disks' filters, then run.
+ */
+int jdr_applier_create(jdr_applier **applier, jdr_ring *ring, const char *marker);
+/* Until jdr_applier_stop, which makes it apply what is durable and flush the primaries. One thread. */
+void jdr_applier_run(jdr_applier *applier);
+void jdr_applier_stop(jdr_applier *applier);
+/* After its filters. */
+void jdr_applier_destroy(jdr_applier *applier);
 
 /* ---- log writer ------------------------------------------------------------------------------------------------- */
 
