@@ -191,6 +191,23 @@ class ProtectedDomain:
             )
         await running.loop.run(running.uploader.wait_uploaded(lsn))
 
+    def pause(self) -> None:
+        """Stop uploading, while the log goes on taking writes: until :meth:`resume`, or until the domain is closed.
+
+        Closing a paused domain uploads nothing: what its log holds is uploaded after the next opening.
+        """
+        self._alive.uploader.pause()
+
+    def resume(self) -> None:
+        """Upload again, beginning with what the log holds."""
+        running = self._alive
+        running.loop.call(running.uploader.resume)
+
+    @property
+    def failure(self) -> BaseException | None:
+        """What stopped the upload for good (:class:`Fenced`, :class:`StoreError`, :class:`LogFailed`...), or None."""
+        return self._alive.uploader.failure
+
     @property
     def consistent(self) -> bool:
         """Whether the present moment is a recovery point."""
@@ -207,10 +224,10 @@ class ProtectedDomain:
     # -- end ---------------------------------------------------------------------------------------------------------
 
     async def close(self, *, upload: bool = True) -> None:
-        """Flush, upload what is there (unless ``upload`` is False), mark the log clean, release everything.
+        """Flush, upload what is there (unless told not to), mark the log clean, release everything.
 
-        Raises the first error met; everything is released all the same, and what the log holds is uploaded after the
-        next opening. Twice is harmless.
+        Nothing is uploaded with ``upload=False`` or while paused. Raises the first error met; everything is released
+        all the same, and what the log holds is uploaded after the next opening. Twice is harmless.
         """
         running = self._running
         if running is None:

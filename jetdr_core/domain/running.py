@@ -193,7 +193,7 @@ class Running:
         """Close the disks, upload the rest, stop, close the log, release everything. Returns the errors met."""
         errors: list[Exception] = []
         clean &= await self._end_disks(errors)
-        if upload:
+        if upload and not self.uploader.paused:
             await _step(errors, self._upload_rest)
         await _step(errors, self.uploader.stop)
         await _step(errors, self.summaries.stop)
@@ -280,6 +280,9 @@ class Running:
             payload_bytes_uploaded=stats.payload_bytes,
             stored_bytes_uploaded=stats.stored_bytes,
             retries=sum(parts.store.retries.values()),
+            upload_latency_counts=tuple(stats.latency.counts),
+            upload_latency_sum_s=stats.latency.sum_s,
+            paused=self.uploader.paused,
             failure=str(self.uploader.failure or ""),
             disks=tuple(_disk_status(disk, ready=self.journal.is_ready(disk.number)) for disk in self._disks()),
         )

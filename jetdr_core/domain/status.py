@@ -28,7 +28,8 @@ class DomainStatus:
     """One domain at one moment.
 
     ``rpo_s`` is the age of the oldest acknowledged write that the store does not hold; ``lsn_recovered`` the last LSN
-    that the log held when the domain was opened.
+    that the log held when the domain was opened; ``upload_latency_counts`` (by bucket of
+    ``LATENCY_BOUNDS_S``) how long each object took to be stored.
     """
 
     name: str
@@ -49,5 +50,8 @@ class DomainStatus:
     payload_bytes_uploaded: int
     stored_bytes_uploaded: int
     retries: int
+    upload_latency_counts: tuple[int, ...]
+    upload_latency_sum_s: float
+    paused: bool
     failure: str
     disks: tuple[DiskStatus, ...]

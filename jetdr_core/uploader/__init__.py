@@ -1,8 +1,19 @@
 """Ships the replication log to the store as an unbroken chain of segments."""
 
 from jetdr_core.uploader.chain import ChainEnd, ChainWriter, ClaimLost
+from jetdr_core.uploader.latency import LATENCY_BOUNDS_S, UploadLatency
 from jetdr_core.uploader.source import LogSource
 from jetdr_core.uploader.summaries import SummaryWriter
 from jetdr_core.uploader.uploader import Uploader, UploadStats
 
-__all__ = ["ChainEnd", "ChainWriter", "ClaimLost", "LogSource", "SummaryWriter", "UploadStats", "Uploader"]
+__all__ = [
+    "LATENCY_BOUNDS_S",
+    "ChainEnd",
+    "ChainWriter",
+    "ClaimLost",
+    "LogSource",
+    "SummaryWriter",
+    "UploadLatency",
+    "UploadStats",
+    "Uploader",
+]

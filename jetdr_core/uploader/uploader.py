@@ -34,6 +34,7 @@ from jetdr_core.record import RecordBatch
 from jetdr_core.replication_log import Cursor
 from jetdr_core.segment import SealedSegment, SegmentBody, build_body
 from jetdr_core.uploader.chain import ChainWriter, NumberTaken
+from jetdr_core.uploader.latency import UploadLatency
 from jetdr_core.uploader.source import LogSource
 
 __all__ = ["UploadStats", "Uploader"]
@@ -58,6 +59,7 @@ class UploadStats:
     segments: int = 0
     payload_bytes: int = 0
     stored_bytes: int = 0
+    latency: UploadLatency = field(default_factory=UploadLatency)
 
 
 @dataclass(slots=True)
@@ -98,6 +100,7 @@ class Uploader:
         self.stats = UploadStats()
         self.failure: BaseException | None = None
         self.lsn_uploaded = cursor.lsn
+        self.paused = False
         self._source = source
         self._chain = chain
         self._options = options
@@ -137,6 +140,15 @@ class Uploader:
             await self._progress.wait_for(lambda: self.lsn_uploaded >= lsn or self.failure is not None)
         if self.lsn_uploaded < lsn and self.failure is not None:
             raise self.failure
+
+    def pause(self) -> None:
+        """Send nothing new to the store; what is on its way arrives. The log goes on filling."""
+        self.paused = True
+
+    def resume(self) -> None:
+        """Go on where :meth:`pause` left off."""
+        self.paused = False
+        self._wishes.arrived.set()
 
     @property
     def lag_s(self) -> float:
@@ -225,9 +237,10 @@ class Uploader:
                 self._first_seen = now
             aged = self._first_seen is not None and now - self._first_seen >= options.segment_age_s
             wished = self._wishes.lsn > self._cut_at.lsn
-            if backlog >= options.segment_bytes or aged or (wished and backlog):
+            if not self.paused and (backlog >= options.segment_bytes or aged or (wished and backlog)):
                 return
-            await self._wait_for_wish(POLL_WISHED_S if wished else min(POLL_S, options.segment_age_s / 8))
+            hurried = wished and not self.paused
+            await self._wait_for_wish(POLL_WISHED_S if hurried else min(POLL_S, options.segment_age_s / 8))
 
     async def _wait_for_wish(self, limit_s: float) -> None:
         with suppress(TimeoutError):
@@ -251,7 +264,9 @@ class Uploader:
             self._sealed.set()
 
     async def _put(self, number: int, sealed: SealedSegment) -> int:
+        begun = self._clock()
         await self._chain.put(number, sealed)
+        self.stats.latency.add(self._clock() - begun)
         return number
 
     # -- completer ---------------------------------------------------------------------------------------------------
@@ -323,7 +338,7 @@ class Uploader:
         while True:
             await asyncio.sleep(self._options.heartbeat_s)
             lsn, time_ns = self._source.observe()
-            if lsn == self.lsn_uploaded:
+            if lsn == self.lsn_uploaded and not self.paused:
                 await self._beat(lsn, time_ns)
 
     async def _beat(self, lsn: int, time_ns: int) -> None:
