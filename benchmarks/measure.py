@@ -12,6 +12,7 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from typing import TypeVar
 
 __all__ = ["AtLeast", "AtMost", "PeerMissing", "Row", "Scale", "Stopwatch", "interleaved", "median", "percentile"]
 
@@ -94,9 +95,12 @@ class Stopwatch:
             self.seconds += time.perf_counter() - begun
 
 
-def interleaved(rounds: int, *works: Callable[[], float]) -> list[list[float]]:
+Figure = TypeVar("Figure")
+
+
+def interleaved(rounds: int, *works: Callable[[], Figure]) -> list[list[Figure]]:
     """``rounds`` figures of each work, the works taking turns; each returns its own figure (seconds, say)."""
-    figures: list[list[float]] = [[] for _ in works]
+    figures: list[list[Figure]] = [[] for _ in works]
     for nth in range(rounds):
         order = range(len(works)) if nth % 2 == 0 else reversed(range(len(works)))
         for place in order:

@@ -8,7 +8,6 @@ inside the measured time. Talks to: rehydrate, qemu-img, restic.
 from __future__ import annotations
 
 import asyncio
-import mmap
 import os
 import shutil
 import subprocess
@@ -22,7 +21,7 @@ import numpy as np
 
 import jetdr_core
 from benchmarks.chain import ChainMaker
-from benchmarks.material import compressible
+from benchmarks.material import compressible, same_bytes
 from benchmarks.measure import AtLeast, AtMost, PeerMissing, Row, Scale, interleaved, median
 from jetdr_core.rehydrate import rehydrate
 from jetdr_core.store import open_store
@@ -193,7 +192,7 @@ def _timed(recover: Callable[[Path], Path], work: Path) -> Callable[[], float]:
         begun = time.perf_counter()
         disk = recover(target)
         took = time.perf_counter() - begun
-        if not _same(disk, image):
+        if not same_bytes(disk, image):
             raise RuntimeError(f"{type(recover).__name__}: {disk.name} is not the disk")
         shutil.rmtree(target)
         return took
@@ -207,14 +206,6 @@ def _durable(path: Path) -> Path:
         os.fsync(fd)
         os.close(fd)
     return path
-
-
-def _same(one: Path, other: Path) -> bool:
-    with one.open("rb") as left, other.open("rb") as right:
-        if os.fstat(left.fileno()).st_size != os.fstat(right.fileno()).st_size:
-            return False
-        views = [np.frombuffer(mmap.mmap(file.fileno(), 0, prot=mmap.PROT_READ), np.uint64) for file in (left, right)]
-        return np.array_equal(views[0], views[1])
 
 
 def _run(command: list[str], environment: Mapping[str, str], folder: Path) -> str:

@@ -1,0 +1,134 @@
+"""NBD exports of one disk each, to be compared: nbdkit's file plugin, ours unprotected, QEMU's blklogwrites.
+
+What is protected is in benchmarks.protected. Every primary is a file of the same size in the same folder, written once
+before. Talks to: nbdkit, qemu-storage-daemon.
+"""
+
+from __future__ import annotations
+
+import mmap
+import os
+from abc import ABC, abstractmethod
+from pathlib import Path
+
+import jetdr_core
+from benchmarks.fio import program
+from benchmarks.measure import PeerMissing
+from benchmarks.process import Server
+
+__all__ = ["BlkLogWrites", "Export", "Place", "nbdkit_file", "plugin", "written_file"]
+
+DISK = "disk"
+_PIECE_BYTES = 4 << 20
+
+
+class Place:
+    """Where the exports keep their things: ``work`` on the disk, ``runtime`` in memory (sockets, rings)."""
+
+    def __init__(self, work: Path, runtime: Path, disk_bytes: int) -> None:
+        self.work, self.runtime, self.disk_bytes = work, runtime, disk_bytes
+
+    def primary(self, name: str) -> Path:
+        return written_file(self.work / f"{name}.img", self.disk_bytes)
+
+
+class Export(ABC):
+    """One contestant. ``begin`` before each of its turns, ``settle`` until nothing is owed of what was written."""
+
+    name: str
+    uri: str
+
+    @property
+    @abstractmethod
+    def pids(self) -> list[int]:
+        """Every process that works for this export, but for the client's."""
+
+    @abstractmethod
+    def end(self) -> None:
+        """Stop the servers."""
+
+    def begin(self) -> None:
+        """Nothing to do for most."""
+        return
+
+    def settle(self) -> None:
+        """Nothing is owed by most."""
+        return
+
+    def check(self) -> None:
+        """Compare with the primary what else the export has kept: nothing, for most."""
+        return
+
+
+class _Served(Export):
+    """One server process behind a Unix socket."""
+
+    def __init__(self, name: str, place: Place, command: list[str], socket: Path, export: str) -> None:
+        self.name, self.uri = name, f"nbd+unix:///{export}?socket={socket}"
+        self._command, self._socket, self._said = command, socket, place.work / f"{socket.stem}.said"
+        self._server = self._start()
+
+    @property
+    def pids(self) -> list[int]:
+        return [self._server.pid]
+
+    def end(self) -> None:
+        self._server.end()
+
+    def _start(self) -> Server:
+        return Server(self._command, self._socket, self._said)
+
+
+def nbdkit_file(place: Place) -> Export:
+    """nbdkit's own file plugin."""
+    socket = place.runtime / "file.sock"
+    command = [program("nbdkit"), "-f", "--unix", str(socket), "file", str(place.primary("file"))]
+    return _Served("nbdkit file", place, command, socket, "")
+
+
+def plugin_path() -> Path:
+    """Our nbdkit plugin, where the build puts it."""
+    path = Path(jetdr_core.__file__).parent / "nbdkit-jetdr-plugin.so"
+    if not path.exists():
+        raise PeerMissing(f"{path.name} is not built")
+    return path
+
+
+def plugin(place: Place) -> Export:
+    """Our plugin without a ring: the same code on the guest's path, and no replication."""
+    socket, primary = place.runtime / "plugin.sock", place.primary("plugin")
+    disk = f"disk=1:{DISK}:{place.disk_bytes}:{primary}"
+    command = [program("nbdkit"), "-f", "--unix", str(socket), str(plugin_path()), disk]
+    return _Served("unprotected", place, command, socket, DISK)
+
+
+class BlkLogWrites(_Served):
+    """QEMU's blklogwrites over a file, its log in a file beside it; started again each turn: a short log."""
+
+    def __init__(self, place: Place, log_bytes: int) -> None:
+        socket = place.runtime / "blklogwrites.sock"
+        primary, log = place.primary("blklogwrites"), written_file(place.work / "blklogwrites.log", log_bytes)
+        command = [
+            program("qemu-storage-daemon"),
+            *("--blockdev", f"driver=file,node-name=primary,filename={primary}"),
+            *("--blockdev", f"driver=file,node-name=log,filename={log}"),
+            *("--blockdev", "driver=blklogwrites,node-name=both,file=primary,log=log"),
+            *("--nbd-server", f"addr.type=unix,addr.path={socket}"),
+            *("--export", f"type=nbd,id=export,node-name=both,name={DISK},writable=on"),
+        ]
+        super().__init__("blklogwrites", place, command, socket, DISK)
+
+    def begin(self) -> None:
+        self._server.end()
+        self._server = self._start()
+
+
+def written_file(path: Path, length: int) -> Path:
+    """A file whose extents have all been allocated and written once."""
+    zeros = mmap.mmap(-1, _PIECE_BYTES)
+    with path.open("wb", buffering=0) as file:
+        os.posix_fallocate(file.fileno(), 0, length)
+        for offset in range(0, length, _PIECE_BYTES):
+            file.write(memoryview(zeros)[: length - offset])
+        os.fsync(file.fileno())
+    return path

@@ -1,0 +1,185 @@
+"""nbd: what a guest gets over NBD: operations a second, latency, and the servers' CPU time for it.
+
+Contestants: nbdkit's file plugin, our plugin unprotected, QEMU's blklogwrites. One fio job file for all; the last round
+of each cell is read back and compared. Talks to: fio, the exports.
+"""
+
+from __future__ import annotations
+
+import os
+import tempfile
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from functools import partial
+from itertools import count
+from pathlib import Path
+
+from benchmarks import fio
+from benchmarks.exports import BlkLogWrites, Export, Place, nbdkit_file, plugin
+from benchmarks.measure import AtLeast, AtMost, Row, Scale, interleaved, median
+from benchmarks.process import cpu_seconds
+
+__all__ = ["run"]
+
+MEMORY = Path("/dev/shm")
+
+
+@dataclass(frozen=True, slots=True)
+class _Cell:
+    """One section of the job file, and what share of protected write-through to unprotected is to be reached."""
+
+    section: str
+    title: str
+    size_bytes: int
+    iops_min: float
+
+
+@dataclass(frozen=True, slots=True)
+class _Turn:
+    """One contestant, one cell, one round."""
+
+    written: fio.Written
+    cpu_s_per_gb: float
+
+
+def _cells(random_mib: int, deep_mib: int, flushed_mib: int, sequential_mib: int) -> tuple[_Cell, ...]:
+    return (
+        _Cell("random-1", "4 KiB random, depth 1", random_mib << 20, 0.9),
+        _Cell("random-1-flush", "4 KiB random, depth 1, flushes", flushed_mib << 20, 0.8),
+        _Cell("random-16", "4 KiB random, depth 16", deep_mib << 20, 0.9),
+        _Cell("random-16-flush", "4 KiB random, depth 16, flushes", flushed_mib << 20, 0.8),
+        _Cell("sequential-8", "64 KiB sequential, depth 8", sequential_mib << 20, 0.9),
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class _Size:
+    rounds: int
+    warm_up: bool
+    cells: tuple[_Cell, ...]
+
+
+SIZES = {
+    Scale.FULL: _Size(5, warm_up=True, cells=_cells(48, 192, 32, 384)),
+    Scale.QUICK: _Size(1, warm_up=False, cells=_cells(4, 16, 4, 32)),
+    Scale.TINY: _Size(1, warm_up=False, cells=_cells(1, 1, 1, 2)),
+}
+
+
+def run(scale: Scale, work: Path) -> list[Row]:
+    size = SIZES[scale]
+    with _exports(work, max(cell.size_bytes for cell in size.cells)) as exports:
+        contest = _Contest(exports, work)
+        if size.warm_up:
+            contest.rounds(size.cells[2], 1)
+        turns = {cell: contest.rounds(cell, size.rounds) for cell in size.cells}
+        for export in exports:
+            export.check()
+    return [row for cell, each in turns.items() for row in _rows(cell, each)]
+
+
+@contextmanager
+def _exports(work: Path, disk_bytes: int) -> Iterator[list[Export]]:
+    """All contestants, running."""
+    with ExitStack() as opened:
+        runtime = opened.enter_context(tempfile.TemporaryDirectory(prefix="jetdr-nbd-", dir=MEMORY))
+        place = Place(work, Path(runtime), disk_bytes)
+        exports = [nbdkit_file(place), plugin(place), BlkLogWrites(place, 2 * disk_bytes)]
+        for export in exports:
+            opened.callback(export.end)
+        yield exports
+
+
+class _Contest:
+    """Exports taking turns. No two turns write the same bytes."""
+
+    def __init__(self, exports: Sequence[Export], work: Path) -> None:
+        self._exports, self._work = exports, work
+        self._seeds = count(1)
+        self._seed_last: dict[str, int] = {}
+
+    def rounds(self, cell: _Cell, rounds: int) -> dict[str, list[_Turn]]:
+        """The turns of each export by its name; what the last ones wrote is read back and compared."""
+        turns = interleaved(rounds, *(partial(self._turn, export, cell) for export in self._exports))
+        with ThreadPoolExecutor(len(self._exports)) as pool:
+            list(pool.map(partial(self._verify, cell), self._exports))
+        return dict(zip([export.name for export in self._exports], turns, strict=True))
+
+    def _turn(self, export: Export, cell: _Cell) -> _Turn:
+        """What others left dirty is on the disk before; what is owed afterwards is counted."""
+        seed = self._seed_last[export.name] = next(self._seeds)
+        export.begin()
+        os.sync()
+        before = cpu_seconds(export.pids)
+        written = fio.write_section(cell.section, export.uri, cell.size_bytes, seed, self._work)
+        export.settle()
+        return _Turn(written, (cpu_seconds(export.pids) - before) / written.bytes * 1e9)
+
+    def _verify(self, cell: _Cell, export: Export) -> None:
+        fio.verify_section(cell.section, export.uri, cell.size_bytes, self._seed_last[export.name], self._work)
+
+
+# -- rows --------------------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class _Figures:
+    """Medians over the rounds."""
+
+    name: str
+    iops: float
+    p50_us: float
+    p99_us: float
+    cpu_s_per_gb: float
+    flushes: float
+
+    @property
+    def note(self) -> str:
+        flushes = f", {self.flushes:.0f} flushes" if self.flushes else ""
+        return f"p50 {self.p50_us:,.0f} us, p99 {self.p99_us:,.0f} us, {self.cpu_s_per_gb:.1f} CPU s/GB{flushes}"
+
+
+def _figures(name: str, turns: Sequence[_Turn]) -> _Figures:
+    return _Figures(
+        name,
+        iops=median([turn.written.iops for turn in turns]),
+        p50_us=median([turn.written.p50_us for turn in turns]),
+        p99_us=median([turn.written.p99_us for turn in turns]),
+        cpu_s_per_gb=median([turn.cpu_s_per_gb for turn in turns]),
+        flushes=median([turn.written.flushes for turn in turns]),
+    )
+
+
+def _rows(cell: _Cell, turns: dict[str, list[_Turn]]) -> list[Row]:
+    figures = {name: _figures(name, each) for name, each in turns.items()}
+    rows = [_alone(cell, each) for each in figures.values()]
+    file, ours, logged = figures.pop("nbdkit file"), figures.pop("unprotected"), figures.pop("blklogwrites")
+    rows.append(_iops(cell, ours, file, AtLeast(1.0)))
+    for protected in figures.values():
+        through = "write-through" in protected.name
+        rows.append(_iops(cell, protected, ours, AtLeast(cell.iops_min) if through else None))
+        rows.append(_p99(cell, protected, ours, AtMost(1.25) if through else None))
+        rows.append(_iops(cell, protected, logged, AtLeast(1.0)))
+    return rows
+
+
+def _alone(cell: _Cell, one: _Figures) -> Row:
+    return Row(measure=f"{cell.title}: {one.name}", ours=one.iops, unit="IOPS", note=one.note)
+
+
+def _iops(cell: _Cell, one: _Figures, other: _Figures, target: AtLeast | None) -> Row:
+    measure = f"{cell.title}: {one.name}"
+    return Row(measure=measure, ours=one.iops, unit="IOPS", peer=other.name, theirs=other.iops, target=target)
+
+
+def _p99(cell: _Cell, one: _Figures, other: _Figures, target: AtMost | None) -> Row:
+    measure = f"{cell.title}: {one.name}, p99"
+    return Row(measure=measure, ours=one.p99_us, unit="us", peer=other.name, theirs=other.p99_us, target=target)
+
+
+if __name__ == "__main__":
+    from benchmarks.command import main
+
+    main("nbd")
