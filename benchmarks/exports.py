@@ -16,7 +16,7 @@ from benchmarks.fio import program
 from benchmarks.measure import PeerMissing
 from benchmarks.process import Server
 
-__all__ = ["BlkLogWrites", "Export", "Place", "nbdkit_file", "plugin", "written_file"]
+__all__ = ["Export", "Place", "blklogwrites", "nbdkit_file", "plugin", "written_file"]
 
 DISK = "disk"
 _PIECE_BYTES = 4 << 20
@@ -102,12 +102,13 @@ def plugin(place: Place) -> Export:
     return _Served("unprotected", place, command, socket, DISK)
 
 
-class BlkLogWrites(_Served):
+class _BlkLogWrites(_Served):
     """QEMU's blklogwrites over a file, its log in a file beside it; started again each turn: a short log."""
 
-    def __init__(self, place: Place, log_bytes: int) -> None:
+    def __init__(self, place: Place) -> None:
         socket = place.runtime / "blklogwrites.sock"
-        primary, log = place.primary("blklogwrites"), written_file(place.work / "blklogwrites.log", log_bytes)
+        log = written_file(place.work / "blklogwrites.log", 2 * place.disk_bytes)
+        primary = place.primary("blklogwrites")
         command = [
             program("qemu-storage-daemon"),
             *("--blockdev", f"driver=file,node-name=primary,filename={primary}"),
@@ -121,6 +122,11 @@ class BlkLogWrites(_Served):
     def begin(self) -> None:
         self._server.end()
         self._server = self._start()
+
+
+def blklogwrites(place: Place) -> Export:
+    """QEMU's log of writes, in the format of dm-log-writes."""
+    return _BlkLogWrites(place)
 
 
 def written_file(path: Path, length: int) -> Path:

@@ -17,7 +17,7 @@ from itertools import count
 from pathlib import Path
 
 from benchmarks import fio
-from benchmarks.exports import BlkLogWrites, Export, Place, nbdkit_file, plugin
+from benchmarks.exports import Export, Place, blklogwrites, nbdkit_file, plugin
 from benchmarks.measure import AtLeast, AtMost, Row, Scale, interleaved, median
 from benchmarks.process import cpu_seconds
 
@@ -86,9 +86,10 @@ def _exports(work: Path, disk_bytes: int) -> Iterator[list[Export]]:
     with ExitStack() as opened:
         runtime = opened.enter_context(tempfile.TemporaryDirectory(prefix="jetdr-nbd-", dir=MEMORY))
         place = Place(work, Path(runtime), disk_bytes)
-        exports = [nbdkit_file(place), plugin(place), BlkLogWrites(place, 2 * disk_bytes)]
-        for export in exports:
-            opened.callback(export.end)
+        exports: list[Export] = []
+        for start in (nbdkit_file, plugin, blklogwrites):
+            exports.append(start(place))
+            opened.callback(exports[-1].end)
         yield exports
 
 
