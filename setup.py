@@ -32,7 +32,7 @@ def extension(name: str, *sources: str) -> Extension:
 
 setup(
     ext_modules=[
-        extension("_core", "core.pyx", "ring.c", "filter.c", "log_writer.c", "device.c"),
+        extension("_core", "core.pyx", "ring.c", "ring_file.c", "filter.c", "applier.c", "log_writer.c", "device.c"),
         extension("_kernels", "kernels.pyx", "interval_map.c", "scan.c", "scatter.c"),
     ]
 )

@@ -41,15 +41,33 @@ class FilterStats(NamedTuple):
     overlaps_waited: int
     stalls: int
     stall_ns: int
+    stall_ns_max: int
     failed_writes: int
+    unlogged_writes: int
+    unlogged_bytes: int
     suspect: bool
     """Primary and log may differ: stays until :meth:`IoFilter.trust`."""
     sync_failed: int
     """errno of the primary's first failed flush, 0 for none: stays until the disk is opened again."""
 
+class RingOff(NamedTuple):
+    """Whether logging is on, and when and why it was last switched off: ``since_ns`` UTC, up to which the log is complete.
+
+    ``reason``: 1 ring full, 2 a flush not durable in time, 3 ``disk`` and log may differ, 4 switched off by the DRVA.
+    """
+
+    logging: bool
+    reason: int
+    disk: int
+    since_ns: int
+    count: int
+
 @final
 class Ring:
-    """Bounded many-producer one-consumer ring in memory; assigns LSN and time. A forked child does not have it.
+    """Bounded many-producer one-consumer ring; assigns LSN and time. A forked child does not have it.
+
+    In memory of this process, or (:meth:`create_file`, :meth:`open_file`) in a file on tmpfs that a host component shares
+    and that outlives both; this process is then the DRVA's side, and a failed log writer or :meth:`poison` stays its own.
 
     ``record_bytes_max``: longest payload of one record, at most half of ``payload_bytes`` and 32 MiB. By default that,
     or a quarter of the log writer's data area, if less; a log writer refuses a ring that was given more than its quarter.
@@ -65,6 +83,50 @@ class Ring:
         clock: ManualClock | None = None,
         record_bytes_max: int | None = None,
     ) -> Self: ...
+    @classmethod
+    def create_file(
+        cls,
+        file: int,
+        *,
+        domain: bytes,
+        payload_bytes: int,
+        slots: int,
+        lsn_next: int,
+        time_ns_last: int = 0,
+        record_bytes_max: int | None = None,
+        write_back: bool = False,
+    ) -> Ring:
+        """Lay a ring out in the empty file of descriptor ``file`` (which stays the caller's) and open it.
+
+        ``domain``: the 16 bytes of its UUID. ``write_back``: room is held until the primaries have the data, too.
+        """
+    @classmethod
+    def open_file(cls, file: int, *, domain: bytes | None = None) -> Ring:
+        """Open the ring in ``file``. RingForeign, RingBusy, DamagedObject, UnsupportedVersion change nothing.
+
+        Before its log writer: :meth:`adopt` or :meth:`reset`.
+        """
+    @property
+    def logging(self) -> bool: ...
+    @property
+    def write_back(self) -> bool: ...
+    @property
+    def lsn_applied(self) -> int:
+        """With write-back: durable in the primaries up to here."""
+    @property
+    def host_alive(self) -> bool: ...
+    @property
+    def host_ended(self) -> bool:
+        """The last host component ended in order (or there was none yet): its disks and the ring agree."""
+    def off(self) -> RingOff: ...
+    def stop_logging(self) -> None:
+        """Switch logging off, as the host component does when it must: until :meth:`resume_logging` only GAP_OPEN is taken."""
+    def resume_logging(self) -> None:
+        """Behind a GAP_OPEN; then all disks are to be copied."""
+    def adopt(self, lsn: int) -> None:
+        """The log ends at ``lsn``: the ring goes on behind it. RingApart when the two do not meet."""
+    def reset(self, *, lsn_next: int, time_ns_last: int, record_bytes_max: int | None) -> bool:
+        """With logging off: forget what the ring holds. False while the host component still holds room: try again."""
     @property
     def payload_bytes(self) -> int: ...
     @property
@@ -81,7 +143,10 @@ class Ring:
     def used_bytes(self) -> int: ...
     def now_ns(self) -> int: ...
     def control(self, kind: int, disk: int, payload: Buffer, *, stall_limit_s: float) -> tuple[int, int]:
-        """Append a control record; returns (LSN, time_ns). InvalidRequest beyond ``record_bytes_max``; StallTimeout."""
+        """Append a control record; returns (LSN, time_ns).
+
+        InvalidRequest beyond ``record_bytes_max``; StallTimeout; LoggingOff, but for GAP_OPEN.
+        """
     def request_durable(self, lsn: int) -> None:
         """Ask for durability up to ``lsn``, or up to the last LSN given out, if that is less."""
     def wait_durable(self, lsn: int, timeout_s: float) -> bool:

@@ -24,11 +24,16 @@ __all__ = [
     "LogForeign",
     "LogNotALog",
     "LogTooSmall",
+    "LoggingOff",
     "NoSuchPoint",
     "NotConsistent",
     "ObjectExists",
     "ObjectNotFound",
     "PrimaryFailed",
+    "RingApart",
+    "RingBusy",
+    "RingError",
+    "RingForeign",
     "StallTimeout",
     "StoreAccessDenied",
     "StoreError",
@@ -109,6 +114,26 @@ class LogTooSmall(LogError, ValueError):
 
 class LogBusy(LogError):
     """Another process holds the volume."""
+
+
+class RingError(JetdrError):
+    """Base of the errors of a ring in a file."""
+
+
+class RingForeign(RingError):
+    """The ring file belongs to another domain, or others may read or write it; it was not changed."""
+
+
+class RingBusy(RingError):
+    """Another process holds this side of the ring."""
+
+
+class RingApart(RingError):
+    """Ring and log do not meet: records between them are lost, or the log is an older copy."""
+
+
+class LoggingOff(JetdrError):
+    """Logging is switched off: nothing but the gap that follows can be logged."""
 
 
 # -- store and chain ---------------------------------------------------------------------------------------------------

@@ -14,7 +14,19 @@ from libc.errno cimport EIO
 from libc.stdint cimport int64_t, uint8_t, uint32_t, uint64_t
 from libc.string cimport memset
 
-from jetdr_core.errors import Fenced, InvalidRequest, LogFailed, PrimaryFailed, StallTimeout
+from jetdr_core.errors import (
+    DamagedObject,
+    Fenced,
+    InvalidRequest,
+    LogFailed,
+    LoggingOff,
+    PrimaryFailed,
+    RingApart,
+    RingBusy,
+    RingForeign,
+    StallTimeout,
+    UnsupportedVersion,
+)
 
 cdef extern from "<sys/uio.h>" nogil:
     struct iovec:
@@ -70,6 +82,29 @@ cdef extern from "jetdr.h" nogil:
         uint64_t lsn_next
         int64_t time_ns_last
         const atomic_int64 *clock
+        bint write_back
+    enum jdr_side:
+        JDR_HOST
+        JDR_DRVA
+    enum jdr_off_reason:
+        JDR_OFF_DRVA
+    struct c_ring_off "jdr_ring_off":
+        bint logging
+        uint32_t reason, disk
+        int64_t since_ns
+        uint64_t count
+    int jdr_ring_format(int, const jdr_ring_options *, const uint8_t *)
+    int jdr_ring_open(jdr_ring **, int, jdr_side, const uint8_t *)
+    bint jdr_ring_side_alive(const jdr_ring *, jdr_side)
+    bint jdr_ring_host_ended(const jdr_ring *)
+    void get_ring_off "jdr_ring_off"(const jdr_ring *, c_ring_off *)
+    void jdr_ring_stop_logging(jdr_ring *, jdr_off_reason, uint32_t)
+    void jdr_ring_resume_logging(jdr_ring *)
+    int jdr_ring_adopt(jdr_ring *, uint64_t)
+    int jdr_ring_reset(jdr_ring *, const jdr_ring_options *)
+    uint64_t jdr_ring_lsn_applied(const jdr_ring *)
+    bint jdr_ring_write_back(const jdr_ring *)
+    uint64_t jdr_ring_payload_bytes(const jdr_ring *)
     int jdr_ring_create(jdr_ring **, const jdr_ring_options *)
     void jdr_ring_destroy(jdr_ring *)
     int jdr_ring_admit(jdr_ring *, uint64_t, int64_t)
@@ -95,9 +130,11 @@ cdef extern from "jetdr.h" nogil:
         uint64_t size_bytes
         uint64_t write_bytes_max
         int64_t stall_limit_ns
+        bint bypass
+        void *applier
     struct jdr_filter_stats:
         uint64_t writes, write_bytes, zeros, zero_bytes, reads, read_bytes, flushes, background_bytes
-        uint64_t overlaps_waited, stalls, stall_ns, failed_writes
+        uint64_t overlaps_waited, stalls, stall_ns, stall_ns_max, failed_writes, unlogged_writes, unlogged_bytes
         bint suspect
         int sync_failed
     int jdr_filter_open(jdr_filter **, const jdr_filter_options *)
@@ -143,8 +180,9 @@ WriterState = namedtuple(
 FilterStats = namedtuple(
     "FilterStats",
     "writes write_bytes zeros zero_bytes reads read_bytes flushes background_bytes overlaps_waited stalls stall_ns "
-    "failed_writes suspect sync_failed",
+    "stall_ns_max failed_writes unlogged_writes unlogged_bytes suspect sync_failed",
 )
+RingOff = namedtuple("RingOff", "logging reason disk since_ns count")
 
 
 # -- devices -------------------------------------------------------------------------------------------------------------
@@ -274,26 +312,37 @@ cdef class Ring:
     cdef object __weakref__
 
     def __cinit__(
-        self, *, payload_bytes, slots, lsn_next, time_ns_last=0, ManualClock clock=None, record_bytes_max=None
+        self, *, payload_bytes=0, slots=0, lsn_next=1, time_ns_last=0, ManualClock clock=None, record_bytes_max=None,
+        file=None, domain=None,
     ):
-        cdef jdr_ring_options options
+        cdef jdr_ring_options options = ring_options(payload_bytes, slots, lsn_next, time_ns_last, record_bytes_max)
+        cdef const uint8_t *name = domain_bytes(domain) if domain is not None else NULL
+        cdef int result
         self.clock = clock
         self.fence = None
-        self.payload_bytes = payload_bytes
-        options.payload_bytes = payload_bytes
-        options.slots = slots
-        options.record_bytes_max = record_bytes_max or 0
-        options.lsn_next = lsn_next
-        options.time_ns_last = time_ns_last
-        options.clock = &clock.now if clock is not None else NULL
-        cdef int result = jdr_ring_create(&self.ring, &options)
-        if result == -errno.ENOMEM:
-            raise MemoryError(f"a ring of {payload_bytes} bytes does not fit into memory")
+        if file is not None:
+            result = jdr_ring_open(&self.ring, file, JDR_DRVA, name)
+        else:
+            options.clock = &clock.now if clock is not None else NULL
+            result = jdr_ring_create(&self.ring, &options)
         if result:
-            raise InvalidRequest(
-                f"ring of {payload_bytes} bytes and {slots} slots for records of {record_bytes_max} bytes is not valid",
-                hint="both must be powers of two, at least 65536 bytes and 16 slots; a record has at most half the bytes",
-            )
+            raise ring_refused(result, payload_bytes, slots, record_bytes_max)
+        self.payload_bytes = jdr_ring_payload_bytes(self.ring)
+
+    @classmethod
+    def create_file(
+        cls, file, *, domain, payload_bytes, slots, lsn_next, time_ns_last=0, record_bytes_max=None, write_back=False
+    ):
+        cdef jdr_ring_options options = ring_options(payload_bytes, slots, lsn_next, time_ns_last, record_bytes_max)
+        options.write_back = write_back
+        cdef int result = jdr_ring_format(file, &options, domain_bytes(domain))
+        if result:
+            raise ring_refused(result, payload_bytes, slots, record_bytes_max)
+        return Ring(file=file, domain=domain)
+
+    @classmethod
+    def open_file(cls, file, *, domain=None):
+        return Ring(file=file, domain=domain)
 
     def __dealloc__(self):
         jdr_ring_destroy(self.ring)
@@ -330,13 +379,65 @@ cdef class Ring:
     def now_ns(self):
         return jdr_ring_now(self.ring)
 
+    # -- in a file
+
+    @property
+    def logging(self):
+        return self.off().logging
+
+    @property
+    def write_back(self):
+        return bool(jdr_ring_write_back(self.ring))
+
+    @property
+    def lsn_applied(self):
+        return jdr_ring_lsn_applied(self.ring)
+
+    @property
+    def host_alive(self):
+        return bool(jdr_ring_side_alive(self.ring, JDR_HOST))
+
+    @property
+    def host_ended(self):
+        return bool(jdr_ring_host_ended(self.ring))
+
+    def off(self):
+        cdef c_ring_off off
+        get_ring_off(self.ring, &off)
+        return RingOff(bool(off.logging), off.reason, off.disk, off.since_ns, off.count)
+
+    def stop_logging(self):
+        with nogil:
+            jdr_ring_stop_logging(self.ring, JDR_OFF_DRVA, 0)
+
+    def resume_logging(self):
+        jdr_ring_resume_logging(self.ring)
+
+    def adopt(self, lsn):
+        if jdr_ring_adopt(self.ring, check(lsn)):
+            raise RingApart(
+                f"the log ends at LSN {lsn}, the ring holds LSN {self.lsn_durable + 1} to {self.lsn_reserved}",
+                hint="the ring is emptied, and all disks are read again behind a gap",
+                lsn_log=lsn,
+            )
+
+    def reset(self, *, lsn_next, time_ns_last, record_bytes_max):
+        cdef jdr_ring_options options = ring_options(0, 0, lsn_next, time_ns_last, record_bytes_max)
+        cdef int result = jdr_ring_reset(self.ring, &options)
+        if result == -errno.EINVAL:
+            raise InvalidRequest(
+                f"the ring cannot begin at LSN {lsn_next} with records of {record_bytes_max} bytes",
+                hint="switch logging off first; a record has at most half of the ring",
+            )
+        return result == 0
+
     def control(self, kind, disk, payload, *, stall_limit_s):
         cdef jdr_record record
         cdef int64_t limit = nanoseconds(stall_limit_s)
         cdef bytes held = bytes(payload)
         cdef size_t length = len(held)
         cdef uint64_t padded = (length + 511) // 512 * 512
-        cdef int result
+        cdef int64_t result
         cdef const char *data = PyBytes_AS_STRING(held)
         memset(&record, 0, sizeof(record))
         record.kind = kind
@@ -346,8 +447,8 @@ cdef class Ring:
         with nogil:
             result = jdr_ring_admit(self.ring, padded, limit)
             if result == 0:
-                jdr_ring_append(self.ring, &record, data, length)
-        if result:
+                result = jdr_ring_append(self.ring, &record, data, length)
+        if result < 0:
             raise self.error(result, f"record of {padded} bytes")
         return record.lsn, record.time_ns
 
@@ -390,6 +491,10 @@ cdef class Ring:
                 hint="the log is full or its device does not answer: look at the upload's state, enlarge the log",
                 lsn_durable=self.lsn_durable,
                 lsn_reserved=self.lsn_reserved,
+            )
+        if result == -errno.ECANCELED:
+            return LoggingOff(
+                f"{what}: logging is switched off", hint="it resumes by itself when the log has room; look at the status"
             )
         if result == -JDR_EFENCED and self.fence is not None:
             return Fenced(*self.fence)
@@ -527,6 +632,8 @@ cdef class IoFilter:
         options.size_bytes = size_bytes
         options.write_bytes_max = write_bytes_max
         options.stall_limit_ns = nanoseconds(stall_limit_s)
+        options.bypass = False
+        options.applier = NULL
         cdef int result = jdr_filter_open(&self.filter, &options)
         if result == -errno.ENOMEM:
             raise MemoryError("IO filter")
@@ -618,7 +725,8 @@ cdef class IoFilter:
         return FilterStats(
             stats.writes, stats.write_bytes, stats.zeros, stats.zero_bytes, stats.reads, stats.read_bytes,
             stats.flushes, stats.background_bytes, stats.overlaps_waited, stats.stalls, stats.stall_ns,
-            stats.failed_writes, stats.suspect, stats.sync_failed,
+            stats.stall_ns_max, stats.failed_writes, stats.unlogged_writes, stats.unlogged_bytes, stats.suspect,
+            stats.sync_failed,
         )
 
     def trust(self):
@@ -680,6 +788,52 @@ cdef int interrupt_from(object cause, object failed) except -1:
     if cause is not None and not isinstance(cause, Exception):
         raise cause from failed
     return 0
+
+
+cdef jdr_ring_options ring_options(payload_bytes, slots, lsn_next, time_ns_last, record_bytes_max):
+    cdef jdr_ring_options options
+    memset(&options, 0, sizeof(options))
+    options.payload_bytes = payload_bytes
+    options.slots = slots
+    options.record_bytes_max = record_bytes_max or 0
+    options.lsn_next = lsn_next
+    options.time_ns_last = time_ns_last
+    return options
+
+
+cdef const uint8_t *domain_bytes(bytes domain) except NULL:
+    if len(domain) != 16:
+        raise InvalidRequest(f"a domain is known by 16 bytes, not {len(domain)}", hint="pass the bytes of its UUID")
+    return <const uint8_t *>PyBytes_AS_STRING(domain)
+
+
+cdef object ring_refused(int result, payload_bytes, slots, record_bytes_max):
+    """The error that a ring could not be made or opened with."""
+    if result == -errno.ENOMEM:
+        return MemoryError(f"a ring of {payload_bytes} bytes does not fit into memory")
+    if result == -errno.EINVAL:
+        return InvalidRequest(
+            f"ring of {payload_bytes} bytes and {slots} slots for records of {record_bytes_max} bytes is not valid",
+            hint=(
+                "both must be powers of two, at least 65536 bytes and 16 slots; a record has at most half the bytes; "
+                "a file is empty, and on tmpfs"
+            ),
+        )
+    if result == -errno.EBADMSG:
+        return DamagedObject("ring file", "header", "it is no ring, or damaged", hint="stop its host component, remove it")
+    if result == -errno.EPROTONOSUPPORT:
+        return UnsupportedVersion(
+            "the ring file has another version", hint="stop the host component that was started by the other engine"
+        )
+    if result == -errno.ESTALE:
+        return RingForeign("the ring file belongs to another domain", hint="give each domain a folder of its own")
+    if result == -errno.EACCES:
+        return RingForeign(
+            "the ring file belongs to another user, or others may read or write it", hint="it must be ours, mode 0600"
+        )
+    if result == -errno.EBUSY:
+        return RingBusy("another process drains this ring", hint="one DRVA per domain: stop the other")
+    return OSError(-result, os.strerror(-result), "ring file")
 
 
 cdef uint64_t check(object number) except? 0xFFFFFFFFFFFFFFFF:

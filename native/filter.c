@@ -1,10 +1,13 @@
 /*
- * filter.c: the IO filter, the shim on one disk's write path (write-through).
+ * filter.c: the IO filter, the shim on one disk's write path.
  *
  * Invariants: room in the ring is taken before the range, and a range is held only for primary I/O and the copy into the
  * ring, so a holder never waits for replication, whatever its primary does; a range is held from before the primary's
  * write until the record is published, so log order on any byte is primary order; a write the primary failed is never
  * logged as if it had happened; between taking room and publishing, one disk has at most half of the ring.
+ * With `bypass` a write that finds logging off, with its range held, goes to the primary alone: whoever switches logging
+ * on again copies that range later, and so after it. With an applier (write-back) a write that is logged goes to the ring
+ * alone; applier.c gives it to the primary, its range held.
  */
 #include <stdlib.h>
 #include <string.h>
@@ -14,7 +17,7 @@
 /* A range in flight, on its caller's stack, linked in order of arrival. */
 struct range {
     uint64_t begin, end;
-    uint64_t room; /* taken for it in the ring, in the units of `used` */
+    uint64_t room; /* taken for it in the ring; 0: it is not to be logged */
     struct range *previous, *next;
 };
 
@@ -24,11 +27,13 @@ struct jdr_filter {
     uint32_t disk;
     uint64_t size_bytes, write_bytes_max;
     int64_t stall_limit_ns;
+    bool bypass;
+    jdr_applier *applier;
     _Atomic unsigned inside; /* calls; left with the mutex held */
     _Atomic bool closing;
     pthread_mutex_t sync_mutex; /* guards sync_failed */
     _Atomic uint64_t syncs_begun;
-    int sync_failed;       /* what the primary's first failed flush returned */
+    _Atomic int sync_failed; /* what the primary's first failed flush returned, or its first failed write behind */
     pthread_mutex_t mutex; /* guards all below */
     pthread_cond_t released;
     struct range *first, *last;
@@ -42,7 +47,8 @@ static bool valid_options(const struct jdr_filter_options *options)
     uint64_t longest = options->ring ? jdr_ring_record_bytes_max(options->ring) : JDR_RECORD_BYTES_MAX;
     return options->size_bytes % JDR_SECTOR == 0 && options->write_bytes_max % JDR_SECTOR == 0 &&
            options->write_bytes_max >= JDR_SECTOR && options->write_bytes_max <= longest &&
-           options->primary.block_bytes <= JDR_SECTOR && options->stall_limit_ns >= 0;
+           options->primary.block_bytes <= JDR_SECTOR && options->stall_limit_ns >= 0 &&
+           (!options->bypass || (options->ring && jdr_in_file(options->ring))) && (!options->applier || options->bypass);
 }
 
 int jdr_filter_open(jdr_filter **out, const struct jdr_filter_options *options)
@@ -58,6 +64,7 @@ int jdr_filter_open(jdr_filter **out, const struct jdr_filter_options *options)
     filter->size_bytes = options->size_bytes;
     filter->write_bytes_max = options->write_bytes_max;
     filter->stall_limit_ns = options->stall_limit_ns;
+    filter->bypass = options->bypass;
     pthread_mutexattr_t adaptive; /* it is held for a few instructions: spinning is cheaper than sleeping */
     pthread_mutexattr_init(&adaptive);
     pthread_mutexattr_settype(&adaptive, PTHREAD_MUTEX_ADAPTIVE_NP);
@@ -65,6 +72,11 @@ int jdr_filter_open(jdr_filter **out, const struct jdr_filter_options *options)
     pthread_mutexattr_destroy(&adaptive);
     pthread_mutex_init(&filter->sync_mutex, NULL);
     pthread_cond_init(&filter->released, NULL);
+    if (options->applier && jdr_applier_add(options->applier, filter)) {
+        jdr_filter_destroy(filter);
+        return -ENOMEM;
+    }
+    filter->applier = options->applier;
     *out = filter;
     return 0;
 }
@@ -79,9 +91,18 @@ static int banded(int result)
     return -(JDR_PRIMARY | (result < 0 && result >= -JDR_ERRNO_MAX ? -result : EIO));
 }
 
-static int primary_read(const jdr_filter *filter, uint64_t offset, void *target, size_t length)
+static int read_primary(const jdr_filter *filter, uint64_t offset, void *target, size_t length)
 {
     return banded(filter->primary.read(&filter->primary, offset, target, length));
+}
+
+/* The newest data; with an applier the range is held. */
+static int read_newest(const jdr_filter *filter, uint64_t offset, void *target, size_t length)
+{
+    int result = read_primary(filter, offset, target, length);
+    if (!result && filter->applier)
+        jdr_applier_overlay(filter->applier, filter->disk, offset, target, length);
+    return result;
 }
 
 /* Write `data`, or zeros where that is NULL. */
@@ -109,9 +130,11 @@ static int primary_sync(jdr_filter *filter)
     return result;
 }
 
-/* The primary's error, when primary and log may differ because of it. */
+/* The primary's error, when primary and log may differ because of it. With bypass the log must not go on as it was. */
 static int suspect(const jdr_filter *filter, int error)
 {
+    if (filter->bypass)
+        jdr_ring_stop_logging(filter->ring, JDR_OFF_DISK, filter->disk);
     return filter->ring ? -(-error | JDR_SUSPECT) : error;
 }
 
@@ -155,8 +178,8 @@ static bool overlaps_earlier(const struct range *range)
 static bool has_share(const jdr_filter *filter, uint64_t room)
 {
     uint64_t then = filter->in_flight + room;
-    return !filter->ring || (JDR_USED_SLOTS(then) <= filter->ring->slot_count / 2 &&
-                             JDR_USED_SECTORS(then) <= filter->ring->payload_bytes / JDR_SECTOR / 2);
+    return !room || (JDR_ROOM_SLOTS(then) <= filter->ring->slot_count / 2 &&
+                     JDR_ROOM_SECTORS(then) <= filter->ring->payload_bytes / JDR_SECTOR / 2);
 }
 
 /* Hold the range: first come, first served among overlapping ones. False, and not held: the disk's share is taken. */
@@ -218,10 +241,12 @@ static int admit_stalled(jdr_filter *filter, struct range *range, uint64_t paylo
         if ((result = wait_for_share(filter, range->room, deadline)))
             break;
     }
-    int64_t stalled = jdr_monotonic_ns() - begun;
+    uint64_t stalled = (uint64_t)(jdr_monotonic_ns() - begun);
     pthread_mutex_lock(&filter->mutex);
     filter->stats.stalls++;
-    filter->stats.stall_ns += (uint64_t)stalled;
+    filter->stats.stall_ns += stalled;
+    if (stalled > filter->stats.stall_ns_max)
+        filter->stats.stall_ns_max = stalled;
     pthread_mutex_unlock(&filter->mutex);
     return result;
 }
@@ -239,14 +264,46 @@ static int admit_and_hold(jdr_filter *filter, struct range *range, uint64_t payl
     return admit_stalled(filter, range, payload_bytes);
 }
 
+/* With logging off: hold the range without room. False, and not held: logging is on (again). */
+static bool hold_unlogged(jdr_filter *filter, struct range *range)
+{
+    uint64_t room = range->room;
+    range->room = 0;
+    if (!jdr_logging(filter->ring) && (!filter->applier || jdr_applier_wait_settled(filter->applier))) {
+        hold(filter, range);
+        if (!jdr_logging(filter->ring)) /* now that it is held: a copy after logging resumes comes behind it */
+            return true;
+        release(filter, range);
+        pthread_cond_broadcast(&filter->released);
+        pthread_mutex_unlock(&filter->mutex);
+    }
+    range->room = room;
+    return false;
+}
+
+/* A guest's call never fails for want of room: logging is switched off instead. */
+static int admit_or_bypass(jdr_filter *filter, struct range *range, uint64_t payload_bytes)
+{
+    for (;;) {
+        if (hold_unlogged(filter, range))
+            return 0;
+        int result = admit_and_hold(filter, range, payload_bytes);
+        if (result == 0)
+            return 0;
+        if (result != -ECANCELED)
+            jdr_ring_stop_logging(filter->ring, JDR_OFF_FULL, filter->disk);
+    }
+}
+
 /* Enter, take room for a record, hold its range. After an error nothing of that. */
-static int begin(jdr_filter *filter, struct range *range, uint64_t offset, uint64_t length, uint64_t payload_bytes)
+static int begin(jdr_filter *filter, struct range *range, uint64_t offset, uint64_t length, uint64_t payload_bytes, bool guest)
 {
     int result = enter(filter);
     if (result)
         return result;
-    *range = (struct range){offset, offset + length, JDR_USED_SLOT + payload_bytes / JDR_SECTOR, NULL, NULL};
-    result = admit_and_hold(filter, range, payload_bytes);
+    *range = (struct range){offset, offset + length, filter->ring ? JDR_ROOM(payload_bytes) : 0, NULL, NULL};
+    result = guest && filter->bypass ? admit_or_bypass(filter, range, payload_bytes)
+                                     : admit_and_hold(filter, range, payload_bytes);
     if (result) {
         pthread_mutex_lock(&filter->mutex);
         leave(filter);
@@ -258,8 +315,6 @@ static int begin(jdr_filter *filter, struct range *range, uint64_t offset, uint6
 
 static int64_t append(jdr_filter *filter, uint8_t kind, uint8_t flags, uint64_t offset, uint64_t length, const void *data)
 {
-    if (!filter->ring)
-        return 0;
     struct jdr_record record = {.offset = offset, .length = length, .disk = filter->disk, .kind = kind, .flags = flags};
     record.payload_bytes = data ? (uint32_t)length : 0;
     return jdr_ring_append(filter->ring, &record, data, data ? length : 0);
@@ -270,15 +325,15 @@ static bool all_zero(const uint8_t *data, size_t length)
     return !length || (data[0] == 0 && memcmp(data, data + 1, length - 1) == 0);
 }
 
-/* Log what the primary holds in a held range, with the room admitted for all of it, which an error gives back. */
+/* Log what the disk holds in a held range, with the room admitted for all of it, which an error gives back. */
 static int64_t append_held(jdr_filter *filter, uint8_t flags, uint64_t offset, uint64_t length)
 {
     uint8_t *data = NULL;
-    int64_t result = posix_memalign((void **)&data, JDR_BLOCK, length) ? -ENOMEM : primary_read(filter, offset, data, length);
+    int64_t result = posix_memalign((void **)&data, JDR_BLOCK, length) ? -ENOMEM : read_newest(filter, offset, data, length);
     if (result) {
         jdr_ring_cancel(filter->ring, length);
     } else if (all_zero(data, length)) {
-        jdr_release(filter->ring, 0, length);
+        jdr_give_back(filter->ring, length / JDR_SECTOR);
         result = append(filter, JDR_ZERO, flags, offset, length, NULL);
     } else {
         result = append(filter, JDR_WRITE, flags, offset, length, data);
@@ -290,8 +345,6 @@ static int64_t append_held(jdr_filter *filter, uint8_t flags, uint64_t offset, u
 /* The primary failed to write `data` (NULL: zeros) to a held range. The log says what is there now, or the disk is suspect. */
 static int log_failure(jdr_filter *filter, int error, uint64_t offset, const void *data, uint64_t length)
 {
-    if (!filter->ring)
-        return error;
     if (data)
         return append_held(filter, JDR_REREAD, offset, length) > 0 ? error : suspect(filter, error);
     jdr_ring_cancel(filter->ring, 0); /* no room for data, and the range may be the whole disk */
@@ -306,38 +359,97 @@ static bool within(const jdr_filter *filter, uint64_t offset, uint64_t length)
            offset <= filter->size_bytes - length;
 }
 
+/* The record of a change that the primary has accepted, or, in write-back, is to be given: the LSN, or 0: not logged. */
+static int64_t log_change(jdr_filter *filter, const void *data, uint64_t length, uint64_t offset, uint8_t flags)
+{
+    int64_t lsn = append(filter, data ? JDR_WRITE : JDR_ZERO, flags, offset, length, data);
+    if (lsn >= 0 || !filter->bypass)
+        return lsn;
+    if (lsn != -ECANCELED)
+        jdr_ring_stop_logging(filter->ring, JDR_OFF_FULL, filter->disk);
+    return 0;
+}
+
+/* Write-through, its range held. */
+static int64_t change_held(jdr_filter *filter, const void *data, uint64_t length, uint64_t offset, uint8_t flags, bool logged)
+{
+    int result = primary_change(filter, offset, data, length);
+    if (!logged)
+        return result;
+    return result ? log_failure(filter, result, offset, data, length) : log_change(filter, data, length, offset, flags);
+}
+
+/* Count, and let the range go. */
+static void finish(jdr_filter *filter, struct range *range, bool zeros, uint64_t length, int64_t lsn)
+{
+    release(filter, range);
+    if (lsn < 0) {
+        note_failure(filter, lsn);
+    } else {
+        *(zeros ? &filter->stats.zeros : &filter->stats.writes) += 1;
+        *(zeros ? &filter->stats.zero_bytes : &filter->stats.write_bytes) += length;
+        filter->stats.unlogged_writes += filter->bypass && lsn == 0;
+        filter->stats.unlogged_bytes += filter->bypass && lsn == 0 ? length : 0;
+    }
+    leave(filter);
+}
+
 /* Write or zero: `data` NULL means zeros. */
 static int64_t change(jdr_filter *filter, const void *data, uint64_t length, uint64_t offset, uint8_t flags)
 {
     uint64_t payload_bytes = data ? length : 0;
     if (!within(filter, offset, length) || payload_bytes > filter->write_bytes_max)
         return -EINVAL;
+    if (filter->sync_failed && filter->applier)
+        return filter->sync_failed; /* what was written behind is lost to the primary: nothing more is accepted */
     struct range range;
-    int result = begin(filter, &range, offset, length, payload_bytes);
+    int result = begin(filter, &range, offset, length, payload_bytes, true);
     if (result)
         return result;
-    result = primary_change(filter, offset, data, length);
-    int64_t lsn = result ? log_failure(filter, result, offset, data, length)
-                         : append(filter, data ? JDR_WRITE : JDR_ZERO, flags, offset, length, data);
-    release(filter, &range);
-    if (result) {
-        note_failure(filter, lsn);
-    } else {
-        *(data ? &filter->stats.writes : &filter->stats.zeros) += 1;
-        *(data ? &filter->stats.write_bytes : &filter->stats.zero_bytes) += length;
+    int64_t lsn;
+    if (!filter->applier || !range.room) {
+        lsn = change_held(filter, data, length, offset, flags, range.room != 0);
+    } else if ((lsn = log_change(filter, data, length, offset, flags)) == 0) {
+        release(filter, &range); /* switched off meanwhile: again, to the primary alone */
+        leave(filter);
+        return change(filter, data, length, offset, flags);
     }
-    leave(filter);
+    finish(filter, &range, !data, length, lsn);
     return lsn;
 }
 
 int64_t jdr_filter_pwrite(jdr_filter *filter, const void *data, size_t length, uint64_t offset)
 {
-    return change(filter, data, length, offset, 0);
+    size_t longest = filter->bypass ? jdr_ring_record_bytes_max(filter->ring) : length; /* what a shorter log takes */
+    if (!within(filter, offset, length))
+        return -EINVAL;
+    for (;;) {
+        size_t piece = length < longest ? length : longest;
+        int64_t lsn = change(filter, data, piece, offset, 0);
+        if (lsn < 0 || piece == length)
+            return lsn;
+        data = (const uint8_t *)data + piece;
+        offset += piece;
+        length -= piece;
+    }
 }
 
 int64_t jdr_filter_zero(jdr_filter *filter, uint64_t offset, uint64_t length, bool discard)
 {
     return change(filter, NULL, length, offset, discard ? JDR_DISCARD : 0);
+}
+
+/* Nothing that overlaps is applied, or appended, while the primary's data and what is pending are put together. */
+static int read_pending(jdr_filter *filter, void *target, size_t length, uint64_t offset)
+{
+    struct range range = {offset, offset + length, 0, NULL, NULL};
+    hold(filter, &range);
+    int result = filter->sync_failed ? filter->sync_failed : read_newest(filter, offset, target, length);
+    release(filter, &range);
+    if (filter->waiting)
+        pthread_cond_broadcast(&filter->released);
+    pthread_mutex_unlock(&filter->mutex);
+    return result;
 }
 
 int jdr_filter_pread(jdr_filter *filter, void *target, size_t length, uint64_t offset)
@@ -347,7 +459,8 @@ int jdr_filter_pread(jdr_filter *filter, void *target, size_t length, uint64_t o
     int result = enter(filter);
     if (result)
         return result;
-    result = primary_read(filter, offset, target, length);
+    result = filter->applier && jdr_applier_has_pending(filter->applier) ? read_pending(filter, target, length, offset)
+                                                                         : read_primary(filter, offset, target, length);
     pthread_mutex_lock(&filter->mutex);
     filter->stats.reads += !result;
     filter->stats.read_bytes += result ? 0 : length;
@@ -355,35 +468,66 @@ int jdr_filter_pread(jdr_filter *filter, void *target, size_t length, uint64_t o
     return result;
 }
 
-int64_t jdr_filter_flush(jdr_filter *filter)
+/* Wait for the log: 0, also where logging is off and the primary's flush is all there is; -ETIMEDOUT, or the poison. */
+static int flush_log(jdr_filter *filter, uint64_t lsn)
 {
-    int64_t result = enter(filter);
-    if (result)
+    int result = jdr_ring_wait_durable(filter->ring, lsn, filter->stall_limit_ns);
+    if (!result || !filter->bypass)
         return result;
-    uint64_t lsn = 0;
-    if (filter->ring) {
-        lsn = jdr_ring_lsn_reserved(filter->ring);
-        jdr_ring_request_durable(filter->ring, lsn); /* the log commits while the primary flushes */
+    if (result != -ECANCELED)
+        jdr_ring_stop_logging(filter->ring, JDR_OFF_FLUSH, filter->disk);
+    return 0;
+}
+
+/* Write-back: durable in the log, or, once logging is off, in the primary, which then has everything. */
+static int flush_behind(jdr_filter *filter, uint64_t lsn)
+{
+    while (jdr_logging(filter->ring)) {
+        int result = jdr_ring_wait_durable(filter->ring, lsn, filter->stall_limit_ns);
+        if (result == 0)
+            return filter->sync_failed;
+        if (result != -ECANCELED)
+            jdr_ring_stop_logging(filter->ring, JDR_OFF_FLUSH, filter->disk);
     }
-    int failed = primary_sync(filter);
-    if (failed)
-        result = suspect(filter, failed);
-    else if (filter->ring)
-        result = jdr_ring_wait_durable(filter->ring, lsn, filter->stall_limit_ns);
+    return jdr_applier_wait_settled(filter->applier) ? primary_sync(filter) : flush_behind(filter, lsn);
+}
+
+static void count_flush(jdr_filter *filter, int result, int failed)
+{
     pthread_mutex_lock(&filter->mutex);
     filter->stats.flushes += !result;
     if (failed) {
-        filter->stats.suspect |= filter->ring != NULL;
+        filter->stats.suspect |= (-result & JDR_SUSPECT) != 0;
         filter->stats.sync_failed = -failed & JDR_ERRNO_MAX;
     }
     leave(filter);
+}
+
+int64_t jdr_filter_flush(jdr_filter *filter)
+{
+    int result = enter(filter), failed, known = filter->sync_failed;
+    if (result)
+        return result;
+    uint64_t lsn = filter->ring ? jdr_ring_lsn_reserved(filter->ring) : 0;
+    if (filter->applier) {
+        failed = flush_behind(filter, lsn);
+    } else {
+        if (filter->ring)
+            jdr_ring_request_durable(filter->ring, lsn); /* the log commits while the primary flushes */
+        failed = primary_sync(filter);
+        if (!failed && filter->ring)
+            result = flush_log(filter, lsn);
+    }
+    if (failed) /* a loss that is known does not switch logging off again */
+        result = known && filter->bypass ? failed : suspect(filter, failed);
+    count_flush(filter, result, failed);
     return result ? result : (int64_t)lsn;
 }
 
 /* Does the primary's file system say that a held range has no data? */
 static bool is_hole(const jdr_filter *filter, uint64_t offset, uint64_t length)
 {
-    if (filter->primary.fd < 0)
+    if (filter->primary.fd < 0 || (filter->applier && jdr_applier_overlaps(filter->applier, filter->disk, offset, length)))
         return false;
     off_t data = lseek(filter->primary.fd, (off_t)offset, SEEK_DATA);
     return data < 0 ? errno == ENXIO : (uint64_t)data >= offset + length;
@@ -393,7 +537,7 @@ static bool is_hole(const jdr_filter *filter, uint64_t offset, uint64_t length)
 static int64_t copy_held(jdr_filter *filter, uint64_t offset, uint64_t length, uint64_t room)
 {
     if (is_hole(filter, offset, length)) {
-        jdr_release(filter->ring, 0, room);
+        jdr_give_back(filter->ring, room / JDR_SECTOR);
         return append(filter, JDR_ZERO, JDR_BACKGROUND, offset, length, NULL);
     }
     if (room == length)
@@ -408,7 +552,7 @@ int64_t jdr_filter_copy(jdr_filter *filter, uint64_t offset, uint64_t length)
         return -EINVAL;
     uint64_t room = length <= filter->write_bytes_max ? length : 0;
     struct range range;
-    int64_t result = begin(filter, &range, offset, length, room);
+    int64_t result = begin(filter, &range, offset, length, room, false);
     if (result)
         return result;
     result = copy_held(filter, offset, length, room);
@@ -439,12 +583,62 @@ void jdr_filter_close(jdr_filter *filter)
     while (filter->inside)
         pthread_cond_wait(&filter->released, &filter->mutex);
     pthread_mutex_unlock(&filter->mutex);
+    if (filter->applier) {
+        uint64_t lsn = jdr_ring_lsn_reserved(filter->ring);
+        flush_behind(filter, lsn);
+        jdr_applier_wait_applied(filter->applier, lsn);
+    }
+}
+
+/* ---- for the applier ---------------------------------------------------------------------------------------------- */
+
+uint32_t jdr_filter_disk(const jdr_filter *filter)
+{
+    return filter->disk;
+}
+
+/* What was acknowledged cannot reach the primary: the disk takes and gives nothing more, its data is in the log. */
+static int fail_disk(jdr_filter *filter, int error)
+{
+    pthread_mutex_lock(&filter->sync_mutex);
+    if (!filter->sync_failed)
+        filter->sync_failed = error;
+    pthread_mutex_unlock(&filter->sync_mutex);
+    pthread_mutex_lock(&filter->mutex);
+    filter->stats.failed_writes++;
+    filter->stats.sync_failed = -error & JDR_ERRNO_MAX;
+    pthread_mutex_unlock(&filter->mutex);
+    return error;
+}
+
+int jdr_filter_apply(jdr_filter *filter, const struct jdr_record *record, const struct iovec *pieces, int count)
+{
+    if (!within(filter, record->offset, record->length))
+        return fail_disk(filter, -(JDR_PRIMARY | ERANGE));
+    struct range range = {record->offset, record->offset + record->length, 0, NULL, NULL};
+    hold(filter, &range);
+    int result = filter->sync_failed;
+    if (!result)
+        result = banded(record->kind == JDR_WRITE ? filter->primary.write(&filter->primary, record->offset, pieces, count)
+                                                  : filter->primary.zero(&filter->primary, record->offset, record->length));
+    release(filter, &range);
+    if (filter->waiting)
+        pthread_cond_broadcast(&filter->released);
+    pthread_mutex_unlock(&filter->mutex);
+    return result ? fail_disk(filter, result) : 0;
+}
+
+int jdr_filter_sync_primary(jdr_filter *filter)
+{
+    return primary_sync(filter);
 }
 
 void jdr_filter_destroy(jdr_filter *filter)
 {
     if (!filter)
         return;
+    if (filter->applier)
+        jdr_applier_remove(filter->applier, filter);
     pthread_mutex_destroy(&filter->mutex);
     pthread_mutex_destroy(&filter->sync_mutex);
     pthread_cond_destroy(&filter->released);

@@ -81,7 +81,7 @@ typedef struct jdr_ring jdr_ring;
 
 struct jdr_ring_options {
     uint64_t payload_bytes;            /* a power of two, at least 64 KiB */
-    uint64_t slots;                    /* records in the ring at most; a power of two, at least 16 */
+    uint64_t slots;                    /* more than the records in the ring at most; a power of two, at least 16 */
     uint64_t record_bytes_max;         /* payload of one record: at most half of payload_bytes, and JDR_RECORD_BYTES_MAX;
                                           0: that, or what the log writer's section takes, if less */
     uint64_t lsn_next;                 /* LSN of the first record to be appended, from 1 */
@@ -103,7 +103,8 @@ int jdr_ring_admit(jdr_ring *ring, uint64_t payload_bytes, int64_t limit_ns);
 void jdr_ring_cancel(jdr_ring *ring, uint64_t payload_bytes);
 /*
  * Append an admitted record: assigns LSN and time (stored to *record), copies and hashes `length` payload bytes, pads
- * them with zeros to record->payload_bytes, publishes. Never waits for the consumer. Returns the LSN.
+ * them with zeros to record->payload_bytes, publishes. Never waits for the consumer. Returns the LSN; or, in a file,
+ * -ECANCELED: logging is off, -ETIMEDOUT: the other side was stopped while it held a lock. The room is then given back.
  */
 int64_t jdr_ring_append(jdr_ring *ring, struct jdr_record *record, const void *payload, size_t length);
 
@@ -114,7 +115,7 @@ int64_t jdr_ring_append(jdr_ring *ring, struct jdr_record *record, const void *p
 void jdr_ring_request_durable(jdr_ring *ring, uint64_t lsn);
 int jdr_ring_wait_durable(jdr_ring *ring, uint64_t lsn, int64_t limit_ns);
 
-/* From now on every admit and unfinished wait fails with -error (> 0, or it is EIO); the first poison stays. */
+/* From now on every admit and unfinished wait of this process fails with -error (> 0, or it is EIO); the first stays. */
 void jdr_ring_poison(jdr_ring *ring, int error);
 
 uint64_t jdr_ring_lsn_reserved(const jdr_ring *ring); /* last LSN given out */
@@ -124,6 +125,7 @@ int64_t jdr_ring_time_last(const jdr_ring *ring); /* latest time given out */
 uint64_t jdr_ring_observe(jdr_ring *ring, int64_t *time_ns);
 uint64_t jdr_ring_used_bytes(const jdr_ring *ring);
 uint64_t jdr_ring_record_bytes_max(const jdr_ring *ring);
+uint64_t jdr_ring_payload_bytes(const jdr_ring *ring);
 int jdr_ring_poisoned(const jdr_ring *ring); /* 0 or the error */
 int64_t jdr_ring_now(const jdr_ring *ring);
 
@@ -230,7 +232,8 @@ int64_t jdr_filter_pwrite(jdr_filter *filter, const void *data, size_t length, u
 int64_t jdr_filter_zero(jdr_filter *filter, uint64_t offset, uint64_t length, bool discard);
 int jdr_filter_pread(jdr_filter *filter, void *target, size_t length, uint64_t offset);
 /*
- * Everything acknowledged on any disk of the ring before the call is durable in the log, and this disk's in its primary.
+ * Everything acknowledged on any disk of the ring before the call is durable in the log, and this disk's in its primary
+ * (with an applier: in the log, or, with logging off, in the primary).
  * Returns the LSN that is durable. -ETIMEDOUT after the stall limit: nothing is lost, but durability is not known.
  * Once the primary has failed a flush, that error, with JDR_SUSPECT, is the answer to every flush of this filter: what
  * was lost then is brought back by no later flush, though the primary would claim it.

@@ -43,7 +43,6 @@ struct jdr_writer {
     pthread_mutex_t role;
     pthread_mutex_t state_mutex;
     struct jdr_writer_state state;
-    uint64_t payload_position; /* in the ring, of the next record */
     uint64_t unsynced_bytes;
     bool full;       /* the last commit found a record, and no room for it */
     uint8_t *header; /* HEADER_AREA_MAX, then a block of zeros for padding */
@@ -51,7 +50,7 @@ struct jdr_writer {
 
 /* What one commit takes out of the ring. */
 struct take {
-    uint64_t first_lsn, payload_bytes;
+    uint64_t first_lsn, position, payload_bytes; /* the payload's place in the ring, and its length */
     uint32_t count;
 };
 
@@ -78,7 +77,7 @@ static bool takes_records_of(jdr_ring *ring, uint64_t data_bytes)
         return true;
     if (ring->record_bytes_given)
         return false;
-    atomic_store(&ring->record_bytes_max, quarter);
+    atomic_store(&ring->shared->record_bytes_max, quarter);
     return true;
 }
 
@@ -134,18 +133,36 @@ void jdr_writer_destroy(jdr_writer *writer)
 
 /* ---- taking from the ring ----------------------------------------------------------------------------------------- */
 
-/* Published records, in order, as many as fit into `room` bytes of log and one batch. */
-static struct take take_published(const jdr_writer *writer, uint64_t room)
+/* What the ring says of a record is believed within bounds only: another process may have written it. */
+static bool is_sound(const jdr_ring *ring, uint64_t lsn)
 {
-    struct take take = {.first_lsn = writer->state.lsn_written + 1};
-    while (take.count < JDR_BATCH_RECORDS_MAX && jdr_published(writer->ring, take.first_lsn + take.count)) {
-        uint64_t payload_bytes = take.payload_bytes + jdr_slot(writer->ring, take.first_lsn + take.count)->payload_bytes;
-        if (batch_bytes(take.count + 1, payload_bytes) > room || (take.count && payload_bytes > writer->batch_bytes_max))
+    const struct jdr_record *slot = jdr_slot(ring, lsn);
+    uint64_t reserved = jdr_end(ring, lsn) - jdr_end(ring, lsn - 1);
+    return slot->payload_bytes % JDR_SECTOR == 0 && (slot->kind == JDR_VOID ? slot->payload_bytes == 0 && reserved <= ring->payload_bytes
+                                                                        : slot->payload_bytes == reserved);
+}
+
+/*
+ * Published records, in order, as many as fit into `room` bytes of log and one batch. Their payloads lie back to back; one
+ * that has become void leaves a hole behind it, and ends the batch.
+ */
+static int take_published(const jdr_writer *writer, uint64_t room, struct take *take)
+{
+    const jdr_ring *ring = writer->ring;
+    uint64_t last = writer->state.lsn_written;
+    *take = (struct take){.first_lsn = last + 1, .position = jdr_end(ring, last)};
+    bool whole = false;
+    while (!whole && take->count < JDR_BATCH_RECORDS_MAX && jdr_published(ring, last + 1)) {
+        if (!is_sound(ring, ++last))
+            return -EBADMSG;
+        uint64_t payload_bytes = take->payload_bytes + jdr_slot(ring, last)->payload_bytes;
+        if (batch_bytes(take->count + 1, payload_bytes) > room || (take->count && payload_bytes > writer->batch_bytes_max))
             break;
-        take.payload_bytes = payload_bytes;
-        take.count++;
+        take->payload_bytes = payload_bytes;
+        take->count++;
+        whole = jdr_slot(ring, last)->kind == JDR_VOID;
     }
-    return take;
+    return 0;
 }
 
 /* ---- writing ------------------------------------------------------------------------------------------------------ */
@@ -179,16 +196,11 @@ static uint64_t fill_header(jdr_writer *writer, const struct take *take, uint16_
     return header->checksum;
 }
 
-/* The next `length` payload bytes of the ring as pieces to be written: one, or two around its end, and padding. Returns how many. */
-static int payload_pieces(const jdr_writer *writer, uint64_t length, struct iovec *pieces)
+/* The payload as pieces to be written: one, or two around the ring's end, and padding. Returns how many. */
+static int payload_pieces(const jdr_writer *writer, const struct take *take, struct iovec *pieces)
 {
-    uint64_t straight = jdr_payload_straight(writer->ring, writer->payload_position);
-    uint64_t padding = round_up(length, JDR_BLOCK) - length;
-    int count = 0;
-    if (length)
-        pieces[count++] = (struct iovec){jdr_payload_at(writer->ring, writer->payload_position), length < straight ? length : straight};
-    if (length > straight)
-        pieces[count++] = (struct iovec){writer->ring->payload, length - straight};
+    uint64_t padding = round_up(take->payload_bytes, JDR_BLOCK) - take->payload_bytes;
+    int count = jdr_payload_pieces(writer->ring, take->position, take->payload_bytes, pieces);
     if (padding)
         pieces[count++] = (struct iovec){writer->header + HEADER_AREA_MAX, padding};
     return count;
@@ -199,13 +211,12 @@ static int write_batch(jdr_writer *writer, const struct take *take, uint16_t fla
 {
     uint64_t checksum = fill_header(writer, take, flags);
     struct iovec pieces[4] = {{writer->header, header_bytes(take->count)}};
-    int count = payload_pieces(writer, take->payload_bytes, pieces + 1);
+    int count = payload_pieces(writer, take, pieces + 1);
     uint64_t physical = writer->data_offset + writer->state.head_position % writer->data_bytes;
     int result = writer->device.write(&writer->device, physical, pieces, 1 + count);
     if (result)
         return result;
     uint64_t length = batch_bytes(take->count, take->payload_bytes);
-    writer->payload_position += take->payload_bytes;
     writer->unsynced_bytes += length;
     pthread_mutex_lock(&writer->state_mutex);
     writer->state.lsn_written += take->count;
@@ -215,7 +226,8 @@ static int write_batch(jdr_writer *writer, const struct take *take, uint16_t fla
     writer->state.bytes_written += length;
     writer->state.commits++;
     pthread_mutex_unlock(&writer->state_mutex);
-    jdr_release(writer->ring, take->count, take->payload_bytes);
+    if (!jdr_in_file(writer->ring)) /* a ring that outlives us holds what the log may still lose */
+        jdr_release(writer->ring, &writer->ring->shared->lsn_released, writer->state.lsn_written);
     return 0;
 }
 
@@ -232,6 +244,8 @@ static int sync_log(jdr_writer *writer)
     writer->state.flushes++;
     pthread_mutex_unlock(&writer->state_mutex);
     atomic_store(&writer->ring->shared->lsn_durable, writer->state.lsn_written);
+    if (jdr_in_file(writer->ring))
+        jdr_release(writer->ring, &writer->ring->shared->lsn_released, writer->state.lsn_written);
     jdr_futex_wake(&writer->ring->shared->durable_seq);
     return 0;
 }
@@ -250,18 +264,29 @@ static int write_published(jdr_writer *writer)
     writer->full = false;
     if (!jdr_published(writer->ring, writer->state.lsn_written + 1))
         return 0;
-    struct take take = take_published(writer, (limit < lap_end ? limit : lap_end) - head);
-    if (!take.count) {
-        writer->full = limit <= lap_end || !take_published(writer, limit - lap_end).count;
-        if (writer->full)
-            return 0;
-        int result = write_batch(writer, &take, BATCH_WRAP, lap_end);
-        if (result)
+    struct take take, behind = {0};
+    int result = take_published(writer, (limit < lap_end ? limit : lap_end) - head, &take);
+    if (!result && !take.count) {
+        if (limit > lap_end)
+            result = take_published(writer, limit - lap_end, &behind);
+        writer->full = !result && !behind.count;
+        if (result || writer->full || (result = write_batch(writer, &take, BATCH_WRAP, lap_end)))
             return result;
-        take = take_published(writer, limit - lap_end);
+        take = behind;
     }
-    int result = write_batch(writer, &take, 0, writer->state.head_position + batch_bytes(take.count, take.payload_bytes));
+    if (!result)
+        result = write_batch(writer, &take, 0, writer->state.head_position + batch_bytes(take.count, take.payload_bytes));
     return result ? result : (int)take.count;
+}
+
+/* Does somebody wait for room that only a flush can give back? */
+static bool room_wanted(const jdr_writer *writer)
+{
+    const jdr_ring *ring = writer->ring;
+    if (!jdr_in_file(ring))
+        return false;
+    return jdr_queued(ring) || writer->state.lsn_written - writer->state.lsn_durable >= ring->slot_count / 4 ||
+           writer->unsynced_bytes >= ring->payload_bytes / 4;
 }
 
 /* Is a flush due? A wish waits for the writes it is about, unless they cannot be written: what is there is then made durable, so that it can leave. */
@@ -270,7 +295,7 @@ static bool sync_due(const jdr_writer *writer, uint64_t wanted, int written)
     if (!writer->unsynced_bytes)
         return false;
     bool asked = wanted > writer->state.lsn_durable && (writer->state.lsn_written >= wanted || !written);
-    return asked || writer->full || writer->unsynced_bytes >= JDR_UNSYNCED_BYTES_MAX;
+    return asked || writer->full || writer->unsynced_bytes >= JDR_UNSYNCED_BYTES_MAX || room_wanted(writer);
 }
 
 /* The device failed: nothing more is written, and everyone is told. */
@@ -306,11 +331,12 @@ int jdr_writer_commit(jdr_writer *writer)
 
 /* ---- the loop ----------------------------------------------------------------------------------------------------- */
 
-/* Could a commit write something? */
+/* Could a commit write something? What a dead producer has left in the way is made void. */
 static bool can_write(jdr_writer *writer)
 {
     pthread_mutex_lock(&writer->role);
-    bool can = !writer->full && jdr_published(writer->ring, writer->state.lsn_written + 1);
+    uint64_t next = writer->state.lsn_written + 1;
+    bool can = !writer->full && (jdr_published(writer->ring, next) || jdr_ring_void_orphan(writer->ring, next));
     pthread_mutex_unlock(&writer->role);
     return can;
 }

@@ -9,66 +9,118 @@
 
 #define HUGE_PAGE (2u << 20)
 #define COPY_CHUNK (128u << 10) /* copied and hashed while it is in the cache */
+#define LOCK_SPINS 200
+#define LOCK_LIMIT_NS 500000000ll /* for a lock that is held for a few instructions: its holder was stopped there */
+
+_Static_assert(sizeof(struct jdr_ring_shared) <= JDR_BLOCK, "the header of a ring's file is one block");
+_Static_assert(sizeof(struct jdr_claim) <= sizeof((struct jdr_record){0}.reserved), "a claim fits into the reserved bytes");
 
 static bool power_of_two(uint64_t value)
 {
     return value && !(value & (value - 1));
 }
 
+static uint64_t record_bytes_limit(uint64_t payload_bytes)
+{
+    return payload_bytes / 2 < JDR_RECORD_BYTES_MAX ? payload_bytes / 2 : JDR_RECORD_BYTES_MAX;
+}
+
+bool jdr_ring_valid_options(const struct jdr_ring_options *options)
+{
+    return power_of_two(options->payload_bytes) && options->payload_bytes >= (64u << 10) &&
+           options->payload_bytes <= (1ull << 40) && power_of_two(options->slots) && options->slots >= 16 &&
+           options->slots <= (1u << 22) && options->lsn_next >= 1 &&
+           options->record_bytes_max <= record_bytes_limit(options->payload_bytes);
+}
+
+/* Header, slots, ends; then, at a huge page, the payload. */
+static uint64_t payload_offset(uint64_t slot_count)
+{
+    uint64_t end = JDR_BLOCK + slot_count * (sizeof(struct jdr_record) + sizeof(uint64_t));
+    return (end + HUGE_PAGE - 1) & ~(uint64_t)(HUGE_PAGE - 1);
+}
+
+uint64_t jdr_ring_memory_bytes(uint64_t slot_count, uint64_t payload_bytes)
+{
+    return payload_offset(slot_count) + payload_bytes;
+}
+
+/* Where the parts of a ring with `slot_count` and `payload_bytes` lie in its memory. */
+void jdr_ring_lay_out(struct jdr_ring *ring, void *memory)
+{
+    uint8_t *base = memory;
+    ring->shared = memory;
+    ring->slots = (struct jdr_record *)(base + JDR_BLOCK);
+    ring->ends = (_Atomic uint64_t *)(ring->slots + ring->slot_count);
+    ring->payload = base + payload_offset(ring->slot_count);
+    ring->nap_bytes = ring->payload_bytes / 8 < (4u << 20) ? ring->payload_bytes / 8 : 4u << 20;
+    ring->map_bytes = jdr_ring_memory_bytes(ring->slot_count, ring->payload_bytes);
+}
+
 /*
- * Memory for payloads, in huge pages where the kernel gives them: to a device that reads it directly, few long pieces
- * instead of many short ones, which is worth a third of a fast log's speed.
+ * Memory in huge pages where the kernel gives them: to a device that reads payloads directly, few long pieces instead of
+ * many short ones, which is worth a third of a fast log's speed.
  */
-static uint8_t *map_payload(uint64_t bytes)
+static void *map_anonymous(uint64_t bytes)
 {
     uint8_t *base = mmap(NULL, bytes + HUGE_PAGE, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
     if (base == MAP_FAILED)
         return NULL;
-    uint8_t *payload = (uint8_t *)(((uintptr_t)base + HUGE_PAGE - 1) & ~(uintptr_t)(HUGE_PAGE - 1));
-    if (payload > base)
-        munmap(base, (size_t)(payload - base));
-    if (payload < base + HUGE_PAGE)
-        munmap(payload + bytes, (size_t)(base + HUGE_PAGE - payload));
-    madvise(payload, bytes, MADV_HUGEPAGE); /* a wish */
-    madvise(payload, bytes, MADV_DONTFORK); /* a child that wrote here would write to nobody's log */
-    memset(payload, 0, bytes); /* so that no page of it faults in a guest's write */
-    return payload;
+    uint8_t *memory = (uint8_t *)(((uintptr_t)base + HUGE_PAGE - 1) & ~(uintptr_t)(HUGE_PAGE - 1));
+    if (memory > base)
+        munmap(base, (size_t)(memory - base));
+    if (memory < base + HUGE_PAGE)
+        munmap(memory + bytes, (size_t)(base + HUGE_PAGE - memory));
+    madvise(memory, bytes, MADV_HUGEPAGE); /* a wish */
+    madvise(memory, bytes, MADV_DONTFORK); /* a child that wrote here would write to nobody's log */
+    memset(memory, 0, bytes); /* so that no page of it faults in a guest's write */
+    return memory;
+}
+
+/* Nothing in it yet: the next record has LSN lsn_next. */
+void jdr_ring_begin(struct jdr_ring *ring, const struct jdr_ring_options *options)
+{
+    struct jdr_ring_shared *shared = ring->shared;
+    uint64_t lsn = options->lsn_next - 1;
+    atomic_store(&ring->ends[lsn & (ring->slot_count - 1)], 0);
+    shared->lsn_reserved = shared->lsn_durable = shared->lsn_released = shared->lsn_applied = shared->lsn_primary = lsn;
+    shared->sync_wanted = lsn;
+    if (options->time_ns_last > shared->time_ns_last)
+        shared->time_ns_last = options->time_ns_last;
+    shared->record_bytes_max =
+        options->record_bytes_max ? options->record_bytes_max : record_bytes_limit(ring->payload_bytes);
+}
+
+static void init_private_locks(struct jdr_ring_shared *shared)
+{
+    pthread_mutexattr_t adaptive;
+    pthread_mutexattr_init(&adaptive);
+    pthread_mutexattr_settype(&adaptive, PTHREAD_MUTEX_ADAPTIVE_NP);
+    pthread_mutex_init(&shared->reserve, &adaptive);
+    pthread_mutexattr_destroy(&adaptive);
+    pthread_mutex_init(&shared->gate, NULL);
 }
 
 int jdr_ring_create(jdr_ring **out, const struct jdr_ring_options *options)
 {
-    uint64_t half = options->payload_bytes / 2;
-    uint64_t record_bytes_max = half < JDR_RECORD_BYTES_MAX ? half : JDR_RECORD_BYTES_MAX;
-    if (!power_of_two(options->payload_bytes) || options->payload_bytes < (64u << 10) ||
-        options->payload_bytes > (1ull << 40) || !power_of_two(options->slots) || options->slots < 16 ||
-        options->slots > (1u << 22) || options->lsn_next < 1 || options->record_bytes_max > record_bytes_max)
+    if (!jdr_ring_valid_options(options) || options->write_back)
         return -EINVAL;
     jdr_ring *ring = calloc(1, sizeof *ring);
-    if (!ring)
-        return -ENOMEM;
-    ring->slot_count = options->slots;
-    ring->payload_bytes = options->payload_bytes;
-    ring->nap_bytes = options->payload_bytes / 8 < (4u << 20) ? options->payload_bytes / 8 : 4u << 20;
-    ring->record_bytes_given = options->record_bytes_max;
-    ring->record_bytes_max = options->record_bytes_max ? options->record_bytes_max : record_bytes_max;
-    ring->clock = options->clock;
-    ring->shared = aligned_alloc(64, (sizeof *ring->shared + 63) / 64 * 64);
-    ring->slots = aligned_alloc(64, options->slots * sizeof *ring->slots);
-    ring->payload = map_payload(options->payload_bytes);
-    if (!ring->shared || !ring->slots || !ring->payload) {
-        jdr_ring_destroy(ring);
+    void *memory = map_anonymous(jdr_ring_memory_bytes(options->slots, options->payload_bytes));
+    if (!ring || !memory) {
+        if (memory)
+            munmap(memory, jdr_ring_memory_bytes(options->slots, options->payload_bytes));
+        free(ring);
         return -ENOMEM;
     }
-    memset(ring->shared, 0, sizeof *ring->shared);
-    memset(ring->slots, 0, options->slots * sizeof *ring->slots);
-    pthread_mutexattr_t adaptive;
-    pthread_mutexattr_init(&adaptive);
-    pthread_mutexattr_settype(&adaptive, PTHREAD_MUTEX_ADAPTIVE_NP);
-    pthread_mutex_init(&ring->shared->reserve, &adaptive);
-    pthread_mutexattr_destroy(&adaptive);
-    pthread_mutex_init(&ring->shared->gate, NULL);
-    ring->shared->lsn_reserved = ring->shared->lsn_durable = options->lsn_next - 1;
-    ring->shared->time_ns_last = options->time_ns_last;
+    ring->fd = -1;
+    ring->slot_count = options->slots;
+    ring->payload_bytes = options->payload_bytes;
+    ring->record_bytes_given = options->record_bytes_max;
+    ring->clock = options->clock;
+    jdr_ring_lay_out(ring, memory);
+    init_private_locks(ring->shared);
+    jdr_ring_begin(ring, options);
     *out = ring;
     return 0;
 }
@@ -77,10 +129,9 @@ void jdr_ring_destroy(jdr_ring *ring)
 {
     if (!ring)
         return;
-    if (ring->payload)
-        munmap(ring->payload, ring->payload_bytes);
-    free(ring->slots);
-    free(ring->shared);
+    munmap(ring->shared, ring->map_bytes);
+    if (ring->fd >= 0)
+        close(ring->fd); /* and with it the side's lock */
     free(ring);
 }
 
@@ -93,51 +144,122 @@ int64_t jdr_ring_now(const jdr_ring *ring)
     return now.tv_sec * 1000000000ll + now.tv_nsec;
 }
 
-/* ---- admission -------------------------------------------------------------------------------------------------- */
+/* ---- locks -------------------------------------------------------------------------------------------------------- */
 
-static bool take_room(jdr_ring *ring, uint64_t need)
-{
-    _Atomic uint64_t *used = &ring->shared->used;
-    uint64_t seen = atomic_load_explicit(used, memory_order_relaxed);
-    for (;;) {
-        uint64_t then = seen + need;
-        if (JDR_USED_SLOTS(then) > ring->slot_count || JDR_USED_SECTORS(then) > ring->payload_bytes / JDR_SECTOR)
-            return false;
-        if (atomic_compare_exchange_weak(used, &seen, then))
-            return true;
-    }
-}
-
-/* CLOCK_REALTIME deadline for pthread_mutex_clocklock's elder brother would jump with the clock; use the monotonic one. */
 static int lock_until(pthread_mutex_t *mutex, int64_t deadline_ns)
 {
     struct timespec deadline = {deadline_ns / 1000000000ll, deadline_ns % 1000000000ll};
-    return -pthread_mutex_clocklock(mutex, CLOCK_MONOTONIC, &deadline);
+    return pthread_mutex_clocklock(mutex, CLOCK_MONOTONIC, &deadline);
+}
+
+int jdr_ring_lock(const jdr_ring *ring, pthread_mutex_t *mutex, int64_t deadline_ns)
+{
+    int result = EBUSY;
+    for (int i = 0; i < LOCK_SPINS && (result = pthread_mutex_trylock(mutex)) == EBUSY; i++)
+        __builtin_ia32_pause();
+    if (result == EBUSY)
+        result = lock_until(mutex, deadline_ns);
+    if (result == EOWNERDEAD) /* every state under these locks is valid: see the invariants */
+        result = pthread_mutex_consistent(mutex);
+    return -result;
+}
+
+/* LSN and time; never held across anything slow. */
+static int lock_reserve(const jdr_ring *ring)
+{
+    if (jdr_in_file(ring))
+        return jdr_ring_lock(ring, &ring->shared->reserve, jdr_monotonic_ns() + LOCK_LIMIT_NS);
+    return -pthread_mutex_lock(&ring->shared->reserve);
+}
+
+/* ---- admission -------------------------------------------------------------------------------------------------- */
+
+/* Up to which record the room has been given back, and the payload position behind it. */
+static uint64_t tail_of(const jdr_ring *ring, uint64_t *position)
+{
+    for (;;) {
+        uint64_t lsn = atomic_load(&ring->shared->lsn_released);
+        uint64_t applied = ring->write_back ? atomic_load(&ring->shared->lsn_applied) : lsn;
+        *position = jdr_end(ring, applied < lsn ? applied : lsn);
+        /* unchanged: then nobody can have written over that end meanwhile */
+        if (lsn == atomic_load(&ring->shared->lsn_released) &&
+            (!ring->write_back || applied == atomic_load(&ring->shared->lsn_applied)))
+            return applied < lsn ? applied : lsn;
+    }
+}
+
+/* The room in use; the order of the loads makes what is moving count twice rather than not at all. */
+static uint64_t room_used(const jdr_ring *ring)
+{
+    uint64_t tail_position, tail = tail_of(ring, &tail_position);
+    struct jdr_producer *producers = ring->shared->producers;
+    uint64_t admitted = atomic_load(&producers[0].admitted) + atomic_load(&producers[1].admitted);
+    uint64_t head = atomic_load(&ring->shared->lsn_reserved);
+    return admitted + (head - tail) * JDR_ROOM_SLOT + (jdr_end(ring, head) - tail_position) / JDR_SECTOR;
+}
+
+static bool fits(const jdr_ring *ring, uint64_t more)
+{
+    uint64_t then = room_used(ring) + more;
+    return JDR_ROOM_SLOTS(then) < ring->slot_count && JDR_ROOM_SECTORS(then) <= ring->payload_bytes / JDR_SECTOR;
+}
+
+static bool take_room(jdr_ring *ring, uint64_t room)
+{
+    if (!fits(ring, room))
+        return false;
+    atomic_fetch_add(&ring->shared->producers[ring->side].admitted, room);
+    if (fits(ring, 0))
+        return true;
+    jdr_give_back(ring, room); /* another one was quicker */
+    return false;
+}
+
+/* Why nothing is to be admitted, as a negative error, or 0. */
+static int refusal(const jdr_ring *ring)
+{
+    int poison = jdr_ring_poisoned(ring);
+    if (poison)
+        return -poison;
+    return ring->side == JDR_HOST && !jdr_logging(ring) ? -ECANCELED : 0;
+}
+
+/* Is the room that is missing held for a primary that is slower than the log? It is waited for. */
+static bool primary_is_behind(const jdr_ring *ring)
+{
+    return ring->write_back && atomic_load(&ring->shared->lsn_applied) < atomic_load(&ring->shared->lsn_released);
+}
+
+/* Wait at the gate's head for room. */
+static int wait_for_room(jdr_ring *ring, uint64_t room, int64_t limit_ns, int64_t deadline)
+{
+    for (;;) {
+        uint32_t seen = atomic_load(&ring->shared->space_seq);
+        int result = refusal(ring);
+        if (result || take_room(ring, room))
+            return result;
+        int64_t left = deadline - jdr_monotonic_ns();
+        if (left <= 0 && limit_ns && primary_is_behind(ring))
+            left = limit_ns;
+        if (left <= 0)
+            return -ETIMEDOUT;
+        jdr_wake_consumer(ring, JDR_NAP);
+        jdr_futex_wait(&ring->shared->space_seq, seen, left);
+    }
 }
 
 /* In turn: the gate's holder waits for room, the others wait for the gate, so that a long write is not starved. */
-static int admit_queued(jdr_ring *ring, uint64_t need, int64_t limit_ns)
+static int admit_queued(jdr_ring *ring, uint64_t room, int64_t limit_ns)
 {
     struct jdr_ring_shared *shared = ring->shared;
     int64_t deadline = jdr_monotonic_ns() + limit_ns;
-    atomic_fetch_add(&shared->queued, 1);
-    int result = lock_until(&shared->gate, deadline);
+    atomic_fetch_add(&shared->producers[ring->side].queued, 1);
+    int result = jdr_ring_lock(ring, &shared->gate, deadline);
     if (result == 0) {
-        for (;;) {
-            uint32_t seen = atomic_load(&shared->space_seq);
-            if ((result = -jdr_ring_poisoned(ring)) || take_room(ring, need))
-                break;
-            int64_t left = deadline - jdr_monotonic_ns();
-            if (left <= 0) {
-                result = -ETIMEDOUT;
-                break;
-            }
-            jdr_wake_consumer(ring, JDR_NAP);
-            jdr_futex_wait(&shared->space_seq, seen, left);
-        }
+        result = wait_for_room(ring, room, limit_ns, deadline);
         pthread_mutex_unlock(&shared->gate);
     }
-    atomic_fetch_sub(&shared->queued, 1);
+    atomic_fetch_sub(&shared->producers[ring->side].queued, 1);
     return result;
 }
 
@@ -147,18 +269,20 @@ int jdr_ring_admit(jdr_ring *ring, uint64_t payload_bytes, int64_t limit_ns)
         return -EINVAL;
     if (payload_bytes > jdr_ring_record_bytes_max(ring))
         return -EMSGSIZE;
-    int poison = jdr_ring_poisoned(ring);
-    if (poison)
-        return -poison;
-    uint64_t need = JDR_USED_SLOT + payload_bytes / JDR_SECTOR;
-    if (!atomic_load_explicit(&ring->shared->queued, memory_order_relaxed) && take_room(ring, need))
-        return 0;
-    return admit_queued(ring, need, limit_ns);
+    int result = refusal(ring);
+    if (result)
+        return result;
+    if (jdr_queued(ring) || !take_room(ring, JDR_ROOM(payload_bytes)))
+        result = admit_queued(ring, JDR_ROOM(payload_bytes), limit_ns);
+    if (result || !(result = refusal(ring)))
+        return result;
+    jdr_ring_cancel(ring, payload_bytes); /* switched off meanwhile: a reset of the ring waits for this room */
+    return result;
 }
 
 void jdr_ring_cancel(jdr_ring *ring, uint64_t payload_bytes)
 {
-    jdr_release(ring, 1, payload_bytes);
+    jdr_give_back(ring, JDR_ROOM(payload_bytes));
 }
 
 /* ---- append ----------------------------------------------------------------------------------------------------- */
@@ -202,24 +326,51 @@ static uint64_t copy_and_hash(const jdr_ring *ring, uint64_t position, const voi
 /* The time, never before any time given out; with `reserve` held. */
 static int64_t advance_time(jdr_ring *ring)
 {
-    int64_t now = jdr_ring_now(ring);
-    if (now > ring->shared->time_ns_last)
-        ring->shared->time_ns_last = now;
-    return ring->shared->time_ns_last;
+    int64_t now = jdr_ring_now(ring), last = atomic_load_explicit(&ring->shared->time_ns_last, memory_order_relaxed);
+    if (now <= last)
+        return last;
+    atomic_store_explicit(&ring->shared->time_ns_last, now, memory_order_relaxed);
+    return now;
 }
 
-/* LSN, time and payload position, in one order; returns the payload position. */
-static uint64_t reserve(jdr_ring *ring, struct jdr_record *record)
+/* What is known of a record before it is published, for those who find that its producer has died. */
+static void fill_claim(jdr_ring *ring, const struct jdr_record *record)
+{
+    struct jdr_claim claim = {ring->shared->producers[ring->side].incarnation, (uint8_t)(ring->side + 1)};
+    struct jdr_record *slot = jdr_slot(ring, record->lsn);
+    slot->time_ns = record->time_ns;
+    slot->disk = record->disk;
+    memcpy(slot->reserved, &claim, sizeof claim);
+}
+
+/* With logging off only the gap that this opens gets into the log. */
+static bool may_append(const jdr_ring *ring, const struct jdr_record *record)
+{
+    return jdr_logging(ring) || (ring->side == JDR_DRVA && record->kind == JDR_GAP_OPEN);
+}
+
+/* LSN, time and payload position, in one order, for room that was admitted: 0, -ECANCELED: logging is off, -ETIMEDOUT. */
+static int reserve(jdr_ring *ring, struct jdr_record *record, uint64_t *position)
 {
     struct jdr_ring_shared *shared = ring->shared;
-    pthread_mutex_lock(&shared->reserve);
-    record->lsn = atomic_load_explicit(&shared->lsn_reserved, memory_order_relaxed) + 1;
-    atomic_store_explicit(&shared->lsn_reserved, record->lsn, memory_order_release);
-    record->time_ns = advance_time(ring);
-    uint64_t position = shared->payload_head;
-    shared->payload_head += record->payload_bytes;
+    int result = lock_reserve(ring);
+    if (result)
+        return result;
+    if (may_append(ring, record)) {
+        uint64_t last = atomic_load_explicit(&shared->lsn_reserved, memory_order_relaxed);
+        *position = jdr_end(ring, last);
+        record->lsn = last + 1;
+        record->time_ns = advance_time(ring);
+        if (jdr_in_file(ring))
+            fill_claim(ring, record);
+        atomic_store_explicit(&ring->ends[record->lsn & (ring->slot_count - 1)], *position + record->payload_bytes,
+                              memory_order_relaxed);
+        atomic_store(&shared->lsn_reserved, record->lsn);
+    } else {
+        result = -ECANCELED;
+    }
     pthread_mutex_unlock(&shared->reserve);
-    return position;
+    return result;
 }
 
 static void publish(jdr_ring *ring, const struct jdr_record *record)
@@ -231,7 +382,11 @@ static void publish(jdr_ring *ring, const struct jdr_record *record)
 
 int64_t jdr_ring_append(jdr_ring *ring, struct jdr_record *record, const void *payload, size_t length)
 {
-    uint64_t position = reserve(ring, record);
+    uint64_t position = 0;
+    int result = reserve(ring, record, &position);
+    jdr_give_back(ring, JDR_ROOM(record->payload_bytes)); /* from here on the record itself counts */
+    if (result)
+        return result;
     record->payload_checksum =
         record->payload_bytes ? copy_and_hash(ring, position, payload, length, record->payload_bytes) : 0;
     publish(ring, record);
@@ -265,9 +420,9 @@ int jdr_ring_wait_durable(jdr_ring *ring, uint64_t lsn, int64_t limit_ns)
         uint32_t seen = atomic_load(&shared->durable_seq);
         if (jdr_ring_lsn_durable(ring) >= lsn)
             return 0;
-        int poison = jdr_ring_poisoned(ring);
-        if (poison)
-            return -poison;
+        int result = refusal(ring);
+        if (result)
+            return result;
         int64_t left = deadline - jdr_monotonic_ns();
         if (left <= 0)
             return -ETIMEDOUT;
@@ -278,11 +433,50 @@ int jdr_ring_wait_durable(jdr_ring *ring, uint64_t lsn, int64_t limit_ns)
 void jdr_ring_poison(jdr_ring *ring, int error)
 {
     int32_t none = 0;
-    atomic_compare_exchange_strong(&ring->shared->poison, &none, error > 0 ? error : EIO);
+    atomic_compare_exchange_strong(&ring->poison, &none, error > 0 ? error : EIO);
     jdr_futex_wake(&ring->shared->space_seq);
     jdr_futex_wake(&ring->shared->durable_seq);
     jdr_futex_wake(&ring->shared->work_seq);
 }
+
+/* ---- logging on and off ------------------------------------------------------------------------------------------- */
+
+void jdr_ring_off(const jdr_ring *ring, struct jdr_ring_off *off)
+{
+    struct jdr_ring_shared *shared = ring->shared;
+    *off = (struct jdr_ring_off){
+        .logging = jdr_logging(ring),
+        .reason = shared->off_reason,
+        .disk = shared->off_disk,
+        .since_ns = shared->off_since_ns,
+        .count = shared->off_count,
+    };
+}
+
+void jdr_ring_stop_logging(jdr_ring *ring, enum jdr_off_reason reason, uint32_t disk)
+{
+    struct jdr_ring_shared *shared = ring->shared;
+    int locked = lock_reserve(ring); /* not had: whoever holds it is stopped, and appends at most that one record */
+    if (jdr_logging(ring)) {
+        atomic_store(&shared->off_reason, reason);
+        atomic_store(&shared->off_disk, disk);
+        atomic_store(&shared->off_since_ns, advance_time(ring));
+        atomic_fetch_add(&shared->off_count, 1);
+        atomic_store(&shared->off, 1);
+    }
+    if (locked == 0)
+        pthread_mutex_unlock(&shared->reserve);
+    jdr_futex_wake(&shared->space_seq);
+    jdr_futex_wake(&shared->durable_seq);
+}
+
+void jdr_ring_resume_logging(jdr_ring *ring)
+{
+    atomic_store(&ring->shared->off, 0);
+    jdr_futex_wake(&ring->shared->durable_seq); /* for the applier */
+}
+
+/* ---- what it says of itself --------------------------------------------------------------------------------------- */
 
 uint64_t jdr_ring_lsn_reserved(const jdr_ring *ring)
 {
@@ -294,35 +488,51 @@ uint64_t jdr_ring_lsn_durable(const jdr_ring *ring)
     return atomic_load(&ring->shared->lsn_durable);
 }
 
+uint64_t jdr_ring_lsn_applied(const jdr_ring *ring)
+{
+    return atomic_load(&ring->shared->lsn_primary);
+}
+
+bool jdr_ring_write_back(const jdr_ring *ring)
+{
+    return ring->write_back;
+}
+
 uint64_t jdr_ring_observe(jdr_ring *ring, int64_t *time_ns)
 {
-    struct jdr_ring_shared *shared = ring->shared;
-    pthread_mutex_lock(&shared->reserve);
+    uint64_t lsn;
+    if (lock_reserve(ring)) { /* its holder is stopped there: the last record and its own time are true all the same */
+        lsn = jdr_ring_lsn_reserved(ring);
+        *time_ns = jdr_slot(ring, lsn)->time_ns;
+        return lsn;
+    }
     *time_ns = advance_time(ring);
-    uint64_t lsn = atomic_load(&shared->lsn_reserved);
-    pthread_mutex_unlock(&shared->reserve);
+    lsn = jdr_ring_lsn_reserved(ring);
+    pthread_mutex_unlock(&ring->shared->reserve);
     return lsn;
 }
 
 int64_t jdr_ring_time_last(const jdr_ring *ring)
 {
-    pthread_mutex_lock(&ring->shared->reserve);
-    int64_t last = ring->shared->time_ns_last;
-    pthread_mutex_unlock(&ring->shared->reserve);
-    return last;
+    return atomic_load(&ring->shared->time_ns_last);
 }
 
 uint64_t jdr_ring_used_bytes(const jdr_ring *ring)
 {
-    return JDR_USED_SECTORS(atomic_load_explicit(&ring->shared->used, memory_order_relaxed)) * JDR_SECTOR;
+    return JDR_ROOM_SECTORS(room_used(ring)) * JDR_SECTOR;
 }
 
 uint64_t jdr_ring_record_bytes_max(const jdr_ring *ring)
 {
-    return atomic_load_explicit(&ring->record_bytes_max, memory_order_relaxed);
+    return atomic_load_explicit(&ring->shared->record_bytes_max, memory_order_relaxed);
+}
+
+uint64_t jdr_ring_payload_bytes(const jdr_ring *ring)
+{
+    return ring->payload_bytes;
 }
 
 int jdr_ring_poisoned(const jdr_ring *ring)
 {
-    return atomic_load_explicit(&ring->shared->poison, memory_order_relaxed);
+    return atomic_load_explicit(&ring->poison, memory_order_relaxed);
 }

@@ -1,10 +1,13 @@
 /*
- * ring_shared.h: the ring's memory, as its producers (ring.c) and its consumer (log_writer.c) see it.
+ * ring_shared.h: the ring's memory, as its producers (ring.c, filter.c), its consumer (log_writer.c) and the applier see
+ * it. docs/formats/ring.md has the layout of the file.
  *
- * Invariants: LSNs and payload positions are given out together under `reserve`, so both are dense and in one order;
- * a slot is published by storing its LSN last; `used` counts what is admitted and not yet written to the log, so a
- * reserved record always has room. All words are offsets and counters, no pointers: the layout can live in a shared
- * file. A payload may go around the payload area's end.
+ * Invariants: LSNs and payload positions are given out together under `reserve`, so both are dense and in one order; the
+ * one store to `lsn_reserved` makes a reservation valid, so a producer that dies under `reserve` leaves nothing half done;
+ * a slot is published by storing its LSN last; room is counted where it is taken: by a producer until its record has an
+ * LSN, from then on by the distance between `lsn_reserved` and the tail, so a dead producer's room is known; fewer records
+ * than slots are in flight, so the tail's end position is never overwritten. All words are offsets and counters, no
+ * pointers. A payload may go around the payload area's end.
  */
 #ifndef JETDR_RING_SHARED_H
 #define JETDR_RING_SHARED_H
@@ -22,41 +25,79 @@
 
 enum jdr_consumer_sleep { JDR_AWAKE = 0, JDR_NAP = 1, JDR_SLEEP = 2 };
 
-/* `used` packs two counters, so that one atomic operation admits both. */
-#define JDR_USED_SLOT (1ull << 40)
-#define JDR_USED_SECTORS(used) ((used) & (JDR_USED_SLOT - 1))
-#define JDR_USED_SLOTS(used) ((used) >> 40)
+/* Room packs two counters, so that one atomic operation takes both. */
+#define JDR_ROOM_SLOT (1ull << 40)
+#define JDR_ROOM(payload_bytes) (JDR_ROOM_SLOT + (payload_bytes) / JDR_SECTOR)
+#define JDR_ROOM_SECTORS(room) ((room) & (JDR_ROOM_SLOT - 1))
+#define JDR_ROOM_SLOTS(room) ((room) >> 40)
+
+struct jdr_producer {
+    JDR_LINE _Atomic uint64_t admitted; /* room taken and not yet in a record */
+    _Atomic uint32_t queued;            /* threads that wait for room, or for those that do */
+    _Atomic uint32_t incarnation;       /* how often this side was taken */
+};
 
 struct jdr_ring_shared {
+    /* what the ring is; constant */
+    char magic[8];
+    uint32_t version, header_bytes;
+    uint64_t slot_count, payload_bytes;
+    uint8_t domain[16];
+    uint64_t write_back;
+    uint64_t checksum; /* XXH3-64 of all before it */
     /* producers */
     JDR_LINE pthread_mutex_t reserve;
-    uint64_t payload_head; /* virtual byte position */
-    int64_t time_ns_last;
+    _Atomic int64_t time_ns_last;
     _Atomic uint64_t lsn_reserved;
+    _Atomic uint64_t record_bytes_max;
     /* admission */
-    JDR_LINE _Atomic uint64_t used;
-    _Atomic uint32_t queued; /* producers that wait for room, or for those that do */
-    _Atomic uint32_t space_seq;
+    struct jdr_producer producers[2]; /* by side; without a file the first */
+    JDR_LINE _Atomic uint32_t space_seq;
     pthread_mutex_t gate; /* its holder is next to be admitted */
     /* consumer */
     JDR_LINE _Atomic uint32_t work_seq;
     _Atomic uint32_t consumer_sleep;
     _Atomic uint64_t sync_wanted;
     JDR_LINE _Atomic uint64_t lsn_durable;
+    _Atomic uint64_t lsn_released; /* the log holds what is up to here, and needs the ring's copy no more */
     _Atomic uint32_t durable_seq;
-    _Atomic int32_t poison;
+    /* applier */
+    JDR_LINE _Atomic uint64_t lsn_applied; /* the primaries were given what is up to here */
+    _Atomic uint64_t lsn_primary;          /* durable in the primaries */
+    /* logging on and off */
+    JDR_LINE _Atomic uint32_t off;
+    _Atomic uint32_t off_reason, off_disk;
+    _Atomic int64_t off_since_ns;
+    _Atomic uint64_t off_count;
+    _Atomic uint32_t host_ended;
+    _Atomic uint32_t resetting;
 };
 
 struct jdr_ring {
     struct jdr_ring_shared *shared;
     struct jdr_record *slots;
+    _Atomic uint64_t *ends; /* by slot: the payload position behind its record */
     uint8_t *payload;
     uint64_t slot_count, payload_bytes, nap_bytes;
-    _Atomic uint64_t record_bytes_max;
     bool record_bytes_given; /* by the caller: not the log writer's to lower */
+    bool write_back;
+    enum jdr_side side;
+    int fd;                  /* of the file, or -1: anonymous memory */
+    _Atomic int32_t poison;  /* this process's writers are to stop */
     const _Atomic int64_t *clock;
-    size_t mapped_bytes;
+    uint64_t map_bytes;
 };
+
+/* Of a slot that is reserved and not published: who has reserved it, in the record's reserved bytes. */
+struct jdr_claim {
+    uint32_t incarnation;
+    uint8_t side_plus_1;
+};
+
+static inline bool jdr_in_file(const struct jdr_ring *ring)
+{
+    return ring->fd >= 0;
+}
 
 static inline struct jdr_record *jdr_slot(const struct jdr_ring *ring, uint64_t lsn)
 {
@@ -68,6 +109,12 @@ static inline bool jdr_published(const struct jdr_ring *ring, uint64_t lsn)
     return __atomic_load_n(&jdr_slot(ring, lsn)->lsn, __ATOMIC_ACQUIRE) == lsn;
 }
 
+/* The payload position behind a record that is reserved, or the last one given back. */
+static inline uint64_t jdr_end(const struct jdr_ring *ring, uint64_t lsn)
+{
+    return atomic_load(&ring->ends[lsn & (ring->slot_count - 1)]);
+}
+
 static inline uint8_t *jdr_payload_at(const struct jdr_ring *ring, uint64_t position)
 {
     return ring->payload + (position & (ring->payload_bytes - 1));
@@ -77,6 +124,18 @@ static inline uint8_t *jdr_payload_at(const struct jdr_ring *ring, uint64_t posi
 static inline uint64_t jdr_payload_straight(const struct jdr_ring *ring, uint64_t position)
 {
     return ring->payload_bytes - (position & (ring->payload_bytes - 1));
+}
+
+/* `length` payload bytes as pieces: none, one, or two around the area's end. Returns how many. */
+static inline int jdr_payload_pieces(const struct jdr_ring *ring, uint64_t position, uint64_t length, struct iovec *pieces)
+{
+    uint64_t straight = jdr_payload_straight(ring, position);
+    int count = 0;
+    if (length)
+        pieces[count++] = (struct iovec){jdr_payload_at(ring, position), length < straight ? length : straight};
+    if (length > straight)
+        pieces[count++] = (struct iovec){ring->payload, length - straight};
+    return count;
 }
 
 static inline int64_t jdr_monotonic_ns(void)
@@ -100,13 +159,30 @@ static inline void jdr_futex_wake(_Atomic uint32_t *word)
     syscall(SYS_futex, (uint32_t *)word, FUTEX_WAKE, INT32_MAX, NULL, NULL, 0);
 }
 
-/* Give room back: records were written to the log, or were never appended. */
-static inline void jdr_release(struct jdr_ring *ring, uint64_t records, uint64_t payload_bytes)
+static inline bool jdr_queued(const struct jdr_ring *ring)
 {
-    struct jdr_ring_shared *shared = ring->shared;
-    atomic_fetch_sub(&shared->used, records * JDR_USED_SLOT + payload_bytes / JDR_SECTOR);
-    if (atomic_load(&shared->queued))
-        jdr_futex_wake(&shared->space_seq);
+    struct jdr_producer *producers = ring->shared->producers;
+    return atomic_load(&producers[0].queued) || atomic_load(&producers[1].queued);
+}
+
+static inline void jdr_wake_queued(struct jdr_ring *ring)
+{
+    if (jdr_queued(ring))
+        jdr_futex_wake(&ring->shared->space_seq);
+}
+
+/* Give back room that was taken for a record, or the part of it that the record does not need. */
+static inline void jdr_give_back(struct jdr_ring *ring, uint64_t room)
+{
+    atomic_fetch_sub(&ring->shared->producers[ring->side].admitted, room);
+    jdr_wake_queued(ring);
+}
+
+/* Records up to there need the ring no more, as far as the log (lsn_released) or the primaries (lsn_applied) are concerned. */
+static inline void jdr_release(struct jdr_ring *ring, _Atomic uint64_t *tail, uint64_t lsn)
+{
+    atomic_store(tail, lsn);
+    jdr_wake_queued(ring);
 }
 
 /* Wake the consumer if it sleeps at least as deep as `depth`. */
@@ -116,5 +192,39 @@ static inline void jdr_wake_consumer(struct jdr_ring *ring, uint32_t depth)
     if (atomic_load_explicit(&ring->shared->consumer_sleep, memory_order_relaxed) >= depth)
         jdr_futex_wake(&ring->shared->work_seq);
 }
+
+static inline bool jdr_logging(const struct jdr_ring *ring)
+{
+    return !atomic_load(&ring->shared->off);
+}
+
+/* ring.c, for ring_file.c */
+void jdr_ring_lay_out(struct jdr_ring *ring, void *memory);
+bool jdr_ring_valid_options(const struct jdr_ring_options *options);
+uint64_t jdr_ring_memory_bytes(uint64_t slot_count, uint64_t payload_bytes);
+void jdr_ring_begin(struct jdr_ring *ring, const struct jdr_ring_options *options);
+/* Lock `reserve` or `gate`, also after its owner died: 0 or -ETIMEDOUT. Without a file it waits as long as it takes. */
+int jdr_ring_lock(const struct jdr_ring *ring, pthread_mutex_t *mutex, int64_t deadline_ns);
+/* Is the producer of an unpublished record gone for good? */
+bool jdr_ring_is_orphan(const struct jdr_ring *ring, uint64_t lsn);
+/* The consumer's: if the producer of the next record is gone, publish it as VOID. */
+bool jdr_ring_void_orphan(struct jdr_ring *ring, uint64_t lsn);
+
+/* applier.c, for filter.c; with the range held */
+bool jdr_applier_has_pending(const jdr_applier *applier);
+bool jdr_applier_overlaps(const jdr_applier *applier, uint32_t disk, uint64_t offset, uint64_t length);
+/* Lay what is pending over `target`, which holds what the primary has. */
+void jdr_applier_overlay(const jdr_applier *applier, uint32_t disk, uint64_t offset, void *target, uint64_t length);
+/* Wait until the primaries have all that was ever logged, and the marker stands; logging is off. False: on again. */
+bool jdr_applier_wait_settled(jdr_applier *applier);
+void jdr_applier_wait_applied(jdr_applier *applier, uint64_t lsn);
+int jdr_applier_add(jdr_applier *applier, jdr_filter *filter); /* or -ENOMEM */
+void jdr_applier_remove(jdr_applier *applier, jdr_filter *filter);
+
+/* filter.c, for applier.c */
+uint32_t jdr_filter_disk(const jdr_filter *filter);
+/* Give a record to the primary, its range held; an error is kept, and fails the disk. */
+int jdr_filter_apply(jdr_filter *filter, const struct jdr_record *record, const struct iovec *pieces, int count);
+int jdr_filter_sync_primary(jdr_filter *filter);
 
 #endif

@@ -1,0 +1,337 @@
+/*
+ * applier.c: write-back. Gives the primaries, in LSN order, what the ring holds and the log has made durable.
+ *
+ * Invariants: a record is given to its primary with its range held, and the ring keeps it until then, so what a read finds
+ * in the primary, with what is still pending laid over it, is the newest; a primary never has what the log might lose, so
+ * after a power loss a replay of the log brings every primary to the log's end; with logging off, the marker that forbids
+ * that replay is durable before a write goes round the log. Background data is in the primary already.
+ */
+#include "ring_shared.h"
+
+#include <fcntl.h>
+#include <libgen.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#define REST_NS 20000000ll    /* what is pending waits this long for a flush that comes by itself */
+#define SYNC_NS 1000000000ll  /* primaries are flushed this often */
+#define SETTLE_POLL_NS 100000000ll
+
+struct jdr_applier {
+    jdr_ring *ring;
+    char *marker, *spare; /* the marker, and the file that becomes it, so that a full file system does not prevent it */
+    int folder;
+    _Atomic bool stopping;
+    _Atomic uint64_t settled; /* number of the switching off for which primaries and marker are as they must be */
+    bool unflushed;           /* a primary failed: what it lacks must stay in the log */
+    int64_t synced_ns;
+    pthread_mutex_t mutex; /* guards the filters */
+    pthread_cond_t changed;
+    jdr_filter **filters;
+    size_t filter_count;
+};
+
+/* ---- the marker --------------------------------------------------------------------------------------------------- */
+
+static int make_spare(jdr_applier *applier)
+{
+    int fd = open(applier->spare, O_WRONLY | O_CREAT | O_CLOEXEC | O_NOFOLLOW, 0600);
+    if (fd < 0)
+        return -errno;
+    int result = fsync(fd) || fsync(applier->folder) ? -errno : 0;
+    close(fd);
+    return result;
+}
+
+static int set_marker(jdr_applier *applier)
+{
+    if (rename(applier->spare, applier->marker) && access(applier->marker, F_OK))
+        return -errno;
+    return fsync(applier->folder) ? -errno : 0;
+}
+
+static int open_folder(const char *path)
+{
+    char *copy = strdup(path);
+    int fd = copy ? open(dirname(copy), O_RDONLY | O_DIRECTORY | O_CLOEXEC) : -1;
+    int result = fd < 0 ? -(copy ? errno : ENOMEM) : fd;
+    free(copy);
+    return result;
+}
+
+/* ---- life --------------------------------------------------------------------------------------------------------- */
+
+int jdr_applier_create(jdr_applier **out, jdr_ring *ring, const char *marker)
+{
+    if (!jdr_in_file(ring) || !ring->write_back || ring->side != JDR_HOST)
+        return -EINVAL;
+    jdr_applier *applier = calloc(1, sizeof *applier);
+    if (!applier)
+        return -ENOMEM;
+    applier->ring = ring;
+    pthread_mutex_init(&applier->mutex, NULL);
+    pthread_cond_init(&applier->changed, NULL);
+    applier->folder = open_folder(marker);
+    applier->marker = strdup(marker);
+    int result = applier->folder < 0 ? applier->folder : 0;
+    if (!result && (!applier->marker || asprintf(&applier->spare, "%s.spare", marker) < 0))
+        result = -ENOMEM;
+    if (!result)
+        result = make_spare(applier);
+    if (result) {
+        jdr_applier_destroy(applier);
+        return result;
+    }
+    *out = applier;
+    return 0;
+}
+
+void jdr_applier_destroy(jdr_applier *applier)
+{
+    if (!applier)
+        return;
+    if (applier->folder >= 0)
+        close(applier->folder);
+    free(applier->spare);
+    free(applier->marker);
+    free(applier->filters);
+    pthread_mutex_destroy(&applier->mutex);
+    pthread_cond_destroy(&applier->changed);
+    free(applier);
+}
+
+int jdr_applier_add(jdr_applier *applier, jdr_filter *filter)
+{
+    pthread_mutex_lock(&applier->mutex);
+    jdr_filter **more = realloc(applier->filters, (applier->filter_count + 1) * sizeof *more);
+    if (more) {
+        applier->filters = more;
+        more[applier->filter_count++] = filter;
+    }
+    pthread_mutex_unlock(&applier->mutex);
+    return more ? 0 : -ENOMEM;
+}
+
+void jdr_applier_remove(jdr_applier *applier, jdr_filter *filter)
+{
+    pthread_mutex_lock(&applier->mutex);
+    for (size_t i = 0; i < applier->filter_count; i++)
+        if (applier->filters[i] == filter)
+            applier->filters[i--] = applier->filters[--applier->filter_count];
+    pthread_mutex_unlock(&applier->mutex);
+}
+
+/* ---- what is pending ---------------------------------------------------------------------------------------------- */
+
+bool jdr_applier_has_pending(const jdr_applier *applier)
+{
+    return atomic_load(&applier->ring->shared->lsn_applied) < jdr_ring_lsn_reserved(applier->ring);
+}
+
+/* The data that record `lsn` writes or zeroes on `disk`, as half-open [begin, end); false: none. */
+static bool changes(const jdr_ring *ring, uint64_t lsn, uint32_t disk, uint64_t *begin, uint64_t *end)
+{
+    if (!jdr_published(ring, lsn)) /* then nobody was told that it is there */
+        return false;
+    const struct jdr_record *slot = jdr_slot(ring, lsn);
+    *begin = slot->offset;
+    *end = slot->offset + slot->length;
+    return slot->disk == disk && (slot->kind == JDR_ZERO || (slot->kind == JDR_WRITE && slot->payload_bytes == slot->length));
+}
+
+bool jdr_applier_overlaps(const jdr_applier *applier, uint32_t disk, uint64_t offset, uint64_t length)
+{
+    const jdr_ring *ring = applier->ring;
+    uint64_t last = jdr_ring_lsn_reserved(ring), begin, end;
+    for (uint64_t lsn = atomic_load(&ring->shared->lsn_applied) + 1; lsn <= last; lsn++)
+        if (changes(ring, lsn, disk, &begin, &end) && begin < offset + length && offset < end)
+            return true;
+    return false;
+}
+
+/* Lay payload bytes [from, from + length) of record `lsn` over target. */
+static void lay(const jdr_ring *ring, uint64_t lsn, uint64_t from, uint8_t *target, uint64_t length)
+{
+    if (jdr_slot(ring, lsn)->kind == JDR_ZERO) {
+        memset(target, 0, length);
+        return;
+    }
+    struct iovec pieces[2];
+    uint64_t position = jdr_end(ring, lsn) - jdr_slot(ring, lsn)->payload_bytes;
+    int count = jdr_payload_pieces(ring, position + from, length, pieces);
+    for (int i = 0; i < count; target += pieces[i++].iov_len)
+        memcpy(target, pieces[i].iov_base, pieces[i].iov_len);
+}
+
+void jdr_applier_overlay(const jdr_applier *applier, uint32_t disk, uint64_t offset, void *target, uint64_t length)
+{
+    const jdr_ring *ring = applier->ring;
+    uint64_t last = jdr_ring_lsn_reserved(ring), begin, end;
+    for (uint64_t lsn = atomic_load(&ring->shared->lsn_applied) + 1; lsn <= last; lsn++) {
+        if (!changes(ring, lsn, disk, &begin, &end) || begin >= offset + length || offset >= end)
+            continue;
+        uint64_t low = begin > offset ? begin : offset, high = end < offset + length ? end : offset + length;
+        lay(ring, lsn, low - begin, (uint8_t *)target + (low - offset), high - low);
+    }
+}
+
+/* ---- applying ----------------------------------------------------------------------------------------------------- */
+
+/* The filter of a disk, or NULL: it is no longer protected. Only the run's thread may use it, until the next look. */
+static jdr_filter *filter_of(jdr_applier *applier, uint32_t disk)
+{
+    for (size_t i = 0; i < applier->filter_count; i++)
+        if (jdr_filter_disk(applier->filters[i]) == disk)
+            return applier->filters[i];
+    return NULL;
+}
+
+static void apply(jdr_applier *applier, uint64_t lsn)
+{
+    const jdr_ring *ring = applier->ring;
+    const struct jdr_record record = *jdr_slot(ring, lsn);
+    bool data = record.kind == JDR_ZERO || (record.kind == JDR_WRITE && record.payload_bytes == record.length);
+    if (!data || record.flags & JDR_BACKGROUND)
+        return;
+    struct iovec pieces[2];
+    int count = jdr_payload_pieces(ring, jdr_end(ring, lsn) - record.payload_bytes, record.payload_bytes, pieces);
+    pthread_mutex_lock(&applier->mutex);
+    jdr_filter *filter = filter_of(applier, record.disk);
+    if (filter && jdr_filter_apply(filter, &record, pieces, count))
+        applier->unflushed = true;
+    pthread_mutex_unlock(&applier->mutex);
+}
+
+/* Will a record that is not published never be one that changes a disk? */
+static bool is_nothing(const jdr_ring *ring, uint64_t lsn)
+{
+    struct jdr_claim claim;
+    memcpy(&claim, jdr_slot(ring, lsn)->reserved, sizeof claim);
+    return !jdr_published(ring, lsn) && (claim.side_plus_1 == JDR_DRVA + 1 || jdr_ring_is_orphan(ring, lsn));
+}
+
+/* Apply what may be applied; false: nothing. */
+static bool apply_some(jdr_applier *applier)
+{
+    jdr_ring *ring = applier->ring;
+    uint64_t begun = atomic_load(&ring->shared->lsn_applied), lsn = begun;
+    uint64_t last = jdr_logging(ring) ? jdr_ring_lsn_durable(ring) : jdr_ring_lsn_reserved(ring);
+    while (lsn < last && (jdr_published(ring, lsn + 1) || is_nothing(ring, lsn + 1))) {
+        if (jdr_published(ring, ++lsn))
+            apply(applier, lsn);
+        jdr_release(ring, &ring->shared->lsn_applied, lsn);
+    }
+    if (lsn > begun) {
+        pthread_mutex_lock(&applier->mutex);
+        pthread_cond_broadcast(&applier->changed);
+        pthread_mutex_unlock(&applier->mutex);
+    }
+    return lsn > begun;
+}
+
+/* Flush the primaries: what they have been given is then theirs, and the log may forget it. */
+static void sync_primaries(jdr_applier *applier)
+{
+    uint64_t applied = atomic_load(&applier->ring->shared->lsn_applied);
+    pthread_mutex_lock(&applier->mutex);
+    for (size_t i = 0; i < applier->filter_count; i++)
+        if (jdr_filter_sync_primary(applier->filters[i]))
+            applier->unflushed = true;
+    pthread_mutex_unlock(&applier->mutex);
+    if (!applier->unflushed)
+        atomic_store(&applier->ring->shared->lsn_primary, applied);
+    applier->synced_ns = jdr_monotonic_ns();
+}
+
+static bool sync_is_due(const jdr_applier *applier)
+{
+    const struct jdr_ring_shared *shared = applier->ring->shared;
+    return atomic_load(&shared->lsn_applied) > atomic_load(&shared->lsn_primary) && !applier->unflushed &&
+           jdr_monotonic_ns() - applier->synced_ns >= SYNC_NS;
+}
+
+/* Logging is off and everything is applied: allow writes to the primaries alone. */
+static void settle(jdr_applier *applier)
+{
+    struct jdr_ring_off off;
+    jdr_ring_off(applier->ring, &off);
+    sync_primaries(applier);
+    if (off.logging || set_marker(applier))
+        return; /* tried again: without the marker a replay could destroy what is written now */
+    pthread_mutex_lock(&applier->mutex);
+    atomic_store(&applier->settled, off.count);
+    pthread_cond_broadcast(&applier->changed);
+    pthread_mutex_unlock(&applier->mutex);
+}
+
+static bool is_settled(const jdr_applier *applier)
+{
+    struct jdr_ring_off off;
+    jdr_ring_off(applier->ring, &off);
+    return !off.logging && atomic_load(&applier->settled) == off.count;
+}
+
+static void wait_changed(jdr_applier *applier)
+{
+    int64_t until = jdr_monotonic_ns() + SETTLE_POLL_NS;
+    struct timespec deadline = {until / 1000000000ll, until % 1000000000ll};
+    pthread_cond_clockwait(&applier->changed, &applier->mutex, CLOCK_MONOTONIC, &deadline);
+}
+
+bool jdr_applier_wait_settled(jdr_applier *applier)
+{
+    pthread_mutex_lock(&applier->mutex);
+    while (!jdr_logging(applier->ring) && !is_settled(applier))
+        wait_changed(applier);
+    pthread_mutex_unlock(&applier->mutex);
+    return !jdr_logging(applier->ring);
+}
+
+void jdr_applier_wait_applied(jdr_applier *applier, uint64_t lsn)
+{
+    pthread_mutex_lock(&applier->mutex);
+    while (atomic_load(&applier->ring->shared->lsn_applied) < lsn)
+        wait_changed(applier);
+    pthread_mutex_unlock(&applier->mutex);
+}
+
+/* ---- the loop ----------------------------------------------------------------------------------------------------- */
+
+/* Nothing to apply: what is pending needs a flush of the log, sooner or later. */
+static void rest(jdr_applier *applier, uint32_t seen, bool again)
+{
+    jdr_ring *ring = applier->ring;
+    if (again && jdr_applier_has_pending(applier) && jdr_logging(ring))
+        jdr_ring_request_durable(ring, jdr_ring_lsn_reserved(ring));
+    jdr_futex_wait(&ring->shared->durable_seq, seen, REST_NS);
+}
+
+void jdr_applier_run(jdr_applier *applier)
+{
+    jdr_ring *ring = applier->ring;
+    applier->synced_ns = jdr_monotonic_ns();
+    for (bool again = false;; again = true) {
+        bool stopping = atomic_load(&applier->stopping);
+        uint32_t seen = atomic_load(&ring->shared->durable_seq);
+        if (apply_some(applier)) {
+            again = false;
+            continue;
+        }
+        if (!jdr_logging(ring) && !is_settled(applier) && !jdr_applier_has_pending(applier))
+            settle(applier);
+        if (jdr_logging(ring) && access(applier->spare, F_OK))
+            make_spare(applier);
+        if (stopping || sync_is_due(applier))
+            sync_primaries(applier);
+        if (stopping)
+            return;
+        rest(applier, seen, again);
+    }
+}
+
+void jdr_applier_stop(jdr_applier *applier)
+{
+    atomic_store(&applier->stopping, true);
+    jdr_futex_wake(&applier->ring->shared->durable_seq);
+}
