@@ -51,7 +51,7 @@ class FilterStats(NamedTuple):
     """errno of the primary's first failed flush, 0 for none: stays until the disk is opened again."""
 
 class RingOff(NamedTuple):
-    """Whether logging is on, and when and why it was last switched off: ``since_ns`` UTC, up to which the log is complete.
+    """Whether logging is on, and when and why it was last switched off (``times`` so far): ``since_ns`` UTC, up to which the log is complete.
 
     ``reason``: 1 ring full, 2 a flush not durable in time, 3 ``disk`` and log may differ, 4 switched off by the DRVA.
     """
@@ -60,7 +60,7 @@ class RingOff(NamedTuple):
     reason: int
     disk: int
     since_ns: int
-    count: int
+    times: int
 
 @final
 class Ring:

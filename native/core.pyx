@@ -182,7 +182,7 @@ FilterStats = namedtuple(
     "writes write_bytes zeros zero_bytes reads read_bytes flushes background_bytes overlaps_waited stalls stall_ns "
     "stall_ns_max failed_writes unlogged_writes unlogged_bytes suspect sync_failed",
 )
-RingOff = namedtuple("RingOff", "logging reason disk since_ns count")
+RingOff = namedtuple("RingOff", "logging reason disk since_ns times")
 
 
 # -- devices -------------------------------------------------------------------------------------------------------------
