@@ -1,7 +1,7 @@
 """Uploader: ships the replication log to the store, segment by segment.
 
 What is in flight, and who touches it. One event loop runs three tasks, joined by two bounded queues
-(and a fourth that beats the heart of an idle domain):
+(and two more: one beats the heart of an idle domain, one looks how old records get):
 
     cutter     waits until a segment is due (size, age, or asked for), reads durable records in a worker thread, and
                hands their encoding to the worker pool                                        -> ``_encoding``
@@ -33,6 +33,7 @@ from jetdr_core.options import DomainOptions
 from jetdr_core.record import RecordBatch
 from jetdr_core.replication_log import Cursor
 from jetdr_core.segment import SealedSegment, SegmentBody, build_body
+from jetdr_core.uploader.age import AgeOfOldest
 from jetdr_core.uploader.chain import ChainWriter, NumberTaken
 from jetdr_core.uploader.latency import UploadLatency
 from jetdr_core.uploader.source import LogSource
@@ -111,8 +112,7 @@ class Uploader:
         self._trimmed_at = cursor
         self._trimmed_s = clock()
         self._wishes = _Wishes()
-        self._first_seen: float | None = None  # when the backlog that is not yet cut was noticed
-        self._since: deque[float] = deque()  # the same for each segment on its way
+        self._age = AgeOfOldest(cursor.lsn, clock())
         self._progress = asyncio.Condition()
         self._numbering = asyncio.Lock()  # held while a segment gets its number and its PUT is started
         self._encoding: asyncio.Queue[_Segment] = asyncio.Queue(options.upload_workers)
@@ -128,7 +128,13 @@ class Uploader:
 
     def start(self) -> None:
         """Begin to ship."""
-        for work in (self._cut_forever, self._seal_forever, self._complete_forever, self._beat_forever):
+        for work in (
+            self._cut_forever,
+            self._seal_forever,
+            self._complete_forever,
+            self._beat_forever,
+            self._look_forever,
+        ):
             self._tasks.append(asyncio.create_task(self._guard(work()), name=f"jetdr{work.__name__}"))
 
     async def wait_uploaded(self, lsn: int) -> None:
@@ -152,11 +158,9 @@ class Uploader:
 
     @property
     def lag_s(self) -> float:
-        """How long ago the oldest record that is not stored was first seen; 0 when all are. From any thread."""
-        try:
-            since: float | None = self._since[0]
-        except IndexError:
-            since = self._first_seen
+        """Age of the oldest record that is not stored; 0 when all are. From any thread."""
+        self._look()
+        since = self._age.since(self.lsn_uploaded)
         return 0.0 if since is None else max(0.0, self._clock() - since)
 
     async def stop(self) -> None:
@@ -217,10 +221,8 @@ class Uploader:
         while True:
             await self._until_due()
             batches = await self._in_reader(self._source.read_durable, self._cut_at, self._options.segment_bytes)
-            first_seen, self._first_seen = self._first_seen, None
             if not batches:
                 continue
-            self._since.append(self._clock() if first_seen is None else first_seen)
             self._cut_at = batches[-1].end
             records = [batch.records for batch in batches]
             future = asyncio.get_running_loop().run_in_executor(self._pool, self._encode, records)
@@ -232,10 +234,9 @@ class Uploader:
         while True:
             self._wishes.arrived.clear()
             backlog = self._source.backlog(self._cut_at)
-            now = self._clock()
-            if backlog and self._first_seen is None:
-                self._first_seen = now
-            aged = self._first_seen is not None and now - self._first_seen >= options.segment_age_s
+            self._look()
+            since = self._age.since(self._cut_at.lsn)
+            aged = backlog > 0 and since is not None and self._clock() - since >= options.segment_age_s
             wished = self._wishes.lsn > self._cut_at.lsn
             if not self.paused and (backlog >= options.segment_bytes or aged or (wished and backlog)):
                 return
@@ -318,7 +319,7 @@ class Uploader:
         stats.payload_bytes += sealed.trailer.payload_bytes
         stats.stored_bytes += sealed.size_bytes
         self._uploaded_at = segment.end
-        self._since.popleft()
+        self._age.stored(sealed.last_lsn)
         self.lsn_uploaded = sealed.last_lsn
         async with self._progress:
             self._progress.notify_all()
@@ -331,6 +332,18 @@ class Uploader:
         if crowded or now - self._trimmed_s >= CHECKPOINT_S:
             self._trimmed_s, self._trimmed_at = now, self._uploaded_at
             await self._in_reader(self._source.checkpoint, self._uploaded_at)
+
+    # -- age ---------------------------------------------------------------------------------------------------------
+
+    async def _look_forever(self) -> None:
+        """The cutter looks too, but not while it waits for the store."""
+        while True:
+            self._look()
+            await asyncio.sleep(POLL_S)
+
+    def _look(self) -> None:
+        now = self._clock()  # before: what comes in between is younger than what is said
+        self._age.look(self._source.observe()[0], now)
 
     # -- heartbeat ---------------------------------------------------------------------------------------------------
 

@@ -1,0 +1,48 @@
+"""AgeOfOldest: how old the oldest record is that is not stored yet. Talks to: nobody.
+
+Invariant: an age is never too low, but for records younger than the last look; it is too high by at most the time
+between two looks, and a 32nd of the oldest age. So what is kept stays small however long a store is away.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections import deque
+
+__all__ = ["AgeOfOldest"]
+
+_PART = 64
+
+
+class AgeOfOldest:
+    """Remembers, for LSNs, the latest instant at which each was the last one given out. Thread-safe."""
+
+    def __init__(self, lsn: int, now: float) -> None:
+        self._lock = threading.Lock()
+        self._last_at: deque[tuple[int, float]] = deque([(lsn, now)])  # both ascending; the first is stored
+
+    def look(self, lsn: int, now: float) -> None:
+        """At ``now``, ``lsn`` was the last one given out."""
+        with self._lock:
+            if lsn <= self._last_at[-1][0]:
+                self._last_at[-1] = (self._last_at[-1][0], now)
+                return
+            if len(self._last_at) > 2 and self._last_at[-1][1] - self._last_at[-2][1] < self._part(now):
+                self._last_at.pop()
+            self._last_at.append((lsn, now))
+
+    def stored(self, lsn: int) -> None:
+        """Everything up to ``lsn`` is stored."""
+        with self._lock:
+            while len(self._last_at) > 1 and self._last_at[1][0] <= lsn:
+                self._last_at.popleft()
+
+    def since(self, lsn: int) -> float | None:
+        """An instant shortly before the first record behind ``lsn``; None: none was seen. What is stored, or later."""
+        with self._lock:
+            if self._last_at[-1][0] <= lsn:
+                return None
+            return max((at for last, at in self._last_at if last <= lsn), default=self._last_at[0][1])
+
+    def _part(self, now: float) -> float:
+        return (now - self._last_at[0][1]) / _PART
