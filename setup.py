@@ -1,4 +1,4 @@
-"""Builds the two native modules; everything else is in pyproject.toml."""
+"""Builds the three native modules; everything else is in pyproject.toml."""
 
 import os
 
@@ -12,7 +12,7 @@ if os.environ.get("JETDR_SANITIZE") == "1":
     LINK += ["-fsanitize=address,undefined"]
 
 
-def extension(name: str, *sources: str) -> Extension:
+def extension(name: str, *sources: str, libraries: tuple[str, ...] = ()) -> Extension:
     return Extension(
         f"jetdr_core.{name}",
         sources=[f"native/{source}" for source in sources],
@@ -22,17 +22,21 @@ def extension(name: str, *sources: str) -> Extension:
             "native/interval_map.h",
             "native/scan.h",
             "native/scatter.h",
+            "native/iscsi_session.h",
+            "native/iscsi_inner.h",
         ],
         include_dirs=["native"],
         define_macros=DEFINES,
         extra_compile_args=FLAGS,
         extra_link_args=LINK,
+        libraries=list(libraries),
     )
 
 
 setup(
     ext_modules=[
         extension("_core", "core.pyx", "ring.c", "ring_file.c", "filter.c", "applier.c", "log_writer.c", "device.c"),
+        extension("_iscsi", "iscsi.pyx", "iscsi_session.c", "iscsi_login.c", "iscsi_retained.c", libraries=("iscsi",)),
         extension("_kernels", "kernels.pyx", "interval_map.c", "scan.c", "scatter.c"),
     ]
 )

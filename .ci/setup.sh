@@ -39,6 +39,7 @@ packages_missing_for_engine() {
     python_can 'import os, sysconfig; os.stat(sysconfig.get_path("include") + "/Python.h")' || echo python3-dev
     have gcc || echo gcc libc6-dev
     [ -e /usr/include/xxhash.h ] || echo libxxhash-dev
+    [ -e /usr/include/iscsi/iscsi.h ] || echo libiscsi-dev
     have mkfs.ext4 && have e2fsck && have debugfs || echo e2fsprogs
     have qemu-img || echo qemu-utils
 }

@@ -10,8 +10,12 @@ from __future__ import annotations
 __all__ = [
     "ChainBroken",
     "DamagedObject",
+    "DeviceAccessDenied",
     "DeviceBusy",
     "DeviceFull",
+    "DeviceGone",
+    "DeviceReadOnly",
+    "DeviceResized",
     "DuplicateMark",
     "Fenced",
     "InstantInGap",
@@ -64,11 +68,27 @@ class UnsupportedVersion(JetdrError):
 
 
 class DeviceBusy(JetdrError, OSError):
-    """Another process holds the file or device."""
+    """Another process holds the file or device, or another machine has reserved the LUN."""
 
 
 class DeviceFull(JetdrError, OSError):
     """The file system has no room for a file of that size; nothing was left behind."""
+
+
+class DeviceGone(JetdrError, OSError):
+    """The target or LUN is not there, cannot be reached, or reports an error of its own."""
+
+
+class DeviceAccessDenied(JetdrError, PermissionError):
+    """The target refuses user, password or initiator."""
+
+
+class DeviceReadOnly(JetdrError, OSError):
+    """The LUN is write-protected."""
+
+
+class DeviceResized(JetdrError, OSError):
+    """The LUN is shorter than when it was opened, and the range lies beyond its new end."""
 
 
 # -- capture and log ---------------------------------------------------------------------------------------------------

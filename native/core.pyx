@@ -10,6 +10,7 @@ cimport cython
 from cpython.buffer cimport PyBUF_SIMPLE, PyBUF_WRITABLE, PyBuffer_Release, PyObject_GetBuffer
 from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_FromStringAndSize
 from cpython.memoryview cimport PyMemoryView_FromMemory
+from cpython.pycapsule cimport PyCapsule_GetPointer
 from libc.errno cimport EIO
 from libc.stdint cimport int64_t, uint8_t, uint32_t, uint64_t
 from libc.string cimport memset
@@ -190,7 +191,7 @@ RingOff = namedtuple("RingOff", "logging reason disk since_ns times")
 
 @cython.no_gc_clear  # native code calls into it until its owner is freed
 cdef class _Bound:
-    """A BlockDevice as native code calls it: through its descriptor where it has one.
+    """A BlockDevice as native code calls it: through its descriptor or its own native functions where it has them.
 
     What a device implemented in Python raises is kept, per thread, for the call that met it.
     """
@@ -201,10 +202,14 @@ cdef class _Bound:
 
     def __cinit__(self, device):
         cdef int fd = device.fileno()
+        cdef object native_device = getattr(device, "native_device", None)
         self.device = device
         self.met = threading.local()
         if fd >= 0:
             jdr_device_from_fd(&self.native, fd, device.block_bytes)
+            return
+        if native_device is not None:
+            self.native = (<jdr_device *>PyCapsule_GetPointer(native_device(), b"jdr_device"))[0]
             return
         self.native.read = python_read
         self.native.write = python_write

@@ -21,6 +21,7 @@ import jetdr_core
 
 if TYPE_CHECKING:
     from tests.peers.azurite import Azurite
+    from tests.peers.tgt import Tgt
 
 ROOT = Path(__file__).resolve().parent.parent
 PEERS_REQUIRED = os.environ.get("JETDR_REQUIRE_PEERS") == "1"
@@ -102,6 +103,29 @@ def azurite() -> Iterator[Azurite]:
 
     try:
         with running_azurite() as server:
+            yield server
+    except PeerMissing as missing:
+        pytest.skip(str(missing))
+
+
+@pytest.fixture(scope="session")
+def tgt() -> Iterator[Tgt]:
+    """A running iSCSI target daemon, one for all tests of the session that do not kill it."""
+    yield from _tgt()
+
+
+@pytest.fixture
+def own_tgt() -> Iterator[Tgt]:
+    """A target daemon that the test may kill."""
+    yield from _tgt()
+
+
+def _tgt() -> Iterator[Tgt]:
+    from tests.peers.azurite import PeerMissing  # noqa: PLC0415
+    from tests.peers.tgt import running_tgt  # noqa: PLC0415
+
+    try:
+        with running_tgt() as server:
             yield server
     except PeerMissing as missing:
         pytest.skip(str(missing))

@@ -1,7 +1,9 @@
 """Block devices: what the filter's primary disk and the log volume stand on."""
 
 from jetdr_core.device.file import FileDevice
+from jetdr_core.device.iscsi import IscsiDevice
+from jetdr_core.device.iscsi_url import IscsiOptions
 from jetdr_core.device.memory import MemoryDevice
 from jetdr_core.device.protocol import BlockDevice
 
-__all__ = ["BlockDevice", "FileDevice", "MemoryDevice"]
+__all__ = ["BlockDevice", "FileDevice", "IscsiDevice", "IscsiOptions", "MemoryDevice"]

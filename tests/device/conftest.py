@@ -1,6 +1,7 @@
 """The devices that the conformance suite runs on, each empty and 1 MiB long.
 
-The loop device and the file system without O_DIRECT need root; elsewhere those rows do not exist.
+Loop devices and the file system without O_DIRECT need root; LUNs need tgtd. Where they cannot be had, their rows are
+skipped with the reason, which CI forbids.
 """
 
 from __future__ import annotations
@@ -9,13 +10,15 @@ import os
 import shutil
 import subprocess
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 
 import pytest
 
-from jetdr_core.device import BlockDevice, FileDevice, MemoryDevice
+from jetdr_core.device import BlockDevice, FileDevice, IscsiDevice, MemoryDevice
 from tests.faults.device import CrashDevice
+from tests.peers.loop import loop_device, needs_root, partition_on_loop_device
+from tests.peers.tgt import Lun, Tgt
 
 DEVICE_BYTES = 1 << 20
 Opened = Iterator[BlockDevice]
@@ -50,6 +53,7 @@ def file_on_tmpfs(folder: Path) -> Opened:
 @contextmanager
 def file_on_ramfs(folder: Path) -> Opened:
     """A file system that refuses O_DIRECT."""
+    needs_root()
     subprocess.run(["mount", "-t", "ramfs", "ramfs", str(folder)], check=True)
     try:
         with file_on(folder) as device:
@@ -59,19 +63,24 @@ def file_on_ramfs(folder: Path) -> Opened:
 
 
 @contextmanager
-def loop_device(folder: Path) -> Opened:
-    image = folder / "image"
-    image.write_bytes(bytes(DEVICE_BYTES))
-    found = subprocess.run(["losetup", "--find", "--show", image], check=True, capture_output=True, text=True)
-    path = found.stdout.strip()
+def file_device(path: str) -> Opened:
+    device = FileDevice(path, lock=True)
     try:
-        device = FileDevice(path, lock=True)
-        try:
-            yield device
-        finally:
-            device.close()
+        yield device
     finally:
-        subprocess.run(["losetup", "--detach", path], check=True)
+        device.close()
+
+
+@contextmanager
+def loop(folder: Path) -> Opened:
+    with loop_device(folder / "image", DEVICE_BYTES) as path, file_device(path) as device:
+        yield device
+
+
+@contextmanager
+def partition(folder: Path) -> Opened:
+    with partition_on_loop_device(folder / "image", DEVICE_BYTES) as path, file_device(path) as device:
+        yield device
 
 
 @contextmanager
@@ -89,14 +98,43 @@ def crash(folder: Path) -> Opened:
     yield CrashDevice(DEVICE_BYTES)
 
 
-ROOT = os.geteuid() == 0 and Path("/dev/loop-control").exists() and shutil.which("losetup") is not None
-OPENERS: list[Callable[[Path], object]] = [
+@contextmanager
+def on_lun(tgt: Tgt, lun: Lun) -> Opened:
+    device = IscsiDevice(lun.url, lock=True)
+    try:
+        yield device
+    finally:
+        device.close()
+        tgt.remove(lun)
+
+
+@contextmanager
+def lun(tgt: Tgt) -> Opened:
+    with on_lun(tgt, tgt.add(DEVICE_BYTES)) as device:
+        yield device
+
+
+@contextmanager
+def lun_of_4k_blocks(tgt: Tgt) -> Opened:
+    with on_lun(tgt, tgt.add(DEVICE_BYTES, block_bytes=4096)) as device:
+        yield device
+
+
+@contextmanager
+def lun_thin(tgt: Tgt) -> Opened:
+    with on_lun(tgt, tgt.add(DEVICE_BYTES, thin=True)) as device:
+        yield device
+
+
+IN_FOLDER: list[Callable[[Path], AbstractContextManager[BlockDevice]]] = [
     *(file_on, file_buffered, file_on_tmpfs, memory, memory_of_4k_blocks, crash),
-    *((file_on_ramfs, loop_device) if ROOT else ()),
+    *(file_on_ramfs, loop, partition),
 ]
+ON_TGT: list[Callable[[Tgt], AbstractContextManager[BlockDevice]]] = [lun, lun_of_4k_blocks, lun_thin]
 
 
-@pytest.fixture(params=OPENERS, ids=lambda opener: opener.__name__)
-def device(request: pytest.FixtureRequest, tmp_path: Path) -> Opened:
-    with request.param(tmp_path) as opened:
+@pytest.fixture(params=[*IN_FOLDER, *ON_TGT], ids=lambda opener: opener.__name__)
+def device(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[BlockDevice]:
+    place = request.getfixturevalue("tgt") if request.param in ON_TGT else tmp_path
+    with request.param(place) as opened:
         yield opened

@@ -14,12 +14,13 @@ import pytest
 
 from jetdr_core.device import FileDevice
 from jetdr_core.errors import DeviceBusy, DeviceFull, InvalidRequest
-from tests.device.conftest import ROOT
+from tests.peers.loop import needs_root
 
 
 @pytest.fixture
 def small_disk(tmp_path: Path) -> Iterator[Path]:
     """A file system of 4 MiB."""
+    needs_root()
     folder = tmp_path / "small"
     folder.mkdir()
     subprocess.run(["mount", "-t", "tmpfs", "-o", "size=4m", "tmpfs", str(folder)], check=True)
@@ -163,25 +164,25 @@ def test_zeroed_range_gives_its_space_back(tmp_path: Path) -> None:
     device.close()
 
 
-if ROOT:
+def test_growth_without_room_leaves_the_size(small_disk: Path) -> None:
+    device = FileDevice(small_disk / "log", create_bytes=1 << 20)
+    with pytest.raises(DeviceFull, match="no room"):
+        device.grow(64 << 20)
+    assert device.size_bytes == os.stat(small_disk / "log").st_size == 1 << 20
+    device.close()
 
-    def test_growth_without_room_leaves_the_size(small_disk: Path) -> None:
-        device = FileDevice(small_disk / "log", create_bytes=1 << 20)
-        with pytest.raises(DeviceFull, match="no room"):
-            device.grow(64 << 20)
-        assert device.size_bytes == os.stat(small_disk / "log").st_size == 1 << 20
+
+def test_creation_without_room_names_what_is_free(small_disk: Path) -> None:
+    with pytest.raises(DeviceFull, match="are free"):
+        FileDevice(small_disk / "log", create_bytes=64 << 20)
+    assert list(small_disk.iterdir()) == []
+
+
+def test_file_system_without_direct_io_is_used_through_the_cache_and_says_so(tmp_path: Path) -> None:
+    subprocess.run(["mount", "-t", "ramfs", "ramfs", str(tmp_path)], check=True)
+    try:
+        device = FileDevice(tmp_path / "log", create_bytes=1 << 20)
+        assert not device.direct
         device.close()
-
-    def test_creation_without_room_names_what_is_free(small_disk: Path) -> None:
-        with pytest.raises(DeviceFull, match="are free"):
-            FileDevice(small_disk / "log", create_bytes=64 << 20)
-        assert list(small_disk.iterdir()) == []
-
-    def test_file_system_without_direct_io_is_used_through_the_cache_and_says_so(tmp_path: Path) -> None:
-        subprocess.run(["mount", "-t", "ramfs", "ramfs", str(tmp_path)], check=True)
-        try:
-            device = FileDevice(tmp_path / "log", create_bytes=1 << 20)
-            assert not device.direct
-            device.close()
-        finally:
-            subprocess.run(["umount", str(tmp_path)], check=True)
+    finally:
+        subprocess.run(["umount", str(tmp_path)], check=True)

@@ -1,0 +1,59 @@
+"""One session with a LUN (native/iscsi.pyx over native/iscsi_session.h). No call holds the GIL while it waits."""
+
+from typing import NamedTuple, final
+
+from typing_extensions import Buffer, CapsuleType
+
+class SessionInfo(NamedTuple):
+    size_bytes: int
+    """When it was opened."""
+    block_bytes: int
+    size_bytes_now: int
+    max_transfer_bytes: int
+    """Of one command."""
+    retained_bytes: int
+    """Kept to be written again, until the next sync."""
+    reconnects: int
+    replayed_bytes: int
+    syncs: int
+    reserved: bool
+    thin: bool
+    """Zeroing gives space back."""
+    failure: str
+    """What went wrong last, or ''."""
+
+@final
+class Session:
+    """Connected, logged in and reserved when made. Offsets and lengths are multiples of the block. Thread-safe.
+
+    ``where`` names the LUN in messages. Raises DeviceGone, DeviceAccessDenied, DeviceReadOnly, DeviceResized,
+    DeviceBusy with their ``errno``, InvalidRequest, and ``ValueError`` once closed.
+    """
+
+    def __new__(
+        cls,
+        where: str,
+        *,
+        portal: str,
+        target: str,
+        lun: int,
+        initiator: str,
+        user: str | None,
+        password: str | None,
+        writable: bool,
+        preempt: bool,
+        first: bool,
+        reservation_key: int,
+        limit_s: float,
+        login_limit_s: float,
+    ) -> Session: ...
+    def read_into(self, offset: int, target: Buffer) -> None: ...
+    def write(self, offset: int, data: Buffer) -> None: ...
+    def zero(self, offset: int, length: int) -> None: ...
+    def sync(self) -> None: ...
+    def close(self) -> None:
+        """Wait for the calls inside, unless the connection is lost, and log out. Twice is harmless."""
+
+    def info(self) -> SessionInfo: ...
+    def native_device(self) -> CapsuleType:
+        """A capsule ``jdr_device``: a pointer to this session's ``struct jdr_device``, valid as long as the object."""

@@ -1,0 +1,162 @@
+"""IscsiDevice: a LUN of an iSCSI target as a BlockDevice; libiscsi does the talking, in a thread without the GIL.
+
+Invariants: ranges are checked at the door; a lost connection is made again and unsynced writes are written again,
+within ``limit_s`` (native/iscsi_session.h says how); a device that had to give an unsynced write up fails every later
+call. With ``lock`` no other process of this machine, and no other machine, writes the LUN.
+Talks to: _iscsi, device.bounds, device.iscsi_url.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import socket
+from contextlib import suppress
+
+from typing_extensions import Buffer, CapsuleType
+
+from jetdr_core._iscsi import Session, SessionInfo
+from jetdr_core.device.bounds import byte_view, check_range, target_view
+from jetdr_core.device.iscsi_url import IscsiOptions, IscsiUrl
+from jetdr_core.errors import DeviceBusy, InvalidRequest
+
+__all__ = ["IscsiDevice"]
+
+
+class IscsiDevice:
+    """The LUN at ``url``: ``iscsi://[USER@]HOST[:PORT]/IQN/LUN``. Thread-safe. ``options``: None is the environment's.
+
+    ``lock``: within this machine a name in the kernel that goes with the process; towards others a SCSI persistent
+    reservation, where the target has them (:meth:`info` tells). It stays after a crash, for this machine alone;
+    ``preempt`` takes it from another. Raises :class:`DeviceGone`, :class:`DeviceAccessDenied`, :class:`DeviceReadOnly`,
+    :class:`DeviceBusy`, :class:`InvalidRequest`; a target that is away while a device is opened is not waited for.
+    """
+
+    can_grow = False
+
+    def __init__(
+        self,
+        url: str,
+        *,
+        options: IscsiOptions | None = None,
+        writable: bool = True,
+        lock: bool = False,
+        preempt: bool = False,
+    ) -> None:
+        self._url = IscsiUrl.parse(url)
+        self._options = IscsiOptions.from_environment(os.environ) if options is None else options
+        self._writable = writable
+        self._reserve = lock
+        if preempt and not lock:
+            raise InvalidRequest("a reservation is taken over by locking", hint="ask for the lock, too")
+        self._lock = _lock(self._url) if lock else None
+        try:
+            self._session = self._connect(first=True, preempt=preempt)
+        except BaseException:
+            self._unlock()
+            raise
+        info = self._session.info()
+        self._size_bytes, self._block_bytes = info.size_bytes, info.block_bytes
+
+    def __repr__(self) -> str:
+        return f"IscsiDevice({self.path!r})"
+
+    @property
+    def path(self) -> str:
+        """The URL, without its user."""
+        return str(self._url)
+
+    @property
+    def size_bytes(self) -> int:
+        return self._size_bytes
+
+    @property
+    def block_bytes(self) -> int:
+        return self._block_bytes
+
+    def info(self) -> SessionInfo:
+        return self._session.info()
+
+    def identity(self) -> tuple[str, str, str, int]:
+        """Equal for two devices that name the same LUN of the same portal."""
+        return self._url.identity
+
+    def native_device(self) -> CapsuleType:
+        """A pointer to the session's ``struct jdr_device``; whoever uses it keeps this device."""
+        return self._session.native_device()
+
+    def reopen(self) -> IscsiDevice:
+        """Another session with the LUN, under the same reservation."""
+        other = object.__new__(IscsiDevice)
+        other.__dict__.update(self.__dict__, _lock=None)
+        other._session = other._connect(first=False, preempt=False)
+        return other
+
+    def read_into(self, offset: int, target: Buffer) -> None:
+        view = target_view(target)
+        self._check(offset, len(view))
+        self._session.read_into(offset, view)
+
+    def write(self, offset: int, data: Buffer) -> None:
+        view = byte_view(data)
+        self._check_writable()
+        self._check(offset, len(view))
+        self._session.write(offset, view)
+
+    def zero(self, offset: int, length: int) -> None:
+        self._check_writable()
+        self._check(offset, length)
+        self._session.zero(offset, length)
+
+    def sync(self) -> None:
+        self._session.sync()
+
+    def fileno(self) -> int:
+        return -1
+
+    def close(self) -> None:
+        self._session.close()
+        self._unlock()
+
+    # -- parts -----------------------------------------------------------------------------------------------------
+
+    def _connect(self, *, first: bool, preempt: bool) -> Session:
+        url, options = self._url, self._options
+        return Session(
+            str(url),
+            portal=url.portal,
+            target=url.target,
+            lun=url.lun,
+            initiator=options.initiator,
+            user=url.user,
+            password=options.password if url.user is not None else None,
+            writable=self._writable,
+            preempt=preempt,
+            first=first,
+            reservation_key=options.reservation_key if self._reserve else 0,
+            limit_s=options.limit_s,
+            login_limit_s=options.login_limit_s,
+        )
+
+    def _check(self, offset: int, length: int) -> None:
+        check_range(self.path, offset, length, size_bytes=self._size_bytes, block_bytes=self._block_bytes)
+
+    def _check_writable(self) -> None:
+        if not self._writable:
+            raise InvalidRequest(f"{self.path} was opened read-only", hint="open it writable")
+
+    def _unlock(self) -> None:
+        lock, self._lock = self._lock, None
+        if lock is not None:
+            lock.close()
+
+
+def _lock(url: IscsiUrl) -> socket.socket:
+    """A name in the kernel's abstract namespace: one process has it, and it goes with the process."""
+    name = hashlib.sha256(f"{url.target}/{url.lun}".encode()).hexdigest()
+    lock = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
+    with suppress(OSError):
+        lock.bind(f"\0jetdr-iscsi-{name}")
+        return lock
+    lock.close()
+    raise DeviceBusy(f"{url} is in use by another process", hint="stop that process, or use another log", path=str(url))

@@ -1,0 +1,65 @@
+"""Loop devices, and partitions on them: block devices of the kernel's own. Root only."""
+
+from __future__ import annotations
+
+import os
+import stat
+import subprocess
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+
+_PARTITION_AT = 1 << 20
+
+
+def needs_root() -> None:
+    """Skip the test, which CI forbids, where there are no loop devices to be had."""
+    if os.geteuid() != 0 or not Path("/dev/loop-control").exists():
+        pytest.skip("loop devices and mounts need root and /dev/loop-control")
+
+
+@contextmanager
+def loop_device(image: Path, size_bytes: int, *, content: bytes = b"") -> Iterator[str]:
+    """The path of a loop device over ``image``, which is made anew."""
+    needs_root()
+    image.write_bytes(content)
+    os.truncate(image, size_bytes)
+    with _attached(image) as path:
+        yield path
+
+
+@contextmanager
+def partition_on_loop_device(image: Path, size_bytes: int) -> Iterator[str]:
+    """The path of the one partition, ``size_bytes`` long, of a partitioned loop device."""
+    needs_root()
+    image.write_bytes(b"")
+    os.truncate(image, _PARTITION_AT + size_bytes + _PARTITION_AT)
+    table = f"label: gpt\nstart={_PARTITION_AT // 512}, size={size_bytes // 512}\n"
+    subprocess.run(["sfdisk", "--quiet", str(image)], input=table, text=True, check=True)
+    with _attached(image, "--partscan") as path:
+        subprocess.run(["partx", "--update", path], check=True)  # for a kernel that reads no partition tables
+        try:
+            yield _node_of(f"{path}p1", path)
+        finally:
+            subprocess.run(["partx", "--delete", path], check=True)
+
+
+@contextmanager
+def _attached(image: Path, *options: str) -> Iterator[str]:
+    command = ["losetup", "--find", "--show", *options, str(image)]
+    path = subprocess.run(command, check=True, capture_output=True, text=True).stdout.strip()
+    try:
+        yield path
+    finally:
+        subprocess.run(["losetup", "--detach", path], check=True)
+
+
+def _node_of(partition: str, disk: str) -> str:
+    """The partition's device node, made here where no udev does (as in a container)."""
+    if not Path(partition).exists():
+        name = Path(partition).name
+        major, minor = Path(f"/sys/block/{Path(disk).name}/{name}/dev").read_text().strip().split(":")
+        os.mknod(partition, 0o600 | stat.S_IFBLK, os.makedev(int(major), int(minor)))
+    return partition

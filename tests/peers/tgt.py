@@ -1,0 +1,184 @@
+"""tgtd, the user-space iSCSI target of Linux, as the real peer of the iSCSI device's tests and benchmarks.
+
+It listens on a free loopback port, its LUNs are sparse files on tmpfs, and its control socket is its own, so that any
+number of them run side by side. What it was told is kept here: after a kill it can be started again with the same LUNs.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import itertools
+import os
+import shutil
+import socket
+import subprocess
+import tempfile
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from tests.peers.azurite import PeerMissing
+
+START_LIMIT_S = 20.0
+_names = itertools.count(1)
+
+
+@dataclass(frozen=True)
+class Lun:
+    """One LUN, in a target of its own."""
+
+    port: int
+    number: int
+    """The target's; its only LUN is 1."""
+    target: str
+    image: Path
+    block_bytes: int = 512
+    read_only: bool = False
+    thin: bool = False
+    user: str = ""
+    password: str = ""
+
+    @property
+    def url(self) -> str:
+        return self.url_at(self.port)
+
+    def url_at(self, port: int) -> str:
+        """The same LUN through another port: a proxy's."""
+        user = f"{self.user}@" if self.user else ""
+        return f"iscsi://{user}127.0.0.1:{port}/{self.target}/1"
+
+
+class Tgt:
+    """A target daemon that can be killed and started again."""
+
+    def __init__(self, folder: Path) -> None:
+        found = shutil.which("tgtd", path=f"{os.environ.get('PATH', '')}:/usr/sbin")
+        if found is None:
+            raise PeerMissing("tgtd is not installed; ./check installs it")
+        self._tgtd = found
+        self._folder = folder
+        self._environment = os.environ | {"TGT_IPC_SOCKET": str(folder / "control")}
+        self._luns: dict[int, Lun] = {}
+        self._server: subprocess.Popen[bytes] | None = None
+        self.port = _free_port()
+
+    # -- the daemon ------------------------------------------------------------------------------------------------
+
+    def start(self) -> None:
+        """Start it, with all the LUNs it had."""
+        with (self._folder / "log").open("ab") as log:
+            command = [self._tgtd, "-f", "-C", "1", "--iscsi", f"portal=127.0.0.1:{self.port}"]
+            self._server = subprocess.Popen(command, stdout=log, stderr=log, env=self._environment)
+        self._await_control()
+        for lun in self._luns.values():
+            self._configure(lun)
+
+    def kill(self) -> None:
+        """SIGKILL: what it had written is in the page cache, its sessions are gone."""
+        assert self._server is not None
+        self._server.kill()
+        self._server.wait()
+        self._server = None
+
+    def stop(self) -> None:
+        if self._server is not None:
+            self.kill()
+
+    @property
+    def pid(self) -> int:
+        assert self._server is not None
+        return self._server.pid
+
+    def _await_control(self) -> None:
+        limit = time.monotonic() + START_LIMIT_S
+        while self._admin("--op", "show", "--mode", "system", check=False) != 0:
+            assert self._server is not None
+            assert self._server.poll() is None, (self._folder / "log").read_text()
+            assert time.monotonic() < limit, "tgtd did not start"
+            time.sleep(0.02)
+
+    # -- its LUNs --------------------------------------------------------------------------------------------------
+
+    def add(
+        self,
+        size_bytes: int,
+        *,
+        block_bytes: int = 512,
+        read_only: bool = False,
+        thin: bool = False,
+        user: str = "",
+        password: str = "",
+        content: bytes = b"",
+    ) -> Lun:
+        """A new LUN of zeros, behind ``content``."""
+        number = next(_names)
+        image = self._folder / f"lun-{number}"
+        image.write_bytes(content)
+        os.truncate(image, size_bytes)
+        target = f"iqn.2026-11.test.jetdr:{os.getpid()}-{number}"
+        lun = Lun(self.port, number, target, image, block_bytes, read_only, thin, user, password)
+        self._luns[number] = lun
+        self._configure(lun)
+        return lun
+
+    def change(self, lun: Lun, *, read_only: bool | None = None, size_bytes: int | None = None) -> None:
+        """What the LUN is from the next start on."""
+        if size_bytes is not None:
+            os.truncate(lun.image, size_bytes)
+        if read_only is not None:
+            self._luns[lun.number] = replace(lun, read_only=read_only)
+
+    def remove(self, lun: Lun) -> None:
+        """Take the LUN away, for the running daemon and for later ones; its image stays."""
+        self._luns.pop(lun.number, None)
+        if self._server is not None:
+            self._admin("--op", "delete", "--mode", "target", "--tid", str(lun.number), "--force")
+
+    def detach(self, lun: Lun) -> None:
+        """Take the LUN out of its target, which stays."""
+        self._admin("--op", "delete", "--mode", "logicalunit", "--tid", str(lun.number), "--lun", "1")
+
+    def _configure(self, lun: Lun) -> None:
+        tid = ("--tid", str(lun.number))
+        new_lun = ("--op", "new", "--mode", "logicalunit", *tid, "--lun", "1", "-b", str(lun.image))
+        self._admin("--op", "new", "--mode", "target", *tid, "-T", lun.target)
+        for name in ("MaxRecvDataSegmentLength", "MaxXmitDataSegmentLength"):
+            self._admin("--op", "update", "--mode", "target", *tid, "--name", name, "--value", "262144")
+        self._admin(*new_lun, "--blocksize", str(lun.block_bytes))
+        update = ("--op", "update", "--mode", "logicalunit", *tid, "--lun", "1", "--params")
+        if lun.read_only:
+            self._admin(*update, "readonly=1")
+        if lun.thin:
+            self._admin(*update, "thin_provisioning=1")
+        if lun.user:
+            self._admin("--op", "new", "--mode", "account", "--user", lun.user, "--password", lun.password)
+            self._admin("--op", "bind", "--mode", "account", *tid, "--user", lun.user)
+        self._admin("--op", "bind", "--mode", "target", *tid, "-I", "ALL")
+
+    def _admin(self, *arguments: str, check: bool = True) -> int:
+        command = ["tgtadm", "-C", "1", "--lld", "iscsi", *arguments]
+        path = f"{os.environ.get('PATH', '')}:/usr/sbin"
+        run = subprocess.run(
+            command, check=False, capture_output=True, text=True, env=self._environment | {"PATH": path}, timeout=20
+        )
+        assert not check or run.returncode == 0, f"{command}: {run.stderr}"
+        return run.returncode
+
+
+@contextlib.contextmanager
+def running_tgt() -> Iterator[Tgt]:
+    """Start a daemon, and end it. Raises :class:`PeerMissing` when it is not installed."""
+    with tempfile.TemporaryDirectory(prefix="jetdr-tgt-", dir="/dev/shm") as folder:
+        tgt = Tgt(Path(folder))
+        tgt.start()
+        try:
+            yield tgt
+        finally:
+            tgt.stop()
+
+
+def _free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
