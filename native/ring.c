@@ -152,7 +152,7 @@ static int lock_until(pthread_mutex_t *mutex, int64_t deadline_ns)
     return pthread_mutex_clocklock(mutex, CLOCK_MONOTONIC, &deadline);
 }
 
-int jdr_ring_lock(const jdr_ring *ring, pthread_mutex_t *mutex, int64_t deadline_ns)
+int jdr_ring_lock(pthread_mutex_t *mutex, int64_t deadline_ns)
 {
     int result = EBUSY;
     for (int i = 0; i < LOCK_SPINS && (result = pthread_mutex_trylock(mutex)) == EBUSY; i++)
@@ -168,7 +168,7 @@ int jdr_ring_lock(const jdr_ring *ring, pthread_mutex_t *mutex, int64_t deadline
 static int lock_reserve(const jdr_ring *ring)
 {
     if (jdr_in_file(ring))
-        return jdr_ring_lock(ring, &ring->shared->reserve, jdr_monotonic_ns() + LOCK_LIMIT_NS);
+        return jdr_ring_lock(&ring->shared->reserve, jdr_monotonic_ns() + LOCK_LIMIT_NS);
     return -pthread_mutex_lock(&ring->shared->reserve);
 }
 
@@ -254,7 +254,7 @@ static int admit_queued(jdr_ring *ring, uint64_t room, int64_t limit_ns)
     struct jdr_ring_shared *shared = ring->shared;
     int64_t deadline = jdr_monotonic_ns() + limit_ns;
     atomic_fetch_add(&shared->producers[ring->side].queued, 1);
-    int result = jdr_ring_lock(ring, &shared->gate, deadline);
+    int result = jdr_ring_lock(&shared->gate, deadline);
     if (result == 0) {
         result = wait_for_room(ring, room, limit_ns, deadline);
         pthread_mutex_unlock(&shared->gate);

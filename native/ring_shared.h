@@ -203,8 +203,8 @@ void jdr_ring_lay_out(struct jdr_ring *ring, void *memory);
 bool jdr_ring_valid_options(const struct jdr_ring_options *options);
 uint64_t jdr_ring_memory_bytes(uint64_t slot_count, uint64_t payload_bytes);
 void jdr_ring_begin(struct jdr_ring *ring, const struct jdr_ring_options *options);
-/* Lock `reserve` or `gate`, also after its owner died: 0 or -ETIMEDOUT. Without a file it waits as long as it takes. */
-int jdr_ring_lock(const struct jdr_ring *ring, pthread_mutex_t *mutex, int64_t deadline_ns);
+/* Lock `reserve` or `gate`, also after its owner died: 0 or -ETIMEDOUT. */
+int jdr_ring_lock(pthread_mutex_t *mutex, int64_t deadline_ns);
 /* Is the producer of an unpublished record gone for good? */
 bool jdr_ring_is_orphan(const struct jdr_ring *ring, uint64_t lsn);
 /* The consumer's: if the producer of the next record is gone, publish it as VOID. */

@@ -1,0 +1,187 @@
+/*
+ * ring_host.c: a host component without NBD, for tests: takes the host's side of a ring file, and obeys lines on stdin.
+ * Every command answers one line. Some end the process where a host component must never die, but might.
+ *
+ *   ring_host RING PRIMARY SIZE LIMIT_MS [MARKER]
+ *   write OFFSET LENGTH BYTE | zero OFFSET LENGTH | read OFFSET LENGTH | flush | copy OFFSET LENGTH   -> a number, or a byte
+ *   busy SECONDS THREADS   writes 4 KiB blocks, flushing now and then -> writes, flushes, longest call in ms
+ *   stats | close
+ *   admit BYTES | reserve BYTES | lock | gate    takes that, and is killed with it
+ *   stop-locked            stops itself (SIGSTOP) while it holds the lock of the LSN order
+ */
+#include "../../../native/ring.c"
+
+#include <fcntl.h>
+#include <signal.h>
+#include <stdio.h>
+#include <sys/stat.h>
+
+static jdr_ring *ring;
+static jdr_filter *filter;
+static jdr_applier *applier;
+static pthread_t applier_thread;
+static uint64_t size_bytes;
+
+static void *run_applier(void *unused)
+{
+    (void)unused;
+    jdr_applier_run(applier);
+    return NULL;
+}
+
+static void die_with(const char *what, uint64_t bytes)
+{
+    struct jdr_record record = {.length = bytes, .disk = 1, .payload_bytes = (uint32_t)bytes, .kind = JDR_WRITE};
+    uint64_t position;
+    if (!strcmp(what, "lock"))
+        lock_reserve(ring);
+    else if (!strcmp(what, "gate"))
+        jdr_ring_lock(&ring->shared->gate, jdr_monotonic_ns() + LOCK_LIMIT_NS);
+    else if (jdr_ring_admit(ring, bytes, 0) || (!strcmp(what, "reserve") && reserve(ring, &record, &position)))
+        return;
+    raise(SIGKILL);
+}
+
+struct busy {
+    int64_t until;
+    unsigned seed;
+    uint64_t writes, flushes, failed;
+    int64_t longest;
+};
+
+static void note(struct busy *busy, int64_t begun, bool failed)
+{
+    int64_t took = jdr_monotonic_ns() - begun;
+    busy->longest = took > busy->longest ? took : busy->longest;
+    busy->failed += failed;
+}
+
+/* Blocks that say who wrote them when. */
+static void *run_busy(void *argument)
+{
+    struct busy *busy = argument;
+    uint64_t block[512];
+    while (jdr_monotonic_ns() < busy->until) {
+        uint64_t at = (uint64_t)rand_r(&busy->seed) % (size_bytes / sizeof block) * sizeof block;
+        for (int i = 0; i < 512; i++)
+            block[i] = busy->writes ^ at ^ ((uint64_t)busy->seed << 32);
+        int64_t begun = jdr_monotonic_ns();
+        note(busy, begun, jdr_filter_pwrite(filter, block, sizeof block, at) < 0);
+        if (busy->writes++ % 64 == 0) {
+            begun = jdr_monotonic_ns();
+            note(busy, begun, jdr_filter_flush(filter) < 0);
+            busy->flushes++;
+        }
+    }
+    return NULL;
+}
+
+static void be_busy(uint64_t milliseconds, uint64_t count)
+{
+    struct busy all[16] = {0}, sum = {0};
+    pthread_t threads[16];
+    for (uint64_t i = 0; i < count && i < 16; i++) {
+        all[i] = (struct busy){.until = jdr_monotonic_ns() + (int64_t)milliseconds * 1000000, .seed = (unsigned)i + 1};
+        pthread_create(&threads[i], NULL, run_busy, &all[i]);
+    }
+    for (uint64_t i = 0; i < count && i < 16; i++) {
+        pthread_join(threads[i], NULL);
+        sum.writes += all[i].writes;
+        sum.flushes += all[i].flushes;
+        sum.failed += all[i].failed;
+        sum.longest = all[i].longest > sum.longest ? all[i].longest : sum.longest;
+    }
+    printf("%lu %lu %lu %ld\n", sum.writes, sum.flushes, sum.failed, sum.longest / 1000000);
+}
+
+static void read_back(uint64_t offset, uint64_t length)
+{
+    uint8_t *data = malloc(length);
+    int result = jdr_filter_pread(filter, data, length, offset);
+    bool same = true;
+    for (uint64_t i = 0; !result && i < length; i++)
+        same &= data[i] == data[0];
+    printf("%d\n", result ? result : same ? data[0] : 999);
+    free(data);
+}
+
+static void write_bytes(uint64_t offset, uint64_t length, int byte)
+{
+    uint8_t *data = malloc(length);
+    memset(data, byte, length);
+    printf("%ld\n", jdr_filter_pwrite(filter, data, length, offset));
+    free(data);
+}
+
+static void end_all(void)
+{
+    jdr_filter_close(filter);
+    if (applier) {
+        jdr_applier_stop(applier);
+        pthread_join(applier_thread, NULL);
+    }
+    jdr_filter_flush(filter);
+    jdr_filter_destroy(filter);
+    jdr_applier_destroy(applier);
+    jdr_ring_end(ring);
+    jdr_ring_destroy(ring);
+    printf("0\n");
+    fflush(stdout);
+    exit(0);
+}
+
+static void obey(const char *line)
+{
+    char verb[16];
+    uint64_t a = 0, b = 0, c = 0;
+    sscanf(line, "%15s %lu %lu %lu", verb, &a, &b, &c);
+    if (!strcmp(verb, "write"))
+        write_bytes(a, b, (int)c);
+    else if (!strcmp(verb, "zero"))
+        printf("%ld\n", jdr_filter_zero(filter, a, b, false));
+    else if (!strcmp(verb, "read"))
+        read_back(a, b);
+    else if (!strcmp(verb, "flush"))
+        printf("%ld\n", jdr_filter_flush(filter));
+    else if (!strcmp(verb, "copy"))
+        printf("%ld\n", jdr_filter_copy(filter, a, b));
+    else if (!strcmp(verb, "busy"))
+        be_busy(a, b);
+    else if (!strcmp(verb, "close"))
+        end_all();
+    else if (!strcmp(verb, "stop-locked")) {
+        lock_reserve(ring);
+        raise(SIGSTOP);
+        pthread_mutex_unlock(&ring->shared->reserve);
+        printf("0\n");
+    } else if (!strcmp(verb, "stats")) {
+        struct jdr_filter_stats stats;
+        jdr_filter_stats(filter, &stats);
+        printf("%lu %lu %lu %lu\n", stats.writes, stats.unlogged_writes, stats.stalls, stats.stall_ns_max / 1000000);
+    } else
+        die_with(verb, a);
+}
+
+int main(int argc, char **argv)
+{
+    int file = open(argv[1], O_RDWR), primary = open(argv[2], O_RDWR);
+    int result = jdr_ring_open(&ring, file, JDR_HOST, NULL);
+    if (!result && argc > 5)
+        result = jdr_applier_create(&applier, ring, argv[5]);
+    struct jdr_filter_options options = {.ring = ring, .disk = 1, .size_bytes = size_bytes = strtoull(argv[3], NULL, 10),
+                                         .write_bytes_max = 1u << 20, .stall_limit_ns = atoll(argv[4]) * 1000000,
+                                         .bypass = true, .applier = applier};
+    jdr_device_from_fd(&options.primary, primary, JDR_SECTOR);
+    if (!result) {
+        uint64_t longest = jdr_ring_record_bytes_max(ring);
+        options.write_bytes_max = longest < options.write_bytes_max ? longest : options.write_bytes_max;
+        result = jdr_filter_open(&filter, &options);
+    }
+    if (!result && applier)
+        pthread_create(&applier_thread, NULL, run_applier, NULL);
+    printf("%d\n", result);
+    fflush(stdout);
+    for (char line[256]; !result && fgets(line, sizeof line, stdin); fflush(stdout))
+        obey(line);
+    return result != 0;
+}

@@ -1,0 +1,161 @@
+"""Write-back: the ring acknowledges, the primary follows behind the log, reads see the newest data."""
+
+from __future__ import annotations
+
+import pytest
+
+from jetdr_core.device import MemoryDevice
+from jetdr_core.record import Kind
+from tests.core.host import Shared, shared_ring, until
+from tests.core.rig import replay
+
+
+def _on_primary(shared: Shared, offset: int) -> int:
+    with shared.primary.open("rb") as file:
+        file.seek(offset)
+        return file.read(1)[0]
+
+
+class _Watched(MemoryDevice):
+    """A log device that looks at the primary whenever it is flushed."""
+
+    def __init__(self, shared: Shared) -> None:
+        super().__init__(shared.log.size_bytes)
+        self.shared = shared
+        self.seen: list[int] = []
+
+    def sync(self) -> None:
+        self.seen.append(_on_primary(self.shared, 0))
+        super().sync()
+
+
+def test_the_primary_gets_nothing_that_the_log_may_lose() -> None:
+    with shared_ring(write_back=True) as shared:
+        log = shared.log = _Watched(shared)
+        host = shared.host()
+        for byte in range(1, 50):
+            assert host.call("write", 0, 4096, byte) == byte
+            assert host.call("read", 0, 4096) == byte
+            writer = shared.writer or shared.log_writer()
+            writer.commit()
+            shared.drva.request_durable(byte)
+            writer.commit()
+            until(lambda: _on_primary(shared, 0) == byte, "the primary to follow")  # noqa: B023
+        assert log.seen == list(range(49))
+        until(lambda: shared.drva.lsn_applied == 49, "the primary's flush")
+
+
+def test_a_flush_needs_the_log_alone() -> None:
+    with shared_ring(write_back=True) as shared:
+        host = shared.host()
+        writer = shared.log_writer()
+        writer.start()
+        host.call("write", 0, 4096, 7)
+        assert host.call("flush") == 1
+        assert shared.drva.lsn_durable == 1
+        writer.stop()
+
+
+def test_reads_put_pending_writes_together_newest_last() -> None:
+    with shared_ring(write_back=True) as shared:
+        host = shared.host()
+        shared.leave()
+        for offset, length, byte in [(0, 16384, 1), (4096, 4096, 2), (4608, 512, 3), (4608, 512, 4)]:
+            host.call("write", offset, length, byte)
+        host.call("zero", 8192, 4096)
+        for offset, length, byte in [
+            (0, 4096, 1),
+            (4096, 512, 2),
+            (4608, 512, 4),
+            (5120, 3072, 2),
+            (8192, 4096, 0),
+            (12288, 4096, 1),
+        ]:
+            assert host.call("read", offset, length) == byte
+        assert host.call("read", 0, 16384) == 999
+
+
+def test_a_killed_host_leaves_what_was_acknowledged_in_the_ring_and_the_next_one_serves_it() -> None:
+    with shared_ring(write_back=True) as shared:
+        host = shared.host()
+        for n in range(16):
+            host.call("write", n * 4096, 4096, n + 1)
+        host.die("reserve", 4096)
+        again = shared.host()
+        assert [again.call("read", n * 4096, 4096) for n in range(16)] == list(range(1, 17))
+        assert _on_primary(shared, 0) == 0
+        shared.log_writer().start()
+        until(lambda: shared.drva.wait_durable(shared.drva.lsn_reserved, 0.1), "the log")
+        until(lambda: shared.drva.lsn_applied == 17, "the primary to follow")
+        assert shared.writer is not None
+        shared.writer.stop()
+        assert replay(shared.records(), shared.size_bytes) == shared.primary.read_bytes()
+
+
+def test_room_is_held_until_the_primary_has_the_data() -> None:
+    with shared_ring(write_back=True) as shared:
+        host = shared.host()
+        for n in range(16):
+            host.call("write", n * 4096, 4096, n + 1)
+        host.kill()
+        shared.drain()
+        assert shared.drva.used_bytes == 16 * 4096
+        again = shared.host()
+        until(lambda: shared.drva.used_bytes == 0, "the primary to follow")
+        assert again.call("close") == 0
+        assert shared.drva.host_ended
+        assert replay(shared.records(), shared.size_bytes) == shared.primary.read_bytes()
+
+
+def test_with_logging_off_the_primary_has_everything_and_the_marker_stands_before_a_write_goes_round_the_log() -> None:
+    with shared_ring(ring_bytes=1 << 16, write_back=True) as shared:
+        host = shared.host(limit_ms=30)
+        shared.leave()
+        for n in range(16):
+            assert host.call("write", n * 4096, 4096, n + 1) == n + 1
+        assert not shared.marker.exists()
+        assert host.call("write", 0, 4096, 99) == 0
+        assert shared.marker.exists()
+        assert [_on_primary(shared, n * 4096) for n in range(16)] == [99, *range(2, 17)]
+        assert host.call("read", 0, 4096) == 99
+        assert host.call("flush") >= 0
+        shared.come_back()
+        shared.drain()
+        assert [record.lsn for record in shared.records()] == list(range(1, 17))
+
+
+def test_logging_that_resumed_is_written_behind_again() -> None:
+    with shared_ring(ring_bytes=1 << 16, write_back=True) as shared:
+        host = shared.host(limit_ms=30)
+        for n in range(20):
+            host.call("write", n * 4096, 4096, n + 1)
+        shared.log_writer().start()
+        until(lambda: shared.drva.wait_durable(16, 0.1), "the log")
+        gap = shared.drva.control(Kind.GAP_OPEN, 0, b"{}", stall_limit_s=1)[0]
+        shared.marker.unlink()
+        shared.drva.resume_logging()
+        for offset in range(0, shared.size_bytes, 16384):
+            assert host.call("copy", offset, 16384) > gap
+        assert host.call("write", 0, 4096, 50) > gap
+        assert host.call("flush") > gap
+        until(lambda: _on_primary(shared, 0) == 50, "the primary to follow")
+        assert shared.writer is not None
+        shared.writer.stop()
+        assert replay(shared.records(), shared.size_bytes) == shared.primary.read_bytes()
+        assert not shared.marker.exists()
+
+
+@pytest.mark.parametrize("threads", [1, 4])
+def test_under_load_log_and_primary_end_equal(threads: int) -> None:
+    with shared_ring(write_back=True) as shared:
+        host = shared.host()
+        writer = shared.log_writer()
+        writer.start()
+        host.begin("busy", 1000, threads)
+        while not host.answers():
+            writer.set_tail(writer.state().durable_position)
+        assert host.end()[2] == 0
+        assert host.call("flush") > 0
+        until(lambda: shared.drva.lsn_applied == shared.drva.lsn_durable, "the primary to follow")
+        assert shared.drva.logging
+        writer.stop()
