@@ -9,9 +9,10 @@ import asyncio
 import contextlib
 import shutil
 import tempfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Coroutine, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import jetdr_core as jetdr
 from tests.workloads.nbd_server import NbdServer
@@ -43,15 +44,13 @@ class ProtectedDisks:
 
     def uploaded(self, lsn: int | None = None) -> None:
         """Return when the store holds everything up to ``lsn``, or up to now."""
-        asyncio.run(asyncio.wait_for(self.domain.uploaded(self.lsn if lsn is None else lsn), LIMIT_S))
+        _finish(self.domain.uploaded(self.lsn if lsn is None else lsn))
 
     def recovered(self, at: int | str = "latest", form: str = "raw") -> dict[str, Path]:
-        """Every disk rebuilt from the store alone as it was at that point, by name; in a folder of its own."""
+        """Every disk as it was at that point, rebuilt from the store alone into a folder of its own."""
         target = self.folder / f"recovered-{len(self._recoveries)}"
         self._recoveries.append(target)
-        work = jetdr.rehydrate(self.store, at=at, target=target, format=form, cache=self.folder / "cache")
-        report = asyncio.run(asyncio.wait_for(work, LIMIT_S))
-        return {disk.name: Path(disk.path) for disk in report.disks}
+        return recovered(self.store, target, at=at, form=form, cache=self.folder / "cache")
 
     @contextlib.contextmanager
     def recovery(self, at: int | str = "latest", form: str = "raw") -> Iterator[dict[str, Path]]:
@@ -64,20 +63,35 @@ class ProtectedDisks:
                 shutil.rmtree(path.parent, ignore_errors=True)
 
 
+def recovered(store: str, target: Path, *, at: int | str, form: str, cache: Path | None = None) -> dict[str, Path]:
+    """Every disk by name as it was at that point, rebuilt into the folder ``target``."""
+    work = jetdr.rehydrate(store, at=at, target=target, format=form, cache=cache)
+    report = asyncio.run(asyncio.wait_for(work, LIMIT_S))
+    return {disk.name: Path(disk.path) for disk in report.disks}
+
+
 @contextlib.contextmanager
-def protected_disks(folder: Path, store: str, sizes: Mapping[str, int]) -> Iterator[ProtectedDisks]:
-    """Empty disks of these sizes, each with an NBD export of its name, protected for as long as the block runs."""
-    primaries = {name: folder / f"{name}.img" for name in sizes}
+def protected_disks(folder: Path, store: str, disks: Mapping[str, int | Path]) -> Iterator[ProtectedDisks]:
+    """A domain protects these disks for as long as the block runs, each with an NBD export of its name.
+
+    A disk is given by its size, if it is to be a new one, or by its image, which is its primary from now on.
+    """
+    primaries = {name: disk if isinstance(disk, Path) else folder / f"{name}.img" for name, disk in disks.items()}
     domain = jetdr.ProtectedDomain.create(
         "guests", log=folder / "log", log_bytes=LOG_BYTES, store=store, options=OPTIONS
     )
     with contextlib.ExitStack() as stack:
         runtime = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="jetdr-", dir="/dev/shm")))
-        asyncio.run(asyncio.wait_for(domain.__aenter__(), LIMIT_S))
-        stack.callback(lambda: asyncio.run(asyncio.wait_for(domain.close(), LIMIT_S)))
-        for name, size_bytes in sizes.items():
-            asyncio.run(asyncio.wait_for(domain.protect(name, primaries[name], size_bytes=size_bytes), LIMIT_S))
+        _finish(domain.__aenter__())
+        stack.callback(lambda: _finish(domain.close()))
+        for name, disk in disks.items():
+            size_bytes = None if isinstance(disk, Path) else disk
+            _finish(domain.protect(name, primaries[name], size_bytes=size_bytes))
         server = NbdServer(runtime / "nbd.sock", domain.disks)
         stack.callback(server.close)
-        uris = {name: f"nbd+unix:///{name}?socket={runtime}/nbd.sock" for name in sizes}
+        uris = {name: f"nbd+unix:///{name}?socket={runtime}/nbd.sock" for name in disks}
         yield ProtectedDisks(domain, store, folder, uris, primaries)
+
+
+def _finish(work: Coroutine[Any, Any, object]) -> None:
+    asyncio.run(asyncio.wait_for(work, LIMIT_S))

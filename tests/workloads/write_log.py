@@ -6,8 +6,8 @@ The format, little-endian, in units of the log's sector size S:
 - for every entry one sector: first sector, sectors, flags, bytes of a mark's text (u64 each), then that text;
 - behind it the entry's data, unless it is a discard. A flush has neither sectors nor data.
 
-QEMU writes the superblock anew at every flush, so it counts the entries up to the last one. It appends an entry when the
-write it stands for is done, so two writes of one range are in the disk's order if they were not in flight together.
+QEMU writes the superblock anew at every flush, so it counts the entries up to the last one. It appends an entry when
+the write it stands for is done, so two writes of one range are in the disk's order if they were not in flight together.
 """
 
 from __future__ import annotations

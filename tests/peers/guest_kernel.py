@@ -1,0 +1,69 @@
+"""GuestKernel: Debian's kernel for cloud guests and the modules with which it finds a virtio disk.
+
+Downloaded by apt-get and unpacked into ``.peers/`` of the repository; nothing is installed.
+"""
+
+from __future__ import annotations
+
+import re
+import shutil
+import subprocess
+from dataclasses import dataclass
+from fcntl import LOCK_EX, flock
+from pathlib import Path
+
+from tests.peers.azurite import PEERS, PeerMissing
+
+META_PACKAGE = "linux-image-cloud-amd64"
+FOLDER = PEERS / "guest-kernel"
+MODULES = ("virtio_ring", "virtio", "virtio_pci_legacy_dev", "virtio_pci_modern_dev", "virtio_pci", "virtio_blk")
+"""In the order in which they are loaded."""
+
+
+@dataclass(frozen=True)
+class GuestKernel:
+    image: Path
+    modules: tuple[Path, ...]
+
+
+def install() -> GuestKernel:
+    """The kernel, downloaded if it is not there; several processes may ask at once."""
+    PEERS.mkdir(exist_ok=True)
+    with (PEERS / "lock").open("w") as lock:
+        flock(lock, LOCK_EX)
+        if not FOLDER.exists():
+            _download(FOLDER)
+    return _found(FOLDER)
+
+
+def _download(folder: Path) -> None:
+    if shutil.which("apt-get") is None or shutil.which("dpkg-deb") is None:
+        raise PeerMissing("apt-get and dpkg-deb are not installed; the guest's kernel comes from Debian")
+    part = folder.with_name("guest-kernel.part")
+    shutil.rmtree(part, ignore_errors=True)
+    part.mkdir()
+    try:
+        _run("apt-get", "download", _package(), folder=part)
+        (package,) = part.glob("*.deb")
+        _run("dpkg-deb", "-x", str(package), str(part), folder=part)
+    except subprocess.CalledProcessError as error:
+        raise PeerMissing(f"no kernel for the guest: {' '.join(error.cmd)}: {error.stderr}") from error
+    package.unlink()
+    part.rename(folder)
+
+
+def _package() -> str:
+    depends = _run("apt-cache", "depends", META_PACKAGE)
+    found = re.search(r"Depends: (linux-image-\S+)", depends)
+    if found is None:
+        raise PeerMissing(f"Debian's package lists have no {META_PACKAGE}; apt-get update reads them")
+    return found[1]
+
+
+def _run(*command: str, folder: Path = PEERS) -> str:
+    return subprocess.run(command, check=True, capture_output=True, text=True, timeout=300, cwd=folder).stdout
+
+
+def _found(folder: Path) -> GuestKernel:
+    (image,) = folder.glob("boot/vmlinuz-*")
+    return GuestKernel(image, tuple(next(folder.rglob(f"{module}.ko*")) for module in MODULES))
