@@ -1,0 +1,106 @@
+"""What fio wrote to a disk, told from the disk alone: its verify headers, and its own log of the writes it issued.
+
+fio begins every piece of a block that it writes with a header (struct verify_header, little-endian): magic, type,
+length, seed, offset, seconds, nanoseconds, thread, number of the write, CRC32C of the header; then XXH32 (seed 1) of
+the rest of the piece. The number counts the job's writes from 0, in the order of its ``write_iolog``.
+"""
+
+from __future__ import annotations
+
+import struct
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import NamedTuple
+
+import xxhash
+
+PIECE_BYTES = 4096
+_HEADER = struct.Struct("<HHIQQIIHHII")
+_MAGIC = 0xACCA
+
+
+class Issued(NamedTuple):
+    """A write that fio issued."""
+
+    offset: int
+    length: int
+
+
+@dataclass(frozen=True)
+class Job:
+    """Random writes over a whole disk, at most ``depth`` of them in flight, which are then read and verified.
+
+    There are ``requests`` in all, of which every 33rd is a flush.
+    """
+
+    disk: str
+    depth: int
+    block_bytes: int
+    requests: int
+
+    def section(self, uri: str, disk_bytes: int, log: Path) -> str:
+        return f"""
+[{self.disk}]
+uri={uri}
+iodepth={self.depth}
+bs={self.block_bytes}
+size={disk_bytes}
+number_ios={self.requests}
+write_iolog={log}
+fsync=32
+"""
+
+
+def job_file(sections: Sequence[str], seed: int) -> str:
+    """Writes of one job that overlap wait for each other, so that the later one stays."""
+    return f"""[global]
+ioengine=nbd
+rw=randwrite
+norandommap=1
+serialize_overlap=1
+verify=xxhash
+verify_interval={PIECE_BYTES}
+verify_fatal=1
+do_verify=1
+randseed={seed}
+""" + "".join(sections)
+
+
+def issued(log: Path) -> list[Issued]:
+    """The writes of a ``write_iolog``, in the order in which they were issued."""
+    words = (line.split() for line in log.read_text().splitlines())
+    return [Issued(int(word[-2]), int(word[-1])) for word in words if "write" in word]
+
+
+def numbers(image: bytes) -> dict[int, int]:
+    """For every piece of the disk that was written, the number of the write whose bytes it holds, by offset.
+
+    A piece that is neither zeros nor what one write put there is an AssertionError.
+    """
+    found = {}
+    for offset in range(0, len(image), PIECE_BYTES):
+        piece = image[offset : offset + PIECE_BYTES]
+        if piece.count(0) == PIECE_BYTES:
+            continue
+        magic, _, length, _, place, _, _, _, number, _, checksum = _HEADER.unpack_from(piece)
+        assert (magic, length, place) == (_MAGIC, PIECE_BYTES, offset), f"no header of fio's at {offset}"
+        assert xxhash.xxh32_intdigest(piece[_HEADER.size :], seed=1) == checksum, f"torn piece at {offset}"
+        found[offset] = number
+    return found
+
+
+def missing(found: dict[int, int], writes: Sequence[Issued]) -> tuple[int, list[int]]:
+    """How many writes had been issued when the newest that is there was, and which of those the disk must have lacked.
+
+    A write is lacked when the disk holds an older one, or none, anywhere in its place.
+    """
+    count = max(found.values(), default=-1) + 1
+    lacked = [
+        number
+        for number, write in enumerate(writes[:count])
+        if any(
+            found.get(offset, -1) < number for offset in range(write.offset, write.offset + write.length, PIECE_BYTES)
+        )
+    ]
+    return count, lacked
