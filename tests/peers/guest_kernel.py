@@ -41,26 +41,29 @@ def _download(folder: Path) -> None:
         raise PeerMissing("apt-get and dpkg-deb are not installed; the guest's kernel comes from Debian")
     part = folder.with_name("guest-kernel.part")
     shutil.rmtree(part, ignore_errors=True)
-    part.mkdir()
+    (part / "apt/lists/partial").mkdir(parents=True)
+    own_lists = ("-o", f"Dir::State::lists={part}/apt/lists", "-o", f"Dir::Cache={part}/apt")
     try:
-        _run("apt-get", "download", _package(), folder=part)
-        (package,) = part.glob("*.deb")
-        _run("dpkg-deb", "-x", str(package), str(part), folder=part)
+        _run("apt-get", *own_lists, "update", folder=part)
+        package = _package(_run("apt-cache", *own_lists, "depends", META_PACKAGE, folder=part))
+        _run("apt-get", *own_lists, "download", package, folder=part)
+        (file,) = part.glob("*.deb")
+        _run("dpkg-deb", "-x", str(file), str(part), folder=part)
     except subprocess.CalledProcessError as error:
         raise PeerMissing(f"no kernel for the guest: {' '.join(error.cmd)}: {error.stderr}") from error
-    package.unlink()
+    shutil.rmtree(part / "apt")
+    file.unlink()
     part.rename(folder)
 
 
-def _package() -> str:
-    depends = _run("apt-cache", "depends", META_PACKAGE)
+def _package(depends: str) -> str:
     found = re.search(r"Depends: (linux-image-\S+)", depends)
     if found is None:
-        raise PeerMissing(f"Debian's package lists have no {META_PACKAGE}; apt-get update reads them")
+        raise PeerMissing(f"Debian has no {META_PACKAGE} for this machine: {depends}")
     return found[1]
 
 
-def _run(*command: str, folder: Path = PEERS) -> str:
+def _run(*command: str, folder: Path) -> str:
     return subprocess.run(command, check=True, capture_output=True, text=True, timeout=300, cwd=folder).stdout
 
 

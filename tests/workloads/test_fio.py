@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import random
 import subprocess
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 from tests.workloads.fio import Issued, Job, issued, job_file, missing, numbers
@@ -74,5 +74,5 @@ def check(protected: ProtectedDisks, lsn: int, writes: dict[str, list[Issued]]) 
     return counts
 
 
-def contents(disks: dict[str, Path]) -> dict[str, bytes]:
+def contents(disks: Mapping[str, Path]) -> dict[str, bytes]:
     return {name: path.read_bytes() for name, path in disks.items()}

@@ -1,0 +1,97 @@
+"""A disk image or NBD export as a mounted file system: nbdfuse, loop device, mount. For root only.
+
+Every block undoes what it did, whatever happens inside it; what cannot be undone in time is detached.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import subprocess
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+LIMIT_S = 30.0
+
+
+class MountFailed(Exception):
+    """A device or a mount did not come."""
+
+
+def why_not() -> str:
+    """Why this machine cannot do it; empty if it can."""
+    if os.geteuid() != 0:
+        return "mounting needs root"
+    missing = [place for place in ("/dev/fuse", "/dev/loop-control") if not Path(place).exists()]
+    return f"there is no {', '.join(missing)}" if missing else ""
+
+
+@contextlib.contextmanager
+def exported_file(nbdfuse: str, uri: str, folder: Path) -> Iterator[Path]:
+    """A file in the new ``folder`` that is the NBD export."""
+    folder.mkdir()
+    place, said = folder / "disk", folder.with_suffix(".said")
+    place.touch()
+    with said.open("w") as errors, subprocess.Popen([nbdfuse, place, uri], stdout=errors, stderr=errors) as process:
+        try:
+            deadline = time.monotonic() + LIMIT_S
+            while not os.path.ismount(place):
+                if process.poll() is not None or time.monotonic() > deadline:
+                    raise MountFailed(f"nbdfuse {uri}: {said.read_text()}")
+                time.sleep(0.01)
+            yield place
+        finally:
+            _undo(["umount", place])
+            try:
+                process.wait(LIMIT_S)
+            finally:
+                process.kill()
+
+
+@contextlib.contextmanager
+def loop_device(file: Path) -> Iterator[str]:
+    device = _loop(file)
+    try:
+        yield device
+    finally:
+        run("losetup", "-d", device)
+
+
+def _loop(file: Path) -> str:
+    """Two who ask at once may be given the same free device; the slower one asks again."""
+    deadline = time.monotonic() + LIMIT_S
+    while True:
+        try:
+            return run("losetup", "--find", "--show", file).strip()
+        except MountFailed:
+            if time.monotonic() > deadline:
+                raise
+            time.sleep(0.05)
+
+
+@contextlib.contextmanager
+def mounted(device: str, folder: Path) -> Iterator[Path]:
+    """The ext4 file system on ``device``, at the new ``folder``."""
+    folder.mkdir()
+    run("mount", "-t", "ext4", device, folder)
+    try:
+        yield folder
+    finally:
+        _undo(["umount", folder])
+
+
+def run(*command: str | Path) -> str:
+    """What the command printed; MountFailed when it failed."""
+    done = subprocess.run(command, check=False, capture_output=True, text=True, timeout=LIMIT_S)
+    if done.returncode:
+        raise MountFailed(f"{' '.join(map(str, command))}: status {done.returncode}\n{done.stdout}{done.stderr}")
+    return done.stdout
+
+
+def _undo(command: list[str | Path]) -> None:
+    try:
+        run(*command)
+    except (MountFailed, subprocess.TimeoutExpired):
+        run(command[0], "--lazy", *command[1:])
+        raise
