@@ -62,6 +62,7 @@ class Host:
 
     def answers(self, limit_s: float = 0.01) -> bool:
         """Whether it has answered."""
+        assert self.process.stdout is not None
         return bool(select.select([self.process.stdout], [], [], limit_s)[0])
 
     def call(self, command: str, *numbers: int) -> int:
@@ -86,8 +87,8 @@ class Host:
             pass
 
     def _answer(self) -> list[int]:
-        assert self.process.stdout is not None
         assert self.answers(PATIENCE_S), "the host does not answer"
+        assert self.process.stdout is not None
         return list(map(int, self.process.stdout.readline().split()))
 
 
