@@ -46,6 +46,7 @@ uri={uri}
 iodepth={self.depth}
 bs={self.block_bytes}
 size={disk_bytes}
+io_size={self.requests * self.block_bytes}
 number_ios={self.requests}
 write_iolog={log}
 fsync=32

@@ -1,122 +1,66 @@
 """Guest: a Linux machine under QEMU without hardware acceleration, whose root is a disk that a test hands it.
 
-The root's file system holds busybox and ``/sbin/init``, a script of ours. The machine boots Debian's kernel with an
-initramfs that loads the virtio driver, checks the root's file system when asked to, and goes over to it. What the guest
-says on its serial console is what the test knows of it.
+What the guest says on its serial console is what the test knows of it; QEMU itself listens to a monitor (QMP).
 """
 
 from __future__ import annotations
 
 import contextlib
+import json
 import queue
 import re
-import stat
+import socket
 import subprocess
 import threading
 import time
-from collections.abc import Iterator
-from dataclasses import dataclass
-from pathlib import Path
+from collections.abc import Iterator, Sequence
 
-from tests.peers.guest_kernel import GuestKernel
+from tests.workloads.guest_software import Machine
 
 MEMORY_MB = 192
 LIMIT_S = 60.0
 
-_INITRAMFS_INIT = """#!/bin/busybox sh
-/bin/busybox --install -s /bin
-mount -t devtmpfs none /dev
-exec </dev/console >/dev/console 2>&1
-mount -t proc none /proc
-for module in /modules/*; do insmod $module; done
-if grep -q jetdr.check /proc/cmdline; then
-    mount -t ext4 /dev/vda /root && umount /root # replays the journal
-    /bin/e2fsck -fn /dev/vda
-    echo "e2fsck says $?"
-fi
-mount -t ext4 /dev/vda /root || poweroff -f
-exec switch_root /root /sbin/init
-"""
-
-_ROOT_INIT = """#!/bin/sh
-mount -t devtmpfs none /dev
-exec </dev/console >/dev/console 2>&1
-mount -t proc none /proc
-content() { yes "this is file $1" | head -c $(($1 * 977 % 60000 + 1)); }
-
-work() {
-    mkdir -p /data /churn
-    (n=0; while :; do n=$((n + 1)); content $n >/churn/$((n % 20)); rm -f /churn/$(((n + 7) % 20)); done) &
-    n=0
-    while :; do
-        n=$((n + 1))
-        content $n >/data/part && sync /data/part && mv /data/part /data/$n && sync /data && echo "done $n"
-    done
-}
-
-check() {
-    whole=0 broken=0
-    for path in /data/[0-9]*; do
-        if content ${path##*/} | cmp -s - $path; then whole=$((whole + 1)); else broken=$((broken + 1)); fi
-    done
-    first=0
-    while [ -e /data/$((first + 1)) ]; do first=$((first + 1)); done
-    echo after >/data/after && sync
-    echo "whole $whole broken $broken first $first"
-}
-
-if grep -q jetdr.check /proc/cmdline; then check; poweroff -f; else work; fi
-"""
-
 
 class GuestFailed(Exception):
-    """The guest did not say in time what it should have."""
+    """The guest, or QEMU, did not say in time what it should have."""
 
 
-@dataclass(frozen=True)
-class Machine:
-    """What every boot needs; made once."""
+class Monitor:
+    """QEMU's side of the machine. Talks JSON lines over ``line``."""
 
-    qemu: str
-    kernel: Path
-    initramfs: Path
+    def __init__(self, line: socket.socket) -> None:
+        line.settimeout(LIMIT_S)
+        self._line = line
+        self._answers = line.makefile("r")
+        self._answers.readline()
+        self.do("qmp_capabilities")
 
+    def do(self, command: str) -> None:
+        """Return when QEMU has done it."""
+        self._line.sendall(json.dumps({"execute": command}).encode() + b"\n")
+        while answer := self._answers.readline():
+            told = json.loads(answer)
+            if "return" in told:
+                return
+            if "error" in told:
+                raise GuestFailed(f"{command}: {told['error']}")
+        raise GuestFailed(f"{command}: QEMU is gone")
 
-def machine(folder: Path, qemu: str, kernel: GuestKernel, busybox: str, e2fsck: str) -> Machine:
-    files: dict[str, bytes | None] = dict.fromkeys(("bin", "dev", "proc", "root", "modules"))
-    files |= {"init": _INITRAMFS_INIT.encode(), "bin/busybox": Path(busybox).read_bytes()}
-    for number, module in enumerate(kernel.modules):
-        files[f"modules/{number}"] = module.read_bytes()
-    files |= _with_libraries("bin/e2fsck", e2fsck)
-    archive = folder / "initramfs"
-    archive.write_bytes(_newc(files))
-    return Machine(qemu, kernel.image, archive)
-
-
-def make_root(image: Path, size_mb: int, busybox: str, mkfs: str) -> None:
-    """An ext4 file system at ``image`` from which a guest can run."""
-    root = image.with_suffix(".root")
-    for name in ("bin", "sbin", "dev", "proc"):
-        (root / name).mkdir(parents=True)
-    (root / "bin/busybox").write_bytes(Path(busybox).read_bytes())
-    (root / "sbin/init").write_text(_ROOT_INIT)
-    for name in ("bin/busybox", "sbin/init"):
-        (root / name).chmod(0o755)
-    names = subprocess.run([busybox, "--list"], check=True, capture_output=True, text=True, timeout=10).stdout.split()
-    for name in names:
-        if name != "busybox":
-            (root / "bin" / name).symlink_to("busybox")
-    subprocess.run([mkfs, "-q", "-F", "-d", root, image, f"{size_mb}M"], check=True, capture_output=True, timeout=60)
+    def close(self) -> None:
+        self._answers.close()
+        self._line.close()
 
 
 class Guest:
-    """A machine that was switched on; :meth:`lines` and :meth:`said` tell what its console says."""
+    """A machine that was switched on."""
 
-    def __init__(self, process: subprocess.Popen[str]) -> None:
+    def __init__(self, process: subprocess.Popen[str], monitor: Monitor) -> None:
         self._process = process
+        self._monitor = monitor
         self._lines: queue.Queue[str | None] = queue.Queue()
         self.console: list[str] = []
-        threading.Thread(target=self._listen, name="console", daemon=True).start()
+        self._listener = threading.Thread(target=self._listen, name="console")
+        self._listener.start()
 
     def said(self, pattern: str, limit_s: float = LIMIT_S) -> re.Match[str]:
         """Wait for a line in which ``pattern`` is found."""
@@ -126,14 +70,22 @@ class Guest:
             if match := re.search(pattern, line):
                 return match
 
+    def pause(self) -> None:
+        """The guest stands still from now on, with no request in flight and its disk flushed."""
+        self._monitor.do("stop")
+
+    def resume(self) -> None:
+        self._monitor.do("cont")
+
     def switch_off_hard(self) -> None:
         """SIGKILL. Lines that were said before are still there to be read."""
         self._process.kill()
-        self._process.wait(LIMIT_S)
+        self.off()
 
     def off(self) -> None:
-        """Wait until the guest has switched itself off."""
+        """Wait until the machine is off."""
         self._process.wait(LIMIT_S)
+        self._listener.join(LIMIT_S)
 
     @property
     def screen(self) -> str:
@@ -166,44 +118,33 @@ class Guest:
 
 
 @contextlib.contextmanager
-def running(host: Machine, drive: str, *arguments: str) -> Iterator[Guest]:
-    """Switch a guest on, whose root is the -drive; it is off at the end."""
+def running(host: Machine, disk: Sequence[str], *arguments: str) -> Iterator[Guest]:
+    """Switch a guest on, whose root is the ``disk`` that these options of QEMU's describe; it is off at the end."""
+    with contextlib.ExitStack() as stack:
+        ours, qemus = socket.socketpair()
+        stack.callback(ours.close)
+        with qemus:
+            process = stack.enter_context(
+                subprocess.Popen(
+                    _command(host, disk, arguments, qemus.fileno()),
+                    stdin=subprocess.DEVNULL,
+                    stdout=subprocess.PIPE,
+                    stderr=subprocess.STDOUT,
+                    text=True,
+                    errors="replace",
+                    pass_fds=[qemus.fileno()],
+                )
+            )
+        stack.callback(process.kill)
+        monitor = stack.enter_context(contextlib.closing(Monitor(ours)))
+        guest = Guest(process, monitor)
+        stack.callback(guest.switch_off_hard)
+        yield guest
+
+
+def _command(host: Machine, disk: Sequence[str], arguments: Sequence[str], monitor: int) -> list[str]:
     command = [host.qemu, "-accel", "tcg", "-m", str(MEMORY_MB), "-nodefaults", "-no-reboot", "-display", "none"]
+    command += ["-chardev", f"socket,id=monitor,fd={monitor}", "-mon", "chardev=monitor,mode=control"]
     command += ["-serial", "stdio", "-kernel", str(host.kernel), "-initrd", str(host.initramfs)]
     command += ["-append", " ".join(("console=ttyS0", "quiet", "panic=-1", *arguments))]
-    command += ["-drive", f"{drive},if=virtio"]
-    with subprocess.Popen(
-        command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, errors="replace"
-    ) as process:
-        guest = Guest(process)
-        try:
-            yield guest
-        finally:
-            process.kill()
-            process.wait(LIMIT_S)
-            list(guest.rest())
-
-
-def _with_libraries(name: str, program: str) -> dict[str, bytes | None]:
-    """A program and the shared libraries it names, as files of an initramfs."""
-    files: dict[str, bytes | None] = {name: Path(program).read_bytes()}
-    listed = subprocess.run(["ldd", program], check=True, capture_output=True, text=True, timeout=10).stdout
-    for path in re.findall(r"(/\S+) \(0x", listed):
-        place = Path(path.lstrip("/"))
-        files |= {str(folder): None for folder in reversed(place.parents[:-1])}
-        files[str(place)] = Path(path).read_bytes()
-    return files
-
-
-def _newc(files: dict[str, bytes | None]) -> bytes:
-    """A cpio archive; a folder is a name without content."""
-    pieces = [_member(number, name, data) for number, (name, data) in enumerate(files.items(), start=1)]
-    return b"".join([*pieces, _member(0, "TRAILER!!!", b"")])
-
-
-def _member(number: int, name: str, data: bytes | None) -> bytes:
-    mode = stat.S_IFDIR | 0o755 if data is None else stat.S_IFREG | 0o755
-    content = data or b""
-    fields = (number, mode, 0, 0, 1, 0, len(content), 0, 0, 0, 0, len(name) + 1, 0)
-    head = b"070701" + b"".join(b"%08x" % field for field in fields) + name.encode() + b"\0"
-    return head + bytes(-len(head) % 4) + content + bytes(-len(content) % 4)
+    return [*command, *disk]

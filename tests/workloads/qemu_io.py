@@ -6,11 +6,13 @@ QEMU writes what it is told to an NBD export, and the same writes to a log by it
 from __future__ import annotations
 
 import contextlib
+import json
 import queue
 import subprocess
 import threading
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 from urllib.parse import parse_qs, urlsplit
 
 LIMIT_S = 30.0
@@ -22,13 +24,14 @@ class QemuIoFailed(Exception):
     """A command was not done."""
 
 
-def _image_options(uri: str, log: Path) -> str:
+def recorder(uri: str, log: Path) -> dict[str, Any]:
+    """A block device of QEMU's whose writes go to the NBD export at ``uri``, and to a log in the new file ``log``."""
+    log.touch()
     address = urlsplit(uri)
-    socket = parse_qs(address.query)["socket"][0]
-    return (
-        f"driver=blklogwrites,file.driver=nbd,file.server.type=unix,file.server.path={socket},"
-        f"file.export={address.path.lstrip('/')},log.driver=file,log.filename={log}"
-    )
+    server = {"type": "unix", "path": parse_qs(address.query)["socket"][0]}
+    export = {"driver": "nbd", "server": server, "export": address.path.lstrip("/"), "discard": "unmap"}
+    log_file = {"driver": "file", "filename": str(log)}
+    return {"driver": "blklogwrites", "file": export, "log": log_file, "discard": "unmap"}
 
 
 class QemuIo:
@@ -71,8 +74,7 @@ class QemuIo:
 @contextlib.contextmanager
 def recording(qemu_io: str, uri: str, log: Path) -> Iterator[QemuIo]:
     """A qemu-io on the export at ``uri`` whose writes go to the new file ``log``, too; closed (flushed) at the end."""
-    log.touch()
-    command = [qemu_io, "-t", "writeback", "--image-opts", _image_options(uri, log)]
+    command = [qemu_io, "-t", "writeback", f"json:{json.dumps(recorder(uri, log))}"]
     with subprocess.Popen(
         command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
     ) as process:

@@ -16,7 +16,7 @@ from tests.workloads.fio import Issued, Job, issued, job_file, missing, numbers
 from tests.workloads.protected import ProtectedDisks, protected_disks
 
 DISK_BYTES = 16 << 20
-JOBS = (Job("db", 1, 4096, 1500), Job("web", 4, 16384, 800), Job("mail", 16, 32768, 500))
+JOBS = (Job("db", 1, 4096, 1200), Job("web", 4, 8192, 1600), Job("mail", 16, 16384, 2000))
 MARKS = 5
 OTHER_POINTS = 8
 LIMIT_S = 90.0

@@ -5,25 +5,13 @@ from __future__ import annotations
 from collections.abc import Callable
 from pathlib import Path
 
-import pytest
-
-from tests.peers import guest_kernel
-from tests.peers.azurite import PeerMissing
-from tests.workloads.guest import Guest, Machine, machine, make_root, running
+from tests.workloads.guest import Guest, running
+from tests.workloads.guest_software import Machine, make_root
 from tests.workloads.protected import protected_disks, recovered
 
 ROOT_MB = 48
 FILES_BEFORE_MARK = 15
 FILES_BEFORE_POWER_LOSS = 40
-
-
-@pytest.fixture
-def host(tmp_path: Path, peer: Callable[[str], str]) -> Machine:
-    try:
-        kernel = guest_kernel.install()
-    except PeerMissing as missing:
-        pytest.skip(str(missing))
-    return machine(tmp_path, peer("qemu-system-x86_64"), kernel, peer("busybox"), peer("e2fsck"))
 
 
 def test_guest_boots_from_what_was_recovered(
@@ -33,7 +21,7 @@ def test_guest_boots_from_what_was_recovered(
     make_root(root, ROOT_MB, peer("busybox"), peer("mkfs.ext4"))
     with (
         protected_disks(tmp_path, store, {"root": root}) as protected,
-        running(host, f"file={protected.uris['root']},format=raw,discard=unmap") as guest,
+        running(host, drive(protected.uris["root"], "raw")) as guest,
     ):
         guest.said(rf"^done {FILES_BEFORE_MARK}\b")
         protected.mark("while it works")
@@ -44,9 +32,9 @@ def test_guest_boots_from_what_was_recovered(
     newest = recovered(store, tmp_path / "newest", at="latest", form="raw")
     assert newest["root"].read_bytes() == root.read_bytes()
     marked = recovered(store, tmp_path / "marked", at="while it works", form="stream")
-    assert_boots_with(host, f"file={marked['root']},format=vmdk,snapshot=on", FILES_BEFORE_MARK)
+    assert_boots_with(host, drive(marked["root"], "vmdk", "snapshot=on"), FILES_BEFORE_MARK)
     latest = recovered(store, tmp_path / "latest", at="latest", form="flat")
-    assert_boots_with(host, f"file={latest['root']},format=vmdk", finished)
+    assert_boots_with(host, drive(latest["root"], "vmdk"), finished)
 
 
 def files_done(guest: Guest) -> list[int]:
@@ -55,9 +43,13 @@ def files_done(guest: Guest) -> list[int]:
     return [int(number) for _, number in words]
 
 
-def assert_boots_with(host: Machine, drive: str, files: int) -> None:
+def drive(file: str | Path, form: str, *options: str) -> list[str]:
+    return ["-drive", ",".join((f"file={file}", f"format={form}", "if=virtio", "discard=unmap", *options))]
+
+
+def assert_boots_with(host: Machine, disk: list[str], files: int) -> None:
     """The guest finds its file system clean, and every file whole that it had fsynced."""
-    with running(host, drive, "jetdr.check") as guest:
+    with running(host, disk, "jetdr.check") as guest:
         assert guest.said(r"^e2fsck says (\d+)")[1] == "0", guest.screen
         found = guest.said(r"^whole (\d+) broken (\d+) first (\d+)")
         guest.off()
