@@ -39,7 +39,7 @@ def test_disks_written_at_once_come_back_at_any_point(tmp_path: Path, store: str
         counts = [point[job.disk] for point in seen]
         print(f"{job.disk}: {counts} of {len(writes[job.disk])} writes at the points")
         assert counts == sorted(counts)
-        assert 0 < counts[0] < 400 < len(writes[job.disk]), "the first point is not in the midst of the work"
+        assert 0 < counts[0] < len(writes[job.disk]), "the first point is not in the midst of the work"
 
 
 def run(fio: str, folder: Path, protected: ProtectedDisks) -> dict[str, int]:
