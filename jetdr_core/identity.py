@@ -22,12 +22,17 @@ def check_name(what: str, name: str) -> str:
 
     Valid: 1 to 64 letters, digits, ``.``, ``_``, ``-``, the first a letter or digit; so it never is a path.
     """
-    if not isinstance(name, str) or len(name) > NAME_CHARS_MAX or not _NAME.match(name):
+    if not is_name(name):
         raise InvalidRequest(
             f"{what} name {name!r} is not valid",
             hint=f"use 1 to {NAME_CHARS_MAX} letters, digits, '.', '_' or '-', beginning with a letter or digit",
         )
     return name
+
+
+def is_name(text: object) -> bool:
+    """Whether :func:`check_name` takes it."""
+    return isinstance(text, str) and len(text) <= NAME_CHARS_MAX and _NAME.match(text) is not None
 
 
 def check_mark_name(name: str) -> str:

@@ -15,7 +15,9 @@ from typing import Annotated
 
 import typer
 
+from jetdr_core.cli.control import mark, pause, protect, resume, unprotect
 from jetdr_core.cli.demo import demo
+from jetdr_core.cli.drva import drva
 from jetdr_core.cli.exits import MEANINGS, ExitCode, exit_code_of
 from jetdr_core.cli.inspect import inspect
 from jetdr_core.cli.points import points
@@ -23,6 +25,7 @@ from jetdr_core.cli.rehydrate import rehydrate
 from jetdr_core.cli.session import Session, Work, begin_session, warnings_to
 from jetdr_core.cli.status import status
 from jetdr_core.cli.verify import verify
+from jetdr_core.cli.watch import watch
 from jetdr_core.errors import JetdrError
 
 __all__ = ["app", "main"]
@@ -62,7 +65,7 @@ def _options(
         ),
     ] = False,
 ) -> None:
-    """Disaster recovery for virtual disks: list, rebuild, check and describe what a protected domain's store holds."""
+    """Disaster recovery for virtual disks: protect them, and list, rebuild and check what a domain's store holds."""
     ctx.ensure_object(Session).debug |= debug
 
 
@@ -71,7 +74,14 @@ app.command(short_help="List what can be recovered.")(points)
 app.command(short_help="Rebuild disks at a recovery point.")(rehydrate)
 app.command(short_help="Check every byte of a store.")(verify)
 app.command(short_help="Describe log volumes and segments.")(inspect)
-app.command(short_help="Tell how a domain stands.")(status)
+app.command(short_help="Tell how a domain, or the DRVA, stands.")(status)
+app.command(short_help="Run the appliance: keep domains protected.")(drva)
+app.command(short_help="Name the present moment of a domain.")(mark)
+app.command(short_help="Protect one more disk.")(protect)
+app.command(short_help="Stop protecting a disk.")(unprotect)
+app.command(short_help="Stop uploading a domain.")(pause)
+app.command(short_help="Upload a domain again.")(resume)
+app.command(short_help="Watch the DRVA's domains.")(watch)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

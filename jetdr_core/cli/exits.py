@@ -9,11 +9,14 @@ import enum
 import errno
 
 from jetdr_core.demo import ProgramMissing
+from jetdr_core.drva.errors import ControlError, DomainClosed, DrvaBusy, DrvaUnreachable
 from jetdr_core.errors import (
     ChainBroken,
     DamagedObject,
     DeviceBusy,
     DeviceFull,
+    DuplicateMark,
+    Fenced,
     InvalidRequest,
     LogDamaged,
     LogError,
@@ -21,6 +24,8 @@ from jetdr_core.errors import (
     LogNotALog,
     LogTooSmall,
     NoSuchPoint,
+    NotConsistent,
+    StallTimeout,
     StoreError,
     TargetExists,
     TargetFull,
@@ -49,7 +54,7 @@ MEANINGS = {
     ExitCode.OK: "done, and nothing is wrong",
     ExitCode.INTERNAL: "an error inside jetdr, or a check of the demo failed",
     ExitCode.USAGE: "wrong option, URL, name or file; or a program is missing",
-    ExitCode.UNREACHABLE: "store, log or target not reachable, busy, or access denied",
+    ExitCode.UNREACHABLE: "store, log, target or DRVA not reachable, busy, or access denied",
     ExitCode.DAMAGED: "damage found; what is printed could still be read",
     ExitCode.NO_POINT: "no recovery point there, or it lies in a gap",
     ExitCode.TARGET: "the target exists, or has no room",
@@ -59,20 +64,24 @@ MEANINGS = {
 
 _CODES: tuple[tuple[tuple[type[BaseException], ...], ExitCode], ...] = (
     ((TargetExists, TargetFull, DeviceFull), ExitCode.TARGET),
-    ((NoSuchPoint,), ExitCode.NO_POINT),
+    ((NoSuchPoint, NotConsistent), ExitCode.NO_POINT),
     ((UnsupportedVersion,), ExitCode.NEWER),
     ((DamagedObject, ChainBroken, LogDamaged), ExitCode.DAMAGED),
-    ((InvalidRequest, LogNotALog, LogTooSmall, LogForeign, ProgramMissing), ExitCode.USAGE),
+    ((InvalidRequest, DuplicateMark, LogNotALog, LogTooSmall, LogForeign, ProgramMissing), ExitCode.USAGE),
+    ((DomainClosed, DrvaBusy, DrvaUnreachable, Fenced, StallTimeout), ExitCode.UNREACHABLE),
     ((StoreError, DeviceBusy, LogError), ExitCode.UNREACHABLE),
 )
 """The first row that fits counts."""
 
 
 def exit_code_of(error: BaseException) -> ExitCode:
-    """The code for an error that ends a command."""
+    """The code for an error that ends a command, wherever it was met: here, or in a DRVA."""
+    kind = error.error_type if isinstance(error, ControlError) else type(error)
     for types, code in _CODES:
-        if isinstance(error, types):
+        if issubclass(kind, types):
             return code
+    if isinstance(error, ControlError):
+        return ExitCode.UNREACHABLE if issubclass(kind, OSError) else ExitCode.INTERNAL
     if isinstance(error, OSError):
         return ExitCode.TARGET if error.errno in (errno.ENOSPC, errno.EDQUOT) else ExitCode.UNREACHABLE
     return ExitCode.INTERNAL

@@ -1,6 +1,6 @@
-"""``jetdr status``: how a domain stands, from its store, and how far its log is ahead of it.
+"""``jetdr status``: how a domain stands: as its DRVA says, or from its store, and how far its log is ahead of that.
 
-Talks to: catalog, replication_log (its description).
+Talks to: catalog, replication_log (its description), drva (its client).
 """
 
 from __future__ import annotations
@@ -13,9 +13,11 @@ from typing import Annotated
 import typer
 
 from jetdr_core.catalog import Catalog, iso_time
+from jetdr_core.cli.appliance import Socket, ask
 from jetdr_core.cli.cache import cache_file
+from jetdr_core.cli.drva_status import show_drva
 from jetdr_core.cli.exits import ExitCode
-from jetdr_core.cli.options import Json, NoCache, Url
+from jetdr_core.cli.options import Json, NoCache
 from jetdr_core.cli.points import check_hole, describe_gap
 from jetdr_core.cli.running import run_to_end
 from jetdr_core.cli.session import Session, Work
@@ -23,7 +25,9 @@ from jetdr_core.cli.views import Json as JsonObject
 from jetdr_core.cli.views import domain_json, point_json, time_json
 from jetdr_core.cli.volume import VolumeView
 from jetdr_core.cli.words import human_bytes, human_seconds, plural
+from jetdr_core.drva.client import SOCKET_DEFAULT
 from jetdr_core.errors import LogForeign
+from jetdr_core.identity import is_name
 from jetdr_core.replication_log import SectionDescription, VolumeDescription, describe_volume
 
 __all__ = ["status"]
@@ -34,13 +38,47 @@ Log = Annotated[
 ]
 
 
-def status(ctx: typer.Context, url: Url, log: Log = None, as_json: Json = False, no_cache: NoCache = False) -> Work:
-    """Tell how a domain stands: owner, last LSN, age of the newest proven recovery point, bytes, gaps.
+Target = Annotated[
+    str,
+    typer.Argument(
+        metavar="[DOMAIN|URL]",
+        help="A domain that the DRVA keeps (none: all of them), or the URL of a domain's store.",
+        show_default=False,
+    ),
+]
 
-    With --log also what the log volume holds, and how far log and store are apart. Changes nothing, also while the
-    domain runs.
+
+def status(
+    ctx: typer.Context,
+    target: Target = "",
+    log: Log = None,
+    socket: Socket = SOCKET_DEFAULT,
+    as_json: Json = False,
+    no_cache: NoCache = False,
+) -> Work:
+    """Tell how a domain stands. The DRVA tells what it does now; a store's URL tells what can be recovered from there.
+
+    From a store: owner, last LSN, age of the newest proven recovery point, bytes, gaps. With --log also what the log
+    volume holds, and how far log and store are apart. Changes nothing, also while the domain runs.
     """
     session = ctx.ensure_object(Session)
+    if not target or is_name(target):
+        if log is not None:
+            raise typer.BadParameter("--log is compared with a store: give the store's URL")
+        return Work(lambda: _ask_drva(session, socket, target or None, as_json=as_json))
+    return _from_store(session, target, log, as_json=as_json, no_cache=no_cache)
+
+
+def _ask_drva(session: Session, socket: Path, domain: str | None, *, as_json: bool) -> int:
+    answer = ask(socket, "status", domain=domain)
+    if as_json:
+        session.say_json(answer)
+    else:
+        show_drva(session, answer)
+    return ExitCode.OK
+
+
+def _from_store(session: Session, url: str, log: Path | None, *, as_json: bool, no_cache: bool) -> Work:
     return Work(lambda: run_to_end(_status(session, url, log, as_json=as_json, no_cache=no_cache)))
 
 

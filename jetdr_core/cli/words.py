@@ -1,16 +1,15 @@
 """How numbers and foreign text look to a person. Pure.
 
 Invariant: text that came from a store, a disk or a command line is shown without control characters and without
-secrets. Talks to: nobody.
+secrets. Talks to: redaction.
 """
 
 from __future__ import annotations
 
-import re
+from jetdr_core.redaction import redacted
 
 __all__ = ["human_bytes", "human_seconds", "one_line", "plural", "shown"]
 
-_SECRETS = re.compile(r"(?i)\b(sig|AccountKey|SharedAccessSignature|AZURE_STORAGE_(?:KEY|SAS_TOKEN))(=|%3D)[^&;\s'\"]+")
 _UNITS = ("KiB", "MiB", "GiB", "TiB", "PiB")
 _SPANS = ((86400, "d"), (3600, "h"), (60, "min"))
 
@@ -18,7 +17,7 @@ _SPANS = ((86400, "d"), (3600, "h"), (60, "min"))
 def shown(text: object) -> str:
     """``text`` on one line, fit for a terminal: control characters escaped, secrets left out."""
     plain = "".join(char if char.isprintable() else repr(char)[1:-1] for char in str(text))
-    return _SECRETS.sub(r"\1\2[hidden]", plain)
+    return redacted(plain)
 
 
 def one_line(text: object) -> str:

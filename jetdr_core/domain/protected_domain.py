@@ -178,6 +178,13 @@ class ProtectedDomain:
         check_name("configuration", name)
         return self._alive.journal.append(Kind.CONFIG, 0, {"name": name, "text": text}).lsn
 
+    async def make_durable(self) -> int:
+        """Make durable in the log everything acknowledged so far; returns its last LSN. :class:`StallTimeout`."""
+        running = self._alive
+        lsn = running.parts.ring.lsn_reserved
+        await asyncio.to_thread(running.journal.make_durable)
+        return lsn
+
     async def uploaded(self, lsn: int) -> None:
         """Seal what is pending, and return when the store holds everything up to ``lsn``.
 

@@ -282,7 +282,24 @@ def test_a_recovery_ended_by_ctrl_c_is_continued(payroll: Payroll, tmp_path: Pat
 # -- help --------------------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("command", [[], ["demo"], ["points"], ["rehydrate"], ["verify"], ["inspect"], ["status"]])
+COMMANDS = [
+    "demo",
+    "points",
+    "rehydrate",
+    "verify",
+    "inspect",
+    "status",
+    "drva",
+    "mark",
+    "protect",
+    "unprotect",
+    "pause",
+    "resume",
+    "watch",
+]
+
+
+@pytest.mark.parametrize("command", [[], *([name] for name in COMMANDS)])
 def test_every_command_has_help(command: list[str]) -> None:
     said = jetdr(*command, "--help")
     assert (said.code, said.err) == (0, "")

@@ -1,0 +1,141 @@
+"""``jetdr mark``, ``protect``, ``unprotect``, ``pause`` and ``resume``: what a running DRVA is told to do.
+
+Invariant: what was printed as done is durable in the domain's log. Talks to: drva (its client).
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from jetdr_core.cli.appliance import Domain, Socket, ask
+from jetdr_core.cli.exits import ExitCode
+from jetdr_core.cli.options import Json
+from jetdr_core.cli.session import Session, Work
+from jetdr_core.cli.words import human_bytes
+from jetdr_core.drva.client import SOCKET_DEFAULT, ControlClient
+from jetdr_core.errors import InvalidRequest
+
+__all__ = ["mark", "pause", "protect", "resume", "unprotect"]
+
+_SIZE = re.compile(r"([0-9]+)([KMGT]?)(?:iB)?\Z")
+_UNITS = {"": 0, "K": 10, "M": 20, "G": 30, "T": 40}
+
+Name = Annotated[str, typer.Argument(metavar="NAME", help="The recovery point's name.", show_default=False)]
+Wait = Annotated[bool, typer.Option("--wait", help="Return when the store holds it.")]
+DiskName = Annotated[str, typer.Argument(metavar="DISK", help="The disk's name.", show_default=False)]
+DiskPath = Annotated[
+    Path, typer.Argument(metavar="PATH", help="A raw or flat file, or a block device.", show_default=False)
+]
+Size = Annotated[
+    str, typer.Option("--size", metavar="BYTES", help="Make a missing file of that size: 4096, 512M, 20G.")
+]
+
+
+def mark(
+    ctx: typer.Context,
+    domain: Domain,
+    name: Name,
+    wait: Wait = False,
+    socket: Socket = SOCKET_DEFAULT,
+    as_json: Json = False,
+) -> Work:
+    """Name the present moment of a domain as a recovery point."""
+    session = ctx.ensure_object(Session)
+    told = "the mark is in the log and is uploaded in due course"
+    return Work(lambda: _mark(session, socket, domain, name, wait=wait, as_json=as_json), told if wait else "")
+
+
+def _mark(session: Session, socket: Path, domain: str, name: str, *, wait: bool, as_json: bool) -> int:
+    with ControlClient(socket) as client:
+        answer: Any = client.ask("mark", domain=domain, name=name)
+        point = answer["point"]
+        if wait:
+            _await_upload(session, client, domain, point["lsn"])
+    if as_json:
+        session.say_json(answer | {"uploaded": wait or None})
+    else:
+        where = "in the store" if wait else "in the log"
+        session.say(f"marked {point['name']!r} at LSN {point['lsn']}, {point['time']}, {where}")
+    return ExitCode.OK
+
+
+def _await_upload(session: Session, client: ControlClient, domain: str, lsn: int) -> None:
+    while not (answer := client.ask("await_upload", domain=domain, lsn=lsn))["uploaded"]:
+        if answer["paused"]:
+            session.warn(f"domain {domain!r} is paused: nothing is uploaded before 'jetdr resume {domain}'")
+
+
+def protect(
+    ctx: typer.Context,
+    domain: Domain,
+    disk: DiskName,
+    path: DiskPath,
+    size: Size = "",
+    socket: Socket = SOCKET_DEFAULT,
+    as_json: Json = False,
+) -> Work:
+    """Protect one more disk. What it holds is copied in the background; 'jetdr status' tells how far that is."""
+    session = ctx.ensure_object(Session)
+
+    def work() -> int:
+        size_bytes = _size_bytes(size)
+        answer = ask(socket, "protect", domain=domain, disk=disk, path=str(path.absolute()), size_bytes=size_bytes)
+        return _say(session, answer, _protected, as_json=as_json)
+
+    return Work(work)
+
+
+def _protected(answer: Any) -> str:
+    disk = answer["disk"]
+    return f"disk {disk['name']} of {human_bytes(disk['size_bytes'])} is protected: {disk['path']}"
+
+
+def unprotect(
+    ctx: typer.Context, domain: Domain, disk: DiskName, socket: Socket = SOCKET_DEFAULT, as_json: Json = False
+) -> Work:
+    """Stop protecting a disk. Recovery points before this moment keep it; the disk itself stays as it is."""
+    session = ctx.ensure_object(Session)
+
+    def work() -> int:
+        answer = ask(socket, "unprotect", domain=domain, disk=disk)
+        if answer["configured"]:
+            session.warn(f"the configuration names disk {disk!r}: the next start protects it again")
+        return _say(session, answer, lambda _: f"disk {disk} is no longer protected", as_json=as_json)
+
+    return Work(work)
+
+
+def pause(ctx: typer.Context, domain: Domain, socket: Socket = SOCKET_DEFAULT, as_json: Json = False) -> Work:
+    """Stop uploading a domain, while its log goes on taking writes: until 'resume', or until the DRVA is restarted."""
+    session = ctx.ensure_object(Session)
+    told = f"domain {domain} is paused: its log goes on taking writes until it is full"
+    return Work(lambda: _say(session, ask(socket, "pause", domain=domain), lambda _: told, as_json=as_json))
+
+
+def resume(ctx: typer.Context, domain: Domain, socket: Socket = SOCKET_DEFAULT, as_json: Json = False) -> Work:
+    """Upload a domain again after 'pause'."""
+    session = ctx.ensure_object(Session)
+    told = f"domain {domain} uploads again"
+    return Work(lambda: _say(session, ask(socket, "resume", domain=domain), lambda _: told, as_json=as_json))
+
+
+def _say(session: Session, answer: Any, text: Callable[[Any], str], *, as_json: bool) -> int:
+    if as_json:
+        session.say_json(answer)
+    else:
+        session.say(text(answer))
+    return ExitCode.OK
+
+
+def _size_bytes(size: str) -> int | None:
+    if not size:
+        return None
+    found = _SIZE.match(size)
+    if found is None:
+        raise InvalidRequest(f"--size {size!r} is not a size", hint="write bytes, or a number with K, M, G or T")
+    return int(found[1]) << _UNITS[found[2]]

@@ -1,0 +1,41 @@
+"""``jetdr drva``: runs the appliance process. Talks to: drva."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from jetdr_core.cli.exits import ExitCode
+from jetdr_core.cli.session import Session, Work
+from jetdr_core.cli.words import plural
+from jetdr_core.drva import load_config, run_drva
+
+__all__ = ["drva"]
+
+Config = Annotated[
+    Path, typer.Argument(metavar="CONFIG", help="The configuration, a TOML file: see packaging/drva.example.toml.")
+]
+Create = Annotated[
+    bool, typer.Option("--create", help="Create the configured domains that do not exist yet: their stores are empty.")
+]
+Check = Annotated[bool, typer.Option("--check", help="Only read the configuration, and say whether it is good.")]
+
+
+def drva(ctx: typer.Context, config: Config, create: Create = False, check: Check = False) -> Work:
+    """Keep the configured domains protected until SIGTERM or Ctrl-C; answer status, mark, protect and the like.
+
+    The end uploads what is left; a second signal does without. Guests go on either way. Logs go to stderr.
+    """
+    session = ctx.ensure_object(Session)
+    return Work(lambda: _drva(session, config, create=create, check=check))
+
+
+def _drva(session: Session, path: Path, *, create: bool, check: bool) -> int:
+    config = load_config(path)
+    if check:
+        session.say(f"{path} is good: {plural(len(config.domains), 'domain')}, {plural(len(config.volumes), 'volume')}")
+    else:
+        run_drva(config, create=create)
+    return ExitCode.OK

@@ -1,0 +1,86 @@
+"""How a DRVA's status looks to a person: whole, or one line a domain. Talks to: cli.words.
+
+Invariant: it takes what a DRVA said, whatever version that has: what is not there is not shown.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+from jetdr_core.cli.session import Session
+from jetdr_core.cli.words import human_bytes, human_seconds, plural
+
+__all__ = ["COLUMNS", "domain_row", "show_drva", "summary_line"]
+
+COLUMNS = ("domain", "state", ">RPO", ">LSN", ">uploaded", ">log", ">writes", ">written", "consistent", "alarms")
+"""Of :func:`domain_row`."""
+
+
+def show_drva(session: Session, answer: Any) -> None:
+    """Everything, domain by domain."""
+    drva = answer["drva"]
+    stopping = ", stopping" if drva["stopping"] else ""
+    session.say(f"DRVA {drva['version']}, process {drva['pid']}, since {drva['started']}{stopping}", style="bold")
+    for domain in answer["domains"]:
+        session.say(f"domain {domain['name']}: {domain['state']}", style="bold")
+        for name, value in _facts(domain):
+            session.say(f"  {name:<14}{value}")
+        for alarm in domain["alarms"]:
+            session.say(f"  {'ALARM':<14}{alarm['name']}: {alarm['text']}", style="red")
+
+
+def domain_row(domain: Any) -> tuple[str, ...]:
+    """A domain in a table."""
+    status, alarms = domain["status"], ", ".join(alarm["name"] for alarm in domain["alarms"])
+    if status is None:
+        return (domain["name"], domain["state"], *[""] * 7, alarms)
+    return (
+        domain["name"],
+        domain["state"],
+        human_seconds(status["rpo_s"]),
+        f"{status['lsn_reserved']:,}",
+        f"{status['lsn_uploaded']:,}",
+        _percent(status["log_used_bytes"], status["log_bytes"]),
+        f"{sum(disk['writes'] for disk in status['disks']):,}",
+        human_bytes(sum(disk["write_bytes"] for disk in status["disks"])),
+        "yes" if status["consistent"] else "no",
+        alarms,
+    )
+
+
+def summary_line(domain: Any) -> str:
+    """A domain on one line, for a log."""
+    cells = zip((name.lstrip(">") for name in COLUMNS), domain_row(domain), strict=True)
+    (_, name), *rest = cells
+    return f"{name}: " + ", ".join(f"{what} {value}" for what, value in rest if value)
+
+
+def _facts(domain: Any) -> Iterator[tuple[str, str]]:
+    status = domain["status"]
+    if domain["restarts"]:
+        yield "restarts", f"{domain['restarts']}"
+    if status is None:
+        return
+    behind = status["lsn_reserved"] - status["lsn_uploaded"]
+    payload, stored = status["payload_bytes_uploaded"], status["stored_bytes_uploaded"]
+    ratio = f" (ratio {payload / stored:.1f})" if stored else ""
+    yield "store", f"{status['store']}, epoch {status['epoch']}, timeline {status['timeline']}"
+    yield "consistent", "yes" if status["consistent"] else f"no: {status['why_inconsistent']}"
+    yield "history", f"LSN {status['lsn_reserved']}, durable {status['lsn_durable']}, {plural(behind, 'LSN')} to upload"
+    yield "store behind", human_seconds(status["rpo_s"])
+    yield "log", f"{human_bytes(status['log_used_bytes'])} of {human_bytes(status['log_bytes'])} used"
+    yield "uploaded", f"{plural(status['segments_uploaded'], 'segment')}, {human_bytes(stored)}{ratio}"
+    for disk in status["disks"]:
+        yield "disk", _disk(disk)
+
+
+def _disk(disk: Any) -> str:
+    said = f"{disk['name']} ({human_bytes(disk['size_bytes'])}) {disk['path']}: {plural(disk['writes'], 'write')}"
+    if disk["copy_bytes"] > disk["copied_bytes"]:
+        said += f", copied {_percent(disk['copied_bytes'], disk['copy_bytes'])}"
+    return said if disk["ready"] else f"{said}, not ready"
+
+
+def _percent(part: int, whole: int) -> str:
+    return f"{100 * part // whole} %" if whole else "0 %"

@@ -1,0 +1,60 @@
+"""``jetdr watch``: a DRVA's domains as they go on, live on a terminal, line by line elsewhere. Talks to: drva."""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from rich.live import Live
+from rich.table import Table
+from rich.text import Text
+
+from jetdr_core.cli.appliance import Socket
+from jetdr_core.cli.drva_status import COLUMNS, domain_row, summary_line
+from jetdr_core.cli.exits import ExitCode
+from jetdr_core.cli.session import Session, Work
+from jetdr_core.cli.words import shown
+from jetdr_core.drva.client import SOCKET_DEFAULT, ControlClient
+
+__all__ = ["watch"]
+
+Only = Annotated[str, typer.Argument(metavar="[DOMAIN]", help="Only this domain.", show_default=False)]
+Every = Annotated[float, typer.Option("--every", metavar="SECONDS", help="How often to look.", min=0.1, max=3600)]
+Once = Annotated[bool, typer.Option("--once", help="Look once, and end.")]
+
+
+def watch(
+    ctx: typer.Context, domain: Only = "", every: Every = 1.0, once: Once = False, socket: Socket = SOCKET_DEFAULT
+) -> Work:
+    """Show a DRVA's domains as they go on, until Ctrl-C: a table on a terminal, else a line for each domain."""
+    session = ctx.ensure_object(Session)
+    return Work(lambda: _watch(session, socket, domain or None, every, once=once), "the DRVA goes on")
+
+
+def _watch(session: Session, socket: Path, domain: str | None, every_s: float, *, once: bool) -> int:
+    with ControlClient(socket) as client:
+        if session.out.is_terminal and not once:
+            with Live(console=session.out, auto_refresh=False) as live:
+                while True:
+                    live.update(_table(client.ask("status", domain=domain)), refresh=True)
+                    time.sleep(every_s)
+        while True:
+            answer: Any = client.ask("status", domain=domain)
+            for row in answer["domains"]:
+                session.say(summary_line(row))
+            session.out.file.flush()
+            if once:
+                return ExitCode.OK
+            time.sleep(every_s)
+
+
+def _table(answer: Any) -> Table:
+    table = Table(box=None, pad_edge=False, header_style="bold")
+    for name in COLUMNS:
+        table.add_column(name.lstrip(">"), justify="right" if name.startswith(">") else "left", overflow="fold")
+    for domain in answer["domains"]:
+        style = "red" if domain["alarms"] else ""
+        table.add_row(*(Text(shown(cell)) for cell in domain_row(domain)), style=style)
+    return table

@@ -1,0 +1,87 @@
+"""Alarms: what is wrong with a domain now, derived from its session and its status. Pure.
+
+Invariant: an alarm is there as long as its cause, and its name keeps its meaning; docs/operations.md explains each.
+Talks to: domain (its status).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from jetdr_core.domain import DomainStatus
+
+__all__ = ["ALARMS", "Alarm", "Situation", "alarms_of"]
+
+LOG_NEARLY_FULL = 0.8
+NO_ANSWER_S = 10.0
+
+ALARMS = {
+    "fenced": "another owner has taken the domain over; it stays closed here",
+    "closed": "the domain could not be opened, or failed; it is opened again by itself",
+    "no_answer": "the domain has not told its status for a while",
+    "upload_stopped": "the store refuses; the log goes on taking writes until it is full",
+    "paused": "uploading was paused by hand",
+    "rpo": "the oldest write that the store lacks is older than rpo_alarm_s",
+    "log_nearly_full": "the log section is nearly full; when it is, guests are delayed, then no longer protected",
+    "not_consistent": "the present moment is not a recovery point",
+    "primary_failed": "a disk failed writes of its guest",
+    "disk_not_protected": "a configured disk could not be protected; it is tried again",
+    "disk_moved": "the configuration and the domain's history name different files for a disk",
+}
+"""Every alarm by name, with its meaning."""
+
+
+@dataclass(frozen=True, slots=True)
+class Alarm:
+    """``text`` says what is the case, with values."""
+
+    name: str
+    text: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Situation:
+    """What the alarms are derived from. ``status_age_s`` of the last status there was; ``failure`` of a session that is
+    closed; ``moved`` and ``unprotected`` a text for each configured disk that is elsewhere, or not protected yet."""
+
+    fenced: bool
+    closed: bool
+    failure: str
+    paused: bool
+    status: DomainStatus | None
+    status_age_s: float
+    rpo_alarm_s: float
+    moved: tuple[str, ...]
+    unprotected: tuple[str, ...]
+
+
+def alarms_of(situation: Situation) -> list[Alarm]:
+    """What is wrong, the worst first."""
+    if situation.fenced:
+        return [Alarm("fenced", situation.failure)]
+    found = [Alarm("closed", situation.failure)] if situation.closed and situation.failure else []
+    if situation.paused:
+        found.append(Alarm("paused", "uploading is paused: what is written stays in the log until 'resume'"))
+    if situation.status is not None and not situation.closed:
+        if situation.status_age_s > NO_ANSWER_S:
+            found.append(Alarm("no_answer", f"no status for {situation.status_age_s:.0f} s"))
+        found.extend(_of_status(situation.status, situation.rpo_alarm_s))
+        found.extend(Alarm("disk_not_protected", text) for text in situation.unprotected)
+    found.extend(Alarm("disk_moved", text) for text in situation.moved)
+    return found
+
+
+def _of_status(status: DomainStatus, rpo_alarm_s: float) -> Iterator[Alarm]:
+    if status.failure:
+        yield Alarm("upload_stopped", status.failure)
+    if status.rpo_s > rpo_alarm_s:
+        yield Alarm("rpo", f"the store is {status.rpo_s:.0f} s behind, over {rpo_alarm_s:g} s")
+    if status.log_bytes and status.log_used_bytes > LOG_NEARLY_FULL * status.log_bytes:
+        percent = 100 * status.log_used_bytes // status.log_bytes
+        yield Alarm("log_nearly_full", f"the log is {percent} % full")
+    if not status.consistent:
+        yield Alarm("not_consistent", status.why_inconsistent)
+    for disk in status.disks:
+        if disk.failed_writes:
+            yield Alarm("primary_failed", f"disk {disk.name!r} failed {disk.failed_writes} writes")

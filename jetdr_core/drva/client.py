@@ -1,0 +1,80 @@
+"""ControlClient: asks a DRVA over its control socket. Blocking, for command lines. Talks to: protocol."""
+
+from __future__ import annotations
+
+import os
+import socket
+from contextlib import suppress
+from pathlib import Path
+from types import TracebackType
+
+from jetdr_core.drva import protocol
+from jetdr_core.drva.errors import ControlError, DrvaUnreachable
+from jetdr_core.drva.protocol import REPLY_BYTES_MAX, Json
+from jetdr_core.errors import InvalidRequest
+
+__all__ = ["SOCKET_DEFAULT", "ControlClient"]
+
+SOCKET_DEFAULT = Path("/run/jetdr/control.sock")
+ANSWER_S = 75.0
+"""Longer than the DRVA takes to say that it takes too long."""
+
+
+class ControlClient:
+    """A connection, for one thread; a context manager."""
+
+    def __init__(self, path: Path, *, answer_s: float = ANSWER_S) -> None:
+        self._path = path
+        self._asked = 0
+        self._socket = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+        self._socket.settimeout(answer_s)
+        try:
+            self._socket.connect(os.fspath(path))
+        except OSError as error:
+            self._socket.close()
+            raise _unreachable(path, error) from None
+        self._replies = self._socket.makefile("rb")
+
+    def ask(self, command: str, /, **arguments: object) -> Json:
+        """The result. Raises :class:`ControlError` with what the DRVA answered instead, :class:`DrvaUnreachable`."""
+        self._asked += 1
+        given = {name: value for name, value in arguments.items() if value is not None}
+        try:
+            with suppress(BrokenPipeError):  # it does not listen, but may have said why
+                self._socket.sendall(protocol.request_line(command, given, self._asked))
+            line = self._replies.readline(REPLY_BYTES_MAX)
+        except OSError as error:
+            raise _unreachable(self._path, error) from None
+        if not line.endswith(b"\n"):
+            raise DrvaUnreachable(f"the DRVA at {self._path} ended the conversation", hint="is it being stopped?")
+        return self._result(protocol.decode_reply(line))
+
+    def close(self) -> None:
+        self._replies.close()
+        self._socket.close()
+
+    def __enter__(self) -> ControlClient:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def _result(self, reply: Json) -> Json:
+        result, error = reply.get("result"), reply.get("error")
+        if reply.get("ok") is True and isinstance(result, dict):
+            return result
+        if isinstance(error, dict):
+            raise ControlError(str(error.get("kind")), str(error.get("message")))
+        raise InvalidRequest(f"what answers at {self._path} is no DRVA", hint="name a DRVA's control socket")
+
+
+def _unreachable(path: Path, error: OSError) -> DrvaUnreachable:
+    why = "no answer in time" if isinstance(error, TimeoutError) else error.strerror or str(error)
+    remedies = {
+        FileNotFoundError: "start it, or name its socket with --socket or JETDR_SOCKET",
+        ConnectionRefusedError: "it is not running: start it",
+        PermissionError: "use its own account, or root",
+    }
+    return DrvaUnreachable(f"no DRVA at {path}: {why}", hint=remedies.get(type(error), "look at its log"))

@@ -1,0 +1,277 @@
+"""DrvaConfig: everything a DRVA is told, read from one TOML file and checked before anything starts.
+
+Invariants: packaging/drva.example.toml names every option there is; a key that is not known, a value out of range and a
+thing named twice are errors. Talks to: table, options.
+"""
+
+from __future__ import annotations
+
+import ipaddress
+import os
+import tomllib
+from collections.abc import Callable, Hashable, Iterable
+from dataclasses import dataclass, fields
+from pathlib import Path
+from typing import NamedTuple, TypeVar
+
+from jetdr_core.drva.table import Table
+from jetdr_core.errors import InvalidRequest
+from jetdr_core.identity import check_name
+from jetdr_core.limits import DISK_BYTES_MAX, DISKS_MAX, SECTION_BYTES_DEFAULT, SECTION_BYTES_MIN, SECTIONS_MAX
+from jetdr_core.options import DomainOptions
+
+__all__ = ["Address", "DiskConfig", "DomainConfig", "DrvaConfig", "VolumeConfig", "load_config"]
+
+T = TypeVar("T")
+
+RUNTIME_DIR = "/run/jetdr"
+SOCKET_PATH_BYTES_MAX = 107
+"""What the kernel takes as a Unix socket's path."""
+
+WRITE_THROUGH, WRITE_BACK = "write-through", "write-back"
+
+
+class Address(NamedTuple):
+    """Where to listen on TCP."""
+
+    host: str
+    port: int
+
+    def __str__(self) -> str:
+        return f"[{self.host}]:{self.port}" if ":" in self.host else f"{self.host}:{self.port}"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class VolumeConfig:
+    """A log volume. ``path``: a file, a block device, or ``iscsi://``."""
+
+    name: str
+    path: str
+    password_file: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DiskConfig:
+    """A disk to be protected from the beginning. ``size_bytes``: a missing file is made of that size."""
+
+    name: str
+    path: str
+    size_bytes: int | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DomainConfig:
+    """A protected domain. ``listen``: None for a Unix socket; ``create``: make it if the store is empty."""
+
+    name: str
+    volume: VolumeConfig
+    store: str
+    section_bytes: int
+    mode: str
+    listen: Address | None
+    nbdkit_args: tuple[str, ...]
+    create: bool
+    rpo_alarm_s: float
+    options: DomainOptions
+    disk: tuple[DiskConfig, ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DrvaConfig:
+    """The whole appliance. ``metrics``: None for none; ``secrets``: texts that must not appear anywhere."""
+
+    runtime_dir: Path
+    state_dir: Path
+    control_socket: Path
+    metrics: Address | None
+    log_level: str
+    log_format: str
+    nbdkit: str
+    hosts_on_stop: str
+    volumes: tuple[VolumeConfig, ...]
+    domains: tuple[DomainConfig, ...]
+
+
+def load_config(path: str | os.PathLike[str]) -> DrvaConfig:
+    """Read the file at ``path``. Raises :class:`InvalidRequest`, and ``OSError`` as it is."""
+    name = os.fspath(path)
+    try:
+        content = tomllib.loads(Path(path).read_bytes().decode())
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise InvalidRequest(f"{name} is not TOML: {error}", hint="see packaging/drva.example.toml") from None
+    top = Table(name, content)
+    volumes = tuple(_volume(table) for table in top.tables("volume"))
+    _refuse_twice(name, "volume", lambda volume: volume.name, volumes)
+    domains = tuple(_domain(table, volumes) for table in top.tables("domain"))
+    config = _drva(top.table("drva"), volumes, domains)
+    top.finish()
+    _check(name, config)
+    return config
+
+
+# -- tables ------------------------------------------------------------------------------------------------------------
+
+
+def _drva(table: Table, volumes: tuple[VolumeConfig, ...], domains: tuple[DomainConfig, ...]) -> DrvaConfig:
+    runtime_dir = Path(table.path("runtime_dir", RUNTIME_DIR))
+    config = DrvaConfig(
+        runtime_dir=runtime_dir,
+        state_dir=Path(table.path("state_dir", "/var/lib/jetdr")),
+        control_socket=Path(table.path("control_socket", "") or runtime_dir / "control.sock"),
+        metrics=_loopback(table, "metrics"),
+        log_level=table.choice("log_level", ("debug", "info", "warning", "error"), "info"),
+        log_format=table.choice("log_format", ("json", "console"), "console"),
+        nbdkit=table.text("nbdkit", "nbdkit"),
+        hosts_on_stop=table.choice("hosts_on_stop", ("keep", "stop"), "keep"),
+        volumes=volumes,
+        domains=domains,
+    )
+    table.finish()
+    for socket in (config.control_socket, *(runtime_dir / domain.name / "host.sock" for domain in domains)):
+        if len(os.fsencode(socket)) > SOCKET_PATH_BYTES_MAX:
+            raise table.wrong("runtime_dir", str(runtime_dir), f"{socket} is too long for a socket: use a shorter one")
+    return config
+
+
+def _volume(table: Table) -> VolumeConfig:
+    path = table.text("path")
+    if "://" in path and not path.startswith("iscsi://"):
+        raise table.wrong("path", path, "use a file, a block device or iscsi://HOST/IQN/LUN")
+    if "://" not in path and not Path(path).is_absolute():
+        raise table.wrong("path", path, "write an absolute path")
+    volume = VolumeConfig(name=_name(table), path=path, password_file=table.path("password_file", ""))
+    table.finish()
+    return volume
+
+
+def _domain(table: Table, volumes: tuple[VolumeConfig, ...]) -> DomainConfig:
+    domain = DomainConfig(
+        name=_name(table),
+        volume=_volume_of(table, volumes),
+        store=_store(table),
+        section_bytes=table.whole("section_bytes", SECTION_BYTES_DEFAULT, least=SECTION_BYTES_MIN, most=1 << 50),
+        mode=table.choice("mode", (WRITE_THROUGH, WRITE_BACK), WRITE_THROUGH),
+        listen=_address(table, "listen"),
+        nbdkit_args=table.texts("nbdkit_args"),
+        create=table.flag("create", default=False),
+        rpo_alarm_s=table.number("rpo_alarm_s", 60.0, least=0.1, most=1e9),
+        options=_options(table.table("options")),
+        disk=tuple(_disk(disk) for disk in table.tables("disk")),
+    )
+    table.finish()
+    if len(domain.disk) > DISKS_MAX:
+        raise InvalidRequest(f"{table.place}: {len(domain.disk)} disks", hint=f"a domain has at most {DISKS_MAX}")
+    return domain
+
+
+def _disk(table: Table) -> DiskConfig:
+    size_bytes = table.whole("size_bytes", 0, least=0, most=DISK_BYTES_MAX)
+    disk = DiskConfig(name=_name(table), path=table.path("path"), size_bytes=size_bytes or None)
+    table.finish()
+    return disk
+
+
+def _options(table: Table) -> DomainOptions:
+    """DomainOptions by their own names and bounds; 0 stands for no limit of bandwidth."""
+    default = DomainOptions()
+    given: dict[str, int | float | bool | None] = {}
+    for field in fields(DomainOptions):
+        value = getattr(default, field.name)
+        if isinstance(value, bool):
+            given[field.name] = table.flag(field.name, default=value)
+        elif isinstance(value, int):
+            given[field.name] = table.whole(field.name, value, least=0, most=1 << 62)
+        else:
+            given[field.name] = table.number(field.name, value or 0.0, least=0.0, most=1e18)
+    table.finish()
+    given["bandwidth_bytes_per_s"] = given["bandwidth_bytes_per_s"] or None
+    try:
+        return DomainOptions(**given)  # type: ignore[arg-type]
+    except InvalidRequest as error:
+        raise InvalidRequest(f"{table.place}: {error}") from None
+
+
+# -- values ------------------------------------------------------------------------------------------------------------
+
+
+def _name(table: Table) -> str:
+    try:
+        return check_name(table.place.rpartition(": ")[2].partition(" ")[0], table.text("name"))
+    except InvalidRequest as error:
+        raise InvalidRequest(f"{table.place}: {error}") from None
+
+
+def _volume_of(table: Table, volumes: Iterable[VolumeConfig]) -> VolumeConfig:
+    wanted = table.text("volume")
+    for volume in volumes:
+        if volume.name == wanted:
+            return volume
+    known = ", ".join(volume.name for volume in volumes) or "none"
+    raise table.wrong("volume", wanted, f"name a [[volume]] of this file; there are: {known}")
+
+
+def _store(table: Table) -> str:
+    url = table.text("store")
+    if not url.startswith(("file:///", "az://", "https://")):
+        raise table.wrong("store", url, "use file:///PATH, az://CONTAINER or https://ACCOUNT.blob.core.windows.net/...")
+    return url
+
+
+def _address(table: Table, key: str) -> Address | None:
+    """``HOST:PORT`` or ``[HOST]:PORT``; None for an empty text."""
+    value = table.text(key, "")
+    if not value:
+        return None
+    host, colon, port = value.rpartition(":")
+    if host.startswith("[") and host.endswith("]"):
+        host = host[1:-1]
+    elif ":" in host:
+        colon = ""
+    if not (colon and host and port.isascii() and port.isdigit() and int(port) < 1 << 16):
+        raise table.wrong(key, value, "use HOST:PORT, or an empty text")
+    return Address(host, int(port))
+
+
+def _loopback(table: Table, key: str) -> Address | None:
+    address = _address(table, key)
+    if address is None:
+        return None
+    try:
+        loopback = address.host == "localhost" or ipaddress.ip_address(address.host).is_loopback
+    except ValueError:
+        loopback = False
+    if not loopback:
+        raise table.wrong(key, str(address), "metrics are for this machine only: use 127.0.0.1:PORT or [::1]:PORT")
+    return Address("127.0.0.1", address.port) if address.host == "localhost" else address
+
+
+# -- things named twice ------------------------------------------------------------------------------------------------
+
+
+def _check(file: str, config: DrvaConfig) -> None:
+    domains = config.domains
+    if not domains:
+        raise InvalidRequest(f"{file} names no domain", hint="write a [[domain]]; see packaging/drva.example.toml")
+    if len(domains) > SECTIONS_MAX:
+        raise InvalidRequest(f"{file} names {len(domains)} domains", hint=f"one DRVA has at most {SECTIONS_MAX}")
+    disks = [(domain, disk) for domain in domains for disk in domain.disk]
+    _refuse_twice(file, "domain", lambda domain: domain.name, domains)
+    _refuse_twice(file, "store", lambda domain: domain.store.rstrip("/"), domains)
+    _refuse_twice(file, "listen", lambda domain: domain.listen, [domain for domain in domains if domain.listen])
+    _refuse_twice(file, "disk of a domain", lambda pair: f"{pair[0].name}/{pair[1].name}", disks)
+    places = [_true_path(disk.path) for _, disk in disks] + [_true_path(volume.path) for volume in config.volumes]
+    _refuse_twice(file, "path", lambda place: place, places)
+
+
+def _refuse_twice(file: str, what: str, key: Callable[[T], Hashable], things: Iterable[T]) -> None:
+    seen = set()
+    for thing in things:
+        value = key(thing)
+        if value in seen:
+            raise InvalidRequest(f"{file}: {what} {str(value)!r} is named twice", hint="name each thing once")
+        seen.add(value)
+
+
+def _true_path(path: str) -> str:
+    """Where a path leads; what is not a path stays itself."""
+    return path.rstrip("/") if "://" in path else os.path.realpath(path)

@@ -1,0 +1,172 @@
+"""Drva: the appliance process: one session a domain, the control socket, metrics, systemd, and an orderly end.
+
+Which thread runs what: this event loop answers clients and signals and waits for nothing else; each domain has a loop
+of its own (session); metrics are served from threads. Invariants: one DRVA a runtime directory; nothing is started
+before the configuration is known to be good; the end waits for every domain, at most its close_limit_s.
+Talks to: session, control, metrics, notify.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import fcntl
+import logging
+import os
+import signal
+import stat
+import time
+from collections.abc import Awaitable, Callable, Iterator
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+
+from jetdr_core.catalog import iso_time
+from jetdr_core.domain import ProtectedDomain
+from jetdr_core.drva.commands import Commands
+from jetdr_core.drva.config import DomainConfig, DrvaConfig
+from jetdr_core.drva.control import ControlServer
+from jetdr_core.drva.errors import DrvaBusy
+from jetdr_core.drva.logs import logging_to_stderr
+from jetdr_core.drva.metrics import DrvaCollector, MetricsServer, version
+from jetdr_core.drva.notify import Notifier
+from jetdr_core.drva.opening import open_domain
+from jetdr_core.drva.protocol import Json
+from jetdr_core.drva.session import Backoff, DomainSession, State
+from jetdr_core.errors import InvalidRequest
+
+__all__ = ["Drva", "run_drva"]
+
+log = logging.getLogger(__name__)
+
+SECRET_VARIABLES = ("AZURE_STORAGE_KEY", "AZURE_STORAGE_SAS_TOKEN", "AZURE_STORAGE_CONNECTION_STRING")
+
+
+class Drva:
+    """One run of the appliance. ``create`` allows every domain that does not exist yet to be created."""
+
+    def __init__(
+        self,
+        config: DrvaConfig,
+        *,
+        create: bool = False,
+        backoff: Backoff | None = None,
+        notifier: Notifier | None = None,
+    ) -> None:
+        self.config = config
+        self.sessions = {
+            domain.name: DomainSession(domain, _opener(domain, create=create), backoff=backoff)
+            for domain in config.domains
+        }
+        self.ready = asyncio.Event()
+        self.metrics: MetricsServer | None = None
+        self._notifier = notifier or Notifier({})
+        self._started_s = time.time()
+        self._stopping = asyncio.Event()
+
+    def stop(self) -> None:
+        """Begin to end: every domain is flushed, uploaded and closed. Called again: nothing more is uploaded."""
+        hurry = self._stopping.is_set()
+        log.info("stopping%s", " at once" if hurry else "")
+        self._stopping.set()
+        for session in self.sessions.values():
+            session.stop(hurry=hurry)
+
+    async def run(self) -> None:
+        """Until :meth:`stop`."""
+        control = ControlServer(self.config.control_socket, Commands(self.sessions, self._about).answer)
+        with ExitStack() as held:
+            held.enter_context(_sole_use(self.config.runtime_dir))
+            if self.config.metrics is not None:
+                collector = DrvaCollector(lambda: [s.view() for s in self.sessions.values()], self._started_s)
+                self.metrics = MetricsServer(self.config.metrics, collector)
+                held.callback(self.metrics.stop)
+            await control.start()
+            try:
+                await self._serve()
+            finally:
+                await control.stop()
+        log.info("stopped")
+
+    async def _serve(self) -> None:
+        ends = [asyncio.wrap_future(session.start()) for session in self.sessions.values()]
+        beating = asyncio.ensure_future(self._beat())
+        try:
+            await self._settled()
+            await self._stopping.wait()
+        finally:
+            self._notifier.stopping()
+            for session in self.sessions.values():
+                session.stop()
+            await asyncio.wait(ends)
+            beating.cancel()
+
+    async def _settled(self) -> None:
+        """Ready when every domain is open, or was found not to open."""
+        await asyncio.gather(*(asyncio.wrap_future(session.settled) for session in self.sessions.values()))
+        opened = sum(session.view().state is State.OPEN for session in self.sessions.values())
+        said = f"{opened} of {len(self.sessions)} domains open"
+        log.info("ready: %s", said)
+        self._notifier.ready(said)
+        self.ready.set()
+
+    async def _beat(self) -> None:
+        """Tell the service manager that this loop is alive."""
+        period_s = self._notifier.watchdog_s
+        while period_s is not None:
+            self._notifier.alive()
+            await asyncio.sleep(period_s)
+
+    def _about(self) -> Json:
+        metrics = self.metrics
+        return {
+            "version": version(),
+            "pid": os.getpid(),
+            "started": iso_time(int(self._started_s * 1e9)),
+            "started_ns": int(self._started_s * 1e9),
+            "stopping": self._stopping.is_set(),
+            "metrics": None if metrics is None else f"http://{metrics.address}/metrics",
+        }
+
+
+def run_drva(config: DrvaConfig, *, create: bool) -> None:
+    """Run until SIGTERM, SIGINT or SIGHUP; a second one hurries the end."""
+    with logging_to_stderr(config.log_level, as_json=config.log_format == "json", secrets=_secrets(config)):
+        drva = Drva(config, create=create, notifier=Notifier())
+        asyncio.run(_until_signalled(drva))
+
+
+async def _until_signalled(drva: Drva) -> None:
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
+        loop.add_signal_handler(number, drva.stop)
+    await drva.run()
+
+
+def _opener(config: DomainConfig, *, create: bool) -> Callable[[], Awaitable[ProtectedDomain]]:
+    return lambda: open_domain(config, create=create or config.create)
+
+
+def _secrets(config: DrvaConfig) -> list[str]:
+    """What must not appear in a log line."""
+    found = [os.environ.get(name, "") for name in SECRET_VARIABLES]
+    found += [Path(volume.password_file).read_text().strip() for volume in config.volumes if volume.password_file]
+    return [secret for secret in found if secret]
+
+
+@contextmanager
+def _sole_use(path: Path) -> Iterator[None]:
+    """Hold the runtime directory: only this user may enter, and only this DRVA."""
+    path.mkdir(mode=0o700, exist_ok=True)
+    found = path.stat()
+    if found.st_uid != os.getuid() or stat.S_IMODE(found.st_mode) & 0o077:
+        raise InvalidRequest(
+            f"runtime_dir {path} belongs to user {found.st_uid} with mode {stat.S_IMODE(found.st_mode):04o}",
+            hint=f"make it the DRVA's own: chown {os.getuid()} and chmod 0700",
+        )
+    lock = os.open(path / "drva.lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    try:
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        yield
+    except BlockingIOError:
+        raise DrvaBusy(f"another DRVA runs in {path}", hint="stop it, or use another runtime_dir") from None
+    finally:
+        os.close(lock)

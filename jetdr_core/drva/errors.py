@@ -1,0 +1,36 @@
+"""Errors of the appliance process and of its control socket. Talks to: errors."""
+
+from __future__ import annotations
+
+from jetdr_core import errors
+from jetdr_core.errors import JetdrError
+
+__all__ = ["ControlError", "DomainClosed", "DrvaBusy", "DrvaUnreachable"]
+
+
+class DomainClosed(JetdrError):
+    """The domain is not open at present: it is being opened, has failed, or was fenced."""
+
+
+class DrvaBusy(JetdrError):
+    """Another DRVA runs with the same runtime directory."""
+
+
+class DrvaUnreachable(JetdrError, OSError):
+    """No DRVA answers at the control socket, or it does not answer in time."""
+
+
+class ControlError(JetdrError):
+    """What the DRVA answered instead of a result. ``kind`` names the error that it met."""
+
+    def __init__(self, kind: str, message: str) -> None:
+        super().__init__(message, kind=kind)
+        self.kind = kind
+
+    @property
+    def error_type(self) -> type[BaseException]:
+        """The class of that name, here; ``Exception`` for one that is not known."""
+        if self.kind == "OSError":
+            return OSError
+        found = globals().get(self.kind) or getattr(errors, self.kind, None)
+        return found if isinstance(found, type) and issubclass(found, JetdrError) else Exception

@@ -1,0 +1,69 @@
+"""Structured logs: a line an event, JSON or key=value, on stderr. Talks to: logging, redaction.
+
+Invariants: one event is one line, whatever it contains; no credential appears.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import sys
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+
+from jetdr_core.catalog import iso_time
+from jetdr_core.redaction import redacted
+
+__all__ = ["LineFormatter", "logging_to_stderr"]
+
+FIELDS = ("domain",)
+"""What an event may say beside its message (``extra=``)."""
+
+_QUIET = ("azure", "urllib3", "asyncio", "aiohttp")
+"""They say in many lines what our errors say in one."""
+
+
+class LineFormatter(logging.Formatter):
+    """``{"time": …, "level": …, "logger": …, "message": …}`` or the same as ``time=… level=…``."""
+
+    def __init__(self, *, as_json: bool, secrets: Sequence[str] = ()) -> None:
+        super().__init__()
+        self._as_json = as_json
+        self._secrets = tuple(secrets)
+
+    def format(self, record: logging.LogRecord) -> str:
+        event = {
+            "time": iso_time(int(record.created * 1e9)),
+            "level": record.levelname.lower(),
+            "logger": record.name,
+            **{name: str(record.__dict__[name]) for name in FIELDS if name in record.__dict__},
+            "message": redacted(record.getMessage(), self._secrets),
+        }
+        if record.exc_info:
+            event["traceback"] = redacted(self.formatException(record.exc_info), self._secrets)
+        if self._as_json:
+            return json.dumps(event)
+        return " ".join(f"{name}={_quoted(value)}" for name, value in event.items())
+
+
+@contextmanager
+def logging_to_stderr(level: str, *, as_json: bool, secrets: Sequence[str] = ()) -> Iterator[None]:
+    """Meanwhile this is the only place that logs go to."""
+    handler = logging.StreamHandler(sys.stderr)
+    handler.setFormatter(LineFormatter(as_json=as_json, secrets=secrets))
+    root = logging.getLogger()
+    handlers_before, level_before = root.handlers[:], root.level
+    root.handlers[:] = [handler]
+    root.setLevel(level.upper())
+    for name in _QUIET:
+        logging.getLogger(name).setLevel(logging.WARNING)
+    try:
+        yield
+    finally:
+        root.handlers[:] = handlers_before
+        root.setLevel(level_before)
+
+
+def _quoted(value: str) -> str:
+    plain = value.isprintable() and value and not set(value) & set(' "=\\')
+    return value if plain else json.dumps(value)

@@ -1,0 +1,143 @@
+"""Prometheus metrics of a DRVA, read from its sessions when they are asked for. docs/operations.md explains each.
+
+Invariants: asking waits for nobody (the sessions' last status is told, with its age); only this machine can ask.
+Counters of a domain begin anew when it is opened again. Talks to: session, prometheus-client.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from importlib import metadata
+from itertools import accumulate
+
+from prometheus_client import CollectorRegistry, start_http_server
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily
+from prometheus_client.metrics_core import Metric
+from prometheus_client.registry import Collector
+
+from jetdr_core.domain import DiskStatus, DomainStatus
+from jetdr_core.drva.config import Address
+from jetdr_core.drva.session import SessionView, State
+from jetdr_core.uploader import LATENCY_BOUNDS_S
+
+__all__ = ["DrvaCollector", "MetricsServer", "version"]
+
+_OF_SESSION: dict[str, tuple[str, Callable[[SessionView], float]]] = {
+    "jetdr_domain_open": ("1 while the domain is open", lambda view: view.state is State.OPEN),
+    "jetdr_session_restarts_total": ("how often the domain failed and was opened again", lambda view: view.restarts),
+    "jetdr_paused": ("1 while uploading is paused", lambda view: view.paused),
+    "jetdr_status_age_seconds": ("age of the values of this domain", lambda view: view.status_age_s),
+}
+
+_OF_DOMAIN: dict[str, tuple[str, Callable[[DomainStatus], float]]] = {
+    "jetdr_consistent": ("1 while the present moment is a recovery point", lambda status: status.consistent),
+    "jetdr_epoch": ("ownership generation", lambda status: status.epoch),
+    "jetdr_lsn_reserved": ("last LSN given out", lambda status: status.lsn_reserved),
+    "jetdr_lsn_durable": ("last LSN that is durable in the log", lambda status: status.lsn_durable),
+    "jetdr_lsn_uploaded": ("last LSN that the store holds", lambda status: status.lsn_uploaded),
+    "jetdr_rpo_seconds": ("age of the oldest write that the store lacks", lambda status: status.rpo_s),
+    "jetdr_log_bytes": ("capacity of the log section", lambda status: status.log_bytes),
+    "jetdr_log_used_bytes": ("what the log holds and the store lacks", lambda status: status.log_used_bytes),
+    "jetdr_ring_used_bytes": ("payload between filter and log", lambda status: status.ring_used_bytes),
+    "jetdr_ring_records": (
+        "records not yet durable in the log",
+        lambda status: max(0, status.lsn_reserved - status.lsn_durable),
+    ),
+    "jetdr_segments_uploaded_total": ("objects stored", lambda status: status.segments_uploaded),
+    "jetdr_payload_bytes_uploaded_total": (
+        "captured bytes in them; divided by the stored bytes: the compression ratio",
+        lambda status: status.payload_bytes_uploaded,
+    ),
+    "jetdr_stored_bytes_uploaded_total": ("bytes of the objects", lambda status: status.stored_bytes_uploaded),
+    "jetdr_store_retries_total": ("store operations tried again", lambda status: status.retries),
+}
+
+_OF_DISK: dict[str, tuple[str, Callable[[DiskStatus], float]]] = {
+    "jetdr_disk_bytes": ("size of the disk", lambda disk: disk.size_bytes),
+    "jetdr_disk_ready": ("1 when its first copy is complete", lambda disk: disk.ready),
+    "jetdr_disk_copy_bytes": ("bytes of its present or last copy", lambda disk: disk.copy_bytes),
+    "jetdr_disk_copied_bytes": ("of these, logged", lambda disk: disk.copied_bytes),
+    "jetdr_disk_writes_total": ("writes of the guest", lambda disk: disk.writes),
+    "jetdr_disk_written_bytes_total": ("bytes of them", lambda disk: disk.write_bytes),
+    "jetdr_disk_stalls_total": ("writes that waited for room in ring or log", lambda disk: disk.stalls),
+    "jetdr_disk_failed_writes_total": ("writes that the primary failed", lambda disk: disk.failed_writes),
+}
+
+
+class DrvaCollector(Collector):
+    """Makes the metrics out of what ``views`` gives."""
+
+    def __init__(self, views: Callable[[], Sequence[SessionView]], started_s: float) -> None:
+        self._views = views
+        self._started_s = started_s
+
+    def describe(self) -> Iterable[Metric]:
+        """Every family there may be, without values."""
+        return _families(())
+
+    def collect(self) -> Iterator[Metric]:
+        about = GaugeMetricFamily("jetdr_drva_info", "version of the DRVA", labels=["version"])
+        about.add_metric([version()], 1)
+        yield about
+        yield GaugeMetricFamily("jetdr_drva_start_time_seconds", "when it was started", value=self._started_s)
+        yield from _families(self._views())
+
+
+class MetricsServer:
+    """Serves a collector's metrics over HTTP on a loopback address, from threads of its own."""
+
+    def __init__(self, address: Address, collector: Collector) -> None:
+        registry = CollectorRegistry(auto_describe=False)
+        registry.register(collector)
+        self._server, self._thread = start_http_server(address.port, address.host, registry)
+        self.address = Address(address.host, self._server.server_port)
+
+    def stop(self) -> None:
+        self._server.shutdown()
+        self._server.server_close()
+        self._thread.join()
+
+
+def _families(views: Sequence[SessionView]) -> Iterator[Metric]:
+    statuses = [(view, view.status) for view in views if view.status is not None]
+    for name, (text, of_session) in _OF_SESSION.items():
+        yield _family(name, text, ["domain"], (([view.name], of_session(view)) for view in views))
+    for name, (text, of_domain) in _OF_DOMAIN.items():
+        yield _family(name, text, ["domain"], (([view.name], of_domain(status)) for view, status in statuses))
+    for name, (text, of_disk) in _OF_DISK.items():
+        rows = (([view.name, disk.name], of_disk(disk)) for view, status in statuses for disk in status.disks)
+        yield _family(name, text, ["domain", "disk"], rows)
+    yield _latency(statuses)
+    alarms = (([view.name, alarm.name], 1) for view in views for alarm in view.alarms)
+    yield _family("jetdr_alarm", "1 for each alarm there is", ["domain", "alarm"], _by_labels(alarms).items())
+
+
+def _by_labels(rows: Iterable[tuple[list[str], float]]) -> dict[tuple[str, ...], float]:
+    """One row for each set of labels."""
+    return {tuple(labels): value for labels, value in rows}
+
+
+def _family(name: str, text: str, labels: list[str], rows: Iterable[tuple[Sequence[str], float]]) -> Metric:
+    family = (CounterMetricFamily if name.endswith("_total") else GaugeMetricFamily)(name, text, labels=labels)
+    for values, value in rows:
+        family.add_metric(values, float(value))
+    return family
+
+
+def _latency(statuses: Iterable[tuple[SessionView, DomainStatus]]) -> Metric:
+    family = HistogramMetricFamily(
+        "jetdr_upload_seconds", "how long an object took to be stored, retries included", labels=["domain"]
+    )
+    bounds = [*(str(bound) for bound in LATENCY_BOUNDS_S), "+Inf"]
+    for view, status in statuses:
+        counts = accumulate(status.upload_latency_counts)
+        buckets = [(bound, float(count)) for bound, count in zip(bounds, counts, strict=True)]
+        family.add_metric([view.name], buckets, status.upload_latency_sum_s)
+    return family
+
+
+def version() -> str:
+    try:
+        return metadata.version("jetdr_core")
+    except metadata.PackageNotFoundError:
+        return "unknown"

@@ -1,0 +1,37 @@
+"""How a configured domain becomes a ProtectedDomain: the one place that knows. Talks to: domain, store.
+
+Invariant: a domain is created only where that is allowed, its store holds nothing and its log volume has no section of
+that name; it is never taken over.
+"""
+
+from __future__ import annotations
+
+from jetdr_core.domain import ProtectedDomain
+from jetdr_core.drva.config import DomainConfig
+from jetdr_core.store import open_store
+
+__all__ = ["open_domain", "store_is_empty"]
+
+
+async def open_domain(config: DomainConfig, *, create: bool) -> ProtectedDomain:
+    """The domain, not yet entered. ``create``: make a new one if its store holds nothing."""
+    if create and await store_is_empty(config.store, create=True):
+        return ProtectedDomain.create(
+            config.name,
+            log=config.volume.path,
+            log_bytes=config.section_bytes,
+            store=config.store,
+            options=config.options,
+        )
+    return ProtectedDomain.open(config.name, log=config.volume.path, store=config.store, options=config.options)
+
+
+async def store_is_empty(url: str, *, create: bool = False) -> bool:
+    """Whether the store holds nothing. Raises what the store raises; ``create``: a missing container is made."""
+    store = open_store(url, create=create)
+    try:
+        async for _ in store.list_prefix(""):
+            return False
+        return True
+    finally:
+        await store.close()

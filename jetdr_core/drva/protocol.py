@@ -1,0 +1,120 @@
+"""The control protocol's lines: requests and replies, packed and unpacked. docs/formats/control.md. Pure.
+
+Invariant: whatever bytes come, the result is a request that holds what it says, or an error that says what is wrong.
+Talks to: errors.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import TypeVar
+
+from jetdr_core.errors import InvalidRequest, JetdrError, UnsupportedVersion
+from jetdr_core.redaction import redacted
+
+__all__ = ["LINE_BYTES_MAX", "VERSION", "Json", "Request", "decode_reply", "decode_request", "encode"]
+__all__ += ["error_reply", "request_line", "result_reply"]
+
+VERSION = 1
+LINE_BYTES_MAX = 64 << 10
+"""Of a request, with its newline."""
+
+REPLY_BYTES_MAX = 16 << 20
+
+Json = dict[str, object]
+T = TypeVar("T")
+
+
+@dataclass(frozen=True, slots=True)
+class Request:
+    """One request. ``id`` comes back in the reply; ``arguments`` are the command's own, and not yet checked."""
+
+    id: int | str | None
+    command: str
+    arguments: Mapping[str, object]
+
+    def text(self, name: str) -> str | None:
+        value = self.arguments.get(name)
+        if value is not None and not isinstance(value, str):
+            raise self._wrong(name, value, "a text")
+        return value
+
+    def whole(self, name: str) -> int | None:
+        value = self.arguments.get(name)
+        if value is not None and (isinstance(value, bool) or not isinstance(value, int) or not 0 <= value < 1 << 63):
+            raise self._wrong(name, value, "a whole number")
+        return value
+
+    def number(self, name: str, default: float, most: float) -> float:
+        value = self.arguments.get(name, default)
+        if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value <= most:
+            raise self._wrong(name, value, f"a number from 0 to {most:g}")
+        return value
+
+    def needed_text(self, name: str) -> str:
+        return self._needed(name, self.text(name))
+
+    def needed_whole(self, name: str) -> int:
+        return self._needed(name, self.whole(name))
+
+    def _needed(self, name: str, value: T | None) -> T:
+        if value is None:
+            raise InvalidRequest(f"command {self.command!r} needs {name!r}", hint="see docs/formats/control.md")
+        return value
+
+    def _wrong(self, name: str, value: object, wanted: str) -> InvalidRequest:
+        return InvalidRequest(f"command {self.command!r}: {name} = {value!r} is not valid", hint=f"give {wanted}")
+
+
+def decode_request(line: bytes) -> Request:
+    """The request on a line. Raises :class:`InvalidRequest` and :class:`UnsupportedVersion`."""
+    content = _content(line)
+    version, identity, command = content.pop("v", None), content.pop("id", None), content.pop("do", None)
+    if not isinstance(version, int) or version < 1:
+        raise InvalidRequest(f"the request's version v = {version!r} is not valid", hint=f"write v = {VERSION}")
+    if version > VERSION:
+        raise UnsupportedVersion(f"the request is of version {version}", hint=f"this DRVA speaks {VERSION}")
+    if not isinstance(command, str):
+        raise InvalidRequest(f"the request's do = {command!r} is no command", hint="see docs/formats/control.md")
+    if identity is not None and not isinstance(identity, int | str):
+        raise InvalidRequest(f"the request's id = {identity!r} is not valid", hint="use a number or a text")
+    return Request(identity, command, content)
+
+
+def decode_reply(line: bytes) -> Json:
+    return _content(line)
+
+
+def request_line(command: str, arguments: Mapping[str, object], identity: int) -> bytes:
+    return encode({"v": VERSION, "id": identity, "do": command, **arguments})
+
+
+def result_reply(request: Request, result: Json) -> Json:
+    return {"v": VERSION, "id": request.id, "ok": True, "result": result}
+
+
+def error_reply(request: Request | None, error: BaseException) -> Json:
+    """``kind`` is the class of a JetdrError, OSError, or internal for what nobody foresaw."""
+    kind = type(error).__name__ if isinstance(error, JetdrError) else "OSError"
+    if not isinstance(error, JetdrError | OSError):
+        kind = "internal"
+    told = {"kind": kind, "message": redacted(str(error) or type(error).__name__)}
+    return {"v": VERSION, "id": request.id if request else None, "ok": False, "error": told}
+
+
+def encode(content: Json) -> bytes:
+    """One line."""
+    return json.dumps(content, separators=(",", ":")).encode() + b"\n"
+
+
+def _content(line: bytes) -> Json:
+    try:
+        content = json.loads(line)
+        json.dumps(content, ensure_ascii=False).encode()  # half a character is not text
+    except (ValueError, RecursionError):
+        raise InvalidRequest(f"not a line of JSON: {line[:40]!r}", hint="see docs/formats/control.md") from None
+    if not isinstance(content, dict):
+        raise InvalidRequest(f"not a JSON object: {line[:40]!r}", hint="see docs/formats/control.md")
+    return content

@@ -1,0 +1,173 @@
+"""A DRVA to test: its configuration in a short directory on tmpfs, itself in a thread of this process or on its own."""
+
+from __future__ import annotations
+
+import asyncio
+import signal
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from jetdr_core.domain import Disk, ProtectedDomain
+from jetdr_core.drva import Drva, load_config
+from jetdr_core.drva.client import ControlClient
+from jetdr_core.drva.errors import DrvaUnreachable
+from jetdr_core.drva.session import Backoff
+from tests.cli.command import environment
+
+DISK_BYTES = 1 << 20
+QUICK = Backoff(first_s=0.02, cap_s=0.2)
+LIMIT_S = 40.0
+
+
+class Place:
+    """Directories of a test, and the configuration of a DRVA there. Every domain has a disk ``db01``."""
+
+    def __init__(self, path: Path, domains: tuple[str, ...] = ("payroll", "web")) -> None:
+        self.path = path
+        self.run = path / "run"
+        self.socket = self.run / "control.sock"
+        self.file = path / "drva.toml"
+        self.domains = domains
+        self.write()
+
+    def write(self, *, drva: str = "", domain: str = "", options: str = "", create: bool = True) -> None:
+        """Write the configuration; the texts are added to its tables."""
+        parts = [f'[drva]\nruntime_dir = "{self.run}"\nstate_dir = "{self.path}/state"\n{drva}']
+        parts.append(f'[[volume]]\nname = "main"\npath = "{self.path}/log"\n')
+        parts += [self._domain(name, domain, options, create) for name in self.domains]
+        self.file.write_text("\n".join(parts))
+
+    def _domain(self, name: str, domain: str, options: str, create: bool) -> str:
+        return (
+            f'[[domain]]\nname = "{name}"\nvolume = "main"\nsection_bytes = 8_388_608\n'
+            f'store = "{self.store(name)}"\ncreate = {str(create).lower()}\n{domain}\n'
+            f"[domain.options]\nsegment_age_s = 0.02\nring_bytes = 4_194_304\nclose_limit_s = 5\n{options}\n"
+            f'[[domain.disk]]\nname = "db01"\npath = "{self.disk(name)}"\nsize_bytes = {DISK_BYTES}\n'
+        )
+
+    def store(self, domain: str) -> str:
+        return (self.path / f"store-{domain}").as_uri()
+
+    def disk(self, domain: str) -> Path:
+        return self.path / f"{domain}.img"
+
+    def ask(self, command: str, /, **arguments: object) -> Any:
+        with ControlClient(self.socket, answer_s=LIMIT_S) as client:
+            return client.ask(command, **arguments)
+
+    def status(self, domain: str = "payroll") -> Any:
+        """What the DRVA says of a domain; with the keys of its status beside those of its session."""
+        (found,) = self.ask("status", domain=domain)["domains"]
+        return (found["status"] or {}) | found
+
+    def until(self, condition: Callable[[Any], object], domain: str = "payroll") -> Any:
+        """The first status of the domain that fulfils ``condition``."""
+        deadline = time.monotonic() + LIMIT_S
+        while not condition(found := self.status(domain)):
+            assert time.monotonic() < deadline, found
+            time.sleep(0.01)
+        return found
+
+
+@contextmanager
+def place(*domains: str) -> Iterator[Place]:
+    """On tmpfs, and with a short path: sockets have at most 107 bytes."""
+    with tempfile.TemporaryDirectory(dir="/dev/shm", prefix="jd-") as folder:
+        yield Place(Path(folder), domains or ("payroll", "web"))
+
+
+class InProcess:
+    """A DRVA in a thread of this process."""
+
+    def __init__(self, drva: Drva) -> None:
+        self.drva = drva
+        self._loop = asyncio.new_event_loop()
+        self._thread = threading.Thread(target=self._run, name="test-drva")
+        self._failure: BaseException | None = None
+        self._thread.start()
+
+    def domain(self, name: str = "payroll") -> ProtectedDomain:
+        return self.drva.sessions[name].domain
+
+    def disk(self, name: str = "payroll", disk: str = "db01") -> Disk:
+        return self.domain(name).disk(disk)
+
+    def stop(self) -> None:
+        self._loop.call_soon_threadsafe(self.drva.stop)
+
+    def join(self) -> None:
+        self._thread.join(LIMIT_S)
+        assert not self._thread.is_alive(), "the DRVA did not end"
+        if self._failure is not None:
+            raise self._failure
+
+    @property
+    def ended(self) -> bool:
+        return not self._thread.is_alive()
+
+    def _run(self) -> None:
+        try:
+            with asyncio.Runner(loop_factory=lambda: self._loop) as runner:
+                runner.run(self.drva.run())
+        except BaseException as error:  # noqa: BLE001 - raised by join
+            self._failure = error
+
+
+@contextmanager
+def running(place: Place, *, create: bool = False) -> Iterator[InProcess]:
+    """The DRVA of a place, its domains tried once; it is stopped at the end."""
+    drva = InProcess(Drva(load_config(place.file), create=create, backoff=QUICK))
+    try:
+        deadline = time.monotonic() + LIMIT_S
+        while not drva.drva.ready.is_set():
+            assert time.monotonic() < deadline
+            if drva.ended:
+                drva.join()
+            time.sleep(0.005)
+        yield drva
+    finally:
+        if not drva.ended:
+            drva.stop()
+        drva.join()
+
+
+@contextmanager
+def process(place: Place, *arguments: str, **variables: str) -> Iterator[subprocess.Popen[str]]:
+    """``jetdr drva`` on its own, answering; it is killed at the end if it still runs."""
+    command = [sys.executable, "-m", "jetdr_core.cli", "drva", str(place.file), *arguments]
+    with subprocess.Popen(command, env=environment(**variables), stderr=subprocess.PIPE, text=True) as daemon:
+        try:
+            _until_answering(place, daemon)
+            yield daemon
+        finally:
+            if daemon.poll() is None:
+                daemon.kill()
+            assert daemon.stderr is not None
+            daemon.stderr.close()
+
+
+def end(daemon: subprocess.Popen[str], number: signal.Signals = signal.SIGTERM) -> str:
+    """End it with a signal; what it logged."""
+    daemon.send_signal(number)
+    _, logged = daemon.communicate(timeout=LIMIT_S)
+    return logged
+
+
+def _until_answering(place: Place, daemon: subprocess.Popen[str]) -> None:
+    deadline = time.monotonic() + LIMIT_S
+    while True:
+        assert time.monotonic() < deadline
+        assert daemon.poll() is None, daemon.communicate()[1]
+        try:
+            if all(domain["state"] != "opening" for domain in place.ask("status")["domains"]):
+                return
+        except DrvaUnreachable:
+            pass
+        time.sleep(0.02)

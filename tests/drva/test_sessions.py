@@ -1,0 +1,188 @@
+"""Domains in a DRVA: kept open, opened again after a failure, each for itself, and given up only when fenced."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import shutil
+import time
+from pathlib import Path
+
+import pytest
+
+import jetdr_core as jetdr
+from jetdr_core.drva import Drva, load_config
+from jetdr_core.drva.errors import ControlError, DrvaBusy
+from jetdr_core.errors import InvalidRequest
+from tests.drva.appliance import DISK_BYTES, InProcess, place, running
+
+
+def test_two_domains_on_one_volume_are_created_protected_and_go_on_after_a_restart() -> None:
+    with place() as here:
+        with running(here) as drva:
+            for name in here.domains:
+                drva.disk(name).write(0, name.encode().ljust(512))
+            assert here.status("web")["disks"][0]["path"] == str(here.disk("web"))
+        here.write(create=False)
+        with running(here) as drva:
+            found = here.until(lambda s: s["consistent"])
+            assert (found["state"], found["epoch"], found["restarts"]) == ("open", 2, 0)
+            assert drva.disk("web").read(0, 512) == b"web".ljust(512)
+            assert [alarm["name"] for alarm in found["alarms"]] == []
+
+
+def test_a_domain_that_does_not_exist_is_not_created_unasked() -> None:
+    with place("payroll") as here:
+        here.write(create=False)
+        (here.path / "store-payroll").mkdir()
+        with running(here):
+            found = here.until(lambda s: s["restarts"] > 1)
+            assert "holds no protected domain" in found["failure"]
+            assert [alarm["name"] for alarm in found["alarms"]] == ["closed"]
+        assert not any((here.path / "store-payroll").iterdir())
+        with running(here, create=True):
+            here.until(lambda s: s["state"] == "open")
+
+
+def test_a_log_left_behind_by_its_store_is_not_used_for_a_new_domain() -> None:
+    with place("payroll") as here:
+        with running(here) as drva:
+            drva.disk().write(0, b"a" * 512)
+        shutil.rmtree(here.path / "store-payroll")
+        with running(here):
+            assert "holds a section 'payroll' already" in here.until(lambda s: s["restarts"])["failure"]
+
+
+def test_a_domain_that_cannot_be_opened_disturbs_no_other_and_is_opened_when_it_can_be() -> None:
+    with place() as here:
+        with running(here):
+            pass
+        away = here.path / "away"
+        (here.path / "store-web").rename(away)
+        here.write(create=False)
+        with running(here) as drva:
+            found = here.until(lambda s: s["restarts"] > 2, "web")
+            assert "does not exist" in found["failure"]
+            with pytest.raises(ControlError, match=r"domain 'web' is not open .*does not exist") as caught:
+                here.ask("mark", domain="web", name="m")
+            assert caught.value.kind == "DomainClosed"
+            drva.disk("payroll").write(0, b"p" * 512)
+            here.until(lambda s: s["state"] == "open" and s["lsn_uploaded"] == s["lsn_reserved"])
+            away.rename(here.path / "store-web")
+            here.until(lambda s: s["state"] == "open", "web")
+
+
+def test_a_store_that_refuses_while_the_domain_runs_stops_no_write_and_is_gone_on_with() -> None:
+    with place("payroll") as here, running(here) as drva:
+        here.until(lambda s: s["lsn_uploaded"] == s["lsn_reserved"])
+        store = here.path / "store-payroll"
+        away = shutil.copytree(store, here.path / "away")
+        shutil.rmtree(store)
+        lsn = drva.disk().write(0, b"a" * 512)
+        found = here.until(lambda s: any(alarm["name"] == "upload_stopped" for alarm in s["alarms"]))
+        assert found["state"] == "open"
+        drva.disk().write(512, b"b" * 512)
+        away.rename(store)
+        here.until(lambda s: s["restarts"] == 1 and s["state"] == "open" and s["lsn_uploaded"] > lsn)
+
+
+def test_a_fenced_domain_stays_closed_and_the_others_go_on() -> None:
+    with place() as here, running(here) as drva:
+        here.until(lambda s: s["lsn_uploaded"] == s["lsn_reserved"] > 0)
+
+        async def take_over() -> None:
+            async with jetdr.ProtectedDomain.take_over(
+                "payroll",
+                log=here.path / "other-log",
+                log_bytes=4 << 20,
+                store=here.store("payroll"),
+                disks={"db01": _copy(here.disk("payroll"))},
+            ) as domain:
+                await domain.wait_consistent()
+
+        asyncio.run(take_over())
+        drva.disk().write(0, b"late" * 128)
+        found = here.until(lambda s: s["state"] == "fenced")
+        assert [alarm["name"] for alarm in found["alarms"]] == ["fenced"]
+        assert "was fenced by epoch 2" in found["failure"]
+        drva.disk("web").write(0, b"w" * 512)
+        here.until(lambda s: s["lsn_uploaded"] == s["lsn_reserved"], "web")
+        assert here.status()["restarts"] == 0
+
+
+def _copy(disk: Path) -> Path:
+    """What a machine that takes over has: the same disk elsewhere."""
+    return Path(shutil.copy(disk, disk.with_suffix(".copy")))
+
+
+def test_a_disk_that_is_not_there_is_an_alarm_and_the_other_disks_are_protected() -> None:
+    with place("payroll") as here:
+        text = here.file.read_text()
+        here.file.write_text(f'{text}\n[[domain.disk]]\nname = "db02"\npath = "{here.path}/absent"\n')
+        with running(here) as drva:
+            found = here.until(lambda s: s["alarms"])
+            (alarm,) = found["alarms"]
+            assert (alarm["name"], "db02" in alarm["text"]) == ("disk_not_protected", True)
+            drva.disk().write(0, b"a" * 512)
+            assert here.status()["state"] == "open"
+
+
+def test_stopping_uploads_what_is_left_and_closes_cleanly() -> None:
+    with place("payroll") as here:
+        here.write(options="heartbeat_s = 600")
+        with running(here) as drva:
+            here.ask("pause", domain="payroll")
+            drva.disk().write(0, b"a" * 512)
+            here.ask("resume", domain="payroll")
+            lsn = here.status()["lsn_reserved"]
+        assert asyncio.run(_lsn_stored(here.store("payroll"))) >= lsn
+
+
+async def _lsn_stored(url: str) -> int:
+    async with await jetdr.Catalog.open(url) as catalog:
+        return catalog.lsn_last
+
+
+def test_a_pause_outlives_a_failure_of_the_domain_but_not_a_restart() -> None:
+    with place("payroll") as here:
+        with running(here) as drva:
+            here.ask("pause", domain="payroll")
+            session = drva.drva.sessions["payroll"]
+            session.run(drva.domain().close(upload=False)).result(20)
+            found = here.until(lambda s: s["restarts"] == 1 and s["state"] == "open")
+            assert found["paused"] is True
+            drva.disk().write(0, b"a" * 512)
+            found = here.until(lambda s: s["rpo_s"] > 0.2)
+            assert found["lsn_uploaded"] < found["lsn_reserved"]
+            assert "paused" in [alarm["name"] for alarm in found["alarms"]]
+        with running(here):
+            here.until(lambda s: not s["paused"] and s["lsn_uploaded"] == s["lsn_reserved"])
+
+
+def test_a_second_drva_in_the_same_directory_is_refused() -> None:
+    with place("payroll") as here, running(here):
+        second = InProcess(Drva(load_config(here.file)))
+        with pytest.raises(DrvaBusy, match="another DRVA runs in"):
+            second.join()
+        assert here.status()["state"] == "open"
+
+
+def test_a_runtime_directory_that_others_may_enter_is_refused() -> None:
+    with place("payroll") as here:
+        here.run.mkdir()
+        os.chmod(here.run, 0o755)
+        with pytest.raises(InvalidRequest, match=r"mode 0755; make it the DRVA's own"):
+            InProcess(Drva(load_config(here.file))).join()
+
+
+def test_stopping_while_a_domain_is_being_opened_ends_it() -> None:
+    with place("payroll") as here:
+        (here.path / "state").mkdir()
+        started = time.monotonic()
+        drva = InProcess(Drva(load_config(here.file)))
+        while not here.socket.exists():
+            time.sleep(0.001)
+        drva.stop()
+        drva.join()
+        assert time.monotonic() - started < 30
+        assert here.disk("payroll").stat().st_size == DISK_BYTES if here.disk("payroll").exists() else True
