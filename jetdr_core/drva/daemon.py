@@ -15,14 +15,14 @@ import os
 import signal
 import stat
 import time
-from collections.abc import Awaitable, Callable, Iterator
+from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
+from dataclasses import replace
 from pathlib import Path
 
 from jetdr_core.catalog import iso_time
-from jetdr_core.domain import ProtectedDomain
 from jetdr_core.drva.commands import Commands
-from jetdr_core.drva.config import DomainConfig, DrvaConfig
+from jetdr_core.drva.config import DrvaConfig
 from jetdr_core.drva.control import ControlServer
 from jetdr_core.drva.errors import DrvaBusy
 from jetdr_core.drva.logs import logging_to_stderr
@@ -30,7 +30,7 @@ from jetdr_core.drva.metrics import DrvaCollector, MetricsServer, version
 from jetdr_core.drva.notify import Notifier
 from jetdr_core.drva.opening import open_domain
 from jetdr_core.drva.protocol import Json
-from jetdr_core.drva.session import Backoff, DomainSession, State
+from jetdr_core.drva.session import Backoff, DomainSession, Opener, State
 from jetdr_core.errors import InvalidRequest
 
 __all__ = ["Drva", "run_drva"]
@@ -48,12 +48,13 @@ class Drva:
         config: DrvaConfig,
         *,
         create: bool = False,
+        opener: Opener = open_domain,
         backoff: Backoff | None = None,
         notifier: Notifier | None = None,
     ) -> None:
         self.config = config
         self.sessions = {
-            domain.name: DomainSession(domain, _opener(domain, create=create), backoff=backoff)
+            domain.name: DomainSession(replace(domain, create=create or domain.create), opener, backoff=backoff)
             for domain in config.domains
         }
         self.ready = asyncio.Event()
@@ -139,10 +140,6 @@ async def _until_signalled(drva: Drva) -> None:
     for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
         loop.add_signal_handler(number, drva.stop)
     await drva.run()
-
-
-def _opener(config: DomainConfig, *, create: bool) -> Callable[[], Awaitable[ProtectedDomain]]:
-    return lambda: open_domain(config, create=create or config.create)
 
 
 def _secrets(config: DrvaConfig) -> list[str]:

@@ -13,9 +13,9 @@ from jetdr_core.store import open_store
 __all__ = ["open_domain", "store_is_empty"]
 
 
-async def open_domain(config: DomainConfig, *, create: bool) -> ProtectedDomain:
-    """The domain, not yet entered. ``create``: make a new one if its store holds nothing."""
-    if create and await store_is_empty(config.store, create=True):
+async def open_domain(config: DomainConfig) -> ProtectedDomain:
+    """The domain, not yet entered: a new one if its store holds nothing and that is allowed."""
+    if config.create and await store_is_empty(config.store, create=True):
         return ProtectedDomain.create(
             config.name,
             log=config.volume.path,

@@ -27,7 +27,7 @@ from jetdr_core.drva.opening import store_is_empty
 from jetdr_core.errors import Fenced, JetdrError, NotConsistent, StoreError
 from jetdr_core.redaction import redacted
 
-__all__ = ["Backoff", "DomainSession", "SessionView", "State"]
+__all__ = ["Backoff", "DomainSession", "Opener", "SessionView", "State"]
 
 log = logging.getLogger(__name__)
 T = TypeVar("T")
@@ -39,7 +39,7 @@ PROTECT_EVERY_S = 15.0
 ANSWER_S = 2.0
 """A status that takes longer is told as it was before."""
 
-Opener = Callable[[], Awaitable[ProtectedDomain]]
+Opener = Callable[[DomainConfig], Awaitable[ProtectedDomain]]
 
 
 class State(enum.Enum):
@@ -219,7 +219,7 @@ class DomainSession:
 
     async def _open(self) -> ProtectedDomain:
         self._enter(State.OPENING)
-        domain = await self._opener()
+        domain = await self._opener(self.config)
         return await domain.__aenter__()
 
     async def _serve(self, domain: ProtectedDomain) -> None:

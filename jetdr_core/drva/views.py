@@ -25,10 +25,22 @@ def session_json(view: SessionView) -> Json:
         "restarts": view.restarts,
         "paused": view.paused,
         "failure": view.failure or None,
-        "alarms": [{"name": alarm.name, "text": redacted(alarm.text)} for alarm in view.alarms],
-        "status": None if view.status is None else asdict(view.status),
+        "alarms": [{"name": alarm.name, "text": _told(alarm.text)} for alarm in view.alarms],
+        "status": None if view.status is None else _told(asdict(view.status)),
         "status_age_s": None if view.status is None else round(view.status_age_s, 3),
     }
+
+
+def _told(value: object) -> object:
+    """``value`` as it may be told to anyone."""
+    match value:
+        case str():
+            return redacted(value)
+        case dict():
+            return {key: _told(item) for key, item in value.items()}
+        case list() | tuple():
+            return [_told(item) for item in value]
+    return value
 
 
 def point_json(point: RecoveryPoint) -> Json:

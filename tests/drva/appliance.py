@@ -18,7 +18,8 @@ from jetdr_core.domain import Disk, ProtectedDomain
 from jetdr_core.drva import Drva, load_config
 from jetdr_core.drva.client import ControlClient
 from jetdr_core.drva.errors import DrvaUnreachable
-from jetdr_core.drva.session import Backoff
+from jetdr_core.drva.opening import open_domain
+from jetdr_core.drva.session import Backoff, Opener
 from tests.cli.command import environment
 
 DISK_BYTES = 1 << 20
@@ -121,9 +122,9 @@ class InProcess:
 
 
 @contextmanager
-def running(place: Place, *, create: bool = False) -> Iterator[InProcess]:
+def running(place: Place, *, create: bool = False, opener: Opener = open_domain) -> Iterator[InProcess]:
     """The DRVA of a place, its domains tried once; it is stopped at the end."""
-    drva = InProcess(Drva(load_config(place.file), create=create, backoff=QUICK))
+    drva = InProcess(Drva(load_config(place.file), create=create, opener=opener, backoff=QUICK))
     try:
         deadline = time.monotonic() + LIMIT_S
         while not drva.drva.ready.is_set():

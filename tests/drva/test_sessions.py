@@ -11,10 +11,14 @@ from pathlib import Path
 import pytest
 
 import jetdr_core as jetdr
+from jetdr_core.domain import ProtectedDomain
 from jetdr_core.drva import Drva, load_config
+from jetdr_core.drva.config import DomainConfig
 from jetdr_core.drva.errors import ControlError, DrvaBusy
+from jetdr_core.drva.opening import open_domain, store_is_empty
 from jetdr_core.errors import InvalidRequest
 from tests.drva.appliance import DISK_BYTES, InProcess, place, running
+from tests.faults.device import CrashDevice
 
 
 def test_two_domains_on_one_volume_are_created_protected_and_go_on_after_a_restart() -> None:
@@ -125,6 +129,59 @@ def test_a_disk_that_is_not_there_is_an_alarm_and_the_other_disks_are_protected(
             assert (alarm["name"], "db02" in alarm["text"]) == ("disk_not_protected", True)
             drva.disk().write(0, b"a" * 512)
             assert here.status()["state"] == "open"
+
+
+def test_a_log_that_fails_is_opened_again_when_it_is_whole() -> None:
+    device = CrashDevice(16 << 20, block_bytes=4096)
+
+    async def opener(config: DomainConfig) -> ProtectedDomain:
+        if config.name == "web":
+            return await open_domain(config)
+        if await store_is_empty(config.store, create=True):
+            return ProtectedDomain.create(
+                config.name, log=device, log_bytes=8 << 20, store=config.store, options=config.options
+            )
+        return ProtectedDomain.open(config.name, log=device, store=config.store, options=config.options)
+
+    with place() as here, running(here, opener=opener) as drva:
+        here.until(lambda s: s["lsn_uploaded"] == s["lsn_reserved"] > 0)
+        device.fail_at(1, "permanent")
+        drva.disk().write(0, b"a" * 512)
+        found = here.until(lambda s: s["restarts"] > 1)
+        assert [alarm["name"] for alarm in found["alarms"]] == ["closed"]
+        assert here.status("web")["restarts"] == 0
+        device.heal()
+        here.until(lambda s: s["state"] == "open" and s["consistent"])
+        drva.disk().write(512, b"b" * 512)
+        here.until(lambda s: s["lsn_uploaded"] == s["lsn_reserved"])
+
+
+def test_a_bug_in_one_domain_is_survived_and_logged_with_its_traceback(caplog: pytest.LogCaptureFixture) -> None:
+    failures = [KeyError("oops"), RecursionError("deep")]
+
+    async def opener(config: DomainConfig) -> ProtectedDomain:
+        if config.name == "payroll" and failures:
+            raise failures.pop()
+        return await open_domain(config)
+
+    with place() as here, running(here, opener=opener):
+        found = here.until(lambda s: s["state"] == "open")
+        assert found["restarts"] == 2
+    assert sum(record.exc_info is not None for record in caplog.records) == 2
+
+
+def test_a_domain_that_hangs_is_an_alarm_and_holds_up_nobody(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("jetdr_core.drva.alarms.NO_ANSWER_S", 0.5)
+    monkeypatch.setattr("jetdr_core.drva.session.ANSWER_S", 0.2)
+    with place() as here, running(here) as drva:
+        lock = drva.domain()._running.journal.lock  # type: ignore[union-attr]
+        with lock:
+            found = here.until(lambda s: s["alarms"])
+            assert [alarm["name"] for alarm in found["alarms"]] == ["no_answer"]
+            started = time.monotonic()
+            here.ask("mark", domain="web", name="meanwhile")
+            assert time.monotonic() - started < 5
+        here.until(lambda s: not s["alarms"])
 
 
 def test_stopping_uploads_what_is_left_and_closes_cleanly() -> None:
