@@ -1,8 +1,9 @@
-"""Builds the three native modules; everything else is in pyproject.toml."""
+"""Builds the three native modules and the nbdkit plugin; everything else is in pyproject.toml."""
 
 import os
 
 from setuptools import Extension, setup
+from setuptools.command.build_ext import build_ext
 
 DEFINES: list[tuple[str, str | None]] = [("_GNU_SOURCE", None), ("XXH_INLINE_ALL", None)]
 FLAGS = ["-std=c11", "-O2", "-g", "-fvisibility=hidden", "-Wall", "-Wextra", "-Wno-unused-parameter"]
@@ -18,6 +19,7 @@ def extension(name: str, *sources: str, libraries: tuple[str, ...] = ()) -> Exte
         sources=[f"native/{source}" for source in sources],
         depends=[
             "native/jetdr.h",
+            "native/host.h",
             "native/ring_shared.h",
             "native/interval_map.h",
             "native/scan.h",
@@ -33,10 +35,29 @@ def extension(name: str, *sources: str, libraries: tuple[str, ...] = ()) -> Exte
     )
 
 
+PLUGIN = extension(
+    "nbdkit-jetdr-plugin",
+    *("nbdkit_plugin.c", "host_control.c", "host_disks.c"),
+    *("ring.c", "ring_file.c", "filter.c", "applier.c", "device.c"),
+)
+PLUGIN.extra_link_args = [*LINK, "-pthread", "-Wl,-z,nodelete"]  # a thread may still return when nbdkit unloads it
+
+
+class BuildExt(build_ext):
+    """The plugin is no Python module: it has the file name that nbdkit looks for, and exports nothing for Python."""
+
+    def get_ext_filename(self, fullname: str) -> str:
+        if fullname.endswith("nbdkit-jetdr-plugin"):
+            return f"{fullname.replace('.', os.sep)}.so"
+        return super().get_ext_filename(fullname)
+
+
 setup(
+    cmdclass={"build_ext": BuildExt},
     ext_modules=[
         extension("_core", "core.pyx", "ring.c", "ring_file.c", "filter.c", "applier.c", "log_writer.c", "device.c"),
         extension("_iscsi", "iscsi.pyx", "iscsi_session.c", "iscsi_login.c", "iscsi_retained.c", libraries=("iscsi",)),
         extension("_kernels", "kernels.pyx", "interval_map.c", "scan.c", "scatter.c"),
-    ]
+        PLUGIN,
+    ],
 )

@@ -1,0 +1,85 @@
+/*
+ * host.h: the parts of the host component that know nothing of NBD: its disks (host_disks.c), its control socket
+ * (host_control.c). One process serves one domain, so what they own is the process's.
+ *
+ * Functions return 0 or -errno; with a `message` (HOST_MESSAGE bytes) they also say what was wrong, and with what.
+ */
+#ifndef JETDR_HOST_H
+#define JETDR_HOST_H
+
+#include <pthread.h>
+
+#include "jetdr.h"
+
+#define HOST_MESSAGE 512
+#define HOST_NAME_MAX 64
+#define HOST_PATH_MAX 4096
+#define HOST_DISKS_MAX 500
+
+/* ---- disks ------------------------------------------------------------------------------------------------------ */
+
+struct host_disk_spec {
+    uint32_t number;
+    uint64_t size_bytes;
+    uint64_t write_bytes_max; /* 0: as much as the ring takes */
+    char name[HOST_NAME_MAX + 1];
+    char path[HOST_PATH_MAX];
+};
+
+struct host_disk {
+    struct host_disk_spec spec;
+    jdr_filter *filter;
+    bool zeroes_fast; /* zeroes without writing them */
+    bool knows_holes; /* its file system tells holes from data */
+    bool write_back;  /* what was acknowledged may not be in the primary yet */
+    /* host_disks.c's own */
+    int state;
+    unsigned references;
+    pthread_rwlock_t fd_lock; /* guards fd, -1 once the primary is closed */
+    int fd;
+    struct host_disk *next;
+};
+
+struct host_disks_options {
+    jdr_ring *ring; /* NULL: unprotected */
+    jdr_applier *applier;
+    int64_t stall_limit_ns;
+};
+
+/* Set before the first disk is added. */
+void host_disks_configure(const struct host_disks_options *options);
+/* Open and lock the primary, open its filter; again with the same values: nothing. -EEXIST: with others. */
+int host_disks_add(const struct host_disk_spec *spec, char *message);
+/* Refuse new I/O, wait for what is in flight, close the primary: -ENOENT. */
+int host_disks_remove(uint32_t number, char *message);
+/* Log a range as background data; the LSN, or what jdr_filter_copy returns. */
+int64_t host_disks_copy(uint32_t number, uint64_t offset, uint64_t length, char *message);
+int host_disks_trust(uint32_t number, char *message);
+/* Call `visit` with every disk that is served; no disk is added or removed meanwhile. The number of disks. */
+unsigned host_disks_each(void (*visit)(void *context, struct host_disk *disk), void *context);
+/* Every disk refuses new I/O from now on; waits for what is in flight. */
+void host_disks_close(void);
+/* Flush all primaries; true when each agrees with the log. */
+bool host_disks_sync(void);
+/* Free everything. No thread may be inside a call. */
+void host_disks_destroy(void);
+
+/* The disk of that name, to be given back by host_disk_release; NULL: there is none. An empty name is the only disk. */
+struct host_disk *host_disk_take(const char *name);
+void host_disk_release(struct host_disk *disk);
+/* Say (to *data) what begins at offset, and (to *end) where that ends: -ESHUTDOWN, -errno. */
+int host_disk_extent(struct host_disk *disk, uint64_t offset, bool *data, uint64_t *end);
+int host_disk_read_ahead(struct host_disk *disk, uint64_t offset, uint64_t length);
+/* Like jdr_filter_zero; with `keep_allocated` the file system keeps the space. */
+int64_t host_disk_zero(struct host_disk *disk, uint64_t offset, uint64_t length, bool keep_allocated);
+
+/* ---- control socket --------------------------------------------------------------------------------------------- */
+
+/* Make the socket `path`; one that a dead host left there is replaced. -EADDRINUSE: a live one has it. */
+int host_control_listen(const char *path, char *message);
+/* Serve it in threads. `quit` is called, once, after a QUIT was answered. */
+int host_control_start(void (*quit)(void), char *message);
+/* Close all connections, wait for their commands, remove the socket. */
+void host_control_stop(void);
+
+#endif
