@@ -49,7 +49,7 @@ class BuildExt(build_ext):
     def get_ext_filename(self, fullname: str) -> str:
         if fullname.endswith("nbdkit-jetdr-plugin"):
             return f"{fullname.replace('.', os.sep)}.so"
-        return super().get_ext_filename(fullname)
+        return str(super().get_ext_filename(fullname))  # type: ignore[no-untyped-call]
 
 
 setup(

@@ -18,6 +18,8 @@ __all__ = [
     "DeviceResized",
     "DuplicateMark",
     "Fenced",
+    "HostFailed",
+    "HostGone",
     "InstantInGap",
     "InvalidRequest",
     "JetdrError",
@@ -154,6 +156,17 @@ class RingApart(RingError):
 
 class LoggingOff(JetdrError):
     """Logging is switched off: nothing but the gap that follows can be logged."""
+
+
+# -- host component ----------------------------------------------------------------------------------------------------
+
+
+class HostGone(JetdrError, ConnectionError):
+    """The host component cannot be reached, or does not answer; guests' I/O may go on all the same."""
+
+
+class HostFailed(JetdrError):
+    """The host component's process did not come up, or not end, as it should."""
 
 
 # -- store and chain ---------------------------------------------------------------------------------------------------

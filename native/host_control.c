@@ -342,14 +342,17 @@ static void evict(struct connection *connection)
 static bool make_place(void)
 {
     struct connection *idle = NULL;
-    if (count < CONNECTIONS_MAX)
-        return true;
-    for (struct connection *other = connections; other; other = other->next)
+    unsigned staying = 0;
+    for (struct connection *other = connections; other; other = other->next) {
+        staying += !other->evicted;
         if (!other->busy && !other->evicted && (!idle || other->idle_since < idle->idle_since))
             idle = other;
+    }
+    if (staying < CONNECTIONS_MAX)
+        return count < 2 * CONNECTIONS_MAX; /* those that were evicted are about to end */
     if (idle)
         evict(idle);
-    return idle && count < 2 * CONNECTIONS_MAX; /* evicted ones are about to end */
+    return idle && count < 2 * CONNECTIONS_MAX;
 }
 
 static int start_thread(pthread_t *thread, bool detached, void *(*run)(void *), void *context)

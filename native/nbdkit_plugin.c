@@ -10,6 +10,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/prctl.h>
 #include <time.h>
 #include <unistd.h>
 
@@ -286,6 +287,7 @@ static int attach(void)
 static int plugin_after_fork(void)
 {
     char message[HOST_MESSAGE];
+    prctl(PR_SET_PDEATHSIG, 0); /* nbdkit may have asked to end with the process that started it, which guests outlive */
     if (parameters.ring_path && attach())
         return -1;
     if (parameters.control_path &&

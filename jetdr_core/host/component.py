@@ -1,0 +1,209 @@
+"""HostComponent: the host component's process of one domain: started, found again, asked to end.
+
+Invariants: the process is in a session of its own and outlives this one; what is known about it is asked of its control
+socket, never remembered; the domain's runtime folder is its owner's alone. Talks to: host.control, nbdkit.
+"""
+
+from __future__ import annotations
+
+import os
+import select
+import signal
+import socket
+import subprocess
+import threading
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from urllib.parse import quote
+from uuid import UUID
+
+from jetdr_core.errors import HostFailed, HostGone, InvalidRequest
+from jetdr_core.host.control import HELLO_LIMIT_S, HostControl
+from jetdr_core.host.options import HostOptions, StartDisk
+from jetdr_core.identity import check_name
+
+__all__ = ["PLUGIN_PATH", "HostComponent"]
+
+PLUGIN_PATH = Path(__file__).resolve().parents[1] / "nbdkit-jetdr-plugin.so"
+"""What nbdkit loads."""
+
+_SOCKET_PATH_BYTES_MAX = 107
+_POLL_S = 0.02
+_LOG_TAIL_BYTES = 2000
+
+
+class HostComponent:
+    """The host component of domain ``name``. Its control socket, ring and log are in :attr:`folder`."""
+
+    def __init__(self, name: str, options: HostOptions) -> None:
+        self.name = check_name("domain", name)
+        self.options = options
+        self.folder = Path(options.runtime) / name
+        self.control = HostControl(self.folder / "host.sock")
+        self.log_path = self.folder / "host.log"
+        for path in (self.control.path, self._nbd_socket or ""):
+            if len(os.fsencode(path)) > _SOCKET_PATH_BYTES_MAX:
+                raise InvalidRequest(
+                    f"the socket path {path!r} is longer than {_SOCKET_PATH_BYTES_MAX} bytes",
+                    hint="use a shorter runtime folder or domain name",
+                )
+
+    def running(self) -> bool:
+        """Whether there is such a process, even if it does not answer."""
+        try:
+            self.control.listener_pid()
+        except HostGone:
+            return False
+        return True
+
+    @property
+    def pid(self) -> int:
+        """Of the running process; :class:`HostGone` when there is none."""
+        return self.control.listener_pid()
+
+    def nbd_uri(self, disk: str) -> str:
+        """Where a guest finds disk ``disk``."""
+        if self.options.tcp_address is not None:
+            return f"nbd://{self.options.listen}/{disk}"
+        return f"nbd+unix:///{disk}?socket={quote(self._nbd_socket or '')}"
+
+    def start(
+        self,
+        ring_path: str | os.PathLike[str] | None,
+        domain_uuid: UUID | None = None,
+        *,
+        disks: Sequence[StartDisk] = (),
+        marker_path: str | os.PathLike[str] | None = None,
+    ) -> None:
+        """Start the process and wait until it answers; it goes on when this process ends.
+
+        ``ring_path`` None: nothing is protected. ``disks`` are served from the first moment, as write-back needs to
+        write what the ring still holds; ``marker_path``, on storage that lasts, is for write-back alone.
+        :class:`HostFailed`: it did not come up, and why.
+        """
+        if self.running():
+            raise InvalidRequest(
+                f"domain {self.name!r}: its host component runs already, as process {self.pid}", hint="use that one"
+            )
+        if self.options.write_back != (marker_path is not None):
+            raise InvalidRequest(
+                f"domain {self.name!r}: write_back={self.options.write_back} and marker_path={marker_path}",
+                hint="write-back has a marker, write-through has none",
+            )
+        self.folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        if self._nbd_socket:
+            _remove_stale_socket(self._nbd_socket)
+        with self._log() as log:
+            process = self._spawn(self._command(ring_path, domain_uuid, disks, marker_path), log)
+        self._await_hello(process)
+
+    def stop(self) -> None:
+        """Ask for an orderly end and wait for it; without a running process nothing.
+
+        :class:`HostFailed`: it did not end within ``stop_limit_s``, and was killed.
+        """
+        try:
+            pid_fd = os.pidfd_open(self.pid)
+        except (HostGone, ProcessLookupError):
+            return
+        try:
+            with suppress(HostGone):  # it is about to end, or hangs: the wait tells
+                self.control.quit(limit_s=min(HELLO_LIMIT_S, self.options.stop_limit_s))
+            self.control.close()
+            if not _wait_for_end(pid_fd, self.options.stop_limit_s):
+                signal.pidfd_send_signal(pid_fd, signal.SIGKILL)
+                _wait_for_end(pid_fd, self.options.stop_limit_s)
+                raise HostFailed(
+                    f"domain {self.name!r}: its host component did not end within {self.options.stop_limit_s:g} s,"
+                    " and was killed",
+                    hint="its disks are copied again when it is started",
+                )
+        finally:
+            os.close(pid_fd)
+        if self._nbd_socket:
+            _remove_stale_socket(self._nbd_socket)
+
+    # -- the process -------------------------------------------------------------------------------------------------
+
+    @property
+    def _nbd_socket(self) -> str | None:
+        return None if self.options.tcp_address else self.options.listen or str(self.folder / "nbd.sock")
+
+    def _command(
+        self,
+        ring_path: str | os.PathLike[str] | None,
+        domain_uuid: UUID | None,
+        disks: Sequence[StartDisk],
+        marker_path: str | os.PathLike[str] | None,
+    ) -> list[str]:
+        command = [self.options.nbdkit, "--foreground", *self._listening(), *self.options.arguments, str(PLUGIN_PATH)]
+        command += [f"control={self.control.path}", f"stall-limit={self.options.stall_limit_s!r}"]
+        command += [f"ring={os.fspath(ring_path)}"] if ring_path is not None else []
+        command += [f"domain={domain_uuid}"] if domain_uuid is not None else []
+        command += [f"write-back={os.fspath(marker_path)}"] if marker_path is not None else []
+        return command + [f"disk={disk.number}:{disk.name}:{disk.size_bytes}:{disk.path}" for disk in disks]
+
+    def _listening(self) -> list[str]:
+        address = self.options.tcp_address
+        if address is not None:
+            return ["--ipaddr", address[0], "--port", str(address[1])]
+        return ["--unix", str(self._nbd_socket)]
+
+    @contextmanager
+    def _log(self) -> Iterator[int]:
+        log = os.open(self.log_path, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o600)
+        try:
+            yield log
+        finally:
+            os.close(log)
+
+    def _spawn(self, command: list[str], log: int) -> subprocess.Popen[bytes]:
+        try:
+            process = subprocess.Popen(
+                command, stdin=subprocess.DEVNULL, stdout=log, stderr=log, start_new_session=True, cwd="/", umask=0o077
+            )
+        except OSError as error:
+            raise HostFailed(
+                f"domain {self.name!r}: {self.options.nbdkit!r} cannot be run: {error.strerror}",
+                hint="install nbdkit, or name another in the option nbdkit",
+            ) from error
+        threading.Thread(target=process.wait, name=f"jetdr-host-{self.name}", daemon=True).start()  # leaves no zombie
+        return process
+
+    def _await_hello(self, process: subprocess.Popen[bytes]) -> None:
+        deadline = time.monotonic() + self.options.start_limit_s
+        while process.returncode is None:
+            with suppress(HostGone):
+                if self.control.hello() == process.pid:
+                    return
+            if time.monotonic() > deadline:
+                process.kill()
+                raise HostFailed(
+                    f"domain {self.name!r}: its host component did not answer within {self.options.start_limit_s:g} s",
+                    hint=f"see {self.log_path}",
+                )
+            time.sleep(_POLL_S)
+        raise HostFailed(
+            f"domain {self.name!r}: its host component did not start: {self._log_tail()}", hint=f"see {self.log_path}"
+        )
+
+    def _log_tail(self) -> str:
+        lines = self.log_path.read_bytes()[-_LOG_TAIL_BYTES:].decode(errors="replace").splitlines()
+        return lines[-1] if lines else "it said nothing"
+
+
+def _wait_for_end(pid_fd: int, limit_s: float) -> bool:
+    poll = select.poll()
+    poll.register(pid_fd, select.POLLIN)
+    return bool(poll.poll(limit_s * 1000))
+
+
+def _remove_stale_socket(path: str) -> None:
+    """Remove the socket that a dead process left; one that somebody listens on stays, and nbdkit will say so."""
+    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as probe, suppress(FileNotFoundError):
+        try:
+            probe.connect(path)
+        except ConnectionRefusedError:
+            os.unlink(path)

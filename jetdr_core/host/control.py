@@ -1,0 +1,284 @@
+"""HostControl: the client of a host component's control socket (docs/formats/host-control.md).
+
+Invariants: one request is under way on a connection, so any number of threads may ask at once; every wait has a limit;
+a connection on which anything went wrong is not used again. Talks to: the socket; errors, identity.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import socket
+import struct
+import threading
+from collections.abc import Callable
+from contextlib import suppress
+from typing import NamedTuple, TypeVar
+
+from jetdr_core._core import FilterStats
+from jetdr_core.errors import DeviceBusy, HostGone, InvalidRequest, LoggingOff, PrimaryFailed, StallTimeout
+from jetdr_core.identity import check_name
+
+__all__ = ["HostControl", "HostedDiskStats"]
+
+T = TypeVar("T")
+
+PROTOCOL = "jetdr-host 1"
+HELLO_LIMIT_S = 5.0
+REQUEST_LIMIT_S = 150.0
+"""Longer than any stall limit: a copy waits that long, and then for its primary."""
+
+_LINE_BYTES_MAX = 8192
+_IDLE_MAX = 4
+
+
+class HostedDiskStats(NamedTuple):
+    """What the host component counts on one disk."""
+
+    number: int
+    name: str
+    filter: FilterStats
+
+
+class HostControl:
+    """Talks to the host component at the socket ``path``. Thread-safe; connects when asked, and again after a failure.
+
+    :class:`HostGone`: it cannot be reached, or did not answer in time; whether it did what was asked is not known then.
+    """
+
+    def __init__(self, path: str | os.PathLike[str], *, limit_s: float = REQUEST_LIMIT_S) -> None:
+        self._path = os.fspath(path)
+        self._limit_s = limit_s
+        self._lock = threading.Lock()
+        self._idle: list[_Connection] = []
+
+    @property
+    def path(self) -> str:
+        return self._path
+
+    def hello(self) -> int:
+        """The process id of the host component."""
+        words = self._ask("HELLO", limit_s=min(HELLO_LIMIT_S, self._limit_s)).split(" ")
+        if len(words) != 3 or " ".join(words[:2]) != PROTOCOL or not words[2].isdigit():
+            raise HostGone(
+                f"{self._path}: what answers is not a host component of this version: {' '.join(words)!r}",
+                hint="stop it, and let this version start its own",
+            )
+        return int(words[2])
+
+    def listener_pid(self) -> int:
+        """The process that has the socket, whether or not it answers."""
+        connection = self._connect(HELLO_LIMIT_S)
+        try:
+            return connection.peer_pid()
+        finally:
+            connection.close()
+
+    def add(self, number: int, size_bytes: int, write_bytes_max: int, name: str, path: str) -> None:
+        """Serve a disk. The same once more is harmless; InvalidRequest when number or name are another disk's.
+
+        ``FileNotFoundError``, :class:`DeviceBusy`, ``OSError`` for its primary. ``write_bytes_max`` 0: what the ring
+        takes.
+        """
+        check_name("disk", name)
+        if not path.startswith("/") or "\n" in path or "\0" in path:
+            raise InvalidRequest(f"disk {name!r}: {path!r} is no path for its primary", hint="use an absolute path")
+        self._ask(f"ADD {number} {size_bytes} {write_bytes_max} {name} {path}", refused=_refused_disk)
+
+    def remove(self, number: int) -> None:
+        """Serve the disk no longer: new I/O is refused, what is in flight awaited, the primary closed."""
+        self._ask(f"REMOVE {number}")
+
+    def copy(self, number: int, offset: int, length: int) -> int:
+        """Log a range of the primary as background data; its LSN, or 0: it is long, and not a hole (any more)."""
+        return int(self._ask(f"COPY {number} {offset} {length}", refused=_refused_copy))
+
+    def trust(self, number: int) -> None:
+        """The disk is no longer suspect: all of it is about to be copied."""
+        self._ask(f"TRUST {number}")
+
+    def stats(self) -> dict[int, HostedDiskStats]:
+        """What is counted on every disk that is served, by number."""
+
+        def read(connection: _Connection) -> dict[int, HostedDiskStats]:
+            count = int(connection.ask("STATS", _refused))
+            found = [_parse_stats(connection.read_line()) for _ in range(count)]
+            return {disk.number: disk for disk in found}
+
+        return self._converse(read, self._limit_s)
+
+    def quit(self, *, limit_s: float = HELLO_LIMIT_S) -> None:
+        """Ask for the orderly end of the process; it has not ended yet at return."""
+        self._ask("QUIT", limit_s=limit_s)
+
+    def close(self) -> None:
+        """Close the connections; twice is harmless, and the next request opens one again."""
+        with self._lock:
+            idle, self._idle = self._idle, []
+        for connection in idle:
+            connection.close()
+
+    # -- connections -------------------------------------------------------------------------------------------------
+
+    def _ask(
+        self, line: str, *, limit_s: float | None = None, refused: Callable[[int, str], Exception] | None = None
+    ) -> str:
+        return self._converse(
+            lambda connection: connection.ask(line, refused or _refused), self._limit_s if limit_s is None else limit_s
+        )
+
+    def _converse(self, talk: Callable[[_Connection], T], limit_s: float) -> T:
+        """``talk`` on a connection. One that was idle may have been closed meanwhile: then on a new one."""
+        with self._lock:
+            connection = self._idle.pop() if self._idle else None
+        if connection is not None:
+            with suppress(_ClosedWhileIdle):
+                return self._finish(connection, talk, limit_s)
+        try:
+            return self._finish(self._connect(limit_s), talk, limit_s)
+        except _ClosedWhileIdle as closed:
+            raise HostGone(
+                f"{self._path}: the host component closed the connection", hint="see its log; start it again"
+            ) from closed
+
+    def _finish(self, connection: _Connection, talk: Callable[[_Connection], T], limit_s: float) -> T:
+        connection.set_limit(limit_s)
+        try:
+            return talk(connection)
+        except _Refused as refusal:
+            raise refusal.error from None
+        except TimeoutError as late:
+            connection.close()
+            raise HostGone(
+                f"{self._path}: the host component did not answer within {limit_s:g} s",
+                hint="look whether its process is stopped, or a primary hangs",
+            ) from late
+        except (ConnectionError, ValueError) as broken:
+            connection.close()
+            raise HostGone(f"{self._path}: the host component went away: {broken}", hint="start it again") from broken
+        finally:
+            self._put_back(connection)
+
+    def _put_back(self, connection: _Connection) -> None:
+        with self._lock:
+            if connection.usable and len(self._idle) < _IDLE_MAX:
+                self._idle.append(connection)
+                return
+        connection.close()
+
+    def _connect(self, limit_s: float) -> _Connection:
+        try:
+            return _Connection(self._path, limit_s)
+        except OSError as error:
+            raise HostGone(
+                f"{self._path}: no host component can be reached: {error.strerror or error}", hint="start it"
+            ) from error
+
+
+class _ClosedWhileIdle(Exception):
+    """The other side closed the connection before it began to reply."""
+
+
+class _Refused(Exception):
+    """The reply is an ERR, which means ``error``; the connection is as good as before."""
+
+    def __init__(self, error: Exception) -> None:
+        super().__init__(error)
+        self.error = error
+
+
+class _Connection:
+    """One connection; ``usable`` while nothing went wrong and no reply is outstanding."""
+
+    def __init__(self, path: str, limit_s: float) -> None:
+        self._socket = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+        try:
+            self._socket.settimeout(limit_s)
+            self._socket.connect(path)
+        except BaseException:
+            self._socket.close()
+            raise
+        self._stream = self._socket.makefile("rb")
+        self.usable = False
+
+    def set_limit(self, limit_s: float) -> None:
+        self._socket.settimeout(limit_s)
+
+    def peer_pid(self) -> int:
+        credentials = self._socket.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, struct.calcsize("3i"))
+        return int(struct.unpack("3i", credentials)[0])
+
+    def ask(self, line: str, refused: Callable[[int, str], Exception]) -> str:
+        """What follows OK in the reply; ``refused`` makes the error of an ERR."""
+        self.usable = False
+        try:
+            self._socket.sendall(line.encode() + b"\n")
+            answer = self._stream.readline(_LINE_BYTES_MAX)
+        except (BrokenPipeError, ConnectionResetError) as closed:
+            raise _ClosedWhileIdle from closed
+        if not answer:
+            raise _ClosedWhileIdle
+        word, _, rest = answer.decode(errors="replace").rstrip("\n").partition(" ")
+        self.usable = word in ("OK", "ERR") and answer.endswith(b"\n")
+        if word == "OK" and self.usable:
+            return rest
+        number, _, message = rest.partition(" ")
+        if not self.usable or not number.isdigit():
+            self.usable = False
+            raise ConnectionError(f"the reply {answer!r} is not one of a host component")
+        raise _Refused(refused(int(number), message))
+
+    def read_line(self) -> str:
+        """A further line of the reply."""
+        self.usable = False
+        line = self._stream.readline(_LINE_BYTES_MAX)
+        if not line.endswith(b"\n"):
+            raise ConnectionError("the reply ends in the middle")
+        self.usable = True
+        return line.decode(errors="replace").rstrip("\n")
+
+    def close(self) -> None:
+        self.usable = False
+        self._stream.close()
+        self._socket.close()
+
+
+# -- what the wire's errors mean ---------------------------------------------------------------------------------------
+
+
+def _refused(number: int, message: str) -> Exception:
+    if number in (errno.EINVAL, errno.EEXIST, errno.ENOENT):
+        return InvalidRequest(f"host component: {message}", hint="see what it serves", errno=number)
+    if number == errno.ESHUTDOWN:
+        return HostGone(f"host component: {message}", hint="start it again once it has ended")
+    return OSError(number, f"host component: {message}")
+
+
+def _refused_disk(number: int, message: str) -> Exception:
+    if number == errno.ENOENT:
+        return FileNotFoundError(number, f"host component: {message}")
+    if number == errno.EBUSY:
+        return DeviceBusy(f"host component: {message}", hint="one process writes to a primary")
+    return _refused(number, message)
+
+
+def _refused_copy(number: int, message: str) -> Exception:
+    if number == errno.ETIMEDOUT:
+        return StallTimeout(message, hint="the log is full, or a primary does not answer; try again")
+    if number == errno.ECANCELED:
+        return LoggingOff(message, hint="resume logging first")
+    if number == errno.EIO:
+        failed = PrimaryFailed(message, hint="mend the primary disk", errno=errno.EIO)
+        failed.errno = errno.EIO
+        return failed
+    return _refused(number, message)
+
+
+def _parse_stats(line: str) -> HostedDiskStats:
+    number, name, *words = line.split(" ")
+    values = {word.partition("=")[0]: int(word.partition("=")[2]) for word in words}
+    missing = [field for field in FilterStats._fields if field not in values]
+    if missing:
+        raise ConnectionError(f"disk {name}: the statistics lack {', '.join(missing)}")
+    fields = [bool(values[field]) if field == "suspect" else values[field] for field in FilterStats._fields]
+    return HostedDiskStats(int(number), name, FilterStats._make(fields))

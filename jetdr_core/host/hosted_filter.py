@@ -1,0 +1,59 @@
+"""HostedFilter: the IO filter of a disk that the host component serves, for copies of what the disk already holds.
+
+Talks to: host.control.
+"""
+
+from __future__ import annotations
+
+from jetdr_core._core import FilterStats
+from jetdr_core.errors import InvalidRequest
+from jetdr_core.host.control import HostControl
+
+__all__ = ["HostedFilter"]
+
+
+class HostedFilter:
+    """The filter of disk ``number`` in the process behind ``control``. Thread-safe.
+
+    Guests go on using the disk after :meth:`close`; :meth:`remove` takes it away from them.
+    """
+
+    def __init__(self, control: HostControl, number: int, size_bytes: int, write_bytes_max: int) -> None:
+        self._control = control
+        self._number = number
+        self.size_bytes = size_bytes
+        self.write_bytes_max = write_bytes_max
+        self._closed = False
+
+    def copy_background(self, offset: int, length: int) -> int:
+        """Log what the primary holds in the range as background data, its range held meanwhile; returns the LSN.
+
+        0, and nothing is logged: it is longer than ``write_bytes_max``, and not a hole of the primary's file.
+        :class:`LoggingOff` while logging is off.
+        """
+        self._check_open()
+        return self._control.copy(self._number, offset, length)
+
+    def stats(self) -> FilterStats:
+        disk = self._control.stats().get(self._number)
+        if disk is None:
+            raise InvalidRequest(f"the host component serves no disk {self._number}", hint="add it first")
+        return disk.filter
+
+    def trust(self) -> None:
+        """No longer suspect: all of the disk is about to be copied again."""
+        self._check_open()
+        self._control.trust(self._number)
+
+    def remove(self) -> None:
+        """Refuse the guests' new I/O, wait for what is in flight, close the primary."""
+        self._closed = True
+        self._control.remove(self._number)
+
+    def close(self) -> None:
+        """This object is used no more; the disk is served on. Twice is harmless."""
+        self._closed = True
+
+    def _check_open(self) -> None:
+        if self._closed:
+            raise InvalidRequest(f"disk {self._number} is closed", hint="open the domain again")

@@ -1,0 +1,279 @@
+"""The control socket: every command, and clients that send garbage or hang."""
+
+from __future__ import annotations
+
+import errno
+import os
+import socket
+import stat
+import threading
+from contextlib import ExitStack
+from pathlib import Path
+
+import pytest
+
+from jetdr_core.errors import DeviceBusy, HostGone, InvalidRequest
+from jetdr_core.host import HostControl
+from tests.host.guest import DISK_BYTES, Guest, make_disk
+
+LINE_BYTES_MAX = 8192
+CONNECTIONS_MAX = 32
+
+
+class Line:
+    """A connection that sends what it is told to, byte by byte if need be."""
+
+    def __init__(self, guest: Guest) -> None:
+        self.socket = socket.socket(socket.AF_UNIX)
+        self.socket.settimeout(20)
+        self.socket.connect(guest.host.control.path)
+
+    def __enter__(self) -> Line:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.socket.close()
+
+    def send(self, data: bytes) -> None:
+        self.socket.sendall(data)
+
+    def reply(self) -> str:
+        """One line without its end; empty once the connection is closed."""
+        line = bytearray()
+        while not line.endswith(b"\n"):
+            piece = self.socket.recv(1)
+            if not piece:
+                break
+            line += piece
+        return line.decode().rstrip("\n")
+
+    def ask(self, line: str) -> str:
+        self.send(line.encode() + b"\n")
+        return self.reply()
+
+    def closed(self) -> bool:
+        try:
+            return self.socket.recv(1) == b""
+        except ConnectionResetError:
+            return True
+
+
+def test_hello_names_the_process(guest: Guest) -> None:
+    with Line(guest) as line:
+        assert line.ask("HELLO") == f"OK jetdr-host 1 {guest.host.pid}"
+    assert guest.host.control.hello() == guest.host.pid
+
+
+def test_the_socket_is_its_owners_alone(guest: Guest) -> None:
+    assert stat.S_IMODE(os.stat(guest.host.control.path).st_mode) == 0o600
+    assert stat.S_IMODE(guest.host.folder.stat().st_mode) == 0o700
+
+
+def test_a_disk_is_added_once_and_the_same_again_is_harmless(guest: Guest) -> None:
+    path = str(make_disk(guest.folder / "a disk.img"))
+    control = guest.host.control
+    for _ in range(2):
+        control.add(3, DISK_BYTES, 65536, "third", path)
+    assert list(control.stats()) == [1, 2, 3]
+    with guest.client("third") as client:
+        client.write(0, b"x" * 512)
+    assert control.stats()[3].filter.write_bytes == 512
+
+
+@pytest.mark.parametrize(
+    ("number", "size_bytes", "write_bytes_max", "name", "file"),
+    [
+        (1, DISK_BYTES, 4096, "boot", "boot"),
+        (1, DISK_BYTES - 512, 0, "boot", "boot"),
+        (1, DISK_BYTES, 0, "boot2", "boot"),
+        (3, DISK_BYTES, 0, "boot", "new"),
+        (1, DISK_BYTES, 0, "boot", "data"),
+    ],
+)
+def test_a_number_or_name_in_use_is_refused(
+    guest: Guest, number: int, size_bytes: int, write_bytes_max: int, name: str, file: str
+) -> None:
+    make_disk(guest.folder / "new.img")
+    with pytest.raises(InvalidRequest, match="disk 1 is boot") as refused:
+        guest.host.control.add(number, size_bytes, write_bytes_max, name, str(guest.folder / f"{file}.img"))
+    assert refused.value.facts["errno"] == errno.EEXIST
+    assert len(guest.host.control.stats()) == 2
+
+
+def test_a_primary_that_is_missing_or_no_disk_or_too_short_is_refused(guest: Guest) -> None:
+    control = guest.host.control
+    with pytest.raises(FileNotFoundError, match=r"/nowhere/x.img"):
+        control.add(3, DISK_BYTES, 0, "third", "/nowhere/x.img")
+    with pytest.raises(InvalidRequest, match="neither a regular file nor a block device"):
+        control.add(3, DISK_BYTES, 0, "third", "/dev/null")
+    short = make_disk(guest.folder / "short.img", DISK_BYTES - 512)
+    with pytest.raises(InvalidRequest, match=f"has {DISK_BYTES - 512} bytes, fewer than the disk's {DISK_BYTES}"):
+        control.add(3, DISK_BYTES, 0, "third", str(short))
+    with pytest.raises(InvalidRequest, match="not a disk's size"):
+        control.add(3, 1000, 0, "third", str(short))
+    assert len(control.stats()) == 2
+
+
+def test_a_primary_in_use_is_refused(guest: Guest) -> None:
+    with pytest.raises(DeviceBusy, match=r"boot.img: it is in use"):
+        guest.host.control.add(3, DISK_BYTES, 0, "third", str(guest.disks["boot"]))
+
+
+@pytest.mark.parametrize("name", ["", "a b", "../x", "-x", "x" * 65, "é"])
+def test_a_name_that_is_none_is_refused(guest: Guest, name: str) -> None:
+    with pytest.raises(InvalidRequest, match="not valid"):
+        guest.host.control.add(3, DISK_BYTES, 0, name, "/x")
+    with Line(guest) as line:
+        assert line.ask(f"ADD 3 {DISK_BYTES} 0 {name} /x").startswith("ERR 22 ")
+
+
+def test_commands_for_a_disk_that_is_not_there_are_refused(guest: Guest) -> None:
+    control = guest.host.control
+    for command in (lambda: control.remove(9), lambda: control.trust(9), lambda: control.copy(9, 0, 512)):
+        with pytest.raises(InvalidRequest, match="there is no disk 9"):
+            command()
+
+
+def test_trust_is_answered(guest: Guest) -> None:
+    guest.host.control.trust(1)
+
+
+def test_a_copy_without_a_ring_is_refused(guest: Guest) -> None:
+    with pytest.raises(InvalidRequest, match="copy of 4096 bytes at 0"):
+        guest.host.control.copy(1, 0, 4096)
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        b"",
+        b"hello",
+        b"HELLO ",
+        b"HELLO you",
+        b" HELLO",
+        b"ADD",
+        b"ADD 1 2 3 name",
+        b"ADD -1 512 512 name /x",
+        b"ADD 4294967296 512 512 name /x",
+        b"ADD 1 18446744073709551616 512 name /x",
+        b"ADD 1  512 512 name /x",
+        b"COPY 1 0",
+        b"COPY 1 0 512 1",
+        b"COPY 1 0x0 512",
+        b"REMOVE one",
+        b"STATS\0",
+        b"STATS 1",
+        b"QUIT now",
+        b"GET / HTTP/1.1\r",
+        b"\xff" * 100,
+        b"x" * (LINE_BYTES_MAX - 1),
+    ],
+)
+def test_garbage_is_refused_and_ends_its_connection(guest: Guest, line: bytes) -> None:
+    with Line(guest) as other, Line(guest) as bad:
+        bad.send(line + b"\n")
+        assert bad.reply().startswith("ERR 22 ")
+        assert bad.closed()
+        assert other.ask("HELLO").startswith("OK ")
+
+
+def test_a_line_that_is_too_long_is_refused(guest: Guest) -> None:
+    with Line(guest) as bad:
+        bad.send(b"x" * LINE_BYTES_MAX)
+        assert bad.reply() == "ERR 22 the line is longer than 8192 bytes"
+        assert bad.closed()
+
+
+def test_several_commands_in_one_piece_are_answered_in_order(guest: Guest) -> None:
+    with Line(guest) as line:
+        line.send(b"TRUST 1\nTRUST 9\nHEL")
+        assert line.reply() == "OK"
+        assert line.reply() == "ERR 2 there is no disk 9"
+        line.send(b"LO\n")
+        assert line.reply().startswith("OK jetdr-host 1 ")
+
+
+def test_a_client_that_hangs_in_a_line_is_hung_up_on_and_disturbs_nobody(guest: Guest) -> None:
+    with Line(guest) as hanging:
+        hanging.send(b"STAT")
+        assert guest.host.control.hello() == guest.host.pid
+        with guest.client("boot") as client:
+            client.write(0, b"x" * 512)
+        assert hanging.reply() == "ERR 22 the line was not complete within 5 s"
+        assert hanging.closed()
+
+
+def test_more_clients_than_there_is_room_for_push_out_the_idlest(guest: Guest) -> None:
+    with ExitStack() as open_lines:
+        lines = [open_lines.enter_context(Line(guest)) for _ in range(CONNECTIONS_MAX)]
+        for line in lines:
+            assert line.ask("HELLO").startswith("OK ")
+        late = open_lines.enter_context(Line(guest))
+        assert late.ask("HELLO").startswith("OK ")
+        assert lines[0].closed()
+        assert lines[-1].ask("HELLO").startswith("OK ")
+
+
+def test_a_client_that_takes_no_reply_disturbs_nobody(guest: Guest) -> None:
+    with Line(guest) as deaf:
+        deaf.socket.settimeout(0.5)
+        with pytest.raises(TimeoutError):
+            while True:
+                deaf.send(b"STATS\n" * 1000)
+        assert guest.host.control.hello() == guest.host.pid
+
+
+def test_many_threads_ask_at_once(guest: Guest) -> None:
+    failures: list[Exception] = []
+
+    def ask() -> None:
+        try:
+            for _ in range(50):
+                assert guest.host.control.hello() == guest.host.pid
+                assert len(guest.host.control.stats()) == 2
+        except Exception as error:  # noqa: BLE001 - it is shown by the test
+            failures.append(error)
+
+    threads = [threading.Thread(target=ask) for _ in range(6)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert failures == []
+
+
+def test_the_client_says_that_nobody_is_there(folder: Path) -> None:
+    control = HostControl(folder / "host.sock")
+    with pytest.raises(HostGone, match="no host component can be reached"):
+        control.hello()
+
+
+def test_the_client_does_not_wait_for_ever(folder: Path) -> None:
+    path = folder / "host.sock"
+    with socket.socket(socket.AF_UNIX) as silent:
+        silent.bind(str(path))
+        silent.listen()
+        control = HostControl(path, limit_s=0.2)
+        with pytest.raises(HostGone, match=r"did not answer within 0\.2 s"):
+            control.stats()
+
+
+@pytest.mark.parametrize("said", [b"HTTP/1.1 200 OK\n", b"ERR much\n", b"OK", b"OK jetdr-host 2 1\n", b""])
+def test_the_client_recognises_a_stranger(folder: Path, said: bytes) -> None:
+    path = folder / "host.sock"
+    with socket.socket(socket.AF_UNIX) as server:
+        server.bind(str(path))
+        server.listen()
+
+        def answer() -> None:
+            with server.accept()[0] as stranger:
+                stranger.recv(100)
+                stranger.sendall(said)
+
+        thread = threading.Thread(target=answer)
+        thread.start()
+        control = HostControl(path)
+        with pytest.raises(HostGone):
+            control.hello()
+        thread.join()
+        control.close()
