@@ -40,6 +40,8 @@ packages_missing_for_engine() {
     have gcc || echo gcc libc6-dev
     [ -e /usr/include/xxhash.h ] || echo libxxhash-dev
     [ -e /usr/include/iscsi/iscsi.h ] || echo libiscsi-dev
+    [ -e /usr/include/nbdkit-plugin.h ] || echo nbdkit-plugin-dev
+    have nbdkit || echo nbdkit
     have mkfs.ext4 && have e2fsck && have debugfs || echo e2fsprogs
     have qemu-img || echo qemu-utils
 }

@@ -345,7 +345,7 @@ static bool make_place(void)
     unsigned staying = 0;
     for (struct connection *other = connections; other; other = other->next) {
         staying += !other->evicted;
-        if (!other->busy && !other->evicted && (!idle || other->idle_since < idle->idle_since))
+        if (!other->busy && !other->evicted && (!idle || other->idle_since <= idle->idle_since))
             idle = other;
     }
     if (staying < CONNECTIONS_MAX)

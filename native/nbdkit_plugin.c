@@ -23,14 +23,6 @@
 #define QUIT_LIMIT_S 5
 #define STALL_LIMIT_S_MAX 100
 
-/* Not there before the ring in a file is. */
-#pragma weak jdr_ring_open
-#pragma weak jdr_ring_end
-#pragma weak jdr_ring_write_back
-#pragma weak jdr_applier_create
-#pragma weak jdr_applier_run
-#pragma weak jdr_applier_stop
-#pragma weak jdr_applier_destroy
 
 static struct {
     char *ring_path, *control_path, *marker_path;
@@ -173,7 +165,7 @@ static int plugin_config_complete(void)
 static int attach_ring(void)
 {
     int fd = open(parameters.ring_path, O_RDWR | O_CLOEXEC);
-    int result = fd < 0 ? -errno : !jdr_ring_open ? -ENOSYS : jdr_ring_open(&host.ring, fd, JDR_HOST, parameters.has_domain ? parameters.domain : NULL);
+    int result = fd < 0 ? -errno : jdr_ring_open(&host.ring, fd, JDR_HOST, parameters.has_domain ? parameters.domain : NULL);
     if (fd >= 0)
         close(fd);
     const char *reason = result == -EBADMSG         ? "not a ring, or a damaged one"

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from tests.host.guest import DISK_BYTES, Guest
-from tests.host.nbd_client import FUA, READ, TRIM, WRITE, ZERO
+from tests.host.nbd_client import CACHE, FUA, READ, TRIM, WRITE, ZERO
 
 MIB = 1 << 20
 
@@ -195,10 +195,12 @@ def test_a_removed_disk_refuses_its_guest_and_frees_its_primary(guest: Guest) ->
     with guest.client("boot") as client:
         client.write(0, b"a" * 4096)
         guest.host.control.remove(1)
-        for refused in (lambda: client.write(0, b"b" * 4096), lambda: client.cache(0, 4096), client.flush):
+        for command, data in ((WRITE, b"b" * 4096), (CACHE, b"")):
             with pytest.raises(OSError, match="shutdown") as told:
-                refused()
+                client.request(command, 0, 4096, 0, data)
             assert told.value.errno == errno.ESHUTDOWN
+        with pytest.raises(OSError, match="shutdown"):
+            client.flush()
         guest.host.control.add(1, DISK_BYTES, 0, "boot", str(guest.disks["boot"]))
         with guest.client("boot") as again:
             assert again.read(0, 4096) == b"a" * 4096
