@@ -30,3 +30,10 @@ def test_the_installed_version_is_the_declared_one(installed: metadata.Distribut
 
 def test_the_command_is_installed(installed: metadata.Distribution) -> None:
     assert {entry.name for entry in installed.entry_points if entry.group == "console_scripts"} == {"jetdr"}
+
+
+def test_the_nbdkit_plugin_is_shipped_and_has_no_python_in_it() -> None:
+    plugin = resources.files("jetdr_core").joinpath("nbdkit-jetdr-plugin.so").read_bytes()
+    assert b"plugin_init" in plugin
+    assert b"libpython" not in plugin
+    assert b"PyInit" not in plugin
