@@ -43,7 +43,7 @@ class Session:
         writable: bool,
         preempt: bool,
         first: bool,
-        reservation_key: int,
+        machine: int,
         limit_s: float,
         login_limit_s: float,
     ) -> Session: ...

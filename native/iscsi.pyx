@@ -55,7 +55,7 @@ cdef extern from "iscsi_session.h" nogil:
         const char *password
         int lun
         bint writable, preempt, first
-        uint64_t reservation_key
+        uint32_t machine
         int64_t limit_ns, login_limit_ns
     struct jdr_iscsi_info:
         uint64_t size_bytes
@@ -115,7 +115,7 @@ cdef class Session:
     cdef str where
 
     def __cinit__(
-        self, where, *, portal, target, lun, initiator, user, password, writable, preempt, first, reservation_key,
+        self, where, *, portal, target, lun, initiator, user, password, writable, preempt, first, machine,
         limit_s, login_limit_s,
     ):
         cdef jdr_iscsi_options options
@@ -136,7 +136,7 @@ cdef class Session:
         options.writable = writable
         options.preempt = preempt
         options.first = first
-        options.reservation_key = reservation_key
+        options.machine = machine
         options.limit_ns = <int64_t>(limit_s * 1e9)
         options.login_limit_ns = <int64_t>(login_limit_s * 1e9)
         with nogil:

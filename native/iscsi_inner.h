@@ -81,7 +81,8 @@ struct jdr_iscsi {
     /* the service thread's own */
     struct iscsi_context *iscsi;
     uint32_t isid;
-    uint16_t isid_qualifier;
+    uint16_t isid_qualifier, session_number, connection_number;
+    uint64_t key; /* of the reservation */
     bool lost;      /* the connection is to be given up */
     bool replaying; /* the retained are being written again, and nothing else is sent */
     bool replay_running;
@@ -101,6 +102,8 @@ struct jdr_iscsi {
     struct request replay;
     struct iovec replay_iov;
     struct step step;
+    bool logging_in;
+    uint16_t login_status; /* class and detail of the last answer to a login */
     struct jdr_iscsi_failure failure;
     struct command commands[ISCSI_DEPTH];
 };

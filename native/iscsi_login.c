@@ -58,7 +58,7 @@ static int await(jdr_iscsi *session, int64_t deadline_ns)
         if (!session->leaving && jdr_iscsi_closing(session))
             return -ESHUTDOWN;
         if (jdr_iscsi_pump(session, left) < 0 && session->step.pending)
-            return jdr_iscsi_fail(session, JDR_ISCSI_UNREACHABLE, "%.200s", iscsi_get_error(session->iscsi));
+            return jdr_iscsi_fail(session, JDR_ISCSI_UNREACHABLE, "there is no portal, or it drops the connection");
     }
     return 0;
 }
@@ -150,32 +150,36 @@ static int connect_portal(jdr_iscsi *session, int64_t deadline_ns)
         return jdr_iscsi_fail(session, JDR_ISCSI_UNREACHABLE, "%.200s", iscsi_get_error(session->iscsi));
     int result = await(session, deadline_ns);
     if (!result && session->step.status)
-        result = jdr_iscsi_fail(session, JDR_ISCSI_UNREACHABLE, "%.200s", iscsi_get_error(session->iscsi));
+        result = jdr_iscsi_fail(session, JDR_ISCSI_UNREACHABLE, "there is no portal, or it drops the connection");
     return result;
 }
 
-/* libiscsi tells why a login failed only in words, which end in the status's class and detail (RFC 7143, 11.13.5). */
 static int login_refused(jdr_iscsi *session)
 {
-    const char *said = iscsi_get_error(session->iscsi);
-    if (session->step.status == SCSI_STATUS_REDIRECT)
-        return jdr_iscsi_fail(session, JDR_ISCSI_UNREACHABLE, "the portal sends initiators on to %.200s", iscsi_get_target_address(session->iscsi));
-    if (strstr(said, "(513)"))
+    switch (session->login_status) {
+    case 0x0201:
         return jdr_iscsi_fail(session, JDR_ISCSI_DENIED, "the target refuses this user and password");
-    if (strstr(said, "(514)"))
+    case 0x0202:
         return jdr_iscsi_fail(session, JDR_ISCSI_DENIED, "the target does not admit this initiator");
-    if (strstr(said, "(515)") || strstr(said, "(516)"))
+    case 0x0203:
+    case 0x0204:
         return jdr_iscsi_fail(session, JDR_ISCSI_NO_TARGET, "the portal has no such target, or none for this initiator");
-    return jdr_iscsi_fail(session, JDR_ISCSI_UNREACHABLE, "%.200s", said);
+    }
+    if (session->login_status >> 8 == 1)
+        return jdr_iscsi_fail(session, JDR_ISCSI_UNREACHABLE, "the portal sends initiators on to %.200s", iscsi_get_target_address(session->iscsi));
+    return jdr_iscsi_fail(session, JDR_ISCSI_UNREACHABLE, "the login failed with status %04x: %.160s", session->login_status, iscsi_get_error(session->iscsi));
 }
 
 static int log_in(jdr_iscsi *session, int64_t deadline_ns)
 {
     begin(session);
-    if (iscsi_login_async(session->iscsi, on_step, &session->step))
-        return jdr_iscsi_fail(session, JDR_ISCSI_UNREACHABLE, "%.200s", iscsi_get_error(session->iscsi));
-    int result = await(session, deadline_ns);
-    return !result && session->step.status ? login_refused(session) : result;
+    session->login_status = 0;
+    session->logging_in = true;
+    int result = iscsi_login_async(session->iscsi, on_step, &session->step) ? -EIO : await(session, deadline_ns);
+    session->logging_in = false;
+    if (result && !session->login_status)
+        return result;
+    return result || session->step.status ? login_refused(session) : 0;
 }
 
 /* ---- the LUN -------------------------------------------------------------------------------------------------------- */
@@ -308,8 +312,32 @@ static int check_writable(jdr_iscsi *session, int64_t deadline_ns)
 
 /* ---- reservation ---------------------------------------------------------------------------------------------------- */
 
-/* Registered keys other than our own; -EOPNOTSUPP where the target has no reservations. */
-static int other_keys(jdr_iscsi *session, uint64_t *keys, int64_t deadline_ns)
+/*
+ * A key is machine (32 bits), session (16), connection (16): whatever is registered for an earlier connection of this
+ * session, or for a process of this machine that is no more, is thrown out, so that none of its writes can come late.
+ */
+static uint64_t next_key(jdr_iscsi *session)
+{
+    uint64_t own = (uint64_t)session->options.machine << 32 | (uint64_t)session->session_number << 16;
+    session->connection_number = (uint16_t)(session->connection_number + 1);
+    if (!session->connection_number)
+        session->connection_number = 1;
+    return own | session->connection_number;
+}
+
+static bool is_foreign(const jdr_iscsi *session, uint64_t key)
+{
+    return key >> 32 != session->options.machine;
+}
+
+static bool is_stale(const jdr_iscsi *session, uint64_t key)
+{
+    bool of_session = (key >> 16 & 0xffff) == session->session_number;
+    return !is_foreign(session, key) && key != session->key && (of_session || (session->options.first && !session->known));
+}
+
+/* Registered keys; -EOPNOTSUPP where the target has no reservations. */
+static int read_keys(jdr_iscsi *session, uint64_t *keys, int64_t deadline_ns)
 {
     size_t length;
     begin(session);
@@ -324,8 +352,7 @@ static int other_keys(jdr_iscsi *session, uint64_t *keys, int64_t deadline_ns)
     size_t end = 8 + (size_t)be32(said + 4);
     int count = 0;
     for (size_t at = 8; at + 8 <= length && at + 8 <= end && count < KEYS_MAX; at += 8)
-        if (be64(said + at) != session->options.reservation_key)
-            keys[count++] = be64(said + at);
+        keys[count++] = be64(said + at);
     return count;
 }
 
@@ -336,58 +363,75 @@ static int reserve_out(jdr_iscsi *session, int action, uint64_t key, uint64_t ac
     return await_task(session, iscsi_persistent_reserve_out_task(session->iscsi, session->options.lun, action, SCSI_PERSISTENT_RESERVE_SCOPE_LU, RESERVATION, &parameters, on_task, &session->step), deadline_ns);
 }
 
-static int reserved_by(jdr_iscsi *session, uint64_t key)
+/* Is a key of another machine among them? */
+static int check_foreign(jdr_iscsi *session, const uint64_t *keys, int count)
 {
-    return jdr_iscsi_fail(session, JDR_ISCSI_RESERVED, "another machine has reserved the LUN (key %016llx)", (unsigned long long)key);
+    for (int i = 0; i < count; i++)
+        if (is_foreign(session, keys[i]))
+            return jdr_iscsi_fail(session, JDR_ISCSI_RESERVED, "another machine has reserved the LUN (key %016llx)", (unsigned long long)keys[i]);
+    return 0;
 }
 
 static int register_key(jdr_iscsi *session, int64_t deadline_ns)
 {
-    int result = reserve_out(session, SCSI_PERSISTENT_RESERVE_REGISTER_AND_IGNORE_EXISTING_KEY, 0, session->options.reservation_key, deadline_ns);
+    session->key = next_key(session);
+    int result = reserve_out(session, SCSI_PERSISTENT_RESERVE_REGISTER_AND_IGNORE_EXISTING_KEY, 0, session->key, deadline_ns);
     return !result && !is_good(session) ? refused(session, "registering a reservation") : result;
 }
 
-/* Throw out the others, and whatever they had reserved. */
+/* A key that is no longer registered makes the target answer with a conflict, which is as good. */
 static int preempt(jdr_iscsi *session, const uint64_t *keys, int count, int64_t deadline_ns)
 {
     int result = 0;
     for (int i = 0; i < count && !result; i++)
-        result = reserve_out(session, SCSI_PERSISTENT_RESERVE_PREEMPT, session->options.reservation_key, keys[i], deadline_ns);
+        if (is_foreign(session, keys[i]) || is_stale(session, keys[i]))
+            result = reserve_out(session, SCSI_PERSISTENT_RESERVE_PREEMPT, session->key, keys[i], deadline_ns);
+    return result;
+}
+
+static int take_reservation(jdr_iscsi *session, int64_t deadline_ns)
+{
+    int result = reserve_out(session, SCSI_PERSISTENT_RESERVE_RESERVE, session->key, 0, deadline_ns);
+    if (!result && session->step.status == SCSI_STATUS_RESERVATION_CONFLICT)
+        return jdr_iscsi_fail(session, JDR_ISCSI_RESERVED, "another machine has reserved the LUN");
+    return !result && !is_good(session) ? refused(session, "reserving the LUN") : result;
+}
+
+/* Two machines that try at once both see the other, and both yield. */
+static int check_alone(jdr_iscsi *session, int64_t deadline_ns)
+{
+    uint64_t keys[KEYS_MAX];
+    int count = read_keys(session, keys, deadline_ns);
+    int result = count < 0 ? count : check_foreign(session, keys, count);
+    if (count >= 0 && result)
+        reserve_out(session, SCSI_PERSISTENT_RESERVE_REGISTER, session->key, 0, deadline_ns);
     return result;
 }
 
 /*
  * "Write exclusive, all registrants": machines that did not register read only, and all sessions of this one write. Any
- * machine could register; ours does so only while no other has. Two that try at once both see the other, and both yield.
+ * machine could register; ours does so only while no other has.
  */
 static int reserve(jdr_iscsi *session, int64_t deadline_ns)
 {
-    uint64_t keys[KEYS_MAX], key = session->options.reservation_key;
-    int others = other_keys(session, keys, deadline_ns);
-    if (others == -EOPNOTSUPP)
+    uint64_t keys[KEYS_MAX];
+    int count = read_keys(session, keys, deadline_ns);
+    if (count == -EOPNOTSUPP)
         return 0; /* the volume's owner is all that keeps others away */
-    if (others > 0 && !session->options.preempt)
-        return reserved_by(session, keys[0]);
-    int result = others < 0 ? others : register_key(session, deadline_ns);
-    if (!result && others > 0)
-        result = preempt(session, keys, others, deadline_ns);
+    bool may_preempt = session->options.preempt && !session->known; /* once */
+    int result = count < 0 ? count : may_preempt ? 0 : check_foreign(session, keys, count);
     if (!result)
-        result = reserve_out(session, SCSI_PERSISTENT_RESERVE_RESERVE, key, 0, deadline_ns);
-    if (result)
-        return result;
-    if (session->step.status == SCSI_STATUS_RESERVATION_CONFLICT)
-        return jdr_iscsi_fail(session, JDR_ISCSI_RESERVED, "another machine has reserved the LUN");
-    if (!is_good(session))
-        return refused(session, "reserving the LUN");
-    others = other_keys(session, keys, deadline_ns);
-    if (others > 0) {
-        reserve_out(session, SCSI_PERSISTENT_RESERVE_REGISTER, key, 0, deadline_ns);
-        return reserved_by(session, keys[0]);
-    }
+        result = register_key(session, deadline_ns);
+    if (!result)
+        result = preempt(session, keys, count, deadline_ns);
+    if (!result)
+        result = take_reservation(session, deadline_ns);
+    if (!result)
+        result = check_alone(session, deadline_ns);
     pthread_mutex_lock(&session->mutex);
-    session->info.reserved = others == 0;
+    session->info.reserved = !result;
     pthread_mutex_unlock(&session->mutex);
-    return others;
+    return result;
 }
 
 /* ---- the whole ------------------------------------------------------------------------------------------------------ */
@@ -400,7 +444,7 @@ static int try_login(jdr_iscsi *session, int64_t deadline_ns)
         result = steps[i](session, deadline_ns);
     if (!result && session->options.writable)
         result = check_writable(session, deadline_ns);
-    if (!result && session->options.writable && session->options.reservation_key)
+    if (!result && session->options.writable && session->options.machine)
         result = reserve(session, deadline_ns);
     return result ? result : check_ready(session, deadline_ns); /* our own reservation raises attentions */
 }
@@ -422,7 +466,8 @@ void jdr_iscsi_logout(jdr_iscsi *session)
     int64_t deadline_ns = jdr_iscsi_now() + LOGOUT_NS;
     session->leaving = true;
     int action = session->options.first ? SCSI_PERSISTENT_RESERVE_CLEAR : SCSI_PERSISTENT_RESERVE_REGISTER;
-    int result = session->info.reserved ? reserve_out(session, action, session->options.reservation_key, 0, deadline_ns) : 0;
+    bool release = session->info.reserved && !session->options.preempt; /* who was thrown out must not come back */
+    int result = release ? reserve_out(session, action, session->key, 0, deadline_ns) : 0;
     begin(session);
     if (!result && !iscsi_logout_async(session->iscsi, on_step, &session->step))
         await(session, deadline_ns);

@@ -15,6 +15,7 @@
 #include <string.h>
 #include <sys/eventfd.h>
 #include <sys/random.h>
+#include <sys/socket.h>
 #include <time.h>
 #include <unistd.h>
 
@@ -58,6 +59,8 @@ int jdr_iscsi_fail(jdr_iscsi *session, enum jdr_iscsi_problem problem, const cha
     session->failure.problem = problem;
     vsnprintf(session->failure.text, sizeof session->failure.text, format, arguments);
     va_end(arguments);
+    for (char *c = session->failure.text; *c; c++)
+        *c = *c < ' ' || *c > '~' ? ' ' : *c; /* some of it came from the target */
     pthread_mutex_lock(&session->mutex);
     session->info.failure = session->failure;
     pthread_mutex_unlock(&session->mutex);
@@ -401,7 +404,7 @@ static void give_up(jdr_iscsi *session, int result)
 
 static bool is_final(enum jdr_iscsi_problem problem)
 {
-    return problem == JDR_ISCSI_RESERVED || problem == JDR_ISCSI_OTHER_LUN;
+    return problem == JDR_ISCSI_RESERVED || problem == JDR_ISCSI_OTHER_LUN || problem == JDR_ISCSI_READ_ONLY;
 }
 
 static void reconnect(jdr_iscsi *session)
@@ -410,8 +413,11 @@ static void reconnect(jdr_iscsi *session)
     if (now < session->retry_ns)
         return;
     int64_t deadline = now + session->options.login_limit_ns;
+    struct jdr_iscsi_failure before = session->failure;
     int result = jdr_iscsi_login(session, deadline < end ? deadline : end);
     now = jdr_iscsi_now();
+    if (result && now >= end && deadline > end && before.problem) /* cut short: tells less than the one before */
+        result = jdr_iscsi_fail(session, before.problem, "%s", before.text);
     session->retry_ns = now + RECONNECT_NS;
     if (!result) {
         session->replay_next = session->retained;
@@ -439,7 +445,7 @@ static void check_health(jdr_iscsi *session)
     int64_t now = jdr_iscsi_now(), silence = now - session->heard_ns;
     if (session->replay_failed)
         give_up(session, session->replay_failed);
-    else if ((session->active || session->replaying) && now - session->progress_ns > session->options.limit_ns)
+    else if (session->iscsi && (session->active || session->replaying) && now - session->progress_ns > session->options.limit_ns)
         give_up(session, jdr_iscsi_fail(session, JDR_ISCSI_UNREACHABLE, "no command was answered for %.1f s", (double)session->options.limit_ns / 1e9));
     if (!session->iscsi || session->lost)
         return;
@@ -451,6 +457,18 @@ static void check_health(jdr_iscsi *session)
         if (iscsi_nop_out_async(session->iscsi, on_pong, NULL, 0, session))
             session->lost = true;
     }
+}
+
+/*
+ * The status of a login (RFC 7143, 11.13.5), looked at before libiscsi reads it: of an answer that the target's end of the
+ * connection follows at once, libiscsi tells nothing.
+ */
+static void peek_login_status(jdr_iscsi *session, int fd)
+{
+    uint8_t header[48];
+    ssize_t length = recv(fd, header, sizeof header, MSG_PEEK | MSG_DONTWAIT);
+    if (length == sizeof header && (header[0] & 0x3f) == 0x23)
+        session->login_status = (uint16_t)(header[36] << 8 | header[37]);
 }
 
 int jdr_iscsi_pump(jdr_iscsi *session, int64_t wait_ns)
@@ -470,9 +488,14 @@ int jdr_iscsi_pump(jdr_iscsi *session, int64_t wait_ns)
         abort(); /* an eventfd cannot fail otherwise */
     if (count <= 0 || !session->iscsi || !polled[1].revents)
         return 0;
-    if (iscsi_service(session->iscsi, polled[1].revents) < 0)
+    int events = polled[1].revents;
+    if (events & POLLIN)
+        events &= ~(POLLHUP | POLLERR); /* libiscsi would not read what was said before the end */
+    if (session->logging_in)
+        peek_login_status(session, polled[1].fd);
+    if (iscsi_service(session->iscsi, events) < 0)
         return -1;
-    return polled[1].revents & (POLLHUP | POLLERR) ? -1 : 0;
+    return events & (POLLHUP | POLLERR) ? -1 : 0;
 }
 
 /* ---- the service thread --------------------------------------------------------------------------------------------- */
@@ -715,6 +738,8 @@ static int name_session(jdr_iscsi *session)
     uint32_t random[2];
     if (getrandom(random, sizeof random, 0) != sizeof random)
         return -EIO;
+    static _Atomic uint16_t sessions;
+    session->session_number = ++sessions;
     session->isid = random[0] & 0xffffff;
     session->isid_qualifier = (uint16_t)random[1];
     return 0;
@@ -732,7 +757,6 @@ int jdr_iscsi_open(jdr_iscsi **out, const struct jdr_iscsi_options *options, str
     if (!result)
         result = jdr_iscsi_login(session, jdr_iscsi_now() + options->login_limit_ns);
     session->heard_ns = jdr_iscsi_now();
-    session->options.preempt = false; /* once */
     if (!result)
         result = start(session);
     if (result) {

@@ -41,9 +41,9 @@ struct jdr_iscsi_options {
     const char *user, *password;             /* CHAP; NULL: none */
     int lun;
     bool writable;
-    bool preempt;             /* take the reservation from whoever has it */
-    bool first;               /* the machine's first session with the LUN: its close gives the reservation back */
-    uint64_t reservation_key; /* of this machine; 0: the LUN is not reserved */
+    bool preempt;             /* take the reservation from whoever has it, and keep it beyond the close */
+    bool first;               /* the machine's only process with the LUN, its first session: its close gives the reservation back */
+    uint32_t machine;         /* its number in reservations; 0: the LUN is not reserved */
     int64_t limit_ns;         /* that a call waits without any progress */
     int64_t login_limit_ns;   /* for one attempt to connect and log in */
 };

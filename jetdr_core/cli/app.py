@@ -24,6 +24,7 @@ from jetdr_core.cli.points import points
 from jetdr_core.cli.rehydrate import rehydrate
 from jetdr_core.cli.session import Session, Work, begin_session, warnings_to
 from jetdr_core.cli.status import status
+from jetdr_core.cli.take_over_volume import take_over_volume
 from jetdr_core.cli.verify import verify
 from jetdr_core.cli.watch import watch
 from jetdr_core.errors import JetdrError
@@ -33,8 +34,10 @@ __all__ = ["app", "main"]
 _CODES = "\n".join(["\b", "Exit codes:", *(f"{code:>5}  {meaning}" for code, meaning in MEANINGS.items())])
 _AZURE = """Azure credentials come from the environment: AZURE_STORAGE_CONNECTION_STRING, or AZURE_STORAGE_ACCOUNT with
 AZURE_STORAGE_KEY or AZURE_STORAGE_SAS_TOKEN; with none of them azure-identity signs in."""
+_ISCSI = """A log volume may be a LUN: iscsi://[USER@]HOST[:PORT]/IQN/LUN. The user's password is in
+JETDR_ISCSI_PASSWORD, or in the file that JETDR_ISCSI_PASSWORD_FILE names."""
 _LOOKS = "Colours appear on a terminal only, and not with NO_COLOR set. JETDR_DEBUG=1 is --debug."
-_EPILOG = "\n\n".join([_CODES, _AZURE, _LOOKS])
+_EPILOG = "\n\n".join([_CODES, _AZURE, _ISCSI, _LOOKS])
 
 app = typer.Typer(
     name="jetdr", epilog=_EPILOG, add_completion=False, pretty_exceptions_enable=False, rich_markup_mode=None
@@ -82,6 +85,7 @@ app.command(short_help="Stop protecting a disk.")(unprotect)
 app.command(short_help="Stop uploading a domain.")(pause)
 app.command(short_help="Upload a domain again.")(resume)
 app.command(short_help="Watch the DRVA's domains.")(watch)
+app.command(short_help="Take a log volume from an owner that is gone.")(take_over_volume)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

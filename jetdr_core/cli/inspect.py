@@ -20,6 +20,7 @@ from jetdr_core.cli.running import run_to_end
 from jetdr_core.cli.session import Session, Work
 from jetdr_core.cli.views import Json as JsonObject
 from jetdr_core.cli.volume import VolumeView
+from jetdr_core.device import is_iscsi
 from jetdr_core.errors import InvalidRequest
 from jetdr_core.limits import SEGMENT_BYTES_MAX, VOLUME_SUPERBLOCK_AREA_BYTES
 from jetdr_core.replication_log import describe_volume
@@ -35,7 +36,8 @@ Places = Annotated[
     list[str],
     typer.Argument(
         metavar="PATH_OR_URL...",
-        help="A log volume or a segment by path; or a store's URL, with --number or --key for one object of it.",
+        help="A log volume by path or iscsi:// URL, a segment by path; or a store's URL, with --number or --key for "
+        "one object of it.",
         show_default=False,
     ),
 ]
@@ -87,7 +89,9 @@ def _inspect(session: Session, places: list[str], key: str | None, *, entries: b
 
 
 def _is_volume(place: str) -> bool:
-    """Whether ``place`` is looked at as a log volume: a path that neither begins nor ends as a chain object does."""
+    """Whether ``place`` is a log volume: a LUN, or a path that neither begins nor ends as a chain object does."""
+    if is_iscsi(place):
+        return True
     if "://" in place:
         return False
     with Path(place).open("rb") as file:

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import asyncio
 import time
-from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -33,8 +32,8 @@ from jetdr_core.replication_log import SectionDescription, VolumeDescription, de
 __all__ = ["status"]
 
 Log = Annotated[
-    Path | None,
-    typer.Option("--log", metavar="PATH", help="The domain's log volume, to be compared with the store."),
+    str | None,
+    typer.Option("--log", metavar="PATH_OR_URL", help="The domain's log volume, to be compared with the store."),
 ]
 
 
@@ -82,7 +81,7 @@ def _from_store(session: Session, url: str, log: Path | None, *, as_json: bool, 
     return Work(lambda: run_to_end(_status(session, url, log, as_json=as_json, no_cache=no_cache)))
 
 
-async def _status(session: Session, url: str, log: Path | None, *, as_json: bool, no_cache: bool) -> int:
+async def _status(session: Session, url: str, log: str | None, *, as_json: bool, no_cache: bool) -> int:
     async with await Catalog.open(url, cache=cache_file(session, no_cache=no_cache)) as catalog:
         volume = None if log is None else await asyncio.to_thread(describe_volume, log)
         section = None if volume is None else _section_of(volume, catalog)

@@ -133,7 +133,7 @@ class IscsiDevice:
             writable=self._writable,
             preempt=preempt,
             first=first,
-            reservation_key=options.reservation_key if self._reserve else 0,
+            machine=options.machine if self._reserve else 0,
             limit_s=options.limit_s,
             login_limit_s=options.login_limit_s,
         )

@@ -23,7 +23,7 @@ LUN_MAX = 16383  # single-level addressing, SAM-5 4.7
 
 _HINT = "use iscsi://[USER@]HOST[:PORT]/IQN/LUN"
 _URL = re.compile(
-    r"(?:(?P<user>[^@/:%]+)@)?(?P<host>\[[0-9A-Fa-f:.]+\]|[^\[\]:/@%]+)(?::(?P<port>\d{1,5}))?"
+    r"(?:(?P<user>[^@/:%]+)@)?(?P<host>\[[0-9A-Fa-f:.]+\]|[0-9A-Za-z._-]+)(?::(?P<port>\d{1,5}))?"
     r"/(?P<target>[^/]+)/(?P<lun>\d{1,5})\Z"
 )
 _TARGET = re.compile(r"(?:iqn|eui|naa)\.[0-9A-Za-z.:_-]{1,219}\Z")
@@ -89,22 +89,22 @@ class IscsiOptions:
     """How long a call waits without any progress while the connection is made again; then it fails."""
     login_limit_s: float = 5.0
     """How long one attempt to connect and log in may take."""
-    reservation_key: int = 0
-    """Under which this machine reserves the LUN; by default made from its machine id."""
+    machine: int = 0
+    """Number under which this machine reserves the LUN, of 32 bits; by default made from its machine id."""
 
     def __post_init__(self) -> None:
         machine = host_owner()
         if not self.initiator:
             object.__setattr__(self, "initiator", f"iqn.2026-11.invalid.jetdr:{machine.hex}")
-        if not self.reservation_key:
-            object.__setattr__(self, "reservation_key", machine.int >> 64 or 1)
+        if not self.machine:
+            object.__setattr__(self, "machine", machine.int >> 96 or 1)
         if not _TARGET.match(self.initiator):
             raise InvalidRequest(
                 f"initiator {self.initiator!r} is not an iSCSI name", hint="it begins with iqn., eui. or naa."
             )
-        if not (0 < self.limit_s <= 3600 and 0 < self.login_limit_s <= 600 and 0 < self.reservation_key < 1 << 64):
+        if not (0 < self.limit_s <= 3600 and 0 < self.login_limit_s <= 600 and 0 < self.machine < 1 << 32):
             raise InvalidRequest(
-                "a limit or the reservation key is out of range", hint="limits are up to 3600 and 600 s"
+                "a limit or the machine's number is out of range", hint="limits are up to 3600 and 600 s"
             )
         if self.password is not None and not 0 < len(self.password.encode()) <= _PASSWORD_BYTES_MAX:
             raise InvalidRequest("the iSCSI password is empty or too long", hint="it has 1 to 255 bytes")

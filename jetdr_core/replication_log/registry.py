@@ -1,30 +1,30 @@
-"""Opens log volumes by path, each once per process: several domains share one open volume.
+"""Opens log volumes by path or ``iscsi://`` URL, each once per process: several domains share one open volume.
 
-Invariants: one process holds a volume (an advisory lock on the file or device); within it every path that leads to the
-same bytes leads to the same LogVolume; the volume closes when the last user lets it go. Talks to: volume, device.file.
+Invariants: one process holds a volume (an advisory lock on the file or device; a LUN is reserved besides, so that no
+other machine writes it); within it every path that leads to the same bytes leads to the same LogVolume; the volume
+closes when the last user lets it go. Talks to: volume, device.place, device.file.
 """
 
 from __future__ import annotations
 
 import os
 import threading
-from pathlib import Path
+from collections.abc import Hashable
 from types import TracebackType
 from typing import NamedTuple
 from uuid import UUID
 
-from jetdr_core.device.file import FileDevice, identity_of
+from jetdr_core.device.file import FileDevice
+from jetdr_core.device.place import Place, PlacedDevice, exists, identity_at, open_device
 from jetdr_core.errors import DeviceBusy, LogBusy, LogForeign, LogNotALog
 from jetdr_core.limits import VOLUME_SUPERBLOCK_AREA_BYTES
 from jetdr_core.replication_log.volume import LogVolume, format_volume, is_blank
-
-PathLike = str | os.PathLike[str]
 
 
 class _Entry:
     """One open volume and how many use it."""
 
-    def __init__(self, device: FileDevice, volume: LogVolume) -> None:
+    def __init__(self, device: PlacedDevice, volume: LogVolume) -> None:
         self.device = device
         self.volume = volume
         self.users = 0
@@ -34,13 +34,13 @@ class Registry:
     """The volumes that this process has open. Thread-safe: opening and closing take turns."""
 
     def __init__(self) -> None:
-        self._entries: dict[tuple[int, int, int], _Entry] = {}
+        self._entries: dict[Hashable, _Entry] = {}
         self._lock = threading.Lock()
 
-    def open(self, path: PathLike, *, owner: UUID, create: bool, direct: bool) -> VolumeLease:
+    def open(self, path: Place, *, owner: UUID, create: bool, direct: bool) -> VolumeLease:
         with self._lock:
-            key = self._key(path)
-            entry = self._entries.get(key) if key else None
+            key = identity_at(path)
+            entry = None if key is None else self._entries.get(key)
             if entry is None:
                 entry = _open(path, owner=owner, create=create, direct=direct)
                 self._entries[entry.device.identity()] = entry
@@ -58,13 +58,6 @@ class Registry:
             if entry.users == 0:
                 del self._entries[entry.device.identity()]
                 entry.device.close()
-
-    @staticmethod
-    def _key(path: PathLike) -> tuple[int, int, int] | None:
-        try:
-            return identity_of(os.stat(path))
-        except FileNotFoundError:
-            return None
 
 
 class VolumeLease:
@@ -92,7 +85,7 @@ class VolumeLease:
 _REGISTRY = Registry()
 
 
-def open_volume(path: PathLike, *, owner: UUID, create: bool = False, direct: bool = True) -> VolumeLease:
+def open_volume(path: Place, *, owner: UUID, create: bool = False, direct: bool = True) -> VolumeLease:
     """Open the log volume at ``path`` for ``owner``; with ``create`` a missing or blank one is made first.
 
     Raises ``FileNotFoundError``, ``PermissionError`` as they are, :class:`LogBusy` when another process holds it, and
@@ -101,9 +94,14 @@ def open_volume(path: PathLike, *, owner: UUID, create: bool = False, direct: bo
     return _REGISTRY.open(path, owner=owner, create=create, direct=direct)
 
 
-def take_over_volume(path: PathLike, owner: UUID) -> UUID:
-    """Make ``owner`` the owner of the volume at ``path``, which nobody may have open; returns whose it was."""
-    device = _locked(path)
+def take_over_volume(path: Place, owner: UUID, *, expected: UUID | None = None) -> UUID:
+    """Make ``owner`` the owner of the volume at ``path``, which nobody may have open; returns whose it was.
+
+    ``expected`` is whose it is thought to be: :class:`LogForeign` if it is another's. A LUN that another machine has
+    reserved is taken from it: whatever that machine writes from then on is refused by the target.
+    """
+    _check_owner(path, expected)
+    device = _locked(path, preempt=True)
     try:
         owner_old = LogVolume(device, owner=None, where=device.path).owner
         LogVolume(device, owner=owner_old, where=device.path).take_over(owner)
@@ -112,16 +110,28 @@ def take_over_volume(path: PathLike, owner: UUID) -> UUID:
         device.close()
 
 
+def _check_owner(path: Place, expected: UUID | None) -> None:
+    """That it is a volume, and whose, before anything is taken from anybody."""
+    volume, device = look_at_volume(path)
+    device.close()
+    if expected is not None and volume.owner != expected:
+        raise LogForeign(
+            f"{volume.where} belongs to owner {volume.owner}, not to {expected}",
+            hint="name the owner that it is to be taken from, as 'jetdr inspect' shows it",
+            owner=volume.owner,
+        )
+
+
 class ReadOnlyVolume(NamedTuple):
     """A volume opened for looking at it, perhaps while another process writes; the caller closes ``device``."""
 
     volume: LogVolume
-    device: FileDevice
+    device: PlacedDevice
 
 
-def look_at_volume(path: PathLike) -> ReadOnlyVolume:
+def look_at_volume(path: Place) -> ReadOnlyVolume:
     """Open the volume at ``path`` without lock, owner or repair."""
-    device = FileDevice(path, writable=False)
+    device = open_device(path, writable=False)
     try:
         return ReadOnlyVolume(LogVolume(device, owner=None, where=device.path), device)
     except BaseException:
@@ -129,7 +139,7 @@ def look_at_volume(path: PathLike) -> ReadOnlyVolume:
         raise
 
 
-def _open(path: PathLike, *, owner: UUID, create: bool, direct: bool) -> _Entry:
+def _open(path: Place, *, owner: UUID, create: bool, direct: bool) -> _Entry:
     device = _locked(path, create=create, direct=direct)
     try:
         if create and is_blank(device):
@@ -140,16 +150,16 @@ def _open(path: PathLike, *, owner: UUID, create: bool, direct: bool) -> _Entry:
         raise
 
 
-def _locked(path: PathLike, *, create: bool = False, direct: bool = True) -> FileDevice:
+def _locked(path: Place, *, create: bool = False, direct: bool = True, preempt: bool = False) -> PlacedDevice:
     try:
-        if create and not Path(path).exists():
+        if create and not exists(path):
             return FileDevice(path, direct=direct, create_bytes=VOLUME_SUPERBLOCK_AREA_BYTES, lock=True)
-        device = FileDevice(path, direct=direct, lock=True)
+        device = open_device(path, direct=direct, lock=True, preempt=preempt)
     except DeviceBusy as error:
-        raise LogBusy(
-            f"log volume {os.fspath(path)} is in use by another process", hint="stop that process first"
-        ) from error
-    if create and device.can_grow and os.fstat(device.fileno()).st_size == 0:
+        busy = LogBusy(f"log volume {error}")
+        busy.hint = error.hint
+        raise busy from error
+    if create and isinstance(device, FileDevice) and device.can_grow and os.fstat(device.fileno()).st_size == 0:
         device.grow(VOLUME_SUPERBLOCK_AREA_BYTES)
     if device.size_bytes >= VOLUME_SUPERBLOCK_AREA_BYTES:
         return device

@@ -38,6 +38,7 @@ class Lun:
     thin: bool = False
     user: str = ""
     password: str = ""
+    serial: str = ""
 
     @property
     def url(self) -> str:
@@ -129,6 +130,10 @@ class Tgt:
         if read_only is not None:
             self._luns[lun.number] = replace(lun, read_only=read_only)
 
+    def exchange(self, lun: Lun) -> None:
+        """From the next start on another LUN, with another serial number, answers in its place."""
+        self._luns[lun.number] = replace(lun, serial="exchanged")
+
     def remove(self, lun: Lun) -> None:
         """Take the LUN away, for the running daemon and for later ones; its image stays."""
         self._luns.pop(lun.number, None)
@@ -151,8 +156,12 @@ class Tgt:
             self._admin(*update, "readonly=1")
         if lun.thin:
             self._admin(*update, "thin_provisioning=1")
+        if lun.serial:
+            self._admin(*update, f"scsi_sn={lun.serial}")
         if lun.user:
-            self._admin("--op", "new", "--mode", "account", "--user", lun.user, "--password", lun.password)
+            account = ("--mode", "account", "--user", lun.user)
+            self._admin("--op", "delete", *account, check=False)
+            self._admin("--op", "new", *account, "--password", lun.password)
             self._admin("--op", "bind", "--mode", "account", *tid, "--user", lun.user)
         self._admin("--op", "bind", "--mode", "target", *tid, "-I", "ALL")
 

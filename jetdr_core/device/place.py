@@ -1,0 +1,55 @@
+"""A place: where a device is, as a path or as an ``iscsi://`` URL; and opening what is there.
+
+Talks to: device.file, device.iscsi.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Hashable
+from pathlib import Path
+from typing import Protocol
+
+from jetdr_core.device.file import FileDevice, identity_of
+from jetdr_core.device.iscsi import IscsiDevice
+from jetdr_core.device.iscsi_url import IscsiUrl, is_iscsi
+from jetdr_core.device.protocol import BlockDevice
+
+__all__ = ["Place", "PlacedDevice", "exists", "identity_at", "open_device"]
+
+Place = str | os.PathLike[str]
+
+
+class PlacedDevice(BlockDevice, Protocol):
+    """A device that knows where it is."""
+
+    @property
+    def path(self) -> str:
+        """Path or URL, for messages."""
+
+    def identity(self) -> Hashable:
+        """Equal for two handles that reach the same bytes."""
+
+
+def open_device(
+    place: Place, *, writable: bool = True, direct: bool = True, lock: bool = False, preempt: bool = False
+) -> PlacedDevice:
+    """What is there: file, block device or LUN; ``preempt`` takes a LUN from the machine that reserved it."""
+    if is_iscsi(place):
+        return IscsiDevice(os.fspath(place), writable=writable, lock=lock, preempt=preempt)
+    return FileDevice(place, writable=writable, direct=direct, lock=lock)
+
+
+def identity_at(place: Place) -> Hashable | None:
+    """The identity of the device that ``place`` leads to, without opening it; None where there is nothing."""
+    if is_iscsi(place):
+        return IscsiUrl.parse(os.fspath(place)).identity
+    try:
+        return identity_of(os.stat(place))
+    except FileNotFoundError:
+        return None
+
+
+def exists(place: Place) -> bool:
+    """Whether something is there to be opened. A LUN always is: it is not made by opening it."""
+    return is_iscsi(place) or Path(place).exists()
