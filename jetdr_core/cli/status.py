@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import time
+from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -77,7 +78,7 @@ def _ask_drva(session: Session, socket: Path, domain: str | None, *, as_json: bo
     return ExitCode.OK
 
 
-def _from_store(session: Session, url: str, log: Path | None, *, as_json: bool, no_cache: bool) -> Work:
+def _from_store(session: Session, url: str, log: str | None, *, as_json: bool, no_cache: bool) -> Work:
     return Work(lambda: run_to_end(_status(session, url, log, as_json=as_json, no_cache=no_cache)))
 
 

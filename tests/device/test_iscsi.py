@@ -158,9 +158,9 @@ def test_portal_that_does_not_answer_is_not_waited_for_beyond_the_limit(proxy: T
     assert time.monotonic() - began < 3
 
 
-def test_unknown_target_is_named(tgt: Tgt) -> None:
+def test_unknown_target_is_named(lun: Lun) -> None:
     with pytest.raises(DeviceGone, match="no such target"):
-        IscsiDevice(f"iscsi://127.0.0.1:{tgt.port}/iqn.2026-11.test.jetdr:nobody/1")
+        IscsiDevice(lun.url.replace(lun.target, "iqn.2026-11.test.jetdr:nobody"))
 
 
 @pytest.mark.parametrize("number", [0, 7])
