@@ -226,6 +226,7 @@ static int write_batch(jdr_writer *writer, const struct take *take, uint16_t fla
     writer->state.bytes_written += length;
     writer->state.commits++;
     pthread_mutex_unlock(&writer->state_mutex);
+    atomic_store(&writer->ring->shared->lsn_written, writer->state.lsn_written);
     if (!jdr_in_file(writer->ring)) /* a ring that outlives us holds what the log may still lose */
         jdr_release(writer->ring, &writer->ring->shared->lsn_released, writer->state.lsn_written);
     return 0;
@@ -353,6 +354,25 @@ static void rest(jdr_writer *writer, uint32_t seen, unsigned idle)
     atomic_store(&shared->consumer_sleep, JDR_AWAKE);
 }
 
+/* Is there a reason to commit at once what came during the last commit? */
+static bool hurried(const jdr_writer *writer)
+{
+    const jdr_ring *ring = writer->ring;
+    return atomic_load(&ring->shared->sync_wanted) > writer->state.lsn_durable || jdr_much_unwritten(ring) ||
+           jdr_queued(ring);
+}
+
+/* Let the next batch fill for a while: a few large writes to the log leave more of the machine to the guests than many small ones. */
+static void collect(jdr_writer *writer, uint32_t seen)
+{
+    struct jdr_ring_shared *shared = writer->ring->shared;
+    atomic_store(&shared->consumer_sleep, JDR_NAP);
+    atomic_thread_fence(memory_order_seq_cst); /* the sleeper's sign before its look, as in rest */
+    if (!hurried(writer))
+        jdr_futex_wait(&shared->work_seq, seen, NAP_NS);
+    atomic_store(&shared->consumer_sleep, JDR_AWAKE);
+}
+
 /* The last commit: make durable what has been written. */
 static int finish(jdr_writer *writer)
 {
@@ -383,10 +403,12 @@ int jdr_writer_run(jdr_writer *writer)
             return result;
         if (stopping && (!result || has_written(writer, atomic_load(&writer->stop_lsn))))
             return finish(writer);
-        if (result)
-            idle = 0;
-        else
+        if (!result) {
             rest(writer, seen, idle++);
+        } else {
+            idle = 0;
+            collect(writer, seen);
+        }
     }
 }
 

@@ -84,7 +84,7 @@ void jdr_ring_begin(struct jdr_ring *ring, const struct jdr_ring_options *option
     uint64_t lsn = options->lsn_next - 1;
     atomic_store(&ring->ends[lsn & (ring->slot_count - 1)], 0);
     shared->lsn_reserved = shared->lsn_durable = shared->lsn_released = shared->lsn_applied = shared->lsn_primary = lsn;
-    shared->sync_wanted = lsn;
+    shared->sync_wanted = shared->lsn_written = lsn;
     if (options->time_ns_last > shared->time_ns_last)
         shared->time_ns_last = options->time_ns_last;
     shared->record_bytes_max =
@@ -390,8 +390,7 @@ int64_t jdr_ring_append(jdr_ring *ring, struct jdr_record *record, const void *p
     record->payload_checksum =
         record->payload_bytes ? copy_and_hash(ring, position, payload, length, record->payload_bytes) : 0;
     publish(ring, record);
-    bool much = jdr_ring_used_bytes(ring) >= ring->nap_bytes;
-    jdr_wake_consumer(ring, much ? JDR_NAP : JDR_SLEEP);
+    jdr_wake_consumer(ring, jdr_much_unwritten(ring) ? JDR_NAP : JDR_SLEEP);
     return (int64_t)record->lsn;
 }
 

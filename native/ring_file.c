@@ -263,6 +263,7 @@ int jdr_ring_adopt(jdr_ring *ring, uint64_t lsn)
     forget_dead_host(ring);
     atomic_store(&shared->consumer_sleep, JDR_AWAKE);
     atomic_store(&shared->lsn_durable, lsn);
+    atomic_store(&shared->lsn_written, lsn);
     jdr_release(ring, &shared->lsn_released, lsn);
     jdr_futex_wake(&shared->durable_seq);
     return 0;

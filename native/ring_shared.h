@@ -61,6 +61,7 @@ struct jdr_ring_shared {
     JDR_LINE _Atomic uint64_t lsn_durable;
     _Atomic uint64_t lsn_released; /* the log holds what is up to here, and needs the ring's copy no more */
     _Atomic uint32_t durable_seq;
+    _Atomic uint64_t lsn_written; /* to the log, durable or not: a hint for who wakes the consumer */
     /* applier */
     JDR_LINE _Atomic uint64_t lsn_applied; /* the primaries were given what is up to here */
     _Atomic uint64_t lsn_primary;          /* durable in the primaries */
@@ -118,6 +119,14 @@ static inline uint64_t jdr_end(const struct jdr_ring *ring, uint64_t lsn)
 static inline uint8_t *jdr_payload_at(const struct jdr_ring *ring, uint64_t position)
 {
     return ring->payload + (position & (ring->payload_bytes - 1));
+}
+
+/* Is so much published and not yet written to the log that the consumer should not rest? */
+static inline bool jdr_much_unwritten(const struct jdr_ring *ring)
+{
+    uint64_t head = atomic_load_explicit(&ring->shared->lsn_reserved, memory_order_relaxed);
+    uint64_t written = atomic_load_explicit(&ring->shared->lsn_written, memory_order_relaxed);
+    return head - written >= ring->slot_count / 8 || jdr_end(ring, head) - jdr_end(ring, written) >= ring->nap_bytes;
 }
 
 /* Bytes from there to the payload area's end, at least one sector. */
