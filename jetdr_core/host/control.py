@@ -91,7 +91,10 @@ class HostControl:
 
     def copy(self, number: int, offset: int, length: int) -> int:
         """Log a range of the primary as background data; its LSN, or 0: it is long, and not a hole (any more)."""
-        return int(self._ask(f"COPY {number} {offset} {length}", refused=_refused_copy))
+        try:
+            return int(self._ask(f"COPY {number} {offset} {length}", refused=_refused_copy))
+        except _TooLong:
+            return 0
 
     def trust(self, number: int) -> None:
         """The disk is no longer suspect: all of it is about to be copied."""
@@ -187,6 +190,10 @@ class _Refused(Exception):
         self.error = error
 
 
+class _TooLong(Exception):
+    """A range to be copied is longer than a record, and not a hole."""
+
+
 class _Connection:
     """One connection; ``usable`` while nothing went wrong and no reply is outstanding."""
 
@@ -263,6 +270,8 @@ def _refused_disk(number: int, message: str) -> Exception:
 
 
 def _refused_copy(number: int, message: str) -> Exception:
+    if number == errno.E2BIG:
+        return _TooLong()
     if number == errno.ETIMEDOUT:
         return StallTimeout(message, hint="the log is full, or a primary does not answer; try again")
     if number == errno.ECANCELED:
