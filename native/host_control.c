@@ -210,9 +210,9 @@ static bool do_trust(int fd, char *rest)
 static bool answer_failed_copy(int fd, int64_t result, const char *message)
 {
     if (-result & JDR_PRIMARY)
-        return reply(fd, "ERR %d %s: the primary failed: %s", EIO, message, strerror((int)(-result & JDR_ERRNO_MAX)));
+        return reply(fd, "ERR %d %s: the primary failed: %s", EIO, message, strerrordesc_np((int)(-result & JDR_ERRNO_MAX)));
     int error = result == -EBUSY ? ETIMEDOUT : (int)-result; /* the disk's own share of the ring is taken: a stall, too */
-    return reply(fd, "ERR %d %s: %s", error, message, error > JDR_ERRNO_MAX ? "the domain is another's" : strerror(error));
+    return reply(fd, "ERR %d %s: %s", error, message, error > JDR_ERRNO_MAX ? "the domain is another's" : strerrordesc_np(error));
 }
 
 static bool do_copy(int fd, char *rest)
@@ -410,7 +410,7 @@ static void accept_one(void)
         pthread_mutex_unlock(&mutex);
     }
     if (result) {
-        reply(fd, "ERR %d %s", -result, result == -EAGAIN ? "too many connections are at work" : strerror(-result));
+        reply(fd, "ERR %d %s", -result, result == -EAGAIN ? "too many connections are at work" : strerrordesc_np(-result));
         close(fd);
     }
 }
@@ -461,7 +461,7 @@ int host_control_listen(const char *path, char *message)
     if (!result && listen(fd, 64))
         result = -errno;
     if (result) {
-        snprintf(message, HOST_MESSAGE, "control socket %s: %s", path, strerror(-result));
+        snprintf(message, HOST_MESSAGE, "control socket %s: %s", path, strerrordesc_np(-result));
         if (fd >= 0)
             close(fd);
         return result;
@@ -477,7 +477,7 @@ int host_control_start(void (*quit)(void), char *message)
     int result = stopping < 0 ? -errno : start_thread(&acceptor, false, accept_all, NULL);
     accepting = result == 0;
     if (result)
-        snprintf(message, HOST_MESSAGE, "control socket: %s", strerror(-result));
+        snprintf(message, HOST_MESSAGE, "control socket: %s", strerrordesc_np(-result));
     return result;
 }
 

@@ -117,12 +117,12 @@ static int check_primary(struct host_disk *disk, char *message)
     const struct host_disk_spec *spec = &disk->spec;
     struct stat status;
     if (fstat(disk->fd, &status))
-        return refuse(errno, message, "%s: %s", spec->path, strerror(errno));
+        return refuse(errno, message, "%s: %s", spec->path, strerrordesc_np(errno));
     if (!S_ISREG(status.st_mode) && !S_ISBLK(status.st_mode))
         return refuse(EINVAL, message, "%s is neither a regular file nor a block device", spec->path);
     if (flock(disk->fd, LOCK_EX | LOCK_NB))
         return refuse(errno == EWOULDBLOCK ? EBUSY : errno, message, "%s: %s", spec->path,
-                      errno == EWOULDBLOCK ? "it is in use; stop the process that has it locked" : strerror(errno));
+                      errno == EWOULDBLOCK ? "it is in use; stop the process that has it locked" : strerrordesc_np(errno));
     off_t end = lseek(disk->fd, 0, SEEK_END);
     if (end < 0 || (uint64_t)end < spec->size_bytes)
         return refuse(EINVAL, message, "%s has %lld bytes, fewer than the disk's %llu", spec->path, (long long)end,
@@ -135,7 +135,7 @@ static int open_primary(struct host_disk *disk, char *message)
 {
     disk->fd = open(disk->spec.path, O_RDWR | O_CLOEXEC | O_NONBLOCK | O_NOCTTY);
     if (disk->fd < 0)
-        return refuse(errno, message, "%s: %s", disk->spec.path, strerror(errno));
+        return refuse(errno, message, "%s: %s", disk->spec.path, strerrordesc_np(errno));
     return check_primary(disk, message);
 }
 
@@ -155,7 +155,7 @@ static int open_filter(struct host_disk *disk, char *message)
     disk->write_back = options.applier != NULL;
     int result = jdr_filter_open(&disk->filter, &filter);
     if (result)
-        return refuse(-result, message, "disk %s: %s (size %llu, longest write %llu)", disk->spec.name, strerror(-result),
+        return refuse(-result, message, "disk %s: %s (size %llu, longest write %llu)", disk->spec.name, strerrordesc_np(-result),
                       (unsigned long long)disk->spec.size_bytes, (unsigned long long)disk->spec.write_bytes_max);
     return 0;
 }

@@ -173,7 +173,7 @@ static int attach_ring(void)
                          : result == -ESTALE          ? "the ring of another domain"
                          : result == -EBUSY           ? "another host component has it"
                          : result == -EACCES          ? "others than its owner may use it; it must have mode 0600"
-                                                      : strerror(-result);
+                                                      : strerrordesc_np(-result);
     if (result)
         nbdkit_error("ring %s: %s", parameters.ring_path, reason);
     return result;
@@ -188,7 +188,7 @@ static int create_applier(void)
     }
     int result = wanted ? jdr_applier_create(&host.applier, host.ring, parameters.marker_path) : 0;
     if (result)
-        nbdkit_error("write-back: %s", strerror(-result));
+        nbdkit_error("write-back: %s", strerrordesc_np(-result));
     return result;
 }
 
@@ -203,7 +203,7 @@ static int start_applier(void)
     int result = host.applier ? -pthread_create(&host.applier_thread, NULL, apply, host.applier) : 0;
     host.applying = host.applier && !result;
     if (result)
-        nbdkit_error("write-back: %s", strerror(-result));
+        nbdkit_error("write-back: %s", strerrordesc_np(-result));
     return result;
 }
 
@@ -448,7 +448,7 @@ static int fail(const struct host_disk *disk, const char *what, uint64_t offset,
     const char *where = -result & JDR_PRIMARY ? "the primary failed: " : "";
     const char *reason = error == EINVAL && !*where     ? "offset and length must be multiples of 512 within the disk"
                          : error == ESHUTDOWN && !*where ? "the disk was removed"
-                                                         : strerror(error);
+                                                         : strerrordesc_np(error);
     nbdkit_error("disk %s: %s of %llu bytes at %llu: %s%s", disk->spec.name, what, (unsigned long long)length,
                  (unsigned long long)offset, where, reason);
     nbdkit_set_error(wire_errno(error));

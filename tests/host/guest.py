@@ -56,7 +56,7 @@ class Guest:
             capture_output=True,
             text=True,
             timeout=60,
-            env=GUEST_ENVIRONMENT,
+            env=None if program == "nbdkit" else GUEST_ENVIRONMENT,
             cwd=self.folder,
         )
 
