@@ -20,7 +20,7 @@
 #define PAGE_BYTES 255
 #define KEYS_MAX 64
 #define KEYS_BYTES (8 + 8 * KEYS_MAX)
-#define RESERVATION SCSI_PERSISTENT_RESERVE_TYPE_WRITE_EXCLUSIVE_ALL_REGISTRANTS
+#define RESERVATION SCSI_PERSISTENT_RESERVE_TYPE_WRITE_EXCLUSIVE_REGISTRANTS_ONLY
 
 /* ---- steps ---------------------------------------------------------------------------------------------------------- */
 
@@ -389,12 +389,25 @@ static int preempt(jdr_iscsi *session, const uint64_t *keys, int count, int64_t 
     return result;
 }
 
+/* Is the LUN reserved as we would have reserved it, by a session of this machine? */
+static bool is_ours(jdr_iscsi *session, int64_t deadline_ns)
+{
+    size_t length;
+    begin(session);
+    if (await_task(session, iscsi_persistent_reserve_in_task(session->iscsi, session->options.lun, SCSI_PERSISTENT_RESERVE_READ_RESERVATION, PAGE_BYTES, on_task, &session->step), deadline_ns))
+        return false;
+    const uint8_t *said = answer(session, 22, &length);
+    return said && be32(said + 4) >= 16 && !is_foreign(session, be64(said + 8)) && (said[21] & 0x0f) == RESERVATION;
+}
+
 static int take_reservation(jdr_iscsi *session, int64_t deadline_ns)
 {
     int result = reserve_out(session, SCSI_PERSISTENT_RESERVE_RESERVE, session->key, 0, deadline_ns);
-    if (!result && session->step.status == SCSI_STATUS_RESERVATION_CONFLICT)
-        return jdr_iscsi_fail(session, JDR_ISCSI_RESERVED, "another machine has reserved the LUN");
-    return !result && !is_good(session) ? refused(session, "reserving the LUN") : result;
+    if (result || is_good(session))
+        return result;
+    if (session->step.status != SCSI_STATUS_RESERVATION_CONFLICT)
+        return refused(session, "reserving the LUN");
+    return is_ours(session, deadline_ns) ? 0 : jdr_iscsi_fail(session, JDR_ISCSI_RESERVED, "another machine has reserved the LUN");
 }
 
 /* Two machines that try at once both see the other, and both yield. */
@@ -409,7 +422,7 @@ static int check_alone(jdr_iscsi *session, int64_t deadline_ns)
 }
 
 /*
- * "Write exclusive, all registrants": machines that did not register read only, and all sessions of this one write. Any
+ * "Write exclusive, registrants only": machines that did not register read only, and all sessions of this one write. Any
  * machine could register; ours does so only while no other has.
  */
 static int reserve(jdr_iscsi *session, int64_t deadline_ns)

@@ -742,6 +742,7 @@ static int name_session(jdr_iscsi *session)
     session->session_number = ++sessions;
     session->isid = random[0] & 0xffffff;
     session->isid_qualifier = (uint16_t)random[1];
+    session->connection_number = (uint16_t)(random[1] >> 16); /* unlike that of a process before this one */
     return 0;
 }
 

@@ -129,3 +129,12 @@ def _tgt() -> Iterator[Tgt]:
             yield server
     except PeerMissing as missing:
         pytest.skip(str(missing))
+
+
+@pytest.fixture(params=["file", "loop", "partition", "lun", "lun_of_4k_blocks"])
+def log_place(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[str]:
+    """An empty place for a log volume."""
+    from tests.peers.places import opened_place  # noqa: PLC0415
+
+    with opened_place(request.param, tmp_path, request) as place:
+        yield place

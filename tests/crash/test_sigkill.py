@@ -19,17 +19,17 @@ from tests.domain.fixture import rebuilt
 
 
 @pytest.mark.parametrize("seed", range(5))
-def test_a_killed_writer_loses_nothing_it_flushed(tmp_path: Path, seed: int) -> None:
-    lsn_ready, lsn_flushed = kill_a_writer(tmp_path, seed)
-    asyncio.run(check(tmp_path, seed, lsn_ready, lsn_flushed))
+def test_a_killed_writer_loses_nothing_it_flushed(tmp_path: Path, log_place: str, seed: int) -> None:
+    lsn_ready, lsn_flushed = kill_a_writer(tmp_path, seed, log_place)
+    asyncio.run(check(tmp_path, seed, log_place, lsn_ready, lsn_flushed))
 
 
-def kill_a_writer(folder: Path, seed: int) -> tuple[int, int]:
+def kill_a_writer(folder: Path, seed: int, log: str) -> tuple[int, int]:
     """Run the writer until it has flushed a number of times, then SIGKILL it; returns (LSN when ready, LSN flushed)."""
     (folder / "store").mkdir()
     flushes = random.Random(seed).randrange(3, 40)
     ready = flushed = 0
-    command = [sys.executable, writer.__file__, str(folder), str(seed)]
+    command = [sys.executable, writer.__file__, str(folder), str(seed), log]
     environment = os.environ | {"PYTHONPATH": os.pathsep.join(path for path in sys.path if path)}
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=environment) as process:
         assert process.stdout is not None
@@ -45,9 +45,9 @@ def kill_a_writer(folder: Path, seed: int) -> tuple[int, int]:
     return ready, max([flushed, *rest])
 
 
-async def check(folder: Path, seed: int, lsn_ready: int, lsn_flushed: int) -> None:
+async def check(folder: Path, seed: int, log: str, lsn_ready: int, lsn_flushed: int) -> None:
     store = f"file://{folder}/store"
-    async with jetdr.ProtectedDomain.open("payroll", log=folder / "log", store=store, options=writer.OPTIONS) as domain:
+    async with jetdr.ProtectedDomain.open("payroll", log=log, store=store, options=writer.OPTIONS) as domain:
         lsn_recovered = domain.status().lsn_recovered
         assert lsn_recovered >= lsn_flushed
         assert not domain.consistent or domain.status().lsn_reserved > lsn_recovered

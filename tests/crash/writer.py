@@ -1,7 +1,7 @@
 """A process to be killed: protects a disk and writes stamped sectors for ever, saying on stdout what was flushed.
 
-``python writer.py FOLDER SEED``: write n of the sequence is a function of the seed, so whoever killed it can tell from
-the LSNs alone what every state was.
+``python writer.py FOLDER SEED LOG``: write n of the sequence is a function of the seed, so whoever killed it can tell
+from the LSNs alone what every state was.
 """
 
 from __future__ import annotations
@@ -42,9 +42,9 @@ def sequence(seed: int) -> Iterator[Change]:
         yield Change(offset, length, stamp)
 
 
-async def write_for_ever(folder: Path, seed: int) -> None:
+async def write_for_ever(folder: Path, seed: int, log: str) -> None:
     domain = jetdr.ProtectedDomain.create(
-        "payroll", log=folder / "log", log_bytes=32 << 20, store=f"file://{folder}/store", options=OPTIONS
+        "payroll", log=log, log_bytes=32 << 20, store=f"file://{folder}/store", options=OPTIONS
     )
     async with domain:
         disk = await domain.protect("db01", folder / "db01.img", size_bytes=DISK_BYTES)
@@ -64,4 +64,4 @@ def write_all(disk: jetdr.Disk, seed: int) -> None:
 
 
 if __name__ == "__main__":
-    asyncio.run(write_for_ever(Path(sys.argv[1]), int(sys.argv[2])))
+    asyncio.run(write_for_ever(Path(sys.argv[1]), int(sys.argv[2]), sys.argv[3]))

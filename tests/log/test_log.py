@@ -6,7 +6,6 @@ import itertools
 import os
 import threading
 from contextlib import suppress
-from pathlib import Path
 from uuid import UUID
 
 import pytest
@@ -324,9 +323,9 @@ def test_damage_found_while_reading_is_named_and_what_came_before_is_returned() 
 # -- the real thing ----------------------------------------------------------------------------------------------------
 
 
-def test_threads_write_while_the_log_is_read_and_trimmed_behind_them(tmp_path: Path) -> None:
-    """A log of 4 MiB takes 24 MiB from two disks, on a real file, with the writer's own thread."""
-    with open_volume(tmp_path / "log", owner=OWNER, create=True) as volume:
+def test_threads_write_while_the_log_is_read_and_trimmed_behind_them(log_place: str) -> None:
+    """A log of 4 MiB takes 24 MiB from two disks, on a real place, with the writer's own thread."""
+    with open_volume(log_place, owner=OWNER, create=True) as volume:
         volume.create_section(NAME, DOMAIN, 4 << 20)
         log = ReplicationLog(volume.open_section(NAME))
         log.begin(1)
@@ -374,8 +373,8 @@ def test_threads_write_while_the_log_is_read_and_trimmed_behind_them(tmp_path: P
         log.close()
 
 
-def test_two_sections_do_not_touch_each_other(tmp_path: Path) -> None:
-    with open_volume(tmp_path / "log", owner=OWNER, create=True) as volume:
+def test_two_sections_do_not_touch_each_other(log_place: str) -> None:
+    with open_volume(log_place, owner=OWNER, create=True) as volume:
         volume.create_section(NAME, DOMAIN, 1 << 20)
         volume.create_section("crm", UUID(int=8), 1 << 20)
         with hand_driven(volume) as one, hand_driven(volume, name="crm") as two:

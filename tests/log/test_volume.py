@@ -131,18 +131,17 @@ def test_foreign_owner_is_refused_and_nothing_is_written() -> None:
     assert device.image() == before
 
 
-def test_explicit_takeover_changes_the_owner(tmp_path: Path) -> None:
-    path = tmp_path / "log"
-    open_volume(path, owner=OWNER, create=True).close()
-    assert take_over_volume(path, STRANGER) == OWNER
+def test_explicit_takeover_changes_the_owner(log_place: str) -> None:
+    open_volume(log_place, owner=OWNER, create=True).close()
+    assert take_over_volume(log_place, STRANGER) == OWNER
     with pytest.raises(LogForeign):
-        open_volume(path, owner=OWNER)
-    open_volume(path, owner=STRANGER).close()
+        open_volume(log_place, owner=OWNER)
+    open_volume(log_place, owner=STRANGER).close()
 
 
-def test_volume_in_use_is_not_taken_over(tmp_path: Path) -> None:
-    with open_volume(tmp_path / "log", owner=OWNER, create=True), pytest.raises(LogBusy):
-        take_over_volume(tmp_path / "log", STRANGER)
+def test_volume_in_use_is_not_taken_over(log_place: str) -> None:
+    with open_volume(log_place, owner=OWNER, create=True), pytest.raises(LogBusy):
+        take_over_volume(log_place, STRANGER)
 
 
 def test_volume_shorter_than_it_was_is_refused() -> None:
@@ -328,32 +327,31 @@ def test_threads_that_open_at_once_share_one_volume(tmp_path: Path) -> None:
     FileDevice(path, lock=True).close()
 
 
-def test_another_process_finds_the_volume_busy(tmp_path: Path) -> None:
+def test_another_process_finds_the_volume_busy(log_place: str) -> None:
     script = f"""
 from uuid import UUID
 from jetdr_core.errors import LogBusy
 from jetdr_core.replication_log import open_volume
 try:
-    open_volume({str(tmp_path / "log")!r}, owner=UUID(int=1))
+    open_volume({log_place!r}, owner=UUID(int=1))
 except LogBusy as error:
     print(error)
 """
-    with open_volume(tmp_path / "log", owner=OWNER, create=True):
+    with open_volume(log_place, owner=OWNER, create=True):
         run = [sys.executable, *(["-P"] if sys.flags.safe_path else []), "-c", script]
         found = subprocess.run(run, capture_output=True, text=True, check=True)
     assert "in use by another process" in found.stdout
 
 
-def test_failed_opening_leaves_the_volume_free(tmp_path: Path) -> None:
-    path = tmp_path / "log"
-    open_volume(path, owner=OWNER, create=True).close()
+def test_failed_opening_leaves_the_volume_free(log_place: str) -> None:
+    open_volume(log_place, owner=OWNER, create=True).close()
     with pytest.raises(LogForeign):
-        open_volume(path, owner=STRANGER)
-    open_volume(path, owner=OWNER).close()
+        open_volume(log_place, owner=STRANGER)
+    open_volume(log_place, owner=OWNER).close()
 
 
-def test_sections_outlive_the_lease_of_the_volume(tmp_path: Path) -> None:
-    lease = open_volume(tmp_path / "log", owner=OWNER, create=True)
+def test_sections_outlive_the_lease_of_the_volume(log_place: str) -> None:
+    lease = open_volume(log_place, owner=OWNER, create=True)
     lease.volume.create_section(NAME, DOMAIN, 1 << 20)
     with hand_driven(lease.volume) as driven:
         lease.close()
