@@ -20,6 +20,8 @@ def extension(name: str, *sources: str, libraries: tuple[str, ...] = ()) -> Exte
         depends=[
             "native/jetdr.h",
             "native/host.h",
+            "native/host_commands.h",
+            "native/nbdkit_parameters.h",
             "native/ring_shared.h",
             "native/interval_map.h",
             "native/scan.h",
@@ -37,7 +39,8 @@ def extension(name: str, *sources: str, libraries: tuple[str, ...] = ()) -> Exte
 
 PLUGIN = extension(
     "nbdkit-jetdr-plugin",
-    *("nbdkit_plugin.c", "host_control.c", "host_disks.c"),
+    *("nbdkit_plugin.c", "nbdkit_parameters.c", "host_life.c", "host_disks.c", "host_primary.c"),
+    *("host_control.c", "host_commands.c"),
     *("ring.c", "ring_file.c", "filter.c", "applier.c", "device.c"),
 )
 PLUGIN.extra_link_args = [*LINK, "-pthread", "-Wl,-z,nodelete"]  # a thread may still return when nbdkit unloads it

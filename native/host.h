@@ -1,6 +1,6 @@
 /*
- * host.h: the parts of the host component that know nothing of NBD: its disks (host_disks.c), its control socket
- * (host_control.c). One process serves one domain, so what they own is the process's.
+ * host.h: the parts of the host component that know nothing of NBD: its disks (host_disks.c, host_primary.c), its
+ * control socket (host_control.c, host_commands.c), its begin and end (host_life.c). One process serves one domain, so what they own is the process's.
  *
  * Functions return 0 or -errno; with a `message` (HOST_MESSAGE bytes) they also say what was wrong, and with what.
  */
@@ -32,7 +32,7 @@ struct host_disk {
     bool zeroes_fast; /* zeroes without writing them */
     bool knows_holes; /* its file system tells holes from data */
     bool write_back;  /* what was acknowledged may not be in the primary yet */
-    /* host_disks.c's own */
+    /* host_disks.c's and host_primary.c's own */
     int state;
     unsigned references;
     pthread_rwlock_t fd_lock; /* guards fd, -1 once the primary is closed */
@@ -72,6 +72,36 @@ int host_disk_extent(struct host_disk *disk, uint64_t offset, bool *data, uint64
 int host_disk_read_ahead(struct host_disk *disk, uint64_t offset, uint64_t length);
 /* Like jdr_filter_zero; with `keep_allocated` the file system keeps the space. */
 int64_t host_disk_zero(struct host_disk *disk, uint64_t offset, uint64_t length, bool keep_allocated);
+
+/* ---- primaries -------------------------------------------------------------------------------------------------- */
+
+/* Open the disk's primary, lock it, and find out what it can do. */
+int host_primary_open(struct host_disk *disk, char *message);
+/* The device that a filter is given; the descriptor stays the caller's. */
+void host_primary_device(int fd, struct jdr_device *device);
+/* Say what is wrong: -error. */
+__attribute__((format(printf, 3, 4))) int host_refuse(int error, char *message, const char *format, ...);
+
+/* ---- begin and end ---------------------------------------------------------------------------------------------- */
+
+struct host_options {
+    char *ring_path; /* NULL: nothing is protected */
+    char *control_path, *marker_path;
+    uint8_t domain[16];
+    bool has_domain;
+    int64_t stall_limit_ns;
+    struct host_disk_spec *disks; /* served from the start */
+    size_t disk_count;
+};
+
+/* Before a fork: all that needs no ring. The options stay the caller's, until host_free. */
+int host_prepare(const struct host_options *options, char *message);
+/* Behind it. `shut_down` makes the server end, and it then calls host_finish. */
+int host_begin(void (*shut_down)(void), char *message);
+/* The orderly end: no more requests from control clients or guests, primaries flushed, the ring told. */
+void host_finish(void);
+/* No thread may be inside a call. */
+void host_free(void);
 
 /* ---- control socket --------------------------------------------------------------------------------------------- */
 

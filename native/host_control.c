@@ -1,14 +1,13 @@
 /*
- * host_control.c: the control socket: lines of text, docs/formats/host-control.md.
+ * host_control.c: the control socket: connections, and the lines that come over them.
+ * docs/formats/host-control.md; what a line means is host_commands.c.
  *
  * Invariants: a thread a connection, so that a command that waits, or a client that hangs, blocks nobody else; a line that
  * has begun must be complete, and a reply taken, within a limit; when there are too many connections, the one that has
  * been idle longest goes. The mutex is held for the list of connections only.
  */
 #include <errno.h>
-#include <inttypes.h>
 #include <poll.h>
-#include <stdarg.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -20,6 +19,7 @@
 #include <unistd.h>
 
 #include "host.h"
+#include "host_commands.h"
 
 #define LINE_BYTES_MAX 8192
 #define LINE_LIMIT_MS 5000
@@ -55,34 +55,6 @@ static int64_t now_ms(void)
 }
 
 /* ---- lines -------------------------------------------------------------------------------------------------------- */
-
-/* False when the client is gone, or does not take the reply. */
-static bool send_all(int fd, const char *text, size_t length)
-{
-    while (length) {
-        ssize_t put = send(fd, text, length, MSG_NOSIGNAL);
-        if (put < 0 && errno == EINTR)
-            continue;
-        if (put <= 0)
-            return false;
-        text += put;
-        length -= (size_t)put;
-    }
-    return true;
-}
-
-__attribute__((format(printf, 2, 3))) static bool reply(int fd, const char *format, ...)
-{
-    char text[HOST_MESSAGE + 128];
-    va_list arguments;
-    va_start(arguments, format);
-    int length = vsnprintf(text, sizeof text - 1, format, arguments);
-    va_end(arguments);
-    if (length < 0 || length > (int)sizeof text - 2)
-        length = (int)sizeof text - 2;
-    text[length] = '\n';
-    return send_all(fd, text, (size_t)length + 1);
-}
 
 /* Wait for more of a line: 1, 0 at the end of the connection, -ETIMEDOUT. Without a deadline as long as it takes. */
 static int receive(struct connection *connection, int64_t deadline_ms)
@@ -120,172 +92,6 @@ static ssize_t read_line(struct connection *connection)
     }
 }
 
-/* ---- words of a line ---------------------------------------------------------------------------------------------- */
-
-/* The next word, ended by one space or the line's end; NULL: none. */
-static char *take_word(char **rest)
-{
-    char *word = *rest;
-    if (!word || !*word || *word == ' ')
-        return NULL;
-    char *space = strchr(word, ' ');
-    *rest = space ? space + 1 : NULL;
-    if (space)
-        *space = 0;
-    return word;
-}
-
-static bool take_number(char **rest, uint64_t max, uint64_t *number)
-{
-    char *word = take_word(rest);
-    if (!word || strspn(word, "0123456789") != strlen(word) || strlen(word) > 19)
-        return false;
-    *number = strtoull(word, NULL, 10);
-    return *number <= max;
-}
-
-static bool take_text(char *target, size_t size, const char *text)
-{
-    if (!text || !*text || strlen(text) >= size)
-        return false;
-    strcpy(target, text);
-    return true;
-}
-
-static bool at_end(const char *rest)
-{
-    return rest == NULL;
-}
-
-/* ---- commands: false ends the connection -------------------------------------------------------------------------- */
-
-static bool answer(int fd, int result, const char *message)
-{
-    return result < 0 ? reply(fd, "ERR %d %s", -result, message) : reply(fd, "OK");
-}
-
-static bool garbage(int fd, const char *what)
-{
-    reply(fd, "ERR %d %s", EINVAL, what);
-    return false;
-}
-
-static bool do_hello(int fd, char *rest)
-{
-    return at_end(rest) ? reply(fd, "OK jetdr-host 1 %d", (int)getpid()) : garbage(fd, "HELLO takes nothing");
-}
-
-static bool do_add(int fd, char *rest)
-{
-    struct host_disk_spec spec = {0};
-    char message[HOST_MESSAGE] = "";
-    uint64_t number;
-    if (!take_number(&rest, UINT32_MAX, &number) || !take_number(&rest, INT64_MAX, &spec.size_bytes) ||
-        !take_number(&rest, INT64_MAX, &spec.write_bytes_max) || !take_text(spec.name, sizeof spec.name, take_word(&rest)) ||
-        !take_text(spec.path, sizeof spec.path, rest))
-        return garbage(fd, "ADD takes NUMBER SIZE WRITE_BYTES_MAX NAME PATH");
-    spec.number = (uint32_t)number;
-    return answer(fd, host_disks_add(&spec, message), message);
-}
-
-static bool do_remove(int fd, char *rest)
-{
-    char message[HOST_MESSAGE] = "";
-    uint64_t number;
-    if (!take_number(&rest, UINT32_MAX, &number) || !at_end(rest))
-        return garbage(fd, "REMOVE takes NUMBER");
-    return answer(fd, host_disks_remove((uint32_t)number, message), message);
-}
-
-static bool do_trust(int fd, char *rest)
-{
-    char message[HOST_MESSAGE] = "";
-    uint64_t number;
-    if (!take_number(&rest, UINT32_MAX, &number) || !at_end(rest))
-        return garbage(fd, "TRUST takes NUMBER");
-    return answer(fd, host_disks_trust((uint32_t)number, message), message);
-}
-
-/* The wire's error of a copy: any of the primary's is EIO, as 7, 110 and 125 have meanings of their own. */
-static bool answer_failed_copy(int fd, int64_t result, const char *message)
-{
-    if (-result & JDR_PRIMARY)
-        return reply(fd, "ERR %d %s: the primary failed: %s", EIO, message, strerrordesc_np((int)(-result & JDR_ERRNO_MAX)));
-    int error = result == -EBUSY ? ETIMEDOUT : (int)-result; /* the disk's own share of the ring is taken: a stall, too */
-    return reply(fd, "ERR %d %s: %s", error, message, error > JDR_ERRNO_MAX ? "the domain is another's" : strerrordesc_np(error));
-}
-
-static bool do_copy(int fd, char *rest)
-{
-    char message[HOST_MESSAGE] = "";
-    uint64_t number, offset, length;
-    if (!take_number(&rest, UINT32_MAX, &number) || !take_number(&rest, INT64_MAX, &offset) ||
-        !take_number(&rest, INT64_MAX, &length) || !at_end(rest))
-        return garbage(fd, "COPY takes NUMBER OFFSET LENGTH");
-    int64_t lsn = host_disks_copy((uint32_t)number, offset, length, message);
-    return lsn < 0 ? answer_failed_copy(fd, lsn, message) : reply(fd, "OK %" PRId64, lsn);
-}
-
-static void print_stats(void *context, struct host_disk *disk)
-{
-    struct jdr_filter_stats stats = {0};
-    jdr_filter_stats(disk->filter, &stats);
-#define WORD(name) {#name, stats.name}
-    const struct { const char *name; uint64_t value; } words[] = {
-        WORD(writes), WORD(write_bytes), WORD(zeros), WORD(zero_bytes), WORD(reads), WORD(read_bytes), WORD(flushes),
-        WORD(background_bytes), WORD(overlaps_waited), WORD(stalls), WORD(stall_ns), WORD(stall_ns_max), WORD(failed_writes),
-        WORD(unlogged_writes), WORD(unlogged_bytes), WORD(suspect), {"sync_failed", (uint64_t)stats.sync_failed},
-    };
-#undef WORD
-    fprintf(context, "%" PRIu32 " %s", disk->spec.number, disk->spec.name);
-    for (size_t i = 0; i < sizeof words / sizeof *words; i++)
-        fprintf(context, " %s=%" PRIu64, words[i].name, words[i].value);
-    fputc('\n', context);
-}
-
-static bool do_stats(int fd, char *rest)
-{
-    char *text = NULL;
-    size_t length = 0;
-    if (!at_end(rest))
-        return garbage(fd, "STATS takes nothing");
-    FILE *stream = open_memstream(&text, &length);
-    if (!stream)
-        return reply(fd, "ERR %d out of memory", ENOMEM);
-    unsigned disks = host_disks_each(print_stats, stream);
-    bool whole = fclose(stream) == 0;
-    bool sent = whole ? reply(fd, "OK %u", disks) && send_all(fd, text, length) : reply(fd, "ERR %d out of memory", ENOMEM);
-    free(text);
-    return sent;
-}
-
-static bool do_quit(int fd, char *rest)
-{
-    if (!at_end(rest))
-        return garbage(fd, "QUIT takes nothing");
-    pthread_mutex_lock(&mutex);
-    bool first = !quitting;
-    quitting = true;
-    pthread_mutex_unlock(&mutex);
-    reply(fd, "OK");
-    if (first)
-        when_quit();
-    return false;
-}
-
-static bool obey(int fd, char *line, size_t length)
-{
-    static const struct { const char *word; bool (*run)(int fd, char *rest); } commands[] = {
-        {"HELLO", do_hello}, {"ADD", do_add},     {"REMOVE", do_remove}, {"COPY", do_copy},
-        {"TRUST", do_trust}, {"STATS", do_stats}, {"QUIT", do_quit},
-    };
-    char *rest = line, *word = strlen(line) == length ? take_word(&rest) : NULL;
-    for (size_t i = 0; word && i < sizeof commands / sizeof *commands; i++)
-        if (!strcmp(word, commands[i].word))
-            return commands[i].run(fd, rest);
-    return garbage(fd, "not a command: HELLO, ADD, REMOVE, COPY, TRUST, STATS, QUIT");
-}
-
 /* ---- connections -------------------------------------------------------------------------------------------------- */
 
 /* False when the connection is to end. */
@@ -299,16 +105,37 @@ static bool set_busy(struct connection *connection, bool busy)
     return goes_on;
 }
 
+/* After QUIT was answered; once. */
+static void begin_quit(void)
+{
+    pthread_mutex_lock(&mutex);
+    bool first = !quitting;
+    quitting = true;
+    pthread_mutex_unlock(&mutex);
+    if (first)
+        when_quit();
+}
+
+/* False when the connection is to end. */
+static bool obey(struct connection *connection, size_t length)
+{
+    if (!set_busy(connection, true))
+        return false;
+    enum host_next next = host_obey(connection->fd, connection->line, length);
+    if (next == HOST_QUIT)
+        begin_quit();
+    return next == HOST_GO_ON && set_busy(connection, false);
+}
+
 static void converse(struct connection *connection)
 {
     for (;;) {
         ssize_t length = read_line(connection);
         if (length == -EMSGSIZE)
-            garbage(connection->fd, "the line is longer than 8192 bytes");
+            host_refuse_line(connection->fd, "the line is longer than 8192 bytes");
         if (length == -ETIMEDOUT)
-            garbage(connection->fd, "the line was not complete within 5 s");
-        if (length <= 0 || !set_busy(connection, true) || !obey(connection->fd, connection->line, (size_t)length - 1) ||
-            !set_busy(connection, false))
+            host_refuse_line(connection->fd, "the line was not complete within 5 s");
+        if (length <= 0 || !obey(connection, (size_t)length - 1))
             return;
         connection->filled -= (size_t)length;
         memmove(connection->line, connection->line + length, connection->filled);
@@ -410,7 +237,7 @@ static void accept_one(void)
         pthread_mutex_unlock(&mutex);
     }
     if (result) {
-        reply(fd, "ERR %d %s", -result, result == -EAGAIN ? "too many connections are at work" : strerrordesc_np(-result));
+        host_reply(fd, "ERR %d %s", -result, result == -EAGAIN ? "too many connections are at work" : strerrordesc_np(-result));
         close(fd);
     }
 }

@@ -6,17 +6,11 @@
  * and nobody uses it; its descriptor is used only under fd_lock, or by its filter, which is closed before the
  * descriptor is.
  */
-#include <fcntl.h>
 #include <errno.h>
-#include <linux/falloc.h>
 #include <pthread.h>
-#include <stdarg.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/file.h>
-#include <sys/stat.h>
-#include <sys/sysmacros.h>
 #include <unistd.h>
 
 #include "host.h"
@@ -29,114 +23,9 @@ static struct host_disk *table;
 static bool closed; /* nothing is added any more */
 static struct host_disks_options options;
 
-static _Thread_local bool keep_allocated; /* of the zero that this thread is about to do */
-
 void host_disks_configure(const struct host_disks_options *given)
 {
     options = *given;
-}
-
-__attribute__((format(printf, 3, 4))) static int refuse(int error, char *message, const char *format, ...)
-{
-    va_list arguments;
-    va_start(arguments, format);
-    vsnprintf(message, HOST_MESSAGE, format, arguments);
-    va_end(arguments);
-    return -error;
-}
-
-/* ---- the primary -------------------------------------------------------------------------------------------------- */
-
-static int allocate(int fd, int mode, uint64_t offset, uint64_t length)
-{
-    int result;
-    do
-        result = fallocate(fd, mode, (off_t)offset, (off_t)length);
-    while (result && errno == EINTR);
-    return result ? -errno : 0;
-}
-
-static bool not_supported(int result)
-{
-    return result == -EOPNOTSUPP || result == -ENOSYS || result == -EINVAL || result == -ENODEV;
-}
-
-/* Zeros that keep their space: where the file system cannot do it in one step, a hole is made and filled. */
-static int zero_allocated(const struct jdr_device *device, uint64_t offset, uint64_t length)
-{
-    int result = allocate(device->fd, FALLOC_FL_ZERO_RANGE | FALLOC_FL_KEEP_SIZE, offset, length);
-    if (!not_supported(result))
-        return result;
-    struct jdr_device plain;
-    jdr_device_from_fd(&plain, device->fd, JDR_SECTOR);
-    result = plain.zero(&plain, offset, length);
-    if (!result)
-        result = allocate(device->fd, 0, offset, length);
-    return not_supported(result) ? 0 : result; /* zeros they are */
-}
-
-static int primary_zero(const struct jdr_device *device, uint64_t offset, uint64_t length)
-{
-    if (keep_allocated)
-        return zero_allocated(device, offset, length);
-    struct jdr_device plain;
-    jdr_device_from_fd(&plain, device->fd, JDR_SECTOR);
-    return plain.zero(&plain, offset, length);
-}
-
-/* Does the block device write zeroes by itself? */
-static bool block_zeroes_fast(dev_t device)
-{
-    static const char *const places[] = {"queue", "../queue"}; /* of a disk; of a partition */
-    unsigned long long bytes = 0;
-    for (size_t i = 0; i < sizeof places / sizeof *places && !bytes; i++) {
-        char path[128];
-        snprintf(path, sizeof path, "/sys/dev/block/%u:%u/%s/write_zeroes_max_bytes", major(device), minor(device), places[i]);
-        FILE *file = fopen(path, "re");
-        if (file) {
-            if (fscanf(file, "%llu", &bytes) != 1)
-                bytes = 0;
-            fclose(file);
-        }
-    }
-    return bytes > 0;
-}
-
-/* What the primary can do. Nothing is changed: the hole lies behind the end of the file. */
-static void find_abilities(struct host_disk *disk, const struct stat *status)
-{
-    if (S_ISREG(status->st_mode))
-        disk->zeroes_fast = allocate(disk->fd, FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE, ((uint64_t)status->st_size | 0xfffff) + 1, JDR_BLOCK) == 0;
-    else
-        disk->zeroes_fast = block_zeroes_fast(status->st_rdev);
-    disk->knows_holes = lseek(disk->fd, 0, SEEK_DATA) >= 0 || errno == ENXIO;
-}
-
-static int check_primary(struct host_disk *disk, char *message)
-{
-    const struct host_disk_spec *spec = &disk->spec;
-    struct stat status;
-    if (fstat(disk->fd, &status))
-        return refuse(errno, message, "%s: %s", spec->path, strerrordesc_np(errno));
-    if (!S_ISREG(status.st_mode) && !S_ISBLK(status.st_mode))
-        return refuse(EINVAL, message, "%s is neither a regular file nor a block device", spec->path);
-    if (flock(disk->fd, LOCK_EX | LOCK_NB))
-        return refuse(errno == EWOULDBLOCK ? EBUSY : errno, message, "%s: %s", spec->path,
-                      errno == EWOULDBLOCK ? "it is in use; stop the process that has it locked" : strerrordesc_np(errno));
-    off_t end = lseek(disk->fd, 0, SEEK_END);
-    if (end < 0 || (uint64_t)end < spec->size_bytes)
-        return refuse(EINVAL, message, "%s has %lld bytes, fewer than the disk's %llu", spec->path, (long long)end,
-                      (unsigned long long)spec->size_bytes);
-    find_abilities(disk, &status);
-    return 0;
-}
-
-static int open_primary(struct host_disk *disk, char *message)
-{
-    disk->fd = open(disk->spec.path, O_RDWR | O_CLOEXEC | O_NONBLOCK | O_NOCTTY);
-    if (disk->fd < 0)
-        return refuse(errno, message, "%s: %s", disk->spec.path, strerrordesc_np(errno));
-    return check_primary(disk, message);
 }
 
 static int open_filter(struct host_disk *disk, char *message)
@@ -150,12 +39,11 @@ static int open_filter(struct host_disk *disk, char *message)
         .bypass = options.ring != NULL,
         .applier = options.applier,
     };
-    jdr_device_from_fd(&filter.primary, disk->fd, JDR_SECTOR);
-    filter.primary.zero = primary_zero;
+    host_primary_device(disk->fd, &filter.primary);
     disk->write_back = options.applier != NULL;
     int result = jdr_filter_open(&disk->filter, &filter);
     if (result)
-        return refuse(-result, message, "disk %s: %s (size %llu, longest write %llu)", disk->spec.name, strerrordesc_np(-result),
+        return host_refuse(-result, message, "disk %s: %s (size %llu, longest write %llu)", disk->spec.name, strerrordesc_np(-result),
                       (unsigned long long)disk->spec.size_bytes, (unsigned long long)disk->spec.write_bytes_max);
     return 0;
 }
@@ -174,11 +62,11 @@ static bool valid_name(const char *name)
 static int check_spec(const struct host_disk_spec *spec, char *message)
 {
     if (!valid_name(spec->name))
-        return refuse(EINVAL, message, "disk name '%.64s' is not valid: 1 to %d letters, digits, '.', '_' or '-'", spec->name, HOST_NAME_MAX);
+        return host_refuse(EINVAL, message, "disk name '%.64s' is not valid: 1 to %d letters, digits, '.', '_' or '-'", spec->name, HOST_NAME_MAX);
     if (spec->path[0] != '/')
-        return refuse(EINVAL, message, "disk %s: '%.200s' is not an absolute path", spec->name, spec->path);
+        return host_refuse(EINVAL, message, "disk %s: '%.200s' is not an absolute path", spec->name, spec->path);
     if (!spec->size_bytes || spec->size_bytes % JDR_SECTOR || spec->size_bytes > 1ull << 50)
-        return refuse(EINVAL, message, "disk %s: %llu is not a disk's size", spec->name, (unsigned long long)spec->size_bytes);
+        return host_refuse(EINVAL, message, "disk %s: %llu is not a disk's size", spec->name, (unsigned long long)spec->size_bytes);
     return 0;
 }
 
@@ -193,7 +81,7 @@ static int check_place(const struct host_disk_spec *spec, char *message)
 {
     unsigned count = 0;
     if (closed)
-        return refuse(ESHUTDOWN, message, "the host component is ending");
+        return host_refuse(ESHUTDOWN, message, "the host component is ending");
     for (const struct host_disk *disk = table; disk; disk = disk->next) {
         if (disk->state == REMOVED)
             continue;
@@ -204,11 +92,11 @@ static int check_place(const struct host_disk_spec *spec, char *message)
         if (!same_number && strcmp(disk->spec.name, spec->name))
             continue;
         if (disk->state != SERVED)
-            return refuse(EBUSY, message, "disk %u (%s) is being added or removed", disk->spec.number, disk->spec.name);
-        return refuse(EEXIST, message, "disk %u is %s (%llu bytes, longest write %llu, %.200s)", disk->spec.number, disk->spec.name,
+            return host_refuse(EBUSY, message, "disk %u (%s) is being added or removed", disk->spec.number, disk->spec.name);
+        return host_refuse(EEXIST, message, "disk %u is %s (%llu bytes, longest write %llu, %.200s)", disk->spec.number, disk->spec.name,
                       (unsigned long long)disk->spec.size_bytes, (unsigned long long)disk->spec.write_bytes_max, disk->spec.path);
     }
-    return count < HOST_DISKS_MAX ? 0 : refuse(ENOSPC, message, "there are %d disks already", HOST_DISKS_MAX);
+    return count < HOST_DISKS_MAX ? 0 : host_refuse(ENOSPC, message, "there are %d disks already", HOST_DISKS_MAX);
 }
 
 /* With the mutex held. */
@@ -245,7 +133,7 @@ static int enter(const struct host_disk_spec *spec, struct host_disk **out, char
         return result;
     struct host_disk *disk = calloc(1, sizeof *disk);
     if (!disk)
-        return refuse(ENOMEM, message, "disk %s: out of memory", spec->name);
+        return host_refuse(ENOMEM, message, "disk %s: out of memory", spec->name);
     disk->spec = *spec;
     disk->state = OPENING;
     disk->references = 1; /* the table's */
@@ -272,11 +160,11 @@ int host_disks_add(const struct host_disk_spec *given, char *message)
     pthread_mutex_unlock(&mutex);
     if (result)
         return result > 0 ? 0 : result;
-    if ((result = open_primary(disk, message)) == 0)
+    if ((result = host_primary_open(disk, message)) == 0)
         result = open_filter(disk, message);
     pthread_mutex_lock(&mutex);
     if (!result && closed)
-        result = refuse(ESHUTDOWN, message, "the host component is ending");
+        result = host_refuse(ESHUTDOWN, message, "the host component is ending");
     bool unused = result && !closed; /* once closed, the table stays as it is */
     disk->state = result ? REMOVED : SERVED;
     if (unused)
@@ -307,7 +195,7 @@ static int take_number(uint32_t number, int state_next, struct host_disk **out, 
     }
     pthread_mutex_unlock(&mutex);
     *out = disk;
-    return result ? refuse(-result, message, result == -ENOENT ? "there is no disk %u" : "disk %u: the host component is ending", number) : 0;
+    return result ? host_refuse(-result, message, result == -ENOENT ? "there is no disk %u" : "disk %u: the host component is ending", number) : 0;
 }
 
 int host_disks_remove(uint32_t number, char *message)
@@ -442,40 +330,4 @@ void host_disk_release(struct host_disk *disk)
     pthread_mutex_unlock(&mutex);
     if (unused)
         free_disk(disk);
-}
-
-static int find_extent(const struct host_disk *disk, uint64_t offset, bool *data, uint64_t *end)
-{
-    off_t found = lseek(disk->fd, (off_t)offset, SEEK_DATA);
-    if (found < 0 && errno != ENXIO)
-        return -errno;
-    *data = found == (off_t)offset;
-    if (*data)
-        found = lseek(disk->fd, (off_t)offset, SEEK_HOLE);
-    *end = found < 0 || (uint64_t)found > disk->spec.size_bytes ? disk->spec.size_bytes : (uint64_t)found;
-    return *end > offset ? 0 : -EIO;
-}
-
-int host_disk_extent(struct host_disk *disk, uint64_t offset, bool *data, uint64_t *end)
-{
-    pthread_rwlock_rdlock(&disk->fd_lock);
-    int result = disk->fd < 0 ? -ESHUTDOWN : find_extent(disk, offset, data, end);
-    pthread_rwlock_unlock(&disk->fd_lock);
-    return result;
-}
-
-int host_disk_read_ahead(struct host_disk *disk, uint64_t offset, uint64_t length)
-{
-    pthread_rwlock_rdlock(&disk->fd_lock);
-    int result = disk->fd < 0 ? -ESHUTDOWN : -posix_fadvise(disk->fd, (off_t)offset, (off_t)length, POSIX_FADV_WILLNEED);
-    pthread_rwlock_unlock(&disk->fd_lock);
-    return result;
-}
-
-int64_t host_disk_zero(struct host_disk *disk, uint64_t offset, uint64_t length, bool keep)
-{
-    keep_allocated = keep;
-    int64_t result = jdr_filter_zero(disk->filter, offset, length, false);
-    keep_allocated = false;
-    return result;
 }

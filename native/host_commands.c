@@ -1,0 +1,218 @@
+/*
+ * host_commands.c: what the lines on the control socket mean, docs/formats/host-control.md.
+ *
+ * Invariant: nothing is done before the whole line was understood.
+ */
+#include <errno.h>
+#include <inttypes.h>
+#include <stdarg.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/socket.h>
+#include <unistd.h>
+
+#include "host.h"
+#include "host_commands.h"
+
+/* ---- replies ------------------------------------------------------------------------------------------------------ */
+
+/* False when the client is gone, or does not take the reply. */
+static bool send_all(int fd, const char *text, size_t length)
+{
+    while (length) {
+        ssize_t put = send(fd, text, length, MSG_NOSIGNAL);
+        if (put < 0 && errno == EINTR)
+            continue;
+        if (put <= 0)
+            return false;
+        text += put;
+        length -= (size_t)put;
+    }
+    return true;
+}
+
+bool host_reply(int fd, const char *format, ...)
+{
+    char text[HOST_MESSAGE + 128];
+    va_list arguments;
+    va_start(arguments, format);
+    int length = vsnprintf(text, sizeof text - 1, format, arguments);
+    va_end(arguments);
+    if (length < 0 || length > (int)sizeof text - 2)
+        length = (int)sizeof text - 2;
+    text[length] = '\n';
+    return send_all(fd, text, (size_t)length + 1);
+}
+
+void host_refuse_line(int fd, const char *what)
+{
+    host_reply(fd, "ERR %d %s", EINVAL, what);
+}
+
+/* ---- words of a line ---------------------------------------------------------------------------------------------- */
+
+/* The next word, ended by one space or the line's end; NULL: none. */
+static char *take_word(char **rest)
+{
+    char *word = *rest;
+    if (!word || !*word || *word == ' ')
+        return NULL;
+    char *space = strchr(word, ' ');
+    *rest = space ? space + 1 : NULL;
+    if (space)
+        *space = 0;
+    return word;
+}
+
+static bool take_number(char **rest, uint64_t max, uint64_t *number)
+{
+    char *word = take_word(rest);
+    if (!word || strspn(word, "0123456789") != strlen(word) || strlen(word) > 19)
+        return false;
+    *number = strtoull(word, NULL, 10);
+    return *number <= max;
+}
+
+static bool take_text(char *target, size_t size, const char *text)
+{
+    if (!text || !*text || strlen(text) >= size)
+        return false;
+    strcpy(target, text);
+    return true;
+}
+
+static bool at_end(const char *rest)
+{
+    return rest == NULL;
+}
+
+/* ---- commands: false ends the connection -------------------------------------------------------------------------- */
+
+static bool answer(int fd, int result, const char *message)
+{
+    return result < 0 ? host_reply(fd, "ERR %d %s", -result, message) : host_reply(fd, "OK");
+}
+
+static bool garbage(int fd, const char *what)
+{
+    host_refuse_line(fd, what);
+    return false;
+}
+
+static bool do_hello(int fd, char *rest)
+{
+    return at_end(rest) ? host_reply(fd, "OK jetdr-host 1 %d", (int)getpid()) : garbage(fd, "HELLO takes nothing");
+}
+
+static bool do_add(int fd, char *rest)
+{
+    struct host_disk_spec spec = {0};
+    char message[HOST_MESSAGE] = "";
+    uint64_t number;
+    if (!take_number(&rest, UINT32_MAX, &number) || !take_number(&rest, INT64_MAX, &spec.size_bytes) ||
+        !take_number(&rest, INT64_MAX, &spec.write_bytes_max) || !take_text(spec.name, sizeof spec.name, take_word(&rest)) ||
+        !take_text(spec.path, sizeof spec.path, rest))
+        return garbage(fd, "ADD takes NUMBER SIZE WRITE_BYTES_MAX NAME PATH");
+    spec.number = (uint32_t)number;
+    return answer(fd, host_disks_add(&spec, message), message);
+}
+
+static bool do_remove(int fd, char *rest)
+{
+    char message[HOST_MESSAGE] = "";
+    uint64_t number;
+    if (!take_number(&rest, UINT32_MAX, &number) || !at_end(rest))
+        return garbage(fd, "REMOVE takes NUMBER");
+    return answer(fd, host_disks_remove((uint32_t)number, message), message);
+}
+
+static bool do_trust(int fd, char *rest)
+{
+    char message[HOST_MESSAGE] = "";
+    uint64_t number;
+    if (!take_number(&rest, UINT32_MAX, &number) || !at_end(rest))
+        return garbage(fd, "TRUST takes NUMBER");
+    return answer(fd, host_disks_trust((uint32_t)number, message), message);
+}
+
+/* The wire's error of a copy: any of the primary's is EIO, as 7, 110 and 125 have meanings of their own. */
+static bool answer_failed_copy(int fd, int64_t result, const char *message)
+{
+    if (-result & JDR_PRIMARY)
+        return host_reply(fd, "ERR %d %s: the primary failed: %s", EIO, message, strerrordesc_np((int)(-result & JDR_ERRNO_MAX)));
+    int error = result == -EBUSY ? ETIMEDOUT : (int)-result; /* the disk's own share of the ring is taken: a stall, too */
+    return host_reply(fd, "ERR %d %s: %s", error, message, error > JDR_ERRNO_MAX ? "the domain is another's" : strerrordesc_np(error));
+}
+
+static bool do_copy(int fd, char *rest)
+{
+    char message[HOST_MESSAGE] = "";
+    uint64_t number, offset, length;
+    if (!take_number(&rest, UINT32_MAX, &number) || !take_number(&rest, INT64_MAX, &offset) ||
+        !take_number(&rest, INT64_MAX, &length) || !at_end(rest))
+        return garbage(fd, "COPY takes NUMBER OFFSET LENGTH");
+    int64_t lsn = host_disks_copy((uint32_t)number, offset, length, message);
+    return lsn < 0 ? answer_failed_copy(fd, lsn, message) : host_reply(fd, "OK %" PRId64, lsn);
+}
+
+static void print_stats(void *context, struct host_disk *disk)
+{
+    struct jdr_filter_stats stats = {0};
+    jdr_filter_stats(disk->filter, &stats);
+#define WORD(name) {#name, stats.name}
+    const struct { const char *name; uint64_t value; } words[] = {
+        WORD(writes), WORD(write_bytes), WORD(zeros), WORD(zero_bytes), WORD(reads), WORD(read_bytes), WORD(flushes),
+        WORD(background_bytes), WORD(overlaps_waited), WORD(stalls), WORD(stall_ns), WORD(stall_ns_max), WORD(failed_writes),
+        WORD(unlogged_writes), WORD(unlogged_bytes), WORD(suspect), {"sync_failed", (uint64_t)stats.sync_failed},
+    };
+#undef WORD
+    fprintf(context, "%" PRIu32 " %s", disk->spec.number, disk->spec.name);
+    for (size_t i = 0; i < sizeof words / sizeof *words; i++)
+        fprintf(context, " %s=%" PRIu64, words[i].name, words[i].value);
+    fputc('\n', context);
+}
+
+static bool do_stats(int fd, char *rest)
+{
+    char *text = NULL;
+    size_t length = 0;
+    if (!at_end(rest))
+        return garbage(fd, "STATS takes nothing");
+    FILE *stream = open_memstream(&text, &length);
+    if (!stream)
+        return host_reply(fd, "ERR %d out of memory", ENOMEM);
+    unsigned disks = host_disks_each(print_stats, stream);
+    bool whole = fclose(stream) == 0;
+    bool sent = whole ? host_reply(fd, "OK %u", disks) && send_all(fd, text, length) : host_reply(fd, "ERR %d out of memory", ENOMEM);
+    free(text);
+    return sent;
+}
+
+/* The connection ends with its answer, and then the process. */
+static bool do_quit(int fd, char *rest)
+{
+    if (!at_end(rest))
+        return garbage(fd, "QUIT takes nothing");
+    host_reply(fd, "OK");
+    return true;
+}
+
+enum host_next host_obey(int fd, char *line, size_t length)
+{
+    static const struct {
+        const char *word;
+        bool (*run)(int fd, char *rest);
+        enum host_next next; /* when it went well */
+    } commands[] = {
+        {"HELLO", do_hello, HOST_GO_ON}, {"ADD", do_add, HOST_GO_ON},     {"REMOVE", do_remove, HOST_GO_ON},
+        {"COPY", do_copy, HOST_GO_ON},   {"TRUST", do_trust, HOST_GO_ON}, {"STATS", do_stats, HOST_GO_ON},
+        {"QUIT", do_quit, HOST_QUIT},
+    };
+    char *rest = line, *word = strlen(line) == length ? take_word(&rest) : NULL;
+    for (size_t i = 0; word && i < sizeof commands / sizeof *commands; i++)
+        if (!strcmp(word, commands[i].word))
+            return commands[i].run(fd, rest) ? commands[i].next : HOST_HANG_UP;
+    host_refuse_line(fd, "not a command: HELLO, ADD, REMOVE, COPY, TRUST, STATS, QUIT");
+    return HOST_HANG_UP;
+}
