@@ -565,6 +565,8 @@ static int start(jdr_iscsi *session)
     int result = pthread_create(&session->thread, NULL, serve, session);
     pthread_sigmask(SIG_SETMASK, &before, NULL);
     session->has_thread = !result;
+    if (!result)
+        pthread_setname_np(session->thread, "jetdr-iscsi");
     return -result;
 }
 

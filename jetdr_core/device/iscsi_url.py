@@ -15,7 +15,7 @@ from pathlib import Path
 from jetdr_core.errors import InvalidRequest
 from jetdr_core.identity import host_owner
 
-__all__ = ["IscsiOptions", "IscsiUrl", "is_iscsi"]
+__all__ = ["IscsiLun", "IscsiOptions", "IscsiUrl", "is_iscsi", "options_of"]
 
 SCHEME = "iscsi://"
 PORT_DEFAULT = 3260
@@ -32,7 +32,7 @@ _PASSWORD_BYTES_MAX = 255
 
 def is_iscsi(path: str | os.PathLike[str]) -> bool:
     """Whether ``path`` is an iSCSI URL rather than a path."""
-    return isinstance(path, str) and path.startswith(SCHEME)
+    return os.fspath(path).startswith(SCHEME)
 
 
 @dataclass(frozen=True, slots=True)
@@ -123,6 +123,26 @@ class IscsiOptions:
             initiator=environment.get("JETDR_ISCSI_INITIATOR", ""),
             limit_s=_seconds(environment.get("JETDR_ISCSI_LIMIT_S", "30")),
         )
+
+
+@dataclass(frozen=True, slots=True)
+class IscsiLun(os.PathLike[str]):
+    """A LUN with a password of its own, usable wherever a log's path is; the file is read when the LUN is opened."""
+
+    url: str
+    password_file: Path
+
+    def __fspath__(self) -> str:
+        return self.url
+
+
+def options_of(place: str | os.PathLike[str]) -> IscsiOptions:
+    """The environment's options, with the place's own password."""
+    environment = dict(os.environ)
+    if isinstance(place, IscsiLun):
+        environment.pop("JETDR_ISCSI_PASSWORD", None)
+        environment["JETDR_ISCSI_PASSWORD_FILE"] = str(place.password_file)
+    return IscsiOptions.from_environment(environment)
 
 
 def _seconds(text: str) -> float:

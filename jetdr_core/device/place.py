@@ -12,7 +12,7 @@ from typing import Protocol
 
 from jetdr_core.device.file import FileDevice, identity_of
 from jetdr_core.device.iscsi import IscsiDevice
-from jetdr_core.device.iscsi_url import IscsiUrl, is_iscsi
+from jetdr_core.device.iscsi_url import IscsiUrl, is_iscsi, options_of
 from jetdr_core.device.protocol import BlockDevice
 
 __all__ = ["Place", "PlacedDevice", "exists", "identity_at", "open_device"]
@@ -36,7 +36,7 @@ def open_device(
 ) -> PlacedDevice:
     """What is there: file, block device or LUN; ``preempt`` takes a LUN from the machine that reserved it."""
     if is_iscsi(place):
-        return IscsiDevice(os.fspath(place), writable=writable, lock=lock, preempt=preempt)
+        return IscsiDevice(os.fspath(place), options=options_of(place), writable=writable, lock=lock, preempt=preempt)
     return FileDevice(place, writable=writable, direct=direct, lock=lock)
 
 

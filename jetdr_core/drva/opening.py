@@ -1,4 +1,4 @@
-"""How a configured domain becomes a ProtectedDomain: the one place that knows. Talks to: domain, store.
+"""How a configured domain becomes a ProtectedDomain: the one place that knows. Talks to: domain, device, store.
 
 Invariant: a domain is created only where that is allowed, its store holds nothing and its log volume has no section of
 that name; it is never taken over.
@@ -6,8 +6,12 @@ that name; it is never taken over.
 
 from __future__ import annotations
 
+from os import PathLike
+from pathlib import Path
+
+from jetdr_core.device import IscsiLun
 from jetdr_core.domain import ProtectedDomain
-from jetdr_core.drva.config import DomainConfig
+from jetdr_core.drva.config import DomainConfig, VolumeConfig
 from jetdr_core.store import open_store
 
 __all__ = ["open_domain", "store_is_empty"]
@@ -18,12 +22,12 @@ async def open_domain(config: DomainConfig) -> ProtectedDomain:
     if config.create and await store_is_empty(config.store, create=True):
         return ProtectedDomain.create(
             config.name,
-            log=config.volume.path,
+            log=_log(config.volume),
             log_bytes=config.section_bytes,
             store=config.store,
             options=config.options,
         )
-    return ProtectedDomain.open(config.name, log=config.volume.path, store=config.store, options=config.options)
+    return ProtectedDomain.open(config.name, log=_log(config.volume), store=config.store, options=config.options)
 
 
 async def store_is_empty(url: str, *, create: bool = False) -> bool:
@@ -35,3 +39,8 @@ async def store_is_empty(url: str, *, create: bool = False) -> bool:
         return True
     finally:
         await store.close()
+
+
+def _log(volume: VolumeConfig) -> str | PathLike[str]:
+    """The volume's place, with its own password where it has one."""
+    return IscsiLun(volume.path, Path(volume.password_file)) if volume.password_file else volume.path

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import os
 import signal
@@ -14,7 +15,8 @@ from pathlib import Path
 
 import pytest
 
-from jetdr_core.device import IscsiDevice, IscsiOptions
+from jetdr_core.device import IscsiDevice, IscsiLun, IscsiOptions
+from jetdr_core.device.place import open_device
 from jetdr_core.errors import (
     DeviceAccessDenied,
     DeviceBusy,
@@ -22,11 +24,13 @@ from jetdr_core.errors import (
     DeviceReadOnly,
     DeviceResized,
     InvalidRequest,
+    JetdrError,
 )
 from tests.device.test_conformance import pattern, read
 from tests.faults.threaded_proxy import ThreadedProxy, threaded_proxy
 from tests.peers.tgt import Lun, Tgt
 
+pytestmark = pytest.mark.native
 SIZE = 4 << 20
 SECRET = "correct-horse-battery"
 HURRIED = IscsiOptions(limit_s=1.5, login_limit_s=1.0)
@@ -130,6 +134,18 @@ def test_password_file_is_read_when_private_and_refused_when_not(
     file.chmod(0o640)
     with pytest.raises(InvalidRequest, match="chmod 600"):
         IscsiDevice(locked_lun.url)
+
+
+def test_lun_with_a_password_file_of_its_own_does_without_the_environments(
+    locked_lun: Lun, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("JETDR_ISCSI_PASSWORD", "of-another-lun")
+    file = tmp_path / "password"
+    file.write_text(SECRET)
+    file.chmod(0o600)
+    place = IscsiLun(locked_lun.url, file)
+    open_device(place).close()
+    assert SECRET not in repr(place)
 
 
 def test_password_is_in_no_representation(locked_lun: Lun) -> None:
@@ -407,6 +423,24 @@ def test_another_lun_in_its_place_is_not_written(own_tgt: Tgt) -> None:
         device.write(0, pattern(4096))
     device.close()
     assert lun.image.read_bytes() == before
+
+
+# -- a hostile target ---------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("seed", range(40))
+def test_garbled_answers_end_in_errors_and_in_nothing_worse(proxy: ThreadedProxy, lun: Lun, seed: int) -> None:
+    """Bytes of the target's answers are changed at random, from some point on: a login, a size, a status, a length."""
+    quick = IscsiOptions(limit_s=0.3, login_limit_s=0.3)
+    proxy.garble(seed, first_byte=(seed % 8) * 60)
+    try:
+        device = IscsiDevice(lun.url_at(proxy.port), options=quick)
+    except JetdrError:
+        return
+    for call in (lambda: device.write(0, pattern(65536)), device.sync, lambda: read(device, 0, 65536)):
+        with contextlib.suppress(JetdrError):
+            call()
+    device.close()
 
 
 # -- whose it is -----------------------------------------------------------------------------------------------------

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import random
 import select
 import socket
 import threading
@@ -17,6 +18,7 @@ class ThreadedProxy:
     ``freeze``: nothing passes on any connection, and nobody is told, until ``thaw``. ``let_new_ones_pass``: connections
     made from now on are not frozen, those there are stay so. ``cut``: every connection is reset.
     ``cut_uploads``: the connection on which so many more bytes have passed towards the peer is reset.
+    ``garble``: from ``first_byte`` of the peer's bytes on, about one in fifty is another.
     """
 
     def __init__(self, port_peer: int) -> None:
@@ -27,6 +29,8 @@ class ThreadedProxy:
         self._open.set()
         self._lines: set[socket.socket] = set()
         self._upload_bytes_left: int | None = None
+        self._garbling: random.Random | None = None
+        self._sound_bytes_left = 0
         self._ending = False
         self._threads: list[threading.Thread] = []
         self._begin(self._accept)
@@ -50,6 +54,10 @@ class ThreadedProxy:
 
     def cut_uploads(self, after_bytes: int) -> None:
         self._upload_bytes_left = after_bytes
+
+    def garble(self, seed: int, first_byte: int) -> None:
+        self._garbling = random.Random(seed)
+        self._sound_bytes_left = first_byte
 
     def end(self) -> None:
         self._ending = True
@@ -90,7 +98,17 @@ class ThreadedProxy:
                     opened.wait()
                     if not piece or (source is caller and self._is_cut(len(piece))):
                         return
-                    (peer if source is caller else caller).sendall(piece)
+                    (peer if source is caller else caller).sendall(piece if source is caller else self._garbled(piece))
+
+    def _garbled(self, piece: bytes) -> bytes:
+        if self._garbling is None:
+            return piece
+        changed = bytearray(piece)
+        for at in range(self._sound_bytes_left, len(piece)):
+            if self._garbling.random() < 0.02:
+                changed[at] = self._garbling.randrange(256)
+        self._sound_bytes_left = max(0, self._sound_bytes_left - len(piece))
+        return bytes(changed)
 
     def _is_cut(self, length: int) -> bool:
         if self._upload_bytes_left is None:
