@@ -36,6 +36,7 @@ from jetdr_core.segment import SealedSegment, SegmentBody, build_body
 from jetdr_core.uploader.age import AgeOfOldest
 from jetdr_core.uploader.chain import ChainWriter, NumberTaken
 from jetdr_core.uploader.latency import UploadLatency
+from jetdr_core.uploader.priority import yield_to_guests
 from jetdr_core.uploader.source import LogSource
 
 __all__ = ["UploadStats", "Uploader"]
@@ -119,9 +120,9 @@ class Uploader:
         self._puts = asyncio.Semaphore(options.puts_max)
         self._in_flight: deque[_Segment] = deque()
         self._sealed = asyncio.Event()
-        self._reader = ThreadPoolExecutor(1, "jetdr-log-reader")
-        self._pool = ThreadPoolExecutor(options.upload_workers, "jetdr-encode")
-        self._verifiers = ThreadPoolExecutor(options.upload_workers, "jetdr-verify")
+        self._reader = ThreadPoolExecutor(1, "jetdr-log-reader", yield_to_guests)
+        self._pool = ThreadPoolExecutor(options.upload_workers, "jetdr-encode", yield_to_guests)
+        self._verifiers = ThreadPoolExecutor(options.upload_workers, "jetdr-verify", yield_to_guests)
         self._tasks: list[asyncio.Task[None]] = []
 
     # -- face --------------------------------------------------------------------------------------------------------

@@ -1,0 +1,23 @@
+"""The priority of threads that prepare uploads, below that of everything that a guest waits for. Talks to: the kernel.
+
+Where there are fewer CPUs than work, reading back, compressing and verifying would slow guests down as much as if they
+were guests themselves; the log takes what has to wait.
+"""
+
+from __future__ import annotations
+
+import os
+import threading
+
+__all__ = ["yield_to_guests"]
+
+NICE_MORE = 10
+"""A tenth of the share of a thread of usual priority."""
+NICE_MAX = 19
+
+
+def yield_to_guests() -> None:
+    """Lower the calling thread's priority, once and for good."""
+    thread = threading.get_native_id()
+    nice = os.getpriority(os.PRIO_PROCESS, thread)
+    os.setpriority(os.PRIO_PROCESS, thread, min(NICE_MAX, nice + NICE_MORE))
