@@ -9,6 +9,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/resource.h>
 #include <time.h>
 #include <unistd.h>
 
@@ -100,9 +101,20 @@ static int listen_for_control(char *message)
     return options->control_path ? host_control_listen(options->control_path, message) : 0;
 }
 
+/* A disk and each of its guest's connections need a few descriptors: take as many as the system gives. */
+static void raise_descriptor_limit(void)
+{
+    struct rlimit limit;
+    if (getrlimit(RLIMIT_NOFILE, &limit) == 0) {
+        limit.rlim_cur = limit.rlim_max;
+        setrlimit(RLIMIT_NOFILE, &limit);
+    }
+}
+
 int host_prepare(const struct host_options *given, char *message)
 {
     options = given;
+    raise_descriptor_limit();
     if (options->ring_path)
         return 0; /* a ring knows its sides by their processes: it is attached behind the fork */
     host_disks_configure(&(struct host_disks_options){.stall_limit_ns = options->stall_limit_ns});

@@ -10,6 +10,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/prctl.h>
+#include <time.h>
 
 #define NBDKIT_API_VERSION 2
 #include <nbdkit-plugin.h>
@@ -18,6 +19,8 @@
 #include "nbdkit_parameters.h"
 
 #define THREAD_MODEL NBDKIT_THREAD_MODEL_PARALLEL
+#define MESSAGES_MAX 100
+#define MESSAGES_S 10
 
 /* ---- begin and end ------------------------------------------------------------------------------------------------ */
 
@@ -174,6 +177,21 @@ static int wire_errno(int error)
     }
 }
 
+/* A primary that fails every request must not fill the log: so many messages in so many seconds, and then silence. */
+static bool worth_telling(void)
+{
+    static _Atomic int64_t window = INT64_MIN;
+    static _Atomic unsigned count;
+    struct timespec now;
+    clock_gettime(CLOCK_MONOTONIC, &now);
+    if (atomic_exchange(&window, now.tv_sec / MESSAGES_S) != now.tv_sec / MESSAGES_S)
+        atomic_store(&count, 0);
+    unsigned before = atomic_fetch_add(&count, 1);
+    if (before == MESSAGES_MAX)
+        nbdkit_error("more requests failed; %d messages are told in %d s", MESSAGES_MAX, MESSAGES_S);
+    return before < MESSAGES_MAX;
+}
+
 /* Report a negative result of the filter: -1. */
 static int fail(const struct host_disk *disk, const char *what, uint64_t offset, uint64_t length, int64_t result)
 {
@@ -182,8 +200,9 @@ static int fail(const struct host_disk *disk, const char *what, uint64_t offset,
     const char *reason = error == EINVAL && !*where     ? "offset and length must be multiples of 512 within the disk"
                          : error == ESHUTDOWN && !*where ? "the disk was removed"
                                                          : strerrordesc_np(error);
-    nbdkit_error("disk %s: %s of %llu bytes at %llu: %s%s", disk->spec.name, what, (unsigned long long)length,
-                 (unsigned long long)offset, where, reason);
+    if (worth_telling())
+        nbdkit_error("disk %s: %s of %llu bytes at %llu: %s%s", disk->spec.name, what, (unsigned long long)length,
+                     (unsigned long long)offset, where, reason);
     nbdkit_set_error(wire_errno(error));
     return -1;
 }

@@ -177,6 +177,16 @@ def test_a_primary_that_got_shorter_fails_reads_and_stays_served(guest: Guest) -
     assert "disk boot: read of 4096 bytes at 2097152: the primary failed" in guest.host.log_path.read_text()
 
 
+def test_a_guest_that_errs_again_and_again_does_not_fill_the_log(guest: Guest) -> None:
+    with guest.client("boot") as client:
+        for _ in range(1000):
+            with pytest.raises(OSError, match="Invalid argument"):
+                client.read(1, 512)
+    said = guest.host.log_path.read_text()
+    assert "more requests failed" in said
+    assert said.count("\n") < 500
+
+
 def test_cache_reads_ahead(guest: Guest) -> None:
     with guest.client("boot") as client:
         client.cache(0, MIB)
