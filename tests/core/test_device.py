@@ -12,9 +12,10 @@ from pathlib import Path
 import pytest
 from typing_extensions import Buffer
 
-from jetdr_core.device import BlockDevice, FileDevice, MemoryDevice
+from jetdr_core.device import BlockDevice, FileDevice, IscsiDevice, MemoryDevice
 from jetdr_core.errors import InvalidRequest, LogFailed, PrimaryFailed
 from tests.core.rig import Rig
+from tests.peers.tgt import Tgt
 
 SIZE = 4 << 20
 
@@ -48,6 +49,25 @@ def test_a_direct_primary_takes_any_memory(tmp_path: Path, length: int) -> None:
     assert disk.read(4096, length) == data
     rig.commit_all()
     assert [record.payload for record in rig.records()] == [data]
+
+
+@pytest.mark.parametrize("length", [512, 8192, (1 << 20) + 512, (2 << 20) + 1536])
+def test_a_lun_takes_any_memory_as_primary_and_as_log(tgt: Tgt, length: int) -> None:
+    primary, log = tgt.add(SIZE), tgt.add(32 << 20, block_bytes=4096)
+    rig = Rig(log=IscsiDevice(log.url), ring_bytes=16 << 20)
+    disk = rig.disk(IscsiDevice(primary.url))
+    data = random.Random(length).randbytes(length)
+    padded = bytearray(b"?" * 48 + data)
+    disk.write(4096, memoryview(padded)[48:])
+    target = bytearray(48 + length)
+    disk.read_into(4096, memoryview(target)[48:])
+    assert target[48:] == data
+    disk.zero(4096, 512)
+    rig.commit_all()
+    assert [record.payload for record in rig.records()] == [data, b""]
+    assert primary.image.read_bytes()[4096 : 4096 + length] == bytes(512) + data[512:]
+    tgt.remove(primary)
+    tgt.remove(log)
 
 
 def test_a_direct_log_with_blocks_of_4_kib_takes_records_of_single_sectors(tmp_path: Path) -> None:

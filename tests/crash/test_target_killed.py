@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 import jetdr_core as jetdr
+from jetdr_core.errors import DeviceGone, LogFailed
 from jetdr_core.replication_log import describe_volume
 from tests.crash.test_sigkill import check, kill_a_writer
 from tests.domain.fixture import rebuilt
@@ -152,3 +153,39 @@ def test_log_survives_the_death_of_writer_and_target(own_tgt: Tgt, folder: Path)
     own_tgt.kill()
     own_tgt.start()
     asyncio.run(check(folder, 11, lun.url, ready, flushed))
+
+
+def test_target_that_stays_away_fails_the_log_and_the_domain_opens_again(
+    own_tgt: Tgt, folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("JETDR_ISCSI_LIMIT_S", "0.5")
+    lun = own_tgt.add(96 << 20)
+    store = f"file://{folder}/store"
+
+    async def lose_the_target() -> int:
+        domain = jetdr.ProtectedDomain.create("payroll", log=lun.url, log_bytes=64 << 20, store=store, options=OPTIONS)
+        lsn = 0
+        with pytest.raises(LogFailed):
+            async with domain:
+                disk = await domain.protect("db01", folder / "db01.img", size_bytes=DISK_BYTES)
+                disk.write(0, b"flushed." * 512)
+                lsn = await asyncio.to_thread(disk.flush)
+                own_tgt.kill()
+                disk.write(4096, b"too late" * 512)
+                with pytest.raises(LogFailed):
+                    await asyncio.to_thread(disk.flush)
+        return lsn
+
+    async def come_back(lsn: int) -> bytes:
+        async with jetdr.ProtectedDomain.open("payroll", log=lun.url, store=store, options=OPTIONS) as domain:
+            assert domain.status().lsn_recovered >= lsn
+            await domain.wait_consistent()
+            return (folder / "db01.img").read_bytes()
+
+    lsn = asyncio.run(lose_the_target())
+    with pytest.raises(DeviceGone, match="there is no portal"):
+        asyncio.run(come_back(lsn))
+    own_tgt.start()
+    expected = asyncio.run(come_back(lsn))
+    assert expected[:8192] == b"flushed." * 512 + b"too late" * 512
+    assert asyncio.run(rebuilt(store)) == {"db01": expected}

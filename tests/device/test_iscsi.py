@@ -28,6 +28,7 @@ from jetdr_core.errors import (
 )
 from tests.device.test_conformance import pattern, read
 from tests.faults.threaded_proxy import ThreadedProxy, threaded_proxy
+from tests.peers.initiator import reset_lun
 from tests.peers.tgt import Lun, Tgt
 
 pytestmark = pytest.mark.native
@@ -285,6 +286,16 @@ def test_unsynced_writes_that_the_target_lost_with_its_cache_are_written_again(o
     expected[16384:20480] = bytes(4096)
     assert lun.image.read_bytes()[:65536] == expected
     assert device.info().retained_bytes == 0
+    device.close()
+
+
+def test_unsynced_writes_are_written_again_when_the_target_resets_the_lun(lun: Lun) -> None:
+    device = IscsiDevice(lun.url)
+    device.write(0, pattern(65536))
+    reset_lun(lun)
+    device.sync()
+    assert device.info().replayed_bytes == 65536
+    assert read(device, 0, 65536) == pattern(65536)
     device.close()
 
 
