@@ -123,6 +123,8 @@ class Ring:
         """Switch logging off, as the host component does when it must: until :meth:`resume_logging` only GAP_OPEN is taken."""
     def resume_logging(self) -> None:
         """Behind a GAP_OPEN; then all disks are to be copied."""
+    def leave(self) -> None:
+        """Give the DRVA's side up, for another to take it: the log writer has ended, nothing is called here any more."""
     def adopt(self, lsn: int) -> None:
         """The log ends at ``lsn``: the ring goes on behind it. RingApart when the two do not meet."""
     def reset(self, *, lsn_next: int, time_ns_last: int, record_bytes_max: int | None) -> bool:

@@ -96,6 +96,7 @@ cdef extern from "jetdr.h" nogil:
         uint64_t count
     int jdr_ring_format(int, const jdr_ring_options *, const uint8_t *)
     int jdr_ring_open(jdr_ring **, int, jdr_side, const uint8_t *)
+    void jdr_ring_leave(jdr_ring *)
     bint jdr_ring_side_alive(const jdr_ring *, jdr_side)
     bint jdr_ring_host_ended(const jdr_ring *)
     void get_ring_off "jdr_ring_off"(const jdr_ring *, c_ring_off *)
@@ -414,6 +415,9 @@ cdef class Ring:
     def stop_logging(self):
         with nogil:
             jdr_ring_stop_logging(self.ring, JDR_OFF_DRVA, 0)
+
+    def leave(self):
+        jdr_ring_leave(self.ring)
 
     def resume_logging(self):
         jdr_ring_resume_logging(self.ring)

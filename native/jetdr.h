@@ -165,6 +165,8 @@ int jdr_ring_format(int fd, const struct jdr_ring_options *options, const uint8_
  * -EBUSY: the side is taken; -EACCES: others may read or write the file. Nothing is changed then.
  */
 int jdr_ring_open(jdr_ring **ring, int fd, enum jdr_side side, const uint8_t domain[16]);
+/* Give the side up before jdr_ring_destroy; of use is only that from then on. */
+void jdr_ring_leave(jdr_ring *ring);
 /* The host's orderly end: its filters are closed, and their primaries and the log agree. Before jdr_ring_destroy. */
 void jdr_ring_end(jdr_ring *ring);
 bool jdr_ring_side_alive(const jdr_ring *ring, enum jdr_side side);

@@ -204,6 +204,13 @@ int jdr_ring_open(jdr_ring **out, int fd, enum jdr_side side, const uint8_t doma
 
 /* ---- who is alive ------------------------------------------------------------------------------------------------- */
 
+void jdr_ring_leave(jdr_ring *ring)
+{
+    struct flock lock = side_lock(ring->side, F_UNLCK);
+    if (jdr_in_file(ring))
+        fcntl(ring->fd, F_OFD_SETLK, &lock);
+}
+
 void jdr_ring_end(jdr_ring *ring)
 {
     if (ring->side == JDR_HOST)
