@@ -102,10 +102,11 @@ class ReplicationLog:
         """Longest payload of one record that this log takes."""
         return write_bytes_max(self._section.row.section_bytes)
 
-    def begin(self, epoch: int, *, timeline: int | None = None) -> None:
+    def begin(self, epoch: int, *, timeline: int | None = None, write_back: bool = False) -> None:
         """Take the log into use under ``epoch``; durable at return, and required before :meth:`start`.
 
-        What was cut is erased, so that it cannot come back; what was found is flushed before it is called durable.
+        ``write_back``: from now on the primaries may be behind the log. What was cut is erased, so that it cannot come
+        back; what was found is flushed before it is called durable.
         """
         self._check_open()
         if self._writer is not None or epoch < self.body.epoch:
@@ -120,6 +121,7 @@ class ReplicationLog:
                 timeline=body.timeline if timeline is None else timeline,
                 clean=False,
                 head=self.outcome.head,
+                write_back=write_back,
             )
         )
         self._begun = True

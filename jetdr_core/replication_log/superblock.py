@@ -250,6 +250,7 @@ _SECTION = struct.Struct("<64s16sQQQQIIQQ")
 # name, domain uuid, section id, data offset, data bytes, epoch, timeline, flags, lsn uploaded, initial LSN
 _CURSOR = struct.Struct("<QQQQq")
 _FLAG_CLEAN = 1
+_FLAG_WRITE_BACK = 2
 
 
 class SectionBody(NamedTuple):
@@ -257,6 +258,7 @@ class SectionBody(NamedTuple):
 
     ``tail`` is where the oldest batch still needed begins; ``head`` is the furthest place known to be durable when this
     was written; with ``clean`` it is the very end of the log. ``initial_lsn`` is the first LSN the section ever held.
+    ``write_back``: the primaries may be behind the log.
     """
 
     name: str
@@ -271,6 +273,7 @@ class SectionBody(NamedTuple):
     initial_lsn: int
     tail: Cursor
     head: Cursor
+    write_back: bool = False
 
     @property
     def area(self) -> DataArea:
@@ -278,9 +281,10 @@ class SectionBody(NamedTuple):
 
 
 def encode_section(body: SectionBody) -> bytes:
+    flags = (_FLAG_CLEAN if body.clean else 0) | (_FLAG_WRITE_BACK if body.write_back else 0)
     fixed = _SECTION.pack(
         *(body.name.encode(), body.domain_uuid.bytes, body.section_id, body.data_offset, body.data_bytes),
-        *(body.epoch, body.timeline, _FLAG_CLEAN if body.clean else 0, body.lsn_uploaded, body.initial_lsn),
+        *(body.epoch, body.timeline, flags, body.lsn_uploaded, body.initial_lsn),
     )
     return fixed + _CURSOR.pack(*body.tail) + _CURSOR.pack(*body.head)
 
@@ -296,6 +300,7 @@ def decode_section(raw: bytes, *, where: str) -> SectionBody:
         *(epoch, timeline, bool(flags & _FLAG_CLEAN), lsn_uploaded, initial_lsn),
         tail=Cursor(*_CURSOR.unpack_from(raw, _SECTION.size)),
         head=Cursor(*_CURSOR.unpack_from(raw, _SECTION.size + _CURSOR.size)),
+        write_back=bool(flags & _FLAG_WRITE_BACK),
     )
     _check_section(body, where)
     return body
