@@ -98,7 +98,7 @@ class HostControl:
 
     def trust(self, number: int) -> None:
         """The disk is no longer suspect: all of it is about to be copied."""
-        self._ask(f"TRUST {number}")
+        self._ask(f"TRUST {number}", refused=_refused_copy)
 
     def stats(self) -> dict[int, HostedDiskStats]:
         """What is counted on every disk that is served, by number."""
@@ -276,6 +276,8 @@ def _refused_copy(number: int, message: str) -> Exception:
         return StallTimeout(message, hint="the log is full, or a primary does not answer; try again")
     if number == errno.ECANCELED:
         return LoggingOff(message, hint="resume logging first")
+    if number == errno.ENOENT:
+        return HostGone(message, hint="it was started again: try again when it serves its disks")
     if number == errno.EIO:
         failed = PrimaryFailed(message, hint="mend the primary disk", errno=errno.EIO)
         failed.errno = errno.EIO

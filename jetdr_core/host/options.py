@@ -32,6 +32,8 @@ class HostOptions:
 
     runtime: str = "/run/jetdr"
     """Folder for what lives as long as the machine is up, on tmpfs; each domain has one of its own in it."""
+    state: str = "/var/lib/jetdr"
+    """Folder for what outlives a power loss, on a disk; with write-back each domain has one of its own in it."""
     listen: str = ""
     """Where guests connect: the absolute path of a Unix socket, or HOST:PORT; by default ``nbd.sock`` in its folder."""
     nbdkit: str = "nbdkit"
@@ -48,8 +50,9 @@ class HostOptions:
     """A host component that has not ended this long after it was asked to is killed."""
 
     def __post_init__(self) -> None:
-        if not Path(self.runtime).is_absolute():
-            raise InvalidRequest(f"option runtime={self.runtime!r} is not valid", hint="use an absolute path")
+        for name in ("runtime", "state"):
+            if not Path(getattr(self, name)).is_absolute():
+                raise InvalidRequest(f"option {name}={getattr(self, name)!r} is not valid", hint="use an absolute path")
         if self.listen and not self.listen.startswith("/") and self.tcp_address is None:
             raise InvalidRequest(
                 f"option listen={self.listen!r} is not valid", hint="use the absolute path of a socket, or HOST:PORT"

@@ -24,13 +24,17 @@ class NbdClient:
 
     def __init__(self, path: str, name: str) -> None:
         self._socket = socket.socket(socket.AF_UNIX)
-        self._socket.settimeout(30)
-        self._socket.connect(path)
-        self._receive(18)
-        self._socket.sendall(struct.pack(">I", _CLIENT_FLAGS))
-        self._socket.sendall(_OPTION_MAGIC + struct.pack(">II", _EXPORT_NAME, len(name)) + name.encode())
-        self.size_bytes, self.flags = struct.unpack(">QH", self._receive(10))
         self._handle = 0
+        try:
+            self._socket.settimeout(30)
+            self._socket.connect(path)
+            self._receive(18)
+            self._socket.sendall(struct.pack(">I", _CLIENT_FLAGS))
+            self._socket.sendall(_OPTION_MAGIC + struct.pack(">II", _EXPORT_NAME, len(name)) + name.encode())
+            self.size_bytes, self.flags = struct.unpack(">QH", self._receive(10))
+        except BaseException:
+            self._socket.close()
+            raise
 
     def __enter__(self) -> Self:
         return self

@@ -130,8 +130,10 @@ def test_a_name_that_is_none_is_refused(guest: Guest, name: str) -> None:
 
 def test_commands_for_a_disk_that_is_not_there_are_refused(guest: Guest) -> None:
     control = guest.host.control
-    for command in (lambda: control.remove(9), lambda: control.trust(9), lambda: control.copy(9, 0, 512)):
-        with pytest.raises(InvalidRequest, match="there is no disk 9"):
+    with pytest.raises(InvalidRequest, match="there is no disk 9"):
+        control.remove(9)
+    for command in (lambda: control.trust(9), lambda: control.copy(9, 0, 512)):
+        with pytest.raises(HostGone, match="there is no disk 9"):
             command()
 
 
