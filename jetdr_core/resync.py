@@ -12,19 +12,30 @@ import errno
 import os
 import threading
 from collections.abc import Callable, Iterator
-from typing import NamedTuple
+from typing import NamedTuple, Protocol
 
-from jetdr_core._core import IoFilter, Ring
+from jetdr_core._core import Ring
 from jetdr_core.errors import StallTimeout
 from jetdr_core.limits import SECTOR_BYTES
 
-__all__ = ["Region", "copy_regions", "regions_of"]
+__all__ = ["BackgroundFilter", "Region", "copy_regions", "regions_of"]
 
 PIECE_BYTES = 1 << 20
 RING_SHARE_BYTES = 8 << 20
 """Background data waits while more than this, or a quarter of the ring, is on its way to the log."""
 
 PAUSE_S = 0.001
+CROWDED_S = 0.02
+
+
+class BackgroundFilter(Protocol):
+    """What copying needs of the IO filter on a disk's write path, which may run in another process."""
+
+    @property
+    def write_bytes_max(self) -> int: ...
+
+    def copy_background(self, offset: int, length: int) -> int:
+        """Log what the primary holds in the range, held meanwhile; returns the LSN; 0: a long one, and no hole."""
 
 
 class Region(NamedTuple):
@@ -66,20 +77,22 @@ def _seek(fd: int, offset: int, whence: int, size_bytes: int) -> int:
 
 
 def copy_regions(
-    io_filter: IoFilter,
+    io_filter: BackgroundFilter,
     ring: Ring,
     regions: Iterator[Region],
     *,
     log_holes: bool,
     stopping: threading.Event,
     progress: Callable[[int], None],
+    is_crowded: Callable[[], bool] = lambda: False,
 ) -> bool:
     """Log ``regions`` as background data; True when all of them are in the log, False when ``stopping`` came first.
 
     ``log_holes``: also say that holes are zeros (needed where the replica may hold older data there). ``progress`` gets
-    the bytes of each piece. A full log is waited for; an error of the primary, the log or the ring is raised.
+    the bytes of each piece. A full log is waited for, and one that ``is_crowded``; an error of the primary, the log or
+    the ring is raised.
     """
-    patience = _Patience(io_filter, ring, stopping)
+    patience = _Patience(io_filter, ring, stopping, is_crowded)
     for region in regions:
         if region.hole and (not log_holes or patience.copy(region.offset, region.length)):
             progress(region.length)
@@ -96,15 +109,21 @@ def copy_regions(
 class _Patience:
     """Copies when the ring has room for background data, and again after a stall."""
 
-    def __init__(self, io_filter: IoFilter, ring: Ring, stopping: threading.Event) -> None:
+    def __init__(
+        self, io_filter: BackgroundFilter, ring: Ring, stopping: threading.Event, is_crowded: Callable[[], bool]
+    ) -> None:
         self._filter = io_filter
         self._ring = ring
+        self._is_crowded = is_crowded
         self._share_bytes = min(RING_SHARE_BYTES, ring.payload_bytes // 4)
         self._stopping = stopping
 
     def copy(self, offset: int, length: int) -> int:
         """The LSN; 0 once ``stopping`` is set, or when a long range is not a hole (any more)."""
         while not self._stopping.is_set():
+            if self._is_crowded() and not self._ring.poisoned:
+                self._stopping.wait(CROWDED_S)
+                continue
             if self._is_busy():
                 self._ring.wait_durable(self._ring.lsn_reserved, 1.0)
                 if self._is_busy():  # with writes that their primaries have not answered

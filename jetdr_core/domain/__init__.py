@@ -1,7 +1,8 @@
 """The protected domain: the face of the engine for those who embed it."""
 
 from jetdr_core.domain.disk import Disk
+from jetdr_core.domain.hosted import HostedDisk
 from jetdr_core.domain.protected_domain import ProtectedDomain
-from jetdr_core.domain.status import DiskStatus, DomainStatus
+from jetdr_core.domain.status import DiskStatus, DomainStatus, HostStatus
 
-__all__ = ["Disk", "DiskStatus", "DomainStatus", "ProtectedDomain"]
+__all__ = ["Disk", "DiskStatus", "DomainStatus", "HostStatus", "HostedDisk", "ProtectedDomain"]

@@ -10,15 +10,15 @@ from __future__ import annotations
 import asyncio
 import logging
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import suppress
 from typing import TypeVar
 
 from jetdr_core._core import Ring
-from jetdr_core.domain.disk import Disk
+from jetdr_core.domain.disk import ProtectedDisk
 from jetdr_core.domain.journal import Journal
-from jetdr_core.errors import NotConsistent, StallTimeout
+from jetdr_core.errors import HostGone, LoggingOff, NotConsistent, StallTimeout
 from jetdr_core.record import Kind
 from jetdr_core.resync import copy_regions, regions_of
 
@@ -33,12 +33,13 @@ RETRY_S = 0.05
 class _Copy:
     """One copy that is owed. ``reason`` of the gap it ends, empty for an initial copy; ``settled`` when it is paid."""
 
-    def __init__(self, disk: Disk, reason: str) -> None:
+    def __init__(self, disk: ProtectedDisk, reason: str) -> None:
         self.disk = disk
         self.reason = reason
         self.stopping = threading.Event()
         self.settled: Future[None] = Future()
         self.begun = False  # with the journal's lock held
+        self.interrupted = False  # logging went off, or the host component away
         self.ended = threading.Event()
 
 
@@ -46,25 +47,46 @@ class Copies:
     """Thread-safe; ``_owed`` is changed with the journal's lock held.
 
     A copy that failed stays owed, and the gap open: :meth:`wait` raises its error, opening the domain again repeats it.
+    One that was interrupted, because logging went off or the host component away, waits to be begun again. While the
+    log ``is_crowded`` copies pause.
     """
 
-    def __init__(self, ring: Ring, journal: Journal) -> None:
+    def __init__(self, ring: Ring, journal: Journal, *, is_crowded: Callable[[], bool] = lambda: False) -> None:
         self._ring = ring
         self._journal = journal
+        self._is_crowded = is_crowded
         self._owed: dict[int, _Copy] = {}
         self._stopping = threading.Event()
         self._initial = ThreadPoolExecutor(1, "jetdr-copy")
         self._resync = ThreadPoolExecutor(1, "jetdr-resync")
 
-    def owe_initial(self, disk: Disk, *, log_holes: bool) -> None:
+    def owe_initial(self, disk: ProtectedDisk, *, log_holes: bool) -> None:
         """Copy the data of a new disk. ``log_holes`` where an earlier attempt may have logged some of it."""
         self._owe(self._initial, _Copy(disk, ""), log_holes=log_holes)
 
-    def owe_resync(self, disk: Disk, reason: str) -> None:
+    def owe_resync(self, disk: ProtectedDisk, reason: str) -> None:
         """Primary and log may differ: open a gap for ``reason``, and copy all of the disk."""
         self._owe(self._resync, _Copy(disk, reason), log_holes=True)
 
-    def forget(self, disk: Disk) -> Callable[[], bool]:
+    def owe_again(self, disks: Iterable[ProtectedDisk], reason: str) -> None:
+        """Writes to any of ``disks`` may have gone past the log: copy all of them, from the beginning."""
+        for disk in disks:
+            if self._journal.is_ready(disk.number):
+                self.owe_resync(disk, reason)
+            else:
+                self.owe_initial(disk, log_holes=True)
+        self.close_gap_when_paid()
+
+    def resume_interrupted(self) -> None:
+        """Begin again the copies that were interrupted."""
+        if not any(copy.interrupted for copy in list(self._owed.values())):
+            return
+        with self._journal.lock:
+            for copy in [copy for copy in self._owed.values() if copy.interrupted]:
+                pool = self._resync if copy.reason else self._initial
+                self._owe(pool, _Copy(copy.disk, copy.reason), log_holes=True)
+
+    def forget(self, disk: ProtectedDisk) -> Callable[[], bool]:
         """The disk is no longer protected. With the journal's lock held; call the result without it, to wait."""
         copy = self._owed.pop(disk.number, None)
         if copy is None:
@@ -83,6 +105,11 @@ class Copies:
     def gap_owed(self) -> str:
         """Why the domain is not consistent, though its log may not say so yet; empty otherwise."""
         return next((copy.reason for copy in list(self._owed.values()) if copy.reason), "")
+
+    @property
+    def owes_any(self) -> bool:
+        """Whether any copy is owed."""
+        return bool(self._owed)
 
     async def wait(self) -> None:
         """Return when nothing is owed. Raises the error of a copy that failed; NotConsistent when the domain closes."""
@@ -124,6 +151,9 @@ class Copies:
     def _make(self, copy: _Copy, *, log_holes: bool) -> None:
         try:
             self._copy(copy, log_holes=log_holes)
+        except (LoggingOff, HostGone) as error:
+            log.info("disk %s: its copy was interrupted: %s", copy.disk.name, error)
+            copy.interrupted = True
         except Exception as error:  # noqa: BLE001 - it is raised to who waits
             with self._journal.lock:
                 current = self._owed.get(copy.disk.number) is copy
@@ -143,15 +173,16 @@ class Copies:
             copy.begun = disk.copy.running = True
         if copy.reason:
             _persist(copy.stopping, lambda: self._journal.open_gap(copy.reason))
-            disk.io_filter.trust()
+            disk.copy_filter.trust()
         regions = regions_of(disk.device.fileno(), disk.size_bytes)
         whole = copy_regions(
-            disk.io_filter,
+            disk.copy_filter,
             self._ring,
             regions,
             log_holes=log_holes,
             stopping=copy.stopping,
             progress=disk.copy.advance,
+            is_crowded=self._is_crowded,
         )
         if whole:
             _persist(copy.stopping, lambda: self._settle(copy))
@@ -159,7 +190,7 @@ class Copies:
     def _settle(self, copy: _Copy) -> None:
         """The disk is owed no copy any more; with the last resync the gap ends."""
         with self._journal.lock:
-            if self._owed.get(copy.disk.number) is not copy or copy.disk.io_filter.stats().suspect:
+            if self._owed.get(copy.disk.number) is not copy or copy.disk.suspect:
                 return
             if not self._journal.is_ready(copy.disk.number):
                 self._journal.append(Kind.DISK_READY, copy.disk.number, {})

@@ -1,17 +1,23 @@
-"""Disk: one protected disk, open for I/O. Talks to: _core (the IO filter)."""
+"""A protected disk: what every one has (:class:`ProtectedDisk`), and the one that is open for I/O here (:class:`Disk`).
+
+Talks to: _core (the IO filter), resync (what a copy needs of a filter).
+"""
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Protocol
 
 from typing_extensions import Buffer
 
 from jetdr_core._core import FilterStats, IoFilter
 from jetdr_core.domain.primary import Primary
 from jetdr_core.errors import PrimaryFailed
+from jetdr_core.resync import BackgroundFilter
 
-__all__ = ["Disk"]
+__all__ = ["CopyFilter", "CopyProgress", "Disk", "ProtectedDisk"]
 
 
 @dataclass(slots=True)
@@ -26,8 +32,50 @@ class CopyProgress:
         self.copied_bytes += copied_bytes
 
 
-class Disk:
-    """A protected disk. Thread-safe: any number of threads may be in any method; none holds the GIL while it works.
+class CopyFilter(BackgroundFilter, Protocol):
+    """What a copy of a whole disk needs of the filter on its write path, wherever that runs."""
+
+    def trust(self) -> None:
+        """No longer suspect: all of the disk is about to be copied again."""
+
+
+class ProtectedDisk(ABC):
+    """A protected disk, wherever its IO filter runs. ``primary`` is the handle that this process has on it."""
+
+    def __init__(self, number: int, name: str, primary: Primary) -> None:
+        self.number = number
+        """Its number within the domain, as records carry it."""
+        self.name = name
+        self.path = primary.path
+        self.size_bytes = primary.device.size_bytes
+        self.copy = CopyProgress()
+        self.primary = primary
+        self.device = primary.device
+
+    def __repr__(self) -> str:
+        return f"{type(self).__name__}({self.name!r}, {self.size_bytes} bytes, {self.path!r})"
+
+    @property
+    @abstractmethod
+    def copy_filter(self) -> CopyFilter:
+        """What copies of the disk go through."""
+
+    @property
+    @abstractmethod
+    def suspect(self) -> bool:
+        """Whether primary and log may differ, as far as this process is the one to know."""
+
+    @abstractmethod
+    def stats(self) -> FilterStats:
+        """Counters since the filter was put on the disk."""
+
+    @abstractmethod
+    def close(self) -> bool:
+        """Let the disk go when the domain closes; False if primary and log may differ."""
+
+
+class Disk(ProtectedDisk):
+    """A disk whose filter is here. Thread-safe: any number of threads may be in any method; none holds the GIL.
 
     Offsets and lengths are bytes, multiples of 512. Writes that overlap in flight take turns; in what order is open.
     """
@@ -35,19 +83,17 @@ class Disk:
     def __init__(
         self, number: int, name: str, primary: Primary, io_filter: IoFilter, on_suspect: Callable[[Disk], None]
     ) -> None:
-        self.number = number
-        """Its number within the domain, as records carry it."""
-        self.name = name
-        self.path = primary.path
-        self.size_bytes = io_filter.size_bytes
-        self.copy = CopyProgress()
+        super().__init__(number, name, primary)
         self.io_filter = io_filter
-        self.primary = primary
-        self.device = primary.device
         self._on_suspect = on_suspect
 
-    def __repr__(self) -> str:
-        return f"Disk({self.name!r}, {self.size_bytes} bytes, {self.path!r})"
+    @property
+    def copy_filter(self) -> CopyFilter:
+        return self.io_filter
+
+    @property
+    def suspect(self) -> bool:
+        return self.io_filter.stats().suspect
 
     def write(self, offset: int, data: Buffer) -> int:
         """Write ``data``; returns its LSN once the primary has it and the log has accepted it in order.

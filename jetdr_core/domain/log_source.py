@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import threading
+from collections import deque
+
 from jetdr_core._core import Ring
 from jetdr_core.errors import LogFailed
 from jetdr_core.replication_log import Cursor, LogBatch, ReplicationLog
@@ -13,13 +16,21 @@ FLUSH_LIMIT_S = 60.0
 
 
 class DurableLog:
-    """Implements :class:`jetdr_core.uploader.LogSource` on an open log and its ring."""
+    """Implements :class:`jetdr_core.uploader.LogSource` on an open log and its ring.
 
-    def __init__(self, log: ReplicationLog, ring: Ring, domain: str, epoch: int) -> None:
+    With write-back the log's tail stays behind what the primaries do not have yet, and with a host component behind
+    what the domain has not read yet itself; :meth:`trim` moves it on.
+    """
+
+    def __init__(self, log: ReplicationLog, ring: Ring, domain: str, epoch: int, *, hosted: bool = False) -> None:
+        self._trimming = threading.Lock()
+        self._stored: deque[Cursor] = deque()  # places that the store allows the tail to move to
+        self._held: int | None = None
         self._log = log
         self._ring = ring
         self._domain = domain
         self._epoch = epoch
+        self._hosted = hosted
 
     @property
     def data_bytes(self) -> int:
@@ -53,8 +64,38 @@ class DurableLog:
     def observe(self) -> tuple[int, int]:
         return self._ring.observe()
 
+    def is_bypassed(self) -> bool:
+        return not self._ring.logging
+
     def checkpoint(self, cursor: Cursor) -> None:
-        self._log.checkpoint(cursor.lsn, cursor)
+        if not self._hosted:
+            self._log.checkpoint(cursor.lsn, cursor)
+            return
+        with self._trimming:
+            self._stored.append(cursor)
+        self.trim()
+
+    def hold(self, lsn: int | None) -> None:
+        """The tail is to stay at or before ``lsn``: what follows is still to be read here. None: all was read."""
+        with self._trimming:
+            self._held = lsn
+        self.trim()
+
+    def trim(self) -> None:
+        """Move the tail as far as the store, the primaries, and who reads here allow."""
+        with self._trimming:
+            reached, limit = None, self._limit()
+            while self._stored and (limit is None or self._stored[0].lsn <= limit):
+                reached = self._stored.popleft()
+            if reached is not None:
+                self._log.checkpoint(reached.lsn, reached)
+
+    def _limit(self) -> int | None:
+        limits = [self._ring.lsn_applied] if self._ring.write_back else []
+        limits += [self._held] if self._held is not None else []
+        return min(limits, default=None)
 
     def fence(self, epoch_newer: int) -> None:
+        if self._hosted:
+            self._ring.stop_logging()  # guests need not find out by waiting
         self._ring.poison(1, fence=(self._domain, self._epoch, epoch_newer))

@@ -2,7 +2,7 @@
 
 Invariants: what can be refused is refused before the domain is claimed; store and log must meet (the log holds every
 LSN that the store does not); a new epoch stands in the chain before the log takes it on, both before any write.
-Talks to: catalog, replication_log, store, uploader (the chain), primary.
+Talks to: catalog, replication_log, store, uploader (the chain), primary, resuming.
 """
 
 from __future__ import annotations
@@ -11,9 +11,10 @@ import asyncio
 import enum
 import math
 import socket
+import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import AsyncExitStack, contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from os import PathLike
 from typing import Any, TypeVar
 from uuid import UUID, uuid4
@@ -21,8 +22,11 @@ from uuid import UUID, uuid4
 from jetdr_core._core import ManualClock, Ring
 from jetdr_core.catalog import Catalog, ChainTail, DomainHistory
 from jetdr_core.device.protocol import BlockDevice
+from jetdr_core.domain.continuity import LogFound
 from jetdr_core.domain.primary import DiskPlace, Primary, open_primary
+from jetdr_core.domain.resuming import Resumption, RingSettings, check_mode, look
 from jetdr_core.errors import ChainBroken, InvalidRequest, LogBusy, LogForeign, LogTooSmall
+from jetdr_core.host import HostOptions
 from jetdr_core.identity import check_name
 from jetdr_core.limits import SECTION_ALIGN_BYTES, SECTION_BYTES_MIN
 from jetdr_core.options import DomainOptions
@@ -40,7 +44,7 @@ from jetdr_core.segment import NO_PREDECESSOR
 from jetdr_core.store import BandwidthLimitedStore, ObjectStore, RetryingStore, RetryPolicy, open_store
 from jetdr_core.uploader import ChainEnd, ChainWriter, ClaimLost
 
-__all__ = ["Parts", "Request", "Way", "in_thread", "open_parts"]
+__all__ = ["Parts", "Request", "Way", "in_thread", "open_parts", "replay_control"]
 
 T = TypeVar("T")
 
@@ -74,9 +78,14 @@ class Request:
     owner: UUID
     options: DomainOptions
     clock: ManualClock | None
+    host: HostOptions | None
 
     def __post_init__(self) -> None:
         check_name("domain", self.name)
+        if self.host is not None and self.clock is not None:
+            raise InvalidRequest(
+                f"domain {self.name!r} has a host component, which keeps its own time", hint="pass no clock"
+            )
         if self.log_bytes is not None and self.log_bytes < SECTION_BYTES_MIN:
             raise LogTooSmall(
                 f"a log of {self.log_bytes} bytes is too small", hint=f"use at least {SECTION_BYTES_MIN} bytes"
@@ -88,7 +97,7 @@ class Parts:
     """An opened and claimed domain; ``opened`` closes it.
 
     ``cursor`` is the log position behind the chain's last LSN, ``time_ns_known`` the time up to which log and store
-    know everything, ``primaries`` the open disks by number.
+    know everything, ``primaries`` the open disks by number. ``resumption``: with a host component, how it goes on.
     """
 
     store: RetryingStore
@@ -99,6 +108,7 @@ class Parts:
     cursor: Cursor
     time_ns_known: int
     primaries: dict[int, Primary]
+    resumption: Resumption | None
     opened: AsyncExitStack
 
     @property
@@ -149,16 +159,25 @@ async def _claim(
 ) -> Parts:
     """See that log and store meet and the disks are there; put the next epoch into the chain, then into the log."""
     cursor = await in_thread(_meeting_point, log, known.tail.lsn_last, request.name)
-    await in_thread(_replay_control, log, cursor, known.history)
+    await in_thread(replay_control, log, cursor, known.history)
     primaries = await in_thread(_open_primaries, request, known.history, opened)
     time_ns_known = max(log.outcome.head.time_ns, known.time_ns_last)
-    ring = _new_ring(request, log, time_ns_known)
+    settings, found_log = _ring_settings(request, log, time_ns_known), _log_found(log)
+    resumption = await in_thread(_look_for_ring, request, log, opened)
     end = ChainEnd(known.tail.number, known.tail.checksum, known.tail.epoch)
     chain = ChainWriter(store, domain=request.name, domain_uuid=known.domain_uuid, timeline=known.timeline, end=end)
-    await chain.claim(cursor.lsn + 1, ring.observe()[1], _epoch_body(request, known, log.body.section_id))
-    await in_thread(log.begin, chain.epoch, timeline=known.timeline)
+    if resumption is None:
+        ring = Ring(**asdict(settings), clock=request.clock)
+        await chain.claim(cursor.lsn + 1, ring.observe()[1], _epoch_body(request, known, log.body.section_id))
+        await in_thread(log.begin, chain.epoch, timeline=known.timeline)
+    else:  # what the ring holds may be older than this moment
+        await chain.claim(
+            cursor.lsn + 1, known.time_ns_last or time.time_ns(), _epoch_body(request, known, log.body.section_id)
+        )
+        await in_thread(log.begin, chain.epoch, timeline=known.timeline, write_back=resumption.marker is not None)
+        ring = await in_thread(resumption.begin, log, settings, known.history, primaries, found_log=found_log)
     log.start(ring)
-    return Parts(store, log, chain, known.history, ring, cursor, time_ns_known, primaries, opened)
+    return Parts(store, log, chain, known.history, ring, cursor, time_ns_known, primaries, resumption, opened)
 
 
 def _epoch_body(request: Request, known: _Known, section_id: int) -> dict[str, object]:
@@ -331,27 +350,45 @@ def _meeting_point(log: ReplicationLog, lsn_stored: int, name: str) -> Cursor:
     return cursor
 
 
-def _replay_control(log: ReplicationLog, cursor: Cursor, history: DomainHistory) -> None:
-    """Tell ``history`` what the log knows and the store does not."""
+def replay_control(log: ReplicationLog, cursor: Cursor, history: DomainHistory) -> Cursor:
+    """Tell ``history`` what the log holds behind ``cursor``; returns the place reached."""
     while batches := log.read(cursor, payload_bytes_max=READ_BYTES):
         for batch in batches:
             for record in control_records(batch.records):
                 history.apply(record)
         cursor = batches[-1].end
+    return cursor
 
 
-def _new_ring(request: Request, log: ReplicationLog, time_ns_last: int) -> Ring:
+# -- ring --------------------------------------------------------------------------------------------------------------
+
+
+def _ring_settings(request: Request, log: ReplicationLog, time_ns_last: int) -> RingSettings:
     options, payload_bytes = request.options, request.options.ring_bytes
     while payload_bytes < 2 * log.write_bytes_max:
         payload_bytes *= 2
-    return Ring(
+    return RingSettings(
         payload_bytes=payload_bytes,
         slots=options.ring_slots,
         lsn_next=log.outcome.head.lsn + 1,
         time_ns_last=time_ns_last,
-        clock=request.clock,
         record_bytes_max=log.write_bytes_max,
     )
+
+
+def _log_found(log: ReplicationLog) -> LogFound:
+    if log.outcome.clean:
+        return LogFound.CLEAN
+    return LogFound.UNCLEAN if log.body.epoch else LogFound.NEW
+
+
+def _look_for_ring(request: Request, log: ReplicationLog, opened: AsyncExitStack) -> Resumption | None:
+    if request.host is None:
+        check_mode(request.name, log, write_back=False)
+        return None
+    resumption = look(request.name, request.host, log)
+    opened.callback(resumption.close)
+    return resumption
 
 
 # -- disks -------------------------------------------------------------------------------------------------------------
@@ -368,6 +405,7 @@ def _open_primaries(request: Request, history: DomainHistory, opened: AsyncExitS
     primaries = {}
     for state in history.disks:
         place = request.places.get(state.name, state.path)
-        primaries[state.disk] = open_primary(state.name, place, size_bytes=state.size_bytes)
+        shared = request.host is not None
+        primaries[state.disk] = open_primary(state.name, place, size_bytes=state.size_bytes, shared=shared)
         opened.callback(primaries[state.disk].close)
     return primaries

@@ -30,13 +30,16 @@ class Primary:
             self.device.close()
 
 
-def open_primary(name: str, place: DiskPlace, *, size_bytes: int | None, create: bool = False) -> Primary:
+def open_primary(
+    name: str, place: DiskPlace, *, size_bytes: int | None, create: bool = False, shared: bool = False
+) -> Primary:
     """Open disk ``name`` at ``place``, which must have ``size_bytes`` if that is known.
 
     With ``create`` a file that does not exist is made, all zeros, of that size. Without a place there is no disk: an
-    empty path stands for a device that only its caller knows.
+    empty path stands for a device that only its caller knows. ``shared``: another process writes it, here it is read.
     """
     if not isinstance(place, str | PathLike):
+        _check_shareable(name, shared=shared)
         return _checked(name, Primary(place, ""), size_bytes)
     if not fspath(place):
         raise InvalidRequest(f"disk {name!r} was protected as an open device", hint=f"pass disks={{{name!r}: device}}")
@@ -48,12 +51,20 @@ def open_primary(name: str, place: DiskPlace, *, size_bytes: int | None, create:
         raise FileNotFoundError(
             f"disk {name!r}: there is no {path}; name an existing file, or protect it anew with size_bytes="
         )
-    primary = Primary(FileDevice(path, direct=False, lock=True), str(path))
+    primary = Primary(FileDevice(path, direct=False, writable=not shared, lock=not shared), str(path))
     try:
         return _checked(name, primary, size_bytes)
     except BaseException:
         primary.close()
         raise
+
+
+def _check_shareable(name: str, *, shared: bool) -> None:
+    if shared:
+        raise InvalidRequest(
+            f"disk {name!r} is an open device of this process, which the host component cannot reach",
+            hint="pass the path of a file or block device",
+        )
 
 
 def _checked(name: str, primary: Primary, size_bytes: int | None) -> Primary:

@@ -3,7 +3,8 @@
 What runs, and in which thread. Callers' threads write through :class:`Disk` (C core: primary, then ring). One native
 thread commits the ring to the log. One thread runs an event loop with the uploader, so that no caller's blocking write
 keeps it waiting. One thread copies pre-existing data. The domain's async methods may be awaited from any event loop.
-Talks to: opening, journal, copies, disk, uploader.
+With a host component, guests write there; one more thread here watches over it.
+Talks to: opening, journal, copies, disk, uploader, hosting.
 """
 
 from __future__ import annotations
@@ -12,18 +13,23 @@ import asyncio
 from collections.abc import Mapping
 from os import PathLike
 from types import TracebackType
+from typing import Any, Generic, cast, overload
 from uuid import UUID
+
+from typing_extensions import TypeVar
 
 from jetdr_core._core import ManualClock
 from jetdr_core.catalog import RecoveryPoint
 from jetdr_core.device.protocol import BlockDevice
-from jetdr_core.domain.disk import Disk
+from jetdr_core.domain.disk import Disk, ProtectedDisk
+from jetdr_core.domain.hosted import HostedDisk
 from jetdr_core.domain.loop_thread import LoopThread, finished
 from jetdr_core.domain.opening import Request, Way
 from jetdr_core.domain.primary import DiskPlace
 from jetdr_core.domain.running import Running
 from jetdr_core.domain.status import DomainStatus
 from jetdr_core.errors import InvalidRequest
+from jetdr_core.host import HostOptions
 from jetdr_core.identity import check_name, host_owner
 from jetdr_core.limits import SECTION_BYTES_DEFAULT
 from jetdr_core.options import DomainOptions
@@ -34,11 +40,15 @@ __all__ = ["ProtectedDomain"]
 
 LogPlace = str | PathLike[str] | BlockDevice
 
+D = TypeVar("D", bound=ProtectedDisk, default=Disk)
 
-class ProtectedDomain:
+
+class ProtectedDomain(Generic[D]):
     """A protected domain: ``async with ProtectedDomain.create(...)`` or ``.open(...)``; leaving the block closes it.
 
     One process owns a domain at a time: opening it claims a new epoch in the store, which fences every earlier owner.
+    With ``host`` the disks are served to guests over NBD by a host component, a process of its own that outlives this
+    one; they are :class:`HostedDisk` then. Without, this process does their I/O, and they are :class:`Disk`.
     """
 
     def __init__(self, request: Request) -> None:
@@ -47,6 +57,36 @@ class ProtectedDomain:
         self._running: Running | None = None
 
     # -- ways in -----------------------------------------------------------------------------------------------------
+
+    @overload
+    @classmethod
+    def create(
+        cls,
+        name: str,
+        *,
+        log: LogPlace,
+        store: str | ObjectStore,
+        log_bytes: int = SECTION_BYTES_DEFAULT,
+        options: DomainOptions | None = None,
+        owner: UUID | None = None,
+        clock: ManualClock | None = None,
+        host: None = None,
+    ) -> ProtectedDomain[Disk]: ...
+
+    @overload
+    @classmethod
+    def create(
+        cls,
+        name: str,
+        *,
+        log: LogPlace,
+        store: str | ObjectStore,
+        log_bytes: int = SECTION_BYTES_DEFAULT,
+        options: DomainOptions | None = None,
+        owner: UUID | None = None,
+        clock: ManualClock | None = None,
+        host: HostOptions,
+    ) -> ProtectedDomain[HostedDisk]: ...
 
     @classmethod
     def create(
@@ -59,13 +99,44 @@ class ProtectedDomain:
         options: DomainOptions | None = None,
         owner: UUID | None = None,
         clock: ManualClock | None = None,
-    ) -> ProtectedDomain:
+        host: HostOptions | None = None,
+    ) -> ProtectedDomain[Any]:
         """A new domain, with an empty ``store`` (a URL, or an open store) and ``log_bytes`` of the log volume ``log``.
 
         A log file that does not exist is created; one that holds other domains' sections gets one more. ``owner`` names
         whose the log volume is (default: this machine). Nothing happens before ``async with``.
         """
-        return cls(_request(Way.CREATE, name, log, log_bytes, store, {}, options, owner, clock))
+        return cls(_request(Way.CREATE, name, log, log_bytes, store, {}, options, owner, clock, host))
+
+    @overload
+    @classmethod
+    def open(
+        cls,
+        name: str,
+        *,
+        log: LogPlace,
+        store: str | ObjectStore,
+        disks: Mapping[str, DiskPlace] | None = None,
+        options: DomainOptions | None = None,
+        owner: UUID | None = None,
+        clock: ManualClock | None = None,
+        host: None = None,
+    ) -> ProtectedDomain[Disk]: ...
+
+    @overload
+    @classmethod
+    def open(
+        cls,
+        name: str,
+        *,
+        log: LogPlace,
+        store: str | ObjectStore,
+        disks: Mapping[str, DiskPlace] | None = None,
+        options: DomainOptions | None = None,
+        owner: UUID | None = None,
+        clock: ManualClock | None = None,
+        host: HostOptions,
+    ) -> ProtectedDomain[HostedDisk]: ...
 
     @classmethod
     def open(
@@ -78,12 +149,45 @@ class ProtectedDomain:
         options: DomainOptions | None = None,
         owner: UUID | None = None,
         clock: ManualClock | None = None,
-    ) -> ProtectedDomain:
+        host: HostOptions | None = None,
+    ) -> ProtectedDomain[Any]:
         """A known domain: goes on where its log ends, with its disks, at the paths they had or those in ``disks``.
 
         After an unclean stop a gap is open until all its disks have been read again (:meth:`wait_consistent`).
         """
-        return cls(_request(Way.REOPEN, name, log, None, store, disks or {}, options, owner, clock))
+        return cls(_request(Way.REOPEN, name, log, None, store, disks or {}, options, owner, clock, host))
+
+    @overload
+    @classmethod
+    def take_over(
+        cls,
+        name: str,
+        *,
+        log: LogPlace,
+        store: str | ObjectStore,
+        log_bytes: int = SECTION_BYTES_DEFAULT,
+        disks: Mapping[str, DiskPlace] | None = None,
+        options: DomainOptions | None = None,
+        owner: UUID | None = None,
+        clock: ManualClock | None = None,
+        host: None = None,
+    ) -> ProtectedDomain[Disk]: ...
+
+    @overload
+    @classmethod
+    def take_over(
+        cls,
+        name: str,
+        *,
+        log: LogPlace,
+        store: str | ObjectStore,
+        log_bytes: int = SECTION_BYTES_DEFAULT,
+        disks: Mapping[str, DiskPlace] | None = None,
+        options: DomainOptions | None = None,
+        owner: UUID | None = None,
+        clock: ManualClock | None = None,
+        host: HostOptions,
+    ) -> ProtectedDomain[HostedDisk]: ...
 
     @classmethod
     def take_over(
@@ -97,14 +201,15 @@ class ProtectedDomain:
         options: DomainOptions | None = None,
         owner: UUID | None = None,
         clock: ManualClock | None = None,
-    ) -> ProtectedDomain:
+        host: HostOptions | None = None,
+    ) -> ProtectedDomain[Any]:
         """A known domain whose log is lost or left behind: goes on behind what the store holds, with a new log.
 
         What the old log held and the store does not is given up. A gap is open until all disks have been read again.
         """
-        return cls(_request(Way.TAKE_OVER, name, log, log_bytes, store, disks or {}, options, owner, clock))
+        return cls(_request(Way.TAKE_OVER, name, log, log_bytes, store, disks or {}, options, owner, clock, host))
 
-    async def __aenter__(self) -> ProtectedDomain:
+    async def __aenter__(self) -> ProtectedDomain[D]:
         if self._running is not None:
             raise InvalidRequest(f"domain {self.name!r} is open already", hint="use one 'async with' for each opening")
         loop = LoopThread(f"jetdr-{self.name}")
@@ -128,11 +233,11 @@ class ProtectedDomain:
     # -- disks -------------------------------------------------------------------------------------------------------
 
     @property
-    def disks(self) -> Mapping[str, Disk]:
+    def disks(self) -> Mapping[str, D]:
         """The protected disks by name."""
-        return dict(self._alive.disks)
+        return cast("dict[str, D]", dict(self._alive.disks))
 
-    def disk(self, name: str) -> Disk:
+    def disk(self, name: str) -> D:
         """The protected disk of that name."""
         disks = self.disks
         if name not in disks:
@@ -141,7 +246,7 @@ class ProtectedDomain:
             )
         return disks[name]
 
-    async def protect(self, name: str, path: DiskPlace, *, size_bytes: int | None = None, wait: bool = True) -> Disk:
+    async def protect(self, name: str, path: DiskPlace, *, size_bytes: int | None = None, wait: bool = True) -> D:
         """Protect the raw or flat file or block device at ``path``; with ``size_bytes`` a missing one is made.
 
         That the disk is protected is durable at return. One that holds data is copied as background data; the call
@@ -152,7 +257,7 @@ class ProtectedDomain:
         if wait:
             await self._alive.copies.wait()
         await asyncio.to_thread(self._alive.journal.make_durable)
-        return disk
+        return cast("D", disk)
 
     async def unprotect(self, name: str) -> None:
         """Stop protecting a disk; recovery points before this moment keep it. The primary stays as it is."""
@@ -168,7 +273,7 @@ class ProtectedDomain:
         :class:`DuplicateMark` for a name in use, :class:`InvalidRequest` for one that cannot be.
         """
         running = self._alive
-        return running.journal.mark(name, lambda: running.copies.gap_owed)
+        return running.journal.mark(name, lambda: running.why_owed)
 
     def store_config(self, name: str, text: str) -> int:
         """Keep a configuration file of the domain's machines (a .vmx, say); recovery writes it beside the disks.
@@ -222,7 +327,7 @@ class ProtectedDomain:
 
     async def wait_consistent(self) -> None:
         """Return when no background data is outstanding; raises the error of a copy that failed."""
-        await self._alive.copies.wait()
+        await self._alive.wait_consistent()
 
     def status(self) -> DomainStatus:
         """The domain at this moment."""
@@ -230,16 +335,18 @@ class ProtectedDomain:
 
     # -- end ---------------------------------------------------------------------------------------------------------
 
-    async def close(self, *, upload: bool = True) -> None:
+    async def close(self, *, upload: bool = True, stop_host: bool = False) -> None:
         """Flush, upload what is there (unless told not to), mark the log clean, release everything.
 
-        Nothing is uploaded with ``upload=False`` or while paused. Raises the first error met; everything is released
-        all the same, and what the log holds is uploaded after the next opening. Twice is harmless.
+        A host component goes on, and its ring keeps what guests write until the next opening; with ``stop_host`` it
+        ends in order, and only then is the log marked clean. Nothing is uploaded with ``upload=False`` or while paused.
+        Raises the first error met; everything is released all the same, and what the log holds is uploaded after the
+        next opening. Twice is harmless.
         """
         running = self._running
         if running is None:
             return
-        errors = await asyncio.shield(asyncio.wrap_future(running.end(upload=upload)))
+        errors = await asyncio.shield(asyncio.wrap_future(running.end(upload=upload, stop_host=stop_host)))
         if self._running is not running:
             return  # another caller closed it and was told
         self._running = None
@@ -263,6 +370,7 @@ def _request(
     options: DomainOptions | None,
     owner: UUID | None,
     clock: ManualClock | None,
+    host: HostOptions | None,
 ) -> Request:
     return Request(
         way=way,
@@ -274,4 +382,5 @@ def _request(
         owner=owner or host_owner(),
         options=options or DomainOptions(),
         clock=clock,
+        host=host,
     )

@@ -2,7 +2,7 @@
 
 Invariants: after an unclean stop the gap is in the ring before anything can be uploaded or written; the disks are
 closed before the rest is uploaded, and the log after it; every step of the end is taken, whatever another one met.
-Talks to: opening, uploader, copies, journal, disk.
+Talks to: opening, uploader, copies, journal, disk, hosting.
 """
 
 from __future__ import annotations
@@ -14,19 +14,20 @@ from contextlib import suppress
 from typing import Any, TypeVar
 from uuid import uuid4
 
-from jetdr_core._core import IoFilter
 from jetdr_core.domain.copies import Copies
-from jetdr_core.domain.disk import Disk
+from jetdr_core.domain.disk import ProtectedDisk
+from jetdr_core.domain.hosting import Hosting
 from jetdr_core.domain.journal import Journal
 from jetdr_core.domain.log_source import DurableLog
 from jetdr_core.domain.loop_thread import LoopThread
 from jetdr_core.domain.opening import Parts, Request, in_thread, open_parts
 from jetdr_core.domain.primary import DiskPlace, Primary, open_primary
+from jetdr_core.domain.serving import EmbeddedServing, Serving
 from jetdr_core.domain.status import DiskStatus, DomainStatus
-from jetdr_core.errors import InvalidRequest, LogFailed, StallTimeout
+from jetdr_core.errors import InvalidRequest, LogFailed, NotConsistent, StallTimeout
+from jetdr_core.host import HostComponent
 from jetdr_core.identity import check_name
 from jetdr_core.limits import DISKS_MAX
-from jetdr_core.options import DomainOptions
 from jetdr_core.record import Kind
 from jetdr_core.resync import regions_of
 from jetdr_core.uploader import SummaryWriter, Uploader
@@ -35,15 +36,17 @@ __all__ = ["Running"]
 
 T = TypeVar("T")
 
+POLL_S = 0.05
+
 
 class Running:
     """An open domain's machinery: made by :meth:`start`, which runs in the loop's thread; ended by :meth:`end`."""
 
     def __init__(self, request: Request, parts: Parts, loop: LoopThread) -> None:
-        options = request.options
+        options = self._options = request.options
         self.parts = parts
         self.loop = loop
-        self.disks: dict[str, Disk] = {}
+        self.disks: dict[str, ProtectedDisk] = {}
         self.journal = Journal(
             request.name,
             parts.ring,
@@ -51,17 +54,13 @@ class Running:
             record_bytes_max=parts.log.write_bytes_max,
             stall_limit_s=options.stall_limit_s,
         )
-        self.copies = Copies(parts.ring, self.journal)
+        self.copies = Copies(parts.ring, self.journal, is_crowded=self._is_crowded if request.host else _never)
         self.summaries = SummaryWriter(parts.store)
-        self.uploader = Uploader(
-            DurableLog(parts.log, parts.ring, request.name, parts.chain.epoch),
-            parts.chain,
-            options,
-            parts.cursor,
-            on_segment=self.summaries.on_segment,
-        )
+        source = DurableLog(parts.log, parts.ring, request.name, parts.chain.epoch, hosted=request.host is not None)
+        self.uploader = Uploader(source, parts.chain, options, parts.cursor, on_segment=self.summaries.on_segment)
+        self._hosting = self._new_hosting(request, source)
+        self._serving: Serving = self._hosting.serving if self._hosting else self._embedded_serving()
         self._name = request.name
-        self._options: DomainOptions = options
         self._ending: Future[list[Exception]] | None = None
         self._hurry = asyncio.Event()
 
@@ -73,12 +72,62 @@ class Running:
         parts = await open_parts(request)
         running = cls(request, parts, loop)
         try:
-            await in_thread(running._attach_known)
-            running.uploader.start()
+            if running._hosting is None:
+                await in_thread(running._attach_known)
+                running.uploader.start()
+            else:
+                await running._begin_hosted(running._hosting)
         except BaseException:
-            await _whole(running._finish(upload=False, clean=parts.clean))
+            await _whole(running._finish(upload=False, clean=parts.clean, stop_host=False))
             raise
         return running
+
+    def _new_hosting(self, request: Request, source: DurableLog) -> Hosting | None:
+        resumption = self.parts.resumption
+        if request.host is None or resumption is None:
+            return None
+        return Hosting(
+            HostComponent(request.name, request.host),
+            resumption,
+            self.parts.ring,
+            self.parts.log,
+            source,
+            self.journal,
+            self.copies,
+            can_upload=lambda: self.uploader.failure is None,
+            owe_copies=lambda reason: self.copies.owe_again(self._disks(), reason),
+        )
+
+    def _embedded_serving(self) -> EmbeddedServing:
+        return EmbeddedServing(
+            self.parts.ring,
+            write_bytes_max=self.parts.log.write_bytes_max,
+            stall_limit_s=self._options.stall_limit_s,
+            on_suspect=self._on_suspect,
+        )
+
+    def _is_crowded(self) -> bool:
+        """The rest of the log is for what guests write."""
+        log = self.parts.log.state()
+        return log.used_bytes > log.data_bytes // 2
+
+    async def _begin_hosted(self, hosting: Hosting) -> None:
+        """What the ring held is shipped first: it is older than anything that is owed."""
+        await in_thread(hosting.hold_log, self.parts.cursor)
+        self.uploader.start()
+        await hosting.catch_up(lambda: self.uploader.failure)
+        await in_thread(self._serve_known, hosting)
+        hosting.watch_over()
+
+    def _serve_known(self, hosting: Hosting) -> None:
+        """Have the host component serve the disks the domain has; owe copies where primary and replica may differ."""
+        for state in self.journal.history.disks:
+            primary = self.parts.primaries.get(state.disk)
+            if primary is None:  # added while the last owner ended
+                primary = open_primary(state.name, state.path, size_bytes=state.size_bytes, shared=True)
+            self._attach(state.disk, state.name, primary)
+        hosting.begin(self._disks(), self.parts.time_ns_known)
+        self._owe_known()
 
     def _attach_known(self) -> None:
         """Put the filter on the disks the domain had, and owe copies where primary and replica may differ."""
@@ -87,8 +136,11 @@ class Running:
         states = self.journal.history.disks
         if states and not self.parts.clean:
             self.journal.open_gap("unclean stop", self.parts.time_ns_known + 1)
+        self._owe_known()
+
+    def _owe_known(self) -> None:
         gap = self.journal.history.gap_open
-        for state in states:
+        for state in self.journal.history.disks:
             disk = self.disks[state.name]
             if gap is not None and state.ready:
                 self.copies.owe_resync(disk, gap.reason)
@@ -96,26 +148,17 @@ class Running:
                 self.copies.owe_initial(disk, log_holes=True)
         self.copies.close_gap_when_paid()
 
-    def _attach(self, number: int, name: str, primary: Primary) -> Disk:
-        io_filter = IoFilter(
-            self.parts.ring,
-            primary.device,
-            disk=number,
-            size_bytes=primary.device.size_bytes,
-            write_bytes_max=self.parts.log.write_bytes_max,
-            stall_limit_s=self._options.stall_limit_s,
-        )
-        disk = Disk(number, name, primary, io_filter, self._on_suspect)
-        self.disks[name] = disk
+    def _attach(self, number: int, name: str, primary: Primary) -> ProtectedDisk:
+        disk = self.disks[name] = self._serving.attach(number, name, primary)
         return disk
 
     # -- disks -------------------------------------------------------------------------------------------------------
 
-    def protect(self, name: str, place: DiskPlace, size_bytes: int | None) -> Disk:
+    def protect(self, name: str, place: DiskPlace, size_bytes: int | None) -> ProtectedDisk:
         """Open a new disk, log that it is protected, and owe a copy of what it holds."""
         check_name("disk", name)
         self._check_new(name)
-        primary = open_primary(name, place, size_bytes=size_bytes, create=True)
+        primary = self._serving.open_new(name, place, size_bytes)
         try:
             regions = regions_of(primary.device.fileno(), primary.device.size_bytes)
             return self._add(name, primary, holds_data=any(not region.hole for region in regions))
@@ -123,7 +166,7 @@ class Running:
             primary.close()
             raise
 
-    def _add(self, name: str, primary: Primary, *, holds_data: bool) -> Disk:
+    def _add(self, name: str, primary: Primary, *, holds_data: bool) -> ProtectedDisk:
         with self.journal.lock:
             self._check_new(name)  # again: others may have come first while it was opened
             disk = self._attach(self.journal.history.disk_next, name, primary)
@@ -138,11 +181,25 @@ class Running:
                 self.journal.append(Kind.DISK_ADD, disk.number, body)
             except BaseException:
                 del self.disks[name]
-                disk.io_filter.close()
+                self._serving.withdraw(disk)
                 raise
-            if holds_data:
+        self._serve(disk)
+        with self.journal.lock:
+            if holds_data and self.disks.get(name) is disk:
                 self.copies.owe_initial(disk, log_holes=False)
         return disk
+
+    def _serve(self, disk: ProtectedDisk) -> None:
+        """A disk that cannot be served is not protected any more."""
+        try:
+            self._serving.serve(disk)
+        except BaseException:
+            with self.journal.lock:
+                self.journal.append(Kind.DISK_REMOVE, disk.number, {})
+                del self.disks[disk.name]
+                self.copies.forget(disk)
+            self.copies.close_gap_when_paid()
+            raise
 
     def _check_new(self, name: str) -> None:
         self._check_not_ending()
@@ -151,7 +208,7 @@ class Running:
         if len(self.disks) >= DISKS_MAX:
             raise InvalidRequest(f"domain {self._name!r} protects {DISKS_MAX} disks already", hint="use another domain")
 
-    def unprotect(self, disk: Disk) -> None:
+    def unprotect(self, disk: ProtectedDisk) -> None:
         """Log that the disk is no longer protected, then let it go. With a full log: refused, with nothing changed."""
         with self.journal.lock:
             self._check_not_ending()
@@ -160,12 +217,12 @@ class Running:
             self.journal.append(Kind.DISK_REMOVE, disk.number, {})
             del self.disks[disk.name]
             wait_for_copy = self.copies.forget(disk)
-        disk.io_filter.close()
+        self._serving.withdraw(disk)
         wait_for_copy()
         disk.primary.close()
         self.copies.close_gap_when_paid()
 
-    def _on_suspect(self, disk: Disk) -> None:
+    def _on_suspect(self, disk: ProtectedDisk) -> None:
         """A write failed on the primary and what it left could not be logged: the disk must be copied again."""
         with self.journal.lock:
             if self._ending is None and self.disks.get(disk.name) is disk:
@@ -177,22 +234,25 @@ class Running:
     def ending(self) -> bool:
         return self._ending is not None
 
-    def end(self, *, upload: bool) -> Future[list[Exception]]:
+    def end(self, *, upload: bool, stop_host: bool = False) -> Future[list[Exception]]:
         """Begin to close, once; the result is what was met on the way. The loop ends with it.
 
-        Called again with ``upload=False`` it gives up an upload that is being waited for.
+        With ``stop_host`` the host component ends, too. Called again with ``upload=False`` it gives up an upload that
+        is being waited for.
         """
         with self.journal.lock:
             if self._ending is None:
-                self._ending = self.loop.submit_last(self._finish(upload=upload, clean=True))
+                self._ending = self.loop.submit_last(self._finish(upload=upload, clean=True, stop_host=stop_host))
             elif not upload and not self._ending.done():
                 self.loop.call(self._hurry.set)
             return self._ending
 
-    async def _finish(self, *, upload: bool, clean: bool) -> list[Exception]:
+    async def _finish(self, *, upload: bool, clean: bool, stop_host: bool) -> list[Exception]:
         """Close the disks, upload the rest, stop, close the log, release everything. Returns the errors met."""
         errors: list[Exception] = []
-        clean &= await self._end_disks(errors)
+        if self._hosting is not None:
+            await _step(errors, self._hosting.stop_watching)
+        clean &= await self._end_disks(errors, stop_host=stop_host)
         if upload and not self.uploader.paused:
             await _step(errors, self._upload_rest)
         await _step(errors, self.uploader.stop)
@@ -201,9 +261,13 @@ class Running:
         await _step(errors, self.parts.opened.aclose)
         return errors
 
-    async def _end_disks(self, errors: list[Exception]) -> bool:
+    async def _end_disks(self, errors: list[Exception], *, stop_host: bool) -> bool:
         try:
-            return await asyncio.to_thread(self._close_disks, errors)
+            clean = await asyncio.to_thread(self._close_disks, errors)
+            if self._hosting is not None:
+                limit_s = self._options.stall_limit_s
+                clean &= await asyncio.to_thread(self._hosting.end, stop_host=stop_host, limit_s=limit_s)
+            return clean
         except Exception as error:  # noqa: BLE001 - kept, and raised when all is closed
             errors.append(error)
             return False
@@ -242,7 +306,10 @@ class Running:
     def _close_log(self, clean: bool) -> None:  # noqa: FBT001
         log, ring = self.parts.log, self.parts.ring
         log.close(clean=clean)
-        if ring.lsn_durable < ring.lsn_reserved:
+        if self._hosting is not None:  # what the log did not take stays in the ring
+            if log.body.clean:
+                self._hosting.forget_ring()
+        elif ring.lsn_durable < ring.lsn_reserved:
             raise LogFailed(
                 f"domain {self._name!r}: its log could not take LSN {ring.lsn_durable + 1} to {ring.lsn_reserved}",
                 hint="the disks hold them; they are read again, behind a gap, when the domain is opened again",
@@ -256,7 +323,23 @@ class Running:
     def why_inconsistent(self) -> str:
         """In a few words; empty while the present moment is a recovery point."""
         with self.journal.lock:
-            return self.copies.gap_owed or self.journal.history.why_inconsistent
+            return self.why_owed or self.journal.history.why_inconsistent
+
+    @property
+    def why_owed(self) -> str:
+        """Why the log is about to say that the domain is not consistent, though it does not yet."""
+        return (self._hosting.why_inconsistent if self._hosting else "") or self.copies.gap_owed
+
+    async def wait_consistent(self) -> None:
+        """Return when no copy is owed, and nothing that has happened will make one owed."""
+        await self.copies.wait()
+        while self._hosting is not None and not (self._hosting.is_quiet and not self.copies.owes_any):
+            await asyncio.sleep(POLL_S)
+            if self._ending is not None:
+                raise NotConsistent(f"domain {self._name!r} was closed", hint="open it again")
+            if self.uploader.failure is not None and self.why_owed:
+                raise self.uploader.failure
+            await self.copies.wait()
 
     def status(self) -> DomainStatus:
         parts, stats, why = self.parts, self.uploader.stats, self.why_inconsistent
@@ -272,7 +355,7 @@ class Running:
             lsn_reserved=parts.ring.lsn_reserved,
             lsn_durable=parts.ring.lsn_durable,
             lsn_uploaded=self.uploader.lsn_uploaded,
-            rpo_s=self.uploader.lag_s,
+            rpo_s=max(self.uploader.lag_s, self._hosting.bypassed_s if self._hosting else 0.0),
             log_bytes=log.data_bytes,
             log_used_bytes=log.used_bytes,
             ring_used_bytes=parts.ring.used_bytes,
@@ -284,12 +367,17 @@ class Running:
             upload_latency_sum_s=stats.latency.sum_s,
             paused=self.uploader.paused,
             failure=str(self.uploader.failure or ""),
+            host=self._hosting.status() if self._hosting else None,
             disks=tuple(_disk_status(disk, ready=self.journal.is_ready(disk.number)) for disk in self._disks()),
         )
 
-    def _disks(self) -> list[Disk]:
+    def _disks(self) -> list[ProtectedDisk]:
         with self.journal.lock:
             return list(self.disks.values())
+
+
+def _never() -> bool:
+    return False
 
 
 async def _whole(work: Coroutine[Any, Any, T]) -> T:
@@ -309,7 +397,7 @@ async def _step(errors: list[Exception], step: Callable[[], Awaitable[object]]) 
         errors.append(error)
 
 
-def _disk_status(disk: Disk, *, ready: bool) -> DiskStatus:
+def _disk_status(disk: ProtectedDisk, *, ready: bool) -> DiskStatus:
     stats = disk.stats()
     return DiskStatus(
         name=disk.name,
@@ -321,5 +409,8 @@ def _disk_status(disk: Disk, *, ready: bool) -> DiskStatus:
         writes=stats.writes,
         write_bytes=stats.write_bytes,
         stalls=stats.stalls,
+        stall_s_max=stats.stall_ns_max / 1e9,
         failed_writes=stats.failed_writes,
+        unlogged_writes=stats.unlogged_writes,
+        unlogged_bytes=stats.unlogged_bytes,
     )

@@ -34,6 +34,9 @@ class LogSource(Protocol):
     def observe(self) -> tuple[int, int]:
         """(last LSN given out, an instant at which it was the last)."""
 
+    def is_bypassed(self) -> bool:
+        """Whether writes go past the log: if not, none did at an instant observed before."""
+
     def checkpoint(self, cursor: Cursor) -> None:
         """Everything up to ``cursor`` is stored: its log space may be overwritten."""
 

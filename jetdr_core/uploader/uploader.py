@@ -352,7 +352,7 @@ class Uploader:
         while True:
             await asyncio.sleep(self._options.heartbeat_s)
             lsn, time_ns = self._source.observe()
-            if lsn == self.lsn_uploaded and not self.paused:
+            if lsn == self.lsn_uploaded and not self.paused and not self._source.is_bypassed():
                 await self._beat(lsn, time_ns)
 
     async def _beat(self, lsn: int, time_ns: int) -> None:

@@ -1,0 +1,140 @@
+"""Bypass: logging is off, guests write to their primaries alone; back to logging when the way is free again.
+
+Invariants: from the moment logging is off the domain is not consistent; it is switched on behind a GAP_OPEN, in one
+step with owing a copy of every disk, so the gap cannot close before all are copied; with write-back the host component
+has made its marker, the GAP_OPEN is durable and the marker gone before logging is on, so none is made later. Off again
+meanwhile: all of that once more. With each time soon after the last the wait grows.
+Talks to: journal, copies, _core (the ring), marker.
+"""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Callable
+
+from jetdr_core._core import Ring, RingOff
+from jetdr_core.domain.journal import Journal
+from jetdr_core.domain.marker import Marker
+from jetdr_core.record import Kind
+from jetdr_core.replication_log import ReplicationLog
+
+__all__ = ["Bypass", "open_gap"]
+
+log_ = logging.getLogger(__name__)
+
+DELAY_FIRST_S = 0.05
+DELAY_MAX_S = 30.0
+CALM_S = 60.0
+"""Logging that stayed on for so long is believed to last."""
+
+REASONS = {
+    1: "ring or log stayed full for the stall limit",
+    2: "a flush was not durable in the log within the stall limit",
+    3: "disk {disk} and the log may differ",
+    4: "the appliance switched logging off",
+}
+"""As in native/jetdr.h."""
+
+OFF_BY_DRVA = 4
+
+
+class Bypass:
+    """Used by the watch's thread; :attr:`why` by any.
+
+    ``because``: why this process has switched logging off; empty if it has not. ``can_upload`` says whether the log
+    will be drained; ``owe_copies`` owes a copy of every disk, for a reason.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        ring: Ring,
+        log: ReplicationLog,
+        journal: Journal,
+        marker: Marker | None,
+        *,
+        because: str,
+        can_upload: Callable[[], bool],
+        owe_copies: Callable[[str], None],
+    ) -> None:
+        self._name = name
+        self._ring = ring
+        self._log = log
+        self._journal = journal
+        self._marker = marker
+        self._can_upload = can_upload
+        self._owe_copies = owe_copies
+        self._because = because
+        self._times = 0
+        self._noticed_s = self._resumed_s = time.monotonic()
+        self._delay_s = DELAY_FIRST_S
+
+    @property
+    def why(self) -> str:
+        """Why logging is off, in words; empty while it is on."""
+        off = self._ring.off()
+        return "" if off.logging else self._reason(off)
+
+    def begin(self, reason: str) -> None:
+        """Switch logging off: what reached a primary may be missing in the ring."""
+        self._because = reason
+        self._ring.stop_logging()
+
+    def look(self) -> None:
+        """Notice that logging is off; switch it on again when there is room for it to last."""
+        off = self._ring.off()
+        if off.logging:
+            return
+        if off.times != self._times:
+            self._notice(off)
+        if time.monotonic() - self._noticed_s >= self._delay_s and self._is_free():
+            self._resume(off)
+
+    def _notice(self, off: RingOff) -> None:
+        now = time.monotonic()
+        calm = now - self._resumed_s >= CALM_S
+        self._delay_s = DELAY_FIRST_S if calm else min(2 * self._delay_s, DELAY_MAX_S)
+        self._times, self._noticed_s = off.times, now
+        log_.warning(
+            "domain %s: logging is off, a gap is open: %s; writes go to the disks alone",
+            self._name,
+            self._reason(off),
+        )
+
+    def _is_free(self) -> bool:
+        ring, log = self._ring, self._log.state()
+        if ring.poisoned or log.failed or not self._can_upload():
+            return False
+        if self._marker is not None and ring.host_alive and not self._marker.stands:
+            return False
+        ring.request_durable(ring.lsn_reserved)
+        drained = ring.lsn_durable >= ring.lsn_reserved and ring.used_bytes < ring.payload_bytes // 2
+        return drained and log.used_bytes < log.data_bytes // 2
+
+    def _resume(self, off: RingOff) -> None:
+        reason = self._reason(off)
+        open_gap(self._journal, self._marker, reason, off.since_ns)
+        with self._journal.lock:
+            self._ring.resume_logging()
+            self._owe_copies(reason)
+        self._because, self._resumed_s = "", time.monotonic()
+        log_.warning("domain %s: logging is on again; all disks are copied", self._name)
+
+    def _reason(self, off: RingOff) -> str:
+        words = REASONS.get(off.reason, "logging was switched off").format(disk=off.disk)
+        return self._because if self._because and off.reason == OFF_BY_DRVA else words
+
+
+def open_gap(journal: Journal, marker: Marker | None, reason: str, since_ns: int) -> None:
+    """Say in the log that from ``since_ns`` on it is not all; with a marker, durably, and remove that.
+
+    Also in a gap: what lies before this boundary must not be replayed over what went past the log.
+    """
+    body: dict[str, object] = {"reason": reason}
+    if since_ns > 0:
+        body["since_ns"] = since_ns
+    journal.append(Kind.GAP_OPEN, 0, body)
+    if marker is not None:
+        journal.make_durable()
+        marker.remove()

@@ -1,0 +1,178 @@
+"""Hosted disks: their IO filters run in the host component, which guests reach over NBD.
+
+Invariants: the host component alone writes to a primary, and holds its lock; this process has a handle for reading, to
+tell holes from data. It serves no disk that the domain does not protect. What it counts is asked for by a task of its
+own, with a short limit, so nobody who asks for status waits for it. Talks to: host, primary, ring_place, marker.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Sequence
+
+from jetdr_core._core import FilterStats, Ring
+from jetdr_core.device import FileDevice
+from jetdr_core.domain.disk import CopyFilter, ProtectedDisk
+from jetdr_core.domain.marker import Marker
+from jetdr_core.domain.primary import DiskPlace, Primary, open_primary
+from jetdr_core.domain.ring_place import RingPlace
+from jetdr_core.errors import HostGone, JetdrError
+from jetdr_core.host import HostComponent, HostControl, HostedFilter, StartDisk
+
+__all__ = ["HostedDisk", "HostedServing"]
+
+ANSWER_LIMIT_S = 10.0
+"""A command that takes longer than this and the stall limit is as good as lost."""
+
+STATS_LIMIT_S = 1.0
+
+NOTHING_COUNTED = FilterStats._make(0 if field != "suspect" else False for field in FilterStats._fields)
+
+
+class HostedDisk(ProtectedDisk):
+    """A disk that guests read and write over NBD, at :attr:`nbd_uri`."""
+
+    def __init__(self, number: int, name: str, primary: Primary, nbd_uri: str, copy_filter: HostedFilter) -> None:
+        super().__init__(number, name, primary)
+        self.nbd_uri = nbd_uri
+        self.counted = NOTHING_COUNTED
+        self._copy_filter = copy_filter
+
+    @property
+    def copy_filter(self) -> CopyFilter:
+        return self._copy_filter
+
+    @property
+    def suspect(self) -> bool:
+        """False: the host component switches logging off where primary and log may differ."""
+        return False
+
+    def stats(self) -> FilterStats:
+        """What the host component counted, as last heard."""
+        return self.counted
+
+    def close(self) -> bool:
+        """Let go of the handle; guests go on."""
+        self.primary.close()
+        return True
+
+
+class HostedServing:
+    """The host component of one domain, and the disks it serves. Thread-safe."""
+
+    def __init__(self, component: HostComponent, ring: Ring, place: RingPlace, marker: Marker | None) -> None:
+        self._component = component
+        self._ring = ring
+        self._place = place
+        self._marker = marker
+        limit_s = component.options.stall_limit_s + ANSWER_LIMIT_S
+        self._control = HostControl(component.control.path, limit_s=limit_s)
+        self._stats_control = HostControl(component.control.path, limit_s=STATS_LIMIT_S)
+        self._lock = threading.Lock()  # what is served changes
+        self._wanted: dict[int, ProtectedDisk] = {}
+        self.is_complete = False
+        """The host component runs, and serves all that it should."""
+
+    # -- Serving -----------------------------------------------------------------------------------------------------
+
+    def open_new(self, name: str, place: DiskPlace, size_bytes: int | None) -> Primary:
+        primary = open_primary(name, place, size_bytes=size_bytes, create=True, shared=True)
+        try:
+            FileDevice(primary.path, direct=False, lock=True).close()  # one in use is refused before it is logged
+        except BaseException:
+            primary.close()
+            raise
+        return primary
+
+    def attach(self, number: int, name: str, primary: Primary) -> ProtectedDisk:
+        size_bytes = primary.device.size_bytes
+        copy_filter = HostedFilter(self._control, number, size_bytes, self._ring.record_bytes_max)
+        return HostedDisk(number, name, primary, self._component.nbd_uri(name), copy_filter)
+
+    def serve(self, disk: ProtectedDisk) -> None:
+        with self._lock:
+            self._wanted[disk.number] = disk
+            try:
+                self._add(disk)
+            except BaseException:
+                del self._wanted[disk.number]
+                raise
+
+    def withdraw(self, disk: ProtectedDisk) -> None:
+        """What does not reach the host component now is made up for when it is reached again."""
+        with self._lock:
+            if self._wanted.pop(disk.number, None) is None:
+                return
+            try:
+                self._control.remove(disk.number)
+            except HostGone:
+                self.is_complete = False
+
+    # -- the process -------------------------------------------------------------------------------------------------
+
+    def begin(self, disks: Sequence[ProtectedDisk] | None = None) -> bool:
+        """See that the host component runs, and serves ``disks`` (by default those it should) and no others.
+
+        Returns whether it was started here. Raises the first error; the other disks are served all the same.
+        """
+        with self._lock:
+            self.is_complete = False
+            if disks is not None:
+                self._wanted = {disk.number: disk for disk in disks}
+            started = self._see_that_it_runs()
+            errors = [error for disk in self._wanted.values() if (error := self._try_add(disk)) is not None]
+            for number in self._control.stats().keys() - self._wanted.keys():
+                self._control.remove(number)
+            if errors:
+                raise errors[0]
+            self.is_complete = True
+            return started
+
+    def _see_that_it_runs(self) -> bool:
+        """One that lives on a ring that was given up is ended first."""
+        if self._component.running() and not self._ring.host_alive:
+            self._component.stop()
+        if self._component.running():
+            return False
+        disks = [StartDisk(disk.number, disk.name, disk.size_bytes, disk.path) for disk in self._wanted.values()]
+        if self._marker is None:
+            self._component.start(self._place.path, self._place.domain_uuid)
+        else:
+            marker_path = self._marker.path
+            self._component.start(self._place.path, self._place.domain_uuid, disks=disks, marker_path=marker_path)
+        return True
+
+    def stop(self) -> None:
+        """End the host component in order; its guests lose their disks."""
+        with self._lock:
+            self.is_complete = False
+            self._component.stop()
+
+    def close(self) -> None:
+        """Guests go on."""
+        for control in (self._control, self._stats_control, self._component.control):
+            control.close()
+
+    def _add(self, disk: ProtectedDisk) -> None:
+        self._control.add(disk.number, disk.size_bytes, 0, disk.name, disk.path)
+
+    def _try_add(self, disk: ProtectedDisk) -> Exception | None:
+        try:
+            self._add(disk)
+        except HostGone:
+            raise
+        except (JetdrError, OSError) as error:
+            return error
+        return None
+
+    # -- what it counts ----------------------------------------------------------------------------------------------
+
+    def take_stats(self) -> None:
+        """Ask for what is counted on every disk; without an answer it stays as last heard."""
+        try:
+            found = self._stats_control.stats()
+        except (HostGone, OSError):
+            return
+        for number, disk in dict(self._wanted).items():
+            if isinstance(disk, HostedDisk) and number in found:
+                disk.counted = found[number].filter

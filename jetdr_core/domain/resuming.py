@@ -1,0 +1,198 @@
+"""Resumption: what a hosted domain finds of its ring and its host component, and how it goes on from there.
+
+Invariants: what can be refused is refused by :func:`look`, which changes nothing; the ring gives back what the log
+holds only once that is durable; a ring that is given up is forgotten only with logging off, so that writes go past it.
+Talks to: ring_place, continuity, marker, replay, host.
+"""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from jetdr_core._core import Ring
+from jetdr_core.catalog import DomainHistory
+from jetdr_core.domain.continuity import Found, HostFound, LogFound, RingFound, decide
+from jetdr_core.domain.marker import Marker
+from jetdr_core.domain.primary import Primary
+from jetdr_core.domain.replay import replay
+from jetdr_core.domain.ring_place import RingPlace
+from jetdr_core.errors import InvalidRequest, RingApart, StallTimeout
+from jetdr_core.host import HostOptions
+from jetdr_core.replication_log import ReplicationLog
+
+__all__ = ["Resumption", "RingSettings", "look"]
+
+log_ = logging.getLogger(__name__)
+
+RESET_LIMIT_S = 60.0
+"""A host component that holds room in the ring for longer has a primary that does not answer."""
+
+RESET_POLL_S = 0.01
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RingSettings:
+    """How a ring that is made or begun anew is to be."""
+
+    payload_bytes: int
+    slots: int
+    lsn_next: int
+    time_ns_last: int
+    record_bytes_max: int
+
+
+@dataclass(slots=True)
+class Resumption:
+    """Made by :func:`look`; :meth:`begin` then fills in ``ring`` and all below it.
+
+    ``lsn_kept``: up to there the ring may hold control records that the log did not. ``gap``: why one is owed behind
+    what log and store hold, ``stopped``: why logging was switched off here; empty for neither.
+    """
+
+    place: RingPlace
+    marker: Marker | None
+    survivor: Ring | None
+    ring: Ring | None = None
+    lsn_kept: int = 0
+    gap: str = ""
+    stopped: str = ""
+
+    def close(self) -> None:
+        """Leave the ring to others; twice is harmless."""
+        for ring in (self.survivor, self.ring):
+            if ring is not None:
+                ring.leave()
+
+    def begin(
+        self,
+        log: ReplicationLog,
+        settings: RingSettings,
+        history: DomainHistory,
+        primaries: Mapping[int, Primary],
+        *,
+        found_log: LogFound,
+    ) -> Ring:
+        """Get the ring that the log, begun and not yet started, is to drain. What is owed stands in :attr:`gap`."""
+        if self.marker is not None:
+            self.marker.make_folder()
+        survivor = self.survivor
+        ring_found = RingFound.NONE if survivor is None else _meet(survivor, settings.lsn_next - 1, found_log)
+        found = Found(
+            ring=ring_found,
+            log=found_log,
+            host=_host(survivor),
+            logging=survivor is None or survivor.logging,
+            write_back=self.marker is not None,
+            marker=self.marker is not None and self.marker.stands,
+        )
+        continuity = decide(found)
+        self.gap, self.stopped = continuity.gap, continuity.stop
+        if continuity.replay:
+            replay(log, history, primaries)
+        self.ring = self._ring(ring_found, settings)
+        if self.stopped:
+            self.ring.stop_logging()
+        self.lsn_kept = self.ring.lsn_reserved
+        log_.info("%s: %s; owed: %s", self.place.path, found, self.gap or self.stopped or "nothing")
+        return self.ring
+
+    def _ring(self, found: RingFound, settings: RingSettings) -> Ring:
+        """The ring to go on with: the survivor if it can be, else a new one in its place."""
+        survivor = self.survivor
+        if survivor is not None and found is RingFound.KEPT:
+            return survivor
+        if survivor is not None and survivor.host_alive:
+            _forget(survivor, settings)
+            return survivor
+        if survivor is not None:
+            survivor.leave()
+        return self.place.make(
+            payload_bytes=settings.payload_bytes,
+            slots=settings.slots,
+            lsn_next=settings.lsn_next,
+            time_ns_last=settings.time_ns_last,
+            record_bytes_max=settings.record_bytes_max,
+            write_back=self.marker is not None,
+        )
+
+
+def look(name: str, options: HostOptions, log: ReplicationLog) -> Resumption:
+    """Find the ring, and see that the domain can go on in the way asked for. The caller closes the result."""
+    marker = Marker(Path(options.state), name) if options.write_back else None
+    check_mode(name, log, write_back=options.write_back)
+    place = RingPlace(Path(options.runtime) / name, log.body.domain_uuid)
+    found = Resumption(place, marker, place.open())
+    try:
+        _check_survivor(name, options, log, found.survivor)
+    except BaseException:
+        found.close()
+        raise
+    return found
+
+
+def check_mode(name: str, log: ReplicationLog, *, write_back: bool) -> None:
+    """A domain changes between write-through and write-back only where nothing is pending."""
+    if log.body.epoch == 0 or log.outcome.clean or log.body.write_back == write_back:
+        return
+    was = _mode(write_back=log.body.write_back)
+    raise InvalidRequest(
+        f"domain {name!r} ran in {was} mode, and was not closed with its host component",
+        hint=f"open it in {was} mode, close it with stop_host=True, then open it in the other",
+    )
+
+
+def _mode(*, write_back: bool) -> str:
+    return "write-back" if write_back else "write-through"
+
+
+def _check_survivor(name: str, options: HostOptions, log: ReplicationLog, ring: Ring | None) -> None:
+    if ring is None or not ring.host_alive:
+        return
+    if ring.write_back != options.write_back:
+        raise InvalidRequest(
+            f"the host component of domain {name!r} runs in {_mode(write_back=ring.write_back)} mode",
+            hint="stop it, then open the domain in the other mode",
+        )
+    if ring.record_bytes_max > log.write_bytes_max:
+        raise InvalidRequest(
+            f"the host component of domain {name!r} writes records of up to {ring.record_bytes_max} bytes, "
+            f"the log takes {log.write_bytes_max}",
+            hint="use a larger log, or stop the host component first",
+        )
+
+
+def _meet(ring: Ring, lsn_log: int, log: LogFound) -> RingFound:
+    """Does the ring go on where the log ends? If so it gives back what the log holds."""
+    if log is not LogFound.NEW:
+        try:
+            ring.adopt(lsn_log)
+            return RingFound.KEPT
+        except RingApart:
+            pass
+    behind = ring.lsn_reserved < lsn_log and not ring.host_alive
+    return RingFound.NONE if behind else RingFound.APART
+
+
+def _host(ring: Ring | None) -> HostFound:
+    if ring is None or ring.host_ended:
+        return HostFound.ENDED
+    return HostFound.ALIVE if ring.host_alive else HostFound.DIED
+
+
+def _forget(ring: Ring, settings: RingSettings) -> None:
+    """The host component lives on, its ring begins anew, with logging off."""
+    ring.stop_logging()
+    deadline = time.monotonic() + RESET_LIMIT_S
+    while not ring.reset(
+        lsn_next=settings.lsn_next, time_ns_last=settings.time_ns_last, record_bytes_max=ring.record_bytes_max
+    ):
+        if time.monotonic() > deadline:
+            raise StallTimeout(
+                f"the host component did not let go of the ring within {RESET_LIMIT_S} s",
+                hint="a disk of it does not answer; open the domain again when it does, or stop the host component",
+            )
+        time.sleep(RESET_POLL_S)

@@ -1,0 +1,97 @@
+"""RingPlace: the file that a hosted domain's ring lives in, ``<runtime>/<domain>/ring``, on tmpfs.
+
+Invariants: the file has its name only once it is formatted, and what is owed because an earlier one is lost stands in
+it; a surviving file is never changed here before it was found to be this domain's. The domain's log is locked
+meanwhile, so no other DRVA is at work here. Talks to: _core (the ring).
+"""
+
+from __future__ import annotations
+
+import os
+from contextlib import suppress
+from pathlib import Path
+from uuid import UUID
+
+from jetdr_core._core import Ring
+from jetdr_core.errors import InvalidRequest
+
+__all__ = ["RingPlace"]
+
+_OTHERS = 0o077
+
+
+class RingPlace:
+    """``folder`` is the domain's own, made with mode 0700."""
+
+    def __init__(self, folder: Path, domain_uuid: UUID) -> None:
+        self.path = folder / "ring"
+        self._new = folder / "ring.new"
+        self._folder = folder
+        self.domain_uuid = domain_uuid
+
+    def open(self) -> Ring | None:
+        """The ring that survived, or None without a file.
+
+        Raises RingForeign for another domain's, RingBusy, UnsupportedVersion, DamagedObject; nothing is changed then.
+        """
+        try:
+            fd = os.open(self.path, os.O_RDWR | os.O_CLOEXEC | os.O_NOFOLLOW)
+        except FileNotFoundError:
+            return None
+        try:
+            return Ring.open_file(fd, domain=self.domain_uuid.bytes)
+        finally:
+            os.close(fd)
+
+    def make(
+        self,
+        *,
+        payload_bytes: int,
+        slots: int,
+        lsn_next: int,
+        time_ns_last: int,
+        record_bytes_max: int,
+        write_back: bool,
+    ) -> Ring:
+        """A new ring, which has no name before :meth:`publish`."""
+        self._make_folder()
+        with suppress(FileNotFoundError):
+            self._new.unlink()  # of a process that ended before it was published
+        fd = os.open(self._new, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
+        try:
+            return Ring.create_file(
+                fd,
+                domain=self.domain_uuid.bytes,
+                payload_bytes=payload_bytes,
+                slots=slots,
+                lsn_next=lsn_next,
+                time_ns_last=time_ns_last,
+                record_bytes_max=record_bytes_max,
+                write_back=write_back,
+            )
+        except BaseException:
+            self._new.unlink()
+            raise
+        finally:
+            os.close(fd)
+
+    def publish(self) -> None:
+        """Give the new ring its name, in place of one that was given up."""
+        if self._new.exists():
+            self._new.rename(self.path)
+
+    def remove(self) -> None:
+        """Nothing is owed, and no host component is there: the next opening makes a ring anew."""
+        for path in (self.path, self._new):
+            with suppress(FileNotFoundError):
+                path.unlink()
+
+    def _make_folder(self) -> None:
+        self._folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        status = self._folder.stat()
+        mode = status.st_mode & 0o777
+        if mode & _OTHERS or status.st_uid != os.geteuid():
+            raise InvalidRequest(
+                f"{self._folder} belongs to user {status.st_uid} with mode {mode:o}: others may enter",
+                hint="make it this user's, with mode 700, or name another runtime directory",
+            )

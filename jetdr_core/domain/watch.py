@@ -1,0 +1,114 @@
+"""Watch: the thread that looks after a hosted domain: is logging on, does the host component live?
+
+Invariants: nothing here is waited for by a guest; before a host component that died is started again, logging is off,
+unless its records carry all that it had acknowledged (write-back), or it ended in order; its guests need no room in the
+log to go on. What fails is tried again, ever more slowly, and said in :attr:`Watch.failure`.
+Talks to: bypass, hosted, copies.
+"""
+
+from __future__ import annotations
+
+import logging
+import threading
+import time
+from collections.abc import Callable
+
+from jetdr_core._core import Ring
+from jetdr_core.domain.bypass import Bypass
+from jetdr_core.domain.copies import Copies
+from jetdr_core.domain.hosted import HostedServing
+from jetdr_core.errors import JetdrError
+
+__all__ = ["Watch"]
+
+log_ = logging.getLogger(__name__)
+
+POLL_S = 0.05
+RETRY_FIRST_S = 0.1
+RETRY_MAX_S = 10.0
+TRIM_S = 1.0
+
+
+class Watch:
+    """``trim`` moves the log's tail over what the primaries have by now."""
+
+    def __init__(
+        self,
+        name: str,
+        ring: Ring,
+        serving: HostedServing,
+        bypass: Bypass,
+        copies: Copies,
+        *,
+        trim: Callable[[], None],
+    ) -> None:
+        self.host_restarts = 0
+        self._name = name
+        self._ring = ring
+        self._serving = serving
+        self._bypass = bypass
+        self._copies = copies
+        self._trim = trim
+        self._trimmed_s = 0.0
+        self._failures: dict[str, str] = {}
+        self._retry_s = RETRY_FIRST_S
+        self._restart_at_s = 0.0
+        self._stopping = threading.Event()
+        self._thread = threading.Thread(target=self._run, name=f"jetdr-watch-{name}", daemon=True)
+
+    def start(self) -> None:
+        self._thread.start()
+
+    def stop(self) -> None:
+        """End the thread; twice is harmless."""
+        self._stopping.set()
+        if self._thread.is_alive():
+            self._thread.join()
+
+    @property
+    def failure(self) -> str:
+        """Why not all disks are served, or logging is not on again, in words; empty otherwise."""
+        return "; ".join(dict(self._failures).values())
+
+    @property
+    def is_quiet(self) -> bool:
+        """Logging is on, all disks are served: what has happened so far makes no further copy owed."""
+        return self._ring.logging and self._serves
+
+    @property
+    def _serves(self) -> bool:
+        return self._serving.is_complete and self._ring.host_alive
+
+    def _run(self) -> None:
+        while not self._stopping.wait(POLL_S):
+            if not self._serves and time.monotonic() >= self._restart_at_s:
+                self._try("host component", self._restart_host)
+            self._try("logging", self._bypass.look)
+            if self.is_quiet:
+                self._try("copies", self._copies.resume_interrupted)
+            if self._ring.write_back and time.monotonic() - self._trimmed_s >= TRIM_S:
+                self._trimmed_s = time.monotonic()
+                self._try("log", self._trim)
+
+    def _restart_host(self) -> None:
+        ring = self._ring
+        self._restart_at_s = time.monotonic() + self._retry_s
+        self._retry_s = min(2 * self._retry_s, RETRY_MAX_S)
+        if not ring.host_alive and not ring.host_ended and not ring.write_back and ring.logging:
+            self._bypass.begin("the host component died")
+        if self._serving.begin():
+            self.host_restarts += 1
+            log_.warning("domain %s: its host component was started again", self._name)
+        self._retry_s = RETRY_FIRST_S
+
+    def _try(self, what: str, part: Callable[[], None]) -> None:
+        """Take a part of the round; one that fails is taken again in the next."""
+        try:
+            part()
+            self._failures.pop(what, None)
+        except Exception as error:  # it is said, and the watch must not end
+            if self._failures.get(what) != str(error):
+                log_.error(
+                    "domain %s: %s: %s", self._name, what, error, exc_info=not isinstance(error, JetdrError | OSError)
+                )
+            self._failures[what] = str(error)

@@ -1,0 +1,50 @@
+"""A DRVA's process for tests to kill and to pause: opens a hosted domain, then does what lines on stdin ask for."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import sys
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from tests.domain.hosted import DISK_BYTES, Machine, assert_replica_equals_primary
+
+
+async def serve(order: dict[str, Any]) -> None:
+    made = Machine(Path(order["folder"]), **order["settings"])
+    domain = made.create() if order["how"] == "create" else made.open()
+    await domain.__aenter__()
+    if order["how"] == "create":
+        await domain.protect("db01", made.primary(), size_bytes=DISK_BYTES)
+    say(asdict(domain.status()))
+    while True:
+        line = await asyncio.to_thread(sys.stdin.readline)
+        if not line:
+            return
+        word, *more = json.loads(line)
+        if word == "status":
+            say(asdict(domain.status()))
+        elif word == "wait":
+            await domain.wait_consistent()
+            say(asdict(domain.status()))
+        elif word == "equal":
+            await assert_replica_equals_primary(domain, made)
+            say(True)
+        elif word == "close":
+            await domain.close(stop_host=more[0])
+            say(True)
+            return
+
+
+def say(value: object) -> None:
+    print(json.dumps({"value": value}), flush=True)
+
+
+def main() -> None:
+    try:
+        asyncio.run(serve(json.loads(sys.argv[1])))
+    except BaseException as error:
+        print(json.dumps({"error": f"{type(error).__name__}: {error}"}), flush=True)
+        raise

@@ -1,0 +1,291 @@
+"""What tests of hosted domains share: a machine with a host component, guests that load its disks, a DRVA to be killed.
+
+Paths of sockets are short and the ring needs tmpfs, so a machine lives in /dev/shm.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import random
+import shutil
+import signal
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import replace
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+import jetdr_core as jetdr
+from jetdr_core.domain import HostedDisk
+from jetdr_core.errors import HostFailed, HostGone
+from jetdr_core.host import HostComponent, HostOptions
+from tests.domain.fixture import rebuilt
+from tests.host.nbd_client import NbdClient
+
+STALL_LIMIT_S = 0.5
+LONGEST_S = STALL_LIMIT_S + 1.5
+"""What a guest may wait at most: the stall limit, and a margin for a machine with few cores and much to do."""
+
+DISK_BYTES = 4 << 20
+LOG_BYTES = 8 << 20
+RING_BYTES = 4 << 20
+OPTIONS = jetdr.DomainOptions(
+    segment_age_s=0.05,
+    ring_bytes=RING_BYTES,
+    ring_slots=4096,
+    heartbeat_s=0.2,
+    upload_workers=1,
+    stall_limit_s=STALL_LIMIT_S,
+    close_limit_s=20,
+)
+
+
+class Machine:
+    """Everything of domain ``vm`` in one folder: disks, log, store, and where its host component runs."""
+
+    def __init__(self, folder: Path, *, write_back: bool = False, ring_bytes: int = RING_BYTES) -> None:
+        self.folder = folder
+        self.write_back = write_back
+        self.options = replace(OPTIONS, ring_bytes=ring_bytes)
+        self.store = f"file://{folder}/store"
+        self.log: Any = folder / "log"
+        (folder / "store").mkdir(exist_ok=True)
+        (folder / "run").mkdir(mode=0o700, exist_ok=True)
+
+    @property
+    def host_options(self) -> HostOptions:
+        return HostOptions(
+            runtime=str(self.folder / "run"),
+            state=str(self.folder / "state"),
+            stall_limit_s=STALL_LIMIT_S,
+            write_back=self.write_back,
+        )
+
+    @property
+    def host(self) -> HostComponent:
+        return HostComponent("vm", self.host_options)
+
+    @property
+    def ring(self) -> Path:
+        return self.folder / "run/vm/ring"
+
+    @property
+    def marker(self) -> Path:
+        return self.folder / "state/vm/bypassed"
+
+    def create(self, **more: Any) -> jetdr.ProtectedDomain[HostedDisk]:
+        settings: dict[str, Any] = {"log_bytes": LOG_BYTES, "options": self.options, "host": self.host_options} | more
+        return jetdr.ProtectedDomain.create("vm", log=self.log, store=self.store, **settings)
+
+    def open(self, **more: Any) -> jetdr.ProtectedDomain[HostedDisk]:
+        settings: dict[str, Any] = {"options": self.options, "host": self.host_options} | more
+        return jetdr.ProtectedDomain.open("vm", log=self.log, store=self.store, **settings)
+
+    def take_over(self) -> jetdr.ProtectedDomain[HostedDisk]:
+        settings: dict[str, Any] = {"log_bytes": LOG_BYTES, "options": self.options}
+        return jetdr.ProtectedDomain.take_over("vm", log=self.log, store=self.store, host=self.host_options, **settings)
+
+    def client(self, disk: str = "db01") -> NbdClient:
+        return NbdClient(str(self.folder / "run/vm/nbd.sock"), disk)
+
+    def primary(self, disk: str = "db01") -> Path:
+        return self.folder / f"{disk}.img"
+
+    def kill_host(self) -> None:
+        """SIGKILL, and wait until it is gone."""
+        pid = self.host.pid
+        fd = os.pidfd_open(pid)
+        os.kill(pid, signal.SIGKILL)
+        until(lambda: not _lives(fd))
+        os.close(fd)
+
+    def end(self) -> None:
+        with suppress(HostGone, HostFailed):
+            self.host.stop()
+
+
+@contextmanager
+def machine(**settings: Any) -> Iterator[Machine]:
+    folder = Path(tempfile.mkdtemp(prefix="jetdr-", dir="/dev/shm"))
+    made = Machine(folder, **settings)
+    try:
+        yield made
+    finally:
+        made.end()
+        shutil.rmtree(folder)
+
+
+def _lives(pid_fd: int) -> bool:
+    try:
+        signal.pidfd_send_signal(pid_fd, signal.Signals(signal.SIGCONT))
+    except ProcessLookupError:
+        return False
+    return True
+
+
+def until(condition: Callable[[], object], limit_s: float = 20.0) -> None:
+    """Return when ``condition`` holds; fail if it does not within the limit."""
+    deadline = time.monotonic() + limit_s
+    while not condition():
+        assert time.monotonic() < deadline, f"not within {limit_s} s"
+        time.sleep(0.01)
+
+
+def gaps(domain: jetdr.ProtectedDomain[HostedDisk]) -> list[str]:
+    """Why the domain was not consistent, so far."""
+    return [gap.reason for gap in domain._alive.journal.history.gaps]
+
+
+async def assert_replica_equals_primary(domain: jetdr.ProtectedDomain[HostedDisk], made: Machine) -> None:
+    """The newest point, with nobody writing, is what the primaries hold."""
+    point = domain.mark(f"check {time.time_ns()}")
+    await domain.uploaded(point.lsn)
+    images = await rebuilt(made.store, point.lsn)
+    assert images.keys() == domain.disks.keys()
+    for name, image in images.items():
+        assert image == made.primary(name).read_bytes(), f"disk {name} differs"
+
+
+class Load:
+    """Guests that write stamped data at random places, now and then zeros and a flush, until the block is left.
+
+    A guest whose connection breaks connects again. ``longest_s``: the longest that an answered request took.
+    """
+
+    def __init__(
+        self, made: Machine, *, guests: int = 3, disk: str = "db01", pause_s: float = 0.001, flushes: bool = True
+    ) -> None:
+        self.longest_s = 0.0
+        self.answered = 0
+        self.failed: list[str] = []
+        self._machine = made
+        self._disk = disk
+        self._pause_s = pause_s
+        self._flushes = flushes
+        self._stopping = threading.Event()
+        self._lock = threading.Lock()
+        self._threads = [threading.Thread(target=self._run, args=(seed,), daemon=True) for seed in range(guests)]
+
+    def __enter__(self) -> Load:
+        for thread in self._threads:
+            thread.start()
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
+        self._stopping.set()
+        for thread in self._threads:
+            thread.join(30)
+            assert not thread.is_alive(), "a guest hangs"
+        assert kind or not self.failed, self.failed
+
+    def goes_on(self, requests: int = 50) -> None:
+        """Return when so many more have been answered."""
+        begun = self.answered
+        until(lambda: self.answered >= begun + requests)
+
+    def _run(self, seed: int) -> None:
+        chance = random.Random(seed)
+        while not self._stopping.is_set():
+            try:
+                with self._machine.client(self._disk) as client:
+                    while not self._stopping.wait(self._pause_s):
+                        self._timed(client, chance)
+            except (ConnectionError, FileNotFoundError):
+                self._stopping.wait(0.02)
+            except (OSError, AssertionError) as error:
+                self.failed.append(f"{type(error).__name__}: {error}")
+                return
+
+    def _timed(self, client: NbdClient, chance: random.Random) -> None:
+        begun = time.monotonic()
+        _request(client, chance, flushes=self._flushes)
+        took = time.monotonic() - begun
+        with self._lock:
+            self.longest_s = max(self.longest_s, took)
+            self.answered += 1
+
+
+def _request(client: NbdClient, chance: random.Random, *, flushes: bool) -> None:
+    length = 512 * chance.choice([1, 8, 8, 8, 32, 128])
+    offset = chance.randrange(0, (DISK_BYTES - length) // 512 + 1) * 512
+    kind = chance.random()
+    if kind < 0.05 and flushes:
+        client.flush()
+    elif kind < 0.15:
+        client.zero(offset, length)
+    else:
+        client.write(offset, chance.randbytes(512) * (length // 512))
+
+
+class Drva:
+    """A DRVA in a process of its own, which has the machine's domain open; :meth:`ask` it, or kill it."""
+
+    def __init__(self, made: Machine, how: str) -> None:
+        """``how``: ``create`` (with a disk db01) or ``open``."""
+        settings = {"write_back": made.write_back, "ring_bytes": made.options.ring_bytes}
+        order = {"folder": str(made.folder), "how": how, "settings": settings}
+        tests = Path(__file__).parents[1]
+        script = (
+            f"import sys, types; t = sys.modules['tests'] = types.ModuleType('tests'); t.__path__ = [{str(tests)!r}]\n"
+            "from tests.domain import drva_process; drva_process.main()"
+        )
+        self._process = subprocess.Popen(
+            [sys.executable, "-c", script, json.dumps(order)],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            text=True,
+            env=os.environ | {"PYTHONPATH": str(Path(jetdr.__file__).parents[1])},
+        )
+        try:
+            self.opened = self._answer()
+        except BaseException:
+            self.kill()
+            raise
+
+    def __enter__(self) -> Drva:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
+        if self._process.poll() is None:
+            self.kill()
+
+    def ask(self, *words: Any) -> Any:
+        """status; wait (until it is consistent); equal; close [stop_host]."""
+        assert self._process.stdin is not None
+        self._process.stdin.write(json.dumps(words) + "\n")
+        self._process.stdin.flush()
+        return self._answer()
+
+    def _answer(self) -> Any:
+        assert self._process.stdout is not None
+        line = self._process.stdout.readline()
+        assert line, "the DRVA's process ended"
+        answer = json.loads(line)
+        assert "error" not in answer, answer["error"]
+        return answer["value"]
+
+    def close(self, *, stop_host: bool = False) -> None:
+        self.ask("close", stop_host)
+        self._end()
+
+    def kill(self) -> None:
+        self.signal(signal.SIGKILL)
+        self._end()
+
+    def signal(self, number: int) -> None:
+        self._process.send_signal(number)
+
+    def _end(self) -> None:
+        self._process.wait(20)
+        assert self._process.stdin is not None
+        assert self._process.stdout is not None
+        with suppress(BrokenPipeError):
+            self._process.stdin.close()
+        self._process.stdout.close()

@@ -1,0 +1,103 @@
+"""A host component that dies, ends or hangs."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+import time
+from collections.abc import Callable, Iterator
+
+import pytest
+
+from tests.domain.hosted import (
+    DISK_BYTES,
+    LONGEST_S,
+    Load,
+    Machine,
+    assert_replica_equals_primary,
+    gaps,
+    machine,
+    until,
+)
+
+
+@pytest.fixture
+def made(peer: Callable[[str], str]) -> Iterator[Machine]:
+    peer("nbdkit")
+    with machine() as one:
+        yield one
+
+
+def test_a_host_component_killed_under_load_comes_back_behind_a_gap(made: Machine) -> None:
+    async def scenario() -> None:
+        async with made.create() as domain:
+            await domain.protect("db01", made.primary(), size_bytes=DISK_BYTES)
+            with Load(made) as load:
+                for times in (1, 2):
+                    await asyncio.to_thread(load.goes_on, 100)
+                    await asyncio.to_thread(made.kill_host)
+                    await asyncio.to_thread(load.goes_on, 50)
+                    host = domain.status().host
+                    assert host is not None
+                    assert host.restarts == times
+            await asyncio.wait_for(domain.wait_consistent(), 30)
+            await assert_replica_equals_primary(domain, made)
+            assert load.longest_s < LONGEST_S
+            await domain.close(stop_host=True)
+
+    asyncio.run(scenario())
+
+
+def test_a_host_component_that_died_while_no_drva_was_there_costs_a_gap(made: Machine) -> None:
+    async def scenario() -> None:
+        async with made.create() as domain:
+            await domain.protect("db01", made.primary(), size_bytes=DISK_BYTES)
+            with Load(made) as load:
+                await asyncio.to_thread(load.goes_on)
+        with Load(made) as load:
+            await asyncio.to_thread(load.goes_on)
+            await asyncio.to_thread(made.kill_host)
+        async with made.open() as domain:
+            await asyncio.wait_for(domain.wait_consistent(), 30)
+            assert len(gaps(domain)) == 1
+            await assert_replica_equals_primary(domain, made)
+            await domain.close(stop_host=True)
+
+    asyncio.run(scenario())
+
+
+def test_a_host_component_that_ended_in_order_costs_nothing(made: Machine) -> None:
+    async def scenario() -> None:
+        async with made.create() as domain:
+            await domain.protect("db01", made.primary(), size_bytes=DISK_BYTES)
+            with Load(made) as load:
+                await asyncio.to_thread(load.goes_on)
+            await asyncio.to_thread(made.host.stop)
+            await asyncio.to_thread(until, lambda: domain.status().host.restarts == 1)  # type: ignore[union-attr]
+            host = domain.status().host
+            assert host is not None
+            assert host.off_times == 0
+            assert domain.consistent
+            await assert_replica_equals_primary(domain, made)
+            await domain.close(stop_host=True)
+
+    asyncio.run(scenario())
+
+
+def test_a_host_component_that_does_not_answer_holds_up_no_status(made: Machine) -> None:
+    async def scenario() -> None:
+        async with made.create() as domain:
+            await domain.protect("db01", made.primary(), size_bytes=DISK_BYTES)
+            pid = made.host.pid
+            os.kill(pid, signal.SIGSTOP)
+            try:
+                begun = time.monotonic()
+                for _ in range(20):
+                    assert domain.status().host is not None
+                    await asyncio.sleep(0.01)
+                assert time.monotonic() - begun < 1.0
+            finally:
+                os.kill(pid, signal.SIGCONT)
+
+    asyncio.run(scenario())

@@ -1,0 +1,198 @@
+"""Write-back: acknowledged by the log, written behind; a crash at any instant loses nothing that was flushed."""
+
+from __future__ import annotations
+
+import asyncio
+import random
+from collections.abc import Callable, Iterator
+
+import pytest
+
+from jetdr_core.errors import InvalidRequest
+from tests.domain.fixture import rebuilt
+from tests.domain.hosted import (
+    DISK_BYTES,
+    LONGEST_S,
+    Drva,
+    Load,
+    Machine,
+    assert_replica_equals_primary,
+    gaps,
+    machine,
+    until,
+)
+
+
+@pytest.fixture
+def made(peer: Callable[[str], str]) -> Iterator[Machine]:
+    peer("nbdkit")
+    with machine(write_back=True) as one:
+        yield one
+
+
+def write_and_flush(made: Machine, seed: int, writes: int = 300) -> bytes:
+    """Write at random and flush; what the disk then holds, as a guest reads it. Reads are checked on the way."""
+    chance = random.Random(seed)
+    with made.client() as guest:
+        model = bytearray(guest.read(0, DISK_BYTES))
+        for _ in range(writes):
+            length = 512 * chance.choice([1, 8, 64])
+            offset = 512 * chance.randrange((DISK_BYTES - length) // 512 + 1)
+            model[offset : offset + length] = chance.randbytes(length)
+            guest.write(offset, bytes(model[offset : offset + length]))
+            around = max(0, offset - 4096)
+            assert guest.read(around, 8192 if around + 8192 <= DISK_BYTES else 512) == bytes(
+                model[around : around + (8192 if around + 8192 <= DISK_BYTES else 512)]
+            )
+        guest.flush()
+        return bytes(model)
+
+
+def test_reads_are_newest_and_the_replica_equals_what_was_written(made: Machine) -> None:
+    async def scenario() -> None:
+        async with made.create() as domain:
+            await domain.protect("db01", made.primary(), size_bytes=DISK_BYTES)
+            expected = await asyncio.to_thread(write_and_flush, made, 1)
+            point = domain.mark("written")
+            await domain.uploaded(point.lsn)
+            assert (await rebuilt(made.store))["db01"] == expected
+            await domain.close(stop_host=True)
+        assert made.primary().read_bytes() == expected
+        assert not made.ring.exists()
+        async with made.open() as domain:
+            assert gaps(domain) == []
+            await domain.close(stop_host=True)
+
+    asyncio.run(scenario())
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_after_a_crash_that_lost_the_ring_the_log_is_replayed(made: Machine, seed: int) -> None:
+    async def scenario() -> None:
+        with Drva(made, "create") as drva:
+            expected = await asyncio.to_thread(write_and_flush, made, seed)
+            drva.kill()
+            made.kill_host()
+        made.ring.unlink()
+        lose_what_was_not_applied(made, expected)
+        async with made.open() as domain:
+            assert domain.consistent
+            assert gaps(domain) == []
+            with made.client() as guest:
+                assert guest.read(0, DISK_BYTES) == expected
+            point = domain.mark("after the crash")
+            await domain.uploaded(point.lsn)
+            assert (await rebuilt(made.store))["db01"] == expected
+            await domain.close(stop_host=True)
+        assert made.primary().read_bytes() == expected
+
+    asyncio.run(scenario())
+
+
+def lose_what_was_not_applied(made: Machine, expected: bytes) -> None:
+    """The worst that a power loss may leave: what the log still has to replay was not applied at all.
+
+    The log's tail lies where it was put when the domain was made, so it holds all that was written.
+    """
+    with made.primary().open("r+b") as primary:
+        for offset in range(0, len(expected), 64 << 10):
+            primary.seek(offset)
+            primary.write(bytes(4096))
+
+
+def test_a_host_component_killed_under_load_costs_no_gap(made: Machine) -> None:
+    async def scenario() -> None:
+        async with made.create() as domain:
+            await domain.protect("db01", made.primary(), size_bytes=DISK_BYTES)
+            with Load(made) as load:
+                await asyncio.to_thread(load.goes_on, 100)
+                await asyncio.to_thread(made.kill_host)
+                await asyncio.to_thread(load.goes_on, 100)
+            assert gaps(domain) == []
+            point = domain.mark("end")
+            await domain.uploaded(point.lsn)
+            await domain.close(stop_host=True)
+        assert (await rebuilt(made.store))["db01"] == made.primary().read_bytes()
+        assert load.longest_s < LONGEST_S
+
+    asyncio.run(scenario())
+
+
+def test_with_the_marker_the_log_is_not_replayed_but_the_disks_are_read(made: Machine) -> None:
+    async def scenario() -> None:
+        with Drva(made, "create") as drva:
+            await asyncio.to_thread(write_and_flush, made, 1)
+            drva.kill()
+            with Load(made, pause_s=0) as load:
+                await asyncio.to_thread(until, made.marker.exists)
+                await asyncio.to_thread(load.goes_on, 200)
+            with made.client() as guest:
+                guest.flush()
+                expected = guest.read(0, DISK_BYTES)
+            made.kill_host()
+        made.ring.unlink()
+        async with made.open() as domain:
+            await asyncio.wait_for(domain.wait_consistent(), 20)
+            assert gaps(domain) == ["unclean stop"]
+            assert not made.marker.exists()
+            with made.client() as guest:
+                assert guest.read(0, DISK_BYTES) == expected
+            await domain.uploaded(domain.mark("after").lsn)
+            assert (await rebuilt(made.store))["db01"] == expected
+            await domain.close(stop_host=True)
+        assert load.longest_s < LONGEST_S
+
+    asyncio.run(scenario())
+
+
+def test_logging_that_went_off_comes_back_behind_a_gap_and_leaves_no_marker(made: Machine) -> None:
+    async def scenario() -> None:
+        with Drva(made, "create") as drva:
+            with Load(made, pause_s=0) as load:
+                await asyncio.to_thread(load.goes_on)
+                drva.kill()
+                await asyncio.to_thread(until, made.marker.exists)
+                await asyncio.to_thread(load.goes_on, 200)
+            async with made.open() as domain:
+                with Load(made) as more:
+                    await asyncio.to_thread(more.goes_on)
+                await asyncio.wait_for(domain.wait_consistent(), 20)
+                assert not made.marker.exists()
+                assert len(gaps(domain)) == 1
+                await domain.close(stop_host=True)
+        async with made.open() as domain:
+            await assert_replica_equals_primary(domain, made)
+            await domain.close(stop_host=True)
+        assert max(load.longest_s, more.longest_s) < LONGEST_S
+
+    asyncio.run(scenario())
+
+
+def test_the_mode_is_changed_only_where_nothing_is_pending(made: Machine) -> None:
+    async def scenario() -> None:
+        async with made.create() as domain:
+            await domain.protect("db01", made.primary(), size_bytes=DISK_BYTES)
+            expected = await asyncio.to_thread(write_and_flush, made, 1)
+        made.write_back = False
+        with pytest.raises(InvalidRequest, match="write-back"):
+            async with made.open():
+                pass
+        made.kill_host()
+        made.ring.unlink()
+        with pytest.raises(InvalidRequest, match="write-back"):
+            async with made.open():
+                pass
+        with pytest.raises(InvalidRequest, match="write-back"):
+            async with made.open(host=None):
+                pass
+        made.write_back = True
+        async with made.open() as domain:
+            await domain.close(stop_host=True)
+        made.write_back = False
+        async with made.open() as domain:
+            assert gaps(domain) == []
+            with made.client() as guest:
+                assert guest.read(0, DISK_BYTES) == expected
+            await domain.close(stop_host=True)
+
+    asyncio.run(scenario())
