@@ -79,6 +79,7 @@ def test_a_fenced_domain_stops_logging_and_its_guests_do_not_wait(made: Machine)
             await domain.protect("db01", made.primary(), size_bytes=DISK_BYTES)
             with Load(made) as load:
                 await asyncio.to_thread(load.goes_on)
+                await domain.uploaded(domain.status().lsn_durable)  # the other owner knows the disk from the store
                 other = jetdr.ProtectedDomain.take_over(
                     "vm",
                     log=MemoryDevice(16 << 20),
