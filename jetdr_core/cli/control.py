@@ -92,7 +92,8 @@ def protect(
 
 def _protected(answer: Any) -> str:
     disk = answer["disk"]
-    return f"disk {disk['name']} of {human_bytes(disk['size_bytes'])} is protected: {disk['path']}"
+    where = f"; guests find it at {disk['nbd_uri']}" if "nbd_uri" in disk else ""
+    return f"disk {disk['name']} of {human_bytes(disk['size_bytes'])} is protected: {disk['path']}{where}"
 
 
 def unprotect(

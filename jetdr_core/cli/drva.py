@@ -20,22 +20,33 @@ Config = Annotated[
 Create = Annotated[
     bool, typer.Option("--create", help="Create the configured domains that do not exist yet: their stores are empty.")
 ]
+TakeOver = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--take-over",
+        metavar="DOMAIN",
+        help="Go on with a new log for a domain whose log is lost; what that had not uploaded is given up. "
+        "Not for a domain that runs elsewhere: it is fenced there. May be repeated.",
+    ),
+]
 Check = Annotated[bool, typer.Option("--check", help="Only read the configuration, and say whether it is good.")]
 
 
-def drva(ctx: typer.Context, config: Config, create: Create = False, check: Check = False) -> Work:
+def drva(
+    ctx: typer.Context, config: Config, create: Create = False, take_over: TakeOver = None, check: Check = False
+) -> Work:
     """Keep the configured domains protected until SIGTERM or Ctrl-C; answer status, mark, protect and the like.
 
     The end uploads what is left; a second signal does without. Guests go on either way. Logs go to stderr.
     """
     session = ctx.ensure_object(Session)
-    return Work(lambda: _drva(session, config, create=create, check=check))
+    return Work(lambda: _drva(session, config, create=create, take_over=take_over or [], check=check))
 
 
-def _drva(session: Session, path: Path, *, create: bool, check: bool) -> int:
+def _drva(session: Session, path: Path, *, create: bool, take_over: list[str], check: bool) -> int:
     config = load_config(path)
     if check:
         session.say(f"{path} is good: {plural(len(config.domains), 'domain')}, {plural(len(config.volumes), 'volume')}")
     else:
-        run_drva(config, create=create)
+        run_drva(config, create=create, take_over=take_over)
     return ExitCode.OK

@@ -71,12 +71,21 @@ def _facts(domain: Any) -> Iterator[tuple[str, str]]:
     yield "store behind", human_seconds(status["rpo_s"])
     yield "log", f"{human_bytes(status['log_used_bytes'])} of {human_bytes(status['log_bytes'])} used"
     yield "uploaded", f"{plural(status['segments_uploaded'], 'segment')}, {human_bytes(stored)}{ratio}"
+    if (host := status.get("host")) is not None:
+        yield "host", _host(host)
     for disk in status["disks"]:
         yield "disk", _disk(disk)
 
 
+def _host(host: Any) -> str:
+    logging = "logging" if host["logging"] else f"NOT logging: {host['off_reason']}"
+    return ("runs, " if host["alive"] else "does not run, ") + logging
+
+
 def _disk(disk: Any) -> str:
     said = f"{disk['name']} ({human_bytes(disk['size_bytes'])}) {disk['path']}: {plural(disk['writes'], 'write')}"
+    if disk.get("nbd_uri"):
+        said += f", {disk['nbd_uri']}"
     if disk["copy_bytes"] > disk["copied_bytes"]:
         said += f", copied {_percent(disk['copied_bytes'], disk['copy_bytes'])}"
     return said if disk["ready"] else f"{said}, not ready"

@@ -16,6 +16,7 @@ from uuid import uuid4
 
 from jetdr_core.domain.copies import Copies
 from jetdr_core.domain.disk import ProtectedDisk
+from jetdr_core.domain.hosted import HostedDisk
 from jetdr_core.domain.hosting import Hosting
 from jetdr_core.domain.journal import Journal
 from jetdr_core.domain.log_source import DurableLog
@@ -402,6 +403,7 @@ def _disk_status(disk: ProtectedDisk, *, ready: bool) -> DiskStatus:
     return DiskStatus(
         name=disk.name,
         path=disk.path,
+        nbd_uri=disk.nbd_uri if isinstance(disk, HostedDisk) else "",
         size_bytes=disk.size_bytes,
         ready=ready,
         copied_bytes=disk.copy.copied_bytes,

@@ -11,12 +11,15 @@ __all__ = ["DiskStatus", "DomainStatus", "HostStatus"]
 class DiskStatus:
     """One disk. ``copied_bytes`` of ``copy_bytes``: how far its copy or resync is; 0 of 0 when none was owed.
 
+    ``nbd_uri``: where guests find it, empty without a host component.
+
     ``unlogged_writes``: how many went to the primary alone, while logging was off; ``stall_s_max``: how long
     replication held up one write at most. Of a hosted disk all counters are as last heard, since it was first served.
     """
 
     name: str
     path: str
+    nbd_uri: str
     size_bytes: int
     ready: bool
     copied_bytes: int

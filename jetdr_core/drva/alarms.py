@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from jetdr_core.domain import DomainStatus
+from jetdr_core.domain import DomainStatus, HostStatus
 
 __all__ = ["ALARMS", "Alarm", "Situation", "alarms_of"]
 
@@ -20,6 +20,9 @@ ALARMS = {
     "fenced": "another owner has taken the domain over; it stays closed here",
     "closed": "the domain could not be opened, or failed; it is opened again by itself",
     "no_answer": "the domain has not told its status for a while",
+    "host_away": "the host component does not run: its guests have no disks until it is started again",
+    "host_failure": "the host component does not serve all disks, or logging cannot be switched on again",
+    "logging_off": "guests write past the log; all disks are copied when logging is on again",
     "upload_stopped": "the store refuses; the log goes on taking writes until it is full",
     "paused": "uploading was paused by hand",
     "rpo": "the oldest write that the store lacks is older than rpo_alarm_s",
@@ -73,6 +76,8 @@ def alarms_of(situation: Situation) -> list[Alarm]:
 
 
 def _of_status(status: DomainStatus, rpo_alarm_s: float) -> Iterator[Alarm]:
+    if status.host is not None:
+        yield from _of_host(status.host)
     if status.failure:
         yield Alarm("upload_stopped", status.failure)
     if status.rpo_s > rpo_alarm_s:
@@ -85,3 +90,12 @@ def _of_status(status: DomainStatus, rpo_alarm_s: float) -> Iterator[Alarm]:
     for disk in status.disks:
         if disk.failed_writes:
             yield Alarm("primary_failed", f"disk {disk.name!r} failed {disk.failed_writes} writes")
+
+
+def _of_host(host: HostStatus) -> Iterator[Alarm]:
+    if not host.alive:
+        yield Alarm("host_away", "the host component does not run; it is started again")
+    if host.failure:
+        yield Alarm("host_failure", host.failure)
+    if not host.logging:
+        yield Alarm("logging_off", f"guests go on unprotected: {host.off_reason or 'logging is off'}")

@@ -12,6 +12,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
+from jetdr_core.domain import HostedDisk
 from jetdr_core.drva.protocol import Json, Request
 from jetdr_core.drva.session import ANSWER_S, DomainSession
 from jetdr_core.drva.views import point_json, session_json
@@ -80,7 +81,8 @@ async def _protect(session: DomainSession, request: Request) -> Json:
     if not Path(path).is_absolute() or "\0" in path:
         raise InvalidRequest(f"the disk's path {path!r} is not absolute", hint="write it from / on")
     disk = await session.domain.protect(request.needed_text("disk"), path, size_bytes=size_bytes, wait=False)
-    return {"disk": {"name": disk.name, "path": disk.path, "size_bytes": disk.size_bytes}}
+    told: Json = {"name": disk.name, "path": disk.path, "size_bytes": disk.size_bytes}
+    return {"disk": told | ({"nbd_uri": disk.nbd_uri} if isinstance(disk, HostedDisk) else {})}
 
 
 async def _unprotect(session: DomainSession, request: Request) -> Json:

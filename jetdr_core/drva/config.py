@@ -1,7 +1,7 @@
 """DrvaConfig: everything a DRVA is told, read from one TOML file and checked before anything starts.
 
 Invariants: packaging/drva.example.toml names every option there is; a key that is not known, a value out of range and a
-thing named twice are errors. Talks to: table, options.
+thing named twice are errors. Talks to: table, options, host (its options).
 """
 
 from __future__ import annotations
@@ -10,12 +10,14 @@ import ipaddress
 import os
 import tomllib
 from collections.abc import Callable, Hashable, Iterable
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import NamedTuple, TypeVar
 
+from jetdr_core.device.iscsi_url import IscsiUrl, is_iscsi
 from jetdr_core.drva.table import Table
 from jetdr_core.errors import InvalidRequest
+from jetdr_core.host import HostComponent, HostOptions
 from jetdr_core.identity import check_name
 from jetdr_core.limits import DISK_BYTES_MAX, DISKS_MAX, SECTION_BYTES_DEFAULT, SECTION_BYTES_MIN, SECTIONS_MAX
 from jetdr_core.options import DomainOptions
@@ -61,19 +63,21 @@ class DiskConfig:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class DomainConfig:
-    """A protected domain. ``listen``: None for a Unix socket; ``create``: make it if the store is empty."""
+    """A protected domain. ``create``: make it if the store is empty; ``host``: how its host component runs.
+
+    ``take_over``: go on behind what the store holds, with a new log; asked for on the command line, never in the file.
+    """
 
     name: str
     volume: VolumeConfig
     store: str
     section_bytes: int
-    mode: str
-    listen: Address | None
-    nbdkit_args: tuple[str, ...]
     create: bool
     rpo_alarm_s: float
+    host: HostOptions
     options: DomainOptions
     disk: tuple[DiskConfig, ...]
+    take_over: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -88,8 +92,8 @@ class DrvaConfig:
     log_format: str
     nbdkit: str
     hosts_on_stop: str
-    volumes: tuple[VolumeConfig, ...]
-    domains: tuple[DomainConfig, ...]
+    volumes: tuple[VolumeConfig, ...] = ()
+    domains: tuple[DomainConfig, ...] = ()
 
 
 def load_config(path: str | os.PathLike[str]) -> DrvaConfig:
@@ -100,11 +104,12 @@ def load_config(path: str | os.PathLike[str]) -> DrvaConfig:
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise InvalidRequest(f"{name} is not TOML: {error}", hint="see packaging/drva.example.toml") from None
     top = Table(name, content)
+    drva = _drva(top.table("drva"))
     volumes = tuple(_volume(table) for table in top.tables("volume"))
     _refuse_twice(name, "volume", lambda volume: volume.name, volumes)
-    domains = tuple(_domain(table, volumes) for table in top.tables("domain"))
-    config = _drva(top.table("drva"), volumes, domains)
+    domains = tuple(_domain(table, drva, volumes) for table in top.tables("domain"))
     top.finish()
+    config = replace(drva, volumes=volumes, domains=domains)
     _check(name, config)
     return config
 
@@ -112,7 +117,7 @@ def load_config(path: str | os.PathLike[str]) -> DrvaConfig:
 # -- tables ------------------------------------------------------------------------------------------------------------
 
 
-def _drva(table: Table, volumes: tuple[VolumeConfig, ...], domains: tuple[DomainConfig, ...]) -> DrvaConfig:
+def _drva(table: Table) -> DrvaConfig:
     runtime_dir = Path(table.path("runtime_dir", RUNTIME_DIR))
     config = DrvaConfig(
         runtime_dir=runtime_dir,
@@ -123,45 +128,63 @@ def _drva(table: Table, volumes: tuple[VolumeConfig, ...], domains: tuple[Domain
         log_format=table.choice("log_format", ("json", "console"), "console"),
         nbdkit=table.text("nbdkit", "nbdkit"),
         hosts_on_stop=table.choice("hosts_on_stop", ("keep", "stop"), "keep"),
-        volumes=volumes,
-        domains=domains,
     )
     table.finish()
-    for socket in (config.control_socket, *(runtime_dir / domain.name / "host.sock" for domain in domains)):
-        if len(os.fsencode(socket)) > SOCKET_PATH_BYTES_MAX:
-            raise table.wrong("runtime_dir", str(runtime_dir), f"{socket} is too long for a socket: use a shorter one")
+    if len(os.fsencode(config.control_socket)) > SOCKET_PATH_BYTES_MAX:
+        raise table.wrong("control_socket", str(config.control_socket), f"use at most {SOCKET_PATH_BYTES_MAX} bytes")
     return config
 
 
 def _volume(table: Table) -> VolumeConfig:
-    path = table.text("path")
-    if "://" in path and not path.startswith("iscsi://"):
-        raise table.wrong("path", path, "use a file, a block device or iscsi://HOST/IQN/LUN")
-    if "://" not in path and not Path(path).is_absolute():
-        raise table.wrong("path", path, "write an absolute path")
-    volume = VolumeConfig(name=_name(table), path=path, password_file=table.path("password_file", ""))
+    path, password_file = table.text("path"), table.path("password_file", "")
+    volume = VolumeConfig(name=_name(table), path=path, password_file=password_file)
     table.finish()
+    if not is_iscsi(path) and (not Path(path).is_absolute() or "://" in path):
+        raise table.wrong("path", path, "use the absolute path of a file or block device, or iscsi://HOST/IQN/LUN")
+    try:
+        user = IscsiUrl.parse(path).user if is_iscsi(path) else None
+    except InvalidRequest as error:
+        raise InvalidRequest(f"{table.place}: {error}") from None
+    if password_file and user is None:
+        raise table.wrong("password_file", password_file, "name its user in the path: iscsi://USER@HOST/IQN/LUN")
     return volume
 
 
-def _domain(table: Table, volumes: tuple[VolumeConfig, ...]) -> DomainConfig:
+def _domain(table: Table, drva: DrvaConfig, volumes: tuple[VolumeConfig, ...]) -> DomainConfig:
+    name, options = _name(table), _options(table.table("options"))
     domain = DomainConfig(
-        name=_name(table),
+        name=name,
         volume=_volume_of(table, volumes),
         store=_store(table),
         section_bytes=table.whole("section_bytes", SECTION_BYTES_DEFAULT, least=SECTION_BYTES_MIN, most=1 << 50),
-        mode=table.choice("mode", (WRITE_THROUGH, WRITE_BACK), WRITE_THROUGH),
-        listen=_address(table, "listen"),
-        nbdkit_args=table.texts("nbdkit_args"),
         create=table.flag("create", default=False),
         rpo_alarm_s=table.number("rpo_alarm_s", 60.0, least=0.1, most=1e9),
-        options=_options(table.table("options")),
+        host=_host(table, drva, name, options),
+        options=options,
         disk=tuple(_disk(disk) for disk in table.tables("disk")),
     )
     table.finish()
     if len(domain.disk) > DISKS_MAX:
         raise InvalidRequest(f"{table.place}: {len(domain.disk)} disks", hint=f"a domain has at most {DISKS_MAX}")
     return domain
+
+
+def _host(table: Table, drva: DrvaConfig, name: str, options: DomainOptions) -> HostOptions:
+    listen = _address(table, "listen")
+    try:
+        host = HostOptions(
+            runtime=str(drva.runtime_dir),
+            state=str(drva.state_dir),
+            listen=str(listen or ""),
+            nbdkit=drva.nbdkit,
+            arguments=table.texts("nbdkit_args"),
+            stall_limit_s=options.stall_limit_s,
+            write_back=table.choice("mode", (WRITE_THROUGH, WRITE_BACK), WRITE_THROUGH) == WRITE_BACK,
+        )
+        HostComponent(name, host)  # are the paths of its sockets short enough?
+    except InvalidRequest as error:
+        raise InvalidRequest(f"{table.place}: {error}") from None
+    return host
 
 
 def _disk(table: Table) -> DiskConfig:
@@ -257,7 +280,9 @@ def _check(file: str, config: DrvaConfig) -> None:
     disks = [(domain, disk) for domain in domains for disk in domain.disk]
     _refuse_twice(file, "domain", lambda domain: domain.name, domains)
     _refuse_twice(file, "store", lambda domain: domain.store.rstrip("/"), domains)
-    _refuse_twice(file, "listen", lambda domain: domain.listen, [domain for domain in domains if domain.listen])
+    _refuse_twice(
+        file, "listen", lambda listen: listen, [domain.host.listen for domain in domains if domain.host.listen]
+    )
     _refuse_twice(file, "disk of a domain", lambda pair: f"{pair[0].name}/{pair[1].name}", disks)
     places = [_true_path(disk.path) for _, disk in disks] + [_true_path(volume.path) for volume in config.volumes]
     _refuse_twice(file, "path", lambda place: place, places)
@@ -273,5 +298,5 @@ def _refuse_twice(file: str, what: str, key: Callable[[T], Hashable], things: It
 
 
 def _true_path(path: str) -> str:
-    """Where a path leads; what is not a path stays itself."""
-    return path.rstrip("/") if "://" in path else os.path.realpath(path)
+    """What a path or URL leads to, the same for all that lead there."""
+    return "/".join(map(str, IscsiUrl.parse(path).identity)) if is_iscsi(path) else os.path.realpath(path)

@@ -15,12 +15,13 @@ import os
 import signal
 import stat
 import time
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import replace
 from pathlib import Path
 
 from jetdr_core.catalog import iso_time
+from jetdr_core.device.iscsi_url import IscsiLun, options_of
 from jetdr_core.drva.commands import Commands
 from jetdr_core.drva.config import DrvaConfig
 from jetdr_core.drva.control import ControlServer
@@ -37,24 +38,42 @@ __all__ = ["Drva", "run_drva"]
 
 log = logging.getLogger(__name__)
 
-SECRET_VARIABLES = ("AZURE_STORAGE_KEY", "AZURE_STORAGE_SAS_TOKEN", "AZURE_STORAGE_CONNECTION_STRING")
+SECRET_VARIABLES = (
+    "AZURE_STORAGE_KEY",
+    "AZURE_STORAGE_SAS_TOKEN",
+    "AZURE_STORAGE_CONNECTION_STRING",
+    "JETDR_ISCSI_PASSWORD",
+)
 
 
 class Drva:
-    """One run of the appliance. ``create`` allows every domain that does not exist yet to be created."""
+    """One run of the appliance. ``create`` allows every domain that does not exist yet to be created.
+
+    ``take_over`` names domains whose log is lost or left behind: they go on with a new one.
+    """
 
     def __init__(
         self,
         config: DrvaConfig,
         *,
         create: bool = False,
+        take_over: Collection[str] = (),
         opener: Opener = open_domain,
         backoff: Backoff | None = None,
         notifier: Notifier | None = None,
     ) -> None:
+        if unknown := set(take_over) - {domain.name for domain in config.domains}:
+            raise InvalidRequest(
+                f"the configuration names no domain {min(unknown)!r} to be taken over", hint="check the name"
+            )
         self.config = config
         self.sessions = {
-            domain.name: DomainSession(replace(domain, create=create or domain.create), opener, backoff=backoff)
+            domain.name: DomainSession(
+                replace(domain, create=create or domain.create, take_over=domain.name in take_over),
+                opener,
+                stop_host=config.hosts_on_stop == "stop",
+                backoff=backoff,
+            )
             for domain in config.domains
         }
         self.ready = asyncio.Event()
@@ -128,10 +147,10 @@ class Drva:
         }
 
 
-def run_drva(config: DrvaConfig, *, create: bool) -> None:
+def run_drva(config: DrvaConfig, *, create: bool, take_over: Collection[str]) -> None:
     """Run until SIGTERM, SIGINT or SIGHUP; a second one hurries the end."""
     with logging_to_stderr(config.log_level, as_json=config.log_format == "json", secrets=_secrets(config)):
-        drva = Drva(config, create=create, notifier=Notifier())
+        drva = Drva(config, create=create, take_over=take_over, notifier=Notifier())
         asyncio.run(_until_signalled(drva))
 
 
@@ -144,8 +163,8 @@ async def _until_signalled(drva: Drva) -> None:
 
 def _secrets(config: DrvaConfig) -> list[str]:
     """What must not appear in a log line."""
-    found = [os.environ.get(name, "") for name in SECRET_VARIABLES]
-    found += [Path(volume.password_file).read_text().strip() for volume in config.volumes if volume.password_file]
+    found = [os.environ.get(name) for name in SECRET_VARIABLES]
+    found += [options_of(IscsiLun(v.path, Path(v.password_file))).password for v in config.volumes if v.password_file]
     return [secret for secret in found if secret]
 
 

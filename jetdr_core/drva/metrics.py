@@ -15,7 +15,7 @@ from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Histo
 from prometheus_client.metrics_core import Metric
 from prometheus_client.registry import Collector
 
-from jetdr_core.domain import DiskStatus, DomainStatus
+from jetdr_core.domain import DiskStatus, DomainStatus, HostStatus
 from jetdr_core.drva.config import Address
 from jetdr_core.drva.session import SessionView, State
 from jetdr_core.uploader import LATENCY_BOUNDS_S
@@ -52,6 +52,13 @@ _OF_DOMAIN: dict[str, tuple[str, Callable[[DomainStatus], float]]] = {
     "jetdr_store_retries_total": ("store operations tried again", lambda status: status.retries),
 }
 
+_OF_HOST: dict[str, tuple[str, Callable[[HostStatus], float]]] = {
+    "jetdr_host_alive": ("1 while the host component runs", lambda host: host.alive),
+    "jetdr_host_restarts_total": ("how often it was started again", lambda host: host.restarts),
+    "jetdr_logging": ("1 while guests' writes are logged", lambda host: host.logging),
+    "jetdr_logging_off_total": ("how often logging was switched off", lambda host: host.off_times),
+}
+
 _OF_DISK: dict[str, tuple[str, Callable[[DiskStatus], float]]] = {
     "jetdr_disk_bytes": ("size of the disk", lambda disk: disk.size_bytes),
     "jetdr_disk_ready": ("1 when its first copy is complete", lambda disk: disk.ready),
@@ -60,6 +67,12 @@ _OF_DISK: dict[str, tuple[str, Callable[[DiskStatus], float]]] = {
     "jetdr_disk_writes_total": ("writes of the guest", lambda disk: disk.writes),
     "jetdr_disk_written_bytes_total": ("bytes of them", lambda disk: disk.write_bytes),
     "jetdr_disk_stalls_total": ("writes that waited for room in ring or log", lambda disk: disk.stalls),
+    "jetdr_disk_stall_seconds_max": ("longest time that replication held up a write", lambda disk: disk.stall_s_max),
+    "jetdr_disk_unlogged_writes_total": (
+        "writes that went to the primary alone, while logging was off",
+        lambda disk: disk.unlogged_writes,
+    ),
+    "jetdr_disk_unlogged_bytes_total": ("bytes of these", lambda disk: disk.unlogged_bytes),
     "jetdr_disk_failed_writes_total": ("writes that the primary failed", lambda disk: disk.failed_writes),
 }
 
@@ -104,6 +117,9 @@ def _families(views: Sequence[SessionView]) -> Iterator[Metric]:
         yield _family(name, text, ["domain"], (([view.name], of_session(view)) for view in views))
     for name, (text, of_domain) in _OF_DOMAIN.items():
         yield _family(name, text, ["domain"], (([view.name], of_domain(status)) for view, status in statuses))
+    hosts = [(view, status.host) for view, status in statuses if status.host is not None]
+    for name, (text, of_host) in _OF_HOST.items():
+        yield _family(name, text, ["domain"], (([view.name], of_host(host)) for view, host in hosts))
     for name, (text, of_disk) in _OF_DISK.items():
         rows = (([view.name, disk.name], of_disk(disk)) for view, status in statuses for disk in status.disks)
         yield _family(name, text, ["domain", "disk"], rows)

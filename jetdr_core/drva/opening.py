@@ -1,33 +1,41 @@
 """How a configured domain becomes a ProtectedDomain: the one place that knows. Talks to: domain, device, store.
 
 Invariant: a domain is created only where that is allowed, its store holds nothing and its log volume has no section of
-that name; it is never taken over.
+that name; it is taken over only when somebody asks for that, once.
 """
 
 from __future__ import annotations
 
 from os import PathLike
 from pathlib import Path
+from typing import Any
 
 from jetdr_core.device import IscsiLun
-from jetdr_core.domain import ProtectedDomain
+from jetdr_core.domain import Disk, HostedDisk, ProtectedDomain
 from jetdr_core.drva.config import DomainConfig, VolumeConfig
 from jetdr_core.store import open_store
 
-__all__ = ["open_domain", "store_is_empty"]
+__all__ = ["AnyDomain", "open_domain", "store_is_empty"]
+
+AnyDomain = ProtectedDomain[HostedDisk] | ProtectedDomain[Disk]
 
 
-async def open_domain(config: DomainConfig) -> ProtectedDomain:
-    """The domain, not yet entered: a new one if its store holds nothing and that is allowed."""
+async def open_domain(config: DomainConfig, *, hosted: bool = True) -> AnyDomain:
+    """The domain, not yet entered: taken over if so asked; new if its store holds nothing and that is allowed.
+
+    ``hosted``: its disks are served to guests by a host component; else this process does their I/O.
+    """
+    places: dict[str, Any] = {
+        "log": _log(config.volume),
+        "store": config.store,
+        "options": config.options,
+        "host": config.host if hosted else None,
+    }
+    if config.take_over:
+        return ProtectedDomain.take_over(config.name, log_bytes=config.section_bytes, **places)
     if config.create and await store_is_empty(config.store, create=True):
-        return ProtectedDomain.create(
-            config.name,
-            log=_log(config.volume),
-            log_bytes=config.section_bytes,
-            store=config.store,
-            options=config.options,
-        )
-    return ProtectedDomain.open(config.name, log=_log(config.volume), store=config.store, options=config.options)
+        return ProtectedDomain.create(config.name, log_bytes=config.section_bytes, **places)
+    return ProtectedDomain.open(config.name, **places)
 
 
 async def store_is_empty(url: str, *, create: bool = False) -> bool:

@@ -15,15 +15,15 @@ import time
 from collections.abc import Awaitable, Callable, Coroutine
 from concurrent.futures import Future
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, TypeVar
 
-from jetdr_core.domain import DomainStatus, ProtectedDomain
+from jetdr_core.domain import DomainStatus
 from jetdr_core.domain.loop_thread import LoopThread
 from jetdr_core.drva.alarms import Alarm, Situation, alarms_of
 from jetdr_core.drva.config import DomainConfig
 from jetdr_core.drva.errors import DomainClosed
-from jetdr_core.drva.opening import store_is_empty
+from jetdr_core.drva.opening import AnyDomain, store_is_empty
 from jetdr_core.errors import Fenced, JetdrError, NotConsistent, StoreError
 from jetdr_core.redaction import redacted
 
@@ -39,7 +39,7 @@ PROTECT_EVERY_S = 15.0
 ANSWER_S = 2.0
 """A status that takes longer is told as it was before."""
 
-Opener = Callable[[DomainConfig], Awaitable[ProtectedDomain]]
+Opener = Callable[[DomainConfig], Awaitable[AnyDomain]]
 
 
 class State(enum.Enum):
@@ -80,15 +80,18 @@ class SessionView:
 
 
 class DomainSession:
-    """Thread-safe: :meth:`start`, :meth:`run`, :meth:`view`, :meth:`stop`."""
+    """Thread-safe: :meth:`start`, :meth:`run`, :meth:`view`, :meth:`stop`. ``stop_host``: the host ends with it."""
 
-    def __init__(self, config: DomainConfig, opener: Opener, *, backoff: Backoff | None = None) -> None:
+    def __init__(
+        self, config: DomainConfig, opener: Opener, *, stop_host: bool = False, backoff: Backoff | None = None
+    ) -> None:
         self.config = config
         self.settled: Future[None] = Future()  # the first opening has succeeded or failed
         self._opener = opener
+        self._stop_host = stop_host
         self._backoff = backoff or Backoff()
         self._loop = LoopThread(f"jetdr-session-{config.name}")
-        self._domain: ProtectedDomain | None = None
+        self._domain: AnyDomain | None = None
         self._state = State.OPENING
         self._since_ns = time.time_ns()
         self._failure = ""
@@ -153,7 +156,7 @@ class DomainSession:
     # -- commands ----------------------------------------------------------------------------------------------------
 
     @property
-    def domain(self) -> ProtectedDomain:
+    def domain(self) -> AnyDomain:
         """The open domain, or :class:`DomainClosed`."""
         if self._domain is None:
             raise DomainClosed(
@@ -217,12 +220,14 @@ class DomainSession:
             raise
         await self._close(domain, upload=True)
 
-    async def _open(self) -> ProtectedDomain:
+    async def _open(self) -> AnyDomain:
         self._enter(State.OPENING)
         domain = await self._opener(self.config)
-        return await domain.__aenter__()
+        await domain.__aenter__()
+        self.config = replace(self.config, take_over=False)  # once
+        return domain
 
-    async def _serve(self, domain: ProtectedDomain) -> None:
+    async def _serve(self, domain: AnyDomain) -> None:
         """Until the session is to stop; raises what ended the domain."""
         if self._paused:
             domain.pause()
@@ -243,11 +248,11 @@ class DomainSession:
                 if not isinstance(failure, StoreError) or await self._store_answers():
                     raise failure
 
-    async def _close(self, domain: ProtectedDomain, *, upload: bool) -> None:
+    async def _close(self, domain: AnyDomain, *, upload: bool) -> None:
         """Close it, whatever that meets; what is not uploaded is in its log."""
         self._enter(State.CLOSING)
         self._domain = None
-        closing = asyncio.ensure_future(domain.close(upload=upload))
+        closing = asyncio.ensure_future(domain.close(upload=upload, stop_host=upload and self._stop_host))
         hurry = asyncio.ensure_future(self._hurry.wait())
         await asyncio.wait({closing, hurry}, return_when=asyncio.FIRST_COMPLETED)
         hurry.cancel()
@@ -280,7 +285,7 @@ class DomainSession:
 
     # -- while it is open --------------------------------------------------------------------------------------------
 
-    async def _protect(self, domain: ProtectedDomain) -> None:
+    async def _protect(self, domain: AnyDomain) -> None:
         """Protect the configured disks that are not; one that cannot be is tried again later."""
         self._tried_s = time.monotonic()
         for disk in self.config.disk:
@@ -296,14 +301,14 @@ class DomainSession:
             if known.path != disk.path:
                 self._moved[disk.name] = f"disk {disk.name!r} is at {known.path}, configured is {disk.path}"
 
-    async def _take_status(self, domain: ProtectedDomain) -> None:
+    async def _take_status(self, domain: AnyDomain) -> None:
         status = await asyncio.to_thread(domain.status)
         if domain is self._domain:
             self._status, self._status_at = status, time.monotonic()
             self._watch_copies(domain, status)
             self._log_alarms()
 
-    def _watch_copies(self, domain: ProtectedDomain, status: DomainStatus) -> None:
+    def _watch_copies(self, domain: AnyDomain, status: DomainStatus) -> None:
         owed = not status.consistent or not all(disk.ready for disk in status.disks)
         if owed and self._copying is None:
             self._copying = asyncio.ensure_future(domain.wait_consistent())

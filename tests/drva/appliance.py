@@ -12,14 +12,16 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 from jetdr_core.domain import Disk, ProtectedDomain
 from jetdr_core.drva import Drva, load_config
 from jetdr_core.drva.client import ControlClient
+from jetdr_core.drva.config import DomainConfig
 from jetdr_core.drva.errors import DrvaUnreachable
-from jetdr_core.drva.opening import open_domain
+from jetdr_core.drva.opening import AnyDomain, open_domain
 from jetdr_core.drva.session import Backoff, Opener
+from jetdr_core.host import HostComponent, HostOptions
 from tests.cli.command import environment
 
 DISK_BYTES = 1 << 20
@@ -46,10 +48,11 @@ class Place:
         self.file.write_text("\n".join(parts))
 
     def _domain(self, name: str, domain: str, options: str, create: bool) -> str:
+        ring = "" if "ring_bytes" in options else "ring_bytes = 4_194_304"
         return (
             f'[[domain]]\nname = "{name}"\nvolume = "main"\nsection_bytes = 8_388_608\n'
             f'store = "{self.store(name)}"\ncreate = {str(create).lower()}\n{domain}\n'
-            f"[domain.options]\nsegment_age_s = 0.02\nring_bytes = 4_194_304\nclose_limit_s = 5\n{options}\n"
+            f"[domain.options]\nsegment_age_s = 0.02\nclose_limit_s = 5\n{ring}\n{options}\n"
             f'[[domain.disk]]\nname = "db01"\npath = "{self.disk(name)}"\nsize_bytes = {DISK_BYTES}\n'
         )
 
@@ -58,6 +61,10 @@ class Place:
 
     def disk(self, domain: str) -> Path:
         return self.path / f"{domain}.img"
+
+    def component(self, domain: str) -> HostComponent:
+        """The domain's host component, if it runs."""
+        return HostComponent(domain, HostOptions(runtime=str(self.run)))
 
     def ask(self, command: str, /, **arguments: object) -> Any:
         with ControlClient(self.socket, answer_s=LIMIT_S) as client:
@@ -81,7 +88,17 @@ class Place:
 def place(*domains: str) -> Iterator[Place]:
     """On tmpfs, and with a short path: sockets have at most 107 bytes."""
     with tempfile.TemporaryDirectory(dir="/dev/shm", prefix="jd-") as folder:
-        yield Place(Path(folder), domains or ("payroll", "web"))
+        here = Place(Path(folder), domains or ("payroll", "web"))
+        try:
+            yield here
+        finally:
+            for domain in here.domains:
+                here.component(domain).stop()
+
+
+async def embedded(config: DomainConfig) -> AnyDomain:
+    """A configured domain without a host component: tests write to its disks in this process."""
+    return await open_domain(config, hosted=False)
 
 
 class InProcess:
@@ -95,7 +112,7 @@ class InProcess:
         self._thread.start()
 
     def domain(self, name: str = "payroll") -> ProtectedDomain:
-        return self.drva.sessions[name].domain
+        return cast(ProtectedDomain, self.drva.sessions[name].domain)
 
     def disk(self, name: str = "payroll", disk: str = "db01") -> Disk:
         return self.domain(name).disk(disk)
@@ -122,9 +139,11 @@ class InProcess:
 
 
 @contextmanager
-def running(place: Place, *, create: bool = False, opener: Opener = open_domain) -> Iterator[InProcess]:
-    """The DRVA of a place, its domains tried once; it is stopped at the end."""
-    drva = InProcess(Drva(load_config(place.file), create=create, opener=opener, backoff=QUICK))
+def running(
+    place: Place, *, create: bool = False, take_over: tuple[str, ...] = (), opener: Opener = embedded
+) -> Iterator[InProcess]:
+    """The DRVA of a place, its domains tried once; it is stopped at the end. By default this process does the I/O."""
+    drva = InProcess(Drva(load_config(place.file), create=create, take_over=take_over, opener=opener, backoff=QUICK))
     try:
         deadline = time.monotonic() + LIMIT_S
         while not drva.drva.ready.is_set():

@@ -59,7 +59,7 @@ def test_the_example_names_every_option_and_nothing_else() -> None:
     assert set(content) == {"drva", "volume", "domain"}
     assert set(content["drva"]) == names(DrvaConfig, "volumes", "domains")
     assert set(volume) == names(VolumeConfig)
-    assert set(domain) == names(DomainConfig)
+    assert set(domain) == names(DomainConfig, "host", "take_over") | {"mode", "listen", "nbdkit_args"}
     assert set(domain["options"]) == names(DomainOptions)
     assert set(disk) == names(DiskConfig)
 
@@ -87,9 +87,9 @@ def test_what_is_written_is_what_is_meant(tmp_path: Path) -> None:
     assert config.control_socket == Path("/run/jetdr/control.sock")
     assert config.metrics == ("127.0.0.1", 0)
     assert payroll.volume.path == "/log"
-    assert payroll.listen is None
+    assert (payroll.host.listen, payroll.host.write_back, payroll.host.stall_limit_s) == ("", False, 2)
     assert payroll.disk == (DiskConfig(name="db01", path="/vm/db01"),)
-    assert web.listen == ("10.0.0.1", 10809)
+    assert web.host.listen == "10.0.0.1:10809"
     assert web.options.segment_age_s == 2
 
 
@@ -139,11 +139,14 @@ def test_what_is_written_is_what_is_meant(tmp_path: Path) -> None:
         ("segment_age_s = 2", "ring_slots = 1000", "option ring_slots=1000 is not valid; use a power of two"),
         ('path = "/vm/db01"', 'path = "vm/db01"', "path = 'vm/db01' is not valid; write an absolute path"),
         ('path = "/vm/db01"', 'path = "/vm/db01"\nsize_bytes = -1', "size_bytes = -1 is not valid; use a whole number"),
-        ('path = "/log"', 'path = "nbd://x"', "path = 'nbd://x' is not valid; use a file, a block device or iscsi://"),
+        ('path = "/log"', 'path = "nbd://x"', "path = 'nbd://x' is not valid; use the absolute path of a file"),
+        ('path = "/log"', 'path = "/log"\npassword_file = "/p"', "password_file = '/p' is not valid; name its user"),
+        ('path = "/log"', 'path = "iscsi://u%p@h/iqn.2026-01.a/1"', "volume 'main': the iSCSI URL carries a password"),
+        ('path = "/log"', 'path = "iscsi://h/disk/1"', "does not name a LUN"),
         ('name = "db01"', 'name = "../db01"', "disk name '../db01' is not valid; use 1 to 64 letters"),
         ("[drva]", '[drva]\nlog_level = "loud"', "log_level = 'loud' is not valid; use 'debug' or 'info'"),
         ("[drva]", '[drva]\nhosts_on_stop = "ask"', "hosts_on_stop = 'ask' is not valid; use 'keep' or 'stop'"),
-        ("[drva]", f'[drva]\nruntime_dir = "/{"x" * 120}"', "is too long for a socket: use a shorter one"),
+        ("[drva]", f'[drva]\nruntime_dir = "/{"x" * 120}"', "is not valid; use at most 107 bytes"),
         ('store = "az://web"', 'store = "az://web"\nmode = "fast"', "mode = 'fast' is not valid; use 'write-through'"),
         ('store = "az://web"', 'store = "az://web"\ncreate = "yes"', "create = 'yes' is not valid; use true or false"),
         ("[[domain.disk]]", "[domain.disk]", "disk = {'name': 'db01', 'path': '/vm/db01'} is not valid"),

@@ -80,10 +80,11 @@ def test_logging_goes_to_one_place_and_back(monkeypatch: pytest.MonkeyPatch) -> 
 
 def test_a_drva_logs_its_life_as_json_without_what_its_environment_holds(tmp_path: Path) -> None:
     (tmp_path / "password").write_text("chapsecret\n")
+    (tmp_path / "password").chmod(0o600)
+    lun = '[[volume]]\nname = "lun"\npath = "iscsi://u@127.0.0.1/iqn.2026-01.a/1"\n'
     with place("payroll") as here:
         here.write(drva='log_format = "json"\nlog_level = "debug"\n')
-        text = here.file.read_text().replace("[[domain]]", f'password_file = "{tmp_path}/password"\n[[domain]]', 1)
-        here.file.write_text(text)
+        here.file.write_text(f'{here.file.read_text()}\n{lun}password_file = "{tmp_path}/password"\n')
         with process(here, AZURE_STORAGE_KEY="azuresecret") as daemon:
             logged = end(daemon)
         assert daemon.returncode == 0

@@ -15,9 +15,9 @@ from jetdr_core.domain import ProtectedDomain
 from jetdr_core.drva import Drva, load_config
 from jetdr_core.drva.config import DomainConfig
 from jetdr_core.drva.errors import ControlError, DrvaBusy
-from jetdr_core.drva.opening import open_domain, store_is_empty
+from jetdr_core.drva.opening import AnyDomain, store_is_empty
 from jetdr_core.errors import InvalidRequest
-from tests.drva.appliance import DISK_BYTES, InProcess, place, running
+from tests.drva.appliance import DISK_BYTES, InProcess, embedded, place, running
 from tests.faults.device import CrashDevice
 
 
@@ -55,6 +55,26 @@ def test_a_log_left_behind_by_its_store_is_not_used_for_a_new_domain() -> None:
         shutil.rmtree(here.path / "store-payroll")
         with running(here):
             assert "holds a section 'payroll' already" in here.until(lambda s: s["restarts"])["failure"]
+
+
+def test_a_domain_whose_log_is_lost_is_taken_over_when_somebody_says_so_and_then_once() -> None:
+    with place("payroll") as here:
+        with running(here) as drva:
+            drva.disk().write(0, b"a" * 512)
+        (here.path / "log").rename(here.path / "log-lost")
+        here.write(create=False)
+        with running(here):
+            found = here.until(lambda s: s["restarts"] > 1)
+            assert (found["state"], "log" in found["failure"]) == ("waiting", True)
+        with running(here, take_over=("payroll",)) as drva:
+            found = here.until(lambda s: s["state"] == "open" and s["consistent"])
+            assert found["epoch"] == 2
+            session = drva.drva.sessions["payroll"]
+            session.run(drva.domain().close(upload=False)).result(20)
+            here.until(lambda s: s["restarts"] == 1 and s["state"] == "open" and s["epoch"] == 3)
+            assert drva.disk().read(0, 512) == b"a" * 512
+        with pytest.raises(InvalidRequest, match="names no domain 'web' to be taken over"):
+            Drva(load_config(here.file), take_over=["web"])
 
 
 def test_a_domain_that_cannot_be_opened_disturbs_no_other_and_is_opened_when_it_can_be() -> None:
@@ -134,9 +154,9 @@ def test_a_disk_that_is_not_there_is_an_alarm_and_the_other_disks_are_protected(
 def test_a_log_that_fails_is_opened_again_when_it_is_whole() -> None:
     device = CrashDevice(16 << 20, block_bytes=4096)
 
-    async def opener(config: DomainConfig) -> ProtectedDomain:
+    async def opener(config: DomainConfig) -> AnyDomain:
         if config.name == "web":
-            return await open_domain(config)
+            return await embedded(config)
         if await store_is_empty(config.store, create=True):
             return ProtectedDomain.create(
                 config.name, log=device, log_bytes=8 << 20, store=config.store, options=config.options
@@ -159,10 +179,10 @@ def test_a_log_that_fails_is_opened_again_when_it_is_whole() -> None:
 def test_a_bug_in_one_domain_is_survived_and_logged_with_its_traceback(caplog: pytest.LogCaptureFixture) -> None:
     failures = [KeyError("oops"), RecursionError("deep")]
 
-    async def opener(config: DomainConfig) -> ProtectedDomain:
+    async def opener(config: DomainConfig) -> AnyDomain:
         if config.name == "payroll" and failures:
             raise failures.pop()
-        return await open_domain(config)
+        return await embedded(config)
 
     with place() as here, running(here, opener=opener):
         found = here.until(lambda s: s["state"] == "open")
@@ -218,7 +238,7 @@ def test_a_pause_outlives_a_failure_of_the_domain_but_not_a_restart() -> None:
 
 def test_a_second_drva_in_the_same_directory_is_refused() -> None:
     with place("payroll") as here, running(here):
-        second = InProcess(Drva(load_config(here.file)))
+        second = InProcess(Drva(load_config(here.file), opener=embedded))
         with pytest.raises(DrvaBusy, match="another DRVA runs in"):
             second.join()
         assert here.status()["state"] == "open"
@@ -229,14 +249,14 @@ def test_a_runtime_directory_that_others_may_enter_is_refused() -> None:
         here.run.mkdir()
         os.chmod(here.run, 0o755)
         with pytest.raises(InvalidRequest, match=r"mode 0755; make it the DRVA's own"):
-            InProcess(Drva(load_config(here.file))).join()
+            InProcess(Drva(load_config(here.file), opener=embedded)).join()
 
 
 def test_stopping_while_a_domain_is_being_opened_ends_it() -> None:
     with place("payroll") as here:
         (here.path / "state").mkdir()
         started = time.monotonic()
-        drva = InProcess(Drva(load_config(here.file)))
+        drva = InProcess(Drva(load_config(here.file), opener=embedded))
         while not here.socket.exists():
             time.sleep(0.001)
         drva.stop()
