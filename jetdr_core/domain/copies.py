@@ -77,12 +77,12 @@ class Copies:
                 self.owe_initial(disk, log_holes=True)
         self.close_gap_when_paid()
 
-    def resume_interrupted(self) -> None:
-        """Begin again the copies that were interrupted."""
+    def resume_interrupted(self, is_served: Callable[[ProtectedDisk], bool]) -> None:
+        """Begin again the copies that were interrupted, of the disks that are served."""
         if not any(copy.interrupted for copy in list(self._owed.values())):
             return
         with self._journal.lock:
-            for copy in [copy for copy in self._owed.values() if copy.interrupted]:
+            for copy in [copy for copy in self._owed.values() if copy.interrupted and is_served(copy.disk)]:
                 pool = self._resync if copy.reason else self._initial
                 self._owe(pool, _Copy(copy.disk, copy.reason), log_holes=True)
 

@@ -70,6 +70,7 @@ class HostedServing:
         self._stats_control = HostControl(component.control.path, limit_s=STATS_LIMIT_S)
         self._lock = threading.Lock()  # what is served changes
         self._wanted: dict[int, ProtectedDisk] = {}
+        self._served: set[int] = set()
         self.is_complete = False
         """The host component runs, and serves all that it should."""
 
@@ -89,6 +90,10 @@ class HostedServing:
         copy_filter = HostedFilter(self._control, number, size_bytes, self._ring.record_bytes_max)
         return HostedDisk(number, name, primary, self._component.nbd_uri(name), copy_filter)
 
+    def serves(self, disk: ProtectedDisk) -> bool:
+        """Whether the host component was told of the disk, and took it."""
+        return disk.number in self._served
+
     def serve(self, disk: ProtectedDisk) -> None:
         with self._lock:
             self._wanted[disk.number] = disk
@@ -101,6 +106,7 @@ class HostedServing:
     def withdraw(self, disk: ProtectedDisk) -> None:
         """What does not reach the host component now is made up for when it is reached again."""
         with self._lock:
+            self._served.discard(disk.number)
             if self._wanted.pop(disk.number, None) is None:
                 return
             try:
@@ -119,6 +125,7 @@ class HostedServing:
             self.is_complete = False
             if disks is not None:
                 self._wanted = {disk.number: disk for disk in disks}
+            self._served.clear()
             started = self._see_that_it_runs()
             errors = [error for disk in self._wanted.values() if (error := self._try_add(disk)) is not None]
             for number in self._control.stats().keys() - self._wanted.keys():
@@ -155,6 +162,7 @@ class HostedServing:
 
     def _add(self, disk: ProtectedDisk) -> None:
         self._control.add(disk.number, disk.size_bytes, 0, disk.name, disk.path)
+        self._served.add(disk.number)
 
     def _try_add(self, disk: ProtectedDisk) -> Exception | None:
         try:

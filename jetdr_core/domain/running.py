@@ -8,6 +8,7 @@ Talks to: opening, uploader, copies, journal, disk, hosting.
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import Awaitable, Callable, Coroutine
 from concurrent.futures import Future
 from contextlib import suppress
@@ -25,7 +26,7 @@ from jetdr_core.domain.opening import Parts, Request, in_thread, open_parts
 from jetdr_core.domain.primary import DiskPlace, Primary, open_primary
 from jetdr_core.domain.serving import EmbeddedServing, Serving
 from jetdr_core.domain.status import DiskStatus, DomainStatus
-from jetdr_core.errors import InvalidRequest, LogFailed, NotConsistent, StallTimeout
+from jetdr_core.errors import InvalidRequest, LogFailed, LoggingOff, NotConsistent, StallTimeout
 from jetdr_core.host import HostComponent
 from jetdr_core.identity import check_name
 from jetdr_core.limits import DISKS_MAX
@@ -38,6 +39,9 @@ __all__ = ["Running"]
 T = TypeVar("T")
 
 POLL_S = 0.05
+
+LOGGING_LIMIT_S = 45.0
+"""Longer than the longest wait before logging is switched on again."""
 
 
 class Running:
@@ -211,17 +215,37 @@ class Running:
 
     def unprotect(self, disk: ProtectedDisk) -> None:
         """Log that the disk is no longer protected, then let it go. With a full log: refused, with nothing changed."""
+        try:
+            wait_for_copy = self._remove(disk)
+        except LoggingOff:
+            wait_for_copy = self._remove_when_logging(disk)
+        self._serving.withdraw(disk)
+        wait_for_copy()
+        disk.primary.close()
+        self.copies.close_gap_when_paid()
+
+    def _remove(self, disk: ProtectedDisk) -> Callable[[], bool]:
+        """Log it; the result waits until the disk's copy has ended."""
         with self.journal.lock:
             self._check_not_ending()
             if self.disks.get(disk.name) is not disk:
                 raise InvalidRequest(f"domain {self._name!r} protects no disk {disk.name!r}", hint="it was removed")
             self.journal.append(Kind.DISK_REMOVE, disk.number, {})
             del self.disks[disk.name]
-            wait_for_copy = self.copies.forget(disk)
+            return self.copies.forget(disk)
+
+    def _remove_when_logging(self, disk: ProtectedDisk) -> Callable[[], bool]:
+        """A disk that fails keeps switching logging off: it is taken from its guests first."""
         self._serving.withdraw(disk)
-        wait_for_copy()
-        disk.primary.close()
-        self.copies.close_gap_when_paid()
+        deadline = time.monotonic() + LOGGING_LIMIT_S
+        while True:
+            try:
+                return self._remove(disk)
+            except LoggingOff:
+                if time.monotonic() > deadline:
+                    self._serving.serve(disk)
+                    raise
+                time.sleep(POLL_S)
 
     def _on_suspect(self, disk: ProtectedDisk) -> None:
         """A write failed on the primary and what it left could not be logged: the disk must be copied again."""

@@ -84,8 +84,8 @@ class Watch:
             if not self._serves and time.monotonic() >= self._restart_at_s:
                 self._try("host component", self._restart_host)
             self._try("logging", self._bypass.look)
-            if self.is_quiet:
-                self._try("copies", self._copies.resume_interrupted)
+            if self._ring.logging and self._ring.host_alive:
+                self._try("copies", lambda: self._copies.resume_interrupted(self._serving.serves))
             if self._ring.write_back and time.monotonic() - self._trimmed_s >= TRIM_S:
                 self._trimmed_s = time.monotonic()
                 self._try("log", self._trim)

@@ -54,7 +54,7 @@ class Machine:
         self.folder = folder
         self.write_back = write_back
         self.options = replace(OPTIONS, ring_bytes=ring_bytes)
-        self.store = f"file://{folder}/store"
+        self.store: Any = f"file://{folder}/store"
         self.log: Any = folder / "log"
         (folder / "store").mkdir(exist_ok=True)
         (folder / "run").mkdir(mode=0o700, exist_ok=True)

@@ -77,6 +77,7 @@ def test_a_fenced_domain_stops_logging_and_its_guests_do_not_wait(made: Machine)
     async def scenario() -> None:
         async with made.create() as domain:
             await domain.protect("db01", made.primary(), size_bytes=DISK_BYTES)
+            await domain.uploaded(domain.status().lsn_reserved)
             with Load(made) as load:
                 await asyncio.to_thread(load.goes_on)
                 await domain.uploaded(domain.status().lsn_durable)  # the other owner knows the disk from the store

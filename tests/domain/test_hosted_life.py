@@ -145,6 +145,23 @@ def test_what_the_host_component_cannot_serve_is_refused_and_leaves_nothing(made
     asyncio.run(scenario())
 
 
+def test_a_disk_can_be_let_go_while_logging_is_off(made: Machine) -> None:
+    """One whose primary fails keeps switching it off."""
+
+    async def scenario() -> None:
+        async with made.create() as domain:
+            await domain.protect("db01", made.primary(), size_bytes=DISK_BYTES)
+            await domain.protect("web01", made.primary("web01"), size_bytes=DISK_BYTES)
+            domain._alive.parts.ring.stop_logging()
+            await asyncio.wait_for(domain.unprotect("web01"), 20)
+            await asyncio.wait_for(domain.wait_consistent(), 20)
+            assert domain.disks.keys() == {"db01"}
+            await assert_replica_equals_primary(domain, made)
+            await domain.close(stop_host=True)
+
+    asyncio.run(scenario())
+
+
 def another_domains(ring: Path) -> None:
     fd = os.open(ring, os.O_RDWR | os.O_CREAT, 0o600)
     Ring.create_file(fd, domain=uuid.uuid4().bytes, payload_bytes=1 << 20, slots=64, lsn_next=1).leave()
@@ -220,6 +237,7 @@ def test_a_disk_that_another_process_holds_does_not_keep_the_others_from_their_g
                 await asyncio.to_thread(until, lambda: "web01" in domain.status().host.failure)  # type: ignore[union-attr]
                 with made.client() as guest:
                     guest.write(0, b"b" * 512)
+                await asyncio.to_thread(until, lambda: not domain.status().disks[0].copied_bytes < DISK_BYTES)
             await asyncio.wait_for(domain.wait_consistent(), 20)
             await assert_replica_equals_primary(domain, made)
             await domain.close(stop_host=True)
