@@ -27,6 +27,7 @@
 #define SILENCE_NS (5 * SECOND_NS)    /* asked, and nothing was heard: the connection is dead */
 #define AGAIN_NS (SECOND_NS / 20)     /* a busy target is asked again */
 #define RECONNECT_NS (SECOND_NS / 5)
+#define RECONNECT_IDLE_NS (2 * SECOND_NS)
 
 static const uint8_t zeros[ISCSI_TRANSFER_MAX];
 
@@ -369,6 +370,12 @@ static bool has_work(const jdr_iscsi *session)
     return session->active || session->retained;
 }
 
+/* Also an idle session that reserved the LUN comes back: the target may have forgotten it. */
+static bool wants_connection(const jdr_iscsi *session)
+{
+    return has_work(session) || session->options.machine;
+}
+
 void jdr_iscsi_disconnect(jdr_iscsi *session)
 {
     session->lost = true;
@@ -409,7 +416,7 @@ static bool is_final(enum jdr_iscsi_problem problem)
 
 static void reconnect(jdr_iscsi *session)
 {
-    int64_t now = jdr_iscsi_now(), end = session->progress_ns + session->options.limit_ns;
+    int64_t now = jdr_iscsi_now(), end = has_work(session) ? session->progress_ns + session->options.limit_ns : INT64_MAX;
     if (now < session->retry_ns)
         return;
     int64_t deadline = now + session->options.login_limit_ns;
@@ -418,7 +425,7 @@ static void reconnect(jdr_iscsi *session)
     now = jdr_iscsi_now();
     if (result && now >= end && deadline > end && before.problem) /* cut short: tells less than the one before */
         result = jdr_iscsi_fail(session, before.problem, "%s", before.text);
-    session->retry_ns = now + RECONNECT_NS;
+    session->retry_ns = now + (has_work(session) ? RECONNECT_NS : RECONNECT_IDLE_NS);
     if (!result) {
         session->replay_next = session->retained;
         session->replaying = session->retained != NULL;
@@ -507,8 +514,10 @@ static void take_submitted(jdr_iscsi *session)
     session->submitted = NULL;
     session->submitted_end = &session->submitted;
     pthread_mutex_unlock(&session->mutex);
-    if (request && !session->active)
+    if (request && !session->active) {
         session->progress_ns = jdr_iscsi_now();
+        session->retry_ns = 0;
+    }
     *session->active_end = request;
     while (*session->active_end)
         session->active_end = &(*session->active_end)->next;
@@ -529,7 +538,7 @@ static int64_t wait_time(const jdr_iscsi *session)
         return 0;
     if (session->iscsi)
         return session->active || session->replaying ? AGAIN_NS : SECOND_NS;
-    return has_work(session) ? RECONNECT_NS / 4 : 3600 * SECOND_NS;
+    return has_work(session) ? RECONNECT_NS / 4 : session->options.machine ? RECONNECT_IDLE_NS / 2 : 3600 * SECOND_NS;
 }
 
 static void *serve(void *argument)
@@ -539,7 +548,7 @@ static void *serve(void *argument)
         take_submitted(session);
         if (session->lost)
             jdr_iscsi_disconnect(session);
-        if (has_work(session) && !session->iscsi)
+        if (wants_connection(session) && !session->iscsi)
             reconnect(session);
         if (session->iscsi)
             dispatch(session);

@@ -536,6 +536,20 @@ def test_other_machine_finds_the_lun_reserved_until_it_is_closed(lun: Lun, elsew
     IscsiDevice(lun.url, lock=True).close()
 
 
+def test_idle_device_reserves_the_lun_again_when_the_target_has_forgotten_it(own_tgt: Tgt) -> None:
+    lun = own_tgt.add(SIZE)
+    device = IscsiDevice(lun.url, lock=True, options=HURRIED)
+    own_tgt.kill()
+    limit = time.monotonic() + HURRIED.limit_s + 0.1
+    eventually(lambda: time.monotonic() > limit, "longer than a call would wait")
+    own_tgt.start()
+    eventually(lambda: device.info().reconnects == 1, "the device is back")
+    machine = Elsewhere(lun)
+    assert machine.do("open").startswith("DeviceBusy")
+    machine.end()
+    device.close()
+
+
 def test_reserved_lun_can_be_read_from_elsewhere(lun: Lun, elsewhere: Elsewhere) -> None:
     assert elsewhere.do("open") == "done"
     assert elsewhere.do("write") == "done"
