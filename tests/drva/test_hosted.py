@@ -31,7 +31,9 @@ def nbdkit(peer: Callable[[str], str]) -> str:
     return peer("nbdkit")
 
 
-PACE_S = 0.0005
+PACE_S = 0.002
+ROOMY = "ring_bytes = 33_554_432"
+"""A ring that guests of that pace do not fill in a minute, however slowly a DRVA starts."""
 
 
 class Guest:
@@ -115,7 +117,7 @@ def gaps(here: Place, domain: str) -> int:
 @pytest.mark.parametrize("mode", ["write-through", "write-back"])
 def test_a_drva_that_is_stopped_and_started_misses_nothing_its_guests_wrote(mode: str, tmp_path: Path) -> None:
     with place() as here:
-        here.write(domain=f'mode = "{mode}"', options="ring_bytes = 33_554_432")
+        here.write(domain=f'mode = "{mode}"', options=ROOMY)
         with process(here) as daemon, guests(here) as found:
             found["payroll"].goes_on()
             pids = [host_pid(here, name) for name in here.domains]
@@ -145,6 +147,7 @@ def host_pid(here: Place, domain: str) -> int:
 
 def test_a_drva_that_is_killed_under_load_misses_nothing(tmp_path: Path) -> None:
     with place() as here:
+        here.write(options=ROOMY)
         with process(here) as daemon, guests(here) as found:
             found["payroll"].goes_on()
             found["web"].goes_on()
