@@ -1,4 +1,7 @@
-"""The stores under every workload: a directory, and Azure Blob as Azurite serves it. And the machine of every guest."""
+"""What every workload runs on: two stores (a directory, and Azure Blob as Azurite serves it), and two modes of writing.
+
+And the machine of every guest.
+"""
 
 from __future__ import annotations
 
@@ -12,6 +15,15 @@ from tests.peers import guest_kernel
 from tests.peers.azurite import Azurite, PeerMissing
 from tests.workloads.guest_software import Machine, machine
 
+LIMIT_S = 300
+"""Of one test, on a machine that has much else to do. Every wait in it has a shorter one."""
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    for item in items:
+        if item.path.is_relative_to(Path(__file__).parent):
+            item.add_marker(pytest.mark.timeout(LIMIT_S))
+
 
 @pytest.fixture(params=["directory", "azure"])
 def store(request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
@@ -23,6 +35,12 @@ def store(request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.Mo
     for name, value in azurite.environment().items():
         monkeypatch.setenv(name, value)
     yield f"az://dr-{uuid4().hex}/guests"
+
+
+@pytest.fixture(params=[False, True], ids=["write-through", "write-back"])
+def write_back(request: pytest.FixtureRequest) -> bool:
+    """Whether writes are acknowledged by the log, and reach the primary later."""
+    return bool(request.param)
 
 
 @pytest.fixture

@@ -1,4 +1,4 @@
-"""What fio wrote to a disk, told from the disk alone: its verify headers, and its own log of the writes it issued.
+"""fio writes to several disks at once; what it wrote, told from a disk alone: its verify headers, and its own log.
 
 fio begins every piece of a block that it writes with a header (struct verify_header, little-endian): magic, type,
 length, seed, offset, seconds, nanoseconds, thread, number of the write, CRC32C of the header; then XXH32 (seed 1) of
@@ -7,8 +7,10 @@ the rest of the piece. The number counts the job's writes from 0, in the order o
 
 from __future__ import annotations
 
+import contextlib
 import struct
-from collections.abc import Sequence
+import subprocess
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
@@ -53,7 +55,49 @@ fsync=32
 """
 
 
-def job_file(sections: Sequence[str], seed: int) -> str:
+JOBS = (Job("db", 1, 4096, 1200), Job("web", 4, 8192, 1600), Job("mail", 16, 16384, 2000))
+"""They take about equally long."""
+
+DISK_BYTES = 16 << 20
+LIMIT_S = 120.0
+
+
+@contextlib.contextmanager
+def working(program: str, folder: Path, uris: Mapping[str, str]) -> Iterator[subprocess.Popen[str]]:
+    """All jobs at once, on the exports of their names. At the end of the block fio has verified what it wrote."""
+    sections = [job.section(uris[job.disk], DISK_BYTES, folder / f"{job.disk}.iolog") for job in JOBS]
+    (folder / "jobs.fio").write_text(_job_file(sections, seed=1))
+    with subprocess.Popen(
+        [program, folder / "jobs.fio"], stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, cwd=folder
+    ) as process:
+        try:
+            yield process
+            said, _ = process.communicate(timeout=LIMIT_S)
+        finally:
+            process.kill()
+    assert process.returncode == 0, said
+
+
+def all_issued(folder: Path) -> dict[str, list[Issued]]:
+    """The writes of each disk's job."""
+    return {job.disk: _issued(folder / f"{job.disk}.iolog") for job in JOBS}
+
+
+def judge(disks: Mapping[str, Path], writes: Mapping[str, Sequence[Issued]]) -> dict[str, int]:
+    """How many writes fio had issued to each disk when it was as it is here.
+
+    A disk holds what some of fio's writes put there, whole blocks only. When fio issued the newest of them, it had at
+    most ``depth`` - 1 others in flight; all older ones had been acknowledged and must be there. A job of depth 1 must
+    be there to the last write, without exception.
+    """
+    counts = {}
+    for job in JOBS:
+        counts[job.disk], lacked = missing(numbers(disks[job.disk].read_bytes()), writes[job.disk])
+        assert len(lacked) < job.depth, f"{disks[job.disk]} lacks writes {lacked} of {counts[job.disk]}"
+    return counts
+
+
+def _job_file(sections: Sequence[str], seed: int) -> str:
     """Writes of one job that overlap wait for each other, so that the later one stays."""
     return f"""[global]
 ioengine=nbd
@@ -68,7 +112,7 @@ randseed={seed}
 """ + "".join(sections)
 
 
-def issued(log: Path) -> list[Issued]:
+def _issued(log: Path) -> list[Issued]:
     """The writes of a ``write_iolog``, in the order in which they were issued."""
     words = (line.split() for line in log.read_text().splitlines())
     return [Issued(int(word[-2]), int(word[-1])) for word in words if "write" in word]

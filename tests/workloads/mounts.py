@@ -42,9 +42,10 @@ def exported_file(nbdfuse: str, uri: str, folder: Path) -> Iterator[Path]:
                 time.sleep(0.01)
             yield place
         finally:
-            _undo(["umount", place])
             try:
-                process.wait(LIMIT_S)
+                if os.path.ismount(place):
+                    _undo(["umount", place])
+                    process.wait(LIMIT_S)
             finally:
                 process.kill()
 

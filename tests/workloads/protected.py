@@ -1,97 +1,102 @@
 """ProtectedDisks: the disks of one protected domain, served over NBD, and what a workload's test asks of the domain.
 
-The one place of these tests that knows how a domain and its NBD server are started. Talks to: ProtectedDomain.
+The one place of these tests that knows how a domain and its host component are started and ended. Talks to:
+ProtectedDomain, HostComponent.
 """
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
-import shutil
 import tempfile
 from collections.abc import Coroutine, Iterator, Mapping
-from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import jetdr_core as jetdr
-from tests.workloads.nbd_server import NbdServer
+from jetdr_core.domain import HostedDisk
+from jetdr_core.host import HostComponent, HostOptions
 
-OPTIONS = jetdr.DomainOptions(segment_bytes=4 << 20, segment_age_s=0.5)
+_T = TypeVar("_T")
+
+STALL_LIMIT_S = 30.0
+"""Not before a machine that tests run on has stood still for longer is a point lost to it."""
+
+OPTIONS = jetdr.DomainOptions(segment_bytes=4 << 20, segment_age_s=0.5, stall_limit_s=STALL_LIMIT_S)
 LOG_BYTES = 512 << 20
 LIMIT_S = 60.0
 
 
-@dataclass(frozen=True)
 class ProtectedDisks:
     """A running domain. Any thread may call any method; each returns, or raises TimeoutError, within a minute."""
 
-    domain: jetdr.ProtectedDomain
-    store: str
-    folder: Path
-    uris: Mapping[str, str]
-    """Of each disk's NBD export."""
-    primaries: Mapping[str, Path]
-    _recoveries: list[Path] = field(default_factory=list)
+    def __init__(self, domain: jetdr.ProtectedDomain[HostedDisk], store: str, folder: Path) -> None:
+        self.store = store
+        self.uris = {name: disk.nbd_uri for name, disk in domain.disks.items()}
+        """Of each disk's NBD export."""
+        self.primaries = {name: Path(disk.path) for name, disk in domain.disks.items()}
+        self._domain = domain
+        self._folder = folder
 
     @property
     def lsn(self) -> int:
         """The last LSN given out: every write that was acknowledged before has this one or a lower."""
-        return self.domain.status().lsn_reserved
+        return self._domain.status().lsn_reserved
 
     def mark(self, name: str) -> int:
-        return self.domain.mark(name).lsn
+        return self._domain.mark(name).lsn
 
-    def uploaded(self, lsn: int | None = None) -> None:
-        """Return when the store holds everything up to ``lsn``, or up to now."""
-        _finish(self.domain.uploaded(self.lsn if lsn is None else lsn))
-
-    def recovered(self, at: int | str = "latest", form: str = "raw") -> dict[str, Path]:
-        """Every disk as it was at that point, rebuilt from the store alone into a folder of its own."""
-        target = self.folder / f"recovered-{len(self._recoveries)}"
-        self._recoveries.append(target)
-        return recovered(self.store, target, at=at, form=form, cache=self.folder / "cache")
+    def end(self) -> None:
+        """Serve no more; at return the primaries have everything, and so has the store."""
+        finish(self._domain.close(stop_host=True))
 
     @contextlib.contextmanager
-    def recovery(self, at: int | str = "latest", form: str = "raw") -> Iterator[dict[str, Path]]:
-        """Like :meth:`recovered`; the disks are removed at the end."""
-        disks = self.recovered(at, form)
-        try:
-            yield disks
-        finally:
-            for path in disks.values():
-                shutil.rmtree(path.parent, ignore_errors=True)
+    def recovery(self, at: int | str = "latest") -> Iterator[dict[str, Path]]:
+        """Every disk as it was at that point, rebuilt from the store alone as a raw file that goes with the block."""
+        with _tmpfs() as target:
+            yield recovered(self.store, Path(target), at=at, form="raw", cache=self._folder / "cache")
 
 
 def recovered(store: str, target: Path, *, at: int | str, form: str, cache: Path | None = None) -> dict[str, Path]:
     """Every disk by name as it was at that point, rebuilt into the folder ``target``."""
     work = jetdr.rehydrate(store, at=at, target=target, format=form, cache=cache)
-    report = asyncio.run(asyncio.wait_for(work, LIMIT_S))
-    return {disk.name: Path(disk.path) for disk in report.disks}
+    return {disk.name: Path(disk.path) for disk in finish(work).disks}
 
 
 @contextlib.contextmanager
-def protected_disks(folder: Path, store: str, disks: Mapping[str, int | Path]) -> Iterator[ProtectedDisks]:
+def protected_disks(
+    folder: Path, store: str, disks: Mapping[str, int | Path], *, write_back: bool = False
+) -> Iterator[ProtectedDisks]:
     """A domain protects these disks for as long as the block runs, each with an NBD export of its name.
 
     A disk is given by its size, if it is to be a new one, or by its image, which is its primary from now on.
     """
-    primaries = {name: disk if isinstance(disk, Path) else folder / f"{name}.img" for name, disk in disks.items()}
-    domain = jetdr.ProtectedDomain.create(
-        "guests", log=folder / "log", log_bytes=LOG_BYTES, store=store, options=OPTIONS
-    )
     with contextlib.ExitStack() as stack:
-        runtime = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="jetdr-", dir="/dev/shm")))
-        _finish(domain.__aenter__())
-        stack.callback(lambda: _finish(domain.close()))
+        runtime = stack.enter_context(_tmpfs())
+        host = HostOptions(
+            runtime=runtime, state=str(folder / "state"), stall_limit_s=STALL_LIMIT_S, write_back=write_back
+        )
+        domain = jetdr.ProtectedDomain.create(
+            "guests", log=folder / "log", log_bytes=LOG_BYTES, store=store, options=OPTIONS, host=host
+        )
+        stack.callback(stop_host, HostComponent("guests", host))
+        finish(domain.__aenter__())
+        stack.callback(lambda: finish(domain.close(stop_host=True)))
         for name, disk in disks.items():
-            size_bytes = None if isinstance(disk, Path) else disk
-            _finish(domain.protect(name, primaries[name], size_bytes=size_bytes))
-        server = NbdServer(runtime / "nbd.sock", domain.disks)
-        stack.callback(server.close)
-        uris = {name: f"nbd+unix:///{name}?socket={runtime}/nbd.sock" for name in disks}
-        yield ProtectedDisks(domain, store, folder, uris, primaries)
+            path, size_bytes = (disk, None) if isinstance(disk, Path) else (folder / f"{name}.img", disk)
+            finish(domain.protect(name, path, size_bytes=size_bytes))
+        yield ProtectedDisks(domain, store, folder)
 
 
-def _finish(work: Coroutine[Any, Any, object]) -> None:
-    asyncio.run(asyncio.wait_for(work, LIMIT_S))
+def _tmpfs() -> tempfile.TemporaryDirectory[str]:
+    return tempfile.TemporaryDirectory(prefix="jetdr-", dir="/dev/shm")
+
+
+def stop_host(host: HostComponent) -> None:
+    """Whatever happened to its domain."""
+    if host.running():
+        host.stop()
+
+
+def finish(work: Coroutine[Any, Any, _T]) -> _T:
+    return asyncio.run(asyncio.wait_for(work, LIMIT_S))

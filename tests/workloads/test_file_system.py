@@ -47,13 +47,16 @@ def tools(peer: Callable[[str], str]) -> dict[str, str]:
     return {name: peer(name) for name in ("nbdfuse", "losetup", "mount", "mkfs.ext4", "e2fsck", "git", "umount")}
 
 
-def test_file_system_and_databases_are_whole_at_every_point(tmp_path: Path, store: str, tools: dict[str, str]) -> None:
-    with protected_disks(tmp_path, store, {"disk": DISK_BYTES}) as protected:
+def test_file_system_and_databases_are_whole_at_every_point(
+    tmp_path: Path, store: str, write_back: bool, tools: dict[str, str]
+) -> None:
+    with protected_disks(tmp_path, store, {"disk": DISK_BYTES}, write_back=write_back) as protected:
         notes = Notes()
         with file_system(tmp_path / "guest", protected.uris["disk"], tools) as root, closing_work(root) as work:
             do_work(work, protected, notes)
-        protected.uploaded()
-        for lsn in [*points(notes), protected.lsn]:
+        lsn_last = protected.lsn
+        protected.end()
+        for lsn in [*points(notes), lsn_last]:
             check_point(protected, lsn, notes, tools)
         with protected.recovery() as newest:
             assert newest["disk"].read_bytes() == protected.primaries["disk"].read_bytes()

@@ -33,19 +33,19 @@ class Point(NamedTuple):
     flushed: bool
 
 
-@pytest.mark.parametrize("seed", [1, 2])
+@pytest.mark.parametrize(("seed", "write_back"), [(1, False), (2, True)])
 def test_every_flush_point_is_the_log_replayed_to_it(
-    tmp_path: Path, store: str, seed: int, peer: Callable[[str], str]
+    tmp_path: Path, store: str, seed: int, write_back: bool, peer: Callable[[str], str]
 ) -> None:
     log = tmp_path / "qemu.log"
-    with protected_disks(tmp_path, store, {"disk": DISK_BYTES}) as protected:
+    with protected_disks(tmp_path, store, {"disk": DISK_BYTES}, write_back=write_back) as protected:
         with recording(peer("qemu-io"), protected.uris["disk"], log) as qemu:
             points = list(played(qemu, random.Random(seed), log, protected))
-        protected.uploaded()
+        protected.end()
         check_coverage(log, points)
         check_points(protected, log, chosen(points, random.Random(seed)))
-        newest = protected.recovered()["disk"].read_bytes()
-        assert newest == replayed(log) == protected.primaries["disk"].read_bytes()
+        with protected.recovery() as newest:
+            assert newest["disk"].read_bytes() == replayed(log) == protected.primaries["disk"].read_bytes()
 
 
 def played(qemu: QemuIo, chance: random.Random, log: Path, protected: ProtectedDisks) -> Iterator[Point]:
