@@ -19,6 +19,11 @@ def extension(name: str, *sources: str, libraries: tuple[str, ...] = ()) -> Exte
         sources=[f"native/{source}" for source in sources],
         depends=[
             "native/jetdr.h",
+            "native/core_jetdr.pxi",
+            "native/core_device.pxi",
+            "native/core_ring.pxi",
+            "native/core_log_writer.pxi",
+            "native/core_io_filter.pxi",
             "native/host.h",
             "native/host_commands.h",
             "native/nbdkit_parameters.h",

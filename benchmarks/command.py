@@ -8,7 +8,7 @@ import tempfile
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from benchmarks import catalog, filter, history, log, nbd, rehydrate, upload  # noqa: A004
+from benchmarks import catalog, filter, history, log, nbd, rehydrate, rpo, upload  # noqa: A004
 from benchmarks.measure import PeerMissing, Row, Scale
 from benchmarks.report import machine, show_rows, write_json
 
@@ -22,6 +22,7 @@ BENCHMARKS: dict[str, Callable[[Scale, Path], list[Row]]] = {
     "history": history.run,
     "catalog": catalog.run,
     "nbd": nbd.run,
+    "rpo": rpo.run,
 }
 """Each takes a scale and a directory that is its own, and gives its rows."""
 

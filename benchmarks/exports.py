@@ -132,7 +132,7 @@ def blklogwrites(place: Place) -> Export:
 def written_file(path: Path, length: int) -> Path:
     """A file whose extents have all been allocated and written once."""
     zeros = mmap.mmap(-1, _PIECE_BYTES)
-    with path.open("wb", buffering=0) as file:
+    with path.open("r+b" if path.exists() else "wb", buffering=0) as file:
         os.posix_fallocate(file.fileno(), 0, length)
         for offset in range(0, length, _PIECE_BYTES):
             file.write(memoryview(zeros)[: length - offset])

@@ -1,7 +1,8 @@
 """nbd: what a guest gets over NBD: operations a second, latency, and the servers' CPU time for it.
 
-Contestants: nbdkit's file plugin, our plugin unprotected, QEMU's blklogwrites. One fio job file for all; the last round
-of each cell is read back and compared. Talks to: fio, the exports.
+Contestants: nbdkit's file plugin, our plugin unprotected, our plugin protected (write-through and write-back, the log
+on a file and on a LUN), QEMU's blklogwrites. One fio job file for all; the last round of each cell is read back and
+compared; what is protected is rebuilt from its store at the end and compared too. Talks to: fio, the exports.
 """
 
 from __future__ import annotations
@@ -20,6 +21,7 @@ from benchmarks import fio
 from benchmarks.exports import Export, Place, blklogwrites, nbdkit_file, plugin
 from benchmarks.measure import AtLeast, AtMost, Row, Scale, interleaved, median
 from benchmarks.process import cpu_seconds
+from benchmarks.protected import protected_exports
 
 __all__ = ["run"]
 
@@ -46,11 +48,11 @@ class _Turn:
 
 def _cells(random_mib: int, deep_mib: int, flushed_mib: int, sequential_mib: int) -> tuple[_Cell, ...]:
     return (
-        _Cell("random-1", "4 KiB random, depth 1", random_mib << 20, 0.9),
-        _Cell("random-1-flush", "4 KiB random, depth 1, flushes", flushed_mib << 20, 0.8),
-        _Cell("random-16", "4 KiB random, depth 16", deep_mib << 20, 0.9),
-        _Cell("random-16-flush", "4 KiB random, depth 16, flushes", flushed_mib << 20, 0.8),
-        _Cell("sequential-8", "64 KiB sequential, depth 8", sequential_mib << 20, 0.9),
+        _Cell("random-1", "4k random d1", random_mib << 20, 0.9),
+        _Cell("random-1-flush", "4k random d1 flush", flushed_mib << 20, 0.8),
+        _Cell("random-16", "4k random d16", deep_mib << 20, 0.9),
+        _Cell("random-16-flush", "4k random d16 flush", flushed_mib << 20, 0.8),
+        _Cell("sequential-8", "64k sequential d8", sequential_mib << 20, 0.9),
     )
 
 
@@ -90,6 +92,7 @@ def _exports(work: Path, disk_bytes: int) -> Iterator[list[Export]]:
         for start in (nbdkit_file, plugin, blklogwrites):
             exports.append(start(place))
             opened.callback(exports[-1].end)
+        exports += opened.enter_context(protected_exports(place))
         yield exports
 
 

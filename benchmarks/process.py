@@ -17,13 +17,15 @@ _TICKS = os.sysconf("SC_CLK_TCK")
 
 
 class Server:
-    """A process that listens on a Unix socket, from the call until :meth:`end`."""
+    """A process that listens on a Unix socket, from the call until :meth:`end`. It has a session of its own."""
 
     def __init__(self, command: Sequence[str], listens_at: Path, said: Path) -> None:
         listens_at.unlink(missing_ok=True)
         self._said = said
         with said.open("wb") as output:
-            self._process = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=output, stderr=subprocess.STDOUT)
+            self._process = subprocess.Popen(
+                command, stdin=subprocess.DEVNULL, stdout=output, stderr=subprocess.STDOUT, start_new_session=True
+            )
         try:
             self._await(listens_at)
         except BaseException:

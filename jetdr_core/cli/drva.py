@@ -10,7 +10,6 @@ import typer
 from jetdr_core.cli.exits import ExitCode
 from jetdr_core.cli.session import Session, Work
 from jetdr_core.cli.words import plural
-from jetdr_core.drva import load_config, run_drva
 
 __all__ = ["drva"]
 
@@ -44,6 +43,10 @@ def drva(
 
 
 def _drva(session: Session, path: Path, *, create: bool, take_over: list[str], check: bool) -> int:
+    """Imported on use: no other command waits for what a DRVA needs."""
+    from jetdr_core.drva.config import load_config  # noqa: PLC0415
+    from jetdr_core.drva.daemon import run_drva  # noqa: PLC0415
+
     config = load_config(path)
     if check:
         session.say(f"{path} is good: {plural(len(config.domains), 'domain')}, {plural(len(config.volumes), 'volume')}")

@@ -9,8 +9,7 @@ from typing import Any
 
 import pytest
 
-from jetdr_core.drva import DrvaConfig, load_config
-from jetdr_core.drva.config import DiskConfig, DomainConfig, VolumeConfig
+from jetdr_core.drva.config import DiskConfig, DomainConfig, DrvaConfig, VolumeConfig, load_config
 from jetdr_core.errors import InvalidRequest
 from jetdr_core.options import DomainOptions
 

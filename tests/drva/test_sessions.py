@@ -12,8 +12,8 @@ import pytest
 
 import jetdr_core as jetdr
 from jetdr_core.domain import ProtectedDomain
-from jetdr_core.drva import Drva, load_config
-from jetdr_core.drva.config import DomainConfig
+from jetdr_core.drva.config import DomainConfig, load_config
+from jetdr_core.drva.daemon import Drva
 from jetdr_core.drva.errors import ControlError, DrvaBusy
 from jetdr_core.drva.opening import AnyDomain, store_is_empty
 from jetdr_core.errors import InvalidRequest

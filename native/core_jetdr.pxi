@@ -1,0 +1,146 @@
+# jetdr.h, as core.pyx sees it.
+
+cdef extern from "<sys/uio.h>" nogil:
+    struct iovec:
+        void *iov_base
+        size_t iov_len
+
+cdef extern from *:
+    """
+    #include <stdatomic.h>
+    static void clock_store(_Atomic int64_t *c, int64_t v) { atomic_store(c, v); }
+    static int64_t clock_load(_Atomic int64_t *c) { return atomic_load(c); }
+    static int64_t clock_add(_Atomic int64_t *c, int64_t v) { return atomic_fetch_add(c, v); }
+    """
+    ctypedef struct atomic_int64 "_Atomic int64_t":
+        pass
+    void clock_store(atomic_int64 *, int64_t) nogil
+    int64_t clock_load(atomic_int64 *) nogil
+    int64_t clock_add(atomic_int64 *, int64_t) nogil
+
+cdef extern from "jetdr.h" nogil:
+    enum:
+        JDR_SECTOR
+        JDR_ERRNO_MAX
+        JDR_EFENCED
+        JDR_SUSPECT
+        JDR_PRIMARY
+    struct jdr_record:
+        uint64_t lsn
+        int64_t time_ns
+        uint64_t offset
+        uint64_t length
+        uint64_t payload_checksum
+        uint32_t disk
+        uint32_t payload_bytes
+        uint8_t kind
+        uint8_t flags
+    struct jdr_device:
+        int (*read)(const jdr_device *, uint64_t, void *, size_t) noexcept nogil
+        int (*write)(const jdr_device *, uint64_t, const iovec *, int) noexcept nogil
+        int (*zero)(const jdr_device *, uint64_t, uint64_t) noexcept nogil
+        int (*sync)(const jdr_device *) noexcept nogil
+        void *context
+        int fd
+        uint32_t block_bytes
+    void jdr_device_from_fd(jdr_device *, int, uint32_t)
+
+    struct jdr_ring:
+        pass
+    struct jdr_ring_options:
+        uint64_t payload_bytes
+        uint64_t slots
+        uint64_t record_bytes_max
+        uint64_t lsn_next
+        int64_t time_ns_last
+        const atomic_int64 *clock
+        bint write_back
+    enum jdr_side:
+        JDR_HOST
+        JDR_DRVA
+    enum jdr_off_reason:
+        JDR_OFF_DRVA
+    struct c_ring_off "jdr_ring_off":
+        bint logging
+        uint32_t reason, disk
+        int64_t since_ns
+        uint64_t count
+    int jdr_ring_format(int, const jdr_ring_options *, const uint8_t *)
+    int jdr_ring_open(jdr_ring **, int, jdr_side, const uint8_t *)
+    void jdr_ring_leave(jdr_ring *)
+    bint jdr_ring_side_alive(const jdr_ring *, jdr_side)
+    bint jdr_ring_host_ended(const jdr_ring *)
+    void get_ring_off "jdr_ring_off"(const jdr_ring *, c_ring_off *)
+    void jdr_ring_stop_logging(jdr_ring *, jdr_off_reason, uint32_t)
+    void jdr_ring_resume_logging(jdr_ring *)
+    int jdr_ring_adopt(jdr_ring *, uint64_t)
+    int jdr_ring_reset(jdr_ring *, const jdr_ring_options *)
+    uint64_t jdr_ring_lsn_applied(const jdr_ring *)
+    bint jdr_ring_write_back(const jdr_ring *)
+    uint64_t jdr_ring_payload_bytes(const jdr_ring *)
+    int jdr_ring_create(jdr_ring **, const jdr_ring_options *)
+    void jdr_ring_destroy(jdr_ring *)
+    int jdr_ring_admit(jdr_ring *, uint64_t, int64_t)
+    int64_t jdr_ring_append(jdr_ring *, jdr_record *, const void *, size_t)
+    void jdr_ring_request_durable(jdr_ring *, uint64_t)
+    int jdr_ring_wait_durable(jdr_ring *, uint64_t, int64_t)
+    void jdr_ring_poison(jdr_ring *, int)
+    uint64_t jdr_ring_lsn_reserved(const jdr_ring *)
+    uint64_t jdr_ring_lsn_durable(const jdr_ring *)
+    uint64_t jdr_ring_observe(jdr_ring *, int64_t *)
+    int64_t jdr_ring_time_last(const jdr_ring *)
+    uint64_t jdr_ring_used_bytes(const jdr_ring *)
+    uint64_t jdr_ring_record_bytes_max(const jdr_ring *)
+    int jdr_ring_poisoned(const jdr_ring *)
+    int64_t jdr_ring_now(const jdr_ring *)
+
+    struct jdr_filter:
+        pass
+    struct jdr_filter_options:
+        jdr_ring *ring
+        jdr_device primary
+        uint32_t disk
+        uint64_t size_bytes
+        uint64_t write_bytes_max
+        int64_t stall_limit_ns
+        bint bypass
+        void *applier
+    struct jdr_filter_stats:
+        uint64_t writes, write_bytes, zeros, zero_bytes, reads, read_bytes, flushes, background_bytes
+        uint64_t overlaps_waited, stalls, stall_ns, stall_ns_max, failed_writes, unlogged_writes, unlogged_bytes
+        bint suspect
+        int sync_failed
+    int jdr_filter_open(jdr_filter **, const jdr_filter_options *)
+    int64_t jdr_filter_pwrite(jdr_filter *, const void *, size_t, uint64_t)
+    int64_t jdr_filter_zero(jdr_filter *, uint64_t, uint64_t, bint)
+    int jdr_filter_pread(jdr_filter *, void *, size_t, uint64_t)
+    int64_t jdr_filter_flush(jdr_filter *)
+    int64_t jdr_filter_copy(jdr_filter *, uint64_t, uint64_t)
+    void c_filter_stats "jdr_filter_stats"(jdr_filter *, jdr_filter_stats *)
+    void jdr_filter_trust(jdr_filter *)
+    void jdr_filter_close(jdr_filter *)
+    void jdr_filter_destroy(jdr_filter *)
+
+    struct jdr_writer:
+        pass
+    struct jdr_writer_options:
+        jdr_ring *ring
+        jdr_device device
+        uint64_t data_offset, data_bytes
+        uint64_t section_id, epoch
+        uint64_t head_position, tail_position
+        uint64_t batch_number
+        uint64_t previous_checksum
+        uint64_t batch_bytes_max
+    struct jdr_writer_state:
+        uint64_t lsn_written, lsn_durable, batch_written, batch_durable
+        uint64_t head_position, durable_position, previous_checksum
+        uint64_t bytes_written, commits, flushes
+        int failed
+    int jdr_writer_create(jdr_writer **, const jdr_writer_options *)
+    void jdr_writer_destroy(jdr_writer *)
+    int jdr_writer_commit(jdr_writer *)
+    int jdr_writer_run(jdr_writer *)
+    void jdr_writer_stop(jdr_writer *)
+    int jdr_writer_set_tail(jdr_writer *, uint64_t)
+    void c_writer_state "jdr_writer_state"(jdr_writer *, jdr_writer_state *)
