@@ -5,6 +5,7 @@ Paths of sockets are short and the ring needs tmpfs, so a machine lives in /dev/
 
 from __future__ import annotations
 
+import asyncio
 import json
 import os
 import random
@@ -144,7 +145,9 @@ def gaps(domain: jetdr.ProtectedDomain[HostedDisk]) -> list[str]:
 
 
 async def assert_replica_equals_primary(domain: jetdr.ProtectedDomain[HostedDisk], made: Machine) -> None:
-    """The newest point, with nobody writing, is what the primaries hold."""
+    """The newest point, with nobody writing, is what the primaries hold once they have all of it."""
+    ring = domain._alive.parts.ring
+    await asyncio.to_thread(until, lambda: not ring.write_back or ring.lsn_applied >= ring.lsn_reserved)
     point = domain.mark(f"check {time.time_ns()}")
     await domain.uploaded(point.lsn)
     images = await rebuilt(made.store, point.lsn)

@@ -22,10 +22,11 @@ def made(peer: Callable[[str], str]) -> Iterator[Machine]:
         yield one
 
 
-def test_a_drva_killed_under_load_and_restarted_misses_nothing(peer: Callable[[str], str]) -> None:
+@pytest.mark.parametrize("write_back", [False, True], ids=["write-through", "write-back"])
+def test_a_drva_killed_under_load_and_restarted_misses_nothing(peer: Callable[[str], str], write_back: bool) -> None:
     """Without flushes a guest waits for nothing while there is room in the ring."""
     peer("nbdkit")
-    with machine(ring_bytes=64 << 20) as made, ExitStack() as processes:
+    with machine(ring_bytes=64 << 20, write_back=write_back) as made, ExitStack() as processes:
         drva = processes.enter_context(Drva(made, "create"))
         with Load(made, pause_s=0.005, flushes=False) as load:
             for _ in range(3):
