@@ -265,7 +265,9 @@ class ReplicationLog:
             return self.outcome.head
         if state.batch_durable < state.batch_written:
             return self.body.head
-        _, time_ns = self._ring.observe()
+        lsn, time_ns = self._ring.observe()
+        if lsn > state.lsn_durable:
+            time_ns = 0  # what comes next was captured before this moment
         return Cursor(state.durable_position, state.batch_durable, state.lsn_durable, state.previous_checksum, time_ns)
 
     def _failed(self) -> bool:

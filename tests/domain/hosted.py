@@ -8,7 +8,6 @@ from __future__ import annotations
 import asyncio
 import json
 import os
-import random
 import shutil
 import signal
 import subprocess
@@ -157,9 +156,9 @@ async def assert_replica_equals_primary(domain: jetdr.ProtectedDomain[HostedDisk
 
 
 class Load:
-    """Guests that write stamped data at random places, now and then zeros and a flush, until the block is left.
+    """Guests that write, in a process of their own (load_process.py), until the block is left.
 
-    A guest whose connection breaks connects again. ``longest_s``: the longest that an answered request took.
+    ``longest_s``: the longest that an answered request took; ``answered``: how many were.
     """
 
     def __init__(
@@ -168,63 +167,52 @@ class Load:
         self.longest_s = 0.0
         self.answered = 0
         self.failed: list[str] = []
-        self._machine = made
-        self._disk = disk
-        self._pause_s = pause_s
-        self._flushes = flushes
-        self._stopping = threading.Event()
-        self._lock = threading.Lock()
-        self._threads = [threading.Thread(target=self._run, args=(seed,), daemon=True) for seed in range(guests)]
+        socket = str(made.folder / "run/vm/nbd.sock")
+        settings = {"guests": guests, "pause_s": pause_s, "flushes": flushes, "disk_bytes": DISK_BYTES}
+        self._order = {"socket": socket, "disk": disk} | settings
+        self._ended = False
+        self._listener = threading.Thread(target=self._listen, daemon=True)
 
     def __enter__(self) -> Load:
-        for thread in self._threads:
-            thread.start()
+        self._process = _python("load_process", self._order)
+        self._listener.start()
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
-        self._stopping.set()
-        for thread in self._threads:
-            thread.join(30)
-            assert not thread.is_alive(), "a guest hangs"
-        assert kind or not self.failed, self.failed
+        with self._process:
+            assert self._process.stdin is not None
+            self._process.stdin.close()
+            self._listener.join(30)
+            self._process.kill()
+        if kind is None:
+            assert self._ended, "a guest hangs"
+            assert not self.failed, self.failed
 
     def goes_on(self, requests: int = 50) -> None:
         """Return when so many more have been answered."""
         begun = self.answered
         until(lambda: self.answered >= begun + requests)
 
-    def _run(self, seed: int) -> None:
-        chance = random.Random(seed)
-        while not self._stopping.is_set():
-            try:
-                with self._machine.client(self._disk) as client:
-                    while not self._stopping.wait(self._pause_s):
-                        self._timed(client, chance)
-            except (ConnectionError, FileNotFoundError):
-                self._stopping.wait(0.02)
-            except (OSError, AssertionError) as error:
-                self.failed.append(f"{type(error).__name__}: {error}")
-                return
-
-    def _timed(self, client: NbdClient, chance: random.Random) -> None:
-        begun = time.monotonic()
-        _request(client, chance, flushes=self._flushes)
-        took = time.monotonic() - begun
-        with self._lock:
-            self.longest_s = max(self.longest_s, took)
-            self.answered += 1
+    def _listen(self) -> None:
+        assert self._process.stdout is not None
+        for line in self._process.stdout:
+            self.answered, self.longest_s, self.failed, self._ended = json.loads(line)
 
 
-def _request(client: NbdClient, chance: random.Random, *, flushes: bool) -> None:
-    length = 512 * chance.choice([1, 8, 8, 8, 32, 128])
-    offset = chance.randrange(0, (DISK_BYTES - length) // 512 + 1) * 512
-    kind = chance.random()
-    if kind < 0.05 and flushes:
-        client.flush()
-    elif kind < 0.15:
-        client.zero(offset, length)
-    else:
-        client.write(offset, chance.randbytes(512) * (length // 512))
+def _python(module: str, order: dict[str, Any]) -> subprocess.Popen[str]:
+    """``tests.domain.MODULE.main`` in a process of its own, against the package under test."""
+    script = (
+        "import sys, types; t = sys.modules['tests'] = types.ModuleType('tests'); "
+        f"t.__path__ = [{str(Path(__file__).parents[1])!r}]\n"
+        f"from tests.domain import {module}; {module}.main()"
+    )
+    return subprocess.Popen(
+        [sys.executable, "-c", script, json.dumps(order)],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+        env=os.environ | {"PYTHONPATH": str(Path(jetdr.__file__).parents[1])},
+    )
 
 
 class Drva:
@@ -234,18 +222,7 @@ class Drva:
         """``how``: ``create`` (with a disk db01) or ``open``."""
         settings = {"write_back": made.write_back, "ring_bytes": made.options.ring_bytes}
         order = {"folder": str(made.folder), "how": how, "settings": settings}
-        tests = Path(__file__).parents[1]
-        script = (
-            f"import sys, types; t = sys.modules['tests'] = types.ModuleType('tests'); t.__path__ = [{str(tests)!r}]\n"
-            "from tests.domain import drva_process; drva_process.main()"
-        )
-        self._process = subprocess.Popen(
-            [sys.executable, "-c", script, json.dumps(order)],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            text=True,
-            env=os.environ | {"PYTHONPATH": str(Path(jetdr.__file__).parents[1])},
-        )
+        self._process = _python("drva_process", order)
         try:
             self.opened = self._answer()
         except BaseException:

@@ -171,6 +171,20 @@ def test_time_promised_before_closing_is_not_undercut_afterwards() -> None:
     assert log.outcome.head.time_ns >= promised
 
 
+def test_a_checkpoint_promises_no_time_that_what_is_on_its_way_undercuts() -> None:
+    """A ring that outlives its process brings it to the log later, with the times it has."""
+    device = CrashDevice(VOLUME_BYTES)
+    driven = HandDriven(new_volume(device))
+    driven.write(0, BLOCK)
+    driven.flush()
+    on_its_way = driven.ring.lsn_reserved, driven.clock.time_ns
+    driven.write(0, BLOCK)
+    driven.clock.advance(10**6)
+    driven.checkpoint_all()
+    log, _ = recovered(device.crash(0))
+    assert (log.outcome.head.lsn, log.outcome.head.time_ns) == on_its_way
+
+
 def test_log_that_could_not_take_everything_is_not_marked_clean() -> None:
     device = CrashDevice(VOLUME_BYTES)
     with hand_driven(new_volume(device)) as driven:
