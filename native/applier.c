@@ -251,6 +251,13 @@ static bool sync_is_due(const jdr_applier *applier)
            jdr_monotonic_ns() - applier->synced_ns >= SYNC_NS;
 }
 
+/* A marker beside logging that is on would forbid the replay of what the log alone holds. */
+static void drop_marker(jdr_applier *applier)
+{
+    if (unlink(applier->marker) == 0)
+        fsync(applier->folder);
+}
+
 /* Logging is off and everything is applied: allow writes to the primaries alone. */
 static void settle(jdr_applier *applier)
 {
@@ -259,6 +266,10 @@ static void settle(jdr_applier *applier)
     sync_primaries(applier);
     if (off.logging || set_marker(applier))
         return; /* tried again: without the marker a replay could destroy what is written now */
+    if (jdr_logging(applier->ring)) { /* on meanwhile, behind a GAP_OPEN: an earlier host's marker was enough for that */
+        drop_marker(applier);
+        return;
+    }
     pthread_mutex_lock(&applier->mutex);
     atomic_store(&applier->settled, off.count);
     pthread_cond_broadcast(&applier->changed);

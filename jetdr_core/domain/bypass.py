@@ -25,6 +25,9 @@ log_ = logging.getLogger(__name__)
 
 DELAY_FIRST_S = 0.05
 DELAY_MAX_S = 30.0
+SETTLE_S = 10.0
+"""A marker that is missing for so long was removed by an appliance that then died, before it switched logging on."""
+
 CALM_S = 60.0
 """Logging that stayed on for so long is believed to last."""
 
@@ -106,11 +109,17 @@ class Bypass:
         ring, log = self._ring, self._log.state()
         if ring.poisoned or log.failed or not self._can_upload():
             return False
-        if self._marker is not None and ring.host_alive and not self._marker.stands:
+        if not self._is_settled():
             return False
         ring.request_durable(ring.lsn_reserved)
         drained = ring.lsn_durable >= ring.lsn_reserved and ring.used_bytes < ring.payload_bytes // 2
         return drained and log.used_bytes < log.data_bytes // 2
+
+    def _is_settled(self) -> bool:
+        """With write-back, does the marker stand, so that the host component makes none behind our back?"""
+        if self._marker is None or not self._ring.host_alive or self._marker.stands:
+            return True
+        return time.monotonic() - self._noticed_s > SETTLE_S
 
     def _resume(self, off: RingOff) -> None:
         reason = self._reason(off)

@@ -11,7 +11,7 @@ from __future__ import annotations
 import enum
 from typing import NamedTuple
 
-__all__ = ["Continuity", "Found", "HostFound", "LogFound", "RingFound", "decide"]
+__all__ = ["NOTHING_OWED", "Continuity", "Found", "HostFound", "LogFound", "RingFound", "decide"]
 
 
 class RingFound(enum.Enum):
@@ -51,6 +51,9 @@ class Continuity(NamedTuple):
     gap: str = ""
     stop: str = ""
     replay: bool = False
+
+
+NOTHING_OWED = Continuity()
 
 
 def decide(found: Found) -> Continuity:

@@ -15,7 +15,7 @@ from pathlib import Path
 
 from jetdr_core._core import Ring
 from jetdr_core.catalog import DomainHistory
-from jetdr_core.domain.continuity import Found, HostFound, LogFound, RingFound, decide
+from jetdr_core.domain.continuity import NOTHING_OWED, Found, HostFound, LogFound, RingFound, decide
 from jetdr_core.domain.marker import Marker
 from jetdr_core.domain.primary import Primary
 from jetdr_core.domain.replay import replay
@@ -80,17 +80,23 @@ class Resumption:
         if self.marker is not None:
             self.marker.make_folder()
         survivor = self.survivor
-        ring_found = RingFound.NONE if survivor is None else _meet(survivor, settings.lsn_next - 1, found_log)
+        write_back = self.marker is not None
+        if survivor is None or survivor.write_back != write_back:  # of the other mode: the log was closed clean since
+            ring_found = RingFound.NONE
+        else:
+            ring_found = _meet(survivor, settings.lsn_next - 1, found_log)
         found = Found(
             ring=ring_found,
             log=found_log,
             host=_host(survivor),
             logging=survivor is None or survivor.logging,
-            write_back=self.marker is not None,
+            write_back=write_back,
             marker=self.marker is not None and self.marker.stands,
         )
         continuity = decide(found)
         self.gap, self.stopped = continuity.gap, continuity.stop
+        if self.marker is not None and continuity == NOTHING_OWED and found.logging and found.host is not HostFound.ALIVE:
+            self.marker.remove()  # of a domain that had this name before, or of a host component as it died
         if continuity.replay:
             replay(log, history, primaries)
         self.ring = self._ring(ring_found, settings)

@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterator
 
 import pytest
 
+from jetdr_core.domain import bypass
 from jetdr_core.errors import InvalidRequest
 from tests.domain.fixture import rebuilt
 from tests.domain.hosted import (
@@ -164,6 +165,58 @@ def test_logging_that_went_off_comes_back_behind_a_gap_and_leaves_no_marker(made
             await assert_replica_equals_primary(domain, made)
             await domain.close(stop_host=True)
         assert max(load.longest_s, more.longest_s) < LONGEST_S
+
+    asyncio.run(scenario())
+
+
+def test_a_drva_that_died_between_marker_and_logging_holds_up_nothing(
+    made: Machine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It had removed the marker, the host component makes none again."""
+    monkeypatch.setattr(bypass, "SETTLE_S", 0.5)
+
+    async def scenario() -> None:
+        with Drva(made, "create") as drva:
+            drva.kill()
+            with Load(made, pause_s=0) as load:
+                await asyncio.to_thread(until, made.marker.exists)
+                await asyncio.to_thread(load.goes_on, 200)
+        made.marker.unlink()
+        async with made.open() as domain:
+            await asyncio.wait_for(domain.wait_consistent(), 20)
+            await assert_replica_equals_primary(domain, made)
+            await domain.close(stop_host=True)
+
+    asyncio.run(scenario())
+
+
+def test_a_marker_of_an_earlier_domain_is_not_believed(made: Machine) -> None:
+    made.marker.parent.mkdir(parents=True)
+    made.marker.touch()
+
+    async def scenario() -> None:
+        async with made.create() as domain:
+            assert not made.marker.exists()
+            await domain.close(stop_host=True)
+
+    asyncio.run(scenario())
+
+
+def test_a_ring_left_behind_in_the_other_mode_is_given_up(made: Machine) -> None:
+    """A DRVA that died as it closed had marked the log clean, and not yet removed the ring."""
+
+    async def scenario() -> None:
+        async with made.create() as domain:
+            await domain.protect("db01", made.primary(), size_bytes=DISK_BYTES)
+            kept = made.folder / "kept"
+            kept.hardlink_to(made.ring)
+            await domain.close(stop_host=True)
+        kept.rename(made.ring)
+        made.write_back = False
+        async with made.open() as domain:
+            assert gaps(domain) == []
+            await assert_replica_equals_primary(domain, made)
+            await domain.close(stop_host=True)
 
     asyncio.run(scenario())
 
