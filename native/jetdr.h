@@ -185,7 +185,7 @@ void jdr_ring_resume_logging(jdr_ring *ring); /* the DRVA's */
 int jdr_ring_adopt(jdr_ring *ring, uint64_t lsn);
 /*
  * The DRVA's, logging off: forget what the ring holds; go on as `options` say (lsn_next, time_ns_last,
- * record_bytes_max). -EBUSY: the host still holds room, try again; -EINVAL.
+ * record_bytes_max), complete up to time_ns_last. -EBUSY: the host still holds room, try again; -EINVAL.
  */
 int jdr_ring_reset(jdr_ring *ring, const struct jdr_ring_options *options);
 uint64_t jdr_ring_lsn_applied(const jdr_ring *ring); /* write-back: durable in the primaries up to here */

@@ -305,6 +305,8 @@ int jdr_ring_reset(jdr_ring *ring, const struct jdr_ring_options *options)
     atomic_store(&shared->resetting, 1);
     memset(ring->slots, 0, ring->slot_count * sizeof *ring->slots);
     jdr_ring_begin(ring, &whole);
+    if (whole.time_ns_last && whole.time_ns_last < shared->off_since_ns)
+        atomic_store(&shared->off_since_ns, whole.time_ns_last); /* what came later is forgotten here */
     atomic_store(&shared->resetting, 0);
     return 0;
 }

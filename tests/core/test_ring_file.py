@@ -255,6 +255,17 @@ def test_a_log_that_does_not_meet_the_ring_is_told_and_the_ring_begins_anew() ->
         assert host.call("write", 0, 64 << 10, 9) == 52  # in two, as the new log takes no longer ones
 
 
+def test_a_ring_that_begins_anew_is_complete_no_longer_than_the_new_log() -> None:
+    with shared_ring() as shared:
+        shared.host().call("write", 0, 4096, 1)
+        ring = shared.drva
+        known_ns = ring.now_ns() - 10**9
+        ring.stop_logging()
+        assert ring.off().since_ns > known_ns
+        assert ring.reset(lsn_next=50, time_ns_last=known_ns, record_bytes_max=None)
+        assert ring.off().since_ns == known_ns
+
+
 def _damage(shared: Shared, offset: int, data: bytes) -> None:
     shared.leave()
     with shared.path.open("r+b") as file:
