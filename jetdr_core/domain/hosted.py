@@ -16,7 +16,7 @@ from jetdr_core.domain.disk import CopyFilter, ProtectedDisk
 from jetdr_core.domain.marker import Marker
 from jetdr_core.domain.primary import DiskPlace, Primary, open_primary
 from jetdr_core.domain.ring_place import RingPlace
-from jetdr_core.errors import HostGone, JetdrError
+from jetdr_core.errors import HostGone, InvalidRequest, JetdrError
 from jetdr_core.host import HostComponent, HostControl, HostedFilter, StartDisk
 
 __all__ = ["HostedDisk", "HostedServing"]
@@ -111,7 +111,7 @@ class HostedServing:
                 return
             try:
                 self._control.remove(disk.number)
-            except HostGone:
+            except (HostGone, InvalidRequest):  # the latter: it was started again, and could not serve the disk
                 self.is_complete = False
 
     # -- the process -------------------------------------------------------------------------------------------------

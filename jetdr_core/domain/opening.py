@@ -26,7 +26,7 @@ from jetdr_core.domain.continuity import LogFound
 from jetdr_core.domain.primary import DiskPlace, Primary, open_primary
 from jetdr_core.domain.resuming import Resumption, RingSettings, check_mode, look
 from jetdr_core.errors import ChainBroken, InvalidRequest, LogBusy, LogForeign, LogTooSmall
-from jetdr_core.host import HostOptions
+from jetdr_core.host import HostComponent, HostOptions
 from jetdr_core.identity import check_name
 from jetdr_core.limits import SECTION_ALIGN_BYTES, SECTION_BYTES_MIN
 from jetdr_core.options import DomainOptions
@@ -86,6 +86,8 @@ class Request:
             raise InvalidRequest(
                 f"domain {self.name!r} has a host component, which keeps its own time", hint="pass no clock"
             )
+        if self.host is not None:
+            HostComponent(self.name, self.host)  # refuses paths that are too long
         if self.log_bytes is not None and self.log_bytes < SECTION_BYTES_MIN:
             raise LogTooSmall(
                 f"a log of {self.log_bytes} bytes is too small", hint=f"use at least {SECTION_BYTES_MIN} bytes"

@@ -95,7 +95,8 @@ class Resumption:
         )
         continuity = decide(found)
         self.gap, self.stopped = continuity.gap, continuity.stop
-        if self.marker is not None and continuity == NOTHING_OWED and found.logging and found.host is not HostFound.ALIVE:
+        at_rest = found.logging and found.host is not HostFound.ALIVE
+        if self.marker is not None and at_rest and continuity == NOTHING_OWED:
             self.marker.remove()  # of a domain that had this name before, or of a host component as it died
         if continuity.replay:
             replay(log, history, primaries)

@@ -27,6 +27,7 @@ class RingPlace:
         self.path = folder / "ring"
         self._new = folder / "ring.new"
         self._folder = folder
+        self._made = False
         self.domain_uuid = domain_uuid
 
     def open(self) -> Ring | None:
@@ -59,7 +60,7 @@ class RingPlace:
             self._new.unlink()  # of a process that ended before it was published
         fd = os.open(self._new, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
         try:
-            return Ring.create_file(
+            ring = Ring.create_file(
                 fd,
                 domain=self.domain_uuid.bytes,
                 payload_bytes=payload_bytes,
@@ -69,6 +70,8 @@ class RingPlace:
                 record_bytes_max=record_bytes_max,
                 write_back=write_back,
             )
+            self._made = True
+            return ring
         except BaseException:
             self._new.unlink()
             raise
@@ -76,9 +79,10 @@ class RingPlace:
             os.close(fd)
 
     def publish(self) -> None:
-        """Give the new ring its name, in place of one that was given up."""
-        if self._new.exists():
+        """Give the new ring its name, in place of one that was given up; one that was not made here has no say."""
+        if self._made:
             self._new.rename(self.path)
+            self._made = False
 
     def remove(self) -> None:
         """Nothing is owed, and no host component is there: the next opening makes a ring anew."""

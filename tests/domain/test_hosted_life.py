@@ -13,6 +13,7 @@ import pytest
 
 from jetdr_core._core import Ring
 from jetdr_core.device import FileDevice, MemoryDevice
+from jetdr_core.domain.ring_place import RingPlace
 from jetdr_core.errors import (
     DamagedObject,
     DeviceBusy,
@@ -240,6 +241,57 @@ def test_a_disk_that_another_process_holds_does_not_keep_the_others_from_their_g
                 await asyncio.to_thread(until, lambda: not domain.status().disks[0].copied_bytes < DISK_BYTES)
             await asyncio.wait_for(domain.wait_consistent(), 20)
             await assert_replica_equals_primary(domain, made)
+            await domain.close(stop_host=True)
+
+    asyncio.run(scenario())
+
+
+def test_a_runtime_folder_too_long_for_sockets_is_refused_and_leaves_the_domain_as_it_was(made: Machine) -> None:
+    async def scenario() -> None:
+        await with_a_disk(made, stop_host=True)
+        options = made.host_options.__class__(runtime=str(made.folder / ("r" * 100)))
+        with pytest.raises(InvalidRequest, match="longer than 107 bytes"):
+            async with made.open(host=options):
+                pass
+        async with made.open() as domain:
+            assert domain.status().epoch == 2
+            await domain.close(stop_host=True)
+
+    asyncio.run(scenario())
+
+
+def test_a_disk_whose_primary_is_gone_can_be_let_go(made: Machine) -> None:
+    async def scenario() -> None:
+        async with made.create() as domain:
+            await domain.protect("db01", made.primary(), size_bytes=DISK_BYTES)
+            await domain.protect("web01", made.primary("web01"), size_bytes=DISK_BYTES)
+            made.primary("web01").unlink()
+            made.kill_host()
+            await asyncio.to_thread(until, lambda: "web01" in domain.status().host.failure)  # type: ignore[union-attr]
+            await asyncio.wait_for(domain.unprotect("web01"), 20)
+            await asyncio.wait_for(domain.wait_consistent(), 20)
+            await assert_replica_equals_primary(domain, made)
+            await domain.close(stop_host=True)
+
+    asyncio.run(scenario())
+
+
+def test_a_ring_that_was_never_put_in_place_does_not_take_the_place_of_a_living_one(made: Machine) -> None:
+    """A DRVA that died before it could left it."""
+
+    async def scenario() -> None:
+        await with_a_disk(made, stop_host=False)
+        place = RingPlace(made.ring.parent, uuid.uuid4())
+        place.make(
+            payload_bytes=1 << 20, slots=64, lsn_next=1, time_ns_last=0, record_bytes_max=1 << 16, write_back=False
+        ).leave()
+        inode = made.ring.stat().st_ino
+        async with made.open() as domain:
+            assert made.ring.stat().st_ino == inode
+            with made.client() as guest:
+                guest.write(0, b"c" * 4096)
+            await assert_replica_equals_primary(domain, made)
+            assert gaps(domain) == []
             await domain.close(stop_host=True)
 
     asyncio.run(scenario())
