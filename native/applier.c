@@ -276,7 +276,7 @@ static void settle(jdr_applier *applier)
     pthread_mutex_unlock(&applier->mutex);
 }
 
-static bool is_settled(const jdr_applier *applier)
+bool jdr_applier_is_settled(const jdr_applier *applier)
 {
     struct jdr_ring_off off;
     jdr_ring_off(applier->ring, &off);
@@ -293,7 +293,7 @@ static void wait_changed(jdr_applier *applier)
 bool jdr_applier_wait_settled(jdr_applier *applier)
 {
     pthread_mutex_lock(&applier->mutex);
-    while (!jdr_logging(applier->ring) && !is_settled(applier))
+    while (!jdr_logging(applier->ring) && !jdr_applier_is_settled(applier))
         wait_changed(applier);
     pthread_mutex_unlock(&applier->mutex);
     return !jdr_logging(applier->ring);
@@ -329,7 +329,7 @@ void jdr_applier_run(jdr_applier *applier)
             again = false;
             continue;
         }
-        if (!jdr_logging(ring) && !is_settled(applier) && !jdr_applier_has_pending(applier))
+        if (!jdr_logging(ring) && !jdr_applier_is_settled(applier) && !jdr_applier_has_pending(applier))
             settle(applier);
         if (jdr_logging(ring) && access(applier->spare, F_OK))
             make_spare(applier);

@@ -271,7 +271,8 @@ static bool hold_unlogged(jdr_filter *filter, struct range *range)
     range->room = 0;
     if (!jdr_logging(filter->ring) && (!filter->applier || jdr_applier_wait_settled(filter->applier))) {
         hold(filter, range);
-        if (!jdr_logging(filter->ring)) /* now that it is held: a copy after logging resumes comes behind it */
+        /* now that it is held: a copy after logging resumes comes behind it; and off since then, not once more */
+        if (filter->applier ? jdr_applier_is_settled(filter->applier) : !jdr_logging(filter->ring))
             return true;
         release(filter, range);
         pthread_cond_broadcast(&filter->released);

@@ -226,6 +226,7 @@ bool jdr_applier_overlaps(const jdr_applier *applier, uint32_t disk, uint64_t of
 void jdr_applier_overlay(const jdr_applier *applier, uint32_t disk, uint64_t offset, void *target, uint64_t length);
 /* Wait until the primaries have all that was ever logged, and the marker stands; logging is off. False: on again. */
 bool jdr_applier_wait_settled(jdr_applier *applier);
+bool jdr_applier_is_settled(const jdr_applier *applier);
 void jdr_applier_wait_applied(jdr_applier *applier, uint64_t lsn);
 int jdr_applier_add(jdr_applier *applier, jdr_filter *filter); /* or -ENOMEM */
 void jdr_applier_remove(jdr_applier *applier, jdr_filter *filter);
