@@ -31,7 +31,8 @@ struct jdr_filter {
     jdr_applier *applier;
     _Atomic unsigned inside; /* calls; left with the mutex held */
     _Atomic bool closing;
-    pthread_mutex_t sync_mutex; /* guards sync_failed */
+    _Atomic uint64_t direct_writes, direct_synced; /* with an applier: that went to the primary alone */
+    pthread_mutex_t sync_mutex; /* guards sync_failed and direct_synced */
     _Atomic uint64_t syncs_begun;
     _Atomic int sync_failed; /* what the primary's first failed flush returned, or its first failed write behind */
     pthread_mutex_t mutex; /* guards all below */
@@ -119,13 +120,15 @@ static int primary_change(const jdr_filter *filter, uint64_t offset, const void 
  */
 static int primary_sync(jdr_filter *filter)
 {
-    uint64_t seen = atomic_load(&filter->syncs_begun);
+    uint64_t direct = atomic_load(&filter->direct_writes), seen = atomic_load(&filter->syncs_begun);
     pthread_mutex_lock(&filter->sync_mutex);
     if (!filter->sync_failed && atomic_load(&filter->syncs_begun) == seen) {
         atomic_fetch_add(&filter->syncs_begun, 1);
         filter->sync_failed = banded(filter->primary.sync(&filter->primary));
     }
     int result = filter->sync_failed;
+    if (!result && filter->direct_synced < direct)
+        filter->direct_synced = direct;
     pthread_mutex_unlock(&filter->sync_mutex);
     return result;
 }
@@ -410,6 +413,7 @@ static int64_t change(jdr_filter *filter, const void *data, uint64_t length, uin
     int64_t lsn;
     if (!filter->applier || !range.room) {
         lsn = change_held(filter, data, length, offset, flags, range.room != 0);
+        filter->direct_writes += filter->applier != NULL;
     } else if ((lsn = log_change(filter, data, length, offset, flags)) == 0) {
         release(filter, &range); /* switched off meanwhile: again, to the primary alone */
         leave(filter);
@@ -485,8 +489,8 @@ static int flush_behind(jdr_filter *filter, uint64_t lsn)
 {
     while (jdr_logging(filter->ring)) {
         int result = jdr_ring_wait_durable(filter->ring, lsn, filter->stall_limit_ns);
-        if (result == 0)
-            return filter->sync_failed;
+        if (result == 0) /* what went to the primary alone while logging was off may not be in the log yet */
+            return filter->direct_synced < filter->direct_writes ? primary_sync(filter) : filter->sync_failed;
         if (result != -ECANCELED)
             jdr_ring_stop_logging(filter->ring, JDR_OFF_FLUSH, filter->disk);
     }
@@ -588,6 +592,7 @@ void jdr_filter_close(jdr_filter *filter)
         uint64_t lsn = jdr_ring_lsn_reserved(filter->ring);
         flush_behind(filter, lsn);
         jdr_applier_wait_applied(filter->applier, lsn);
+        primary_sync(filter); /* the applier flushes it no more, and the log may forget what it was given */
     }
 }
 

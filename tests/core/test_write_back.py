@@ -145,6 +145,24 @@ def test_logging_that_resumed_is_written_behind_again() -> None:
         assert not shared.marker.exists()
 
 
+def test_a_flush_after_logging_resumed_covers_what_went_to_the_primary_alone() -> None:
+    with shared_ring(ring_bytes=1 << 16, write_back=True) as shared:
+        host = shared.host(limit_ms=30)
+        for n in range(20):
+            host.call("write", n * 4096, 4096, n + 1)
+        assert host.call("stats") == 20
+        syncs = host.call("syncs")
+        shared.log_writer().start()
+        until(lambda: shared.drva.wait_durable(16, 0.1), "the log")
+        gap = shared.drva.control(Kind.GAP_OPEN, 0, b"{}", stall_limit_s=1)[0]
+        shared.marker.unlink()
+        shared.drva.resume_logging()
+        assert host.call("flush") >= gap
+        assert host.call("syncs") > syncs
+        assert shared.writer is not None
+        shared.writer.stop()
+
+
 @pytest.mark.parametrize("threads", [1, 4])
 def test_under_load_log_and_primary_end_equal(threads: int) -> None:
     with shared_ring(write_back=True) as shared:

@@ -5,7 +5,7 @@
  *   ring_host RING PRIMARY SIZE LIMIT_MS [MARKER]
  *   write OFFSET LENGTH BYTE | zero OFFSET LENGTH | read OFFSET LENGTH | flush | copy OFFSET LENGTH   -> a number, or a byte
  *   busy SECONDS THREADS   writes 4 KiB blocks, flushing now and then -> writes, flushes, longest call in ms
- *   stats | close
+ *   stats | syncs (of the primary) | close
  *   admit BYTES | reserve BYTES | lock | gate    takes that, and is killed with it
  *   stop-locked            stops itself (SIGSTOP) while it holds the lock of the LSN order
  */
@@ -21,6 +21,14 @@ static jdr_filter *filter;
 static jdr_applier *applier;
 static pthread_t applier_thread;
 static uint64_t size_bytes;
+static int (*sync_plain)(const struct jdr_device *);
+static _Atomic uint64_t syncs;
+
+static int sync_counted(const struct jdr_device *device)
+{
+    syncs++;
+    return sync_plain(device);
+}
 
 static void *run_applier(void *unused)
 {
@@ -158,7 +166,9 @@ static void obey(const char *line)
         struct jdr_filter_stats stats;
         jdr_filter_stats(filter, &stats);
         printf("%lu %lu %lu %lu\n", stats.writes, stats.unlogged_writes, stats.stalls, stats.stall_ns_max / 1000000);
-    } else
+    } else if (!strcmp(verb, "syncs"))
+        printf("%lu\n", syncs);
+    else
         die_with(verb, a);
 }
 
@@ -172,6 +182,8 @@ int main(int argc, char **argv)
                                          .write_bytes_max = 1u << 20, .stall_limit_ns = atoll(argv[4]) * 1000000,
                                          .bypass = true, .applier = applier};
     jdr_device_from_fd(&options.primary, primary, JDR_SECTOR);
+    sync_plain = options.primary.sync;
+    options.primary.sync = sync_counted;
     if (!result) {
         uint64_t longest = jdr_ring_record_bytes_max(ring);
         options.write_bytes_max = longest < options.write_bytes_max ? longest : options.write_bytes_max;
