@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import os
 import tempfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
@@ -64,7 +64,7 @@ class _Size:
 
 
 SIZES = {
-    Scale.FULL: _Size(5, warm_up=True, cells=_cells(48, 192, 32, 384)),
+    Scale.FULL: _Size(5, warm_up=True, cells=_cells(32, 128, 16, 256)),
     Scale.QUICK: _Size(1, warm_up=False, cells=_cells(4, 16, 4, 32)),
     Scale.TINY: _Size(1, warm_up=False, cells=_cells(1, 1, 1, 2)),
 }
@@ -79,7 +79,7 @@ def run(scale: Scale, work: Path) -> list[Row]:
         turns = {cell: contest.rounds(cell, size.rounds) for cell in size.cells}
         for export in exports:
             export.check()
-    return [row for cell, each in turns.items() for row in _rows(cell, each)]
+    return [row for cell, each in turns.items() for row in _Rows(cell, each).all()]
 
 
 @contextmanager
@@ -128,59 +128,59 @@ class _Contest:
 # -- rows --------------------------------------------------------------------------------------------------------------
 
 
+def _iops(turn: _Turn) -> float:
+    return turn.written.iops
+
+
+def _p99(turn: _Turn) -> float:
+    return turn.written.p99_us
+
+
 @dataclass(frozen=True, slots=True)
-class _Figures:
-    """Medians over the rounds."""
+class _Rows:
+    """The rows of one cell."""
 
-    name: str
-    iops: float
-    p50_us: float
-    p99_us: float
-    cpu_s_per_gb: float
-    flushes: float
+    cell: _Cell
+    turns: Mapping[str, Sequence[_Turn]]
 
-    @property
-    def note(self) -> str:
-        flushes = f", {self.flushes:.0f} flushes" if self.flushes else ""
-        return f"p50 {self.p50_us:,.0f} us, p99 {self.p99_us:,.0f} us, {self.cpu_s_per_gb:.1f} CPU s/GB{flushes}"
+    def all(self) -> list[Row]:
+        rows = [self._alone(name) for name in self.turns]
+        rows.append(self._beside("unprotected", "nbdkit file", _iops, AtLeast(1.0)))
+        for name in self.turns:
+            through = "write-through" in name
+            if through or "write-back" in name:
+                least, most = (AtLeast(self.cell.iops_min), AtMost(1.25)) if through else (None, None)
+                rows.append(self._beside(name, "unprotected", _iops, least))
+                rows.append(self._beside(name, "unprotected", _p99, most))
+                rows.append(self._beside(name, "blklogwrites", _iops, AtLeast(1.0)))
+        return rows
 
+    def _alone(self, name: str) -> Row:
+        flushes = self._median(name, lambda turn: turn.written.flushes)
+        note = f"p50 {self._median(name, lambda turn: turn.written.p50_us):,.0f} us"
+        note += f", p99 {self._median(name, _p99):,.0f} us"
+        note += f", {self._median(name, lambda turn: turn.cpu_s_per_gb):.1f} CPU s/GB"
+        note += f", {flushes:.0f} flushes" if flushes else ""
+        return Row(measure=self._measure(name), ours=self._median(name, _iops), unit="IOPS", note=note)
 
-def _figures(name: str, turns: Sequence[_Turn]) -> _Figures:
-    return _Figures(
-        name,
-        iops=median([turn.written.iops for turn in turns]),
-        p50_us=median([turn.written.p50_us for turn in turns]),
-        p99_us=median([turn.written.p99_us for turn in turns]),
-        cpu_s_per_gb=median([turn.cpu_s_per_gb for turn in turns]),
-        flushes=median([turn.written.flushes for turn in turns]),
-    )
+    def _beside(self, name: str, peer: str, of: Callable[[_Turn], float], target: AtLeast | AtMost | None) -> Row:
+        """The figure is the median of the rounds' ratios: what disturbs a round disturbs neighbours in it alike."""
+        ratios = [of(ours) / of(theirs) for ours, theirs in zip(self.turns[name], self.turns[peer], strict=True)]
+        return Row(
+            measure=self._measure(name) + (", p99" if of is _p99 else ""),
+            ours=self._median(name, of),
+            unit="us" if of is _p99 else "IOPS",
+            peer=peer,
+            theirs=self._median(peer, of),
+            figure=median(ratios),
+            target=target,
+        )
 
+    def _measure(self, name: str) -> str:
+        return f"{self.cell.title}: {name}"
 
-def _rows(cell: _Cell, turns: dict[str, list[_Turn]]) -> list[Row]:
-    figures = {name: _figures(name, each) for name, each in turns.items()}
-    rows = [_alone(cell, each) for each in figures.values()]
-    file, ours, logged = figures.pop("nbdkit file"), figures.pop("unprotected"), figures.pop("blklogwrites")
-    rows.append(_iops(cell, ours, file, AtLeast(1.0)))
-    for protected in figures.values():
-        through = "write-through" in protected.name
-        rows.append(_iops(cell, protected, ours, AtLeast(cell.iops_min) if through else None))
-        rows.append(_p99(cell, protected, ours, AtMost(1.25) if through else None))
-        rows.append(_iops(cell, protected, logged, AtLeast(1.0)))
-    return rows
-
-
-def _alone(cell: _Cell, one: _Figures) -> Row:
-    return Row(measure=f"{cell.title}: {one.name}", ours=one.iops, unit="IOPS", note=one.note)
-
-
-def _iops(cell: _Cell, one: _Figures, other: _Figures, target: AtLeast | None) -> Row:
-    measure = f"{cell.title}: {one.name}"
-    return Row(measure=measure, ours=one.iops, unit="IOPS", peer=other.name, theirs=other.iops, target=target)
-
-
-def _p99(cell: _Cell, one: _Figures, other: _Figures, target: AtMost | None) -> Row:
-    measure = f"{cell.title}: {one.name}, p99"
-    return Row(measure=measure, ours=one.p99_us, unit="us", peer=other.name, theirs=other.p99_us, target=target)
+    def _median(self, name: str, of: Callable[[_Turn], float]) -> float:
+        return median([of(turn) for turn in self.turns[name]])
 
 
 if __name__ == "__main__":
