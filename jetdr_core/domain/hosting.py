@@ -102,7 +102,7 @@ class Hosting:
         if resumption.gap:
             marker = resumption.marker if ring.logging else None  # with logging off the bypass sees to it
             open_gap(self._journal, marker, resumption.gap, time_ns_known + 1)
-        resumption.place.publish()
+        resumption.place.publish(self._log.body.epoch)
         lived = ring.host_alive
         try:
             self.serving.begin(disks)

@@ -176,6 +176,7 @@ async def _claim(
         await chain.claim(
             cursor.lsn + 1, known.time_ns_last or time.time_ns(), _epoch_body(request, known, log.body.section_id)
         )
+        await in_thread(resumption.claimed, log, chain.epoch)
         await in_thread(log.begin, chain.epoch, timeline=known.timeline, write_back=resumption.marker is not None)
         ring = await in_thread(resumption.begin, log, settings, known.history, primaries, found_log=found_log)
     log.start(ring)

@@ -49,13 +49,15 @@ class RingSettings:
 class Resumption:
     """Made by :func:`look`; :meth:`begin` then fills in ``ring`` and all below it.
 
-    ``lsn_kept``: up to there the ring may hold control records that the log did not. ``gap``: why one is owed behind
-    what log and store hold, ``stopped``: why logging was switched off here; empty for neither.
+    ``goes_on``: the survivor, if any, was last used with this log at this epoch. ``lsn_kept``: up to there the ring may
+    hold control records that the log did not. ``gap``: why one is owed behind what log and store hold, ``stopped``: why
+    logging was switched off here; empty for neither.
     """
 
     place: RingPlace
     marker: Marker | None
     survivor: Ring | None
+    goes_on: bool
     ring: Ring | None = None
     lsn_kept: int = 0
     gap: str = ""
@@ -66,6 +68,11 @@ class Resumption:
         for ring in (self.survivor, self.ring):
             if ring is not None:
                 ring.leave()
+
+    def claimed(self, log: ReplicationLog, epoch: int) -> None:
+        """The log is about to begin ``epoch``: a ring that goes on with it now will do so then."""
+        if self.survivor is not None and self.goes_on:
+            self.place.note(log.body.epoch, epoch)
 
     def begin(
         self,
@@ -83,6 +90,8 @@ class Resumption:
         write_back = self.marker is not None
         if survivor is None or survivor.write_back != write_back:  # of the other mode: the log was closed clean since
             ring_found = RingFound.NONE
+        elif not self.goes_on:
+            ring_found = RingFound.APART if survivor.host_alive else RingFound.NONE
         else:
             ring_found = _meet(survivor, settings.lsn_next - 1, found_log)
         found = Found(
@@ -100,20 +109,21 @@ class Resumption:
             self.marker.remove()  # of a domain that had this name before, or of a host component as it died
         if continuity.replay:
             replay(log, history, primaries)
-        self.ring = self._ring(ring_found, settings)
+        self.ring = self._ring(ring_found, settings, log.body.epoch)
         if self.stopped:
             self.ring.stop_logging()
         self.lsn_kept = self.ring.lsn_reserved
         log_.info("%s: %s; owed: %s", self.place.path, found, self.gap or self.stopped or "nothing")
         return self.ring
 
-    def _ring(self, found: RingFound, settings: RingSettings) -> Ring:
+    def _ring(self, found: RingFound, settings: RingSettings, epoch: int) -> Ring:
         """The ring to go on with: the survivor if it can be, else a new one in its place."""
         survivor = self.survivor
         if survivor is not None and found is RingFound.KEPT:
             return survivor
         if survivor is not None and survivor.host_alive:
             _forget(survivor, settings)
+            self.place.note(epoch)
             return survivor
         if survivor is not None:
             survivor.leave()
@@ -132,7 +142,7 @@ def look(name: str, options: HostOptions, log: ReplicationLog) -> Resumption:
     marker = Marker(Path(options.state), name) if options.write_back else None
     check_mode(name, log, write_back=options.write_back)
     place = RingPlace(Path(options.runtime) / name, log.body.domain_uuid)
-    found = Resumption(place, marker, place.open())
+    found = Resumption(place, marker, place.open(), place.goes_on_with(log.body.epoch))
     try:
         _check_survivor(name, options, log, found.survivor)
     except BaseException:

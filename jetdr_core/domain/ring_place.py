@@ -26,6 +26,7 @@ class RingPlace:
     def __init__(self, folder: Path, domain_uuid: UUID) -> None:
         self.path = folder / "ring"
         self._new = folder / "ring.new"
+        self._epochs = folder / "ring.epochs"
         self._folder = folder
         self._made = False
         self.domain_uuid = domain_uuid
@@ -78,15 +79,29 @@ class RingPlace:
         finally:
             os.close(fd)
 
-    def publish(self) -> None:
+    def publish(self, epoch: int) -> None:
         """Give the new ring its name, in place of one that was given up; one that was not made here has no say."""
         if self._made:
             self._new.rename(self.path)
             self._made = False
+            self.note(epoch)
+
+    def note(self, *epochs: int) -> None:
+        """The ring goes on with the log at any of these epochs."""
+        new = self._epochs.with_suffix(".new")
+        new.write_text(" ".join(map(str, epochs)))
+        new.rename(self._epochs)
+
+    def goes_on_with(self, epoch: int) -> bool:
+        """Whether the log is where the ring was left: at a later epoch the same LSNs may be other writes."""
+        try:
+            return str(epoch) in self._epochs.read_text().split()
+        except FileNotFoundError:  # its owner died before it had noted that
+            return True
 
     def remove(self) -> None:
         """Nothing is owed, and no host component is there: the next opening makes a ring anew."""
-        for path in (self.path, self._new):
+        for path in (self.path, self._new, self._epochs):
             with suppress(FileNotFoundError):
                 path.unlink()
 

@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 
+import jetdr_core as jetdr
 from jetdr_core._core import Ring
 from jetdr_core.device import FileDevice, MemoryDevice
 from jetdr_core.domain.ring_place import RingPlace
@@ -23,7 +24,7 @@ from jetdr_core.errors import (
     RingForeign,
     UnsupportedVersion,
 )
-from tests.domain.hosted import DISK_BYTES, Load, Machine, assert_replica_equals_primary, gaps, machine, until
+from tests.domain.hosted import DISK_BYTES, Drva, Load, Machine, assert_replica_equals_primary, gaps, machine, until
 
 
 @pytest.fixture
@@ -292,6 +293,28 @@ def test_a_ring_that_was_never_put_in_place_does_not_take_the_place_of_a_living_
                 guest.write(0, b"c" * 4096)
             await assert_replica_equals_primary(domain, made)
             assert gaps(domain) == []
+            await domain.close(stop_host=True)
+
+    asyncio.run(scenario())
+
+
+def test_a_ring_whose_log_went_on_without_it_is_not_believed(made: Machine) -> None:
+    """The same LSNs are other writes in the log by now."""
+
+    async def scenario() -> None:
+        with Drva(made, "create") as drva:
+            drva.kill()
+            with made.client() as guest:
+                for _ in range(100):
+                    guest.write(0, b"old".ljust(512, b"."))
+            made.host.stop()
+        settings = {"log": made.log, "store": made.store, "options": made.options}
+        async with jetdr.ProtectedDomain.open("vm", **settings) as domain:
+            await domain.wait_consistent()
+            await asyncio.to_thread(domain.disk("db01").write, 0, b"new".ljust(512, b"."))
+        async with made.open() as domain:
+            assert gaps(domain) == ["unclean stop"]
+            await assert_replica_equals_primary(domain, made)
             await domain.close(stop_host=True)
 
     asyncio.run(scenario())
