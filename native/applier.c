@@ -24,7 +24,6 @@ struct jdr_applier {
     int folder;
     _Atomic bool stopping;
     _Atomic uint64_t settled; /* number of the switching off for which primaries and marker are as they must be */
-    bool unflushed;           /* a primary failed: what it lacks must stay in the log */
     int64_t synced_ns;
     pthread_mutex_t mutex; /* guards the filters */
     pthread_cond_t changed;
@@ -46,8 +45,11 @@ static int make_spare(jdr_applier *applier)
 
 static int set_marker(jdr_applier *applier)
 {
-    if (rename(applier->spare, applier->marker) && access(applier->marker, F_OK))
-        return -errno;
+    if (rename(applier->spare, applier->marker) && access(applier->marker, F_OK)) { /* off again before there was a spare */
+        int result = make_spare(applier);
+        if (result || rename(applier->spare, applier->marker))
+            return result ? result : -errno;
+    }
     return fsync(applier->folder) ? -errno : 0;
 }
 
@@ -122,6 +124,22 @@ void jdr_applier_remove(jdr_applier *applier, jdr_filter *filter)
     pthread_mutex_unlock(&applier->mutex);
 }
 
+/* ---- a primary that failed ---------------------------------------------------------------------------------------- */
+
+void jdr_applier_note_failure(jdr_applier *applier, uint32_t disk)
+{
+    uint64_t none = 0, mine = disk + 1ull;
+    _Atomic uint64_t *failed = &applier->ring->shared->primary_failed;
+    if (!atomic_compare_exchange_strong(failed, &none, mine) && none != mine)
+        atomic_store(failed, JDR_SEVERAL);
+}
+
+bool jdr_applier_has_failed(const jdr_applier *applier, uint32_t disk)
+{
+    uint64_t failed = atomic_load(&applier->ring->shared->primary_failed);
+    return failed == disk + 1ull || failed == JDR_SEVERAL;
+}
+
 /* ---- what is pending ---------------------------------------------------------------------------------------------- */
 
 bool jdr_applier_has_pending(const jdr_applier *applier)
@@ -129,36 +147,47 @@ bool jdr_applier_has_pending(const jdr_applier *applier)
     return atomic_load(&applier->ring->shared->lsn_applied) < jdr_ring_lsn_reserved(applier->ring);
 }
 
-/* The data that record `lsn` writes or zeroes on `disk`, as half-open [begin, end); false: none. */
-static bool changes(const jdr_ring *ring, uint64_t lsn, uint32_t disk, uint64_t *begin, uint64_t *end)
+static bool changes_a_disk(const jdr_ring *ring, uint64_t lsn, const struct jdr_record *record)
+{
+    return jdr_is_sound(ring, lsn, record) && record->length <= UINT64_MAX - record->offset &&
+           (record->kind == JDR_ZERO || (record->kind == JDR_WRITE && record->payload_bytes == record->length));
+}
+
+/*
+ * Is record `lsn` pending, and does it change the disk in that range, which is held? One that does stays; the others may
+ * be applied meanwhile, and their slots reserved again, so what is believed is a copy of one that is still pending.
+ */
+static bool overlaps(const jdr_ring *ring, uint64_t lsn, uint32_t disk, uint64_t offset, uint64_t length, struct jdr_record *record)
 {
     if (!jdr_published(ring, lsn)) /* then nobody was told that it is there */
         return false;
-    const struct jdr_record *slot = jdr_slot(ring, lsn);
-    *begin = slot->offset;
-    *end = slot->offset + slot->length;
-    return slot->disk == disk && (slot->kind == JDR_ZERO || (slot->kind == JDR_WRITE && slot->payload_bytes == slot->length));
+    *record = *jdr_slot(ring, lsn);
+    bool changes = record->disk == disk && changes_a_disk(ring, lsn, record);
+    atomic_thread_fence(memory_order_acquire);
+    return changes && jdr_published(ring, lsn) && atomic_load(&ring->shared->lsn_applied) < lsn &&
+           record->offset < offset + length && offset < record->offset + record->length;
 }
 
 bool jdr_applier_overlaps(const jdr_applier *applier, uint32_t disk, uint64_t offset, uint64_t length)
 {
     const jdr_ring *ring = applier->ring;
-    uint64_t last = jdr_ring_lsn_reserved(ring), begin, end;
-    for (uint64_t lsn = atomic_load(&ring->shared->lsn_applied) + 1; lsn <= last; lsn++)
-        if (changes(ring, lsn, disk, &begin, &end) && begin < offset + length && offset < end)
+    uint64_t applied = atomic_load(&ring->shared->lsn_applied), last = jdr_ring_lsn_reserved(ring);
+    struct jdr_record record;
+    for (uint64_t lsn = applied + 1; lsn <= last; lsn++)
+        if (overlaps(ring, lsn, disk, offset, length, &record))
             return true;
     return false;
 }
 
-/* Lay payload bytes [from, from + length) of record `lsn` over target. */
-static void lay(const jdr_ring *ring, uint64_t lsn, uint64_t from, uint8_t *target, uint64_t length)
+/* Lay payload bytes [from, from + length) of a record over target. */
+static void lay(const jdr_ring *ring, const struct jdr_record *record, uint64_t from, uint8_t *target, uint64_t length)
 {
-    if (jdr_slot(ring, lsn)->kind == JDR_ZERO) {
+    if (record->kind == JDR_ZERO) {
         memset(target, 0, length);
         return;
     }
     struct iovec pieces[2];
-    uint64_t position = jdr_end(ring, lsn) - jdr_slot(ring, lsn)->payload_bytes;
+    uint64_t position = jdr_end(ring, record->lsn) - record->payload_bytes;
     int count = jdr_payload_pieces(ring, position + from, length, pieces);
     for (int i = 0; i < count; target += pieces[i++].iov_len)
         memcpy(target, pieces[i].iov_base, pieces[i].iov_len);
@@ -167,12 +196,14 @@ static void lay(const jdr_ring *ring, uint64_t lsn, uint64_t from, uint8_t *targ
 void jdr_applier_overlay(const jdr_applier *applier, uint32_t disk, uint64_t offset, void *target, uint64_t length)
 {
     const jdr_ring *ring = applier->ring;
-    uint64_t last = jdr_ring_lsn_reserved(ring), begin, end;
-    for (uint64_t lsn = atomic_load(&ring->shared->lsn_applied) + 1; lsn <= last; lsn++) {
-        if (!changes(ring, lsn, disk, &begin, &end) || begin >= offset + length || offset >= end)
+    uint64_t applied = atomic_load(&ring->shared->lsn_applied), last = jdr_ring_lsn_reserved(ring);
+    struct jdr_record record;
+    for (uint64_t lsn = applied + 1; lsn <= last; lsn++) {
+        if (!overlaps(ring, lsn, disk, offset, length, &record))
             continue;
-        uint64_t low = begin > offset ? begin : offset, high = end < offset + length ? end : offset + length;
-        lay(ring, lsn, low - begin, (uint8_t *)target + (low - offset), high - low);
+        uint64_t end = record.offset + record.length;
+        uint64_t low = record.offset > offset ? record.offset : offset, high = end < offset + length ? end : offset + length;
+        lay(ring, &record, low - record.offset, (uint8_t *)target + (low - offset), high - low);
     }
 }
 
@@ -191,15 +222,14 @@ static void apply(jdr_applier *applier, uint64_t lsn)
 {
     const jdr_ring *ring = applier->ring;
     const struct jdr_record record = *jdr_slot(ring, lsn);
-    bool data = record.kind == JDR_ZERO || (record.kind == JDR_WRITE && record.payload_bytes == record.length);
-    if (!data || record.flags & JDR_BACKGROUND)
+    if (!changes_a_disk(ring, lsn, &record) || record.flags & JDR_BACKGROUND)
         return;
     struct iovec pieces[2];
     int count = jdr_payload_pieces(ring, jdr_end(ring, lsn) - record.payload_bytes, record.payload_bytes, pieces);
     pthread_mutex_lock(&applier->mutex);
     jdr_filter *filter = filter_of(applier, record.disk);
-    if (filter && jdr_filter_apply(filter, &record, pieces, count))
-        applier->unflushed = true;
+    if (filter)
+        jdr_filter_apply(filter, &record, pieces, count);
     pthread_mutex_unlock(&applier->mutex);
 }
 
@@ -233,21 +263,21 @@ static bool apply_some(jdr_applier *applier)
 /* Flush the primaries: what they have been given is then theirs, and the log may forget it. */
 static void sync_primaries(jdr_applier *applier)
 {
-    uint64_t applied = atomic_load(&applier->ring->shared->lsn_applied);
+    struct jdr_ring_shared *shared = applier->ring->shared;
+    uint64_t before = atomic_load(&shared->lsn_primary), applied = atomic_load(&shared->lsn_applied);
     pthread_mutex_lock(&applier->mutex);
     for (size_t i = 0; i < applier->filter_count; i++)
-        if (jdr_filter_sync_primary(applier->filters[i]))
-            applier->unflushed = true;
+        jdr_filter_sync_primary(applier->filters[i]);
     pthread_mutex_unlock(&applier->mutex);
-    if (!applier->unflushed)
-        atomic_store(&applier->ring->shared->lsn_primary, applied);
+    if (!atomic_load(&shared->primary_failed)) /* unless the ring began anew meanwhile */
+        atomic_compare_exchange_strong(&shared->lsn_primary, &before, applied);
     applier->synced_ns = jdr_monotonic_ns();
 }
 
 static bool sync_is_due(const jdr_applier *applier)
 {
     const struct jdr_ring_shared *shared = applier->ring->shared;
-    return atomic_load(&shared->lsn_applied) > atomic_load(&shared->lsn_primary) && !applier->unflushed &&
+    return atomic_load(&shared->lsn_applied) > atomic_load(&shared->lsn_primary) && !atomic_load(&shared->primary_failed) &&
            jdr_monotonic_ns() - applier->synced_ns >= SYNC_NS;
 }
 
@@ -258,13 +288,21 @@ static void drop_marker(jdr_applier *applier)
         fsync(applier->folder);
 }
 
+/* Is logging off, and was it all the time since `off`? */
+static bool is_still(const jdr_applier *applier, const struct jdr_ring_off *off)
+{
+    struct jdr_ring_off now;
+    jdr_ring_off(applier->ring, &now);
+    return !off->logging && !now.logging && now.count == off->count;
+}
+
 /* Logging is off and everything is applied: allow writes to the primaries alone. */
 static void settle(jdr_applier *applier)
 {
     struct jdr_ring_off off;
     jdr_ring_off(applier->ring, &off);
     sync_primaries(applier);
-    if (off.logging || set_marker(applier))
+    if (!is_still(applier, &off) || set_marker(applier))
         return; /* tried again: without the marker a replay could destroy what is written now */
     if (jdr_logging(applier->ring)) { /* on meanwhile, behind a GAP_OPEN: an earlier host's marker was enough for that */
         drop_marker(applier);

@@ -52,6 +52,17 @@ static bool valid_options(const struct jdr_filter_options *options)
            (!options->bypass || (options->ring && jdr_in_file(options->ring))) && (!options->applier || options->bypass);
 }
 
+static int write_behind(jdr_filter *filter, jdr_applier *applier)
+{
+    filter->applier = applier;
+    filter->direct_writes = 1; /* nobody knows what the last host had not flushed */
+    if (jdr_applier_has_failed(applier, filter->disk)) {
+        filter->sync_failed = -(JDR_PRIMARY | EIO);
+        filter->stats.sync_failed = EIO;
+    }
+    return jdr_applier_add(applier, filter); /* last: from now on it may be given records */
+}
+
 int jdr_filter_open(jdr_filter **out, const struct jdr_filter_options *options)
 {
     if (!valid_options(options))
@@ -73,11 +84,10 @@ int jdr_filter_open(jdr_filter **out, const struct jdr_filter_options *options)
     pthread_mutexattr_destroy(&adaptive);
     pthread_mutex_init(&filter->sync_mutex, NULL);
     pthread_cond_init(&filter->released, NULL);
-    if (options->applier && jdr_applier_add(options->applier, filter)) {
+    if (options->applier && write_behind(filter, options->applier)) {
         jdr_filter_destroy(filter);
         return -ENOMEM;
     }
-    filter->applier = options->applier;
     *out = filter;
     return 0;
 }
@@ -130,6 +140,8 @@ static int primary_sync(jdr_filter *filter)
     if (!result && filter->direct_synced < direct)
         filter->direct_synced = direct;
     pthread_mutex_unlock(&filter->sync_mutex);
+    if (result && filter->applier)
+        jdr_applier_note_failure(filter->applier, filter->disk);
     return result;
 }
 
@@ -285,7 +297,7 @@ static bool hold_unlogged(jdr_filter *filter, struct range *range)
     return false;
 }
 
-/* A guest's call never fails for want of room: logging is switched off instead. */
+/* A guest's call never fails for want of room: logging is switched off instead. A primary that hangs is waited for. */
 static int admit_or_bypass(jdr_filter *filter, struct range *range, uint64_t payload_bytes)
 {
     for (;;) {
@@ -294,7 +306,7 @@ static int admit_or_bypass(jdr_filter *filter, struct range *range, uint64_t pay
         int result = admit_and_hold(filter, range, payload_bytes);
         if (result == 0)
             return 0;
-        if (result != -ECANCELED)
+        if (result != -ECANCELED && result != -EBUSY)
             jdr_ring_stop_logging(filter->ring, JDR_OFF_FULL, filter->disk);
     }
 }
@@ -457,6 +469,14 @@ static int read_pending(jdr_filter *filter, void *target, size_t length, uint64_
     return result;
 }
 
+static int read_behind(jdr_filter *filter, void *target, size_t length, uint64_t offset)
+{
+    if (jdr_applier_has_pending(filter->applier))
+        return read_pending(filter, target, length, offset);
+    /* looked at after that: what the primary failed to take is no longer pending */
+    return filter->sync_failed ? filter->sync_failed : read_primary(filter, offset, target, length);
+}
+
 int jdr_filter_pread(jdr_filter *filter, void *target, size_t length, uint64_t offset)
 {
     if (!within(filter, offset, length))
@@ -464,8 +484,7 @@ int jdr_filter_pread(jdr_filter *filter, void *target, size_t length, uint64_t o
     int result = enter(filter);
     if (result)
         return result;
-    result = filter->applier && jdr_applier_has_pending(filter->applier) ? read_pending(filter, target, length, offset)
-                                                                         : read_primary(filter, offset, target, length);
+    result = filter->applier ? read_behind(filter, target, length, offset) : read_primary(filter, offset, target, length);
     pthread_mutex_lock(&filter->mutex);
     filter->stats.reads += !result;
     filter->stats.read_bytes += result ? 0 : length;
@@ -610,6 +629,7 @@ static int fail_disk(jdr_filter *filter, int error)
     if (!filter->sync_failed)
         filter->sync_failed = error;
     pthread_mutex_unlock(&filter->sync_mutex);
+    jdr_applier_note_failure(filter->applier, filter->disk);
     pthread_mutex_lock(&filter->mutex);
     filter->stats.failed_writes++;
     filter->stats.sync_failed = -error & JDR_ERRNO_MAX;

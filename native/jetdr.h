@@ -222,7 +222,8 @@ int jdr_filter_open(jdr_filter **filter, const struct jdr_filter_options *option
  *
  * Nothing was changed after -EINVAL: unaligned, out of range or too long; -ESHUTDOWN: closed; the ring's poison;
  * -ETIMEDOUT: no room in the ring within the stall limit; -EBUSY: all that time half the ring was held by writes of this
- * disk that its primary had not answered (no disk gets more, so that one that hangs does not stop the others).
+ * disk that its primary had not answered (no disk gets more, so that one that hangs does not stop the others); with
+ * bypass that is waited for, as the primary's answers are.
  * After -(JDR_PRIMARY | errno) what the primary now holds in the range has been read back and logged; if that failed too,
  * JDR_SUSPECT is set: the caller opens a gap in the log, and copies the disk again.
  */

@@ -133,15 +133,6 @@ void jdr_writer_destroy(jdr_writer *writer)
 
 /* ---- taking from the ring ----------------------------------------------------------------------------------------- */
 
-/* What the ring says of a record is believed within bounds only: another process may have written it. */
-static bool is_sound(const jdr_ring *ring, uint64_t lsn)
-{
-    const struct jdr_record *slot = jdr_slot(ring, lsn);
-    uint64_t reserved = jdr_end(ring, lsn) - jdr_end(ring, lsn - 1);
-    return slot->payload_bytes % JDR_SECTOR == 0 && (slot->kind == JDR_VOID ? slot->payload_bytes == 0 && reserved <= ring->payload_bytes
-                                                                        : slot->payload_bytes == reserved);
-}
-
 /*
  * Published records, in order, as many as fit into `room` bytes of log and one batch. Their payloads lie back to back; one
  * that has become void leaves a hole behind it, and ends the batch.
@@ -153,14 +144,15 @@ static int take_published(const jdr_writer *writer, uint64_t room, struct take *
     *take = (struct take){.first_lsn = last + 1, .position = jdr_end(ring, last)};
     bool whole = false;
     while (!whole && take->count < JDR_BATCH_RECORDS_MAX && jdr_published(ring, last + 1)) {
-        if (!is_sound(ring, ++last))
+        const struct jdr_record *slot = jdr_slot(ring, ++last);
+        uint64_t payload_bytes = take->payload_bytes + slot->payload_bytes;
+        if (!jdr_is_sound(ring, last, slot) || payload_bytes > ring->payload_bytes)
             return -EBADMSG;
-        uint64_t payload_bytes = take->payload_bytes + jdr_slot(ring, last)->payload_bytes;
         if (batch_bytes(take->count + 1, payload_bytes) > room || (take->count && payload_bytes > writer->batch_bytes_max))
             break;
         take->payload_bytes = payload_bytes;
         take->count++;
-        whole = jdr_slot(ring, last)->kind == JDR_VOID;
+        whole = slot->kind == JDR_VOID;
     }
     return 0;
 }
@@ -173,8 +165,10 @@ static uint64_t fill_header(jdr_writer *writer, const struct take *take, uint16_
     struct batch_header *header = (struct batch_header *)writer->header;
     struct jdr_record *records = (struct jdr_record *)(header + 1);
     uint64_t area = header_bytes(take->count);
-    for (uint32_t i = 0; i < take->count; i++)
+    for (uint32_t i = 0; i < take->count; i++) {
         records[i] = *jdr_slot(writer->ring, take->first_lsn + i);
+        memset(records[i].reserved, 0, sizeof records[i].reserved); /* the ring's affair */
+    }
     memset(records + take->count, 0, writer->header + area - (uint8_t *)(records + take->count));
     *header = (struct batch_header){
         .magic = BATCH_MAGIC,

@@ -224,10 +224,10 @@ static int refusal(const jdr_ring *ring)
     return ring->side == JDR_HOST && !jdr_logging(ring) ? -ECANCELED : 0;
 }
 
-/* Is the room that is missing held for a primary that is slower than the log? It is waited for. */
+/* Is the room that is missing held for a primary that is slower than the log? Its host waits for it. */
 static bool primary_is_behind(const jdr_ring *ring)
 {
-    return ring->write_back && atomic_load(&ring->shared->lsn_applied) < atomic_load(&ring->shared->lsn_released);
+    return ring->write_back && ring->side == JDR_HOST && atomic_load(&ring->shared->lsn_applied) < atomic_load(&ring->shared->lsn_released);
 }
 
 /* Wait at the gate's head for room. */
@@ -239,7 +239,7 @@ static int wait_for_room(jdr_ring *ring, uint64_t room, int64_t limit_ns, int64_
         if (result || take_room(ring, room))
             return result;
         int64_t left = deadline - jdr_monotonic_ns();
-        if (left <= 0 && limit_ns && primary_is_behind(ring))
+        if (left <= 0 && limit_ns > 0 && primary_is_behind(ring))
             left = limit_ns;
         if (left <= 0)
             return -ETIMEDOUT;
@@ -254,7 +254,9 @@ static int admit_queued(jdr_ring *ring, uint64_t room, int64_t limit_ns)
     struct jdr_ring_shared *shared = ring->shared;
     int64_t deadline = jdr_monotonic_ns() + limit_ns;
     atomic_fetch_add(&shared->producers[ring->side].queued, 1);
-    int result = jdr_ring_lock(&shared->gate, deadline);
+    int result;
+    while ((result = jdr_ring_lock(&shared->gate, deadline)) == -ETIMEDOUT && limit_ns > 0 && primary_is_behind(ring))
+        deadline = jdr_monotonic_ns() + limit_ns;
     if (result == 0) {
         result = wait_for_room(ring, room, limit_ns, deadline);
         pthread_mutex_unlock(&shared->gate);
@@ -373,13 +375,6 @@ static int reserve(jdr_ring *ring, struct jdr_record *record, uint64_t *position
     return result;
 }
 
-static void publish(jdr_ring *ring, const struct jdr_record *record)
-{
-    struct jdr_record *slot = jdr_slot(ring, record->lsn);
-    memcpy(&slot->time_ns, &record->time_ns, sizeof *slot - offsetof(struct jdr_record, time_ns));
-    __atomic_store_n(&slot->lsn, record->lsn, __ATOMIC_RELEASE);
-}
-
 int64_t jdr_ring_append(jdr_ring *ring, struct jdr_record *record, const void *payload, size_t length)
 {
     uint64_t position = 0;
@@ -389,7 +384,7 @@ int64_t jdr_ring_append(jdr_ring *ring, struct jdr_record *record, const void *p
         return result;
     record->payload_checksum =
         record->payload_bytes ? copy_and_hash(ring, position, payload, length, record->payload_bytes) : 0;
-    publish(ring, record);
+    jdr_publish(ring, record);
     jdr_wake_consumer(ring, jdr_much_unwritten(ring) ? JDR_NAP : JDR_SLEEP);
     return (int64_t)record->lsn;
 }
@@ -443,8 +438,9 @@ void jdr_ring_poison(jdr_ring *ring, int error)
 void jdr_ring_off(const jdr_ring *ring, struct jdr_ring_off *off)
 {
     struct jdr_ring_shared *shared = ring->shared;
+    bool logging = jdr_logging(ring); /* before the count, which is advanced before logging goes off */
     *off = (struct jdr_ring_off){
-        .logging = jdr_logging(ring),
+        .logging = logging,
         .reason = shared->off_reason,
         .disk = shared->off_disk,
         .since_ns = shared->off_since_ns,

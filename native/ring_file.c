@@ -243,10 +243,9 @@ bool jdr_ring_void_orphan(struct jdr_ring *ring, uint64_t lsn)
     if (lsn > jdr_ring_lsn_reserved(ring) || jdr_published(ring, lsn) || !jdr_ring_is_orphan(ring, lsn) ||
         jdr_published(ring, lsn)) /* it was alive a moment ago */
         return false;
-    struct jdr_record *slot = jdr_slot(ring, lsn);
-    struct jdr_record empty = {.time_ns = slot->time_ns, .disk = slot->disk, .kind = JDR_VOID};
-    memcpy(&slot->time_ns, &empty.time_ns, sizeof *slot - offsetof(struct jdr_record, time_ns));
-    __atomic_store_n(&slot->lsn, lsn, __ATOMIC_RELEASE);
+    const struct jdr_record *slot = jdr_slot(ring, lsn);
+    struct jdr_record empty = {.lsn = lsn, .time_ns = slot->time_ns, .disk = slot->disk, .kind = JDR_VOID};
+    jdr_publish(ring, &empty);
     return true;
 }
 

@@ -15,6 +15,7 @@
 #include <errno.h>
 #include <linux/futex.h>
 #include <pthread.h>
+#include <string.h>
 #include <sys/syscall.h>
 #include <time.h>
 #include <unistd.h>
@@ -30,6 +31,8 @@ enum jdr_consumer_sleep { JDR_AWAKE = 0, JDR_NAP = 1, JDR_SLEEP = 2 };
 #define JDR_ROOM(payload_bytes) (JDR_ROOM_SLOT + (payload_bytes) / JDR_SECTOR)
 #define JDR_ROOM_SECTORS(room) ((room) & (JDR_ROOM_SLOT - 1))
 #define JDR_ROOM_SLOTS(room) ((room) >> 40)
+
+#define JDR_SEVERAL UINT64_MAX
 
 struct jdr_producer {
     JDR_LINE _Atomic uint64_t admitted; /* room taken and not yet in a record */
@@ -72,6 +75,7 @@ struct jdr_ring_shared {
     _Atomic uint64_t off_count;
     _Atomic uint32_t host_ended;
     _Atomic uint32_t resetting;
+    _Atomic uint64_t primary_failed; /* write-back: 1 + the disk whose primary lacks what the log holds; JDR_SEVERAL */
 };
 
 struct jdr_ring {
@@ -89,7 +93,10 @@ struct jdr_ring {
     uint64_t map_bytes;
 };
 
-/* Of a slot that is reserved and not published: who has reserved it, in the record's reserved bytes. */
+/*
+ * Who has reserved a slot, in the record's reserved bytes: there from before the LSN is given out until the slot is
+ * reserved again, so that it is known at whatever instruction the producer dies. It does not go to the log.
+ */
 struct jdr_claim {
     uint32_t incarnation;
     uint8_t side_plus_1;
@@ -114,6 +121,14 @@ static inline bool jdr_published(const struct jdr_ring *ring, uint64_t lsn)
 static inline uint64_t jdr_end(const struct jdr_ring *ring, uint64_t lsn)
 {
     return atomic_load(&ring->ends[lsn & (ring->slot_count - 1)]);
+}
+
+/* Has a published record the payload that was reserved for it, within the ring? Another process may have written it. */
+static inline bool jdr_is_sound(const struct jdr_ring *ring, uint64_t lsn, const struct jdr_record *record)
+{
+    uint64_t reserved = jdr_end(ring, lsn) - jdr_end(ring, lsn - 1);
+    return record->payload_bytes % JDR_SECTOR == 0 && reserved <= ring->payload_bytes &&
+           record->payload_bytes == (record->kind == JDR_VOID ? 0 : reserved);
 }
 
 static inline uint8_t *jdr_payload_at(const struct jdr_ring *ring, uint64_t position)
@@ -202,6 +217,14 @@ static inline void jdr_wake_consumer(struct jdr_ring *ring, uint32_t depth)
         jdr_futex_wake(&ring->shared->work_seq);
 }
 
+/* Publish `record` in its slot, whose claim stays. */
+static inline void jdr_publish(struct jdr_ring *ring, const struct jdr_record *record)
+{
+    struct jdr_record *slot = jdr_slot(ring, record->lsn);
+    memcpy(&slot->time_ns, &record->time_ns, offsetof(struct jdr_record, reserved) - offsetof(struct jdr_record, time_ns));
+    __atomic_store_n(&slot->lsn, record->lsn, __ATOMIC_RELEASE);
+}
+
 static inline bool jdr_logging(const struct jdr_ring *ring)
 {
     return !atomic_load(&ring->shared->off);
@@ -224,12 +247,19 @@ bool jdr_applier_has_pending(const jdr_applier *applier);
 bool jdr_applier_overlaps(const jdr_applier *applier, uint32_t disk, uint64_t offset, uint64_t length);
 /* Lay what is pending over `target`, which holds what the primary has. */
 void jdr_applier_overlay(const jdr_applier *applier, uint32_t disk, uint64_t offset, void *target, uint64_t length);
-/* Wait until the primaries have all that was ever logged, and the marker stands; logging is off. False: on again. */
-bool jdr_applier_wait_settled(jdr_applier *applier);
+/* Logging is off, the primaries have all that was ever logged, and the marker stands. */
 bool jdr_applier_is_settled(const jdr_applier *applier);
+/* Wait for that. False: logging is on again. */
+bool jdr_applier_wait_settled(jdr_applier *applier);
 void jdr_applier_wait_applied(jdr_applier *applier, uint64_t lsn);
 int jdr_applier_add(jdr_applier *applier, jdr_filter *filter); /* or -ENOMEM */
 void jdr_applier_remove(jdr_applier *applier, jdr_filter *filter);
+/*
+ * A primary has not taken what was acknowledged: the log must keep it (lsn_primary stands), and no host, also no later
+ * one, serves the disk from what the primary has.
+ */
+void jdr_applier_note_failure(jdr_applier *applier, uint32_t disk);
+bool jdr_applier_has_failed(const jdr_applier *applier, uint32_t disk);
 
 /* filter.c, for applier.c */
 uint32_t jdr_filter_disk(const jdr_filter *filter);

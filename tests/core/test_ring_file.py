@@ -78,7 +78,7 @@ def test_what_was_written_and_not_flushed_is_still_in_the_ring() -> None:
         assert [record.lsn for record in shared.records()] == [1, 2, 3, 4]
 
 
-@pytest.mark.parametrize("state", ["reserve", "admit", "lock", "gate"])
+@pytest.mark.parametrize("state", ["reserve", "publish", "admit", "lock", "gate"])
 def test_a_host_killed_anywhere_stops_nobody(state: str) -> None:
     with shared_ring() as shared:
         host = shared.host()
@@ -91,7 +91,7 @@ def test_a_host_killed_anywhere_stops_nobody(state: str) -> None:
         shared.drva.control(Kind.MARK, 0, b"{}", stall_limit_s=1)
         shared.drain()
         kinds = [record.kind for record in shared.records()]
-        void = [Kind.VOID] if state == "reserve" else []
+        void = [Kind.VOID] if state in ("reserve", "publish") else []
         assert kinds == [Kind.WRITE, *void, Kind.WRITE, Kind.MARK]
         assert [record.lsn for record in shared.records()] == list(range(1, len(kinds) + 1))
         assert replay(shared.records(), shared.size_bytes) == shared.primary.read_bytes()
@@ -141,6 +141,20 @@ def test_a_full_ring_switches_logging_off_and_the_guest_goes_on() -> None:
         logged = shared.records()
         assert off.since_ns >= logged[-1].time_ns
         assert [record.lsn for record in logged] == list(range(1, 17))
+
+
+def test_a_primary_that_does_not_answer_is_waited_for_with_logging_on() -> None:
+    with shared_ring(ring_bytes=1 << 16) as shared:
+        host = shared.host(limit_ms=50)
+        host.call("block")
+        for n in range(3):  # two of them hold the disk's share of the ring
+            host.call("start", n * 16384, 16384, n + 1)
+        assert not host.answers(0.4)
+        assert shared.drva.logging
+        host.call("unblock")
+        host.begin("join")
+        assert sorted(host.end()) == [1, 2, 3]
+        assert shared.drva.logging
 
 
 def test_logging_resumes_behind_a_gap_and_a_copy_brings_the_rest() -> None:

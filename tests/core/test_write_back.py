@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import signal
+
 import pytest
 
 from jetdr_core.device import MemoryDevice
+from jetdr_core.errors import StallTimeout
 from jetdr_core.record import Kind
 from tests.core.host import Shared, shared_ring, until
 from tests.core.rig import replay
@@ -75,6 +78,22 @@ def test_reads_put_pending_writes_together_newest_last() -> None:
         assert host.call("read", 0, 16384) == 999
 
 
+def test_a_read_believes_no_slot_that_is_reserved_again_meanwhile() -> None:
+    with shared_ring(ring_bytes=1 << 16, slots=16, write_back=True) as shared:
+        host = shared.host()
+        host.call("other", 0, 4096, 9)
+        host.call("start-read", 0, 4096)
+        shared.log_writer().start()
+        for lsn in range(2, 17):
+            shared.drva.request_durable(lsn - 1)
+            until(lambda: shared.drva.used_bytes == 0, "the applier")
+            host.call("other", lsn * 4096, 4096, 9)
+        shared.drva.request_durable(16)
+        until(lambda: shared.drva.used_bytes == 0, "the applier")
+        host.call("claim", 4096)  # LSN 17, of the disk that is read, in the slot of LSN 1
+        assert host.call("end-read") == 0
+
+
 def test_a_killed_host_leaves_what_was_acknowledged_in_the_ring_and_the_next_one_serves_it() -> None:
     with shared_ring(write_back=True) as shared:
         host = shared.host()
@@ -105,6 +124,37 @@ def test_room_is_held_until_the_primary_has_the_data() -> None:
         assert again.call("close") == 0
         assert shared.drva.host_ended
         assert replay(shared.records(), shared.size_bytes) == shared.primary.read_bytes()
+
+
+def test_the_drva_waits_for_no_primary() -> None:
+    with shared_ring(ring_bytes=1 << 16, write_back=True) as shared:
+        host = shared.host()
+        for n in range(16):
+            host.call("write", n * 4096, 4096, n + 1)
+        host.kill()
+        shared.drain()
+        with pytest.raises(StallTimeout):
+            shared.drva.control(Kind.MARK, 0, b"{}", stall_limit_s=0.05)
+
+
+def test_a_primary_that_is_slower_than_the_log_is_waited_for_with_logging_on() -> None:
+    with shared_ring(ring_bytes=1 << 16, write_back=True) as shared:
+        host = shared.host(limit_ms=50)
+        shared.log_writer().start()
+        host.call("block")
+        for n in range(16):
+            host.call("write", n * 4096, 4096, n + 1)
+        until(lambda: shared.drva.wait_durable(16, 0.1), "the log")
+        for n in range(3):
+            host.call("start", n * 4096, 4096, n + 51)
+        assert not host.answers(0.4)
+        assert shared.drva.logging
+        host.call("unblock")
+        host.begin("join")
+        assert sorted(host.end()) == [17, 18, 19]
+        assert shared.drva.logging
+        assert shared.writer is not None
+        shared.writer.stop()
 
 
 def test_with_logging_off_the_primary_has_everything_and_the_marker_stands_before_a_write_goes_round_the_log() -> None:
@@ -159,6 +209,74 @@ def test_a_flush_after_logging_resumed_covers_what_went_to_the_primary_alone() -
         shared.drva.resume_logging()
         assert host.call("flush") >= gap
         assert host.call("syncs") > syncs
+        host.kill()
+        again = shared.host()
+        syncs = again.call("syncs")
+        assert again.call("flush") >= gap  # nobody knows what the last host had not flushed
+        assert again.call("syncs") > syncs
+        assert shared.writer is not None
+        shared.writer.stop()
+
+
+def test_logging_that_goes_off_again_at_once_finds_a_marker_to_set() -> None:
+    with shared_ring(write_back=True) as shared:
+        host = shared.host()
+        ring = shared.drva
+        ring.stop_logging()
+        assert host.call("write", 0, 4096, 1) == 0
+        host.send(signal.SIGSTOP)
+        shared.marker.unlink()
+        ring.resume_logging()
+        ring.stop_logging()
+        host.send(signal.SIGCONT)
+        assert host.call("write", 0, 4096, 2) == 0
+        assert shared.marker.exists()
+
+
+def test_a_marker_is_not_set_any_more_once_logging_is_on() -> None:
+    with shared_ring(write_back=True) as shared:
+        host = shared.host()
+        shared.log_writer().start()
+        host.call("block")
+        shared.drva.stop_logging()
+        until(lambda: host.call("syncs") > 0, "the primary to be flushed")
+        shared.drva.resume_logging()
+        host.call("unblock")
+        assert host.call("write", 0, 4096, 7) == 1
+        until(lambda: _on_primary(shared, 0) == 7, "the primary to follow")
+        assert not shared.marker.exists()
+        assert shared.writer is not None
+        shared.writer.stop()
+
+
+def test_a_disk_that_is_removed_is_flushed_before_the_log_forgets_its_writes() -> None:
+    with shared_ring(write_back=True) as shared:
+        host = shared.host()
+        shared.log_writer().start()
+        assert host.call("write", 0, 4096, 7) == 1
+        assert host.call("flush") == 1
+        until(lambda: _on_primary(shared, 0) == 7, "the primary to follow")
+        syncs = host.call("syncs")
+        assert host.call("remove") == 0
+        assert host.call("syncs") > syncs
+        assert shared.writer is not None
+        shared.writer.stop()
+
+
+def test_what_a_failed_primary_lacks_stays_in_the_log_and_no_later_host_serves_what_is_older() -> None:
+    with shared_ring(write_back=True) as shared:
+        host = shared.host()
+        shared.log_writer().start()
+        host.call("fail")
+        assert host.call("write", 0, 4096, 7) == 1
+        host.call("flush")
+        until(lambda: host.call("read", 0, 4096) < 0, "the disk to fail")
+        host.kill()
+        again = shared.host()
+        assert again.call("read", 0, 4096) < 0
+        assert again.call("write", 4096, 4096, 8) < 0
+        assert again.call("close") == 0
+        assert shared.drva.lsn_applied == 0
         assert shared.writer is not None
         shared.writer.stop()
 

@@ -5,13 +5,26 @@
  *   ring_host RING PRIMARY SIZE LIMIT_MS [MARKER]
  *   write OFFSET LENGTH BYTE | zero OFFSET LENGTH | read OFFSET LENGTH | flush | copy OFFSET LENGTH   -> a number, or a byte
  *   busy SECONDS THREADS   writes 4 KiB blocks, flushing now and then -> writes, flushes, longest call in ms
- *   stats | syncs (of the primary) | close
- *   admit BYTES | reserve BYTES | lock | gate    takes that, and is killed with it
+ *   stats | close
+ *   start OFFSET LENGTH BYTE   writes in a thread of its own -> 0; join -> the number of each that was started
+ *   start-read OFFSET LENGTH   reads, and stops before it looks at what is pending -> 0; end-read -> a byte
+ *   other OFFSET LENGTH BYTE   a record of disk 2, which has no filter; claim BYTES: reserves one of disk 1 -> 0
+ *   remove                 closes and frees the disk's filter -> 0
+ *   block | unblock        what the primary does with writes and flushes from now on; fail: with writes -> 0; syncs -> how often it was flushed
+ *   admit BYTES | reserve BYTES | publish BYTES | lock | gate    takes that, and is killed with it
  *   stop-locked            stops itself (SIGSTOP) while it holds the lock of the LSN order
  */
+static void about_to_publish(void);
+#define __atomic_store_n(target, value, order) (about_to_publish(), __atomic_store_n(target, value, order))
 #include "../../../native/ring.c"
+#undef __atomic_store_n
+static void about_to_look(void);
+#define jdr_ring_lsn_reserved(ring) (about_to_look(), jdr_ring_lsn_reserved(ring))
+#include "../../../native/applier.c"
+#undef jdr_ring_lsn_reserved
 
 #include <fcntl.h>
+#include <limits.h>
 #include <signal.h>
 #include <stdio.h>
 #include <sys/stat.h>
@@ -21,14 +34,57 @@ static jdr_filter *filter;
 static jdr_applier *applier;
 static pthread_t applier_thread;
 static uint64_t size_bytes;
-static int (*sync_plain)(const struct jdr_device *);
-static _Atomic uint64_t syncs;
+static bool dies_publishing;
 
-static int sync_counted(const struct jdr_device *device)
+static void about_to_publish(void)
+{
+    if (dies_publishing)
+        raise(SIGKILL);
+}
+
+static _Thread_local unsigned looks_left = UINT_MAX; /* whether anything is pending, then what */
+static _Atomic bool looks = true, stopped_looking;
+
+static void about_to_look(void)
+{
+    if (looks_left == UINT_MAX || --looks_left)
+        return;
+    stopped_looking = true;
+    while (!looks)
+        usleep(1000);
+}
+
+/* ---- the primary, as it is told to be ----------------------------------------------------------------------------- */
+
+static struct jdr_device primary_file;
+static _Atomic bool blocked, failing;
+static _Atomic unsigned syncs;
+
+static int write_primary(const struct jdr_device *device, uint64_t offset, const struct iovec *iov, int count)
+{
+    while (blocked)
+        usleep(1000);
+    return failing ? -EIO : primary_file.write(device, offset, iov, count);
+}
+
+static int sync_primary(const struct jdr_device *device)
 {
     syncs++;
-    return sync_plain(device);
+    while (blocked)
+        usleep(1000);
+    return primary_file.sync(device);
 }
+
+static struct jdr_device primary_on(int fd)
+{
+    jdr_device_from_fd(&primary_file, fd, JDR_SECTOR);
+    struct jdr_device primary = primary_file;
+    primary.write = write_primary;
+    primary.sync = sync_primary;
+    return primary;
+}
+
+/* ---- what it is told to do ------------------------------------------------------------------------------------------ */
 
 static void *run_applier(void *unused)
 {
@@ -45,6 +101,8 @@ static void die_with(const char *what, uint64_t bytes)
         lock_reserve(ring);
     else if (!strcmp(what, "gate"))
         jdr_ring_lock(&ring->shared->gate, jdr_monotonic_ns() + LOCK_LIMIT_NS);
+    else if ((dies_publishing = !strcmp(what, "publish")) && !jdr_ring_admit(ring, bytes, 0))
+        jdr_ring_append(ring, &record, calloc(1, bytes), bytes);
     else if (jdr_ring_admit(ring, bytes, 0) || (!strcmp(what, "reserve") && reserve(ring, &record, &position)))
         return;
     raise(SIGKILL);
@@ -121,6 +179,83 @@ static void write_bytes(uint64_t offset, uint64_t length, int byte)
     free(data);
 }
 
+struct started {
+    pthread_t thread;
+    uint64_t offset, length;
+    int byte;
+    int64_t result;
+};
+
+static struct started started[16];
+static unsigned started_count;
+
+static void *run_started(void *argument)
+{
+    struct started *call = argument;
+    uint8_t *data = malloc(call->length);
+    memset(data, call->byte, call->length);
+    call->result = jdr_filter_pwrite(filter, data, call->length, call->offset);
+    free(data);
+    return NULL;
+}
+
+static void start(uint64_t offset, uint64_t length, int byte)
+{
+    struct started *call = &started[started_count++];
+    *call = (struct started){.offset = offset, .length = length, .byte = byte};
+    pthread_create(&call->thread, NULL, run_started, call);
+}
+
+static void join(void)
+{
+    for (unsigned i = 0; i < started_count; i++) {
+        pthread_join(started[i].thread, NULL);
+        printf("%ld%c", started[i].result, i + 1 < started_count ? ' ' : '\n');
+    }
+    started_count = 0;
+}
+
+static void read_back(uint64_t offset, uint64_t length);
+
+static void *run_read(void *argument)
+{
+    uint64_t *range = argument;
+    looks_left = 2;
+    read_back(range[0], range[1]);
+    return NULL;
+}
+
+static pthread_t reader;
+static uint64_t reader_range[2];
+
+static void start_read(uint64_t offset, uint64_t length)
+{
+    looks = stopped_looking = false;
+    reader_range[0] = offset;
+    reader_range[1] = length;
+    pthread_create(&reader, NULL, run_read, reader_range);
+    while (!stopped_looking)
+        usleep(1000);
+}
+
+static void append_other(uint64_t offset, uint64_t length, int byte)
+{
+    struct jdr_record record = {.offset = offset, .length = length, .disk = 2, .payload_bytes = (uint32_t)length, .kind = JDR_WRITE};
+    uint8_t *data = malloc(length);
+    memset(data, byte, length);
+    if (!jdr_ring_admit(ring, length, 0))
+        jdr_ring_append(ring, &record, data, length);
+    free(data);
+}
+
+static void claim(uint64_t bytes)
+{
+    struct jdr_record record = {.length = bytes, .disk = 1, .payload_bytes = (uint32_t)bytes, .kind = JDR_WRITE};
+    uint64_t position;
+    if (!jdr_ring_admit(ring, bytes, 0))
+        reserve(ring, &record, &position);
+}
+
 static void end_all(void)
 {
     jdr_filter_close(filter);
@@ -136,6 +271,30 @@ static void end_all(void)
     printf("0\n");
     fflush(stdout);
     exit(0);
+}
+
+static bool obey_quietly(const char *verb, uint64_t a, uint64_t b, uint64_t c)
+{
+    if (!strcmp(verb, "start")) {
+        start(a, b, (int)c);
+    } else if (!strcmp(verb, "remove")) {
+        jdr_filter_close(filter);
+        jdr_filter_destroy(filter);
+        filter = NULL;
+    } else if (!strcmp(verb, "block") || !strcmp(verb, "unblock")) {
+        blocked = verb[0] == 'b';
+    } else if (!strcmp(verb, "start-read")) {
+        start_read(a, b);
+    } else if (!strcmp(verb, "other")) {
+        append_other(a, b, (int)c);
+    } else if (!strcmp(verb, "claim")) {
+        claim(a);
+    } else if (!strcmp(verb, "fail")) {
+        failing = true;
+    } else {
+        return false;
+    }
+    return true;
 }
 
 static void obey(const char *line)
@@ -157,6 +316,16 @@ static void obey(const char *line)
         be_busy(a, b);
     else if (!strcmp(verb, "close"))
         end_all();
+    else if (!strcmp(verb, "join"))
+        join();
+    else if (!strcmp(verb, "end-read")) {
+        looks = true;
+        pthread_join(reader, NULL);
+    }
+    else if (!strcmp(verb, "syncs"))
+        printf("%u\n", syncs);
+    else if (obey_quietly(verb, a, b, c))
+        printf("0\n");
     else if (!strcmp(verb, "stop-locked")) {
         lock_reserve(ring);
         raise(SIGSTOP);
@@ -166,9 +335,7 @@ static void obey(const char *line)
         struct jdr_filter_stats stats;
         jdr_filter_stats(filter, &stats);
         printf("%lu %lu %lu %lu\n", stats.writes, stats.unlogged_writes, stats.stalls, stats.stall_ns_max / 1000000);
-    } else if (!strcmp(verb, "syncs"))
-        printf("%lu\n", syncs);
-    else
+    } else
         die_with(verb, a);
 }
 
@@ -181,9 +348,7 @@ int main(int argc, char **argv)
     struct jdr_filter_options options = {.ring = ring, .disk = 1, .size_bytes = size_bytes = strtoull(argv[3], NULL, 10),
                                          .write_bytes_max = 1u << 20, .stall_limit_ns = atoll(argv[4]) * 1000000,
                                          .bypass = true, .applier = applier};
-    jdr_device_from_fd(&options.primary, primary, JDR_SECTOR);
-    sync_plain = options.primary.sync;
-    options.primary.sync = sync_counted;
+    options.primary = primary_on(primary);
     if (!result) {
         uint64_t longest = jdr_ring_record_bytes_max(ring);
         options.write_bytes_max = longest < options.write_bytes_max ? longest : options.write_bytes_max;
