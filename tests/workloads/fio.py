@@ -63,10 +63,15 @@ LIMIT_S = 120.0
 
 
 @contextlib.contextmanager
-def working(program: str, folder: Path, uris: Mapping[str, str]) -> Iterator[subprocess.Popen[str]]:
-    """All jobs at once, on the exports of their names. At the end of the block fio has verified what it wrote."""
+def working(
+    program: str, folder: Path, uris: Mapping[str, str], *, rest_ms: int = 0
+) -> Iterator[subprocess.Popen[str]]:
+    """All jobs at once, on the exports of their names. At the end of the block fio has verified what it wrote.
+
+    Each rests for ``rest_ms`` after every 16 requests.
+    """
     sections = [job.section(uris[job.disk], DISK_BYTES, folder / f"{job.disk}.iolog") for job in JOBS]
-    (folder / "jobs.fio").write_text(_job_file(sections, seed=1))
+    (folder / "jobs.fio").write_text(_job_file(sections, seed=1, rest_ms=rest_ms))
     with subprocess.Popen(
         [program, folder / "jobs.fio"], stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, cwd=folder
     ) as process:
@@ -97,7 +102,7 @@ def judge(disks: Mapping[str, Path], writes: Mapping[str, Sequence[Issued]]) -> 
     return counts
 
 
-def _job_file(sections: Sequence[str], seed: int) -> str:
+def _job_file(sections: Sequence[str], *, seed: int, rest_ms: int) -> str:
     """Writes of one job that overlap wait for each other, so that the later one stays."""
     return f"""[global]
 ioengine=nbd
@@ -109,6 +114,8 @@ verify_interval={PIECE_BYTES}
 verify_fatal=1
 do_verify=1
 randseed={seed}
+thinktime={rest_ms * 1000}
+thinktime_blocks=16
 """ + "".join(sections)
 
 
