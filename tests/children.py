@@ -10,15 +10,14 @@ from pathlib import Path
 import jetdr_core
 
 _TESTS = Path(__file__).parent
-_HELPERS = (
-    f"import sys, types; sys.modules['tests'] = _t = types.ModuleType('tests'); _t.__path__ = [{str(_TESTS)!r}]\n"
-)
+HELPERS = f"import sys, types; sys.modules['tests'] = _t = types.ModuleType('tests'); _t.__path__ = [{str(_TESTS)!r}]\n"
+"""What such a process runs first: the helpers beside the tests are importable then."""
 
 
 def run_python(script: str, *arguments: object) -> subprocess.CompletedProcess[str]:
     """Run ``script`` with ``arguments``; its output and errors are captured. A minute at most."""
     return subprocess.run(
-        [sys.executable, "-c", _HELPERS + script, *map(str, arguments)],
+        [sys.executable, "-c", HELPERS + script, *map(str, arguments)],
         check=False,
         capture_output=True,
         text=True,

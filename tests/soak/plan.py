@@ -1,0 +1,128 @@
+"""Plan: what one soak does, drawn from its seed: the domain's settings, and episodes of faults. Pure.
+
+The same seed gives the same plan. When its steps meet which write is up to the machine: a repeated run is alike, never
+the same. Invariant: a step fits what the steps before it left, and an episode ends with nothing stopped, dead or away.
+"""
+
+from __future__ import annotations
+
+import random
+from dataclasses import dataclass
+from enum import Enum
+
+__all__ = ["Act", "Plan", "Settings", "Step", "plan"]
+
+STEPS_MAX = 12
+
+
+class Act(Enum):
+    """What is done to the product or its peers."""
+
+    KILL_DRVA = "SIGKILL the DRVA"
+    START_DRVA = "start the DRVA"
+    RESTART_DRVA = "SIGTERM the DRVA, start it again"
+    STOP_DRVA = "SIGSTOP the DRVA"
+    CONTINUE_DRVA = "SIGCONT the DRVA"
+    KILL_HOST = "SIGKILL the host component"
+    KILL_TARGET = "SIGKILL tgtd"
+    START_TARGET = "start tgtd"
+    STORE_GONE = "the store refuses everything"
+    STORE_BACK = "the store answers again"
+    PAUSE = "pause uploads"
+    RESUME = "resume uploads"
+    MARK = "a mark, with the guests paused"
+
+
+UNDONE_BY = {
+    Act.KILL_DRVA: Act.START_DRVA,
+    Act.STOP_DRVA: Act.CONTINUE_DRVA,
+    Act.KILL_TARGET: Act.START_TARGET,
+    Act.STORE_GONE: Act.STORE_BACK,
+    Act.PAUSE: Act.RESUME,
+}
+ASKS_DRVA = {Act.PAUSE, Act.RESUME, Act.MARK, Act.RESTART_DRVA}
+"""What a DRVA that is dead or stopped cannot do."""
+
+
+@dataclass(frozen=True, slots=True)
+class Settings:
+    """How the domain of a soak is made. ``pace_s``: what a guest waits between two requests."""
+
+    write_back: bool
+    log_on_lun: bool
+    command_line: bool
+    """The DRVA is ``jetdr drva`` itself; else the same before a store that fails now and then, and goes away."""
+    ring_bytes: int
+    ring_slots: int
+    log_bytes: int
+    segment_age_s: float
+
+
+@dataclass(frozen=True, slots=True)
+class Step:
+    """``wait_s``, then the act, with guests at ``pace_s`` from then on."""
+
+    wait_s: float
+    act: Act
+    pace_s: float
+
+    def __str__(self) -> str:
+        return f"after {self.wait_s:.2f} s: {self.act.value}; pace {self.pace_s * 1000:g} ms"
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """``seed`` of both; episodes without end, each with its number, from :meth:`episode`."""
+
+    seed: int
+    settings: Settings
+
+    def episode(self, number: int) -> list[Step]:
+        """The steps of one episode; in their end all that was stopped, killed or taken away is back."""
+        chance = random.Random(f"{self.seed}/{number}")
+        undo: list[Act] = []
+        steps = []
+        for _ in range(chance.randint(4, STEPS_MAX)):
+            act = chance.choice(self._possible(undo))
+            if act in undo:
+                undo.remove(act)
+            if act is Act.KILL_DRVA and Act.CONTINUE_DRVA in undo:
+                undo.remove(Act.CONTINUE_DRVA)
+            if act in UNDONE_BY:
+                undo.append(UNDONE_BY[act])
+            steps.append(_step(chance, act))
+        undo.sort(key=lambda act: act in ASKS_DRVA)
+        return steps + [_step(chance, act) for act in undo]
+
+    def _possible(self, undo: list[Act]) -> list[Act]:
+        away = Act.START_DRVA in undo or Act.CONTINUE_DRVA in undo
+        found = [Act.KILL_HOST, Act.KILL_HOST, *undo, *undo]
+        if Act.START_DRVA not in undo:
+            found.append(Act.KILL_DRVA)
+        if not away:
+            found += [Act.KILL_DRVA, Act.STOP_DRVA, Act.STOP_DRVA, Act.RESTART_DRVA, Act.MARK, Act.MARK, Act.PAUSE]
+        if self.settings.log_on_lun and Act.START_TARGET not in undo:
+            found += [Act.KILL_TARGET, Act.KILL_TARGET]
+        if not self.settings.command_line and Act.STORE_BACK not in undo:
+            found += [Act.STORE_GONE, Act.STORE_GONE]
+        return [
+            act for act in found if not (act in ASKS_DRVA and away) and not (act is Act.PAUSE and Act.RESUME in undo)
+        ]
+
+
+def plan(seed: int) -> Plan:
+    chance = random.Random(seed)
+    settings = Settings(
+        write_back=seed % 2 == 1,
+        log_on_lun=seed // 2 % 2 == 1,
+        command_line=seed % 5 == 4,
+        ring_bytes=chance.choice([512 << 10, 1 << 20, 4 << 20]),
+        ring_slots=chance.choice([256, 1024, 4096]),
+        log_bytes=chance.choice([6 << 20, 8 << 20, 24 << 20]),
+        segment_age_s=chance.choice([0.02, 0.1, 0.5]),
+    )
+    return Plan(seed, settings)
+
+
+def _step(chance: random.Random, act: Act) -> Step:
+    return Step(chance.choice([0.0, 0.02, 0.1, 0.3, 0.8, 1.5]), act, chance.choice([0.0, 0.0, 0.001, 0.005, 0.02]))
