@@ -18,6 +18,7 @@ from typing import TypeVar
 from jetdr_core._core import Ring
 from jetdr_core.domain.disk import ProtectedDisk
 from jetdr_core.domain.journal import Journal
+from jetdr_core.domain.loop_thread import outliving
 from jetdr_core.errors import HostGone, LoggingOff, NotConsistent, StallTimeout
 from jetdr_core.record import Kind
 from jetdr_core.resync import copy_regions, regions_of
@@ -114,7 +115,7 @@ class Copies:
     async def wait(self) -> None:
         """Return when nothing is owed. Raises the error of a copy that failed; NotConsistent when the domain closes."""
         while owed := list(self._owed.values()):
-            await asyncio.gather(*(asyncio.shield(asyncio.wrap_future(copy.settled)) for copy in owed))
+            await asyncio.gather(*(outliving(copy.settled) for copy in owed))
 
     def stop(self) -> None:
         """End the copies where they are, and tell who waits for them."""

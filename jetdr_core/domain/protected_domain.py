@@ -23,7 +23,7 @@ from jetdr_core.catalog import RecoveryPoint
 from jetdr_core.device.protocol import BlockDevice
 from jetdr_core.domain.disk import Disk, ProtectedDisk
 from jetdr_core.domain.hosted import HostedDisk
-from jetdr_core.domain.loop_thread import LoopThread, finished
+from jetdr_core.domain.loop_thread import LoopThread, finished, outliving
 from jetdr_core.domain.opening import Request, Way
 from jetdr_core.domain.primary import DiskPlace
 from jetdr_core.domain.running import Running
@@ -215,7 +215,7 @@ class ProtectedDomain(Generic[D]):
         loop = LoopThread(f"jetdr-{self.name}")
         opening, cancel = loop.start(Running.start(self._request, loop))
         try:
-            self._running = await asyncio.shield(asyncio.wrap_future(opening))
+            self._running = await outliving(opening)
         except BaseException:
             await finished(cancel())
             running = await finished(opening)
@@ -346,7 +346,7 @@ class ProtectedDomain(Generic[D]):
         running = self._running
         if running is None:
             return
-        errors = await asyncio.shield(asyncio.wrap_future(running.end(upload=upload, stop_host=stop_host)))
+        errors = await outliving(running.end(upload=upload, stop_host=stop_host))
         if self._running is not running:
             return  # another caller closed it and was told
         self._running = None

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from jetdr_core.domain import HostedDisk
+from jetdr_core.domain.loop_thread import outliving
 from jetdr_core.drva.protocol import Json, Request
 from jetdr_core.drva.session import ANSWER_S, DomainSession
 from jetdr_core.drva.views import point_json, session_json
@@ -123,7 +124,7 @@ def _check_arguments(request: Request, known: Iterable[str]) -> None:
 
 async def _in(session: DomainSession, work: Coroutine[Any, Any, Any]) -> Any:
     """Run ``work`` in the session's loop. When the asker stops waiting it goes on."""
-    return await asyncio.shield(asyncio.wrap_future(session.run(work)))
+    return await outliving(session.run(work))
 
 
 async def _refreshed(session: DomainSession) -> None:

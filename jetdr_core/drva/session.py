@@ -19,7 +19,7 @@ from dataclasses import dataclass, replace
 from typing import Any, TypeVar
 
 from jetdr_core.domain import DomainStatus
-from jetdr_core.domain.loop_thread import LoopThread
+from jetdr_core.domain.loop_thread import LoopThread, heard
 from jetdr_core.drva.alarms import Alarm, Situation, alarms_of
 from jetdr_core.drva.config import DomainConfig
 from jetdr_core.drva.errors import DomainClosed
@@ -172,6 +172,7 @@ class DomainSession:
             return
         if self._asking is None or self._asking.done():
             self._asking = asyncio.ensure_future(self._take_status(domain))
+            self._asking.add_done_callback(heard)  # the domain may be closed meanwhile
         await asyncio.wait({self._asking}, timeout=ANSWER_S)
         if self._asking.done() and domain is self._domain:
             self._asking.result()

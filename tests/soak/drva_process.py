@@ -14,8 +14,8 @@ from pathlib import Path
 from typing import Any
 
 from jetdr_core.domain import ProtectedDomain
-from jetdr_core.drva import Drva, load_config
-from jetdr_core.drva.config import DomainConfig
+from jetdr_core.drva.config import DomainConfig, load_config
+from jetdr_core.drva.daemon import Drva
 from jetdr_core.drva.logs import logging_to_stderr
 from jetdr_core.drva.opening import AnyDomain, store_is_empty
 from jetdr_core.drva.session import Backoff

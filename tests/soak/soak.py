@@ -38,7 +38,7 @@ MARGIN_S = 8.0
 CALM_LIMIT_S = 150.0
 """Logging that went off often is tried again after up to 30 s; then all is copied."""
 
-CALM_PACE_S = 0.01
+CALM_PACE_S = 0.05
 READ_BYTES = 1 << 20
 DESCRIPTORS_MORE_MAX = 8
 
