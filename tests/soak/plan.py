@@ -10,7 +10,7 @@ import random
 from dataclasses import dataclass
 from enum import Enum
 
-__all__ = ["Act", "Plan", "Settings", "Step", "plan"]
+__all__ = ["ENDS_STOP", "UNDONE_BY", "Act", "Plan", "Settings", "Step", "plan"]
 
 STEPS_MAX = 12
 
@@ -24,8 +24,11 @@ class Act(Enum):
     STOP_DRVA = "SIGSTOP the DRVA"
     CONTINUE_DRVA = "SIGCONT the DRVA"
     KILL_HOST = "SIGKILL the host component"
+    END_HOST = "SIGTERM the host component"
     KILL_TARGET = "SIGKILL tgtd"
     START_TARGET = "start tgtd"
+    STOP_TARGET = "SIGSTOP tgtd"
+    CONTINUE_TARGET = "SIGCONT tgtd"
     STORE_GONE = "the store refuses everything"
     STORE_BACK = "the store answers again"
     PAUSE = "pause uploads"
@@ -37,9 +40,13 @@ UNDONE_BY = {
     Act.KILL_DRVA: Act.START_DRVA,
     Act.STOP_DRVA: Act.CONTINUE_DRVA,
     Act.KILL_TARGET: Act.START_TARGET,
+    Act.STOP_TARGET: Act.CONTINUE_TARGET,
     Act.STORE_GONE: Act.STORE_BACK,
     Act.PAUSE: Act.RESUME,
 }
+ENDS_STOP = {Act.KILL_DRVA: Act.CONTINUE_DRVA, Act.KILL_TARGET: Act.CONTINUE_TARGET}
+"""What is dead needs no SIGCONT any more."""
+
 ASKS_DRVA = {Act.PAUSE, Act.RESUME, Act.MARK, Act.RESTART_DRVA}
 """What a DRVA that is dead or stopped cannot do."""
 
@@ -86,8 +93,8 @@ class Plan:
             act = chance.choice(self._possible(undo))
             if act in undo:
                 undo.remove(act)
-            if act is Act.KILL_DRVA and Act.CONTINUE_DRVA in undo:
-                undo.remove(Act.CONTINUE_DRVA)
+            if ENDS_STOP.get(act) in undo:
+                undo.remove(ENDS_STOP[act])
             if act in UNDONE_BY:
                 undo.append(UNDONE_BY[act])
             steps.append(_step(chance, act))
@@ -96,13 +103,14 @@ class Plan:
 
     def _possible(self, undo: list[Act]) -> list[Act]:
         away = Act.START_DRVA in undo or Act.CONTINUE_DRVA in undo
-        found = [Act.KILL_HOST, Act.KILL_HOST, *undo, *undo]
+        found = [Act.KILL_HOST, Act.END_HOST, *undo, *undo]
         if Act.START_DRVA not in undo:
             found.append(Act.KILL_DRVA)
         if not away:
             found += [Act.KILL_DRVA, Act.STOP_DRVA, Act.STOP_DRVA, Act.RESTART_DRVA, Act.MARK, Act.MARK, Act.PAUSE]
         if self.settings.log_on_lun and Act.START_TARGET not in undo:
             found += [Act.KILL_TARGET, Act.KILL_TARGET]
+            found += [] if Act.CONTINUE_TARGET in undo else [Act.STOP_TARGET]
         if not self.settings.command_line and Act.STORE_BACK not in undo:
             found += [Act.STORE_GONE, Act.STORE_GONE]
         return [

@@ -106,7 +106,9 @@ class Site:
         if not self.settings.command_line:
             command = [sys.executable, "-c", script, config]
         with self.drva_log.open("ab") as log:
-            self.drva = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=log, stderr=log, env=environment())
+            self.drva = subprocess.Popen(
+                command, stdin=subprocess.DEVNULL, stdout=log, stderr=log, env=environment(JETDR_ISCSI_LIMIT_S="6")
+            )
         until(self.answers, START_LIMIT_S, "the DRVA answers")
         self.paused = False
 
@@ -151,15 +153,15 @@ class Site:
 
     # -- others ------------------------------------------------------------------------------------------------------
 
-    def kill_host(self) -> bool:
-        """SIGKILL; False when none runs. Returns when it is gone."""
+    def end_host(self, number: signal.Signals) -> bool:
+        """SIGKILL, or SIGTERM for an end in order; False when none runs. Returns when it is gone."""
         try:
             pid_fd = os.pidfd_open(self.component.pid)
         except (HostGone, ProcessLookupError):
             return False
         try:
             self.host_kills += 1
-            signal.pidfd_send_signal(pid_fd, signal.SIGKILL)
+            signal.pidfd_send_signal(pid_fd, number)
             _await_end(pid_fd)
         except ProcessLookupError:
             return False
@@ -227,4 +229,4 @@ def _await_end(pid_fd: int) -> None:
     """Also of a process that a stopped DRVA cannot reap."""
     poll = select.poll()
     poll.register(pid_fd, select.POLLIN)
-    assert poll.poll(30_000), "the killed host component does not end"
+    assert poll.poll(30_000), "the host component does not end"

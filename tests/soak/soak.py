@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
+import os
 import signal
 import tempfile
 import threading
@@ -266,6 +267,10 @@ class _Soak:
         assert self.site.tgt is not None
         self.site.tgt.start()
 
+    def _signal_target(self, number: signal.Signals) -> None:
+        assert self.site.tgt is not None
+        os.kill(self.site.tgt.pid, number)
+
     def _ask(self, command: str) -> bool:
         try:
             self.site.ask(command, domain="vm")
@@ -342,9 +347,12 @@ _ACTS: dict[Act, Callable[[_Soak], object]] = {
     Act.RESTART_DRVA: _Soak._restart_drva,
     Act.STOP_DRVA: lambda soak: soak.site.signal_drva(signal.SIGSTOP),
     Act.CONTINUE_DRVA: lambda soak: soak.site.signal_drva(signal.SIGCONT),
-    Act.KILL_HOST: lambda soak: soak.site.kill_host(),
+    Act.KILL_HOST: lambda soak: soak.site.end_host(signal.SIGKILL),
+    Act.END_HOST: lambda soak: soak.site.end_host(signal.SIGTERM),
     Act.KILL_TARGET: _Soak._kill_target,
     Act.START_TARGET: _Soak._start_target,
+    Act.STOP_TARGET: lambda soak: soak._signal_target(signal.SIGSTOP),
+    Act.CONTINUE_TARGET: lambda soak: soak._signal_target(signal.SIGCONT),
     Act.STORE_GONE: lambda soak: soak.site.outage(begins=True),
     Act.STORE_BACK: lambda soak: soak.site.outage(begins=False),
     Act.PAUSE: lambda soak: soak._ask("pause"),

@@ -7,7 +7,7 @@ from collections.abc import Callable
 import pytest
 
 from tests.soak.model import BLOCK_BYTES, Model
-from tests.soak.plan import UNDONE_BY, Act, plan
+from tests.soak.plan import ENDS_STOP, UNDONE_BY, Act, plan
 from tests.soak.soak import soak
 
 SECONDS = 5
@@ -41,9 +41,9 @@ def assert_undone(acts: list[Act]) -> None:
     away: set[Act] = set()
     for act in acts:
         assert not (act is Act.CONTINUE_DRVA and Act.KILL_DRVA in away)
+        assert not (act is Act.CONTINUE_TARGET and Act.KILL_TARGET in away)
         away -= {begun for begun, end in UNDONE_BY.items() if end is act}
-        if act is Act.KILL_DRVA:
-            away.discard(Act.STOP_DRVA)
+        away -= {begun for begun, end in UNDONE_BY.items() if end is ENDS_STOP.get(act)}
         if act in UNDONE_BY:
             away.add(act)
     assert not away
