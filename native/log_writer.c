@@ -386,19 +386,27 @@ static bool has_written(jdr_writer *writer, uint64_t lsn)
     return has;
 }
 
+/* Has a writer that is to stop done so? A record that is reserved is published soon, unless its producer was stopped. */
+static bool has_stopped(jdr_writer *writer, int committed, unsigned *waited)
+{
+    if (has_written(writer, atomic_load(&writer->stop_lsn)))
+        return true;
+    return !committed && (writer->full || (*waited)++ >= NAPS_BEFORE_SLEEP);
+}
+
 int jdr_writer_run(jdr_writer *writer)
 {
-    unsigned idle = 0;
+    unsigned idle = 0, waited = 0;
     for (;;) {
         bool stopping = atomic_load(&writer->stopping);
         uint32_t seen = atomic_load(&writer->ring->shared->work_seq);
         int result = jdr_writer_commit(writer);
         if (result < 0)
             return result;
-        if (stopping && (!result || has_written(writer, atomic_load(&writer->stop_lsn))))
+        if (stopping && has_stopped(writer, result, &waited))
             return finish(writer);
         if (!result) {
-            rest(writer, seen, idle++);
+            rest(writer, seen, stopping ? 0 : idle++);
         } else {
             idle = 0;
             collect(writer, seen);

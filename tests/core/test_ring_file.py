@@ -212,13 +212,14 @@ class DrvaProcess:
 
     def __init__(self, shared: Shared) -> None:
         self.shared = shared
+        parent = os.getpid()
         self.pid = os.fork()
         if not self.pid:
             try:
                 shared.come_back()
                 shared.log_writer()
                 assert shared.writer is not None
-                while True:
+                while os.getppid() == parent:
                     shared.writer.commit()
                     shared.writer.set_tail(shared.writer.state().durable_position)
             finally:
