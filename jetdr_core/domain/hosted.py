@@ -99,6 +99,8 @@ class HostedServing:
             self._wanted[disk.number] = disk
             try:
                 self._add(disk)
+            except HostGone:  # made up for when it is reached again
+                self.is_complete = False
             except BaseException:
                 del self._wanted[disk.number]
                 raise

@@ -200,9 +200,9 @@ class Running:
             self._serving.serve(disk)
         except BaseException:
             with self.journal.lock:
-                self.journal.append(Kind.DISK_REMOVE, disk.number, {})
                 del self.disks[disk.name]
                 self.copies.forget(disk)
+                self.journal.append(Kind.DISK_REMOVE, disk.number, {})  # or it is tried again at the next opening
             self.copies.close_gap_when_paid()
             raise
 

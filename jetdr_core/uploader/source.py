@@ -35,7 +35,7 @@ class LogSource(Protocol):
         """(last LSN given out, an instant at which it was the last)."""
 
     def is_bypassed(self) -> bool:
-        """Whether writes go past the log: if not, none did at an instant observed before."""
+        """Whether writes go past the log: if not, none did at an instant observed before, unless LSNs came since."""
 
     def checkpoint(self, cursor: Cursor) -> None:
         """Everything up to ``cursor`` is stored: its log space may be overwritten."""

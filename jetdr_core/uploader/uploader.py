@@ -352,7 +352,9 @@ class Uploader:
         while True:
             await asyncio.sleep(self._options.heartbeat_s)
             lsn, time_ns = self._source.observe()
-            if lsn == self.lsn_uploaded and not self.paused and not self._source.is_bypassed():
+            if lsn != self.lsn_uploaded or self.paused or self._source.is_bypassed():
+                continue
+            if self._source.observe()[0] == lsn:  # else writes may have gone past the log then, up to a gap's boundary
                 await self._beat(lsn, time_ns)
 
     async def _beat(self, lsn: int, time_ns: int) -> None:

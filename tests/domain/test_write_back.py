@@ -119,6 +119,21 @@ def test_a_host_component_killed_under_load_costs_no_gap(made: Machine) -> None:
     asyncio.run(scenario())
 
 
+def test_a_disk_protected_as_the_host_component_dies_is_served_by_the_next_one(made: Machine) -> None:
+    async def scenario() -> None:
+        async with made.create() as domain:
+            await domain.protect("db01", made.primary(), size_bytes=DISK_BYTES)
+            await asyncio.to_thread(made.kill_host)
+            await domain.protect("web01", made.primary("web01"), size_bytes=DISK_BYTES)
+            await asyncio.wait_for(domain.wait_consistent(), 20)
+            with made.client("web01") as guest:
+                guest.write(0, b"w" * 4096)
+            await assert_replica_equals_primary(domain, made)
+            await domain.close(stop_host=True)
+
+    asyncio.run(scenario())
+
+
 def test_with_the_marker_the_log_is_not_replayed_but_the_disks_are_read(made: Machine) -> None:
     async def scenario() -> None:
         with Drva(made, "create") as drva:
