@@ -97,6 +97,12 @@ class _Step:
     def held(self) -> bool:
         return self.p99_s < RPO_LIMIT_S and self.got >= RATE_GOT * self.rate
 
+    @property
+    def why_not(self) -> str:
+        """Why it was not held."""
+        missed = f"RPO {self.p99_s:.1f} s" if self.p99_s >= RPO_LIMIT_S else f"fio got {self.got / 1e6:,.0f}"
+        return f"{self.rate / 1e6:,.0f} MB/s not: {missed}"
+
 
 def run(scale: Scale, work: Path) -> list[Row]:
     size = SIZES[scale]
@@ -120,7 +126,7 @@ def _rows(kind: _Kind, size: _Size, work: Path) -> list[Row]:
             unit="MB/s",
             peer=kind.peer,
             theirs=median(bare) / 1e6,
-            note=f"lowest rate not held {high / 1e6:,.0f} MB/s; {size.step_s:g} s a step",
+            note="; ".join([step.why_not for step in steps if step.rate == high] + [f"{size.step_s:g} s a step"]),
         ),
         Row(
             measure=f"RPO at that rate, p99, {kind.title}",
