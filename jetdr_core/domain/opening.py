@@ -23,6 +23,7 @@ from jetdr_core._core import ManualClock, Ring
 from jetdr_core.catalog import Catalog, ChainTail, DomainHistory
 from jetdr_core.device.protocol import BlockDevice
 from jetdr_core.domain.continuity import LogFound
+from jetdr_core.domain.loop_thread import heard
 from jetdr_core.domain.primary import DiskPlace, Primary, open_primary
 from jetdr_core.domain.resuming import Resumption, RingSettings, check_mode, look
 from jetdr_core.errors import ChainBroken, InvalidRequest, LogBusy, LogForeign, LogTooSmall
@@ -198,6 +199,7 @@ async def in_thread(work: Callable[..., T], *arguments: Any, **settings: Any) ->
     try:
         return await asyncio.shield(task)
     except asyncio.CancelledError:
+        task.add_done_callback(heard)
         await asyncio.wait({task})
         raise
 

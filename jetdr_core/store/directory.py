@@ -195,4 +195,6 @@ async def _finished(work: Awaitable[T]) -> T:
         while not task.done():
             with contextlib.suppress(asyncio.CancelledError):
                 await asyncio.wait([task])
+        if not task.cancelled():
+            task.exception()  # who was to hear of it is gone
         raise

@@ -10,9 +10,19 @@ from concurrent.futures import Future
 import pytest
 
 from jetdr_core.domain.loop_thread import finished, outliving
+from jetdr_core.domain.opening import in_thread
+from jetdr_core.store.directory import _finished as store_finished
 
 
-@pytest.mark.parametrize("wait", [outliving, finished])
+def to_its_end_in_a_thread(future: Future[None]) -> Awaitable[None]:
+    return in_thread(future.result)
+
+
+def to_its_end_in_a_store(future: Future[None]) -> Awaitable[None]:
+    return store_finished(asyncio.wrap_future(future))
+
+
+@pytest.mark.parametrize("wait", [outliving, finished, to_its_end_in_a_thread, to_its_end_in_a_store])
 def test_an_error_after_the_waiting_was_cancelled_is_not_complained_of(
     wait: Callable[[Future[None]], Awaitable[None]],
 ) -> None:

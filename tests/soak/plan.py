@@ -33,6 +33,8 @@ class Act(Enum):
     STORE_BACK = "the store answers again"
     PAUSE = "pause uploads"
     RESUME = "resume uploads"
+    PROTECT = "protect one more disk"
+    UNPROTECT = "protect it no more"
     MARK = "a mark, with the guests paused"
 
 
@@ -43,11 +45,12 @@ UNDONE_BY = {
     Act.STOP_TARGET: Act.CONTINUE_TARGET,
     Act.STORE_GONE: Act.STORE_BACK,
     Act.PAUSE: Act.RESUME,
+    Act.PROTECT: Act.UNPROTECT,
 }
 ENDS_STOP = {Act.KILL_DRVA: Act.CONTINUE_DRVA, Act.KILL_TARGET: Act.CONTINUE_TARGET}
 """What is dead needs no SIGCONT any more."""
 
-ASKS_DRVA = {Act.PAUSE, Act.RESUME, Act.MARK, Act.RESTART_DRVA}
+ASKS_DRVA = {Act.PAUSE, Act.RESUME, Act.PROTECT, Act.UNPROTECT, Act.MARK, Act.RESTART_DRVA}
 """What a DRVA that is dead or stopped cannot do."""
 
 
@@ -107,15 +110,23 @@ class Plan:
         if Act.START_DRVA not in undo:
             found.append(Act.KILL_DRVA)
         if not away:
-            found += [Act.KILL_DRVA, Act.STOP_DRVA, Act.STOP_DRVA, Act.RESTART_DRVA, Act.MARK, Act.MARK, Act.PAUSE]
+            found += [
+                Act.KILL_DRVA,
+                Act.STOP_DRVA,
+                Act.STOP_DRVA,
+                Act.RESTART_DRVA,
+                Act.MARK,
+                Act.MARK,
+                Act.PAUSE,
+                Act.PROTECT,
+            ]
         if self.settings.log_on_lun and Act.START_TARGET not in undo:
             found += [Act.KILL_TARGET, Act.KILL_TARGET]
             found += [] if Act.CONTINUE_TARGET in undo else [Act.STOP_TARGET]
         if not self.settings.command_line and Act.STORE_BACK not in undo:
             found += [Act.STORE_GONE, Act.STORE_GONE]
-        return [
-            act for act in found if not (act in ASKS_DRVA and away) and not (act is Act.PAUSE and Act.RESUME in undo)
-        ]
+        begun = {act for act, end in UNDONE_BY.items() if end in undo}
+        return [act for act in found if act not in begun and not (away and act in ASKS_DRVA)]
 
 
 def plan(seed: int) -> Plan:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import fcntl
 import os
+import random
 import select
 import shutil
 import signal
@@ -30,10 +31,13 @@ from tests.cli.command import environment
 from tests.peers.tgt import Lun, Tgt, running_tgt
 from tests.soak.plan import Settings
 
-__all__ = ["DISKS", "DISK_BYTES", "STALL_LIMIT_S", "Site", "until"]
+__all__ = ["DISKS", "DISK_BYTES", "MORE", "STALL_LIMIT_S", "Site", "until"]
 
 DISK_BYTES = 4 << 20
 DISKS = ("db01", "web01")
+MORE = "more01"
+"""A disk that comes and goes; nobody writes to it."""
+
 STALL_LIMIT_S = 0.5
 START_LIMIT_S = 60.0
 END_LIMIT_S = 90.0
@@ -70,6 +74,7 @@ class Site:
         if settings.log_on_lun:
             self.tgt = self._held.enter_context(running_tgt())
             self.lun = self.tgt.add(LUN_BYTES, block_bytes=4096)
+        self.primary(MORE).write_bytes(random.Random(0).randbytes(DISK_BYTES // 4))
         self.write_config()
 
     def write_config(self, *, hosts_on_stop: str = "keep") -> None:
@@ -214,6 +219,11 @@ class Site:
                 self.component.stop()
         if not keep:
             shutil.rmtree(self.folder)
+
+    def bugs(self) -> list[str]:
+        """Lines of the DRVA's log that tell of an error which nobody foresaw."""
+        lines = self.drva_log.read_text(errors="replace").splitlines()
+        return [line for line in lines if "Traceback" in line or " level=critical" in line]
 
     def tails(self) -> str:
         """The ends of the logs, for who looks into a failure."""
