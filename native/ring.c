@@ -236,11 +236,11 @@ static int wait_for_room(jdr_ring *ring, uint64_t room, int64_t limit_ns, int64_
     for (;;) {
         uint32_t seen = atomic_load(&ring->shared->space_seq);
         int result = refusal(ring);
+        if (limit_ns > 0 && primary_is_behind(ring)) /* before the look for room: it may catch up in between */
+            deadline = jdr_monotonic_ns() + limit_ns;
         if (result || take_room(ring, room))
             return result;
         int64_t left = deadline - jdr_monotonic_ns();
-        if (left <= 0 && limit_ns > 0 && primary_is_behind(ring))
-            left = limit_ns;
         if (left <= 0)
             return -ETIMEDOUT;
         jdr_wake_consumer(ring, JDR_NAP);
@@ -254,9 +254,12 @@ static int admit_queued(jdr_ring *ring, uint64_t room, int64_t limit_ns)
     struct jdr_ring_shared *shared = ring->shared;
     int64_t deadline = jdr_monotonic_ns() + limit_ns;
     atomic_fetch_add(&shared->producers[ring->side].queued, 1);
+    bool behind = limit_ns > 0 && primary_is_behind(ring);
     int result;
-    while ((result = jdr_ring_lock(&shared->gate, deadline)) == -ETIMEDOUT && limit_ns > 0 && primary_is_behind(ring))
+    while ((result = jdr_ring_lock(&shared->gate, deadline)) == -ETIMEDOUT && behind) {
+        behind = primary_is_behind(ring); /* caught up: once more, for the log */
         deadline = jdr_monotonic_ns() + limit_ns;
+    }
     if (result == 0) {
         result = wait_for_room(ring, room, limit_ns, deadline);
         pthread_mutex_unlock(&shared->gate);
