@@ -340,7 +340,7 @@ bool jdr_applier_wait_settled(jdr_applier *applier)
 void jdr_applier_wait_applied(jdr_applier *applier, uint64_t lsn)
 {
     pthread_mutex_lock(&applier->mutex);
-    while (atomic_load(&applier->ring->shared->lsn_applied) < lsn)
+    while (atomic_load(&applier->ring->shared->lsn_applied) < lsn && jdr_applier_has_pending(applier))
         wait_changed(applier);
     pthread_mutex_unlock(&applier->mutex);
 }

@@ -196,11 +196,11 @@ def test_no_call_of_a_guest_is_longer_than_the_limit_whatever_the_drva_does(what
         drva = DrvaProcess(shared)
         host = shared.host(limit_ms=limit_ms)
         host.begin("busy", 2000, 4)
-        until(lambda: drva.writes() > 2000, "load")
+        until(lambda: drva.writes() > 200, "load")
         drva.signal(signal.SIGSTOP if what == "stopped" else signal.SIGKILL)
         writes, flushes, failed, longest_ms = host.end()
         assert failed == 0
-        assert writes > 2000
+        assert writes > 200
         assert flushes > 10
         assert longest_ms < limit_ms + 1500  # the limit; the rest is a busy machine's
         drva.signal(signal.SIGKILL)
