@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 import shutil
+import signal
 import sys
 from collections.abc import Callable, Generator, Iterator
 from pathlib import Path
@@ -36,6 +37,8 @@ settings.load_profile("jetdr")
 
 
 def pytest_configure() -> None:
+    if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:  # as in a shell's background: children would inherit it
+        signal.signal(signal.SIGINT, signal.default_int_handler)
     if sys.flags.safe_path and Path(jetdr_core.__file__).is_relative_to(ROOT / "jetdr_core"):
         raise pytest.UsageError("python -P tests the installed package, but the source tree was imported")
 

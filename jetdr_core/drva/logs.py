@@ -52,16 +52,18 @@ def logging_to_stderr(level: str, *, as_json: bool, secrets: Sequence[str] = ())
     handler = logging.StreamHandler(sys.stderr)
     handler.setFormatter(LineFormatter(as_json=as_json, secrets=secrets))
     root = logging.getLogger()
-    handlers_before, level_before = root.handlers[:], root.level
+    handlers_before = root.handlers[:]
+    levels_before = {logger: logger.level for logger in (root, *map(logging.getLogger, _QUIET))}
     root.handlers[:] = [handler]
+    for logger in levels_before:
+        logger.setLevel(logging.WARNING)
     root.setLevel(level.upper())
-    for name in _QUIET:
-        logging.getLogger(name).setLevel(logging.WARNING)
     try:
         yield
     finally:
         root.handlers[:] = handlers_before
-        root.setLevel(level_before)
+        for logger, level_before in levels_before.items():
+            logger.setLevel(level_before)
 
 
 def _quoted(value: str) -> str:

@@ -131,13 +131,16 @@ def test_watch_draws_a_table_on_a_terminal_until_ctrl_c(here: Place) -> None:
     with subprocess.Popen(
         command, env=env, stdin=terminal, stdout=terminal, stderr=terminal, start_new_session=True
     ) as watching:
-        os.close(terminal)
-        shown = b""
-        while shown.count(b"payroll") < 3:
-            shown += os.read(controller, 4096)
-        watching.send_signal(2)
-        rest = _rest(controller)
-        assert watching.wait(30) == ExitCode.INTERRUPTED
+        try:
+            os.close(terminal)
+            shown = b""
+            while shown.count(b"payroll") < 3:
+                shown += os.read(controller, 4096)
+            watching.send_signal(2)
+            rest = _rest(controller)
+            assert watching.wait(30) == ExitCode.INTERRUPTED
+        finally:
+            watching.kill()
     assert b"alarms" in shown
     assert b"Traceback" not in rest
     os.close(controller)
