@@ -113,6 +113,13 @@ class Ring:
     @property
     def lsn_applied(self) -> int:
         """With write-back: durable in the primaries up to here."""
+    def primaries_flushed(self) -> bool:
+        """With write-back and no host component: the primaries were flushed, :attr:`lsn_applied` follows.
+
+        False, and nothing changes: a host component lives, or a primary had failed, and the log must keep what it lacks.
+        """
+    def note_primary_failure(self, disk: int) -> None:
+        """The primary of ``disk`` lacks what was acknowledged: the log must keep it, and no host component serves it."""
     @property
     def host_alive(self) -> bool: ...
     @property

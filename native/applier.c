@@ -128,10 +128,7 @@ void jdr_applier_remove(jdr_applier *applier, jdr_filter *filter)
 
 void jdr_applier_note_failure(jdr_applier *applier, uint32_t disk)
 {
-    uint64_t none = 0, mine = disk + 1ull;
-    _Atomic uint64_t *failed = &applier->ring->shared->primary_failed;
-    if (!atomic_compare_exchange_strong(failed, &none, mine) && none != mine)
-        atomic_store(failed, JDR_SEVERAL);
+    jdr_ring_note_primary_failure(applier->ring, disk);
 }
 
 bool jdr_applier_has_failed(const jdr_applier *applier, uint32_t disk)

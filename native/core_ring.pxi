@@ -108,6 +108,12 @@ cdef class Ring:
     def lsn_applied(self):
         return jdr_ring_lsn_applied(self.ring)
 
+    def primaries_flushed(self):
+        return bool(jdr_ring_primaries_flushed(self.ring))
+
+    def note_primary_failure(self, disk):
+        jdr_ring_note_primary_failure(self.ring, disk)
+
     @property
     def host_alive(self):
         return bool(jdr_ring_side_alive(self.ring, JDR_HOST))

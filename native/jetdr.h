@@ -189,6 +189,13 @@ int jdr_ring_adopt(jdr_ring *ring, uint64_t lsn);
  */
 int jdr_ring_reset(jdr_ring *ring, const struct jdr_ring_options *options);
 uint64_t jdr_ring_lsn_applied(const jdr_ring *ring); /* write-back: durable in the primaries up to here */
+/*
+ * The DRVA's, with write-back and no host: the primaries have been flushed, so what that host had given them is durable
+ * in them. false: a host lives, or a primary had failed, and the log must keep it.
+ */
+bool jdr_ring_primaries_flushed(jdr_ring *ring);
+/* A primary lacks what was acknowledged: the log must keep it, and no host serves the disk from what the primary has. */
+void jdr_ring_note_primary_failure(jdr_ring *ring, uint32_t disk);
 bool jdr_ring_write_back(const jdr_ring *ring);
 
 /* ---- IO filter -------------------------------------------------------------------------------------------------- */

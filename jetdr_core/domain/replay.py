@@ -20,7 +20,7 @@ from jetdr_core.domain.primary import Primary
 from jetdr_core.record import Kind, RecordBatch
 from jetdr_core.replication_log import ReplicationLog
 
-__all__ = ["replay"]
+__all__ = ["flush", "replay"]
 
 log_ = logging.getLogger(__name__)
 
@@ -42,6 +42,23 @@ def replay(log: ReplicationLog, history: DomainHistory, primaries: Mapping[int, 
             device.sync()
     log_.info("replayed %d records of the log to %d disks", written, len(devices))
     return written
+
+
+def flush(history: DomainHistory, primaries: Mapping[int, Primary]) -> list[int]:
+    """Make durable what a host component that is gone has written to the primaries of the disks still protected.
+
+    Returns the disks that failed: their flush would succeed the next time, and what they lost stay lost.
+    """
+    failed = []
+    with ExitStack() as opened:
+        for state in history.disks:
+            device = _open(primaries[state.disk], opened)
+            try:
+                device.sync()
+            except OSError as error:
+                log_.error("disk %s: its primary cannot be flushed: %s", state.name, error)
+                failed.append(state.disk)
+    return failed
 
 
 def _open(primary: Primary, opened: ExitStack) -> FileDevice:

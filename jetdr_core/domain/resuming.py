@@ -18,9 +18,9 @@ from jetdr_core.catalog import DomainHistory
 from jetdr_core.domain.continuity import NOTHING_OWED, Found, HostFound, LogFound, RingFound, decide
 from jetdr_core.domain.marker import Marker
 from jetdr_core.domain.primary import Primary
-from jetdr_core.domain.replay import replay
+from jetdr_core.domain.replay import flush, replay
 from jetdr_core.domain.ring_place import RingPlace
-from jetdr_core.errors import InvalidRequest, RingApart, StallTimeout
+from jetdr_core.errors import InvalidRequest, JetdrError, RingApart, StallTimeout
 from jetdr_core.host import HostOptions
 from jetdr_core.replication_log import ReplicationLog
 
@@ -109,6 +109,8 @@ class Resumption:
             self.marker.remove()  # of a domain that had this name before, or of a host component as it died
         if continuity.replay:
             replay(log, history, primaries)
+        if survivor is not None and ring_found is RingFound.KEPT and found.host is HostFound.DIED and write_back:
+            _flush(survivor, history, primaries)
         self.ring = self._ring(ring_found, settings, log.body.epoch)
         if self.stopped:
             self.ring.stop_logging()
@@ -180,6 +182,18 @@ def _check_survivor(name: str, options: HostOptions, log: ReplicationLog, ring: 
             f"the log takes {log.write_bytes_max}",
             hint="use a larger log, or stop the host component first",
         )
+
+
+def _flush(ring: Ring, history: DomainHistory, primaries: Mapping[int, Primary]) -> None:
+    """What the host component wrote before it died need not be in the log: a full one has room for the ring's rest."""
+    try:
+        failed = flush(history, primaries)
+    except (JetdrError, OSError) as error:
+        log_.warning("a primary cannot be opened, and the log keeps what it may lack: %s", error)
+        return
+    for disk in failed:
+        ring.note_primary_failure(disk)
+    ring.primaries_flushed()
 
 
 def _meet(ring: Ring, lsn_log: int, log: LogFound) -> RingFound:

@@ -8,6 +8,7 @@ from __future__ import annotations
 import asyncio
 import json
 import os
+import select
 import shutil
 import signal
 import subprocess
@@ -123,11 +124,10 @@ def machine(**settings: Any) -> Iterator[Machine]:
 
 
 def _lives(pid_fd: int) -> bool:
-    try:
-        signal.pidfd_send_signal(pid_fd, signal.Signals(signal.SIGCONT))
-    except ProcessLookupError:
-        return False
-    return True
+    """Until it has ended, though its parent may be stopped and not know yet."""
+    poll = select.poll()
+    poll.register(pid_fd, select.POLLIN)
+    return not poll.poll(0)
 
 
 def until(condition: Callable[[], object], limit_s: float = 20.0) -> None:
