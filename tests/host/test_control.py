@@ -208,13 +208,17 @@ def test_a_client_that_hangs_in_a_line_is_hung_up_on_and_disturbs_nobody(guest: 
 
 def test_more_clients_than_there_is_room_for_push_out_the_idlest(guest: Guest) -> None:
     with ExitStack() as open_lines:
-        lines = [open_lines.enter_context(Line(guest)) for _ in range(CONNECTIONS_MAX)]
+        lines = [open_lines.enter_context(Line(guest)) for _ in range(CONNECTIONS_MAX - 4)]  # the fixture has some, too
         for line in lines:
             assert line.ask("HELLO").startswith("OK ")
-        late = open_lines.enter_context(Line(guest))
-        assert late.ask("HELLO").startswith("OK ")
-        (gone,) = select.select([line.socket for line in lines], [], [], 10)[0]
-        assert gone in [line.socket for line in lines[: CONNECTIONS_MAX // 2]]
+        gone: list[socket.socket] = []
+        for _ in range(8):
+            late = open_lines.enter_context(Line(guest))
+            assert late.ask("HELLO").startswith("OK ")
+            if gone := select.select([line.socket for line in lines], [], [], 0.5)[0]:
+                break
+        assert len(gone) == 1
+        assert gone[0] in [line.socket for line in lines[: CONNECTIONS_MAX // 2]]
         assert lines[-1].ask("HELLO").startswith("OK ")
 
 
