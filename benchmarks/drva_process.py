@@ -1,7 +1,7 @@
 """A DRVA in a process of its own: one protected domain with its host component, as beside a guest.
 
 Run as a program with the specification as its argument. Then each line on stdin is a request, answered by a line of
-JSON on stdout: ``status``, and ``settle`` (everything written so far is stored). The domain is closed at the end of stdin.
+JSON on stdout: ``status``, and ``settle`` (everything written so far is stored). The domain is closed at stdin's end.
 Talks to: ProtectedDomain.
 """
 
