@@ -18,6 +18,7 @@ __all__ = [
     "DeviceResized",
     "DuplicateMark",
     "Fenced",
+    "HostDeaf",
     "HostFailed",
     "HostGone",
     "InstantInGap",
@@ -163,6 +164,10 @@ class LoggingOff(JetdrError):
 
 class HostGone(JetdrError, ConnectionError):
     """The host component cannot be reached, or does not answer; guests' I/O may go on all the same."""
+
+
+class HostDeaf(HostGone):
+    """The host component's process is there, but takes no connection."""
 
 
 class HostFailed(JetdrError):

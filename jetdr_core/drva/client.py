@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import os
-import socket
 from contextlib import suppress
 from pathlib import Path
 from types import TracebackType
@@ -12,6 +10,7 @@ from jetdr_core.drva import protocol
 from jetdr_core.drva.errors import ControlError, DrvaUnreachable
 from jetdr_core.drva.protocol import REPLY_BYTES_MAX, Json
 from jetdr_core.errors import InvalidRequest
+from jetdr_core.unix_socket import connect_unix
 
 __all__ = ["SOCKET_DEFAULT", "ControlClient"]
 
@@ -26,12 +25,9 @@ class ControlClient:
     def __init__(self, path: Path, *, answer_s: float = ANSWER_S) -> None:
         self._path = path
         self._asked = 0
-        self._socket = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
-        self._socket.settimeout(answer_s)
         try:
-            self._socket.connect(os.fspath(path))
+            self._socket = connect_unix(path, answer_s)
         except OSError as error:
-            self._socket.close()
             raise _unreachable(path, error) from None
         self._replies = self._socket.makefile("rb")
 

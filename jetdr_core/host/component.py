@@ -9,7 +9,6 @@ from __future__ import annotations
 import os
 import select
 import signal
-import socket
 import subprocess
 import threading
 import time
@@ -19,10 +18,11 @@ from pathlib import Path
 from urllib.parse import quote
 from uuid import UUID
 
-from jetdr_core.errors import HostFailed, HostGone, InvalidRequest
+from jetdr_core.errors import HostDeaf, HostFailed, HostGone, InvalidRequest
 from jetdr_core.host.control import HELLO_LIMIT_S, HostControl
 from jetdr_core.host.options import HostOptions, StartDisk
 from jetdr_core.identity import check_name
+from jetdr_core.unix_socket import connect_unix
 
 __all__ = ["PLUGIN_PATH", "HostComponent"]
 
@@ -54,13 +54,15 @@ class HostComponent:
         """Whether there is such a process, even if it does not answer."""
         try:
             self.control.listener_pid()
+        except HostDeaf:
+            return True
         except HostGone:
             return False
         return True
 
     @property
     def pid(self) -> int:
-        """Of the running process; :class:`HostGone` when there is none."""
+        """Of the running process; :class:`HostGone` when there is none, :class:`HostDeaf` when it cannot be asked."""
         return self.control.listener_pid()
 
     def nbd_uri(self, disk: str) -> str:
@@ -81,7 +83,7 @@ class HostComponent:
 
         ``ring_path`` None: nothing is protected. ``disks`` are served from the first moment, as write-back needs to
         write what the ring still holds; ``marker_path``, on storage that lasts, is for write-back alone.
-        :class:`HostFailed`: it did not come up, and why.
+        :class:`HostFailed`: it did not come up, and why. :class:`HostDeaf`: one is there already, but cannot be asked.
         """
         if self.running():
             raise InvalidRequest(
@@ -102,10 +104,13 @@ class HostComponent:
     def stop(self) -> None:
         """Ask for an orderly end and wait for it; without a running process nothing.
 
-        :class:`HostFailed`: it did not end within ``stop_limit_s``, and was killed.
+        :class:`HostFailed`: it did not end within ``stop_limit_s``, and was killed. :class:`HostDeaf`: it is there, but
+        cannot be asked.
         """
         try:
             pid_fd = os.pidfd_open(self.pid)
+        except HostDeaf:
+            raise
         except (HostGone, ProcessLookupError):
             return
         try:
@@ -202,8 +207,9 @@ def _wait_for_end(pid_fd: int, limit_s: float) -> bool:
 
 def _remove_stale_socket(path: str) -> None:
     """Remove the socket that a dead process left; one that somebody listens on stays, and nbdkit will say so."""
-    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as probe, suppress(FileNotFoundError):
-        try:
-            probe.connect(path)
-        except ConnectionRefusedError:
-            os.unlink(path)
+    try:
+        connect_unix(path, 0).close()
+    except ConnectionRefusedError:
+        os.unlink(path)
+    except (FileNotFoundError, TimeoutError):
+        pass

@@ -16,8 +16,9 @@ from contextlib import suppress
 from typing import NamedTuple, TypeVar
 
 from jetdr_core._core import FilterStats
-from jetdr_core.errors import DeviceBusy, HostGone, InvalidRequest, LoggingOff, PrimaryFailed, StallTimeout
+from jetdr_core.errors import DeviceBusy, HostDeaf, HostGone, InvalidRequest, LoggingOff, PrimaryFailed, StallTimeout
 from jetdr_core.identity import check_name
+from jetdr_core.unix_socket import connect_unix
 
 __all__ = ["HostControl", "HostedDiskStats"]
 
@@ -67,8 +68,8 @@ class HostControl:
         return int(words[2])
 
     def listener_pid(self) -> int:
-        """The process that has the socket, whether or not it answers."""
-        connection = self._connect(HELLO_LIMIT_S)
+        """The process that has the socket, whether or not it answers. :class:`HostDeaf`: there is one, but which?"""
+        connection = self._connect(min(HELLO_LIMIT_S, self._limit_s))
         try:
             return connection.peer_pid()
         finally:
@@ -172,6 +173,11 @@ class HostControl:
     def _connect(self, limit_s: float) -> _Connection:
         try:
             return _Connection(self._path, limit_s)
+        except TimeoutError as late:
+            raise HostDeaf(
+                f"{self._path}: the host component took no connection within {limit_s:g} s",
+                hint="look whether its process is stopped",
+            ) from late
         except OSError as error:
             raise HostGone(
                 f"{self._path}: no host component can be reached: {error.strerror or error}", hint="start it"
@@ -198,13 +204,7 @@ class _Connection:
     """One connection; ``usable`` while nothing went wrong and no reply is outstanding."""
 
     def __init__(self, path: str, limit_s: float) -> None:
-        self._socket = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
-        try:
-            self._socket.settimeout(limit_s)
-            self._socket.connect(path)
-        except BaseException:
-            self._socket.close()
-            raise
+        self._socket = connect_unix(path, limit_s)
         self._stream = self._socket.makefile("rb")
         self.usable = False
 

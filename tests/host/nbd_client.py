@@ -6,10 +6,11 @@ Simple replies only; https://github.com/NetworkBlockDevice/nbd/blob/master/doc/p
 from __future__ import annotations
 
 import os
-import socket
 import struct
 from types import TracebackType
 from typing import Self
+
+from jetdr_core.unix_socket import connect_unix
 
 READ, WRITE, FLUSH, TRIM, CACHE, ZERO = 0, 1, 3, 4, 5, 6
 FUA, NO_HOLE, FAST_ZERO = 1, 2, 16
@@ -23,11 +24,9 @@ class NbdClient:
     """Connected to export ``name`` at the Unix socket ``path``. Errors are ``OSError`` with the wire's number."""
 
     def __init__(self, path: str, name: str) -> None:
-        self._socket = socket.socket(socket.AF_UNIX)
+        self._socket = connect_unix(path, 30)
         self._handle = 0
         try:
-            self._socket.settimeout(30)
-            self._socket.connect(path)
             self._receive(18)
             self._socket.sendall(struct.pack(">I", _CLIENT_FLAGS))
             self._socket.sendall(_OPTION_MAGIC + struct.pack(">II", _EXPORT_NAME, len(name)) + name.encode())

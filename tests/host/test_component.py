@@ -5,14 +5,16 @@ from __future__ import annotations
 import fcntl
 import os
 import signal
+import socket
 import time
 from collections.abc import Callable
+from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
 
-from jetdr_core.errors import HostFailed, HostGone, InvalidRequest
-from jetdr_core.host import PLUGIN_PATH, HostComponent, HostedFilter, HostOptions, StartDisk
+from jetdr_core.errors import HostDeaf, HostFailed, HostGone, InvalidRequest
+from jetdr_core.host import PLUGIN_PATH, HostComponent, HostedFilter, HostOptions, StartDisk, control
 from tests.children import run_python
 from tests.host.guest import DISK_BYTES, Guest, make_disk
 
@@ -95,6 +97,28 @@ def test_one_that_is_stopped_is_running_and_does_not_answer(guest: Guest) -> Non
         assert guest.host.running()
         with pytest.raises(InvalidRequest, match="runs already"):
             guest.start()
+    finally:
+        os.kill(pid, signal.SIGCONT)
+    assert guest.host.control.hello() == pid
+
+
+def test_one_that_takes_no_connection_is_running_and_not_taken_for_ended(
+    guest: Guest, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(control, "HELLO_LIMIT_S", 0.2)
+    pid = guest.host.pid
+    os.kill(pid, signal.SIGSTOP)
+    try:
+        with ExitStack() as waiting:
+            with pytest.raises(BlockingIOError):
+                while True:
+                    caller = waiting.enter_context(socket.socket(socket.AF_UNIX))
+                    caller.setblocking(False)
+                    caller.connect(guest.host.control.path)
+            assert guest.host.running()
+            for attempt in (guest.host.stop, guest.start):
+                with pytest.raises(HostDeaf, match=r"took no connection within 0\.2 s"):
+                    attempt()
     finally:
         os.kill(pid, signal.SIGCONT)
     assert guest.host.control.hello() == pid

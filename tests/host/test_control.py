@@ -8,6 +8,7 @@ import select
 import socket
 import stat
 import threading
+import time
 from contextlib import ExitStack
 from pathlib import Path
 
@@ -15,6 +16,7 @@ import pytest
 
 from jetdr_core.errors import DeviceBusy, HostGone, InvalidRequest
 from jetdr_core.host import HostControl
+from jetdr_core.unix_socket import connect_unix
 from tests.host.guest import DISK_BYTES, Guest, make_disk
 
 LINE_BYTES_MAX = 8192
@@ -25,9 +27,7 @@ class Line:
     """A connection that sends what it is told to, byte by byte if need be."""
 
     def __init__(self, guest: Guest) -> None:
-        self.socket = socket.socket(socket.AF_UNIX)
-        self.socket.settimeout(20)
-        self.socket.connect(guest.host.control.path)
+        self.socket = connect_unix(guest.host.control.path, 20)
 
     def __enter__(self) -> Line:
         return self
@@ -264,6 +264,28 @@ def test_the_client_does_not_wait_for_ever(folder: Path) -> None:
         control = HostControl(path, limit_s=0.2)
         with pytest.raises(HostGone, match=r"did not answer within 0\.2 s"):
             control.stats()
+
+
+def test_the_client_waits_while_more_call_than_are_heard(folder: Path) -> None:
+    path = folder / "host.sock"
+    with socket.socket(socket.AF_UNIX) as server, socket.socket(socket.AF_UNIX) as first:
+        server.bind(str(path))
+        server.listen(0)
+        first.connect(str(path))
+
+        def answer() -> None:
+            time.sleep(0.2)
+            server.accept()[0].close()
+            with server.accept()[0] as late:
+                late.recv(100)
+                late.sendall(b"OK jetdr-host 1 77\n")
+
+        thread = threading.Thread(target=answer)
+        thread.start()
+        control = HostControl(path)
+        assert control.hello() == 77
+        thread.join()
+        control.close()
 
 
 @pytest.mark.parametrize("said", [b"HTTP/1.1 200 OK\n", b"ERR much\n", b"OK", b"OK jetdr-host 2 1\n", b""])
