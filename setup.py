@@ -13,6 +13,9 @@ if os.environ.get("JETDR_SANITIZE") == "1":
     LINK += ["-fsanitize=address,undefined"]
 
 
+CHECKSUM = ("checksum.c", "checksum_avx2.c")
+
+
 def extension(name: str, *sources: str, libraries: tuple[str, ...] = ()) -> Extension:
     return Extension(
         f"jetdr_core.{name}",
@@ -29,6 +32,7 @@ def extension(name: str, *sources: str, libraries: tuple[str, ...] = ()) -> Exte
             "native/nbdkit_parameters.h",
             "native/ring_shared.h",
             "native/interval_map.h",
+            "native/checksum.h",
             "native/scan.h",
             "native/scatter.h",
             "native/iscsi_session.h",
@@ -47,6 +51,7 @@ PLUGIN = extension(
     *("nbdkit_plugin.c", "nbdkit_parameters.c", "host_life.c", "host_disks.c", "host_primary.c"),
     *("host_control.c", "host_commands.c"),
     *("ring.c", "ring_file.c", "filter.c", "applier.c", "device.c"),
+    *CHECKSUM,
 )
 PLUGIN.extra_link_args = [*LINK, "-pthread", "-Wl,-z,nodelete"]  # a thread may still return when nbdkit unloads it
 
@@ -63,9 +68,11 @@ class BuildExt(build_ext):
 setup(
     cmdclass={"build_ext": BuildExt},
     ext_modules=[
-        extension("_core", "core.pyx", "ring.c", "ring_file.c", "filter.c", "applier.c", "log_writer.c", "device.c"),
+        extension(
+            "_core", "core.pyx", "ring.c", "ring_file.c", "filter.c", "applier.c", "log_writer.c", "device.c", *CHECKSUM
+        ),
         extension("_iscsi", "iscsi.pyx", "iscsi_session.c", "iscsi_login.c", "iscsi_retained.c", libraries=("iscsi",)),
-        extension("_kernels", "kernels.pyx", "interval_map.c", "scan.c", "scatter.c"),
+        extension("_kernels", "kernels.pyx", "interval_map.c", "scan.c", "scatter.c", *CHECKSUM),
         PLUGIN,
     ],
 )

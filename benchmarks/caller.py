@@ -13,7 +13,16 @@ from benchmarks.measure import PeerMissing
 __all__ = ["call"]
 
 _ROOT = Path(__file__).resolve().parent.parent
-_ENGINE = ("ring.c", "ring_file.c", "filter.c", "applier.c", "log_writer.c", "device.c")
+_ENGINE = (
+    "ring.c",
+    "ring_file.c",
+    "filter.c",
+    "applier.c",
+    "log_writer.c",
+    "device.c",
+    "checksum.c",
+    "checksum_avx2.c",
+)
 _FLAGS = ("-std=c11", "-O2", "-g", "-D_GNU_SOURCE", "-DXXH_INLINE_ALL", "-Wall", "-Wextra", "-Wno-unused-parameter")
 """Those of setup.py: XXH3 and the copies are compiled as in the engine."""
 

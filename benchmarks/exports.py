@@ -16,7 +16,7 @@ from benchmarks.fio import program
 from benchmarks.measure import PeerMissing
 from benchmarks.process import Server
 
-__all__ = ["Export", "Place", "blklogwrites", "nbdkit_file", "plugin", "written_file"]
+__all__ = ["Export", "Place", "blklogwrites", "nbdkit_file", "plugin", "uncache", "written_file"]
 
 DISK = "disk"
 _PIECE_BYTES = 4 << 20
@@ -37,6 +37,7 @@ class Export(ABC):
 
     name: str
     uri: str
+    primary: Path
 
     @property
     @abstractmethod
@@ -63,8 +64,8 @@ class Export(ABC):
 class _Served(Export):
     """One server process behind a Unix socket."""
 
-    def __init__(self, name: str, place: Place, command: list[str], socket: Path, export: str) -> None:
-        self.name, self.uri = name, f"nbd+unix:///{export}?socket={socket}"
+    def __init__(self, name: str, place: Place, command: list[str], socket: Path, export: str, primary: Path) -> None:
+        self.primary, self.name, self.uri = primary, name, f"nbd+unix:///{export}?socket={socket}"
         self._command, self._socket, self._said = command, socket, place.work / f"{socket.stem}.said"
         self._server = self._start()
 
@@ -81,9 +82,9 @@ class _Served(Export):
 
 def nbdkit_file(place: Place) -> Export:
     """nbdkit's own file plugin."""
-    socket = place.runtime / "file.sock"
-    command = [program("nbdkit"), "-f", "--unix", str(socket), "file", str(place.primary("file"))]
-    return _Served("nbdkit file", place, command, socket, "")
+    socket, primary = place.runtime / "file.sock", place.primary("file")
+    command = [program("nbdkit"), "-f", "--unix", str(socket), "file", str(primary)]
+    return _Served("nbdkit file", place, command, socket, "", primary)
 
 
 def plugin_path() -> Path:
@@ -99,7 +100,7 @@ def plugin(place: Place) -> Export:
     socket, primary = place.runtime / "plugin.sock", place.primary("plugin")
     disk = f"disk=1:{DISK}:{place.disk_bytes}:{primary}"
     command = [program("nbdkit"), "-f", "--unix", str(socket), str(plugin_path()), disk]
-    return _Served("unprotected", place, command, socket, DISK)
+    return _Served("unprotected", place, command, socket, DISK, primary)
 
 
 class _BlkLogWrites(_Served):
@@ -117,7 +118,7 @@ class _BlkLogWrites(_Served):
             *("--nbd-server", f"addr.type=unix,addr.path={socket}"),
             *("--export", f"type=nbd,id=export,node-name=both,name={DISK},writable=on"),
         ]
-        super().__init__("blklogwrites", place, command, socket, DISK)
+        super().__init__("blklogwrites", place, command, socket, DISK, primary)
 
     def begin(self) -> None:
         self._server.end()
@@ -127,6 +128,17 @@ class _BlkLogWrites(_Served):
 def blklogwrites(place: Place) -> Export:
     """QEMU's log of writes, in the format of dm-log-writes."""
     return _BlkLogWrites(place)
+
+
+def uncache(path: Path) -> None:
+    """Have the file on the disk, and none of it in the page cache.
+
+    What was written or read there in large pieces is cached in large folios, in which the kernel takes several times as
+    long for a write of 4 KiB: a matter of chance from one file to the next.
+    """
+    with path.open("r+b") as file:
+        os.fsync(file.fileno())
+        os.posix_fadvise(file.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)
 
 
 def written_file(path: Path, length: int) -> Path:

@@ -18,7 +18,7 @@ from itertools import count
 from pathlib import Path
 
 from benchmarks import fio
-from benchmarks.exports import Export, Place, blklogwrites, nbdkit_file, plugin
+from benchmarks.exports import Export, Place, blklogwrites, nbdkit_file, plugin, uncache
 from benchmarks.measure import AtLeast, AtMost, Row, Scale, interleaved, median
 from benchmarks.process import cpu_seconds
 from benchmarks.protected import protected_exports
@@ -112,10 +112,11 @@ class _Contest:
         return dict(zip([export.name for export in self._exports], turns, strict=True))
 
     def _turn(self, export: Export, cell: _Cell) -> _Turn:
-        """What others left dirty is on the disk before; what is owed afterwards is counted."""
+        """What others left dirty is on the disk before, the primary uncached; what is owed afterwards is counted."""
         seed = self._seed_last[export.name] = next(self._seeds)
         export.begin()
         os.sync()
+        uncache(export.primary)
         before = cpu_seconds(export.pids)
         written = fio.write_section(cell.section, export.uri, cell.size_bytes, seed, self._work)
         export.settle()

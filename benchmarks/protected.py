@@ -50,7 +50,7 @@ class Protected(Export):
         environment: Mapping[str, str] | None = None,
         servers: tuple[int, ...] = (),
     ) -> None:
-        self.name, self.spec = spec.name, spec
+        self.name, self.spec, self.primary = spec.name, spec, Path(spec.primary)
         self._work, self._environment, self._servers = work, environment or {}, servers
         self._host_pid: int | None = None
         self._said = work / f"{spec.name}.said"

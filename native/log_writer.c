@@ -11,7 +11,7 @@
 
 #include "ring_shared.h"
 
-#include <xxhash.h>
+#include "checksum.h"
 
 #define BATCH_MAGIC 0x42524A4Cu /* "LJRB" */
 #define BATCH_VERSION 1
@@ -184,9 +184,9 @@ static uint64_t fill_header(jdr_writer *writer, const struct take *take, uint16_
         .previous_checksum = writer->state.previous_checksum,
         .durable_batch = writer->state.batch_durable,
         .position = writer->state.head_position,
-        .records_checksum = XXH3_64bits(records, take->count * sizeof *records),
+        .records_checksum = jdr_checksum(records, take->count * sizeof *records),
     };
-    header->checksum = XXH3_64bits(header, offsetof(struct batch_header, checksum));
+    header->checksum = jdr_checksum(header, offsetof(struct batch_header, checksum));
     return header->checksum;
 }
 

@@ -5,7 +5,7 @@
 #include <string.h>
 #include <sys/mman.h>
 
-#include <xxhash.h>
+#include "checksum.h"
 
 #define HUGE_PAGE (2u << 20)
 #define COPY_CHUNK (128u << 10) /* copied and hashed while it is in the cache */
@@ -302,7 +302,7 @@ static void copy_pieces(const jdr_ring *ring, XXH3_state_t *state, uint64_t posi
             piece = straight;
         uint8_t *target = jdr_payload_at(ring, position);
         memcpy(target, source, piece);
-        XXH3_64bits_update(state, target, piece);
+        jdr_checksum_more(state, target, piece);
         position += piece;
         source += piece;
         length -= piece;
@@ -316,7 +316,7 @@ static uint64_t copy_and_hash(const jdr_ring *ring, uint64_t position, const voi
     if (length == padded && length <= COPY_CHUNK && length <= jdr_payload_straight(ring, position)) {
         uint8_t *target = jdr_payload_at(ring, position);
         memcpy(target, source, length);
-        return XXH3_64bits(target, length);
+        return jdr_checksum(target, length);
     }
     XXH3_state_t state;
     XXH3_64bits_reset(&state);

@@ -2,7 +2,8 @@
 #include "scan.h"
 
 #include <string.h>
-#include <xxhash.h>
+
+#include "checksum.h"
 
 static uint64_t load_u64(const uint8_t *at)
 {
@@ -26,7 +27,7 @@ int64_t jdr_scan_payloads(const uint8_t *headers, size_t count, const uint8_t *p
         size_t length = load_u32(header + JDR_SCAN_RECORD_PAYLOAD_BYTES_AT);
         if (length > payload_bytes - used)
             return (int64_t)i;
-        uint64_t checksum = length ? XXH3_64bits(payload + used, length) : 0;
+        uint64_t checksum = length ? jdr_checksum(payload + used, length) : 0;
         if (checksum != load_u64(header + JDR_SCAN_RECORD_CHECKSUM_AT))
             return (int64_t)i;
         used += length;

@@ -7,7 +7,7 @@
  */
 #include "rig.h"
 
-#include <xxhash.h>
+#include "checksum.h"
 
 #define PRIMARY_BYTES (64u << 20)
 #define SOURCE_BYTES (1u << 20) /* per thread: stays in its core's cache, as what a guest has just written does */
@@ -47,7 +47,7 @@ static void copy_and_hash(struct worker *worker, const uint8_t *data, uint64_t o
     uint64_t share = load->ring_bytes / load->threads;
     uint8_t *target = load->floor + worker->number * share + worker->position % share;
     memcpy(target, data, load->write_bytes);
-    worker->hash += XXH3_64bits(target, load->write_bytes);
+    worker->hash += jdr_checksum(target, load->write_bytes);
     worker->position += load->write_bytes;
 }
 
@@ -98,7 +98,7 @@ static int compare_write(const struct jdr_device *device, uint64_t offset, const
     const uint8_t *payload = count > 1 ? iov[1].iov_base : NULL;
     for (uint64_t done = 0; count > 1 && done < iov[1].iov_len; done += records->payload_bytes, records++)
         if (memcmp(payload + done, (uint8_t *)load->primary.context + records->offset, records->payload_bytes) ||
-            XXH3_64bits(payload + done, records->payload_bytes) != records->payload_checksum)
+            jdr_checksum(payload + done, records->payload_bytes) != records->payload_checksum)
             fail("check", 0);
     return 0;
 }

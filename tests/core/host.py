@@ -29,7 +29,7 @@ PATIENCE_S = 20.0
 def program() -> Path:
     """The test's host, compiled once per process."""
     target = Path(mkdtemp(prefix="jetdr-host-")) / "ring_host"
-    sources = [NATIVE / name for name in ("ring_file.c", "filter.c", "device.c")]
+    sources = [NATIVE / name for name in ("ring_file.c", "filter.c", "device.c", "checksum.c", "checksum_avx2.c")]
     flags = ["-std=gnu11", "-O1", "-g", "-Wall", "-Wextra", "-D_GNU_SOURCE", "-DXXH_INLINE_ALL", f"-I{NATIVE}"]
     subprocess.run(["gcc", *flags, "-o", target, HERE / "native/ring_host.c", *sources, "-lpthread"], check=True)
     return target
