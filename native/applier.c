@@ -126,11 +126,6 @@ void jdr_applier_remove(jdr_applier *applier, jdr_filter *filter)
 
 /* ---- a primary that failed ---------------------------------------------------------------------------------------- */
 
-void jdr_applier_note_failure(jdr_applier *applier, uint32_t disk)
-{
-    jdr_ring_note_primary_failure(applier->ring, disk);
-}
-
 bool jdr_applier_has_failed(const jdr_applier *applier, uint32_t disk)
 {
     uint64_t failed = atomic_load(&applier->ring->shared->primary_failed);

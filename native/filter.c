@@ -18,7 +18,7 @@
 struct range {
     uint64_t begin, end;
     uint64_t room; /* taken for it in the ring; 0: it is not to be logged */
-    struct range *previous, *next;
+    struct range *older, *newer;
 };
 
 struct jdr_filter {
@@ -29,18 +29,19 @@ struct jdr_filter {
     int64_t stall_limit_ns;
     bool bypass;
     jdr_applier *applier;
-    _Atomic unsigned inside; /* calls; left with the mutex held */
-    _Atomic bool closing;
     _Atomic uint64_t direct_writes, direct_synced; /* with an applier: that went to the primary alone */
     pthread_mutex_t sync_mutex; /* guards sync_failed and direct_synced */
     _Atomic uint64_t syncs_begun;
     _Atomic int sync_failed; /* what the primary's first failed flush returned, or its first failed write behind */
-    pthread_mutex_t mutex; /* guards all below */
-    pthread_cond_t released;
-    struct range *first, *last;
+    /* what every call changes, in one cache line, apart from what every call reads */
+    JDR_LINE pthread_mutex_t mutex; /* guards all below */
+    _Atomic unsigned inside;        /* calls; left with the mutex held */
+    _Atomic bool closing;
+    struct range *newest;
     uint64_t in_flight; /* the room of all ranges */
+    JDR_LINE struct jdr_filter_stats stats;
     unsigned waiting;
-    struct jdr_filter_stats stats;
+    pthread_cond_t released;
 };
 
 static bool valid_options(const struct jdr_filter_options *options)
@@ -67,9 +68,10 @@ int jdr_filter_open(jdr_filter **out, const struct jdr_filter_options *options)
 {
     if (!valid_options(options))
         return -EINVAL;
-    jdr_filter *filter = calloc(1, sizeof *filter);
+    jdr_filter *filter = aligned_alloc(_Alignof(jdr_filter), sizeof *filter);
     if (!filter)
         return -ENOMEM;
+    memset(filter, 0, sizeof *filter);
     filter->ring = options->ring;
     filter->primary = options->primary;
     filter->disk = options->disk;
@@ -141,7 +143,7 @@ static int primary_sync(jdr_filter *filter)
         filter->direct_synced = direct;
     pthread_mutex_unlock(&filter->sync_mutex);
     if (result && filter->applier)
-        jdr_applier_note_failure(filter->applier, filter->disk);
+        jdr_ring_note_primary_failure(filter->ring, filter->disk);
     return result;
 }
 
@@ -162,13 +164,19 @@ static void note_failure(jdr_filter *filter, int64_t error)
 
 /* ---- calls inside, and ranges in flight --------------------------------------------------------------------------- */
 
+/* Give back the mutex, and wake those who wait for what was done under it. */
+static void wake_and_unlock(jdr_filter *filter)
+{
+    if (filter->closing || filter->waiting)
+        pthread_cond_broadcast(&filter->released);
+    pthread_mutex_unlock(&filter->mutex);
+}
+
 /* With the mutex held, which it gives back. */
 static void leave(jdr_filter *filter)
 {
     atomic_fetch_sub(&filter->inside, 1);
-    if (filter->closing || filter->waiting)
-        pthread_cond_broadcast(&filter->released);
-    pthread_mutex_unlock(&filter->mutex);
+    wake_and_unlock(filter);
 }
 
 static int enter(jdr_filter *filter)
@@ -183,7 +191,7 @@ static int enter(jdr_filter *filter)
 
 static bool overlaps_earlier(const struct range *range)
 {
-    for (const struct range *other = range->previous; other; other = other->previous)
+    for (const struct range *other = range->older; other; other = other->older)
         if (other->begin < range->end && range->begin < other->end)
             return true;
     return false;
@@ -204,9 +212,11 @@ static bool hold(jdr_filter *filter, struct range *range)
     bool granted = has_share(filter, range->room);
     if (granted) {
         filter->in_flight += range->room;
-        range->previous = filter->last;
-        *(filter->last ? &filter->last->next : &filter->first) = range;
-        filter->last = range;
+        range->older = filter->newest;
+        range->newer = NULL;
+        if (filter->newest)
+            filter->newest->newer = range;
+        filter->newest = range;
         if (overlaps_earlier(range)) {
             filter->stats.overlaps_waited++;
             filter->waiting++;
@@ -219,13 +229,14 @@ static bool hold(jdr_filter *filter, struct range *range)
     return granted;
 }
 
-/* Give the range back; returns with the mutex held, for the statistics, to be ended by leave. */
+/* Give the range back; returns with the mutex held, for the statistics, to be ended by leave or wake_and_unlock. */
 static void release(jdr_filter *filter, struct range *range)
 {
     pthread_mutex_lock(&filter->mutex);
     filter->in_flight -= range->room;
-    *(range->previous ? &range->previous->next : &filter->first) = range->next;
-    *(range->next ? &range->next->previous : &filter->last) = range->previous;
+    if (range->older)
+        range->older->newer = range->newer;
+    *(range->newer ? &range->newer->older : &filter->newest) = range->older;
 }
 
 /* ---- room --------------------------------------------------------------------------------------------------------- */
@@ -290,8 +301,7 @@ static bool hold_unlogged(jdr_filter *filter, struct range *range)
         if (filter->applier ? jdr_applier_is_settled(filter->applier) : !jdr_logging(filter->ring))
             return true;
         release(filter, range);
-        pthread_cond_broadcast(&filter->released);
-        pthread_mutex_unlock(&filter->mutex);
+        wake_and_unlock(filter);
     }
     range->room = room;
     return false;
@@ -404,8 +414,10 @@ static void finish(jdr_filter *filter, struct range *range, bool zeros, uint64_t
     } else {
         *(zeros ? &filter->stats.zeros : &filter->stats.writes) += 1;
         *(zeros ? &filter->stats.zero_bytes : &filter->stats.write_bytes) += length;
-        filter->stats.unlogged_writes += filter->bypass && lsn == 0;
-        filter->stats.unlogged_bytes += filter->bypass && lsn == 0 ? length : 0;
+        if (filter->bypass && lsn == 0) {
+            filter->stats.unlogged_writes++;
+            filter->stats.unlogged_bytes += length;
+        }
     }
     leave(filter);
 }
@@ -463,9 +475,7 @@ static int read_pending(jdr_filter *filter, void *target, size_t length, uint64_
     hold(filter, &range);
     int result = filter->sync_failed ? filter->sync_failed : read_newest(filter, offset, target, length);
     release(filter, &range);
-    if (filter->waiting)
-        pthread_cond_broadcast(&filter->released);
-    pthread_mutex_unlock(&filter->mutex);
+    wake_and_unlock(filter);
     return result;
 }
 
@@ -629,7 +639,7 @@ static int fail_disk(jdr_filter *filter, int error)
     if (!filter->sync_failed)
         filter->sync_failed = error;
     pthread_mutex_unlock(&filter->sync_mutex);
-    jdr_applier_note_failure(filter->applier, filter->disk);
+    jdr_ring_note_primary_failure(filter->ring, filter->disk);
     pthread_mutex_lock(&filter->mutex);
     filter->stats.failed_writes++;
     filter->stats.sync_failed = -error & JDR_ERRNO_MAX;
@@ -648,9 +658,7 @@ int jdr_filter_apply(jdr_filter *filter, const struct jdr_record *record, const 
         result = banded(record->kind == JDR_WRITE ? filter->primary.write(&filter->primary, record->offset, pieces, count)
                                                   : filter->primary.zero(&filter->primary, record->offset, record->length));
     release(filter, &range);
-    if (filter->waiting)
-        pthread_cond_broadcast(&filter->released);
-    pthread_mutex_unlock(&filter->mutex);
+    wake_and_unlock(filter);
     return result ? fail_disk(filter, result) : 0;
 }
 

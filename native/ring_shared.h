@@ -254,11 +254,7 @@ bool jdr_applier_wait_settled(jdr_applier *applier);
 void jdr_applier_wait_applied(jdr_applier *applier, uint64_t lsn);
 int jdr_applier_add(jdr_applier *applier, jdr_filter *filter); /* or -ENOMEM */
 void jdr_applier_remove(jdr_applier *applier, jdr_filter *filter);
-/*
- * A primary has not taken what was acknowledged: the log must keep it (lsn_primary stands), and no host, also no later
- * one, serves the disk from what the primary has.
- */
-void jdr_applier_note_failure(jdr_applier *applier, uint32_t disk);
+/* Has its primary not taken what was acknowledged? Then no host, also no later one, serves the disk from what it has. */
 bool jdr_applier_has_failed(const jdr_applier *applier, uint32_t disk);
 
 /* filter.c, for applier.c */

@@ -207,6 +207,27 @@ def test_no_call_of_a_guest_is_longer_than_the_limit_whatever_the_drva_does(what
         assert not shared.come_back().logging
 
 
+@pytest.mark.parametrize("write_back", [False, True])
+def test_logging_that_goes_off_and_on_all_the_time_disturbs_no_call(*, write_back: bool) -> None:
+    with shared_ring(write_back=write_back) as shared:
+        host = shared.host()
+        writer = shared.log_writer()
+        writer.start()
+        host.begin("busy", 1500, 8)
+        turns = 0
+        while not host.answers():
+            shared.drva.stop_logging()
+            writer.set_tail(writer.state().durable_position)
+            shared.drva.control(Kind.GAP_OPEN, 0, b"{}", stall_limit_s=5)
+            shared.drva.resume_logging()
+            turns += 1
+        writes, _flushes, failed, _longest_ms = host.end()
+        writer.stop()
+        assert failed == 0
+        assert writes > turns > 20
+        assert host.call("stats") >= 0
+
+
 class DrvaProcess:
     """The DRVA's side in a process of its own, draining."""
 
