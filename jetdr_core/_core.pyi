@@ -113,6 +113,9 @@ class Ring:
     @property
     def lsn_applied(self) -> int:
         """With write-back: durable in the primaries up to here."""
+    @property
+    def primaries_behind(self) -> bool:
+        """With write-back: the primaries that work still lack, durably, something that the ring was given."""
     def primaries_flushed(self) -> bool:
         """With write-back and no host component: the primaries were flushed, :attr:`lsn_applied` follows.
 

@@ -147,14 +147,15 @@ static bool changes_a_disk(const jdr_ring *ring, uint64_t lsn, const struct jdr_
 
 /*
  * Is record `lsn` pending, and does it change the disk in that range, which is held? One that does stays; the others may
- * be applied meanwhile, and their slots reserved again, so what is believed is a copy of one that is still pending.
+ * be applied meanwhile, and their slots reserved again, so what is believed is a copy of one that is still pending. A
+ * background record changes nothing: it says what the disk holds, and is passed by without the range.
  */
 static bool overlaps(const jdr_ring *ring, uint64_t lsn, uint32_t disk, uint64_t offset, uint64_t length, struct jdr_record *record)
 {
     if (!jdr_published(ring, lsn)) /* then nobody was told that it is there */
         return false;
     *record = *jdr_slot(ring, lsn);
-    bool changes = record->disk == disk && changes_a_disk(ring, lsn, record);
+    bool changes = record->disk == disk && !(record->flags & JDR_BACKGROUND) && changes_a_disk(ring, lsn, record);
     atomic_thread_fence(memory_order_acquire);
     return changes && jdr_published(ring, lsn) && atomic_load(&ring->shared->lsn_applied) < lsn &&
            record->offset < offset + length && offset < record->offset + record->length;
@@ -210,12 +211,13 @@ static jdr_filter *filter_of(jdr_applier *applier, uint32_t disk)
     return NULL;
 }
 
-static void apply(jdr_applier *applier, uint64_t lsn)
+/* False: no disk takes it, and it is pending as before. */
+static bool apply(jdr_applier *applier, uint64_t lsn)
 {
     const jdr_ring *ring = applier->ring;
     const struct jdr_record record = *jdr_slot(ring, lsn);
     if (!changes_a_disk(ring, lsn, &record) || record.flags & JDR_BACKGROUND)
-        return;
+        return false;
     struct iovec pieces[2];
     int count = jdr_payload_pieces(ring, jdr_end(ring, lsn) - record.payload_bytes, record.payload_bytes, pieces);
     pthread_mutex_lock(&applier->mutex);
@@ -223,6 +225,7 @@ static void apply(jdr_applier *applier, uint64_t lsn)
     if (filter)
         jdr_filter_apply(filter, &record, pieces, count);
     pthread_mutex_unlock(&applier->mutex);
+    return filter != NULL;
 }
 
 /* Will a record that is not published never be one that changes a disk? */
@@ -240,9 +243,8 @@ static bool apply_some(jdr_applier *applier)
     uint64_t begun = atomic_load(&ring->shared->lsn_applied), lsn = begun;
     uint64_t last = jdr_logging(ring) ? jdr_ring_lsn_durable(ring) : jdr_ring_lsn_reserved(ring);
     while (lsn < last && (jdr_published(ring, lsn + 1) || is_nothing(ring, lsn + 1))) {
-        if (jdr_published(ring, ++lsn))
-            apply(applier, lsn);
-        jdr_release(ring, &ring->shared->lsn_applied, lsn);
+        if (!jdr_published(ring, ++lsn) || !apply(applier, lsn))
+            jdr_release(ring, &ring->shared->lsn_applied, lsn);
     }
     if (lsn > begun) {
         pthread_mutex_lock(&applier->mutex);
@@ -288,22 +290,29 @@ static bool is_still(const jdr_applier *applier, const struct jdr_ring_off *off)
     return !off->logging && !now.logging && now.count == off->count;
 }
 
-/* Logging is off and everything is applied: allow writes to the primaries alone. */
-static void settle(jdr_applier *applier)
+/* Since `off` nothing was pending: allow writes to the primaries alone. */
+static void settle(jdr_applier *applier, const struct jdr_ring_off *off)
 {
-    struct jdr_ring_off off;
-    jdr_ring_off(applier->ring, &off);
     sync_primaries(applier);
-    if (!is_still(applier, &off) || set_marker(applier))
+    if (!is_still(applier, off) || set_marker(applier))
         return; /* tried again: without the marker a replay could destroy what is written now */
     if (jdr_logging(applier->ring)) { /* on meanwhile, behind a GAP_OPEN: an earlier host's marker was enough for that */
         drop_marker(applier);
         return;
     }
     pthread_mutex_lock(&applier->mutex);
-    atomic_store(&applier->settled, off.count);
+    atomic_store(&applier->settled, off->count);
     pthread_cond_broadcast(&applier->changed);
     pthread_mutex_unlock(&applier->mutex);
+}
+
+/* Logging is on: a marker that came too late for the one who removes it is obsolete, and the next one needs a spare. */
+static void prepare(jdr_applier *applier)
+{
+    if (access(applier->marker, F_OK) == 0)
+        drop_marker(applier);
+    if (access(applier->spare, F_OK))
+        make_spare(applier);
 }
 
 bool jdr_applier_is_settled(const jdr_applier *applier)
@@ -359,10 +368,12 @@ void jdr_applier_run(jdr_applier *applier)
             again = false;
             continue;
         }
-        if (!jdr_logging(ring) && !jdr_applier_is_settled(applier) && !jdr_applier_has_pending(applier))
-            settle(applier);
-        if (jdr_logging(ring) && access(applier->spare, F_OK))
-            make_spare(applier);
+        struct jdr_ring_off off;
+        jdr_ring_off(ring, &off); /* before the look at what is pending: logging may go on and off in between */
+        if (!off.logging && !jdr_applier_is_settled(applier) && !jdr_applier_has_pending(applier))
+            settle(applier, &off);
+        if (jdr_logging(ring))
+            prepare(applier);
         if (stopping || sync_is_due(applier))
             sync_primaries(applier);
         if (stopping)

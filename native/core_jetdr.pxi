@@ -76,6 +76,7 @@ cdef extern from "jetdr.h" nogil:
     int jdr_ring_adopt(jdr_ring *, uint64_t)
     int jdr_ring_reset(jdr_ring *, const jdr_ring_options *)
     uint64_t jdr_ring_lsn_applied(const jdr_ring *)
+    bint jdr_ring_primaries_behind(const jdr_ring *)
     bint jdr_ring_primaries_flushed(jdr_ring *)
     void jdr_ring_note_primary_failure(jdr_ring *, uint32_t)
     bint jdr_ring_write_back(const jdr_ring *)

@@ -108,6 +108,10 @@ cdef class Ring:
     def lsn_applied(self):
         return jdr_ring_lsn_applied(self.ring)
 
+    @property
+    def primaries_behind(self):
+        return bool(jdr_ring_primaries_behind(self.ring))
+
     def primaries_flushed(self):
         return bool(jdr_ring_primaries_flushed(self.ring))
 

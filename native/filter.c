@@ -57,10 +57,8 @@ static int write_behind(jdr_filter *filter, jdr_applier *applier)
 {
     filter->applier = applier;
     filter->direct_writes = 1; /* nobody knows what the last host had not flushed */
-    if (jdr_applier_has_failed(applier, filter->disk)) {
+    if (jdr_applier_has_failed(applier, filter->disk))
         filter->sync_failed = -(JDR_PRIMARY | EIO);
-        filter->stats.sync_failed = EIO;
-    }
     return jdr_applier_add(applier, filter); /* last: from now on it may be given records */
 }
 
@@ -290,6 +288,13 @@ static int admit_and_hold(jdr_filter *filter, struct range *range, uint64_t payl
     return admit_stalled(filter, range, payload_bytes);
 }
 
+/* Has one been given an LSN just as logging went off, that the applier would lay over what comes now? The range is held. */
+static bool is_pending(const jdr_filter *filter, const struct range *range)
+{
+    return filter->applier &&
+           jdr_applier_overlaps(filter->applier, filter->disk, range->begin, range->end - range->begin);
+}
+
 /* With logging off: hold the range without room. False, and not held: logging is on (again). */
 static bool hold_unlogged(jdr_filter *filter, struct range *range)
 {
@@ -298,10 +303,14 @@ static bool hold_unlogged(jdr_filter *filter, struct range *range)
     if (!jdr_logging(filter->ring) && (!filter->applier || jdr_applier_wait_settled(filter->applier))) {
         hold(filter, range);
         /* now that it is held: a copy after logging resumes comes behind it; and off since then, not once more */
-        if (filter->applier ? jdr_applier_is_settled(filter->applier) : !jdr_logging(filter->ring))
+        bool off = filter->applier ? jdr_applier_is_settled(filter->applier) : !jdr_logging(filter->ring);
+        bool pending = off && is_pending(filter, range);
+        if (off && !pending)
             return true;
         release(filter, range);
         wake_and_unlock(filter);
+        if (pending)
+            jdr_applier_wait_applied(filter->applier, jdr_ring_lsn_reserved(filter->ring));
     }
     range->room = room;
     return false;
@@ -523,17 +532,17 @@ static int flush_behind(jdr_filter *filter, uint64_t lsn)
         if (result != -ECANCELED)
             jdr_ring_stop_logging(filter->ring, JDR_OFF_FLUSH, filter->disk);
     }
-    return jdr_applier_wait_settled(filter->applier) ? primary_sync(filter) : flush_behind(filter, lsn);
+    if (!jdr_applier_wait_settled(filter->applier))
+        return flush_behind(filter, lsn);
+    jdr_applier_wait_applied(filter->applier, lsn); /* what was given an LSN just as logging went off */
+    return primary_sync(filter);
 }
 
 static void count_flush(jdr_filter *filter, int result, int failed)
 {
     pthread_mutex_lock(&filter->mutex);
     filter->stats.flushes += !result;
-    if (failed) {
-        filter->stats.suspect |= (-result & JDR_SUSPECT) != 0;
-        filter->stats.sync_failed = -failed & JDR_ERRNO_MAX;
-    }
+    filter->stats.suspect |= failed && -result & JDR_SUSPECT;
     leave(filter);
 }
 
@@ -600,6 +609,7 @@ void jdr_filter_stats(jdr_filter *filter, struct jdr_filter_stats *stats)
 {
     pthread_mutex_lock(&filter->mutex);
     *stats = filter->stats;
+    stats->sync_failed = -filter->sync_failed & JDR_ERRNO_MAX;
     pthread_mutex_unlock(&filter->mutex);
 }
 
@@ -633,7 +643,7 @@ uint32_t jdr_filter_disk(const jdr_filter *filter)
 }
 
 /* What was acknowledged cannot reach the primary: the disk takes and gives nothing more, its data is in the log. */
-static int fail_disk(jdr_filter *filter, int error)
+static void fail_disk(jdr_filter *filter, int error)
 {
     pthread_mutex_lock(&filter->sync_mutex);
     if (!filter->sync_failed)
@@ -642,24 +652,31 @@ static int fail_disk(jdr_filter *filter, int error)
     jdr_ring_note_primary_failure(filter->ring, filter->disk);
     pthread_mutex_lock(&filter->mutex);
     filter->stats.failed_writes++;
-    filter->stats.sync_failed = -error & JDR_ERRNO_MAX;
     pthread_mutex_unlock(&filter->mutex);
-    return error;
 }
 
-int jdr_filter_apply(jdr_filter *filter, const struct jdr_record *record, const struct iovec *pieces, int count)
+/* Its range held. */
+static int apply_held(jdr_filter *filter, const struct jdr_record *record, const struct iovec *pieces, int count)
 {
+    if (filter->sync_failed)
+        return filter->sync_failed;
     if (!within(filter, record->offset, record->length))
-        return fail_disk(filter, -(JDR_PRIMARY | ERANGE));
+        return -(JDR_PRIMARY | ERANGE);
+    return banded(record->kind == JDR_WRITE ? filter->primary.write(&filter->primary, record->offset, pieces, count)
+                                            : filter->primary.zero(&filter->primary, record->offset, record->length));
+}
+
+void jdr_filter_apply(jdr_filter *filter, const struct jdr_record *record, const struct iovec *pieces, int count)
+{
     struct range range = {record->offset, record->offset + record->length, 0, NULL, NULL};
     hold(filter, &range);
-    int result = filter->sync_failed;
-    if (!result)
-        result = banded(record->kind == JDR_WRITE ? filter->primary.write(&filter->primary, record->offset, pieces, count)
-                                                  : filter->primary.zero(&filter->primary, record->offset, record->length));
+    int result = apply_held(filter, record, pieces, count);
+    if (result)
+        fail_disk(filter, result);
+    /* before others get the range: they find it in the primary, or the disk failed, and no more in the ring */
+    jdr_release(filter->ring, &filter->ring->shared->lsn_applied, record->lsn);
     release(filter, &range);
     wake_and_unlock(filter);
-    return result ? fail_disk(filter, result) : 0;
 }
 
 int jdr_filter_sync_primary(jdr_filter *filter)

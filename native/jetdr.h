@@ -189,6 +189,8 @@ int jdr_ring_adopt(jdr_ring *ring, uint64_t lsn);
  */
 int jdr_ring_reset(jdr_ring *ring, const struct jdr_ring_options *options);
 uint64_t jdr_ring_lsn_applied(const jdr_ring *ring); /* write-back: durable in the primaries up to here */
+/* Write-back: do the primaries that work still lack, durably, something that the ring was given? */
+bool jdr_ring_primaries_behind(const jdr_ring *ring);
 /*
  * The DRVA's, with write-back and no host: the primaries have been flushed, so what that host had given them is durable
  * in them. false: a host lives, or a primary had failed, and the log must keep it.

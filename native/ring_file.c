@@ -292,6 +292,14 @@ bool jdr_ring_primaries_flushed(jdr_ring *ring)
     return true;
 }
 
+bool jdr_ring_primaries_behind(const jdr_ring *ring)
+{
+    const struct jdr_ring_shared *shared = ring->shared;
+    uint64_t primary = atomic_load(&shared->lsn_primary), applied = atomic_load(&shared->lsn_applied);
+    uint64_t head = atomic_load(&shared->lsn_reserved);
+    return ring->write_back && (applied < head || (primary < head && !atomic_load(&shared->primary_failed)));
+}
+
 /* Does nobody touch the ring any more, with logging off? */
 static bool is_quiet(const jdr_ring *ring)
 {
@@ -299,7 +307,7 @@ static bool is_quiet(const jdr_ring *ring)
     uint64_t head = shared->lsn_reserved;
     if (atomic_load(&shared->producers[JDR_HOST].admitted))
         return false;
-    if (ring->write_back && jdr_ring_side_alive(ring, JDR_HOST) && shared->lsn_applied != head)
+    if (jdr_ring_side_alive(ring, JDR_HOST) && jdr_ring_primaries_behind(ring)) /* what it flushes is theirs up to lsn_applied */
         return false;
     for (uint64_t lsn = shared->lsn_released + 1; lsn <= head; lsn++)
         if (!jdr_published(ring, lsn) && !jdr_ring_is_orphan(ring, lsn))

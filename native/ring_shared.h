@@ -259,8 +259,8 @@ bool jdr_applier_has_failed(const jdr_applier *applier, uint32_t disk);
 
 /* filter.c, for applier.c */
 uint32_t jdr_filter_disk(const jdr_filter *filter);
-/* Give a record to the primary, its range held; an error is kept, and fails the disk. */
-int jdr_filter_apply(jdr_filter *filter, const struct jdr_record *record, const struct iovec *pieces, int count);
+/* Give a record to the primary, its range held, and move lsn_applied behind it; an error is kept, and fails the disk. */
+void jdr_filter_apply(jdr_filter *filter, const struct jdr_record *record, const struct iovec *pieces, int count);
 int jdr_filter_sync_primary(jdr_filter *filter);
 
 #endif

@@ -116,10 +116,15 @@ class Bypass:
         return drained and log.used_bytes < log.data_bytes // 2
 
     def _is_settled(self) -> bool:
-        """With write-back, does the marker stand, so that the host component makes none behind our back?"""
-        if self._marker is None or not self._ring.host_alive or self._marker.stands:
+        """With write-back, do the primaries have everything, and does the marker stand?
+
+        What lies before the gap is not replayed; and the host component is to make no marker behind our back.
+        """
+        if self._marker is None or not self._ring.host_alive:
             return True
-        return time.monotonic() - self._noticed_s > SETTLE_S
+        if self._ring.primaries_behind:
+            return False
+        return self._marker.stands or time.monotonic() - self._noticed_s > SETTLE_S
 
     def _resume(self, off: RingOff) -> None:
         reason = self._reason(off)

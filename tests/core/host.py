@@ -26,12 +26,13 @@ PATIENCE_S = 20.0
 
 
 @cache
-def program() -> Path:
-    """The test's host, compiled once per process."""
-    target = Path(mkdtemp(prefix="jetdr-host-")) / "ring_host"
-    sources = [NATIVE / name for name in ("ring_file.c", "filter.c", "device.c", "checksum.c", "checksum_avx2.c")]
-    flags = ["-std=gnu11", "-O1", "-g", "-Wall", "-Wextra", "-D_GNU_SOURCE", "-DXXH_INLINE_ALL", f"-I{NATIVE}"]
-    subprocess.run(["gcc", *flags, "-o", target, HERE / "native/ring_host.c", *sources, "-lpthread"], check=True)
+def program(name: str, *sources: str) -> Path:
+    """``native/NAME.c`` with these sources of the engine and what all need, compiled once per process."""
+    target = Path(mkdtemp(prefix="jetdr-host-")) / name
+    sources = ("ring_file.c", "filter.c", "device.c", "checksum.c", "checksum_avx2.c", *sources)
+    parts = [HERE / f"native/{name}.c", *(NATIVE / source for source in sources)]
+    flags = ["-std=gnu11", "-O1", "-g", "-Wall", "-Wextra", "-Wno-unused-parameter", "-D_GNU_SOURCE"]
+    subprocess.run(["gcc", *flags, "-DXXH_INLINE_ALL", f"-I{NATIVE}", "-o", target, *parts, "-lpthread"], check=True)
     return target
 
 
@@ -47,7 +48,7 @@ class Host:
     """One process on the host's side."""
 
     def __init__(self, ring: Path, primary: Path, size_bytes: int, limit_ms: int, marker: Path | None) -> None:
-        arguments = [program(), ring, primary, size_bytes, limit_ms, *([marker] if marker else [])]
+        arguments = [program("ring_host"), ring, primary, size_bytes, limit_ms, *([marker] if marker else [])]
         self.process = subprocess.Popen(
             list(map(str, arguments)), stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, bufsize=1
         )

@@ -3,13 +3,21 @@
 from __future__ import annotations
 
 import signal
+import subprocess
+import threading
+import time
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
 
 from jetdr_core.device import MemoryDevice
+from jetdr_core.domain import bypass
+from jetdr_core.domain.marker import Marker
 from jetdr_core.errors import StallTimeout
 from jetdr_core.record import Kind
-from tests.core.host import Shared, shared_ring, until
+from tests.core.host import Shared, program, shared_ring, until
 from tests.core.rig import replay
 
 
@@ -247,6 +255,82 @@ def test_a_marker_is_not_set_any_more_once_logging_is_on() -> None:
         assert not shared.marker.exists()
         assert shared.writer is not None
         shared.writer.stop()
+
+
+@pytest.mark.parametrize(("threads", "piece_bytes"), [("ccc", 32 << 10), ("ccrr", 256 << 10), ("wrr", 256 << 10)])
+def test_neither_reads_nor_copies_take_what_was_given_back(tmp_path: Path, threads: str, piece_bytes: int) -> None:
+    """Room in the ring is used again at once, while other threads put together what is pending."""
+    mix = program("ring_mix", "ring.c", "applier.c", "log_writer.c")
+    done = subprocess.run(
+        [mix, "2", str(piece_bytes), str(1 << 20), tmp_path / "marker", threads],
+        check=True,
+        capture_output=True,
+        text=True,
+        timeout=60,
+    )
+    reads, copies, *wrong, logging = map(int, done.stdout.split())
+    assert wrong == [0, 0, 0]
+    assert logging
+    assert (reads > 100) == ("r" in threads)
+    assert (copies > 100) == ("c" in threads)
+
+
+def test_a_ring_does_not_begin_anew_while_what_it_held_is_being_flushed() -> None:
+    with shared_ring(write_back=True) as shared:
+        host = shared.host()
+        host.call("block-flushes")
+        assert host.call("write", 0, 4096, 7) == 1
+        shared.drain()
+        until(lambda: _on_primary(shared, 0) == 7, "the primary to follow")
+        ring = shared.drva
+        ring.stop_logging()
+        for _ in range(20):
+            assert ring.primaries_behind
+            assert not ring.reset(lsn_next=9, time_ns_last=0, record_bytes_max=None)
+            time.sleep(0.01)
+        host.call("unblock")
+        until(lambda: ring.reset(lsn_next=9, time_ns_last=0, record_bytes_max=None), "the ring to begin anew")
+        assert ring.lsn_applied == ring.lsn_reserved == 8
+
+
+def test_logging_does_not_resume_while_a_primary_lacks_what_was_logged(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What lies before the gap is not replayed after a power loss. A marker that is late is no sign of the contrary."""
+    monkeypatch.setattr(bypass, "SETTLE_S", 0.0)
+    with shared_ring(write_back=True) as shared:
+        host = shared.host()
+        writer = shared.log_writer()
+        writer.start()
+        host.call("block-flushes")
+        assert host.call("write", 0, 4096, 7) == 1
+        ring = shared.drva
+        marker = Marker(shared.folder, "vm")
+        journal = SimpleNamespace(
+            lock=threading.RLock(),
+            append=lambda kind, disk, _body: ring.control(kind, disk, b"{}", stall_limit_s=5),
+            make_durable=lambda: ring.wait_durable(ring.lsn_reserved, 5),
+        )
+        log: Any = SimpleNamespace(state=lambda: SimpleNamespace(failed=0, used_bytes=0, data_bytes=1 << 20))
+        watched = bypass.Bypass(
+            *("vm", ring, log, journal, marker),  # type: ignore[arg-type]
+            because="",
+            can_upload=lambda: True,
+            owe_copies=lambda _reason: None,
+        )
+        ring.stop_logging()
+        until(lambda: _on_primary(shared, 0) == 7, "the primary to follow")
+        for _ in range(30):
+            watched.look()
+            assert not ring.logging
+            time.sleep(0.01)
+        host.call("unblock")
+
+        def resumes() -> bool:
+            watched.look()
+            return ring.logging
+
+        until(resumes, "logging to resume")
+        assert ring.lsn_applied >= 1
+        writer.stop()
 
 
 def test_a_disk_that_is_removed_is_flushed_before_the_log_forgets_its_writes() -> None:

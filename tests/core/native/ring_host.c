@@ -10,7 +10,8 @@
  *   start-read OFFSET LENGTH   reads, and stops before it looks at what is pending -> 0; end-read -> a byte
  *   other OFFSET LENGTH BYTE   a record of disk 2, which has no filter; claim BYTES: reserves one of disk 1 -> 0
  *   remove                 closes and frees the disk's filter -> 0
- *   block | unblock        what the primary does with writes and flushes from now on; fail: with writes -> 0; syncs -> how often it was flushed
+ *   block | unblock        what the primary does with writes and flushes from now on; block-flushes: with these alone; fail: with writes -> 0
+ *   syncs -> how often the primary was flushed
  *   admit BYTES | reserve BYTES | publish BYTES | lock | gate    takes that, and is killed with it
  *   stop-locked            stops itself (SIGSTOP) while it holds the lock of the LSN order
  */
@@ -57,7 +58,7 @@ static void about_to_look(void)
 /* ---- the primary, as it is told to be ----------------------------------------------------------------------------- */
 
 static struct jdr_device primary_file;
-static _Atomic bool blocked, failing;
+static _Atomic bool blocked, flushes_blocked, failing;
 static _Atomic unsigned syncs;
 
 static int write_primary(const struct jdr_device *device, uint64_t offset, const struct iovec *iov, int count)
@@ -70,7 +71,7 @@ static int write_primary(const struct jdr_device *device, uint64_t offset, const
 static int sync_primary(const struct jdr_device *device)
 {
     syncs++;
-    while (blocked)
+    while (blocked || flushes_blocked)
         usleep(1000);
     return primary_file.sync(device);
 }
@@ -283,6 +284,9 @@ static bool obey_quietly(const char *verb, uint64_t a, uint64_t b, uint64_t c)
         filter = NULL;
     } else if (!strcmp(verb, "block") || !strcmp(verb, "unblock")) {
         blocked = verb[0] == 'b';
+        flushes_blocked = false;
+    } else if (!strcmp(verb, "block-flushes")) {
+        flushes_blocked = true;
     } else if (!strcmp(verb, "start-read")) {
         start_read(a, b);
     } else if (!strcmp(verb, "other")) {
