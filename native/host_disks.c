@@ -19,6 +19,7 @@
 enum state { OPENING, SERVED, REMOVING, REMOVED };
 
 static pthread_mutex_t mutex = PTHREAD_MUTEX_INITIALIZER; /* guards the table, and each disk's state and references */
+static pthread_cond_t removed = PTHREAD_COND_INITIALIZER;
 static struct host_disk *table;
 static bool closed; /* nothing is added any more */
 static struct host_disks_options options;
@@ -210,6 +211,7 @@ int host_disks_remove(uint32_t number, char *message)
     close_primary(disk);
     pthread_mutex_lock(&mutex);
     disk->state = REMOVED;
+    pthread_cond_broadcast(&removed);
     disk->references--; /* the table's */
     pthread_mutex_unlock(&mutex);
     host_disk_release(disk);
@@ -264,11 +266,22 @@ static bool is_served(const struct host_disk *disk)
     return served;
 }
 
-/* Once `closed` is set, no disk is entered, removed or freed. */
+/* With the mutex held. */
+static bool is_any_being_removed(void)
+{
+    for (const struct host_disk *disk = table; disk; disk = disk->next)
+        if (disk->state == REMOVING)
+            return true;
+    return false;
+}
+
+/* Once `closed` is set, no disk is entered or freed, nor any more removed than are being so, which needs the applier. */
 void host_disks_close(void)
 {
     pthread_mutex_lock(&mutex);
     closed = true;
+    while (is_any_being_removed())
+        pthread_cond_wait(&removed, &mutex);
     for (struct host_disk *disk = table; disk; disk = disk->next)
         disk->references++;
     struct host_disk *first = table;

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import signal
 import subprocess
+import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -285,6 +286,19 @@ def test_a_disk_is_removed_once_its_primary_has_everything(peer: Callable[[str],
                 again.write(0, b"y" * 4096, FUA)
             until(lambda: guest.shared.primary.read_bytes()[:4096] == b"y" * 4096, "the primary to follow")
         writer.stop()
+
+
+def test_an_end_waits_for_a_disk_that_is_being_removed(peer: Callable[[str], str]) -> None:
+    with protected(peer, write_back=True) as guest:
+        guest.start()
+        with guest.client() as client:
+            client.write(0, b"x" * 4096)
+            removing = threading.Thread(target=guest.host.control.remove, args=(1,))
+            removing.start()
+            time.sleep(STALL_LIMIT_S / 3)  # it waits for the log, which nobody drains
+            guest.host.stop()
+            removing.join()
+        assert guest.shared.primary.read_bytes()[:4096] == b"x" * 4096
 
 
 def test_written_behind_a_guest_whose_drva_is_gone_goes_on(peer: Callable[[str], str]) -> None:
