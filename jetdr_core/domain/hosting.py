@@ -32,6 +32,8 @@ log_ = logging.getLogger(__name__)
 
 CATCH_UP_POLL_S = 0.01
 COUNT_S = 0.5
+ROOM_LIMIT_S = 3.0
+"""With write-back a full log has room within this: the primaries are flushed every second, then it is trimmed."""
 
 
 class Hosting:
@@ -152,10 +154,14 @@ class Hosting:
     # -- end ---------------------------------------------------------------------------------------------------------
 
     async def stop_watching(self) -> None:
-        await asyncio.to_thread(self.watch.stop)
+        """The log is still trimmed, until :meth:`stop_trimming`."""
+        await asyncio.to_thread(self.watch.close)
         if self._counting is not None:
             self._counting.cancel()
             await asyncio.gather(self._counting, return_exceptions=True)
+
+    async def stop_trimming(self) -> None:
+        await asyncio.to_thread(self.watch.stop)
 
     def end(self, *, stop_host: bool, limit_s: float) -> bool:
         """Let the host component go on, or end it in order; True if log and primaries then hold everything."""
@@ -163,7 +169,7 @@ class Hosting:
         try:
             if stop_host:
                 if not ring.poisoned:  # with write-back only what is durable reaches the primaries
-                    ring.wait_durable(ring.lsn_reserved, limit_s)
+                    ring.wait_durable(ring.lsn_reserved, limit_s + ROOM_LIMIT_S)
                 self.serving.stop()
         finally:
             self.serving.close()

@@ -281,6 +281,8 @@ class Running:
         if upload and not self.uploader.paused:
             await _step(errors, self._upload_rest)
         await _step(errors, self.uploader.stop)
+        if self._hosting is not None:
+            await _step(errors, self._hosting.stop_trimming)
         await _step(errors, self.summaries.stop)
         await _step(errors, lambda: asyncio.to_thread(self._close_log, clean))
         await _step(errors, self.parts.opened.aclose)

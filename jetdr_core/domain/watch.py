@@ -53,11 +53,18 @@ class Watch:
         self._failures: dict[str, str] = {}
         self._retry_s = RETRY_FIRST_S
         self._restart_at_s = 0.0
+        self._closing = False
+        self._round = threading.Lock()
         self._stopping = threading.Event()
         self._thread = threading.Thread(target=self._run, name=f"jetdr-watch-{name}", daemon=True)
 
     def start(self) -> None:
         self._thread.start()
+
+    def close(self) -> None:
+        """The domain closes: from now on the log is trimmed, which makes room in a full one, and nothing else done."""
+        with self._round:
+            self._closing = True
 
     def stop(self) -> None:
         """End the thread; twice is harmless."""
@@ -81,14 +88,19 @@ class Watch:
 
     def _run(self) -> None:
         while not self._stopping.wait(POLL_S):
-            if not self._serves and time.monotonic() >= self._restart_at_s:
-                self._try("host component", self._restart_host)
-            self._try("logging", self._bypass.look)
-            if self._ring.logging and self._ring.host_alive:
-                self._try("copies", lambda: self._copies.resume_interrupted(self._serving.serves))
+            with self._round:
+                if not self._closing:
+                    self._look()
             if self._ring.write_back and time.monotonic() - self._trimmed_s >= TRIM_S:
                 self._trimmed_s = time.monotonic()
                 self._try("log", self._trim)
+
+    def _look(self) -> None:
+        if not self._serves and time.monotonic() >= self._restart_at_s:
+            self._try("host component", self._restart_host)
+        self._try("logging", self._bypass.look)
+        if self._ring.logging and self._ring.host_alive:
+            self._try("copies", lambda: self._copies.resume_interrupted(self._serving.serves))
 
     def _restart_host(self) -> None:
         ring = self._ring

@@ -67,6 +67,31 @@ def test_reads_are_newest_and_the_replica_equals_what_was_written(made: Machine)
     asyncio.run(scenario())
 
 
+@pytest.mark.parametrize("stop_host", [False, True])
+def test_a_full_log_is_emptied_while_the_domain_closes(made: Machine, stop_host: bool) -> None:
+    """Its records are stored, and the primaries have them soon: only then is there room for what the ring holds."""
+    piece = 256 << 10
+
+    def fill() -> None:
+        with made.client() as guest:
+            for number in range((10 << 20) // piece):
+                guest.write(number * piece % DISK_BYTES, bytes([number + 1]) * piece)
+
+    async def scenario() -> None:
+        async with made.create() as domain:
+            await domain.protect("db01", made.primary(), size_bytes=DISK_BYTES)
+            await asyncio.to_thread(fill)
+            assert domain.status().lsn_durable < domain.status().lsn_reserved
+            await domain.close(stop_host=stop_host)
+        async with made.open() as domain:
+            assert gaps(domain) == []
+            assert domain.consistent
+            await assert_replica_equals_primary(domain, made)
+            await domain.close(stop_host=True)
+
+    asyncio.run(scenario())
+
+
 @pytest.mark.parametrize("seed", range(3))
 def test_after_a_crash_that_lost_the_ring_the_log_is_replayed(made: Machine, seed: int) -> None:
     async def scenario() -> None:
