@@ -79,6 +79,49 @@ def test_systemd_is_told_that_it_is_ready_alive_and_stopping() -> None:
         assert told.count("WATCHDOG=1") >= 2
 
 
+def test_a_systemd_that_does_not_listen_is_not_waited_for(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    path = str(tmp_path / "notify")
+    notifier = Notifier({"NOTIFY_SOCKET": path})
+    with (
+        socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as systemd,
+        socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as other,
+    ):
+        systemd.bind(path)
+        other.setblocking(False)
+        with pytest.raises(BlockingIOError):
+            while True:
+                other.sendto(b"x", path)
+        notifier.ready("all open")
+        notifier.alive()
+        assert len(caplog.messages) == 1
+        systemd.setblocking(False)
+        with pytest.raises(BlockingIOError):
+            while True:
+                assert systemd.recv(1000) == b"x"
+        notifier.alive()
+        assert systemd.recv(1000) == b"READY=1\nSTATUS=all open\nWATCHDOG=1"
+        notifier.alive()
+        assert systemd.recv(1000) == b"WATCHDOG=1"
+    notifier.alive()  # nobody has the socket
+    os.unlink(path)
+    for _ in range(3):
+        notifier.alive()
+    notifier.stopping()
+    assert len(caplog.messages) == 3, caplog.messages
+
+
+def test_without_the_socket_of_systemd_the_appliance_runs_and_ends_in_order() -> None:
+    with place("payroll") as here:
+        with process(here, NOTIFY_SOCKET=str(here.path / "gone"), WATCHDOG_USEC="200000") as daemon:
+            here.until(lambda s: s["state"] == "open")
+            time.sleep(0.5)  # some beats
+            here.ask("mark", domain="payroll", name="last words")
+            logged = end(daemon)
+        assert daemon.returncode == 0, logged
+        assert logged.count("systemd does not listen") == 1
+        assert "last words" in jetdr_process("points", here.store("payroll")).stdout
+
+
 def test_no_child_inherits_the_way_to_systemd() -> None:
     environ = {"NOTIFY_SOCKET": "@x", "WATCHDOG_USEC": "30000000", "WATCHDOG_PID": str(os.getpid()), "HOME": "/"}
     assert Notifier(environ).watchdog_s == 15
