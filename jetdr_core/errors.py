@@ -167,7 +167,7 @@ class HostGone(JetdrError, ConnectionError):
 
 
 class HostDeaf(HostGone):
-    """The host component's process is there, but takes no connection."""
+    """The host component's process is there, but takes no connection, or none more."""
 
 
 class HostFailed(JetdrError):

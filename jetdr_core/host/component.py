@@ -114,8 +114,12 @@ class HostComponent:
         except (HostGone, ProcessLookupError):
             return
         try:
-            with suppress(HostGone):  # it is about to end, or hangs: the wait tells
+            try:
                 self.control.quit(limit_s=min(HELLO_LIMIT_S, self.options.stop_limit_s))
+            except HostDeaf:
+                raise
+            except HostGone:
+                pass  # it is about to end, or hangs: the wait tells
             self.control.close()
             if not _wait_for_end(pid_fd, self.options.stop_limit_s):
                 signal.pidfd_send_signal(pid_fd, signal.SIGKILL)

@@ -258,6 +258,8 @@ def _refused(number: int, message: str) -> Exception:
         return InvalidRequest(f"host component: {message}", hint="see what it serves", errno=number)
     if number == errno.ESHUTDOWN:
         return HostGone(f"host component: {message}", hint="start it again once it has ended")
+    if number == errno.EAGAIN:
+        return HostDeaf(f"host component: {message}", hint="try again")
     return OSError(number, f"host component: {message}")
 
 

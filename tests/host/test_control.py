@@ -14,7 +14,7 @@ from pathlib import Path
 
 import pytest
 
-from jetdr_core.errors import DeviceBusy, HostGone, InvalidRequest
+from jetdr_core.errors import DeviceBusy, HostDeaf, HostGone, InvalidRequest
 from jetdr_core.host import HostControl
 from jetdr_core.unix_socket import connect_unix
 from tests.host.guest import DISK_BYTES, Guest, make_disk
@@ -284,6 +284,28 @@ def test_the_client_waits_while_more_call_than_are_heard(folder: Path) -> None:
         thread.start()
         control = HostControl(path)
         assert control.hello() == 77
+        thread.join()
+        control.close()
+
+
+def test_a_host_component_with_too_many_clients_is_to_be_asked_again(folder: Path) -> None:
+    path = folder / "host.sock"
+    with socket.socket(socket.AF_UNIX) as server:
+        server.bind(str(path))
+        server.listen()
+
+        def answer() -> None:
+            for said in (b"ERR 11 too many connections are at work\n", b"OK 7\n"):
+                with server.accept()[0] as client:
+                    client.recv(100)
+                    client.sendall(said)
+
+        thread = threading.Thread(target=answer)
+        thread.start()
+        control = HostControl(path)
+        with pytest.raises(HostDeaf, match="too many connections are at work"):
+            control.copy(1, 0, 4096)
+        assert control.copy(1, 0, 4096) == 7
         thread.join()
         control.close()
 
