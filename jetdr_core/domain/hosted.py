@@ -71,6 +71,7 @@ class HostedServing:
         self._lock = threading.Lock()  # what is served changes
         self._wanted: dict[int, ProtectedDisk] = {}
         self._served: set[int] = set()
+        self._unused = False
         self.is_complete = False
         """The host component runs, and serves all that it should."""
 
@@ -118,6 +119,11 @@ class HostedServing:
 
     # -- the process -------------------------------------------------------------------------------------------------
 
+    @property
+    def host_ended(self) -> bool:
+        """No host component lives, and the last one that had a disk ended in order."""
+        return self._ring.host_ended or (self._unused and not self._ring.host_alive)
+
     def begin(self, disks: Sequence[ProtectedDisk] | None = None) -> bool:
         """See that the host component runs, and serves ``disks`` (by default those it should) and no others.
 
@@ -144,7 +150,8 @@ class HostedServing:
         if self._component.running():
             return False
         disks = [StartDisk(disk.number, disk.name, disk.size_bytes, disk.path) for disk in self._wanted.values()]
-        if self._marker is None:
+        if self._marker is None:  # it has no disk before it is told of one
+            self._unused = self.host_ended
             self._component.start(self._place.path, self._place.domain_uuid)
         else:
             marker_path = self._marker.path
@@ -163,6 +170,7 @@ class HostedServing:
             control.close()
 
     def _add(self, disk: ProtectedDisk) -> None:
+        self._unused = False
         self._control.add(disk.number, disk.size_bytes, 0, disk.name, disk.path)
         self._served.add(disk.number)
 

@@ -174,7 +174,7 @@ class Hosting:
         finally:
             self.serving.close()
         applied = not ring.write_back or ring.lsn_applied >= ring.lsn_reserved
-        return ring.host_ended and ring.logging and applied
+        return self.serving.host_ended and ring.logging and applied
 
     def forget_ring(self) -> None:
         """The log was closed clean."""

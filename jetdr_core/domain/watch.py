@@ -106,7 +106,7 @@ class Watch:
         ring = self._ring
         self._restart_at_s = time.monotonic() + self._retry_s
         self._retry_s = min(2 * self._retry_s, RETRY_MAX_S)
-        if not ring.host_alive and not ring.host_ended and not ring.write_back and ring.logging:
+        if not ring.host_alive and not self._serving.host_ended and not ring.write_back and ring.logging:
             self._bypass.begin("the host component died")
         if self._serving.begin():
             self.host_restarts += 1

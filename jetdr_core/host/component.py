@@ -31,6 +31,7 @@ PLUGIN_PATH = Path(__file__).resolve().parents[1] / "nbdkit-jetdr-plugin.so"
 
 _SOCKET_PATH_BYTES_MAX = 107
 _POLL_S = 0.02
+_KILL_LIMIT_S = 5.0
 _LOG_TAIL_BYTES = 2000
 
 
@@ -189,6 +190,8 @@ class HostComponent:
                     return
             if time.monotonic() > deadline:
                 process.kill()
+                with suppress(subprocess.TimeoutExpired):
+                    process.wait(_KILL_LIMIT_S)
                 raise HostFailed(
                     f"domain {self.name!r}: its host component did not answer within {self.options.start_limit_s:g} s",
                     hint=f"see {self.log_path}",

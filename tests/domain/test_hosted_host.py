@@ -10,6 +10,8 @@ from collections.abc import Callable, Iterator
 
 import pytest
 
+from jetdr_core.domain import watch
+from jetdr_core.errors import HostFailed
 from tests.domain.hosted import (
     DISK_BYTES,
     LONGEST_S,
@@ -74,6 +76,57 @@ def test_a_host_component_that_ended_in_order_costs_nothing(made: Machine) -> No
             with Load(made) as load:
                 await asyncio.to_thread(load.goes_on)
             await asyncio.to_thread(made.host.stop)
+            await asyncio.to_thread(until, lambda: domain.status().host.restarts == 1)  # type: ignore[union-attr]
+            host = domain.status().host
+            assert host is not None
+            assert host.off_times == 0
+            assert domain.consistent
+            await assert_replica_equals_primary(domain, made)
+            await domain.close(stop_host=True)
+
+    asyncio.run(scenario())
+
+
+def test_an_opening_whose_host_component_does_not_start_costs_nothing(made: Machine) -> None:
+    """It had the ring, but no disk: nothing was written."""
+    obstacle = made.folder / "run/vm/host.sock"
+
+    async def scenario() -> None:
+        async with made.create() as domain:
+            await domain.protect("db01", made.primary(), size_bytes=DISK_BYTES)
+            with Load(made) as load:
+                await asyncio.to_thread(load.goes_on)
+            await domain.close(stop_host=True)
+        obstacle.mkdir()
+        for _ in range(2):
+            with pytest.raises(HostFailed, match="did not start"):
+                async with made.open():
+                    pass
+        obstacle.rmdir()
+        async with made.open() as domain:
+            assert gaps(domain) == []
+            await assert_replica_equals_primary(domain, made)
+            await domain.close(stop_host=True)
+
+    asyncio.run(scenario())
+
+
+def test_a_host_component_that_ended_in_order_and_does_not_start_again_costs_nothing(
+    made: Machine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(watch, "POLL_S", 0.3)  # time to put the obstacle there
+    obstacle = made.folder / "run/vm/host.sock"
+
+    async def scenario() -> None:
+        async with made.create() as domain:
+            await domain.protect("db01", made.primary(), size_bytes=DISK_BYTES)
+            with Load(made) as load:
+                await asyncio.to_thread(load.goes_on)
+            await asyncio.to_thread(made.host.stop)
+            obstacle.unlink(missing_ok=True)
+            obstacle.mkdir()
+            await asyncio.to_thread(until, lambda: made.host.log_path.read_text().count("Address already in use") >= 2)
+            obstacle.rmdir()
             await asyncio.to_thread(until, lambda: domain.status().host.restarts == 1)  # type: ignore[union-attr]
             host = domain.status().host
             assert host is not None
