@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import os
+import signal
 import subprocess
+import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
-from jetdr_core.errors import HostGone
 from jetdr_core.host import HostComponent, HostOptions, StartDisk
 from tests.host.nbd_client import NbdClient
 
@@ -31,6 +32,19 @@ def make_disk(path: Path, size_bytes: int = DISK_BYTES) -> Path:
     with path.open("xb") as file:
         file.truncate(size_bytes)
     return path
+
+
+def pause(pid: int) -> None:
+    """SIGSTOP, and wait until no thread of the process runs any more: kill() does not."""
+    os.kill(pid, signal.SIGSTOP)
+    deadline = time.monotonic() + 20
+    while any(_thread_state(stat) != "T" for stat in Path(f"/proc/{pid}/task").glob("*/stat")):
+        assert time.monotonic() < deadline, f"process {pid} does not stop"
+        time.sleep(0.001)
+
+
+def _thread_state(stat: Path) -> str:
+    return stat.read_text().rpartition(") ")[2][0]
 
 
 class Guest:
@@ -73,6 +87,8 @@ class Guest:
         return f"{done.stdout}{done.stderr}exit {done.returncode}"
 
     def end(self) -> None:
-        with suppress(HostGone):
+        """Raises when it is there and cannot be asked: it would stay."""
+        try:
             self.host.stop()
-        self.host.control.close()
+        finally:
+            self.host.control.close()

@@ -16,7 +16,8 @@ import pytest
 from jetdr_core.errors import HostDeaf, HostFailed, HostGone, InvalidRequest
 from jetdr_core.host import PLUGIN_PATH, HostComponent, HostedFilter, HostOptions, StartDisk, control
 from tests.children import run_python
-from tests.host.guest import DISK_BYTES, Guest, make_disk
+from tests.host.guest import DISK_BYTES, Guest, make_disk, pause
+from tests.peers.port import free_port
 
 START = """
 import sys, os
@@ -92,7 +93,7 @@ def test_a_terminated_one_ends_in_order(guest: Guest) -> None:
 
 def test_one_that_is_stopped_is_running_and_does_not_answer(guest: Guest) -> None:
     pid = guest.host.pid
-    os.kill(pid, signal.SIGSTOP)
+    pause(pid)
     try:
         assert guest.host.running()
         with pytest.raises(InvalidRequest, match="runs already"):
@@ -107,7 +108,7 @@ def test_one_that_takes_no_connection_is_running_and_not_taken_for_ended(
 ) -> None:
     monkeypatch.setattr(control, "HELLO_LIMIT_S", 0.2)
     pid = guest.host.pid
-    os.kill(pid, signal.SIGSTOP)
+    pause(pid)
     try:
         with ExitStack() as waiting:
             with pytest.raises(BlockingIOError):
@@ -127,10 +128,10 @@ def test_one_that_takes_no_connection_is_running_and_not_taken_for_ended(
 def test_one_that_does_not_end_is_killed_and_that_is_said(folder: Path, peer: Callable[[str], str]) -> None:
     guest = Guest(folder, peer, stop_limit_s=0.3)
     guest.start()
-    os.kill(guest.host.pid, signal.SIGSTOP)
+    pause(guest.host.pid)
     with pytest.raises(HostFailed, match=r"did not end within 0\.3 s"):
         guest.host.stop()
-    assert not guest.host.running()
+    _wait_until(lambda: not guest.host.running())
 
 
 def test_a_locked_primary_is_refused_and_said_why(stopped: Guest) -> None:
@@ -194,10 +195,11 @@ def test_a_control_socket_in_use_is_not_taken_away(guest: Guest) -> None:
 
 
 def test_it_listens_on_tcp(folder: Path, peer: Callable[[str], str]) -> None:
-    guest = Guest(folder, peer, listen="127.0.0.1:10877")
+    address = f"127.0.0.1:{free_port()}"
+    guest = Guest(folder, peer, listen=address)
     guest.start()
     try:
-        assert guest.uri("boot") == "nbd://127.0.0.1:10877/boot"
+        assert guest.uri("boot") == f"nbd://{address}/boot"
         assert guest.qemu_io("boot", "write -P 1 0 4096", "read -P 1 0 4096").endswith("exit 0")
     finally:
         guest.end()

@@ -10,7 +10,6 @@ import contextlib
 import itertools
 import os
 import shutil
-import socket
 import subprocess
 import tempfile
 import time
@@ -19,6 +18,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from tests.peers.azurite import PeerMissing
+from tests.peers.port import free_port
 
 START_LIMIT_S = 20.0
 _names = itertools.count(1)
@@ -62,7 +62,7 @@ class Tgt:
         self._environment = os.environ | {"TGT_IPC_SOCKET": str(folder / "control")}
         self._luns: dict[int, Lun] = {}
         self._server: subprocess.Popen[bytes] | None = None
-        self.port = _free_port()
+        self.port = free_port()
 
     # -- the daemon ------------------------------------------------------------------------------------------------
 
@@ -185,9 +185,3 @@ def running_tgt() -> Iterator[Tgt]:
             yield tgt
         finally:
             tgt.stop()
-
-
-def _free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
