@@ -184,7 +184,7 @@ def test_with_logging_off_the_primary_has_everything_and_the_marker_stands_befor
 
 def test_logging_that_resumed_is_written_behind_again() -> None:
     with shared_ring(ring_bytes=1 << 16, write_back=True) as shared:
-        host = shared.host(limit_ms=30)
+        host = shared.host(limit_ms=500)
         for n in range(20):
             host.call("write", n * 4096, 4096, n + 1)
         shared.log_writer().start()
@@ -205,7 +205,7 @@ def test_logging_that_resumed_is_written_behind_again() -> None:
 
 def test_a_flush_after_logging_resumed_covers_what_went_to_the_primary_alone() -> None:
     with shared_ring(ring_bytes=1 << 16, write_back=True) as shared:
-        host = shared.host(limit_ms=30)
+        host = shared.host(limit_ms=500)
         for n in range(20):
             host.call("write", n * 4096, 4096, n + 1)
         assert host.call("stats") == 20
