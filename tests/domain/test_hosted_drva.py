@@ -55,7 +55,7 @@ def test_a_drva_that_is_paused_for_too_long_costs_a_gap_and_a_resync(made: Machi
         status = drva.ask("wait")
         assert status["consistent"]
         assert drva.ask("equal")
-        assert drva.ask("status")["disks"][0]["unlogged_writes"] > 0
+        until(lambda: drva.ask("status")["disks"][0]["unlogged_writes"] > 0)
         drva.close(stop_host=True)
     assert load.longest_s < LONGEST_S
 

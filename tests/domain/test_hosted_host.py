@@ -40,9 +40,7 @@ def test_a_host_component_killed_under_load_comes_back_behind_a_gap(made: Machin
                     await asyncio.to_thread(load.goes_on, 100)
                     await asyncio.to_thread(made.kill_host)
                     await asyncio.to_thread(load.goes_on, 50)
-                    host = domain.status().host
-                    assert host is not None
-                    assert host.restarts == times
+                    await asyncio.to_thread(until, lambda n=times: domain.status().host.restarts == n)  # type: ignore[misc,union-attr]
             await asyncio.wait_for(domain.wait_consistent(), 30)
             await assert_replica_equals_primary(domain, made)
             assert load.longest_s < LONGEST_S
@@ -149,7 +147,7 @@ def test_a_host_component_that_does_not_answer_holds_up_no_status(made: Machine)
                 for _ in range(20):
                     assert domain.status().host is not None
                     await asyncio.sleep(0.01)
-                assert time.monotonic() - begun < 1.0
+                assert time.monotonic() - begun < 10  # each that waited for it would take a second or more
             finally:
                 os.kill(pid, signal.SIGCONT)
 

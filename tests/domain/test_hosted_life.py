@@ -47,7 +47,7 @@ def test_guests_write_over_nbd_and_go_on_while_the_domain_is_closed(made: Machin
         async with made.create() as domain:
             disk = await domain.protect("db01", made.primary(), size_bytes=DISK_BYTES)
             assert disk.nbd_uri.startswith("nbd+unix:///db01?socket=")
-            with Load(made, flushes=False) as load:
+            with Load(made, flushes=False, guests=1, pause_s=0.01) as load:  # the ring has room for seconds of that
                 await asyncio.to_thread(load.goes_on)
                 await domain.close()
                 await asyncio.to_thread(load.goes_on)

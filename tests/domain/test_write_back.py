@@ -130,7 +130,7 @@ def test_a_host_component_killed_under_load_costs_no_gap(made: Machine) -> None:
     async def scenario() -> None:
         async with made.create() as domain:
             await domain.protect("db01", made.primary(), size_bytes=DISK_BYTES)
-            with Load(made) as load:
+            with Load(made, pause_s=0.01) as load:  # the log gets room once a second
                 await asyncio.to_thread(load.goes_on, 100)
                 await asyncio.to_thread(made.kill_host)
                 await asyncio.to_thread(load.goes_on, 100)

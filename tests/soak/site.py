@@ -211,11 +211,11 @@ class Site:
         return found
 
     def end(self, *, keep: bool = False) -> None:
-        """End what runs, and remove the folder unless it is to be kept."""
+        """End what runs, and remove the folder unless it is to be kept, or a host component there cannot be asked."""
         with self._held:
             if self.drva is not None:
                 self.kill_drva()
-            with suppress(HostGone, HostFailed):
+            with suppress(HostFailed):
                 self.component.stop()
         if not keep:
             shutil.rmtree(self.folder)
