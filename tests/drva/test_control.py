@@ -141,7 +141,7 @@ def test_a_bug_is_told_as_one_and_the_conversation_goes_on() -> None:
 
 
 def test_clients_that_hang_hold_up_nobody_and_are_dropped() -> None:
-    limits = ControlLimits(request_s=0.3, answer_s=0.3, taking_s=0.3)
+    limits = ControlLimits(request_s=2, answer_s=2, taking_s=2)
     with serving(limits) as path, socket.socket(socket.AF_UNIX) as silent, socket.socket(socket.AF_UNIX) as greedy:
         for client in (silent, greedy):
             client.settimeout(LIMIT_S)

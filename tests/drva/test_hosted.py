@@ -106,6 +106,11 @@ def is_open_and_whole(status: Any) -> bool:
     return bool(status["state"] == "open" and status["consistent"] and status["lsn_uploaded"] == status["lsn_reserved"])
 
 
+def was_off_and_is_on(status: Any) -> bool:
+    unlogged = any(disk["unlogged_writes"] for disk in status["disks"])
+    return bool(status["host"]["off_times"] and status["host"]["logging"] and unlogged)
+
+
 def gaps(here: Place, domain: str) -> int:
     async def count() -> int:
         async with await jetdr.Catalog.open(here.store(domain)) as catalog:
@@ -229,13 +234,12 @@ def test_guests_go_on_unprotected_while_the_drva_is_stopped_in_its_tracks(tmp_pa
                 daemon.send_signal(signal.SIGSTOP)
                 guest.goes_on(1000)
                 daemon.send_signal(signal.SIGCONT)
-                found = here.until(lambda s: s["host"]["off_times"] and s["host"]["logging"])
-                assert any(disk["unlogged_writes"] for disk in found["disks"])
-                metrics = scraped(here)
-                assert metrics["jetdr_logging_off_total", "payroll"] == found["host"]["off_times"]
-                assert metrics["jetdr_disk_unlogged_writes_total", "payroll", "db01"] > 0
-                assert metrics["jetdr_host_alive", "payroll"] == 1
-            here.until(is_open_and_whole)
+                here.until(was_off_and_is_on)
+            found = here.until(is_open_and_whole)
+            metrics = scraped(here)
+            assert metrics["jetdr_logging_off_total", "payroll"] == found["host"]["off_times"]
+            assert metrics["jetdr_disk_unlogged_writes_total", "payroll", "db01"] > 0
+            assert metrics["jetdr_host_alive", "payroll"] == 1
             end(daemon)
         assert_store_has_what_guests_wrote(here, {"payroll": guest}, tmp_path)
-        assert gaps(here, "payroll") == 1
+        assert 1 <= gaps(here, "payroll") <= found["host"]["off_times"], "a busy machine may pause it once more"

@@ -66,17 +66,19 @@ def test_a_killed_drva_goes_on_where_its_log_ends() -> None:
 
 
 def test_systemd_is_told_that_it_is_ready_alive_and_stopping() -> None:
+    """Nobody listens while it opens: beats a second apart leave room in the socket's queue of ten for what follows."""
     with place("payroll") as here, socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as systemd:
         systemd.bind(str(here.path / "notify"))
         systemd.settimeout(LIMIT_S)
-        with process(here, NOTIFY_SOCKET=str(here.path / "notify"), WATCHDOG_USEC="200000") as daemon:
-            told = [systemd.recv(1000).decode() for _ in range(4)]
+        with process(here, NOTIFY_SOCKET=str(here.path / "notify"), WATCHDOG_USEC="2000000") as daemon:
+            ready, told = "READY=1\nSTATUS=1 of 1 domains open", [""]
+            while ready not in told or told.count("WATCHDOG=1") < 2:
+                assert len(told) < 30, told
+                told.append(systemd.recv(1000).decode())
             daemon.send_signal(signal.SIGTERM)
             while not told[-1].startswith("STOPPING=1"):
                 told.append(systemd.recv(1000).decode())
             daemon.wait(LIMIT_S)
-        assert "READY=1\nSTATUS=1 of 1 domains open" in told
-        assert told.count("WATCHDOG=1") >= 2
 
 
 def test_a_systemd_that_does_not_listen_is_not_waited_for(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
