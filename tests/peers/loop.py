@@ -5,12 +5,14 @@ from __future__ import annotations
 import os
 import stat
 import subprocess
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
 
+LIMIT_S = 30.0
 _PARTITION_AT = 1 << 20
 
 
@@ -46,10 +48,21 @@ def partition_on_loop_device(image: Path, size_bytes: int) -> Iterator[str]:
             subprocess.run(["partx", "--delete", path], check=True)
 
 
+def attach(image: Path, *options: str) -> str:
+    """A loop device over the file. Two who ask at once may be given the same free one; the slower one asks again."""
+    deadline = time.monotonic() + LIMIT_S
+    while True:
+        command = ["losetup", "--find", "--show", *options, str(image)]
+        done = subprocess.run(command, check=False, capture_output=True, text=True, timeout=LIMIT_S)
+        if done.returncode == 0:
+            return done.stdout.strip()
+        assert time.monotonic() < deadline, f"{command}: {done.stderr}"
+        time.sleep(0.05)
+
+
 @contextmanager
 def _attached(image: Path, *options: str) -> Iterator[str]:
-    command = ["losetup", "--find", "--show", *options, str(image)]
-    path = subprocess.run(command, check=True, capture_output=True, text=True).stdout.strip()
+    path = attach(image, *options)
     try:
         yield path
     finally:

@@ -12,6 +12,8 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
+from tests.peers.loop import attach
+
 LIMIT_S = 30.0
 
 
@@ -52,23 +54,11 @@ def exported_file(nbdfuse: str, uri: str, folder: Path) -> Iterator[Path]:
 
 @contextlib.contextmanager
 def loop_device(file: Path) -> Iterator[str]:
-    device = _loop(file)
+    device = attach(file)
     try:
         yield device
     finally:
         run("losetup", "-d", device)
-
-
-def _loop(file: Path) -> str:
-    """Two who ask at once may be given the same free device; the slower one asks again."""
-    deadline = time.monotonic() + LIMIT_S
-    while True:
-        try:
-            return run("losetup", "--find", "--show", file).strip()
-        except MountFailed:
-            if time.monotonic() > deadline:
-                raise
-            time.sleep(0.05)
 
 
 @contextlib.contextmanager
