@@ -271,8 +271,8 @@ def test_neither_reads_nor_copies_take_what_was_given_back(tmp_path: Path, threa
     reads, copies, *wrong, logging = map(int, done.stdout.split())
     assert wrong == [0, 0, 0]
     assert logging
-    assert (reads > 100) == ("r" in threads)
-    assert (copies > 100) == ("c" in threads)
+    assert (reads > 0) == ("r" in threads)
+    assert (copies > 0) == ("c" in threads)
 
 
 def test_a_ring_does_not_begin_anew_while_what_it_held_is_being_flushed() -> None:
