@@ -49,6 +49,7 @@ def test_guest_outlives_its_appliance(
         guest.said(r"^done 10\b")
         vm.mark("before")
         first.kill()
+        first.wait()
         if stays_away:
             guest.said(r"^done 20\b")
         stack.enter_context(vm.on())
