@@ -358,15 +358,18 @@ class Running:
         return (self._hosting.why_inconsistent if self._hosting else "") or self.copies.gap_owed
 
     async def wait_consistent(self) -> None:
-        """Return when no copy is owed, and nothing that has happened will make one owed."""
+        """Return when no copy is owed, nothing that has happened will make one owed, and the log says so."""
         await self.copies.wait()
-        while self._hosting is not None and not (self._hosting.is_quiet and not self.copies.owes_any):
+        while self._hosting is not None and not self._is_settled(self._hosting):
             await asyncio.sleep(POLL_S)
             if self._ending is not None:
                 raise NotConsistent(f"domain {self._name!r} was closed", hint="open it again")
             if self.uploader.failure is not None and self.why_owed:
                 raise self.uploader.failure
             await self.copies.wait()
+
+    def _is_settled(self, hosting: Hosting) -> bool:
+        return hosting.is_quiet and not self.copies.owes_any and not self.why_inconsistent
 
     def status(self) -> DomainStatus:
         parts, stats, why = self.parts, self.uploader.stats, self.why_inconsistent

@@ -34,7 +34,7 @@ def test_disks_written_at_once_come_back_at_any_point(
         counts = [point[job.disk] for point in seen]
         print(f"{job.disk}: {counts} of {len(writes[job.disk])} writes at the points")
         assert counts == sorted(counts)
-        assert 0 < counts[0] < len(writes[job.disk]), "the first point is not in the midst of the work"
+        assert any(0 < count < len(writes[job.disk]) for count in counts), "no point is in the midst of the work"
 
 
 def work(fio: str, folder: Path, protected: ProtectedDisks) -> dict[str, int]:
