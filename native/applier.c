@@ -139,23 +139,24 @@ bool jdr_applier_has_pending(const jdr_applier *applier)
     return atomic_load(&applier->ring->shared->lsn_applied) < jdr_ring_lsn_reserved(applier->ring);
 }
 
+/* A background record does not: it says what the disk holds, and is passed by without its range. */
 static bool changes_a_disk(const jdr_ring *ring, uint64_t lsn, const struct jdr_record *record)
 {
-    return jdr_is_sound(ring, lsn, record) && record->length <= UINT64_MAX - record->offset &&
+    return !(record->flags & JDR_BACKGROUND) && jdr_is_sound(ring, lsn, record) &&
+           record->length <= UINT64_MAX - record->offset &&
            (record->kind == JDR_ZERO || (record->kind == JDR_WRITE && record->payload_bytes == record->length));
 }
 
 /*
  * Is record `lsn` pending, and does it change the disk in that range, which is held? One that does stays; the others may
- * be applied meanwhile, and their slots reserved again, so what is believed is a copy of one that is still pending. A
- * background record changes nothing: it says what the disk holds, and is passed by without the range.
+ * be applied meanwhile, and their slots reserved again, so what is believed is a copy of one that is still pending.
  */
 static bool overlaps(const jdr_ring *ring, uint64_t lsn, uint32_t disk, uint64_t offset, uint64_t length, struct jdr_record *record)
 {
     if (!jdr_published(ring, lsn)) /* then nobody was told that it is there */
         return false;
     *record = *jdr_slot(ring, lsn);
-    bool changes = record->disk == disk && !(record->flags & JDR_BACKGROUND) && changes_a_disk(ring, lsn, record);
+    bool changes = record->disk == disk && changes_a_disk(ring, lsn, record);
     atomic_thread_fence(memory_order_acquire);
     return changes && jdr_published(ring, lsn) && atomic_load(&ring->shared->lsn_applied) < lsn &&
            record->offset < offset + length && offset < record->offset + record->length;
@@ -216,7 +217,7 @@ static bool apply(jdr_applier *applier, uint64_t lsn)
 {
     const jdr_ring *ring = applier->ring;
     const struct jdr_record record = *jdr_slot(ring, lsn);
-    if (!changes_a_disk(ring, lsn, &record) || record.flags & JDR_BACKGROUND)
+    if (!changes_a_disk(ring, lsn, &record))
         return false;
     struct iovec pieces[2];
     int count = jdr_payload_pieces(ring, jdr_end(ring, lsn) - record.payload_bytes, record.payload_bytes, pieces);
