@@ -1,6 +1,7 @@
 """Builds the three native modules and the nbdkit plugin; everything else is in pyproject.toml."""
 
 import os
+from glob import glob
 
 from setuptools import Extension, setup
 from setuptools.command.build_ext import build_ext
@@ -13,31 +14,20 @@ if os.environ.get("JETDR_SANITIZE") == "1":
     LINK += ["-fsanitize=address,undefined"]
 
 
-CHECKSUM = ("checksum.c", "checksum_avx2.c")
+def wing(name: str, *, without: str = "") -> list[str]:
+    """The C sources of a wing of ``native/``."""
+    return [source for source in sorted(glob(f"native/{name}/*.c")) if not source.endswith(f"/{without}")]
+
+
+CHECKSUM = ["native/checksum.c", "native/checksum_avx2.c"]
+HEADERS = sorted(glob("native/**/*.h", recursive=True)) + sorted(glob("native/python/*.pxi"))
 
 
 def extension(name: str, *sources: str, libraries: tuple[str, ...] = ()) -> Extension:
     return Extension(
         f"jetdr_core.{name}",
-        sources=[f"native/{source}" for source in sources],
-        depends=[
-            "native/jetdr.h",
-            "native/core_jetdr.pxi",
-            "native/core_device.pxi",
-            "native/core_ring.pxi",
-            "native/core_log_writer.pxi",
-            "native/core_io_filter.pxi",
-            "native/host.h",
-            "native/host_commands.h",
-            "native/nbdkit_parameters.h",
-            "native/ring_shared.h",
-            "native/interval_map.h",
-            "native/checksum.h",
-            "native/scan.h",
-            "native/scatter.h",
-            "native/iscsi_session.h",
-            "native/iscsi_inner.h",
-        ],
+        sources=list(sources),
+        depends=HEADERS,
         include_dirs=["native"],
         define_macros=DEFINES,
         extra_compile_args=FLAGS,
@@ -46,13 +36,7 @@ def extension(name: str, *sources: str, libraries: tuple[str, ...] = ()) -> Exte
     )
 
 
-PLUGIN = extension(
-    "nbdkit-jetdr-plugin",
-    *("nbdkit_plugin.c", "nbdkit_parameters.c", "host_life.c", "host_disks.c", "host_primary.c"),
-    *("host_control.c", "host_commands.c"),
-    *("ring.c", "ring_file.c", "filter.c", "applier.c", "device.c"),
-    *CHECKSUM,
-)
+PLUGIN = extension("nbdkit-jetdr-plugin", *wing("host"), *wing("core", without="log_writer.c"), *CHECKSUM)
 PLUGIN.extra_link_args = [*LINK, "-pthread", "-Wl,-z,nodelete"]  # a thread may still return when nbdkit unloads it
 
 
@@ -68,11 +52,9 @@ class BuildExt(build_ext):
 setup(
     cmdclass={"build_ext": BuildExt},
     ext_modules=[
-        extension(
-            "_core", "core.pyx", "ring.c", "ring_file.c", "filter.c", "applier.c", "log_writer.c", "device.c", *CHECKSUM
-        ),
-        extension("_iscsi", "iscsi.pyx", "iscsi_session.c", "iscsi_login.c", "iscsi_retained.c", libraries=("iscsi",)),
-        extension("_kernels", "kernels.pyx", "interval_map.c", "scan.c", "scatter.c", *CHECKSUM),
+        extension("_core", "native/python/core.pyx", *wing("core"), *CHECKSUM),
+        extension("_iscsi", "native/python/iscsi.pyx", *wing("iscsi"), libraries=("iscsi",)),
+        extension("_kernels", "native/python/kernels.pyx", *wing("kernels"), *CHECKSUM),
         PLUGIN,
     ],
 )

@@ -13,16 +13,7 @@ from benchmarks.measure import PeerMissing
 __all__ = ["call"]
 
 _ROOT = Path(__file__).resolve().parent.parent
-_ENGINE = (
-    "ring.c",
-    "ring_file.c",
-    "filter.c",
-    "applier.c",
-    "log_writer.c",
-    "device.c",
-    "checksum.c",
-    "checksum_avx2.c",
-)
+_ENGINE = ("core/*.c", "checksum.c", "checksum_avx2.c")
 _FLAGS = ("-std=c11", "-O2", "-g", "-D_GNU_SOURCE", "-DXXH_INLINE_ALL", "-Wall", "-Wextra", "-Wno-unused-parameter")
 """Those of setup.py: XXH3 and the copies are compiled as in the engine."""
 
@@ -49,7 +40,7 @@ def _compiled(program: str) -> Path:
     if compiler is None:
         raise PeerMissing("no C compiler is installed")
     output = Path(_folder().name) / program
-    sources = [_ROOT / "benchmarks/native" / f"{program}.c", *(_ROOT / "native" / name for name in _ENGINE)]
+    sources = [_ROOT / "benchmarks/native" / f"{program}.c", *(path for name in _ENGINE for path in sorted((_ROOT / "native").glob(name)))]
     command = [compiler, *_FLAGS, f"-I{_ROOT / 'native'}", "-o", str(output), *map(str, sources), "-lpthread"]
     subprocess.run(command, check=True, timeout=120)
     return output

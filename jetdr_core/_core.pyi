@@ -1,4 +1,4 @@
-"""The native core: ring, IO filter, log writer (native/core.pyx over native/jetdr.h). No call here holds the GIL while it waits or does I/O."""
+"""The native core: ring, IO filter, log writer (native/python/core.pyx over native/jetdr.h). No call here holds the GIL while it waits or does I/O."""
 
 from typing import NamedTuple, NoReturn, Self, final
 

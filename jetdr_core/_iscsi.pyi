@@ -1,4 +1,4 @@
-"""One session with a LUN (native/iscsi.pyx over native/iscsi_session.h). No call holds the GIL while it waits."""
+"""One session with a LUN (native/python/iscsi.pyx over native/iscsi/session.h). No call holds the GIL while it waits."""
 
 from typing import NamedTuple, final
 

@@ -1,4 +1,4 @@
-"""Batch kernels (native/kernels.pyx). Every call checks its input before it touches memory and runs without the GIL."""
+"""Batch kernels (native/python/kernels.pyx). Every call checks its input before it touches memory and runs without the GIL."""
 
 from typing import final
 

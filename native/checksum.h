@@ -1,8 +1,8 @@
 /*
  * checksum.h: XXH3-64 (seed 0; xxhash's doc/xxhash_spec.md) of payloads, with AVX2 where the processor has it.
  *
- * xxhash.h chooses its vector instructions when it is compiled, and what is compiled for every x86-64 knows only SSE2; its
- * run-time dispatch is no part of the header. So it is compiled twice, and checksum.c chooses.
+ * xxhash.h chooses its vector instructions when it is compiled, and what is compiled for every x86-64 knows only SSE2;
+ * its run-time dispatch is no part of the header. So it is compiled twice, and checksum.c chooses.
  */
 #ifndef JETDR_CHECKSUM_H
 #define JETDR_CHECKSUM_H

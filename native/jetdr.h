@@ -6,10 +6,10 @@
  * The core knows nothing of Python, NBD or hypervisors.
  *
  * Conventions. Offsets and lengths are bytes, multiples of JDR_SECTOR. Functions that can fail return 0 (or a positive
- * LSN) on success and a negative number on failure: -errno; -JDR_EFENCED; or, from the filter, -(JDR_PRIMARY | errno) for
- * an error of the primary disk, with JDR_SUSPECT added where primary and log may differ from now on. On the write path
- * memory is allocated only to align a caller's for direct I/O, and after a failure. Every wait for replication has a
- * limit; the primary is waited for as long as it takes. All functions are thread-safe unless they say otherwise.
+ * LSN) on success and a negative number on failure: -errno; -JDR_EFENCED; or, from the filter, -(JDR_PRIMARY | errno)
+ * for an error of the primary disk, with JDR_SUSPECT added where primary and log may differ from now on. On the write
+ * path memory is allocated only to align a caller's for direct I/O, and after a failure. Every wait for replication has
+ * a limit; the primary is waited for as long as it takes. All functions are thread-safe unless they say otherwise.
  */
 #ifndef JETDR_H
 #define JETDR_H
@@ -34,7 +34,12 @@
 
 /* ---- record ----------------------------------------------------------------------------------------------------- */
 
-enum jdr_kind { JDR_WRITE = 1, JDR_ZERO = 2, JDR_GAP_OPEN = 4, JDR_VOID = 15 }; /* from 3 on: control records, whose payload is the caller's affair */
+enum jdr_kind {
+    JDR_WRITE = 1,
+    JDR_ZERO = 2,
+    JDR_GAP_OPEN = 4,
+    JDR_VOID = 15
+}; /* from 3 on: control records, whose payload is the caller's affair */
 enum jdr_flag { JDR_BACKGROUND = 1, JDR_DISCARD = 2, JDR_REREAD = 4 };
 
 /* One captured write, as it stands in ring, log and index; docs/formats/log-volume.md. Little-endian. */
@@ -64,14 +69,15 @@ struct jdr_device {
     int (*write)(const struct jdr_device *, uint64_t offset, const struct iovec *iov, int iov_count);
     int (*zero)(const struct jdr_device *, uint64_t offset, uint64_t length);
     int (*sync)(const struct jdr_device *);
-    void *context; /* the implementation's own */
-    int fd;        /* of a descriptor device, else -1 */
+    void *context;        /* the implementation's own */
+    int fd;               /* of a descriptor device, else -1 */
     uint32_t block_bytes; /* alignment of offsets and lengths */
 };
 
 /*
- * A device on an open descriptor (regular file or block device), which stays the caller's. With O_DIRECT its block_bytes
- * are as given, and memory that is not so aligned goes through a buffer; without, any sector and any memory will do.
+ * A device on an open descriptor (regular file or block device), which stays the caller's. With O_DIRECT its
+ * block_bytes are as given, and memory that is not so aligned goes through a buffer; without, any sector and any memory
+ * will do.
  */
 void jdr_device_from_fd(struct jdr_device *device, int fd, uint32_t block_bytes);
 
@@ -80,24 +86,26 @@ void jdr_device_from_fd(struct jdr_device *device, int fd, uint32_t block_bytes)
 typedef struct jdr_ring jdr_ring;
 
 struct jdr_ring_options {
-    uint64_t payload_bytes;            /* a power of two, at least 64 KiB */
-    uint64_t slots;                    /* more than the records in the ring at most; a power of two, at least 16 */
-    uint64_t record_bytes_max;         /* payload of one record: at most half of payload_bytes, and JDR_RECORD_BYTES_MAX;
-                                          0: that, or what the log writer's section takes, if less */
-    uint64_t lsn_next;                 /* LSN of the first record to be appended, from 1 */
-    int64_t time_ns_last;              /* records get no earlier time than this */
-    const _Atomic int64_t *clock;      /* NULL: CLOCK_REALTIME */
-    bool write_back;                   /* room is held until the primaries have the record, too; ring in a file only */
+    uint64_t payload_bytes;       /* a power of two, at least 64 KiB */
+    uint64_t slots;               /* more than the records in the ring at most; a power of two, at least 16 */
+    uint64_t record_bytes_max;    /* payload of one record: at most half of payload_bytes, and JDR_RECORD_BYTES_MAX;
+                                             0: that, or what the log writer's section takes, if less */
+    uint64_t lsn_next;            /* LSN of the first record to be appended, from 1 */
+    int64_t time_ns_last;         /* records get no earlier time than this */
+    const _Atomic int64_t *clock; /* NULL: CLOCK_REALTIME */
+    bool write_back;              /* room is held until the primaries have the record, too; ring in a file only */
 };
 
-/* Create a ring in anonymous memory, which a forked child does not have: -ENOMEM, or -EINVAL for an option out of range. */
+/* Create a ring in anonymous memory, which a forked child does not have: -ENOMEM, or -EINVAL for an option out of
+ * range. */
 int jdr_ring_create(jdr_ring **ring, const struct jdr_ring_options *options);
 /* Free it. No thread may be inside a call that uses the ring. */
 void jdr_ring_destroy(jdr_ring *ring);
 
 /*
- * Admit one record of payload_bytes: takes room in the ring, waiting at most limit_ns for it; -ETIMEDOUT, the poison, or
- * -EMSGSIZE: longer than record_bytes_max. Room taken must be given to exactly one jdr_ring_append or jdr_ring_cancel.
+ * Admit one record of payload_bytes: takes room in the ring, waiting at most limit_ns for it; -ETIMEDOUT, the poison,
+ * or -EMSGSIZE: longer than record_bytes_max. Room taken must be given to exactly one jdr_ring_append or
+ * jdr_ring_cancel.
  */
 int jdr_ring_admit(jdr_ring *ring, uint64_t payload_bytes, int64_t limit_ns);
 void jdr_ring_cancel(jdr_ring *ring, uint64_t payload_bytes);
@@ -115,7 +123,8 @@ int64_t jdr_ring_append(jdr_ring *ring, struct jdr_record *record, const void *p
 void jdr_ring_request_durable(jdr_ring *ring, uint64_t lsn);
 int jdr_ring_wait_durable(jdr_ring *ring, uint64_t lsn, int64_t limit_ns);
 
-/* From now on every admit and unfinished wait of this process fails with -error (> 0, or it is EIO); the first stays. */
+/* From now on every admit and unfinished wait of this process fails with -error (> 0, or it is EIO); the first stays.
+ */
 void jdr_ring_poison(jdr_ring *ring, int error);
 
 uint64_t jdr_ring_lsn_reserved(const jdr_ring *ring); /* last LSN given out */
@@ -129,7 +138,7 @@ uint64_t jdr_ring_payload_bytes(const jdr_ring *ring);
 int jdr_ring_poisoned(const jdr_ring *ring); /* 0 or the error */
 int64_t jdr_ring_now(const jdr_ring *ring);
 
-/* ---- ring in a file ---------------------------------------------------------------------------------------------- */
+/* ---- ring in a file --------------------------------------------------------------------------------------------- */
 
 /*
  * A ring in a file on tmpfs is shared by two processes: the host component, whose filters append, and the DRVA, which
@@ -151,18 +160,18 @@ enum jdr_off_reason {
 };
 
 struct jdr_ring_off {
-    bool logging;      /* on; the rest is about the last time it was switched off */
+    bool logging; /* on; the rest is about the last time it was switched off */
     uint32_t reason, disk;
-    int64_t since_ns;  /* UTC: what the log holds is complete up to here */
-    uint64_t count;    /* how often it was switched off */
+    int64_t since_ns; /* UTC: what the log holds is complete up to here */
+    uint64_t count;   /* how often it was switched off */
 };
 
 /* Lay out a ring in the empty file `fd`: -EINVAL: options, or a file system other than tmpfs; -ENOSPC; -errno. */
 int jdr_ring_format(int fd, const struct jdr_ring_options *options, const uint8_t domain[16]);
 /*
  * Map the ring in `fd` (which stays the caller's) and become its `side`, until jdr_ring_destroy or the process's end.
- * -EBADMSG: no ring, or a damaged one; -EPROTONOSUPPORT: another version; -ESTALE: another domain's (NULL: any will do);
- * -EBUSY: the side is taken; -EACCES: others may read or write the file. Nothing is changed then.
+ * -EBADMSG: no ring, or a damaged one; -EPROTONOSUPPORT: another version; -ESTALE: another domain's (NULL: any will
+ * do); -EBUSY: the side is taken; -EACCES: others may read or write the file. Nothing is changed then.
  */
 int jdr_ring_open(jdr_ring **ring, int fd, enum jdr_side side, const uint8_t domain[16]);
 /* Give the side up before jdr_ring_destroy; of use is only that from then on. */
@@ -179,8 +188,8 @@ void jdr_ring_stop_logging(jdr_ring *ring, enum jdr_off_reason reason, uint32_t 
 void jdr_ring_resume_logging(jdr_ring *ring); /* the DRVA's */
 
 /*
- * The DRVA's, before its log writer: the log ends at `lsn`. What the ring holds up to there is given back, what it holds
- * behind it comes next. -ESTALE: log and ring do not meet.
+ * The DRVA's, before its log writer: the log ends at `lsn`. What the ring holds up to there is given back, what it
+ * holds behind it comes next. -ESTALE: log and ring do not meet.
  */
 int jdr_ring_adopt(jdr_ring *ring, uint64_t lsn);
 /*
@@ -196,7 +205,8 @@ bool jdr_ring_primaries_behind(const jdr_ring *ring);
  * in them. false: a host lives, or a primary had failed, and the log must keep it.
  */
 bool jdr_ring_primaries_flushed(jdr_ring *ring);
-/* A primary lacks what was acknowledged: the log must keep it, and no host serves the disk from what the primary has. */
+/* A primary lacks what was acknowledged: the log must keep it, and no host serves the disk from what the primary has.
+ */
 void jdr_ring_note_primary_failure(jdr_ring *ring, uint32_t disk);
 bool jdr_ring_write_back(const jdr_ring *ring);
 
@@ -206,14 +216,14 @@ typedef struct jdr_filter jdr_filter;
 typedef struct jdr_applier jdr_applier; /* writes behind, see below */
 
 struct jdr_filter_options {
-    jdr_ring *ring;           /* NULL: writes go to the primary alone */
+    jdr_ring *ring; /* NULL: writes go to the primary alone */
     struct jdr_device primary;
-    uint32_t disk;            /* its number within the domain */
+    uint32_t disk; /* its number within the domain */
     uint64_t size_bytes;
     uint64_t write_bytes_max; /* at most JDR_RECORD_BYTES_MAX, and the ring's record_bytes_max */
     int64_t stall_limit_ns;
-    bool bypass;              /* switch the ring's logging off rather than fail a guest's call: for a ring in a file */
-    jdr_applier *applier;     /* write-back through this applier; NULL: write-through */
+    bool bypass;          /* switch the ring's logging off rather than fail a guest's call: for a ring in a file */
+    jdr_applier *applier; /* write-back through this applier; NULL: write-through */
 };
 
 struct jdr_filter_stats {
@@ -230,11 +240,11 @@ int jdr_filter_open(jdr_filter **filter, const struct jdr_filter_options *option
  * record. Returns the LSN (0 without a ring). The caller must not change the data during the call.
  *
  * Nothing was changed after -EINVAL: unaligned, out of range or too long; -ESHUTDOWN: closed; the ring's poison;
- * -ETIMEDOUT: no room in the ring within the stall limit; -EBUSY: all that time half the ring was held by writes of this
- * disk that its primary had not answered (no disk gets more, so that one that hangs does not stop the others); with
- * bypass that is waited for, as the primary's answers are.
- * After -(JDR_PRIMARY | errno) what the primary now holds in the range has been read back and logged; if that failed too,
- * JDR_SUSPECT is set: the caller opens a gap in the log, and copies the disk again.
+ * -ETIMEDOUT: no room in the ring within the stall limit; -EBUSY: all that time half the ring was held by writes of
+ * this disk that its primary had not answered (no disk gets more, so that one that hangs does not stop the others);
+ * with bypass that is waited for, as the primary's answers are. After -(JDR_PRIMARY | errno) what the primary now holds
+ * in the range has been read back and logged; if that failed too, JDR_SUSPECT is set: the caller opens a gap in the
+ * log, and copies the disk again.
  */
 int64_t jdr_filter_pwrite(jdr_filter *filter, const void *data, size_t length, uint64_t offset);
 /*
@@ -264,14 +274,15 @@ void jdr_filter_close(jdr_filter *filter);
 /* Free it. No thread may be inside a call. */
 void jdr_filter_destroy(jdr_filter *filter);
 
-/* ---- write-back --------------------------------------------------------------------------------------------------- */
+/* ---- write-back ------------------------------------------------------------------------------------------------- */
 
 /*
  * The applier writes what is durable in the log to the primaries, in LSN order, one thread for all disks of a ring in a
  * file with `write_back`. A filter that has one completes a write when the ring has it, reads the newest data, and a
  * flush when the log is durable. When logging goes off, everything in the ring is applied and flushed to the primaries,
  * then `marker` is created durably, and only then does a write go to its primary alone: a power loss later is not
- * followed by a replay of the log over such a write. Create it before the filters; open all of the disks' filters, then run.
+ * followed by a replay of the log over such a write. Create it before the filters; open all of the disks' filters, then
+ * run.
  */
 int jdr_applier_create(jdr_applier **applier, jdr_ring *ring, const char *marker);
 /* Until jdr_applier_stop, which makes it apply what is durable and flush the primaries. One thread. */
@@ -303,25 +314,26 @@ struct jdr_writer_state {
 };
 
 /*
- * The ring's consumer; one per ring, created before anything is admitted. -EINVAL for geometry outside its range, or for
- * a ring whose record_bytes_max is above a quarter of data_bytes: up to that, a record fits wherever the lap ends.
+ * The ring's consumer; one per ring, created before anything is admitted. -EINVAL for geometry outside its range, or
+ * for a ring whose record_bytes_max is above a quarter of data_bytes: up to that, a record fits wherever the lap ends.
  */
 int jdr_writer_create(jdr_writer **writer, const struct jdr_writer_options *options);
 void jdr_writer_destroy(jdr_writer *writer);
 /*
  * One commit: take what is published (at most one batch), write it, flush when durability is wanted or the log is full.
- * Returns the records written, 0 when there was nothing to write or no room, or a negative errno, after which the ring is
- * poisoned.
+ * Returns the records written, 0 when there was nothing to write or no room, or a negative errno, after which the ring
+ * is poisoned.
  */
 int jdr_writer_commit(jdr_writer *writer);
 /* Commit until jdr_writer_stop; returns 0 or the negative errno that poisoned the ring. One thread. */
 int jdr_writer_run(jdr_writer *writer);
 /*
- * Let jdr_writer_run commit and flush what is published now, as far as the log has room, then return, also while more is
- * appended: that stays in the ring, which nothing drains any more. For good: jdr_writer_run then returns at once.
+ * Let jdr_writer_run commit and flush what is published now, as far as the log has room, then return, also while more
+ * is appended: that stays in the ring, which nothing drains any more. For good: jdr_writer_run then returns at once.
  */
 void jdr_writer_stop(jdr_writer *writer);
-/* The log's space before `position` may be overwritten. -EINVAL: not a batch's place between tail and durable position. */
+/* The log's space before `position` may be overwritten. -EINVAL: not a batch's place between tail and durable position.
+ */
 int jdr_writer_set_tail(jdr_writer *writer, uint64_t position);
 void jdr_writer_state(jdr_writer *writer, struct jdr_writer_state *state);
 

@@ -1,9 +1,9 @@
 /*
  * filter_cost WRITE_BYTES THREADS ROUNDS WRITES RING_BYTES [PRIMARY LOG]
  *
- * A round times WRITES writes a thread, three ways: to the primary alone, through the filter, and copied into a buffer as
- * large as the ring and hashed (the floor). It prints the three in nanoseconds a write. The primary is memory and the log
- * keeps nothing, unless files are named for both. First every byte that a batch brings to the log is compared.
+ * A round times WRITES writes a thread, three ways: to the primary alone, through the filter, and copied into a buffer
+ * as large as the ring and hashed (the floor). It prints the three in nanoseconds a write. The primary is memory and
+ * the log keeps nothing, unless files are named for both. First every byte that a batch brings to the log is compared.
  */
 #include "rig.h"
 
@@ -28,7 +28,7 @@ struct worker {
     pthread_barrier_t *begin, *end;
 };
 
-/* ---- the three ways ---- */
+/* ---- the three ways --------------------------------------------------------------------------------------------- */
 
 static void write_plain(struct worker *worker, const uint8_t *data, uint64_t offset)
 {
@@ -51,7 +51,7 @@ static void copy_and_hash(struct worker *worker, const uint8_t *data, uint64_t o
     worker->position += load->write_bytes;
 }
 
-/* ---- a round ---- */
+/* ---- a round ---------------------------------------------------------------------------------------------------- */
 
 static void *work(void *argument)
 {
@@ -66,7 +66,8 @@ static void *work(void *argument)
     return NULL;
 }
 
-static double time_ns(struct load *load, struct worker *workers, void (*step)(struct worker *, const uint8_t *, uint64_t))
+static double time_ns(struct load *load, struct worker *workers,
+                      void (*step)(struct worker *, const uint8_t *, uint64_t))
 {
     pthread_barrier_t begin, end;
     pthread_t threads[16];
@@ -88,7 +89,7 @@ static double time_ns(struct load *load, struct worker *workers, void (*step)(st
     return (double)took / (double)load->writes;
 }
 
-/* ---- the bytes ---- */
+/* ---- the bytes -------------------------------------------------------------------------------------------------- */
 
 /* A log device that compares every payload with the primary, and its checksum. */
 static int compare_write(const struct jdr_device *device, uint64_t offset, const struct iovec *iov, int count)
@@ -108,7 +109,8 @@ static void check_bytes(struct load load, const uint8_t *source)
     struct rig rig;
     struct jdr_device log = null_device();
     uint8_t *disk = memory(PRIMARY_BYTES);
-    uint64_t writes = PRIMARY_BYTES / load.write_bytes < CHECKED_WRITES ? PRIMARY_BYTES / load.write_bytes : CHECKED_WRITES;
+    uint64_t writes = PRIMARY_BYTES / load.write_bytes < CHECKED_WRITES ? PRIMARY_BYTES / load.write_bytes
+                                                                        : CHECKED_WRITES;
     load.primary = memory_device(disk);
     log.write = compare_write;
     log.context = &load;
@@ -126,7 +128,7 @@ static void check_bytes(struct load load, const uint8_t *source)
     munmap(disk, PRIMARY_BYTES);
 }
 
-/* ---- devices ---- */
+/* ---- devices ---------------------------------------------------------------------------------------------------- */
 
 static struct jdr_device file_device(const char *path, uint64_t bytes)
 {

@@ -1,8 +1,8 @@
 /*
  * flush_latency LOG PEER LOG_BYTES ROUNDS FLUSHES
  *
- * Depth 1: a 4 KiB write through the filter and a flush through the engine's log on the O_DIRECT file LOG, the primary in
- * memory; then pwrite of 4 KiB and fdatasync of the O_DIRECT file PEER. A round does FLUSHES of the one, then of the
+ * Depth 1: a 4 KiB write through the filter and a flush through the engine's log on the O_DIRECT file LOG, the primary
+ * in memory; then pwrite of 4 KiB and fdatasync of the O_DIRECT file PEER. A round does FLUSHES of the one, then of the
  * other; prints them in pairs, in nanoseconds. Both files are LOG_BYTES long and have been written before.
  */
 #include "rig.h"

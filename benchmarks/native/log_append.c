@@ -3,8 +3,8 @@
  *
  * A round writes BYTES in writes of WRITE_BYTES through the filter into the engine's log on the O_DIRECT file LOG, and
  * BYTES in pwrites of 1 MiB to the O_DIRECT file PEER; each ends with everything durable. The primary takes every write
- * and keeps none, so that the log is what is measured. Prints both in nanoseconds. Both files are LOG_BYTES long and have
- * been written before; the log goes round and round in its file, from position 0.
+ * and keeps none, so that the log is what is measured. Prints both in nanoseconds. Both files are LOG_BYTES long and
+ * have been written before; the log goes round and round in its file, from position 0.
  */
 #include "rig.h"
 
@@ -19,7 +19,8 @@ static int open_direct(const char *path)
     return fd;
 }
 
-static int64_t time_engine(jdr_filter *filter, const uint8_t *data, uint64_t bytes, uint64_t write_bytes, uint64_t disk_bytes)
+static int64_t time_engine(jdr_filter *filter, const uint8_t *data, uint64_t bytes, uint64_t write_bytes,
+                           uint64_t disk_bytes)
 {
     int64_t begun = now_ns();
     for (uint64_t done = 0; done < bytes; done += write_bytes)

@@ -62,7 +62,7 @@ static inline void fill(uint8_t *data, size_t bytes, uint64_t seed)
     }
 }
 
-/* ---- devices ---- */
+/* ---- devices ---------------------------------------------------------------------------------------------------- */
 
 static inline int memory_read(const struct jdr_device *device, uint64_t offset, void *target, size_t length)
 {
@@ -106,7 +106,7 @@ static inline struct jdr_device null_device(void)
     return (struct jdr_device){memory_read, null_write, memory_zero, no_sync, NULL, -1, JDR_SECTOR};
 }
 
-/* ---- ring and writer ---- */
+/* ---- ring and writer -------------------------------------------------------------------------------------------- */
 
 struct rig {
     jdr_ring *ring;
@@ -164,7 +164,8 @@ static inline void rig_stop(struct rig *rig)
     jdr_ring_destroy(rig->ring);
 }
 
-static inline jdr_filter *rig_filter(jdr_ring *ring, struct jdr_device primary, uint64_t size_bytes, uint64_t write_bytes_max)
+static inline jdr_filter *rig_filter(jdr_ring *ring, struct jdr_device primary, uint64_t size_bytes,
+                                     uint64_t write_bytes_max)
 {
     struct jdr_filter_options options = {
         .ring = ring,

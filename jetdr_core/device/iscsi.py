@@ -1,7 +1,7 @@
 """IscsiDevice: a LUN of an iSCSI target as a BlockDevice; libiscsi does the talking, in a thread without the GIL.
 
 Invariants: ranges are checked at the door; a lost connection is made again and unsynced writes are written again,
-within ``limit_s`` (native/iscsi_session.h says how); a device that had to give an unsynced write up fails every later
+within ``limit_s`` (native/iscsi/session.h says how); a device that had to give an unsynced write up fails every later
 call. With ``lock`` no other process of this machine, and no other machine, writes the LUN.
 Talks to: _iscsi, device.bounds, device.iscsi_url.
 """

@@ -1,6 +1,6 @@
 """The host component, as the DRVA sees it: the nbdkit process beside the guests that runs their IO filters.
 
-The process is C (native/nbdkit_plugin.c) and outlives whoever started it; here is what starts it, finds it again, and
+The process is C (native/host/nbdkit_plugin.c) and outlives whoever started it; here is what starts it, finds it again, and
 talks to it over its control socket (docs/formats/host-control.md).
 """
 

@@ -29,7 +29,7 @@ PATIENCE_S = 20.0
 def program(name: str, *sources: str) -> Path:
     """``native/NAME.c`` with these sources of the engine and what all need, compiled once per process."""
     target = Path(mkdtemp(prefix="jetdr-host-")) / name
-    sources = ("ring_file.c", "filter.c", "device.c", "checksum.c", "checksum_avx2.c", *sources)
+    sources = ("core/ring_file.c", "core/filter.c", "core/device.c", "checksum.c", "checksum_avx2.c", *sources)
     parts = [HERE / f"native/{name}.c", *(NATIVE / source for source in sources)]
     flags = ["-std=gnu11", "-O1", "-g", "-Wall", "-Wextra", "-Wno-unused-parameter", "-D_GNU_SOURCE"]
     subprocess.run(["gcc", *flags, "-DXXH_INLINE_ALL", f"-I{NATIVE}", "-o", target, *parts, "-lpthread"], check=True)

@@ -3,25 +3,24 @@
  * Every command answers one line. Some end the process where a host component must never die, but might.
  *
  *   ring_host RING PRIMARY SIZE LIMIT_MS [MARKER]
- *   write OFFSET LENGTH BYTE | zero OFFSET LENGTH | read OFFSET LENGTH | flush | copy OFFSET LENGTH   -> a number, or a byte
- *   busy SECONDS THREADS   writes 4 KiB blocks, flushing now and then -> writes, flushes, longest call in ms
- *   stats | close
- *   start OFFSET LENGTH BYTE   writes in a thread of its own -> 0; join -> the number of each that was started
+ *   write OFFSET LENGTH BYTE | zero OFFSET LENGTH | read OFFSET LENGTH | flush | copy OFFSET LENGTH   -> a number, or a
+ * byte busy SECONDS THREADS   writes 4 KiB blocks, flushing now and then -> writes, flushes, longest call in ms stats |
+ * close start OFFSET LENGTH BYTE   writes in a thread of its own -> 0; join -> the number of each that was started
  *   start-read OFFSET LENGTH   reads, and stops before it looks at what is pending -> 0; end-read -> a byte
  *   other OFFSET LENGTH BYTE   a record of disk 2, which has no filter; claim BYTES: reserves one of disk 1 -> 0
  *   remove                 closes and frees the disk's filter -> 0
- *   block | unblock        what the primary does with writes and flushes from now on; block-flushes: with these alone; fail: with writes -> 0
- *   syncs -> how often the primary was flushed
- *   admit BYTES | reserve BYTES | publish BYTES | lock | gate    takes that, and is killed with it
- *   stop-locked            stops itself (SIGSTOP) while it holds the lock of the LSN order
+ *   block | unblock        what the primary does with writes and flushes from now on; block-flushes: with these alone;
+ * fail: with writes -> 0 syncs -> how often the primary was flushed admit BYTES | reserve BYTES | publish BYTES | lock
+ * | gate    takes that, and is killed with it stop-locked            stops itself (SIGSTOP) while it holds the lock of
+ * the LSN order
  */
 static void about_to_publish(void);
 #define __atomic_store_n(target, value, order) (about_to_publish(), __atomic_store_n(target, value, order))
-#include "../../../native/ring.c"
+#include "../../../native/core/ring.c"
 #undef __atomic_store_n
 static void about_to_look(void);
 #define jdr_ring_lsn_reserved(ring) (about_to_look(), jdr_ring_lsn_reserved(ring))
-#include "../../../native/applier.c"
+#include "../../../native/core/applier.c"
 #undef jdr_ring_lsn_reserved
 
 #include <fcntl.h>
@@ -55,7 +54,7 @@ static void about_to_look(void)
         usleep(1000);
 }
 
-/* ---- the primary, as it is told to be ----------------------------------------------------------------------------- */
+/* ---- the primary, as it is told to be --------------------------------------------------------------------------- */
 
 static struct jdr_device primary_file;
 static _Atomic bool blocked, flushes_blocked, failing;
@@ -85,7 +84,7 @@ static struct jdr_device primary_on(int fd)
     return primary;
 }
 
-/* ---- what it is told to do ------------------------------------------------------------------------------------------ */
+/* ---- what it is told to do -------------------------------------------------------------------------------------- */
 
 static void *run_applier(void *unused)
 {
@@ -241,7 +240,8 @@ static void start_read(uint64_t offset, uint64_t length)
 
 static void append_other(uint64_t offset, uint64_t length, int byte)
 {
-    struct jdr_record record = {.offset = offset, .length = length, .disk = 2, .payload_bytes = (uint32_t)length, .kind = JDR_WRITE};
+    struct jdr_record record = {
+        .offset = offset, .length = length, .disk = 2, .payload_bytes = (uint32_t)length, .kind = JDR_WRITE};
     uint8_t *data = malloc(length);
     memset(data, byte, length);
     if (!jdr_ring_admit(ring, length, 0))
@@ -325,8 +325,7 @@ static void obey(const char *line)
     else if (!strcmp(verb, "end-read")) {
         looks = true;
         pthread_join(reader, NULL);
-    }
-    else if (!strcmp(verb, "syncs"))
+    } else if (!strcmp(verb, "syncs"))
         printf("%u\n", syncs);
     else if (obey_quietly(verb, a, b, c))
         printf("0\n");
@@ -349,9 +348,13 @@ int main(int argc, char **argv)
     int result = jdr_ring_open(&ring, file, JDR_HOST, NULL);
     if (!result && argc > 5)
         result = jdr_applier_create(&applier, ring, argv[5]);
-    struct jdr_filter_options options = {.ring = ring, .disk = 1, .size_bytes = size_bytes = strtoull(argv[3], NULL, 10),
-                                         .write_bytes_max = 1u << 20, .stall_limit_ns = atoll(argv[4]) * 1000000,
-                                         .bypass = true, .applier = applier};
+    struct jdr_filter_options options = {.ring = ring,
+                                         .disk = 1,
+                                         .size_bytes = size_bytes = strtoull(argv[3], NULL, 10),
+                                         .write_bytes_max = 1u << 20,
+                                         .stall_limit_ns = atoll(argv[4]) * 1000000,
+                                         .bypass = true,
+                                         .applier = applier};
     options.primary = primary_on(primary);
     if (!result) {
         uint64_t longest = jdr_ring_record_bytes_max(ring);

@@ -3,13 +3,13 @@
  *
  *   ring_mix SECONDS PIECE_BYTES RING_BYTES MARKER THREADS
  *
- * The disk's first half holds one byte all the time; each letter of THREADS is a thread that writes it again (w), copies it
- * in the background (c), or reads it (r). The second half is written with another byte, fast enough for the ring to be full,
- * so that room is used again as soon as it is given back. Nobody may ever see the second byte in the first half: neither a
- * read nor a record. Prints reads, background records, how many of each were wrong, calls that failed, and whether logging
- * is on.
+ * The disk's first half holds one byte all the time; each letter of THREADS is a thread that writes it again (w),
+ * copies it in the background (c), or reads it (r). The second half is written with another byte, fast enough for the
+ * ring to be full, so that room is used again as soon as it is given back. Nobody may ever see the second byte in the
+ * first half: neither a read nor a record. Prints reads, background records, how many of each were wrong, calls that
+ * failed, and whether logging is on.
  */
-#include "../../../native/ring_shared.h"
+#include "../../../native/core/ring_shared.h"
 
 #include <fcntl.h>
 #include <stdio.h>
@@ -43,7 +43,7 @@ static bool is_all(const uint8_t *data, size_t length, uint8_t byte)
     return data[0] == byte && memcmp(data, data + 1, length - 1) == 0;
 }
 
-/* ---- a log that keeps nothing, and looks at what it is given ---- */
+/* ---- a log that keeps nothing, and looks at what it is given ---------------------------------------------------- */
 
 static bool payload_is_ours(const struct iovec *pieces, uint64_t position, uint64_t length)
 {
@@ -71,7 +71,8 @@ static int look_at_batch(const struct jdr_device *device, uint64_t offset, const
     for (uint32_t i = 0; i < record_count; position += records[i++].payload_bytes)
         if (records[i].offset < HALF) {
             copies += (records[i].flags & JDR_BACKGROUND) != 0;
-            copies_wrong += records[i].kind != JDR_WRITE || !payload_is_ours(pieces + 1, position, records[i].payload_bytes);
+            copies_wrong += records[i].kind != JDR_WRITE ||
+                            !payload_is_ours(pieces + 1, position, records[i].payload_bytes);
         }
     return 0;
 }
@@ -81,7 +82,7 @@ static int sync_nothing(const struct jdr_device *device)
     return 0;
 }
 
-/* ---- threads ---- */
+/* ---- threads ---------------------------------------------------------------------------------------------------- */
 
 static pthread_t begin(void *(*run)(void *))
 {
@@ -150,7 +151,7 @@ static void *read_ours(void *unused)
     return NULL;
 }
 
-/* ---- the disk, its ring and its log ---- */
+/* ---- the disk, its ring and its log ----------------------------------------------------------------------------- */
 
 static int temporary(const char *folder)
 {

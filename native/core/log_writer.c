@@ -16,7 +16,7 @@
 #define BATCH_MAGIC 0x42524A4Cu /* "LJRB" */
 #define BATCH_VERSION 1
 #define BATCH_WRAP 1u
-#define NAP_NS 1000000ll       /* while busy: collect for at most this long */
+#define NAP_NS 1000000ll /* while busy: collect for at most this long */
 #define NAPS_BEFORE_SLEEP 64
 #define SLEEP_NS 1000000000ll
 
@@ -31,7 +31,8 @@ struct batch_header {
 };
 _Static_assert(sizeof(struct batch_header) == 128, "the batch header is a fixed 128 bytes");
 
-#define HEADER_AREA_MAX (JDR_BLOCK * (1 + (sizeof(struct batch_header) + JDR_BATCH_RECORDS_MAX * sizeof(struct jdr_record)) / JDR_BLOCK))
+#define HEADER_AREA_MAX \
+    (JDR_BLOCK * (1 + (sizeof(struct batch_header) + JDR_BATCH_RECORDS_MAX * sizeof(struct jdr_record)) / JDR_BLOCK))
 
 struct jdr_writer {
     jdr_ring *ring;
@@ -69,7 +70,8 @@ static uint64_t batch_bytes(uint64_t records, uint64_t payload_bytes)
     return header_bytes(records) + round_up(payload_bytes, JDR_BLOCK);
 }
 
-/* A ring whose records may be longer than a quarter of the data area is told so, or refused if its owner said otherwise. */
+/* A ring whose records may be longer than a quarter of the data area is told so, or refused if its owner said
+ * otherwise. */
 static bool takes_records_of(jdr_ring *ring, uint64_t data_bytes)
 {
     uint64_t quarter = data_bytes / 4 / JDR_BLOCK * JDR_BLOCK;
@@ -131,11 +133,11 @@ void jdr_writer_destroy(jdr_writer *writer)
     free(writer);
 }
 
-/* ---- taking from the ring ----------------------------------------------------------------------------------------- */
+/* ---- taking from the ring --------------------------------------------------------------------------------------- */
 
 /*
- * Published records, in order, as many as fit into `room` bytes of log and one batch. Their payloads lie back to back; one
- * that has become void leaves a hole behind it, and ends the batch.
+ * Published records, in order, as many as fit into `room` bytes of log and one batch. Their payloads lie back to back;
+ * one that has become void leaves a hole behind it, and ends the batch.
  */
 static int take_published(const jdr_writer *writer, uint64_t room, struct take *take)
 {
@@ -148,7 +150,8 @@ static int take_published(const jdr_writer *writer, uint64_t room, struct take *
         uint64_t payload_bytes = take->payload_bytes + slot->payload_bytes;
         if (!jdr_is_sound(ring, last, slot) || payload_bytes > ring->payload_bytes)
             return -EBADMSG;
-        if (batch_bytes(take->count + 1, payload_bytes) > room || (take->count && payload_bytes > writer->batch_bytes_max))
+        if (batch_bytes(take->count + 1, payload_bytes) > room ||
+            (take->count && payload_bytes > writer->batch_bytes_max))
             break;
         take->payload_bytes = payload_bytes;
         take->count++;
@@ -157,7 +160,7 @@ static int take_published(const jdr_writer *writer, uint64_t room, struct take *
     return 0;
 }
 
-/* ---- writing ------------------------------------------------------------------------------------------------------ */
+/* ---- writing ---------------------------------------------------------------------------------------------------- */
 
 /* Fill the header area for a batch at the head; returns its checksum. */
 static uint64_t fill_header(jdr_writer *writer, const struct take *take, uint16_t flags)
@@ -245,7 +248,7 @@ static int sync_log(jdr_writer *writer)
     return 0;
 }
 
-/* ---- one commit --------------------------------------------------------------------------------------------------- */
+/* ---- one commit ------------------------------------------------------------------------------------------------- */
 
 /*
  * Write what fits. Before the end of the data area as much as fits there; when not even the next record does, a WRAP
@@ -270,7 +273,8 @@ static int write_published(jdr_writer *writer)
         take = behind;
     }
     if (!result)
-        result = write_batch(writer, &take, 0, writer->state.head_position + batch_bytes(take.count, take.payload_bytes));
+        result = write_batch(writer, &take, 0,
+                             writer->state.head_position + batch_bytes(take.count, take.payload_bytes));
     return result ? result : (int)take.count;
 }
 
@@ -284,7 +288,8 @@ static bool room_wanted(const jdr_writer *writer)
            writer->unsynced_bytes >= ring->payload_bytes / 4;
 }
 
-/* Is a flush due? A wish waits for the writes it is about, unless they cannot be written: what is there is then made durable, so that it can leave. */
+/* Is a flush due? A wish waits for the writes it is about, unless they cannot be written: what is there is then made
+ * durable, so that it can leave. */
 static bool sync_due(const jdr_writer *writer, uint64_t wanted, int written)
 {
     if (!writer->unsynced_bytes)
@@ -324,7 +329,7 @@ int jdr_writer_commit(jdr_writer *writer)
     return result;
 }
 
-/* ---- the loop ----------------------------------------------------------------------------------------------------- */
+/* ---- the loop --------------------------------------------------------------------------------------------------- */
 
 /* Could a commit write something? What a dead producer has left in the way is made void. */
 static bool can_write(jdr_writer *writer)
@@ -356,7 +361,8 @@ static bool hurried(const jdr_writer *writer)
            jdr_queued(ring);
 }
 
-/* Let the next batch fill for a while: a few large writes to the log leave more of the machine to the guests than many small ones. */
+/* Let the next batch fill for a while: a few large writes to the log leave more of the machine to the guests than many
+ * small ones. */
 static void collect(jdr_writer *writer, uint32_t seen)
 {
     struct jdr_ring_shared *shared = writer->ring->shared;
@@ -386,7 +392,8 @@ static bool has_written(jdr_writer *writer, uint64_t lsn)
     return has;
 }
 
-/* Has a writer that is to stop done so? A record that is reserved is published soon, unless its producer was stopped. */
+/* Has a writer that is to stop done so? A record that is reserved is published soon, unless its producer was stopped.
+ */
 static bool has_stopped(jdr_writer *writer, int committed, unsigned *waited)
 {
     if (has_written(writer, atomic_load(&writer->stop_lsn)))

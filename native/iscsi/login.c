@@ -1,5 +1,5 @@
 /*
- * iscsi_login.c: connects and logs in, looks at the LUN, reserves it; step by step, in the service thread.
+ * login.c: connects and logs in, looks at the LUN, reserves it; step by step, in the service thread.
  *
  * Invariants: every step ends by the login's deadline; an answer is read only as far as it reaches; a session that was
  * logged in before gets the same LUN again, or none. What is looked at, in this order: is it ready, is it a disk, which
@@ -11,7 +11,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "iscsi_inner.h"
+#include "inner.h"
 
 #include <xxhash.h>
 
@@ -22,7 +22,7 @@
 #define KEYS_BYTES (8 + 8 * KEYS_MAX)
 #define RESERVATION SCSI_PERSISTENT_RESERVE_TYPE_WRITE_EXCLUSIVE_REGISTRANTS_ONLY
 
-/* ---- steps ---------------------------------------------------------------------------------------------------------- */
+/* ---- steps ------------------------------------------------------------------------------------------------------ */
 
 static void on_step(struct iscsi_context *iscsi, int status, void *data, void *private_data)
 {
@@ -81,7 +81,8 @@ static int await_task(jdr_iscsi *session, struct scsi_task *task, int64_t deadli
     case SCSI_STATUS_GOOD:
     case SCSI_STATUS_CHECK_CONDITION:
     case SCSI_STATUS_RESERVATION_CONFLICT:
-        return session->step.task ? 0 : jdr_iscsi_fail(session, JDR_ISCSI_PROTOCOL, "the answer came without its command");
+        return session->step.task ? 0
+                                  : jdr_iscsi_fail(session, JDR_ISCSI_PROTOCOL, "the answer came without its command");
     case SCSI_STATUS_BUSY:
     case SCSI_STATUS_TASK_SET_FULL:
         return jdr_iscsi_fail(session, JDR_ISCSI_NO_LUN, "the target is busy");
@@ -98,7 +99,8 @@ static bool is_good(const jdr_iscsi *session)
 static int refused(jdr_iscsi *session, const char *what)
 {
     const struct scsi_sense *sense = &session->step.task->sense;
-    return jdr_iscsi_fail(session, JDR_ISCSI_FAILED, "%s: %s, %s", what, scsi_sense_key_str((int)sense->key), scsi_sense_ascq_str(sense->ascq));
+    return jdr_iscsi_fail(session, JDR_ISCSI_FAILED, "%s: %s, %s", what, scsi_sense_key_str((int)sense->key),
+                          scsi_sense_ascq_str(sense->ascq));
 }
 
 /* The answer's bytes, at least `least` of them, or NULL. */
@@ -125,7 +127,7 @@ static uint64_t be64(const uint8_t *from)
     return be64toh(value);
 }
 
-/* ---- connection ----------------------------------------------------------------------------------------------------- */
+/* ---- connection ------------------------------------------------------------------------------------------------- */
 
 static int make_context(jdr_iscsi *session)
 {
@@ -138,7 +140,8 @@ static int make_context(jdr_iscsi *session)
     iscsi_set_session_type(session->iscsi, ISCSI_SESSION_NORMAL);
     iscsi_set_header_digest(session->iscsi, ISCSI_HEADER_DIGEST_NONE_CRC32C);
     if (iscsi_set_targetname(session->iscsi, options->target) ||
-        (options->user && iscsi_set_initiator_username_pwd(session->iscsi, options->user, options->password ? options->password : "")))
+        (options->user &&
+         iscsi_set_initiator_username_pwd(session->iscsi, options->user, options->password ? options->password : "")))
         return jdr_iscsi_fail(session, JDR_ISCSI_FAILED, "%.200s", iscsi_get_error(session->iscsi));
     return 0;
 }
@@ -163,11 +166,14 @@ static int login_refused(jdr_iscsi *session)
         return jdr_iscsi_fail(session, JDR_ISCSI_DENIED, "the target does not admit this initiator");
     case 0x0203:
     case 0x0204:
-        return jdr_iscsi_fail(session, JDR_ISCSI_NO_TARGET, "the portal has no such target, or none for this initiator");
+        return jdr_iscsi_fail(session, JDR_ISCSI_NO_TARGET,
+                              "the portal has no such target, or none for this initiator");
     }
     if (session->login_status >> 8 == 1)
-        return jdr_iscsi_fail(session, JDR_ISCSI_UNREACHABLE, "the portal sends initiators on to %.200s", iscsi_get_target_address(session->iscsi));
-    return jdr_iscsi_fail(session, JDR_ISCSI_UNREACHABLE, "the login failed with status %04x: %.160s", session->login_status, iscsi_get_error(session->iscsi));
+        return jdr_iscsi_fail(session, JDR_ISCSI_UNREACHABLE, "the portal sends initiators on to %.200s",
+                              iscsi_get_target_address(session->iscsi));
+    return jdr_iscsi_fail(session, JDR_ISCSI_UNREACHABLE, "the login failed with status %04x: %.160s",
+                          session->login_status, iscsi_get_error(session->iscsi));
 }
 
 static int log_in(jdr_iscsi *session, int64_t deadline_ns)
@@ -182,13 +188,15 @@ static int log_in(jdr_iscsi *session, int64_t deadline_ns)
     return result || session->step.status ? login_refused(session) : 0;
 }
 
-/* ---- the LUN -------------------------------------------------------------------------------------------------------- */
+/* ---- the LUN ---------------------------------------------------------------------------------------------------- */
 
 static int check_ready(jdr_iscsi *session, int64_t deadline_ns)
 {
     for (int i = 0; i < ATTENTIONS_MAX; i++) {
         begin(session);
-        int result = await_task(session, iscsi_testunitready_task(session->iscsi, session->options.lun, on_task, &session->step), deadline_ns);
+        int result = await_task(session,
+                                iscsi_testunitready_task(session->iscsi, session->options.lun, on_task, &session->step),
+                                deadline_ns);
         if (result || is_good(session))
             return result;
         const struct scsi_sense *sense = &session->step.task->sense;
@@ -197,7 +205,8 @@ static int check_ready(jdr_iscsi *session, int64_t deadline_ns)
         if (sense->key == SCSI_SENSE_ILLEGAL_REQUEST && sense->ascq >> 8 == 0x25)
             return jdr_iscsi_fail(session, JDR_ISCSI_NO_LUN, "the target has no LUN %d", session->options.lun);
         if (sense->key != SCSI_SENSE_UNIT_ATTENTION)
-            return jdr_iscsi_fail(session, JDR_ISCSI_NO_LUN, "LUN %d is not ready: %s, %s", session->options.lun, scsi_sense_key_str((int)sense->key), scsi_sense_ascq_str(sense->ascq));
+            return jdr_iscsi_fail(session, JDR_ISCSI_NO_LUN, "LUN %d is not ready: %s, %s", session->options.lun,
+                                  scsi_sense_key_str((int)sense->key), scsi_sense_ascq_str(sense->ascq));
     }
     return jdr_iscsi_fail(session, JDR_ISCSI_PROTOCOL, "the target reports unit attentions without end");
 }
@@ -205,7 +214,10 @@ static int check_ready(jdr_iscsi *session, int64_t deadline_ns)
 static int inquire(jdr_iscsi *session, int vital, int page, int64_t deadline_ns)
 {
     begin(session);
-    return await_task(session, iscsi_inquiry_task(session->iscsi, session->options.lun, vital, page, PAGE_BYTES, on_task, &session->step), deadline_ns);
+    return await_task(session,
+                      iscsi_inquiry_task(session->iscsi, session->options.lun, vital, page, PAGE_BYTES, on_task,
+                                         &session->step),
+                      deadline_ns);
 }
 
 static int check_disk(jdr_iscsi *session, int64_t deadline_ns)
@@ -220,7 +232,8 @@ static int check_disk(jdr_iscsi *session, int64_t deadline_ns)
     if (said[0] >> 5 == 3 || said[0] >> 5 == 1)
         return jdr_iscsi_fail(session, JDR_ISCSI_NO_LUN, "the target has no LUN %d", session->options.lun);
     if (said[0] & 0x1f)
-        return jdr_iscsi_fail(session, JDR_ISCSI_NO_LUN, "LUN %d is no disk (device type %d)", session->options.lun, said[0] & 0x1f);
+        return jdr_iscsi_fail(session, JDR_ISCSI_NO_LUN, "LUN %d is no disk (device type %d)", session->options.lun,
+                              said[0] & 0x1f);
     return 0;
 }
 
@@ -247,7 +260,9 @@ static int check_capacity(jdr_iscsi *session, int64_t deadline_ns)
 {
     size_t length;
     begin(session);
-    int result = await_task(session, iscsi_readcapacity16_task(session->iscsi, session->options.lun, on_task, &session->step), deadline_ns);
+    int result = await_task(session,
+                            iscsi_readcapacity16_task(session->iscsi, session->options.lun, on_task, &session->step),
+                            deadline_ns);
     if (result)
         return result;
     if (!is_good(session))
@@ -258,9 +273,11 @@ static int check_capacity(jdr_iscsi *session, int64_t deadline_ns)
     if (!said || last >= (1ull << 62) / JDR_BLOCK)
         return jdr_iscsi_fail(session, JDR_ISCSI_PROTOCOL, "the answer to READ CAPACITY makes no sense");
     if (block_bytes != JDR_SECTOR && block_bytes != JDR_BLOCK)
-        return jdr_iscsi_fail(session, JDR_ISCSI_NO_LUN, "LUN %d has blocks of %u bytes; 512 and 4096 are supported", session->options.lun, block_bytes);
+        return jdr_iscsi_fail(session, JDR_ISCSI_NO_LUN, "LUN %d has blocks of %u bytes; 512 and 4096 are supported",
+                              session->options.lun, block_bytes);
     if (session->known && block_bytes != session->info.block_bytes)
-        return jdr_iscsi_fail(session, JDR_ISCSI_OTHER_LUN, "the LUN had blocks of %u bytes and has blocks of %u now", session->info.block_bytes, block_bytes);
+        return jdr_iscsi_fail(session, JDR_ISCSI_OTHER_LUN, "the LUN had blocks of %u bytes and has blocks of %u now",
+                              session->info.block_bytes, block_bytes);
     session->unmap = length >= 15 && (said[14] & 0xc0) == 0xc0; /* LBPME and LBPRZ: unmapped blocks read as zeros */
     session->blocks = last + 1;
     pthread_mutex_lock(&session->mutex);
@@ -272,7 +289,8 @@ static int check_capacity(jdr_iscsi *session, int64_t deadline_ns)
     return 0;
 }
 
-/* Block Limits (B0h) and Logical Block Provisioning (B2h); a target without them states no limits, and promises nothing. */
+/* Block Limits (B0h) and Logical Block Provisioning (B2h); a target without them states no limits, and promises
+ * nothing. */
 static int look_at_limits(jdr_iscsi *session, int64_t deadline_ns)
 {
     uint32_t block_bytes = session->info.block_bytes, transfer_bytes = ISCSI_TRANSFER_MAX;
@@ -303,14 +321,18 @@ static int check_writable(jdr_iscsi *session, int64_t deadline_ns)
 {
     size_t length;
     begin(session);
-    int result = await_task(session, iscsi_modesense6_task(session->iscsi, session->options.lun, 1, SCSI_MODESENSE_PC_CURRENT, SCSI_MODEPAGE_RETURN_ALL_PAGES, 0, PAGE_BYTES, on_task, &session->step), deadline_ns);
+    int result = await_task(session,
+                            iscsi_modesense6_task(session->iscsi, session->options.lun, 1, SCSI_MODESENSE_PC_CURRENT,
+                                                  SCSI_MODEPAGE_RETURN_ALL_PAGES, 0, PAGE_BYTES, on_task,
+                                                  &session->step),
+                            deadline_ns);
     if (result)
         return result;
     const uint8_t *said = answer(session, 4, &length);
     return said && said[2] & 0x80 ? jdr_iscsi_fail(session, JDR_ISCSI_READ_ONLY, "the LUN is write-protected") : 0;
 }
 
-/* ---- reservation ---------------------------------------------------------------------------------------------------- */
+/* ---- reservation ------------------------------------------------------------------------------------------------ */
 
 /*
  * A key is machine (32 bits), session (16), connection (16): whatever is registered for an earlier connection of this
@@ -333,7 +355,8 @@ static bool is_foreign(const jdr_iscsi *session, uint64_t key)
 static bool is_stale(const jdr_iscsi *session, uint64_t key)
 {
     bool of_session = (key >> 16 & 0xffff) == session->session_number;
-    return !is_foreign(session, key) && key != session->key && (of_session || (session->options.first && !session->known));
+    return !is_foreign(session, key) && key != session->key &&
+           (of_session || (session->options.first && !session->known));
 }
 
 /* Registered keys; -EOPNOTSUPP where the target has no reservations. */
@@ -341,11 +364,16 @@ static int read_keys(jdr_iscsi *session, uint64_t *keys, int64_t deadline_ns)
 {
     size_t length;
     begin(session);
-    int result = await_task(session, iscsi_persistent_reserve_in_task(session->iscsi, session->options.lun, SCSI_PERSISTENT_RESERVE_READ_KEYS, KEYS_BYTES, on_task, &session->step), deadline_ns);
+    int result = await_task(session,
+                            iscsi_persistent_reserve_in_task(session->iscsi, session->options.lun,
+                                                             SCSI_PERSISTENT_RESERVE_READ_KEYS, KEYS_BYTES, on_task,
+                                                             &session->step),
+                            deadline_ns);
     if (result)
         return result;
     if (session->step.status == SCSI_STATUS_CHECK_CONDITION)
-        return session->step.task->sense.key == SCSI_SENSE_ILLEGAL_REQUEST ? -EOPNOTSUPP : refused(session, "PERSISTENT RESERVE IN");
+        return session->step.task->sense.key == SCSI_SENSE_ILLEGAL_REQUEST ? -EOPNOTSUPP
+                                                                           : refused(session, "PERSISTENT RESERVE IN");
     const uint8_t *said = answer(session, 8, &length);
     if (!said)
         return jdr_iscsi_fail(session, JDR_ISCSI_PROTOCOL, "the answer to PERSISTENT RESERVE IN is not one");
@@ -358,9 +386,14 @@ static int read_keys(jdr_iscsi *session, uint64_t *keys, int64_t deadline_ns)
 
 static int reserve_out(jdr_iscsi *session, int action, uint64_t key, uint64_t action_key, int64_t deadline_ns)
 {
-    struct scsi_persistent_reserve_out_basic parameters = {.reservation_key = key, .service_action_reservation_key = action_key};
+    struct scsi_persistent_reserve_out_basic parameters = {.reservation_key = key,
+                                                           .service_action_reservation_key = action_key};
     begin(session);
-    return await_task(session, iscsi_persistent_reserve_out_task(session->iscsi, session->options.lun, action, SCSI_PERSISTENT_RESERVE_SCOPE_LU, RESERVATION, &parameters, on_task, &session->step), deadline_ns);
+    return await_task(session,
+                      iscsi_persistent_reserve_out_task(session->iscsi, session->options.lun, action,
+                                                        SCSI_PERSISTENT_RESERVE_SCOPE_LU, RESERVATION, &parameters,
+                                                        on_task, &session->step),
+                      deadline_ns);
 }
 
 /* Is a key of another machine among them? */
@@ -368,14 +401,16 @@ static int check_foreign(jdr_iscsi *session, const uint64_t *keys, int count)
 {
     for (int i = 0; i < count; i++)
         if (is_foreign(session, keys[i]))
-            return jdr_iscsi_fail(session, JDR_ISCSI_RESERVED, "another machine has reserved the LUN (key %016llx)", (unsigned long long)keys[i]);
+            return jdr_iscsi_fail(session, JDR_ISCSI_RESERVED, "another machine has reserved the LUN (key %016llx)",
+                                  (unsigned long long)keys[i]);
     return 0;
 }
 
 static int register_key(jdr_iscsi *session, int64_t deadline_ns)
 {
     session->key = next_key(session);
-    int result = reserve_out(session, SCSI_PERSISTENT_RESERVE_REGISTER_AND_IGNORE_EXISTING_KEY, 0, session->key, deadline_ns);
+    int result = reserve_out(session, SCSI_PERSISTENT_RESERVE_REGISTER_AND_IGNORE_EXISTING_KEY, 0, session->key,
+                             deadline_ns);
     return !result && !is_good(session) ? refused(session, "registering a reservation") : result;
 }
 
@@ -394,7 +429,11 @@ static bool is_ours(jdr_iscsi *session, int64_t deadline_ns)
 {
     size_t length;
     begin(session);
-    if (await_task(session, iscsi_persistent_reserve_in_task(session->iscsi, session->options.lun, SCSI_PERSISTENT_RESERVE_READ_RESERVATION, PAGE_BYTES, on_task, &session->step), deadline_ns))
+    if (await_task(session,
+                   iscsi_persistent_reserve_in_task(session->iscsi, session->options.lun,
+                                                    SCSI_PERSISTENT_RESERVE_READ_RESERVATION, PAGE_BYTES, on_task,
+                                                    &session->step),
+                   deadline_ns))
         return false;
     const uint8_t *said = answer(session, 22, &length);
     return said && be32(said + 4) >= 16 && !is_foreign(session, be64(said + 8)) && (said[21] & 0x0f) == RESERVATION;
@@ -407,7 +446,9 @@ static int take_reservation(jdr_iscsi *session, int64_t deadline_ns)
         return result;
     if (session->step.status != SCSI_STATUS_RESERVATION_CONFLICT)
         return refused(session, "reserving the LUN");
-    return is_ours(session, deadline_ns) ? 0 : jdr_iscsi_fail(session, JDR_ISCSI_RESERVED, "another machine has reserved the LUN");
+    return is_ours(session, deadline_ns)
+               ? 0
+               : jdr_iscsi_fail(session, JDR_ISCSI_RESERVED, "another machine has reserved the LUN");
 }
 
 /* Two machines that try at once both see the other, and both yield. */
@@ -422,8 +463,8 @@ static int check_alone(jdr_iscsi *session, int64_t deadline_ns)
 }
 
 /*
- * "Write exclusive, registrants only": machines that did not register read only, and all sessions of this one write. Any
- * machine could register; ours does so only while no other has.
+ * "Write exclusive, registrants only": machines that did not register read only, and all sessions of this one write.
+ * Any machine could register; ours does so only while no other has.
  */
 static int reserve(jdr_iscsi *session, int64_t deadline_ns)
 {
@@ -447,11 +488,12 @@ static int reserve(jdr_iscsi *session, int64_t deadline_ns)
     return result;
 }
 
-/* ---- the whole ------------------------------------------------------------------------------------------------------ */
+/* ---- the whole -------------------------------------------------------------------------------------------------- */
 
 static int try_login(jdr_iscsi *session, int64_t deadline_ns)
 {
-    int (*const steps[])(jdr_iscsi *, int64_t) = {connect_portal, log_in, check_ready, check_disk, check_identity, check_capacity, look_at_limits};
+    int (*const steps[])(jdr_iscsi *, int64_t) = {connect_portal, log_in,         check_ready,   check_disk,
+                                                  check_identity, check_capacity, look_at_limits};
     int result = make_context(session);
     for (size_t i = 0; !result && i < sizeof steps / sizeof *steps; i++)
         result = steps[i](session, deadline_ns);

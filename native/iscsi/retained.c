@@ -1,14 +1,14 @@
 /*
- * iscsi_retained.c: the writes that a target has acknowledged and no sync has covered, kept to be written again.
+ * retained.c: the writes that a target has acknowledged and no sync has covered, kept to be written again.
  *
- * Invariants: the list is in the order of acknowledgement, so that of two overlapping writes that did not run at the same
- * time the later one comes later; an entry is read only after its caller has filled it; freed by the session when it is
- * dropped, or by the caller who was still filling it then.
+ * Invariants: the list is in the order of acknowledgement, so that of two overlapping writes that did not run at the
+ * same time the later one comes later; an entry is read only after its caller has filled it; freed by the session when
+ * it is dropped, or by the caller who was still filling it then.
  */
 #include <stdlib.h>
 #include <string.h>
 
-#include "iscsi_inner.h"
+#include "inner.h"
 
 struct retained *jdr_iscsi_retained_new(uint64_t offset, uint64_t length, bool zero)
 {
@@ -83,8 +83,10 @@ bool jdr_iscsi_replay_next(jdr_iscsi *session)
         session->info.replayed_bytes += entry->length;
     pthread_mutex_unlock(&session->mutex);
     session->replay_next = entry->next;
-    session->replay = (struct request){
-        .kind = entry->data ? REQUEST_WRITE : REQUEST_ZERO, .offset = entry->offset, .length = entry->length, .replay = true};
+    session->replay = (struct request){.kind = entry->data ? REQUEST_WRITE : REQUEST_ZERO,
+                                       .offset = entry->offset,
+                                       .length = entry->length,
+                                       .replay = true};
     session->replay_iov = (struct iovec){entry->data, entry->length};
     session->replay.iov = &session->replay_iov;
     session->replay.iov_count = 1;

@@ -1,8 +1,9 @@
 /* The set of bytes of one disk that a recovery plan has already covered, newest write first.
  *
- * A treap of disjoint, non-touching half-open intervals in one array of nodes linked by index: 32 bytes a node, freed nodes
- * reused, no pointers, no recursion. Adding a piece costs amortised O(log n), for an interval is swallowed only once.
- * Not thread-safe: the binding lets one thread in at a time. No Python here; the caller may have released the GIL.
+ * A treap of disjoint, non-touching half-open intervals in one array of nodes linked by index: 32 bytes a node, freed
+ * nodes reused, no pointers, no recursion. Adding a piece costs amortised O(log n), for an interval is swallowed only
+ * once. Not thread-safe: the binding lets one thread in at a time. No Python here; the caller may have released the
+ * GIL.
  */
 #ifndef JETDR_INTERVAL_MAP_H
 #define JETDR_INTERVAL_MAP_H

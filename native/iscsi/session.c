@@ -1,10 +1,10 @@
 /*
- * iscsi_session.c: callers, their requests, and the service thread that turns requests into commands.
+ * session.c: callers, their requests, and the service thread that turns requests into commands.
  *
- * Invariants: the service thread alone calls libiscsi and touches what jdr_iscsi keeps behind the mutex's part; a caller's
- * memory is libiscsi's until no command of its request is in flight; a sync is finished only when every command sent
- * before it has been answered and none of the answers cast doubt on the target's cache; when a connection is given up,
- * every unfinished request starts over on the next one, behind the retained writes.
+ * Invariants: the service thread alone calls libiscsi and touches what jdr_iscsi keeps behind the mutex's part; a
+ * caller's memory is libiscsi's until no command of its request is in flight; a sync is finished only when every
+ * command sent before it has been answered and none of the answers cast doubt on the target's cache; when a connection
+ * is given up, every unfinished request starts over on the next one, behind the retained writes.
  */
 #include <errno.h>
 #include <poll.h>
@@ -19,13 +19,13 @@
 #include <time.h>
 #include <unistd.h>
 
-#include "iscsi_inner.h"
+#include "inner.h"
 
 #define SECOND_NS 1000000000ll
-#define PING_BUSY_NS (2 * SECOND_NS)  /* commands wait and nothing was heard: ask */
+#define PING_BUSY_NS (2 * SECOND_NS) /* commands wait and nothing was heard: ask */
 #define PING_IDLE_NS (15 * SECOND_NS)
-#define SILENCE_NS (5 * SECOND_NS)    /* asked, and nothing was heard: the connection is dead */
-#define AGAIN_NS (SECOND_NS / 20)     /* a busy target is asked again */
+#define SILENCE_NS (5 * SECOND_NS) /* asked, and nothing was heard: the connection is dead */
+#define AGAIN_NS (SECOND_NS / 20)  /* a busy target is asked again */
 #define RECONNECT_NS (SECOND_NS / 5)
 #define RECONNECT_IDLE_NS (2 * SECOND_NS)
 
@@ -41,15 +41,22 @@ int64_t jdr_iscsi_now(void)
 int jdr_iscsi_errno(enum jdr_iscsi_problem problem)
 {
     switch (problem) {
-    case JDR_ISCSI_FINE: return 0;
-    case JDR_ISCSI_DENIED: return EACCES;
+    case JDR_ISCSI_FINE:
+        return 0;
+    case JDR_ISCSI_DENIED:
+        return EACCES;
     case JDR_ISCSI_NO_TARGET:
     case JDR_ISCSI_NO_LUN:
-    case JDR_ISCSI_OTHER_LUN: return ENXIO;
-    case JDR_ISCSI_READ_ONLY: return EROFS;
-    case JDR_ISCSI_RESERVED: return EBUSY;
-    case JDR_ISCSI_PROTOCOL: return EPROTO;
-    default: return EIO;
+    case JDR_ISCSI_OTHER_LUN:
+        return ENXIO;
+    case JDR_ISCSI_READ_ONLY:
+        return EROFS;
+    case JDR_ISCSI_RESERVED:
+        return EBUSY;
+    case JDR_ISCSI_PROTOCOL:
+        return EPROTO;
+    default:
+        return EIO;
     }
 }
 
@@ -76,7 +83,7 @@ bool jdr_iscsi_closing(jdr_iscsi *session)
     return closing;
 }
 
-/* ---- requests ------------------------------------------------------------------------------------------------------- */
+/* ---- requests --------------------------------------------------------------------------------------------------- */
 
 /* Tell the caller. A write that was acknowledged is retained from here on. */
 static void finish(jdr_iscsi *session, struct request *request)
@@ -149,7 +156,7 @@ static void request_failed(jdr_iscsi *session, struct request *request, int resu
     pthread_mutex_unlock(&session->mutex);
 }
 
-/* ---- answers -------------------------------------------------------------------------------------------------------- */
+/* ---- answers ---------------------------------------------------------------------------------------------------- */
 
 static void again(struct command *command)
 {
@@ -163,7 +170,10 @@ static void answered_good(struct command *command, const struct scsi_task *task)
     jdr_iscsi *session = command->session;
     struct request *request = command->request;
     if (task->residual_status != SCSI_RESIDUAL_NO_RESIDUAL && request->kind != REQUEST_SYNC && !command->write_same)
-        request_failed(session, request, jdr_iscsi_fail(session, JDR_ISCSI_PROTOCOL, "the target transferred %zu bytes less than asked for, and called it good", task->residual));
+        request_failed(session, request,
+                       jdr_iscsi_fail(session, JDR_ISCSI_PROTOCOL,
+                                      "the target transferred %zu bytes less than asked for, and called it good",
+                                      task->residual));
     else if (request->kind == REQUEST_SYNC)
         request->done = 1;
     else
@@ -173,7 +183,8 @@ static void answered_good(struct command *command, const struct scsi_task *task)
 
 static void give_up_connection(jdr_iscsi *session, enum jdr_iscsi_problem problem, const struct scsi_sense *sense)
 {
-    jdr_iscsi_fail(session, problem, "the target reports %s, %s", scsi_sense_key_str((int)sense->key), scsi_sense_ascq_str(sense->ascq));
+    jdr_iscsi_fail(session, problem, "the target reports %s, %s", scsi_sense_key_str((int)sense->key),
+                   scsi_sense_ascq_str(sense->ascq));
     session->lost = true;
 }
 
@@ -188,9 +199,13 @@ static void answered_illegal(struct command *command, const struct scsi_sense *s
         session->unmap = false;
         again(command);
     } else if (what == 0x21)
-        request_failed(session, command->request, jdr_iscsi_fail(session, JDR_ISCSI_RESIZED, "the LUN ends before byte %llu now", (unsigned long long)(command->offset + command->length)));
+        request_failed(session, command->request,
+                       jdr_iscsi_fail(session, JDR_ISCSI_RESIZED, "the LUN ends before byte %llu now",
+                                      (unsigned long long)(command->offset + command->length)));
     else
-        request_failed(session, command->request, jdr_iscsi_fail(session, JDR_ISCSI_FAILED, "the target refuses the command: %s", scsi_sense_ascq_str(sense->ascq)));
+        request_failed(session, command->request,
+                       jdr_iscsi_fail(session, JDR_ISCSI_FAILED, "the target refuses the command: %s",
+                                      scsi_sense_ascq_str(sense->ascq)));
 }
 
 /* What a unit attention is about is found out by logging in again, which also takes what was lost into account. */
@@ -198,17 +213,28 @@ static void answered_check(struct command *command, const struct scsi_sense *sen
 {
     jdr_iscsi *session = command->session;
     switch (sense->key) {
-    case SCSI_SENSE_UNIT_ATTENTION: give_up_connection(session, JDR_ISCSI_FAILED, sense); break;
-    case SCSI_SENSE_NOT_READY: give_up_connection(session, JDR_ISCSI_NO_LUN, sense); break;
-    case SCSI_SENSE_COMMAND_ABORTED: again(command); break;
-    case SCSI_SENSE_ILLEGAL_REQUEST: answered_illegal(command, sense); break;
+    case SCSI_SENSE_UNIT_ATTENTION:
+        give_up_connection(session, JDR_ISCSI_FAILED, sense);
+        break;
+    case SCSI_SENSE_NOT_READY:
+        give_up_connection(session, JDR_ISCSI_NO_LUN, sense);
+        break;
+    case SCSI_SENSE_COMMAND_ABORTED:
+        again(command);
+        break;
+    case SCSI_SENSE_ILLEGAL_REQUEST:
+        answered_illegal(command, sense);
+        break;
     case SCSI_SENSE_DATA_PROTECTION:
-        request_failed(session, command->request, sense->ascq == 0x2707
-            ? jdr_iscsi_fail(session, JDR_ISCSI_FAILED, "the target has no space left behind the LUN")
-            : jdr_iscsi_fail(session, JDR_ISCSI_READ_ONLY, "the LUN is write-protected"));
+        request_failed(session, command->request,
+                       sense->ascq == 0x2707
+                           ? jdr_iscsi_fail(session, JDR_ISCSI_FAILED, "the target has no space left behind the LUN")
+                           : jdr_iscsi_fail(session, JDR_ISCSI_READ_ONLY, "the LUN is write-protected"));
         break;
     default:
-        request_failed(session, command->request, jdr_iscsi_fail(session, JDR_ISCSI_FAILED, "the target reports %s, %s", scsi_sense_key_str((int)sense->key), scsi_sense_ascq_str(sense->ascq)));
+        request_failed(session, command->request,
+                       jdr_iscsi_fail(session, JDR_ISCSI_FAILED, "the target reports %s, %s",
+                                      scsi_sense_key_str((int)sense->key), scsi_sense_ascq_str(sense->ascq)));
     }
 }
 
@@ -221,12 +247,19 @@ static void on_answer(struct iscsi_context *iscsi, int status, void *data, void 
     command->request->in_flight--;
     session->heard_ns = jdr_iscsi_now();
     switch (status) {
-    case SCSI_STATUS_GOOD: answered_good(command, task); break;
-    case SCSI_STATUS_CHECK_CONDITION: answered_check(command, &task->sense); break;
+    case SCSI_STATUS_GOOD:
+        answered_good(command, task);
+        break;
+    case SCSI_STATUS_CHECK_CONDITION:
+        answered_check(command, &task->sense);
+        break;
     case SCSI_STATUS_BUSY:
-    case SCSI_STATUS_TASK_SET_FULL: again(command); break;
+    case SCSI_STATUS_TASK_SET_FULL:
+        again(command);
+        break;
     case SCSI_STATUS_RESERVATION_CONFLICT:
-        request_failed(session, command->request, jdr_iscsi_fail(session, JDR_ISCSI_RESERVED, "another machine has reserved the LUN"));
+        request_failed(session, command->request,
+                       jdr_iscsi_fail(session, JDR_ISCSI_RESERVED, "another machine has reserved the LUN"));
         break;
     default:
         if (!session->lost)
@@ -237,7 +270,7 @@ static void on_answer(struct iscsi_context *iscsi, int status, void *data, void 
         scsi_free_scsi_task(task);
 }
 
-/* ---- commands ------------------------------------------------------------------------------------------------------- */
+/* ---- commands --------------------------------------------------------------------------------------------------- */
 
 /* The pieces of the caller's memory that the command is about. */
 static void slice(struct command *command)
@@ -264,15 +297,20 @@ static struct scsi_task *command_task(jdr_iscsi *session, struct command *comman
     uint64_t lba = command->offset / session->info.block_bytes;
     switch (command->request->kind) {
     case REQUEST_READ:
-        return iscsi_read16_iov_task(session->iscsi, lun, lba, command->length, block, 0, 0, 0, 0, 0, on_answer, command, command->iov, command->iov_count);
+        return iscsi_read16_iov_task(session->iscsi, lun, lba, command->length, block, 0, 0, 0, 0, 0, on_answer,
+                                     command, command->iov, command->iov_count);
     case REQUEST_WRITE:
-        return iscsi_write16_iov_task(session->iscsi, lun, lba, NULL, command->length, block, 0, 0, 0, 0, 0, on_answer, command, command->iov, command->iov_count);
+        return iscsi_write16_iov_task(session->iscsi, lun, lba, NULL, command->length, block, 0, 0, 0, 0, 0, on_answer,
+                                      command, command->iov, command->iov_count);
     case REQUEST_ZERO:
         command->write_same = session->write_same;
         if (session->write_same)
-            return iscsi_writesame16_task(session->iscsi, lun, lba, (unsigned char *)zeros, (uint32_t)block, command->length / (uint32_t)block, 0, session->unmap, 0, 0, on_answer, command);
+            return iscsi_writesame16_task(session->iscsi, lun, lba, (unsigned char *)zeros, (uint32_t)block,
+                                          command->length / (uint32_t)block, 0, session->unmap, 0, 0, on_answer,
+                                          command);
         command->iov[0] = (struct scsi_iovec){(void *)zeros, command->length};
-        return iscsi_write16_iov_task(session->iscsi, lun, lba, NULL, command->length, block, 0, 0, 0, 0, 0, on_answer, command, command->iov, 1);
+        return iscsi_write16_iov_task(session->iscsi, lun, lba, NULL, command->length, block, 0, 0, 0, 0, 0, on_answer,
+                                      command, command->iov, 1);
     default:
         return iscsi_synchronizecache16_task(session->iscsi, lun, 0, 0, 0, 0, on_answer, command);
     }
@@ -309,14 +347,18 @@ static bool check_end(jdr_iscsi *session, struct request *request)
     uint64_t size_bytes = session->blocks * session->info.block_bytes;
     if (request->kind == REQUEST_SYNC || request->offset + request->length <= size_bytes)
         return true;
-    request_failed(session, request, jdr_iscsi_fail(session, JDR_ISCSI_RESIZED, "the LUN had %llu bytes when it was opened and has %llu now", (unsigned long long)session->info.size_bytes, (unsigned long long)size_bytes));
+    request_failed(session, request,
+                   jdr_iscsi_fail(session, JDR_ISCSI_RESIZED,
+                                  "the LUN had %llu bytes when it was opened and has %llu now",
+                                  (unsigned long long)session->info.size_bytes, (unsigned long long)size_bytes));
     return false;
 }
 
 /* Cut off and send as much of the request as there are free commands; false when there are none left. */
 static bool send_request(jdr_iscsi *session, struct request *request)
 {
-    while (!session->lost && !request->result && request->dispatched < request_total(request) && check_end(session, request)) {
+    while (!session->lost && !request->result && request->dispatched < request_total(request) &&
+           check_end(session, request)) {
         struct command *command = free_command(session);
         if (!command)
             return false;
@@ -363,7 +405,7 @@ static void dispatch(jdr_iscsi *session)
     settle(session);
 }
 
-/* ---- connection ----------------------------------------------------------------------------------------------------- */
+/* ---- connection ------------------------------------------------------------------------------------------------- */
 
 static bool has_work(const jdr_iscsi *session)
 {
@@ -416,7 +458,8 @@ static bool is_final(enum jdr_iscsi_problem problem)
 
 static void reconnect(jdr_iscsi *session)
 {
-    int64_t now = jdr_iscsi_now(), end = has_work(session) ? session->progress_ns + session->options.limit_ns : INT64_MAX;
+    int64_t now = jdr_iscsi_now(),
+            end = has_work(session) ? session->progress_ns + session->options.limit_ns : INT64_MAX;
     if (now < session->retry_ns)
         return;
     int64_t deadline = now + session->options.login_limit_ns;
@@ -452,8 +495,10 @@ static void check_health(jdr_iscsi *session)
     int64_t now = jdr_iscsi_now(), silence = now - session->heard_ns;
     if (session->replay_failed)
         give_up(session, session->replay_failed);
-    else if (session->iscsi && (session->active || session->replaying) && now - session->progress_ns > session->options.limit_ns)
-        give_up(session, jdr_iscsi_fail(session, JDR_ISCSI_UNREACHABLE, "no command was answered for %.1f s", (double)session->options.limit_ns / 1e9));
+    else if (session->iscsi && (session->active || session->replaying) &&
+             now - session->progress_ns > session->options.limit_ns)
+        give_up(session, jdr_iscsi_fail(session, JDR_ISCSI_UNREACHABLE, "no command was answered for %.1f s",
+                                        (double)session->options.limit_ns / 1e9));
     if (!session->iscsi || session->lost)
         return;
     if (session->pinged && silence > SILENCE_NS) {
@@ -467,8 +512,8 @@ static void check_health(jdr_iscsi *session)
 }
 
 /*
- * The status of a login (RFC 7143, 11.13.5), looked at before libiscsi reads it: of an answer that the target's end of the
- * connection follows at once, libiscsi tells nothing.
+ * The status of a login (RFC 7143, 11.13.5), looked at before libiscsi reads it: of an answer that the target's end of
+ * the connection follows at once, libiscsi tells nothing.
  */
 static void peek_login_status(jdr_iscsi *session, int fd)
 {
@@ -505,7 +550,7 @@ int jdr_iscsi_pump(jdr_iscsi *session, int64_t wait_ns)
     return events & (POLLHUP | POLLERR) ? -1 : 0;
 }
 
-/* ---- the service thread --------------------------------------------------------------------------------------------- */
+/* ---- the service thread ----------------------------------------------------------------------------------------- */
 
 static void take_submitted(jdr_iscsi *session)
 {
@@ -579,7 +624,7 @@ static int start(jdr_iscsi *session)
     return -result;
 }
 
-/* ---- callers -------------------------------------------------------------------------------------------------------- */
+/* ---- callers ---------------------------------------------------------------------------------------------------- */
 
 static void wake_service(jdr_iscsi *session)
 {
@@ -705,7 +750,7 @@ void jdr_iscsi_info(jdr_iscsi *session, struct jdr_iscsi_info *info)
     pthread_mutex_unlock(&session->mutex);
 }
 
-/* ---- opening and closing -------------------------------------------------------------------------------------------- */
+/* ---- opening and closing ---------------------------------------------------------------------------------------- */
 
 static bool copy_name(char *to, size_t size, const char *from, const char **kept)
 {

@@ -1,4 +1,4 @@
-/* host_commands.h: between the control socket and the commands that come over it. */
+/* commands.h: between the control socket and the commands that come over it. */
 #ifndef JETDR_HOST_COMMANDS_H
 #define JETDR_HOST_COMMANDS_H
 

@@ -1,13 +1,13 @@
 /*
- * ring_shared.h: the ring's memory, as its producers (ring.c, filter.c), its consumer (log_writer.c) and the applier see
- * it. docs/formats/ring.md has the layout of the file.
+ * ring_shared.h: the ring's memory, as its producers (ring.c, filter.c), its consumer (log_writer.c) and the applier
+ * see it. docs/formats/ring.md has the layout of the file.
  *
- * Invariants: LSNs and payload positions are given out together under `reserve`, so both are dense and in one order; the
- * one store to `lsn_reserved` makes a reservation valid, so a producer that dies under `reserve` leaves nothing half done;
- * a slot is published by storing its LSN last; room is counted where it is taken: by a producer until its record has an
- * LSN, from then on by the distance between `lsn_reserved` and the tail, so a dead producer's room is known; fewer records
- * than slots are in flight, so the tail's end position is never overwritten. All words are offsets and counters, no
- * pointers. A payload may go around the payload area's end.
+ * Invariants: LSNs and payload positions are given out together under `reserve`, so both are dense and in one order;
+ * the one store to `lsn_reserved` makes a reservation valid, so a producer that dies under `reserve` leaves nothing
+ * half done; a slot is published by storing its LSN last; room is counted where it is taken: by a producer until its
+ * record has an LSN, from then on by the distance between `lsn_reserved` and the tail, so a dead producer's room is
+ * known; fewer records than slots are in flight, so the tail's end position is never overwritten. All words are offsets
+ * and counters, no pointers. A payload may go around the payload area's end.
  */
 #ifndef JETDR_RING_SHARED_H
 #define JETDR_RING_SHARED_H
@@ -87,8 +87,8 @@ struct jdr_ring {
     bool record_bytes_given; /* by the caller: not the log writer's to lower */
     bool write_back;
     enum jdr_side side;
-    int fd;                  /* of the file, or -1: anonymous memory */
-    _Atomic int32_t poison;  /* this process's writers are to stop */
+    int fd;                 /* of the file, or -1: anonymous memory */
+    _Atomic int32_t poison; /* this process's writers are to stop */
     const _Atomic int64_t *clock;
     uint64_t map_bytes;
 };
@@ -151,7 +151,8 @@ static inline uint64_t jdr_payload_straight(const struct jdr_ring *ring, uint64_
 }
 
 /* `length` payload bytes as pieces: none, one, or two around the area's end. Returns how many. */
-static inline int jdr_payload_pieces(const struct jdr_ring *ring, uint64_t position, uint64_t length, struct iovec *pieces)
+static inline int jdr_payload_pieces(const struct jdr_ring *ring, uint64_t position, uint64_t length,
+                                     struct iovec *pieces)
 {
     uint64_t straight = jdr_payload_straight(ring, position);
     int count = 0;
@@ -202,7 +203,8 @@ static inline void jdr_give_back(struct jdr_ring *ring, uint64_t room)
     jdr_wake_queued(ring);
 }
 
-/* Records up to there need the ring no more, as far as the log (lsn_released) or the primaries (lsn_applied) are concerned. */
+/* Records up to there need the ring no more, as far as the log (lsn_released) or the primaries (lsn_applied) are
+ * concerned. */
 static inline void jdr_release(struct jdr_ring *ring, _Atomic uint64_t *tail, uint64_t lsn)
 {
     atomic_store(tail, lsn);
@@ -221,7 +223,8 @@ static inline void jdr_wake_consumer(struct jdr_ring *ring, uint32_t depth)
 static inline void jdr_publish(struct jdr_ring *ring, const struct jdr_record *record)
 {
     struct jdr_record *slot = jdr_slot(ring, record->lsn);
-    memcpy(&slot->time_ns, &record->time_ns, offsetof(struct jdr_record, reserved) - offsetof(struct jdr_record, time_ns));
+    memcpy(&slot->time_ns, &record->time_ns,
+           offsetof(struct jdr_record, reserved) - offsetof(struct jdr_record, time_ns));
     __atomic_store_n(&slot->lsn, record->lsn, __ATOMIC_RELEASE);
 }
 
@@ -254,12 +257,14 @@ bool jdr_applier_wait_settled(jdr_applier *applier);
 void jdr_applier_wait_applied(jdr_applier *applier, uint64_t lsn);
 int jdr_applier_add(jdr_applier *applier, jdr_filter *filter); /* or -ENOMEM */
 void jdr_applier_remove(jdr_applier *applier, jdr_filter *filter);
-/* Has its primary not taken what was acknowledged? Then no host, also no later one, serves the disk from what it has. */
+/* Has its primary not taken what was acknowledged? Then no host, also no later one, serves the disk from what it has.
+ */
 bool jdr_applier_has_failed(const jdr_applier *applier, uint32_t disk);
 
 /* filter.c, for applier.c */
 uint32_t jdr_filter_disk(const jdr_filter *filter);
-/* Give a record to the primary, its range held, and move lsn_applied behind it; an error is kept, and fails the disk. */
+/* Give a record to the primary, its range held, and move lsn_applied behind it; an error is kept, and fails the disk.
+ */
 void jdr_filter_apply(jdr_filter *filter, const struct jdr_record *record, const struct iovec *pieces, int count);
 int jdr_filter_sync_primary(jdr_filter *filter);
 

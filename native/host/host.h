@@ -1,6 +1,7 @@
 /*
- * host.h: the parts of the host component that know nothing of NBD: its disks (host_disks.c, host_primary.c), its
- * control socket (host_control.c, host_commands.c), its begin and end (host_life.c). One process serves one domain, so what they own is the process's.
+ * host.h: the parts of the host component that know nothing of NBD: its disks (disks.c, primary.c), its
+ * control socket (control_socket.c, commands.c), its begin and end (life.c). One process serves one domain, so what
+ * they own is the process's.
  *
  * Functions return 0 or -errno; with a `message` (HOST_MESSAGE bytes) they also say what was wrong, and with what.
  */
@@ -32,7 +33,7 @@ struct host_disk {
     bool zeroes_fast; /* zeroes without writing them */
     bool knows_holes; /* its file system tells holes from data */
     bool write_back;  /* what was acknowledged may not be in the primary yet */
-    /* host_disks.c's and host_primary.c's own */
+    /* disks.c's and primary.c's own */
     int state;
     unsigned references;
     pthread_rwlock_t fd_lock; /* guards fd, -1 once the primary is closed */

@@ -1,5 +1,5 @@
 /*
- * nbdkit_parameters.c: reads the plugin's parameters. Whatever is wrong with one is told with its key and value, and
+ * parameters.c: reads the plugin's parameters. Whatever is wrong with one is told with its key and value, and
  * ends the start.
  */
 #include <stdio.h>
@@ -9,7 +9,7 @@
 #define NBDKIT_API_VERSION 2
 #include <nbdkit-plugin.h>
 
-#include "nbdkit_parameters.h"
+#include "parameters.h"
 
 #define STALL_LIMIT_S_MAX 100 /* a hypervisor gives a disk that does not answer up after 120 s */
 

@@ -1,10 +1,10 @@
 /*
  * applier.c: write-back. Gives the primaries, in LSN order, what the ring holds and the log has made durable.
  *
- * Invariants: a record is given to its primary with its range held, and the ring keeps it until then, so what a read finds
- * in the primary, with what is still pending laid over it, is the newest; a primary never has what the log might lose, so
- * after a power loss a replay of the log brings every primary to the log's end; with logging off, the marker that forbids
- * that replay is durable before a write goes round the log. Background data is in the primary already.
+ * Invariants: a record is given to its primary with its range held, and the ring keeps it until then, so what a read
+ * finds in the primary, with what is still pending laid over it, is the newest; a primary never has what the log might
+ * lose, so after a power loss a replay of the log brings every primary to the log's end; with logging off, the marker
+ * that forbids that replay is durable before a write goes round the log. Background data is in the primary already.
  */
 #include "ring_shared.h"
 
@@ -14,8 +14,8 @@
 #include <stdlib.h>
 #include <string.h>
 
-#define REST_NS 20000000ll    /* what is pending waits this long for a flush that comes by itself */
-#define SYNC_NS 1000000000ll  /* primaries are flushed this often */
+#define REST_NS 20000000ll   /* what is pending waits this long for a flush that comes by itself */
+#define SYNC_NS 1000000000ll /* primaries are flushed this often */
 #define SETTLE_POLL_NS 100000000ll
 
 struct jdr_applier {
@@ -31,7 +31,7 @@ struct jdr_applier {
     size_t filter_count;
 };
 
-/* ---- the marker --------------------------------------------------------------------------------------------------- */
+/* ---- the marker ------------------------------------------------------------------------------------------------- */
 
 static int make_spare(jdr_applier *applier)
 {
@@ -45,7 +45,8 @@ static int make_spare(jdr_applier *applier)
 
 static int set_marker(jdr_applier *applier)
 {
-    if (rename(applier->spare, applier->marker) && access(applier->marker, F_OK)) { /* off again before there was a spare */
+    if (rename(applier->spare, applier->marker) &&
+        access(applier->marker, F_OK)) { /* off again before there was a spare */
         int result = make_spare(applier);
         if (result || rename(applier->spare, applier->marker))
             return result ? result : -errno;
@@ -62,7 +63,7 @@ static int open_folder(const char *path)
     return result;
 }
 
-/* ---- life --------------------------------------------------------------------------------------------------------- */
+/* ---- life ------------------------------------------------------------------------------------------------------- */
 
 int jdr_applier_create(jdr_applier **out, jdr_ring *ring, const char *marker)
 {
@@ -124,7 +125,7 @@ void jdr_applier_remove(jdr_applier *applier, jdr_filter *filter)
     pthread_mutex_unlock(&applier->mutex);
 }
 
-/* ---- a primary that failed ---------------------------------------------------------------------------------------- */
+/* ---- a primary that failed -------------------------------------------------------------------------------------- */
 
 bool jdr_applier_has_failed(const jdr_applier *applier, uint32_t disk)
 {
@@ -132,7 +133,7 @@ bool jdr_applier_has_failed(const jdr_applier *applier, uint32_t disk)
     return failed == disk + 1ull || failed == JDR_SEVERAL;
 }
 
-/* ---- what is pending ---------------------------------------------------------------------------------------------- */
+/* ---- what is pending -------------------------------------------------------------------------------------------- */
 
 bool jdr_applier_has_pending(const jdr_applier *applier)
 {
@@ -148,10 +149,11 @@ static bool changes_a_disk(const jdr_ring *ring, uint64_t lsn, const struct jdr_
 }
 
 /*
- * Is record `lsn` pending, and does it change the disk in that range, which is held? One that does stays; the others may
- * be applied meanwhile, and their slots reserved again, so what is believed is a copy of one that is still pending.
+ * Is record `lsn` pending, and does it change the disk in that range, which is held? One that does stays; the others
+ * may be applied meanwhile, and their slots reserved again, so what is believed is a copy of one that is still pending.
  */
-static bool overlaps(const jdr_ring *ring, uint64_t lsn, uint32_t disk, uint64_t offset, uint64_t length, struct jdr_record *record)
+static bool overlaps(const jdr_ring *ring, uint64_t lsn, uint32_t disk, uint64_t offset, uint64_t length,
+                     struct jdr_record *record)
 {
     if (!jdr_published(ring, lsn)) /* then nobody was told that it is there */
         return false;
@@ -196,12 +198,13 @@ void jdr_applier_overlay(const jdr_applier *applier, uint32_t disk, uint64_t off
         if (!overlaps(ring, lsn, disk, offset, length, &record))
             continue;
         uint64_t end = record.offset + record.length;
-        uint64_t low = record.offset > offset ? record.offset : offset, high = end < offset + length ? end : offset + length;
+        uint64_t low = record.offset > offset ? record.offset : offset,
+                 high = end < offset + length ? end : offset + length;
         lay(ring, &record, low - record.offset, (uint8_t *)target + (low - offset), high - low);
     }
 }
 
-/* ---- applying ----------------------------------------------------------------------------------------------------- */
+/* ---- applying --------------------------------------------------------------------------------------------------- */
 
 /* The filter of a disk, or NULL: it is no longer protected. Only the run's thread may use it, until the next look. */
 static jdr_filter *filter_of(jdr_applier *applier, uint32_t disk)
@@ -272,8 +275,8 @@ static void sync_primaries(jdr_applier *applier)
 static bool sync_is_due(const jdr_applier *applier)
 {
     const struct jdr_ring_shared *shared = applier->ring->shared;
-    return atomic_load(&shared->lsn_applied) > atomic_load(&shared->lsn_primary) && !atomic_load(&shared->primary_failed) &&
-           jdr_monotonic_ns() - applier->synced_ns >= SYNC_NS;
+    return atomic_load(&shared->lsn_applied) > atomic_load(&shared->lsn_primary) &&
+           !atomic_load(&shared->primary_failed) && jdr_monotonic_ns() - applier->synced_ns >= SYNC_NS;
 }
 
 /* A marker beside logging that is on would forbid the replay of what the log alone holds. */
@@ -297,7 +300,8 @@ static void settle(jdr_applier *applier, const struct jdr_ring_off *off)
     sync_primaries(applier);
     if (!is_still(applier, off) || set_marker(applier))
         return; /* tried again: without the marker a replay could destroy what is written now */
-    if (jdr_logging(applier->ring)) { /* on meanwhile, behind a GAP_OPEN: an earlier host's marker was enough for that */
+    if (jdr_logging(
+            applier->ring)) { /* on meanwhile, behind a GAP_OPEN: an earlier host's marker was enough for that */
         drop_marker(applier);
         return;
     }
@@ -347,7 +351,7 @@ void jdr_applier_wait_applied(jdr_applier *applier, uint64_t lsn)
     pthread_mutex_unlock(&applier->mutex);
 }
 
-/* ---- the loop ----------------------------------------------------------------------------------------------------- */
+/* ---- the loop --------------------------------------------------------------------------------------------------- */
 
 /* Nothing to apply: what is pending needs a flush of the log, sooner or later. */
 static void rest(jdr_applier *applier, uint32_t seen, bool again)

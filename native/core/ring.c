@@ -13,7 +13,8 @@
 #define LOCK_LIMIT_NS 500000000ll /* for a lock that is held for a few instructions: its holder was stopped there */
 
 _Static_assert(sizeof(struct jdr_ring_shared) <= JDR_BLOCK, "the header of a ring's file is one block");
-_Static_assert(sizeof(struct jdr_claim) <= sizeof((struct jdr_record){0}.reserved), "a claim fits into the reserved bytes");
+_Static_assert(sizeof(struct jdr_claim) <= sizeof((struct jdr_record){0}.reserved),
+               "a claim fits into the reserved bytes");
 
 static bool power_of_two(uint64_t value)
 {
@@ -58,8 +59,8 @@ void jdr_ring_lay_out(struct jdr_ring *ring, void *memory)
 }
 
 /*
- * Memory in huge pages where the kernel gives them: to a device that reads payloads directly, few long pieces instead of
- * many short ones, which is worth a third of a fast log's speed.
+ * Memory in huge pages where the kernel gives them: to a device that reads payloads directly, few long pieces instead
+ * of many short ones, which is worth a third of a fast log's speed.
  */
 static void *map_anonymous(uint64_t bytes)
 {
@@ -73,7 +74,7 @@ static void *map_anonymous(uint64_t bytes)
         munmap(memory + bytes, (size_t)(base + HUGE_PAGE - memory));
     madvise(memory, bytes, MADV_HUGEPAGE); /* a wish */
     madvise(memory, bytes, MADV_DONTFORK); /* a child that wrote here would write to nobody's log */
-    memset(memory, 0, bytes); /* so that no page of it faults in a guest's write */
+    memset(memory, 0, bytes);              /* so that no page of it faults in a guest's write */
     return memory;
 }
 
@@ -87,8 +88,8 @@ void jdr_ring_begin(struct jdr_ring *ring, const struct jdr_ring_options *option
     shared->sync_wanted = shared->lsn_written = lsn;
     if (options->time_ns_last > shared->time_ns_last)
         shared->time_ns_last = options->time_ns_last;
-    shared->record_bytes_max =
-        options->record_bytes_max ? options->record_bytes_max : record_bytes_limit(ring->payload_bytes);
+    shared->record_bytes_max = options->record_bytes_max ? options->record_bytes_max
+                                                         : record_bytes_limit(ring->payload_bytes);
 }
 
 static void init_private_locks(struct jdr_ring_shared *shared)
@@ -144,7 +145,7 @@ int64_t jdr_ring_now(const jdr_ring *ring)
     return now.tv_sec * 1000000000ll + now.tv_nsec;
 }
 
-/* ---- locks -------------------------------------------------------------------------------------------------------- */
+/* ---- locks ------------------------------------------------------------------------------------------------------ */
 
 static int lock_until(pthread_mutex_t *mutex, int64_t deadline_ns)
 {
@@ -227,7 +228,8 @@ static int refusal(const jdr_ring *ring)
 /* Is the room that is missing held for a primary that is slower than the log? Its host waits for it. */
 static bool primary_is_behind(const jdr_ring *ring)
 {
-    return ring->write_back && ring->side == JDR_HOST && atomic_load(&ring->shared->lsn_applied) < atomic_load(&ring->shared->lsn_released);
+    return ring->write_back && ring->side == JDR_HOST &&
+           atomic_load(&ring->shared->lsn_applied) < atomic_load(&ring->shared->lsn_released);
 }
 
 /* Wait at the gate's head for room. */
@@ -293,7 +295,8 @@ void jdr_ring_cancel(jdr_ring *ring, uint64_t payload_bytes)
 /* ---- append ----------------------------------------------------------------------------------------------------- */
 
 /* Copy to `position` and on, around the payload area's end, hashing each piece while it is in the cache. */
-static void copy_pieces(const jdr_ring *ring, XXH3_state_t *state, uint64_t position, const uint8_t *source, size_t length)
+static void copy_pieces(const jdr_ring *ring, XXH3_state_t *state, uint64_t position, const uint8_t *source,
+                        size_t length)
 {
     while (length) {
         uint64_t straight = jdr_payload_straight(ring, position);
@@ -354,7 +357,8 @@ static bool may_append(const jdr_ring *ring, const struct jdr_record *record)
     return jdr_logging(ring) || (ring->side == JDR_DRVA && record->kind == JDR_GAP_OPEN);
 }
 
-/* LSN, time and payload position, in one order, for room that was admitted: 0, -ECANCELED: logging is off, -ETIMEDOUT. */
+/* LSN, time and payload position, in one order, for room that was admitted: 0, -ECANCELED: logging is off, -ETIMEDOUT.
+ */
 static int reserve(jdr_ring *ring, struct jdr_record *record, uint64_t *position)
 {
     struct jdr_ring_shared *shared = ring->shared;
@@ -385,8 +389,9 @@ int64_t jdr_ring_append(jdr_ring *ring, struct jdr_record *record, const void *p
     jdr_give_back(ring, JDR_ROOM(record->payload_bytes)); /* from here on the record itself counts */
     if (result)
         return result;
-    record->payload_checksum =
-        record->payload_bytes ? copy_and_hash(ring, position, payload, length, record->payload_bytes) : 0;
+    record->payload_checksum = record->payload_bytes
+                                   ? copy_and_hash(ring, position, payload, length, record->payload_bytes)
+                                   : 0;
     jdr_publish(ring, record);
     jdr_wake_consumer(ring, jdr_much_unwritten(ring) ? JDR_NAP : JDR_SLEEP);
     return (int64_t)record->lsn;
@@ -436,7 +441,7 @@ void jdr_ring_poison(jdr_ring *ring, int error)
     jdr_futex_wake(&ring->shared->work_seq);
 }
 
-/* ---- logging on and off ------------------------------------------------------------------------------------------- */
+/* ---- logging on and off ----------------------------------------------------------------------------------------- */
 
 void jdr_ring_off(const jdr_ring *ring, struct jdr_ring_off *off)
 {
@@ -474,7 +479,7 @@ void jdr_ring_resume_logging(jdr_ring *ring)
     jdr_futex_wake(&ring->shared->durable_seq); /* for the applier */
 }
 
-/* ---- what it says of itself --------------------------------------------------------------------------------------- */
+/* ---- what it says of itself ------------------------------------------------------------------------------------- */
 
 uint64_t jdr_ring_lsn_reserved(const jdr_ring *ring)
 {

@@ -1,6 +1,6 @@
 /*
- * device.c: a jdr_device on a file descriptor. Short transfers and EINTR are finished here, so that callers see whole I/O;
- * memory that direct I/O cannot use goes through a buffer.
+ * device.c: a jdr_device on a file descriptor. Short transfers and EINTR are finished here, so that callers see whole
+ * I/O; memory that direct I/O cannot use goes through a buffer.
  */
 #include <errno.h>
 #include <fcntl.h>
@@ -51,7 +51,7 @@ static int fd_write(const struct jdr_device *device, uint64_t offset, const stru
     return 0;
 }
 
-/* ---- direct I/O --------------------------------------------------------------------------------------------------- */
+/* ---- direct I/O ------------------------------------------------------------------------------------------------- */
 
 static bool is_aligned(const struct jdr_device *device, const void *memory, size_t length)
 {
@@ -86,7 +86,8 @@ static int write_buffer(const struct jdr_device *device, uint64_t offset, uint8_
 }
 
 /* Gather the pieces into the buffer, and write it as often as it is full. */
-static int write_bounced(const struct jdr_device *device, uint64_t offset, const struct iovec *iov, int iov_count, uint8_t *buffer)
+static int write_bounced(const struct jdr_device *device, uint64_t offset, const struct iovec *iov, int iov_count,
+                         uint8_t *buffer)
 {
     size_t filled = 0;
     int result = 0;
@@ -119,7 +120,7 @@ static int direct_write(const struct jdr_device *device, uint64_t offset, const 
     return result;
 }
 
-/* ---- zeros and flushes -------------------------------------------------------------------------------------------- */
+/* ---- zeros and flushes ------------------------------------------------------------------------------------------ */
 
 static int write_zeros(const struct jdr_device *device, uint64_t offset, uint64_t length)
 {
@@ -136,7 +137,8 @@ static int write_zeros(const struct jdr_device *device, uint64_t offset, uint64_
     return 0;
 }
 
-/* Deallocate where that is certain to read back as zeros (files; block devices whose kernel promises it), else write them. */
+/* Deallocate where that is certain to read back as zeros (files; block devices whose kernel promises it), else write
+ * them. */
 static int fd_zero(const struct jdr_device *device, uint64_t offset, uint64_t length)
 {
     if (!length)

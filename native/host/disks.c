@@ -1,9 +1,9 @@
 /*
- * host_disks.c: the disks that this host component serves, each a locked primary with its filter.
+ * disks.c: the disks that this host component serves, each a locked primary with its filter.
  *
  * Invariants: a disk in the table has its number, name and primary for itself; the table's mutex is never held during
- * I/O or while something is waited for, so that one primary that hangs stops nobody else; a disk is freed when it was removed
- * and nobody uses it; its descriptor is used only under fd_lock, or by its filter, which is closed before the
+ * I/O or while something is waited for, so that one primary that hangs stops nobody else; a disk is freed when it was
+ * removed and nobody uses it; its descriptor is used only under fd_lock, or by its filter, which is closed before the
  * descriptor is.
  */
 #include <errno.h>
@@ -14,7 +14,7 @@
 #include <unistd.h>
 
 #include "host.h"
-#include "ring_shared.h"
+#include "core/ring_shared.h"
 
 enum state { OPENING, SERVED, REMOVING, REMOVED };
 
@@ -44,12 +44,13 @@ static int open_filter(struct host_disk *disk, char *message)
     disk->write_back = options.applier != NULL;
     int result = jdr_filter_open(&disk->filter, &filter);
     if (result)
-        return host_refuse(-result, message, "disk %s: %s (size %llu, longest write %llu)", disk->spec.name, strerrordesc_np(-result),
-                      (unsigned long long)disk->spec.size_bytes, (unsigned long long)disk->spec.write_bytes_max);
+        return host_refuse(-result, message, "disk %s: %s (size %llu, longest write %llu)", disk->spec.name,
+                           strerrordesc_np(-result), (unsigned long long)disk->spec.size_bytes,
+                           (unsigned long long)disk->spec.write_bytes_max);
     return 0;
 }
 
-/* ---- the table ---------------------------------------------------------------------------------------------------- */
+/* ---- the table -------------------------------------------------------------------------------------------------- */
 
 static bool valid_name(const char *name)
 {
@@ -63,18 +64,21 @@ static bool valid_name(const char *name)
 static int check_spec(const struct host_disk_spec *spec, char *message)
 {
     if (!valid_name(spec->name))
-        return host_refuse(EINVAL, message, "disk name '%.64s' is not valid: 1 to %d letters, digits, '.', '_' or '-'", spec->name, HOST_NAME_MAX);
+        return host_refuse(EINVAL, message, "disk name '%.64s' is not valid: 1 to %d letters, digits, '.', '_' or '-'",
+                           spec->name, HOST_NAME_MAX);
     if (spec->path[0] != '/')
         return host_refuse(EINVAL, message, "disk %s: '%.200s' is not an absolute path", spec->name, spec->path);
     if (!spec->size_bytes || spec->size_bytes % JDR_SECTOR || spec->size_bytes > 1ull << 50)
-        return host_refuse(EINVAL, message, "disk %s: %llu is not a disk's size", spec->name, (unsigned long long)spec->size_bytes);
+        return host_refuse(EINVAL, message, "disk %s: %llu is not a disk's size", spec->name,
+                           (unsigned long long)spec->size_bytes);
     return 0;
 }
 
 static bool same_spec(const struct host_disk_spec *one, const struct host_disk_spec *other)
 {
-    return one->number == other->number && one->size_bytes == other->size_bytes && one->write_bytes_max == other->write_bytes_max &&
-           !strcmp(one->name, other->name) && !strcmp(one->path, other->path);
+    return one->number == other->number && one->size_bytes == other->size_bytes &&
+           one->write_bytes_max == other->write_bytes_max && !strcmp(one->name, other->name) &&
+           !strcmp(one->path, other->path);
 }
 
 /* With the mutex held: may the disk be entered? 1: it is served already. */
@@ -93,9 +97,11 @@ static int check_place(const struct host_disk_spec *spec, char *message)
         if (!same_number && strcmp(disk->spec.name, spec->name))
             continue;
         if (disk->state != SERVED)
-            return host_refuse(EBUSY, message, "disk %u (%s) is being added or removed", disk->spec.number, disk->spec.name);
-        return host_refuse(EEXIST, message, "disk %u is %s (%llu bytes, longest write %llu, %.200s)", disk->spec.number, disk->spec.name,
-                      (unsigned long long)disk->spec.size_bytes, (unsigned long long)disk->spec.write_bytes_max, disk->spec.path);
+            return host_refuse(EBUSY, message, "disk %u (%s) is being added or removed", disk->spec.number,
+                               disk->spec.name);
+        return host_refuse(EEXIST, message, "disk %u is %s (%llu bytes, longest write %llu, %.200s)", disk->spec.number,
+                           disk->spec.name, (unsigned long long)disk->spec.size_bytes,
+                           (unsigned long long)disk->spec.write_bytes_max, disk->spec.path);
     }
     return count < HOST_DISKS_MAX ? 0 : host_refuse(ENOSPC, message, "there are %d disks already", HOST_DISKS_MAX);
 }
@@ -196,7 +202,10 @@ static int take_number(uint32_t number, int state_next, struct host_disk **out, 
     }
     pthread_mutex_unlock(&mutex);
     *out = disk;
-    return result ? host_refuse(-result, message, result == -ENOENT ? "there is no disk %u" : "disk %u: the host component is ending", number) : 0;
+    return result ? host_refuse(-result, message,
+                                result == -ENOENT ? "there is no disk %u" : "disk %u: the host component is ending",
+                                number)
+                  : 0;
 }
 
 int host_disks_remove(uint32_t number, char *message)
@@ -226,8 +235,8 @@ int64_t host_disks_copy(uint32_t number, uint64_t offset, uint64_t length, char 
         return result;
     result = jdr_filter_copy(disk->filter, offset, length);
     if (result < 0)
-        snprintf(message, HOST_MESSAGE, "disk %s: copy of %llu bytes at %llu", disk->spec.name, (unsigned long long)length,
-                 (unsigned long long)offset);
+        snprintf(message, HOST_MESSAGE, "disk %s: copy of %llu bytes at %llu", disk->spec.name,
+                 (unsigned long long)length, (unsigned long long)offset);
     host_disk_release(disk);
     return result;
 }
@@ -256,7 +265,7 @@ unsigned host_disks_each(void (*visit)(void *context, struct host_disk *disk), v
     return count;
 }
 
-/* ---- the end ------------------------------------------------------------------------------------------------------ */
+/* ---- the end ---------------------------------------------------------------------------------------------------- */
 
 static bool is_served(const struct host_disk *disk)
 {
@@ -275,7 +284,8 @@ static bool is_any_being_removed(void)
     return false;
 }
 
-/* Once `closed` is set, no disk is entered or freed, nor any more removed than are being so, which needs the applier. */
+/* Once `closed` is set, no disk is entered or freed, nor any more removed than are being so, which needs the applier.
+ */
 void host_disks_close(void)
 {
     pthread_mutex_lock(&mutex);
@@ -313,7 +323,7 @@ void host_disks_destroy(void)
     }
 }
 
-/* ---- one disk, as its clients see it ------------------------------------------------------------------------------ */
+/* ---- one disk, as its clients see it ---------------------------------------------------------------------------- */
 
 struct host_disk *host_disk_take(const char *name)
 {

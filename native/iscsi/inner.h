@@ -1,6 +1,6 @@
 /*
- * iscsi_inner.h: what the parts of an iSCSI session share: iscsi_session.c (callers, queue, commands), iscsi_login.c
- * (connection, LUN, reservation), iscsi_retained.c (unsynced writes).
+ * inner.h: what the parts of an iSCSI session share: session.c (callers, queue, commands), login.c
+ * (connection, LUN, reservation), retained.c (unsynced writes).
  */
 #ifndef JETDR_ISCSI_INNER_H
 #define JETDR_ISCSI_INNER_H
@@ -10,7 +10,7 @@
 #include <iscsi/iscsi.h>
 #include <iscsi/scsi-lowlevel.h>
 
-#include "iscsi_session.h"
+#include "session.h"
 
 #define ISCSI_DEPTH 32u               /* commands in flight */
 #define ISCSI_TRANSFER_MAX (1u << 20) /* of one command, unless the target takes less */
@@ -22,8 +22,8 @@ enum request_kind { REQUEST_READ, REQUEST_WRITE, REQUEST_ZERO, REQUEST_SYNC };
 struct retained {
     struct retained *next;
     uint64_t offset, length, cost, number; /* cost: of what may be retained */
-    bool copied, dropped; /* under the mutex: its caller has filled `data`; nobody needs it any more */
-    uint8_t *data;        /* NULL: zeros */
+    bool copied, dropped;                  /* under the mutex: its caller has filled `data`; nobody needs it any more */
+    uint8_t *data;                         /* NULL: zeros */
 };
 
 struct request {
@@ -32,11 +32,11 @@ struct request {
     uint64_t offset, length;
     const struct iovec *iov;
     int iov_count;
-    struct retained *copy;        /* of a write or zero; becomes the session's when the target has acknowledged it */
-    uint64_t dispatched, done;    /* bytes; of a sync: 0 or 1 */
-    uint32_t in_flight;           /* commands */
-    uint64_t command_number;      /* of a sync: its command */
-    uint64_t retained_number;     /* of a sync: it covers the retained up to here */
+    struct retained *copy;     /* of a write or zero; becomes the session's when the target has acknowledged it */
+    uint64_t dispatched, done; /* bytes; of a sync: 0 or 1 */
+    uint32_t in_flight;        /* commands */
+    uint64_t command_number;   /* of a sync: its command */
+    uint64_t retained_number;  /* of a sync: it covers the retained up to here */
     int result;
     bool finished, replay;
     pthread_cond_t wake;
@@ -82,7 +82,7 @@ struct jdr_iscsi {
     struct iscsi_context *iscsi;
     uint32_t isid;
     uint16_t isid_qualifier, session_number, connection_number;
-    uint64_t key; /* of the reservation */
+    uint64_t key;   /* of the reservation */
     bool lost;      /* the connection is to be given up */
     bool replaying; /* the retained are being written again, and nothing else is sent */
     bool replay_running;
@@ -111,21 +111,22 @@ struct jdr_iscsi {
 int64_t jdr_iscsi_now(void);
 int jdr_iscsi_errno(enum jdr_iscsi_problem problem);
 /* Remember what went wrong; the negative errno that it means. */
-int jdr_iscsi_fail(jdr_iscsi *session, enum jdr_iscsi_problem problem, const char *format, ...) __attribute__((format(printf, 3, 4)));
+int jdr_iscsi_fail(jdr_iscsi *session, enum jdr_iscsi_problem problem, const char *format, ...)
+    __attribute__((format(printf, 3, 4)));
 /* Wait for the socket or the eventfd, and let libiscsi work; negative when the connection is gone. */
 int jdr_iscsi_pump(jdr_iscsi *session, int64_t wait_ns);
 bool jdr_iscsi_closing(jdr_iscsi *session);
 /* Give the connection up; commands in flight are taken back first. */
 void jdr_iscsi_disconnect(jdr_iscsi *session);
 
-/* ---- iscsi_login.c -------------------------------------------------------------------------------------------------- */
+/* ---- login.c ---------------------------------------------------------------------------------------------------- */
 
 /* One attempt until `deadline_ns`; on failure there is no context, and the failure is remembered. */
 int jdr_iscsi_login(jdr_iscsi *session, int64_t deadline_ns);
 /* The orderly end, with a limit of its own. */
 void jdr_iscsi_logout(jdr_iscsi *session);
 
-/* ---- iscsi_retained.c ----------------------------------------------------------------------------------------------- */
+/* ---- retained.c ------------------------------------------------------------------------------------------------- */
 
 /* Memory for a write's copy, or NULL. */
 struct retained *jdr_iscsi_retained_new(uint64_t offset, uint64_t length, bool zero);

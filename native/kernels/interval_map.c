@@ -1,7 +1,8 @@
 /* Treap of covered intervals over an index-linked node array; see interval_map.h.
  *
- * Treap: R. Seidel, C. Aragon, "Randomized Search Trees", 1996. Split and join work downward through a hook (the place that
- * holds the index of a subtree), so depth costs no stack. Hooks point into the node array: it never grows while one is held.
+ * Treap: R. Seidel, C. Aragon, "Randomized Search Trees", 1996. Split and join work downward through a hook (the place
+ * that holds the index of a subtree), so depth costs no stack. Hooks point into the node array: it never grows while
+ * one is held.
  */
 #include "interval_map.h"
 
@@ -40,7 +41,8 @@ int64_t jdr_interval_check(const uint64_t *offsets, const uint64_t *lengths, siz
     return -1;
 }
 
-/* -- results and nodes ---------------------------------------------------------------------------------------------- */
+/* -- results and nodes ----------------------------------------------------------------------------------------------
+ */
 
 static int grow_rows(struct jdr_uncovered_list *out)
 {
@@ -109,7 +111,8 @@ static void release_node(map_t *map, uint32_t node)
     map->count--;
 }
 
-/* -- the tree ------------------------------------------------------------------------------------------------------- */
+/* -- the tree -------------------------------------------------------------------------------------------------------
+ */
 
 /* Part the subtree into nodes that start before `start` (to *low) and the others (to *high). */
 static void split(map_t *map, uint32_t tree, uint64_t start, uint32_t *low, uint32_t *high)
@@ -190,7 +193,8 @@ static uint32_t pop_first(map_t *map, uint32_t *tree)
 }
 
 /* Replace every interval that touches [start, end) by one, emitting what lay between them. */
-static void swallow(map_t *map, uint64_t first, uint64_t start, uint64_t end, uint64_t source, struct jdr_uncovered_list *out)
+static void swallow(map_t *map, uint64_t first, uint64_t start, uint64_t end, uint64_t source,
+                    struct jdr_uncovered_list *out)
 {
     uint32_t low, rest, touched, high;
     split(map, map->root, first, &low, &rest);

@@ -1,5 +1,5 @@
 /*
- * host_primary.c: the file or block device under a disk: opened, locked, asked what it can do, and what a filter has no
+ * primary.c: the file or block device under a disk: opened, locked, asked what it can do, and what a filter has no
  * call for: extents, reading ahead, zeros that keep their space.
  *
  * Invariant: outside of the filter its descriptor is used under fd_lock only.
@@ -26,7 +26,7 @@ int host_refuse(int error, char *message, const char *format, ...)
     return -error;
 }
 
-/* ---- opening ------------------------------------------------------------------------------------------------------ */
+/* ---- opening ---------------------------------------------------------------------------------------------------- */
 
 static int allocate(int fd, int mode, uint64_t offset, uint64_t length)
 {
@@ -44,7 +44,8 @@ static bool block_zeroes_fast(dev_t device)
     unsigned long long bytes = 0;
     for (size_t i = 0; i < sizeof places / sizeof *places && !bytes; i++) {
         char path[128];
-        snprintf(path, sizeof path, "/sys/dev/block/%u:%u/%s/write_zeroes_max_bytes", major(device), minor(device), places[i]);
+        snprintf(path, sizeof path, "/sys/dev/block/%u:%u/%s/write_zeroes_max_bytes", major(device), minor(device),
+                 places[i]);
         FILE *file = fopen(path, "re");
         if (file) {
             if (fscanf(file, "%llu", &bytes) != 1)
@@ -59,7 +60,8 @@ static bool block_zeroes_fast(dev_t device)
 static void find_abilities(struct host_disk *disk, const struct stat *status)
 {
     if (S_ISREG(status->st_mode))
-        disk->zeroes_fast = allocate(disk->fd, FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE, ((uint64_t)status->st_size | 0xfffff) + 1, JDR_BLOCK) == 0;
+        disk->zeroes_fast = allocate(disk->fd, FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE,
+                                     ((uint64_t)status->st_size | 0xfffff) + 1, JDR_BLOCK) == 0;
     else
         disk->zeroes_fast = block_zeroes_fast(status->st_rdev);
     disk->knows_holes = lseek(disk->fd, 0, SEEK_DATA) >= 0 || errno == ENXIO;
@@ -75,11 +77,12 @@ static int check_primary(struct host_disk *disk, char *message)
         return host_refuse(EINVAL, message, "%s is neither a regular file nor a block device", spec->path);
     if (flock(disk->fd, LOCK_EX | LOCK_NB))
         return host_refuse(errno == EWOULDBLOCK ? EBUSY : errno, message, "%s: %s", spec->path,
-                      errno == EWOULDBLOCK ? "it is in use; stop the process that has it locked" : strerrordesc_np(errno));
+                           errno == EWOULDBLOCK ? "it is in use; stop the process that has it locked"
+                                                : strerrordesc_np(errno));
     off_t end = lseek(disk->fd, 0, SEEK_END);
     if (end < 0 || (uint64_t)end < spec->size_bytes)
         return host_refuse(EINVAL, message, "%s has %lld bytes, fewer than the disk's %llu", spec->path, (long long)end,
-                      (unsigned long long)spec->size_bytes);
+                           (unsigned long long)spec->size_bytes);
     find_abilities(disk, &status);
     return 0;
 }
@@ -92,7 +95,7 @@ int host_primary_open(struct host_disk *disk, char *message)
     return check_primary(disk, message);
 }
 
-/* ---- zeros -------------------------------------------------------------------------------------------------------- */
+/* ---- zeros ------------------------------------------------------------------------------------------------------ */
 
 static _Thread_local bool keep_allocated; /* of the zero that this thread is about to do */
 
@@ -138,7 +141,7 @@ int64_t host_disk_zero(struct host_disk *disk, uint64_t offset, uint64_t length,
     return result;
 }
 
-/* ---- extents and reading ahead ------------------------------------------------------------------------------------ */
+/* ---- extents and reading ahead ---------------------------------------------------------------------------------- */
 
 static int find_extent(const struct host_disk *disk, uint64_t offset, bool *data, uint64_t *end)
 {
@@ -163,7 +166,8 @@ int host_disk_extent(struct host_disk *disk, uint64_t offset, bool *data, uint64
 int host_disk_read_ahead(struct host_disk *disk, uint64_t offset, uint64_t length)
 {
     pthread_rwlock_rdlock(&disk->fd_lock);
-    int result = disk->fd < 0 ? -ESHUTDOWN : -posix_fadvise(disk->fd, (off_t)offset, (off_t)length, POSIX_FADV_WILLNEED);
+    int result = disk->fd < 0 ? -ESHUTDOWN
+                              : -posix_fadvise(disk->fd, (off_t)offset, (off_t)length, POSIX_FADV_WILLNEED);
     pthread_rwlock_unlock(&disk->fd_lock);
     return result;
 }

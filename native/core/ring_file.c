@@ -1,9 +1,9 @@
 /*
- * ring_file.c: a ring in a file on tmpfs, shared by host component and DRVA: laying it out, taking a side, going on after
- * either has died. docs/formats/ring.md.
+ * ring_file.c: a ring in a file on tmpfs, shared by host component and DRVA: laying it out, taking a side, going on
+ * after either has died. docs/formats/ring.md.
  *
- * Invariants: a side is held by a lock of the file's (one byte each), which the kernel gives back when its process ends,
- * so who is alive is never guessed from a pid; nothing in the file is believed before it was checked.
+ * Invariants: a side is held by a lock of the file's (one byte each), which the kernel gives back when its process
+ * ends, so who is alive is never guessed from a pid; nothing in the file is believed before it was checked.
  */
 #include "ring_shared.h"
 
@@ -21,7 +21,7 @@
 #define RING_MAGIC "JETDRRNG"
 #define RING_VERSION 1
 
-/* ---- laying out --------------------------------------------------------------------------------------------------- */
+/* ---- laying out ------------------------------------------------------------------------------------------------- */
 
 /* Elsewhere the kernel would write the ring's pages to a disk, and hold up guests meanwhile. */
 static bool is_memory_file(int fd)
@@ -90,11 +90,13 @@ int jdr_ring_format(int fd, const struct jdr_ring_options *options, const uint8_
     return 0;
 }
 
-/* ---- opening ------------------------------------------------------------------------------------------------------ */
+/* ---- opening ---------------------------------------------------------------------------------------------------- */
 
 static bool valid_geometry(const struct jdr_ring_shared *header, uint64_t file_bytes)
 {
-    struct jdr_ring_options options = {.slots = header->slot_count, .payload_bytes = header->payload_bytes, .lsn_next = 1};
+    struct jdr_ring_options options = {.slots = header->slot_count,
+                                       .payload_bytes = header->payload_bytes,
+                                       .lsn_next = 1};
     return header->header_bytes == sizeof *header && jdr_ring_valid_options(&options) &&
            file_bytes == jdr_ring_memory_bytes(header->slot_count, header->payload_bytes);
 }
@@ -202,7 +204,7 @@ int jdr_ring_open(jdr_ring **out, int fd, enum jdr_side side, const uint8_t doma
     return 0;
 }
 
-/* ---- who is alive ------------------------------------------------------------------------------------------------- */
+/* ---- who is alive ----------------------------------------------------------------------------------------------- */
 
 void jdr_ring_leave(jdr_ring *ring)
 {
@@ -235,7 +237,8 @@ bool jdr_ring_is_orphan(const struct jdr_ring *ring, uint64_t lsn)
     if (!jdr_in_file(ring) || claim.side_plus_1 < 1 || claim.side_plus_1 > 2)
         return false;
     enum jdr_side side = (enum jdr_side)(claim.side_plus_1 - 1);
-    return claim.incarnation != atomic_load(&ring->shared->producers[side].incarnation) || !jdr_ring_side_alive(ring, side);
+    return claim.incarnation != atomic_load(&ring->shared->producers[side].incarnation) ||
+           !jdr_ring_side_alive(ring, side);
 }
 
 bool jdr_ring_void_orphan(struct jdr_ring *ring, uint64_t lsn)
@@ -249,7 +252,7 @@ bool jdr_ring_void_orphan(struct jdr_ring *ring, uint64_t lsn)
     return true;
 }
 
-/* ---- the consumer begins ------------------------------------------------------------------------------------------ */
+/* ---- the consumer begins ---------------------------------------------------------------------------------------- */
 
 /* A host that has died holds no room; one that comes meanwhile finds the side taken, and tries again. */
 static void forget_dead_host(const jdr_ring *ring)
@@ -286,7 +289,8 @@ void jdr_ring_note_primary_failure(jdr_ring *ring, uint32_t disk)
 bool jdr_ring_primaries_flushed(jdr_ring *ring)
 {
     struct jdr_ring_shared *shared = ring->shared;
-    if (ring->side != JDR_DRVA || !ring->write_back || jdr_ring_side_alive(ring, JDR_HOST) || atomic_load(&shared->primary_failed))
+    if (ring->side != JDR_DRVA || !ring->write_back || jdr_ring_side_alive(ring, JDR_HOST) ||
+        atomic_load(&shared->primary_failed))
         return false;
     atomic_store(&shared->lsn_primary, atomic_load(&shared->lsn_applied));
     return true;
@@ -307,7 +311,8 @@ static bool is_quiet(const jdr_ring *ring)
     uint64_t head = shared->lsn_reserved;
     if (atomic_load(&shared->producers[JDR_HOST].admitted))
         return false;
-    if (jdr_ring_side_alive(ring, JDR_HOST) && jdr_ring_primaries_behind(ring)) /* what it flushes is theirs up to lsn_applied */
+    if (jdr_ring_side_alive(ring, JDR_HOST) &&
+        jdr_ring_primaries_behind(ring)) /* what it flushes is theirs up to lsn_applied */
         return false;
     for (uint64_t lsn = shared->lsn_released + 1; lsn <= head; lsn++)
         if (!jdr_published(ring, lsn) && !jdr_ring_is_orphan(ring, lsn))

@@ -1,13 +1,13 @@
 /*
  * filter.c: the IO filter, the shim on one disk's write path.
  *
- * Invariants: room in the ring is taken before the range, and a range is held only for primary I/O and the copy into the
- * ring, so a holder never waits for replication, whatever its primary does; a range is held from before the primary's
- * write until the record is published, so log order on any byte is primary order; a write the primary failed is never
- * logged as if it had happened; between taking room and publishing, one disk has at most half of the ring.
- * With `bypass` a write that finds logging off, with its range held, goes to the primary alone: whoever switches logging
- * on again copies that range later, and so after it. With an applier (write-back) a write that is logged goes to the ring
- * alone; applier.c gives it to the primary, its range held.
+ * Invariants: room in the ring is taken before the range, and a range is held only for primary I/O and the copy into
+ * the ring, so a holder never waits for replication, whatever its primary does; a range is held from before the
+ * primary's write until the record is published, so log order on any byte is primary order; a write the primary failed
+ * is never logged as if it had happened; between taking room and publishing, one disk has at most half of the ring.
+ * With `bypass` a write that finds logging off, with its range held, goes to the primary alone: whoever switches
+ * logging on again copies that range later, and so after it. With an applier (write-back) a write that is logged goes
+ * to the ring alone; applier.c gives it to the primary, its range held.
  */
 #include <stdlib.h>
 #include <string.h>
@@ -30,7 +30,7 @@ struct jdr_filter {
     bool bypass;
     jdr_applier *applier;
     _Atomic uint64_t direct_writes, direct_synced; /* with an applier: that went to the primary alone */
-    pthread_mutex_t sync_mutex; /* guards sync_failed and direct_synced */
+    pthread_mutex_t sync_mutex;                    /* guards sync_failed and direct_synced */
     _Atomic uint64_t syncs_begun;
     _Atomic int sync_failed; /* what the primary's first failed flush returned, or its first failed write behind */
     /* what every call changes, in one cache line, apart from what every call reads */
@@ -50,7 +50,8 @@ static bool valid_options(const struct jdr_filter_options *options)
     return options->size_bytes % JDR_SECTOR == 0 && options->write_bytes_max % JDR_SECTOR == 0 &&
            options->write_bytes_max >= JDR_SECTOR && options->write_bytes_max <= longest &&
            options->primary.block_bytes <= JDR_SECTOR && options->stall_limit_ns >= 0 &&
-           (!options->bypass || (options->ring && jdr_in_file(options->ring))) && (!options->applier || options->bypass);
+           (!options->bypass || (options->ring && jdr_in_file(options->ring))) &&
+           (!options->applier || options->bypass);
 }
 
 static int write_behind(jdr_filter *filter, jdr_applier *applier)
@@ -92,9 +93,10 @@ int jdr_filter_open(jdr_filter **out, const struct jdr_filter_options *options)
     return 0;
 }
 
-/* ---- the primary -------------------------------------------------------------------------------------------------- */
+/* ---- the primary ------------------------------------------------------------------------------------------------ */
 
-/* The one hop to the primary: its errors get a band of their own, so that none is taken for the filter's or the ring's. */
+/* The one hop to the primary: its errors get a band of their own, so that none is taken for the filter's or the ring's.
+ */
 static int banded(int result)
 {
     if (result == 0)
@@ -160,7 +162,7 @@ static void note_failure(jdr_filter *filter, int64_t error)
     filter->stats.suspect |= (-error & JDR_SUSPECT) != 0;
 }
 
-/* ---- calls inside, and ranges in flight --------------------------------------------------------------------------- */
+/* ---- calls inside, and ranges in flight ------------------------------------------------------------------------- */
 
 /* Give back the mutex, and wake those who wait for what was done under it. */
 static void wake_and_unlock(jdr_filter *filter)
@@ -237,7 +239,7 @@ static void release(jdr_filter *filter, struct range *range)
     *(range->newer ? &range->newer->older : &filter->newest) = range->older;
 }
 
-/* ---- room --------------------------------------------------------------------------------------------------------- */
+/* ---- room ------------------------------------------------------------------------------------------------------- */
 
 static int wait_for_share(jdr_filter *filter, uint64_t room, int64_t deadline_ns)
 {
@@ -288,7 +290,8 @@ static int admit_and_hold(jdr_filter *filter, struct range *range, uint64_t payl
     return admit_stalled(filter, range, payload_bytes);
 }
 
-/* Has one been given an LSN just as logging went off, that the applier would lay over what comes now? The range is held. */
+/* Has one been given an LSN just as logging went off, that the applier would lay over what comes now? The range is
+ * held. */
 static bool is_pending(const jdr_filter *filter, const struct range *range)
 {
     return filter->applier &&
@@ -331,7 +334,8 @@ static int admit_or_bypass(jdr_filter *filter, struct range *range, uint64_t pay
 }
 
 /* Enter, take room for a record, hold its range. After an error nothing of that. */
-static int begin(jdr_filter *filter, struct range *range, uint64_t offset, uint64_t length, uint64_t payload_bytes, bool guest)
+static int begin(jdr_filter *filter, struct range *range, uint64_t offset, uint64_t length, uint64_t payload_bytes,
+                 bool guest)
 {
     int result = enter(filter);
     if (result)
@@ -346,9 +350,10 @@ static int begin(jdr_filter *filter, struct range *range, uint64_t offset, uint6
     return result;
 }
 
-/* ---- appending ---------------------------------------------------------------------------------------------------- */
+/* ---- appending -------------------------------------------------------------------------------------------------- */
 
-static int64_t append(jdr_filter *filter, uint8_t kind, uint8_t flags, uint64_t offset, uint64_t length, const void *data)
+static int64_t append(jdr_filter *filter, uint8_t kind, uint8_t flags, uint64_t offset, uint64_t length,
+                      const void *data)
 {
     struct jdr_record record = {.offset = offset, .length = length, .disk = filter->disk, .kind = kind, .flags = flags};
     record.payload_bytes = data ? (uint32_t)length : 0;
@@ -364,7 +369,8 @@ static bool all_zero(const uint8_t *data, size_t length)
 static int64_t append_held(jdr_filter *filter, uint8_t flags, uint64_t offset, uint64_t length)
 {
     uint8_t *data = NULL;
-    int64_t result = posix_memalign((void **)&data, JDR_BLOCK, length) ? -ENOMEM : read_newest(filter, offset, data, length);
+    int64_t result = posix_memalign((void **)&data, JDR_BLOCK, length) ? -ENOMEM
+                                                                       : read_newest(filter, offset, data, length);
     if (result) {
         jdr_ring_cancel(filter->ring, length);
     } else if (all_zero(data, length)) {
@@ -377,7 +383,8 @@ static int64_t append_held(jdr_filter *filter, uint8_t flags, uint64_t offset, u
     return result;
 }
 
-/* The primary failed to write `data` (NULL: zeros) to a held range. The log says what is there now, or the disk is suspect. */
+/* The primary failed to write `data` (NULL: zeros) to a held range. The log says what is there now, or the disk is
+ * suspect. */
 static int log_failure(jdr_filter *filter, int error, uint64_t offset, const void *data, uint64_t length)
 {
     if (data)
@@ -386,7 +393,7 @@ static int log_failure(jdr_filter *filter, int error, uint64_t offset, const voi
     return suspect(filter, error);
 }
 
-/* ---- the operations ----------------------------------------------------------------------------------------------- */
+/* ---- the operations --------------------------------------------------------------------------------------------- */
 
 static bool within(const jdr_filter *filter, uint64_t offset, uint64_t length)
 {
@@ -394,7 +401,8 @@ static bool within(const jdr_filter *filter, uint64_t offset, uint64_t length)
            offset <= filter->size_bytes - length;
 }
 
-/* The record of a change that the primary has accepted, or, in write-back, is to be given: the LSN, or 0: not logged. */
+/* The record of a change that the primary has accepted, or, in write-back, is to be given: the LSN, or 0: not logged.
+ */
 static int64_t log_change(jdr_filter *filter, const void *data, uint64_t length, uint64_t offset, uint8_t flags)
 {
     int64_t lsn = append(filter, data ? JDR_WRITE : JDR_ZERO, flags, offset, length, data);
@@ -406,7 +414,8 @@ static int64_t log_change(jdr_filter *filter, const void *data, uint64_t length,
 }
 
 /* Write-through, its range held. */
-static int64_t change_held(jdr_filter *filter, const void *data, uint64_t length, uint64_t offset, uint8_t flags, bool logged)
+static int64_t change_held(jdr_filter *filter, const void *data, uint64_t length, uint64_t offset, uint8_t flags,
+                           bool logged)
 {
     int result = primary_change(filter, offset, data, length);
     if (!logged)
@@ -503,7 +512,8 @@ int jdr_filter_pread(jdr_filter *filter, void *target, size_t length, uint64_t o
     int result = enter(filter);
     if (result)
         return result;
-    result = filter->applier ? read_behind(filter, target, length, offset) : read_primary(filter, offset, target, length);
+    result = filter->applier ? read_behind(filter, target, length, offset)
+                             : read_primary(filter, offset, target, length);
     pthread_mutex_lock(&filter->mutex);
     filter->stats.reads += !result;
     filter->stats.read_bytes += result ? 0 : length;
@@ -570,7 +580,8 @@ int64_t jdr_filter_flush(jdr_filter *filter)
 /* Does the primary's file system say that a held range has no data? */
 static bool is_hole(const jdr_filter *filter, uint64_t offset, uint64_t length)
 {
-    if (filter->primary.fd < 0 || (filter->applier && jdr_applier_overlaps(filter->applier, filter->disk, offset, length)))
+    if (filter->primary.fd < 0 ||
+        (filter->applier && jdr_applier_overlaps(filter->applier, filter->disk, offset, length)))
         return false;
     off_t data = lseek(filter->primary.fd, (off_t)offset, SEEK_DATA);
     return data < 0 ? errno == ENXIO : (uint64_t)data >= offset + length;
@@ -635,7 +646,7 @@ void jdr_filter_close(jdr_filter *filter)
     }
 }
 
-/* ---- for the applier ---------------------------------------------------------------------------------------------- */
+/* ---- for the applier -------------------------------------------------------------------------------------------- */
 
 uint32_t jdr_filter_disk(const jdr_filter *filter)
 {

@@ -1,7 +1,8 @@
 /* Writes pieces of a decompressed frame to where they live in the target.
  *
- * Invariants: every piece is checked before the first byte is written; pieces whose targets touch go out in one pwritev.
- * No allocation, no Python, no state: any thread may call it, several on one descriptor if their targets are disjoint.
+ * Invariants: every piece is checked before the first byte is written; pieces whose targets touch go out in one
+ * pwritev. No allocation, no Python, no state: any thread may call it, several on one descriptor if their targets are
+ * disjoint.
  */
 #ifndef JETDR_SCATTER_H
 #define JETDR_SCATTER_H

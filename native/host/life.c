@@ -1,8 +1,8 @@
 /*
- * host_life.c: the host component's begin and end: ring, write-back, first disks, control socket.
+ * life.c: the host component's begin and end: ring, write-back, first disks, control socket.
  *
- * Invariant: whatever ends the process in order (QUIT, a signal) ends it once: the filters are closed, the primaries flushed,
- * and only then is the ring told.
+ * Invariant: whatever ends the process in order (QUIT, a signal) ends it once: the filters are closed, the primaries
+ * flushed, and only then is the ring told.
  */
 #include <errno.h>
 #include <fcntl.h>
@@ -28,7 +28,7 @@ static pthread_mutex_t mutex = PTHREAD_MUTEX_INITIALIZER; /* guards all below */
 static pthread_cond_t changed = PTHREAD_COND_INITIALIZER;
 static bool ended, finishing;
 
-/* ---- begin -------------------------------------------------------------------------------------------------------- */
+/* ---- begin ------------------------------------------------------------------------------------------------------ */
 
 static const char *why_no_ring(int error)
 {
@@ -63,13 +63,14 @@ static int create_applier(char *message)
 {
     bool wanted = jdr_ring_write_back(ring);
     if (wanted != (options->marker_path != NULL)) {
-        snprintf(message, HOST_MESSAGE, "ring %.300s is %s: %s write-back=", options->ring_path, wanted ? "write-back" : "write-through",
-                 wanted ? "give" : "leave out");
+        snprintf(message, HOST_MESSAGE, "ring %.300s is %s: %s write-back=", options->ring_path,
+                 wanted ? "write-back" : "write-through", wanted ? "give" : "leave out");
         return -EINVAL;
     }
     int result = wanted ? jdr_applier_create(&applier, ring, options->marker_path) : 0;
     if (result)
-        snprintf(message, HOST_MESSAGE, "write-back, marker %.300s: %s", options->marker_path, strerrordesc_np(-result));
+        snprintf(message, HOST_MESSAGE, "write-back, marker %.300s: %s", options->marker_path,
+                 strerrordesc_np(-result));
     return result;
 }
 
@@ -135,7 +136,7 @@ static int attach(char *message)
     return result;
 }
 
-/* ---- end ---------------------------------------------------------------------------------------------------------- */
+/* ---- end -------------------------------------------------------------------------------------------------------- */
 
 static void end_once(void)
 {

@@ -1,9 +1,9 @@
 /*
  * nbdkit_plugin.c: the host component as an nbdkit plugin. nbdkit does protocol, TLS and threads; this file turns its
- * calls into calls of the IO filter, its parameters into a host (nbdkit_parameters.c, host_life.c).
+ * calls into calls of the IO filter, its parameters into a host (parameters.c, life.c).
  *
- * Invariants: what nbdkit is told an export can do, it does; errors a guest sees are errors NBD knows; of a request that is
- * refused, nothing was done.
+ * Invariants: what nbdkit is told an export can do, it does; errors a guest sees are errors NBD knows; of a request
+ * that is refused, nothing was done.
  */
 #include <errno.h>
 #include <stdio.h>
@@ -16,13 +16,13 @@
 #include <nbdkit-plugin.h>
 
 #include "host.h"
-#include "nbdkit_parameters.h"
+#include "parameters.h"
 
 #define THREAD_MODEL NBDKIT_THREAD_MODEL_PARALLEL
 #define MESSAGES_MAX 100
 #define MESSAGES_S 10
 
-/* ---- begin and end ------------------------------------------------------------------------------------------------ */
+/* ---- begin and end ---------------------------------------------------------------------------------------------- */
 
 static int told(int result, const char *message)
 {
@@ -40,7 +40,8 @@ static int plugin_get_ready(void)
 static int plugin_after_fork(void)
 {
     char message[HOST_MESSAGE] = "";
-    prctl(PR_SET_PDEATHSIG, 0); /* nbdkit may have asked to end with the process that started it, which guests outlive */
+    prctl(PR_SET_PDEATHSIG,
+          0); /* nbdkit may have asked to end with the process that started it, which guests outlive */
     return told(host_begin(nbdkit_shutdown, message), message);
 }
 
@@ -50,7 +51,7 @@ static void plugin_unload(void)
     nbdkit_parameters_free();
 }
 
-/* ---- exports ------------------------------------------------------------------------------------------------------ */
+/* ---- exports ---------------------------------------------------------------------------------------------------- */
 
 struct export_list {
     struct nbdkit_exports *exports;
@@ -154,7 +155,7 @@ static int plugin_can_extents(void *handle)
     return disk->knows_holes && !disk->write_back;
 }
 
-/* ---- requests ----------------------------------------------------------------------------------------------------- */
+/* ---- requests --------------------------------------------------------------------------------------------------- */
 
 /* An errno that NBD has a number for. */
 static int wire_errno(int error)
@@ -197,7 +198,7 @@ static int fail(const struct host_disk *disk, const char *what, uint64_t offset,
 {
     int error = -result > JDR_ERRNO_MAX && !(-result & JDR_PRIMARY) ? EIO : (int)(-result & JDR_ERRNO_MAX);
     const char *where = -result & JDR_PRIMARY ? "the primary failed: " : "";
-    const char *reason = error == EINVAL && !*where     ? "offset and length must be multiples of 512 within the disk"
+    const char *reason = error == EINVAL && !*where      ? "offset and length must be multiples of 512 within the disk"
                          : error == ESHUTDOWN && !*where ? "the disk was removed"
                                                          : strerrordesc_np(error);
     if (worth_telling())

@@ -1,14 +1,15 @@
 /*
- * iscsi_session.h: a LUN of an iSCSI target as a jdr_device, over libiscsi.
+ * session.h: a LUN of an iSCSI target as a jdr_device, over libiscsi.
  *
  * One session is one connection and one thread, which alone touches libiscsi. Callers, from any thread, queue what they
  * want and wait; a long transfer is cut into commands of what the target takes, many of them in flight.
  *
  * A lost connection is made again and what was in flight is sent again, for at most limit_ns without any progress; then
  * the calls inside fail. A write that was acknowledged and not yet synced may die with the target's cache: the session
- * keeps a copy of each, and writes them again, in order, whenever the target may have lost them (a new connection, a unit
- * attention). When they cannot be brought back, or a sync fails, the session is broken: every later call fails until the
- * LUN is opened again. Nothing a target sends is believed unchecked, and it must be the same LUN after a reconnect.
+ * keeps a copy of each, and writes them again, in order, whenever the target may have lost them (a new connection, a
+ * unit attention). When they cannot be brought back, or a sync fails, the session is broken: every later call fails
+ * until the LUN is opened again. Nothing a target sends is believed unchecked, and it must be the same LUN after a
+ * reconnect.
  */
 #ifndef JETDR_ISCSI_SESSION_H
 #define JETDR_ISCSI_SESSION_H
@@ -41,18 +42,18 @@ struct jdr_iscsi_options {
     const char *user, *password;             /* CHAP; NULL: none */
     int lun;
     bool writable;
-    bool preempt;             /* take the reservation from whoever has it, and keep it beyond the close */
-    bool first;               /* the machine's only process with the LUN, its first session: its close gives the reservation back */
-    uint32_t machine;         /* its number in reservations; 0: the LUN is not reserved */
-    int64_t limit_ns;         /* that a call waits without any progress */
-    int64_t login_limit_ns;   /* for one attempt to connect and log in */
+    bool preempt; /* take the reservation from whoever has it, and keep it beyond the close */
+    bool first;   /* the machine's only process with the LUN, its first session: its close gives the reservation back */
+    uint32_t machine;       /* its number in reservations; 0: the LUN is not reserved */
+    int64_t limit_ns;       /* that a call waits without any progress */
+    int64_t login_limit_ns; /* for one attempt to connect and log in */
 };
 
 struct jdr_iscsi_info {
     uint64_t size_bytes; /* when it was opened */
     uint32_t block_bytes;
     uint64_t size_bytes_now, max_transfer_bytes, retained_bytes, reconnects, replayed_bytes, syncs;
-    bool reserved, thin; /* thin: zeroing gives space back */
+    bool reserved, thin;              /* thin: zeroing gives space back */
     struct jdr_iscsi_failure failure; /* the last */
 };
 

@@ -18,20 +18,20 @@ import numpy as np
 __all__ = ["IntervalMap", "scatter_write", "verify_payloads", "zero_runs"]
 
 
-cdef extern from "scan.h" nogil:
+cdef extern from "kernels/scan.h" nogil:
     enum: JDR_SCAN_RECORD_BYTES
     int64_t jdr_scan_payloads(const uint8_t *headers, size_t count, const uint8_t *payload, size_t payload_bytes)
     void jdr_scan_zeros(const uint8_t *payload, size_t payload_bytes, size_t block_bytes, uint8_t *flags)
 
 
-cdef extern from "scatter.h" nogil:
+cdef extern from "kernels/scatter.h" nogil:
     struct jdr_piece:
         pass
     int64_t jdr_scatter_check(const jdr_piece *pieces, size_t count, size_t source_bytes)
     int jdr_scatter_write(int fd, const uint8_t *source, const jdr_piece *pieces, size_t count)
 
 
-cdef extern from "interval_map.h" nogil:
+cdef extern from "kernels/interval_map.h" nogil:
     struct jdr_interval_node:
         pass
     struct jdr_uncovered:

@@ -35,7 +35,8 @@ int64_t jdr_scan_payloads(const uint8_t *headers, size_t count, const uint8_t *p
     return -1;
 }
 
-/* A block is zero if its first bytes are, and every byte equals the one 16 before it (memcmp is the fastest loop there is). */
+/* A block is zero if its first bytes are, and every byte equals the one 16 before it (memcmp is the fastest loop there
+ * is). */
 static int is_zero(const uint8_t *block, size_t length)
 {
     static const uint8_t zeros[16];

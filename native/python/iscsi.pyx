@@ -1,5 +1,5 @@
 # cython: language_level=3, freethreading_compatible=True, autotestdict=False
-"""Python face of an iSCSI session (iscsi_session.h). The contract is in jetdr_core/_iscsi.pyi."""
+"""Python face of an iSCSI session (iscsi/session.h). The contract is in jetdr_core/_iscsi.pyi."""
 
 import errno
 import os
@@ -31,7 +31,7 @@ cdef extern from "jetdr.h" nogil:
         int (*zero)(const jdr_device *, uint64_t, uint64_t) noexcept nogil
         int (*sync)(const jdr_device *) noexcept nogil
 
-cdef extern from "iscsi_session.h" nogil:
+cdef extern from "iscsi/session.h" nogil:
     enum jdr_iscsi_problem:
         JDR_ISCSI_FINE
         JDR_ISCSI_UNREACHABLE

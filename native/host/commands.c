@@ -1,5 +1,5 @@
 /*
- * host_commands.c: what the lines on the control socket mean, docs/formats/host-control.md.
+ * commands.c: what the lines on the control socket mean, docs/formats/host-control.md.
  *
  * Invariant: nothing is done before the whole line was understood.
  */
@@ -13,9 +13,9 @@
 #include <unistd.h>
 
 #include "host.h"
-#include "host_commands.h"
+#include "commands.h"
 
-/* ---- replies ------------------------------------------------------------------------------------------------------ */
+/* ---- replies ---------------------------------------------------------------------------------------------------- */
 
 /* False when the client is gone, or does not take the reply. */
 static bool send_all(int fd, const char *text, size_t length)
@@ -50,7 +50,7 @@ void host_refuse_line(int fd, const char *what)
     host_reply(fd, "ERR %d %s", EINVAL, what);
 }
 
-/* ---- words of a line ---------------------------------------------------------------------------------------------- */
+/* ---- words of a line -------------------------------------------------------------------------------------------- */
 
 /* The next word, ended by one space or the line's end; NULL: none. */
 static char *take_word(char **rest)
@@ -87,7 +87,7 @@ static bool at_end(const char *rest)
     return rest == NULL;
 }
 
-/* ---- commands: false ends the connection -------------------------------------------------------------------------- */
+/* ---- commands: false ends the connection ------------------------------------------------------------------------ */
 
 static bool answer(int fd, int result, const char *message)
 {
@@ -111,8 +111,8 @@ static bool do_add(int fd, char *rest)
     char message[HOST_MESSAGE] = "";
     uint64_t number;
     if (!take_number(&rest, UINT32_MAX, &number) || !take_number(&rest, INT64_MAX, &spec.size_bytes) ||
-        !take_number(&rest, INT64_MAX, &spec.write_bytes_max) || !take_text(spec.name, sizeof spec.name, take_word(&rest)) ||
-        !take_text(spec.path, sizeof spec.path, rest))
+        !take_number(&rest, INT64_MAX, &spec.write_bytes_max) ||
+        !take_text(spec.name, sizeof spec.name, take_word(&rest)) || !take_text(spec.path, sizeof spec.path, rest))
         return garbage(fd, "ADD takes NUMBER SIZE WRITE_BYTES_MAX NAME PATH");
     spec.number = (uint32_t)number;
     return answer(fd, host_disks_add(&spec, message), message);
@@ -140,9 +140,12 @@ static bool do_trust(int fd, char *rest)
 static bool answer_failed_copy(int fd, int64_t result, const char *message)
 {
     if (-result & JDR_PRIMARY)
-        return host_reply(fd, "ERR %d %s: the primary failed: %s", EIO, message, strerrordesc_np((int)(-result & JDR_ERRNO_MAX)));
-    int error = result == -EBUSY ? ETIMEDOUT : (int)-result; /* the disk's own share of the ring is taken: a stall, too */
-    return host_reply(fd, "ERR %d %s: %s", error, message, error > JDR_ERRNO_MAX ? "the domain is another's" : strerrordesc_np(error));
+        return host_reply(fd, "ERR %d %s: the primary failed: %s", EIO, message,
+                          strerrordesc_np((int)(-result & JDR_ERRNO_MAX)));
+    int error = result == -EBUSY ? ETIMEDOUT
+                                 : (int)-result; /* the disk's own share of the ring is taken: a stall, too */
+    return host_reply(fd, "ERR %d %s: %s", error, message,
+                      error > JDR_ERRNO_MAX ? "the domain is another's" : strerrordesc_np(error));
 }
 
 static bool do_copy(int fd, char *rest)
@@ -160,11 +163,31 @@ static void print_stats(void *context, struct host_disk *disk)
 {
     struct jdr_filter_stats stats = {0};
     jdr_filter_stats(disk->filter, &stats);
-#define WORD(name) {#name, stats.name}
-    const struct { const char *name; uint64_t value; } words[] = {
-        WORD(writes), WORD(write_bytes), WORD(zeros), WORD(zero_bytes), WORD(reads), WORD(read_bytes), WORD(flushes),
-        WORD(background_bytes), WORD(overlaps_waited), WORD(stalls), WORD(stall_ns), WORD(stall_ns_max), WORD(failed_writes),
-        WORD(unlogged_writes), WORD(unlogged_bytes), WORD(suspect), {"sync_failed", (uint64_t)stats.sync_failed},
+#define WORD(name)        \
+    {                     \
+        #name, stats.name \
+    }
+    const struct {
+        const char *name;
+        uint64_t value;
+    } words[] = {
+        WORD(writes),
+        WORD(write_bytes),
+        WORD(zeros),
+        WORD(zero_bytes),
+        WORD(reads),
+        WORD(read_bytes),
+        WORD(flushes),
+        WORD(background_bytes),
+        WORD(overlaps_waited),
+        WORD(stalls),
+        WORD(stall_ns),
+        WORD(stall_ns_max),
+        WORD(failed_writes),
+        WORD(unlogged_writes),
+        WORD(unlogged_bytes),
+        WORD(suspect),
+        {"sync_failed", (uint64_t)stats.sync_failed},
     };
 #undef WORD
     fprintf(context, "%" PRIu32 " %s", disk->spec.number, disk->spec.name);
@@ -184,7 +207,8 @@ static bool do_stats(int fd, char *rest)
         return host_reply(fd, "ERR %d out of memory", ENOMEM);
     unsigned disks = host_disks_each(print_stats, stream);
     bool whole = fclose(stream) == 0;
-    bool sent = whole ? host_reply(fd, "OK %u", disks) && send_all(fd, text, length) : host_reply(fd, "ERR %d out of memory", ENOMEM);
+    bool sent = whole ? host_reply(fd, "OK %u", disks) && send_all(fd, text, length)
+                      : host_reply(fd, "ERR %d out of memory", ENOMEM);
     free(text);
     return sent;
 }

@@ -1,10 +1,10 @@
 /*
- * host_control.c: the control socket: connections, and the lines that come over them.
- * docs/formats/host-control.md; what a line means is host_commands.c.
+ * control_socket.c: the control socket: connections, and the lines that come over them.
+ * docs/formats/host-control.md; what a line means is commands.c.
  *
- * Invariants: a thread a connection, so that a command that waits, or a client that hangs, blocks nobody else; a line that
- * has begun must be complete, and a reply taken, within a limit; when there are too many connections, the one that has
- * been idle longest goes. The mutex is held for the list of connections only.
+ * Invariants: a thread a connection, so that a command that waits, or a client that hangs, blocks nobody else; a line
+ * that has begun must be complete, and a reply taken, within a limit; when there are too many connections, the one that
+ * has been idle longest goes. The mutex is held for the list of connections only.
  */
 #include <errno.h>
 #include <poll.h>
@@ -19,7 +19,7 @@
 #include <unistd.h>
 
 #include "host.h"
-#include "host_commands.h"
+#include "commands.h"
 
 #define LINE_BYTES_MAX 8192
 #define LINE_LIMIT_MS 5000
@@ -28,8 +28,8 @@
 
 struct connection {
     int fd;
-    bool busy, evicted;  /* guarded by the mutex */
-    int64_t idle_since;  /* likewise */
+    bool busy, evicted; /* guarded by the mutex */
+    int64_t idle_since; /* likewise */
     size_t filled;
     char line[LINE_BYTES_MAX]; /* what was received, of which the first line is at work */
     struct connection *next;
@@ -54,7 +54,7 @@ static int64_t now_ms(void)
     return now.tv_sec * 1000ll + now.tv_nsec / 1000000;
 }
 
-/* ---- lines -------------------------------------------------------------------------------------------------------- */
+/* ---- lines ------------------------------------------------------------------------------------------------------ */
 
 /* Wait for more of a line: 1, 0 at the end of the connection, -ETIMEDOUT. Without a deadline as long as it takes. */
 static int receive(struct connection *connection, int64_t deadline_ms)
@@ -92,7 +92,7 @@ static ssize_t read_line(struct connection *connection)
     }
 }
 
-/* ---- connections -------------------------------------------------------------------------------------------------- */
+/* ---- connections ------------------------------------------------------------------------------------------------ */
 
 /* False when the connection is to end. */
 static bool set_busy(struct connection *connection, bool busy)
@@ -237,7 +237,8 @@ static void accept_one(void)
         pthread_mutex_unlock(&mutex);
     }
     if (result) {
-        host_reply(fd, "ERR %d %s", -result, result == -EAGAIN ? "too many connections are at work" : strerrordesc_np(-result));
+        host_reply(fd, "ERR %d %s", -result,
+                   result == -EAGAIN ? "too many connections are at work" : strerrordesc_np(-result));
         close(fd);
     }
 }
@@ -254,7 +255,7 @@ static void *accept_all(void *context)
     }
 }
 
-/* ---- the socket --------------------------------------------------------------------------------------------------- */
+/* ---- the socket ------------------------------------------------------------------------------------------------- */
 
 /* Does nobody listen there any more? */
 static bool is_stale(void)
@@ -277,7 +278,8 @@ static int bind_private(int fd)
 int host_control_listen(const char *path, char *message)
 {
     if (strlen(path) >= sizeof address.sun_path) {
-        snprintf(message, HOST_MESSAGE, "control socket %.200s: a path of at most %zu bytes is needed", path, sizeof address.sun_path - 1);
+        snprintf(message, HOST_MESSAGE, "control socket %.200s: a path of at most %zu bytes is needed", path,
+                 sizeof address.sun_path - 1);
         return -ENAMETOOLONG;
     }
     strcpy(address.sun_path, path);
