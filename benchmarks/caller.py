@@ -1,4 +1,4 @@
-"""Compiles and runs the C callers in benchmarks/native with the engine's sources. Talks to: cc, native/."""
+"""Compiles and runs the C callers in benchmarks/native with the engine's sources."""
 
 from __future__ import annotations
 
@@ -40,7 +40,10 @@ def _compiled(program: str) -> Path:
     if compiler is None:
         raise PeerMissing("no C compiler is installed")
     output = Path(_folder().name) / program
-    sources = [_ROOT / "benchmarks/native" / f"{program}.c", *(path for name in _ENGINE for path in sorted((_ROOT / "native").glob(name)))]
+    sources = [
+        _ROOT / "benchmarks/native" / f"{program}.c",
+        *(path for name in _ENGINE for path in sorted((_ROOT / "native").glob(name))),
+    ]
     command = [compiler, *_FLAGS, f"-I{_ROOT / 'native'}", "-o", str(output), *map(str, sources), "-lpthread"]
     subprocess.run(command, check=True, timeout=120)
     return output

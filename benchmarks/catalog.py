@@ -2,7 +2,7 @@
 
 Floor: listing the same objects with their sizes (os.scandir and stat), which every reader has to do. The segments are
 the engine's own but small, one write each: of 512 bytes, and of 64 KiB in the last group, whose footers are read one by
-one. Talks to: catalog, segment, the directory store.
+one.
 """
 
 from __future__ import annotations

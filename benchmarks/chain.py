@@ -1,6 +1,6 @@
 """ChainMaker: puts a domain's chain into a store without filter and log, so that a long history is quickly there.
 
-The objects are the engine's own (build_body, seal). Talks to: segment, catalog, store.
+The objects are the engine's own (build_body, seal).
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""The command line: which benchmarks, how large, where, and what becomes of the figures. Talks to: every benchmark."""
+"""The command line: which benchmarks, how large, where, and what becomes of the figures."""
 
 from __future__ import annotations
 

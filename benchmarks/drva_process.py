@@ -2,7 +2,6 @@
 
 Run as a program with the specification as its argument. Then each line on stdin is a request, answered by a line of
 JSON on stdout: ``status``, and ``settle`` (everything written so far is stored). The domain is closed at stdin's end.
-Talks to: ProtectedDomain.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """NBD exports of one disk each, to be compared: nbdkit's file plugin, ours unprotected, QEMU's blklogwrites.
 
 What is protected is in benchmarks.protected. Every primary is a file of the same size in the same folder, written once
-before. Talks to: nbdkit, qemu-storage-daemon.
+before.
 """
 
 from __future__ import annotations

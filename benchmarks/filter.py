@@ -1,7 +1,7 @@
 """filter: what protection adds to a write, in a C caller and in Python.
 
 Peer: copying the same bytes into a buffer as large as the ring and hashing them with XXH3; nothing that keeps a second,
-checksummed copy of a write can do less. Talks to: benchmarks/native/filter_cost.c, the IO filter.
+checksummed copy of a write can do less.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Runs fio against an NBD export: the sections of nbd.fio, and a steady offered rate. Talks to: fio."""
+"""Runs fio against an NBD export: the sections of nbd.fio, and a steady offered rate."""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
 """history: rebuilding the same live data after once, 10 and 100 times as much of it was written.
 
 Fetched payload counts the stored bytes that were read of frames; the data does not compress, so stored bytes are
-payload bytes. Peer: the history that was written once. Talks to: rehydrate, catalog.
+payload bytes. Peer: the history that was written once.
 """
 
 from __future__ import annotations

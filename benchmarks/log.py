@@ -1,7 +1,7 @@
 """log: how quickly the replication log appends, and how quickly it is durable.
 
 Peers: pwrite of 1 MiB, and pwrite of 4 KiB with fdatasync, on an O_DIRECT file in the same state. The primary keeps
-nothing (append) or is memory (flush), so that only the log is measured. Talks to: benchmarks/native, the log's reader.
+nothing (append) or is memory (flush), so that only the log is measured.
 """
 
 from __future__ import annotations

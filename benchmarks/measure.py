@@ -1,7 +1,6 @@
 """What a benchmark gives: rows of figures, each beside its peer's from the same run; and how they are taken.
 
 Invariant: rounds alternate between ours and the peers', in turning order, so that a drift of the machine meets all.
-Talks to: nobody.
 """
 
 from __future__ import annotations

@@ -2,7 +2,7 @@
 
 Contestants: nbdkit's file plugin, our plugin unprotected, our plugin protected (write-through and write-back, the log
 on a file and on a LUN), QEMU's blklogwrites. One fio job file for all; the last round of each cell is read back and
-compared; what is protected is rebuilt from its store at the end and compared too. Talks to: fio, the exports.
+compared; what is protected is rebuilt from its store at the end and compared too.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Servers of a benchmark: started, awaited, their CPU time read, ended. Talks to: /proc."""
+"""Servers of a benchmark: started, awaited, their CPU time read, ended."""
 
 from __future__ import annotations
 

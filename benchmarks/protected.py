@@ -1,7 +1,4 @@
-"""The protected exports: our plugin with a DRVA in a process of its own beside it, which uploads to a store.
-
-Talks to: benchmarks.drva_process, tgtd, rehydrate.
-"""
+"""The protected exports: our plugin with a DRVA in a process of its own beside it, which uploads to a store."""
 
 from __future__ import annotations
 

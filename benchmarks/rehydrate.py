@@ -2,7 +2,7 @@
 
 Peers: ``qemu-img convert -t writeback`` from a raw image of the same disk to monolithicFlat (writeback: it flushes at
 the end), and ``restic restore`` of that image. Each run ends with everything durable: what is not ours is fsynced
-inside the measured time. Talks to: rehydrate, qemu-img, restic.
+inside the measured time.
 """
 
 from __future__ import annotations

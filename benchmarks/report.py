@@ -1,4 +1,4 @@
-"""The table and the JSON of a run, and the machine it ran on. Talks to: measure."""
+"""The table and the JSON of a run, and the machine it ran on."""
 
 from __future__ import annotations
 

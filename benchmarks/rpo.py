@@ -4,7 +4,6 @@ fio offers a rate over NBD; meanwhile the age of the oldest acknowledged write t
 from outside: from the LSNs given out and stored, not from what the engine says its RPO is. A rate is held when fio
 got it and 99 of 100 samples are within the limit; the highest such rate is found by bisection. Peer: the same amount of
 such data put into the same store as it is, in objects as large as a segment, without a log and uncompressed.
-Talks to: fio, the protected export, Azurite.
 """
 
 from __future__ import annotations

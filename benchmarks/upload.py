@@ -1,7 +1,7 @@
 """upload: payload a second from a full log to the store.
 
 Directory store, against ``lz4.block.compress`` of exactly the same frames by as many threads. Azurite, against the bare
-SDK uploading the same objects with as many in flight. Talks to: the uploader, the log, stores, Azurite.
+SDK uploading the same objects with as many in flight.
 """
 
 from __future__ import annotations

@@ -2,7 +2,7 @@
 
 Invariants: a message names the thing, the value and the remedy; an error raised for bad input has changed nothing.
 Built-in families stay themselves: a bad argument is also a ``ValueError``, a wait that ran out also a ``TimeoutError``,
-an existing target also a ``FileExistsError``. Talks to: nobody (lowest layer).
+an existing target also a ``FileExistsError``.
 """
 
 from __future__ import annotations

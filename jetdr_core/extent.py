@@ -1,7 +1,7 @@
 """Extents: the live piece of a plan, and the extent that damage has taken.
 
-A piece says which bytes of which frame belong at which place of a disk; its row is shared with ``native/kernels/scatter.h``.
-Invariant: 32 bytes a piece, so that a plan over millions of them stays small. Talks to: numpy.
+A piece says which bytes of which frame belong at which place of a disk. ``native/kernels/scatter.h`` has the same row.
+Invariant: 32 bytes a piece, so that a plan over millions of them stays small.
 """
 
 from __future__ import annotations

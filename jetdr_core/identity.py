@@ -1,7 +1,4 @@
-"""Names and identities, checked at the door. A name that passes here is safe as a file name and inside a key.
-
-Talks to: errors, limits.
-"""
+"""Names and identities, checked at the door. A name that passes here is safe as a file name and inside a key."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Sizes and bounds of the engine, with the relations between them asserted and explained. Talks to: nobody."""
+"""Sizes and bounds of the engine, with the relations between them asserted and explained."""
 
 from __future__ import annotations
 

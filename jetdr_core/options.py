@@ -1,4 +1,4 @@
-"""DomainOptions: every setting of a protected domain, checked once. Talks to: limits, errors."""
+"""DomainOptions: every setting of a protected domain, checked once."""
 
 from __future__ import annotations
 

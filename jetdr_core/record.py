@@ -2,7 +2,7 @@
 
 Invariants: LSNs are dense from 1; ``time_ns`` never decreases along LSN; a record's payload is a multiple of 512 bytes.
 The header's layout is shared with ``native/jetdr.h`` (``struct jdr_record``), the replication log and the segment
-encoder; docs/formats/log-volume.md has its offset table. Talks to: limits.
+encoder; docs/formats/log-volume.md has its offset table.
 """
 
 from __future__ import annotations

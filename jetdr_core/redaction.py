@@ -1,6 +1,6 @@
 """Text without secrets: what may stand in a log line, on a terminal, in an answer to a client. Pure.
 
-Invariants: keys and signatures of Azure, and the user part of any URL, never pass. Talks to: nobody.
+Invariants: keys and signatures of Azure, and the user part of any URL, never pass.
 """
 
 from __future__ import annotations

@@ -3,7 +3,6 @@
 Invariants: each piece is read and logged while its range is held, so a guest's write to it comes wholly before or
 after; the copy runs behind new writes, never ahead of them: it waits while the ring holds more than a few pieces.
 Which regions are owed is an iterable of extents, so that a dirty map can take the place of "all of the disk".
-Talks to: _core (filter, ring).
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Connections to Unix sockets. Talks to: the operating system."""
+"""Connections to Unix sockets."""
 
 from __future__ import annotations
 

@@ -43,7 +43,7 @@ def pytest_configure() -> None:
         raise pytest.UsageError("python -P tests the installed package, but the source tree was imported")
 
 
-NATIVE_AREAS = {"core", "filter", "host", "io_filter", "kernels", "log_writer", "native", "replication_log", "ring"}
+NATIVE_AREAS = {"core", "host", "kernels", "log"}
 """Folders of tests that drive the C code closely: all in them is marked ``native``."""
 
 

@@ -1,7 +1,6 @@
 """The catalog: what a domain's store holds, which points it offers, and which segments they need.
 
-Invariants: rebuilt from the store alone; summaries and the metadata repository only make that quicker. Talks to: store,
-segment, record. Formats: docs/formats/chain.md.
+Invariants: rebuilt from the store alone; summaries and the metadata repository only make that quicker.
 """
 
 from jetdr_core.catalog.at import At

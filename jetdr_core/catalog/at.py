@@ -1,6 +1,6 @@
 """What a caller may ask for: an LSN, an instant, a mark's name or ``latest``, told apart. Pure.
 
-Invariants: exact to the nanosecond; an instant without zone is refused, never guessed. Talks to: errors.
+Invariants: exact to the nanosecond; an instant without zone is refused, never guessed.
 """
 
 from __future__ import annotations

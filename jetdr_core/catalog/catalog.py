@@ -2,7 +2,7 @@
 
 Invariants: rebuilt from the store every time, so nothing here can be stale or wrong without the store being so; the
 chain counts up to its :attr:`Catalog.hole`, if it has one. Asking for points costs memory only; an instant costs one
-segment's index at most. Talks to: store, segment, catalog.chain, .history, .resolve, .indexes.
+segment's index at most.
 """
 
 from __future__ import annotations

@@ -3,7 +3,7 @@
 Requests: list the groups (at once), read object 1, per summarised group its summary and one trailer, and for every
 other object one footer; ``READS_AT_ONCE`` of them in flight. A summary that the store contradicts is ignored with a
 warning. What was read of the chain up to the first missing or damaged object is trusted; :class:`Hole` tells of the
-rest. Talks to: store, segment.
+rest.
 """
 
 from __future__ import annotations

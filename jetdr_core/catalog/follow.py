@@ -4,7 +4,6 @@ Rules. An object chains iff it names the checksum of the last chained object as 
 domain and its epoch is not older (an epoch object's must be newer). One that does not chain is an orphan of a fenced
 owner if its epoch is older than the chain's. Any other that does not chain, and one that cannot be read, is damage: the
 chain ends before it, unless a later object chains to what came before it. LSNs go on densely and times never decrease.
-Talks to: segment, catalog.links.
 """
 
 from __future__ import annotations

@@ -1,7 +1,6 @@
 """Footers: the index and trailer of one chain object, fetched with one range-GET, or two when the index is long.
 
-Invariant: what is returned was verified: the trailer by its own checksum, the index by the trailer's. Talks to: store,
-segment.
+Invariant: what is returned was verified: the trailer by its own checksum, the index by the trailer's.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """The heartbeat: an idle owner's word that everything captured up to some time is in the store. Pure codec.
 
 Invariants: advisory. It counts only while its epoch owns the chain and its LSN is the chain's last; then it moves the
-time up to which instants may be asked for, never the LSN. Talks to: catalog.keys.
+time up to which instants may be asked for, never the LSN.
 """
 
 from __future__ import annotations

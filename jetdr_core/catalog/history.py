@@ -4,8 +4,7 @@ consistency.
 Invariants: pure and incremental, used over the store's records and by the running domain alike; a record that was
 applied before is ignored. The domain is consistent at an LSN iff the baseline was reached (every disk then protected
 had been copied once), no gap is open, and some disk is ready. A record that contradicts the history is
-:class:`DamagedObject`; names are checked here, because they become file names. Talks to: record, identity,
-catalog.point.
+:class:`DamagedObject`; names are checked here, because they become file names.
 """
 
 from __future__ import annotations
@@ -81,7 +80,7 @@ class DomainHistory:
 
     def __init__(self, *, timeline: int = 1) -> None:
         self.timeline = timeline
-        self.lsn_applied = 0
+        self.lsn_folded = 0
         self.baseline: RecoveryPoint | None = None
         self._disks: dict[int, _Disk] = {}
         self._present: dict[str, _Disk] = {}
@@ -128,7 +127,7 @@ class DomainHistory:
     @property
     def disks(self) -> tuple[DiskState, ...]:
         """The disks protected now, also those still being copied."""
-        return tuple(disk.state(self.lsn_applied) for disk in self._present.values())
+        return tuple(disk.state(self.lsn_folded) for disk in self._present.values())
 
     @property
     def disk_next(self) -> int:
@@ -191,16 +190,16 @@ class DomainHistory:
     # -- the fold ------------------------------------------------------------------------------------------------------
 
     def apply(self, record: ControlRecord) -> None:
-        """Take the next control record; one at or before :attr:`lsn_applied` is ignored. After an error nothing
+        """Take the next control record; one at or before :attr:`lsn_folded` is ignored. After an error nothing
         changed.
         """
-        if record.lsn <= self.lsn_applied:
+        if record.lsn <= self.lsn_folded:
             return
         self.check(record)
         fold = self._folds.get(record.kind)
         if fold is not None:
             fold(record)
-        self.lsn_applied = record.lsn
+        self.lsn_folded = record.lsn
         self._turn(record)
 
     def check(self, record: ControlRecord) -> None:

@@ -2,7 +2,7 @@
 
 Invariants: an index is returned only if its object's checksum is the one that the chain names; what the repository
 holds is checked the same way. Prefetching holds at most ``PREFETCH_BYTES`` of decoded indexes beyond the one being
-used. Talks to: store, segment, catalog.repository.
+used.
 """
 
 from __future__ import annotations

@@ -1,7 +1,4 @@
-"""The keys a domain's container holds; nothing else in it is ours. Talks to: limits.
-
-Invariants: chain numbers are dense from 1; ``number // 1024`` is the group, so group 0 has one object less.
-"""
+"""The keys a domain's container holds; nothing else in it is ours."""
 
 from __future__ import annotations
 

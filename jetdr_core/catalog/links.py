@@ -1,7 +1,7 @@
 """Links: the chain as a table, one row an object, whether it was read from footers or from a summary. Pure.
 
 Invariants: rows are in number order; kind 0 is an orphan, which no longer belongs to history and of which only number
-and size are kept. Talks to: segment.
+and size are kept.
 """
 
 from __future__ import annotations

@@ -1,7 +1,6 @@
 """Which chain objects there are, and how long: the store's listing, group after group.
 
-Invariant: nothing behind the first missing number is part of the chain, but that something is there is told. Talks to:
-store.
+Invariant: nothing behind the first missing number is part of the chain, but that something is there is told.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""RecoveryPoint and Interval: the instants a domain can be rebuilt at. Talks to: nobody."""
+"""RecoveryPoint and Interval: the instants a domain can be rebuilt at."""
 
 from __future__ import annotations
 

@@ -3,7 +3,7 @@
 Invariants: a cache and nothing else. A row is used only if its bytes give the checksum it is kept under; a file that
 SQLite cannot read is dropped and begun anew; a locked, full or read-only one is a miss. So deleting or spoiling it
 loses nothing, and no error of it reaches a recovery. The file is mode 0600. One connection, used by one thread of its
-own; awaited from any loop. Talks to: sqlite3.
+own; awaited from any loop.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """What a caller asked for, found in the history, or refused with the nearest points on both sides.
 
 Invariants: a point is consistent and lies before the chain's hole; an instant resolves to the last LSN captured at or
-before it. At most one segment's index is read. Talks to: catalog.history, .at; the record times come from the catalog.
+before it. At most one segment's index is read.
 """
 
 from __future__ import annotations

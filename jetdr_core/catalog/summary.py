@@ -3,7 +3,7 @@
 Invariants: a summary is a cache. It is used only if it continues what was read before it (predecessor, LSN, epoch,
 time), lists exactly the objects and sizes that the store lists, and its last row is what the trailer of that object
 says; anything else makes the reader fall back to footers. Every number is checked before it is used.
-docs/formats/chain.md. Talks to: segment, catalog.links.
+docs/formats/chain.md.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ from jetdr_core.limits import CHAIN_GROUP, CONTROL_BYTES_MAX
 from jetdr_core.record import ControlRecord
 from jetdr_core.segment import CHECKSUM_BYTES, ObjectKind
 from jetdr_core.segment.columns import pack_columns, unpack_columns
-from jetdr_core.segment.control import decode_control, encode_control
+from jetdr_core.segment.control_records import decode_control, encode_control
 from jetdr_core.segment.frames import unpack_block
 
 _MAGIC = b"JDRSUM\0\1"

@@ -1,7 +1,7 @@
 """The command line: reads options, runs the command they name, and turns whatever happens into an exit code.
 
 Invariants: a command function only reads its options and returns its work; the work runs outside typer, so that
-Ctrl-C, a closed pipe and every error end here, in one line. Talks to: typer and the command modules.
+Ctrl-C, a closed pipe and every error end here, in one line.
 """
 
 from __future__ import annotations
@@ -15,16 +15,16 @@ from typing import Annotated
 
 import typer
 
-from jetdr_core.cli.control import mark, pause, protect, resume, unprotect
+from jetdr_core.cli.appliance_commands import mark, pause, protect, resume, unprotect
 from jetdr_core.cli.demo import demo
 from jetdr_core.cli.drva import drva
 from jetdr_core.cli.exits import MEANINGS, ExitCode, exit_code_of
 from jetdr_core.cli.inspect import inspect
 from jetdr_core.cli.points import points
 from jetdr_core.cli.rehydrate import rehydrate
-from jetdr_core.cli.session import Session, Work, begin_session, warnings_to
 from jetdr_core.cli.status import status
 from jetdr_core.cli.take_over_volume import take_over_volume
+from jetdr_core.cli.terminal import Terminal, Work, begin_terminal, warnings_to
 from jetdr_core.cli.verify import verify
 from jetdr_core.cli.watch import watch
 from jetdr_core.errors import JetdrError
@@ -69,7 +69,7 @@ def _options(
     ] = False,
 ) -> None:
     """Disaster recovery for virtual disks: protect them, and list, rebuild and check what a domain's store holds."""
-    ctx.ensure_object(Session).debug |= debug
+    ctx.ensure_object(Terminal).debug |= debug
 
 
 app.command(short_help="Protect a real file system, and get it back.")(demo)
@@ -90,31 +90,31 @@ app.command(short_help="Take a log volume from an owner that is gone.")(take_ove
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run ``jetdr`` with ``arguments`` (default: the process's); returns the exit code."""
-    session = begin_session()
-    with warnings_to(session):
+    terminal = begin_terminal()
+    with warnings_to(terminal):
         try:
-            return _run(session, list(sys.argv[1:] if arguments is None else arguments))
+            return _run(terminal, list(sys.argv[1:] if arguments is None else arguments))
         except (KeyboardInterrupt, asyncio.CancelledError):
-            return _interrupted(session)
+            return _interrupted(terminal)
         except BrokenPipeError:
             return _pipe_closed()
         except Exception as error:  # noqa: BLE001 - the last resort of a command line is a line and a code
-            return _failed(session, error)
+            return _failed(terminal, error)
 
 
-def _run(session: Session, arguments: list[str]) -> int:
-    work = app(arguments or ["--help"], prog_name="jetdr", obj=session, standalone_mode=False)
+def _run(terminal: Terminal, arguments: list[str]) -> int:
+    work = app(arguments or ["--help"], prog_name="jetdr", obj=terminal, standalone_mode=False)
     if isinstance(work, Work):
-        session.interrupted = work.interrupted
+        terminal.interrupted = work.interrupted
         code = work.run()
     else:
         code = int(work or 0)
-    session.out.file.flush()
+    terminal.out.file.flush()
     return code
 
 
-def _interrupted(session: Session) -> int:
-    session.complain("; ".join(filter(None, ["interrupted", session.interrupted])))
+def _interrupted(terminal: Terminal) -> int:
+    terminal.complain("; ".join(filter(None, ["interrupted", terminal.interrupted])))
     return ExitCode.INTERRUPTED
 
 
@@ -124,16 +124,16 @@ def _pipe_closed() -> int:
     return ExitCode.PIPE_CLOSED
 
 
-def _failed(session: Session, error: Exception) -> int:
-    session.trace(error)
+def _failed(terminal: Terminal, error: Exception) -> int:
+    terminal.trace(error)
     usage = getattr(error, "format_message", None)
     if usage is not None:  # typer's usage errors; which class they have depends on its version
         context = getattr(error, "ctx", None)
         said = usage().replace("Value error, ", "")
-        session.complain(f"{said} See '{context.command_path if context else 'jetdr'} --help'.")
+        terminal.complain(f"{said} See '{context.command_path if context else 'jetdr'} --help'.")
         return ExitCode.USAGE
     code = exit_code_of(error)
-    session.complain(_message(error, code))
+    terminal.complain(_message(error, code))
     return code
 
 

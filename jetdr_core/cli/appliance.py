@@ -1,4 +1,4 @@
-"""What commands share that ask a running DRVA: where its socket is, and asking. Talks to: drva (its client)."""
+"""What commands share that ask a running DRVA: where its socket is, and asking."""
 
 from __future__ import annotations
 

@@ -1,6 +1,6 @@
 """The metadata cache: one private SQLite file for all domains, below the user's cache directory.
 
-Invariant: no trouble with it ends a command; it is warned of, and done without. Talks to: cli.session.
+Invariant: no trouble with it ends a command; it is warned of, and done without.
 """
 
 from __future__ import annotations
@@ -8,14 +8,14 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
-from jetdr_core.cli.session import Session
+from jetdr_core.cli.terminal import Terminal
 
 __all__ = ["cache_file"]
 
 _FILE = "indexes.sqlite"
 
 
-def cache_file(session: Session, *, no_cache: bool) -> Path | None:
+def cache_file(terminal: Terminal, *, no_cache: bool) -> Path | None:
     """The cache's path, made if it is missing (directory 0700, file 0600); None without one."""
     if no_cache:
         return None
@@ -25,7 +25,7 @@ def cache_file(session: Session, *, no_cache: bool) -> Path | None:
         path.parent.chmod(0o700)
         os.close(os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600))
     except (OSError, RuntimeError) as error:
-        session.warn(f"going on without the metadata cache: {error}; --no-cache leaves it out")
+        terminal.warn(f"going on without the metadata cache: {error}; --no-cache leaves it out")
         return None
     return path
 

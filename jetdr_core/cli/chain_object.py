@@ -1,7 +1,4 @@
-"""One chain object (segment or epoch object), described: its place in history, what it holds, what is damaged.
-
-Talks to: segment, verify (the check of one object).
-"""
+"""One chain object (segment or epoch object), described: its place in history, what it holds, what is damaged."""
 
 from __future__ import annotations
 
@@ -11,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from jetdr_core.catalog import iso_time
-from jetdr_core.cli.session import Session
+from jetdr_core.cli.terminal import Terminal
 from jetdr_core.cli.views import Json, time_json
 from jetdr_core.cli.words import human_bytes, plural
 from jetdr_core.errors import DamagedObject, UnsupportedVersion
@@ -46,17 +43,17 @@ class ChainObject:
 
     # -- text ----------------------------------------------------------------------------------------------------------
 
-    def show(self, session: Session, *, entries: bool) -> None:
+    def show(self, terminal: Terminal, *, entries: bool) -> None:
         trailer, index = self.checked.trailer, self.checked.index
         kind = "chain object" if trailer is None else _KINDS[trailer.kind]
-        session.say(f"{self.name}: {kind}, {human_bytes(self.checked.bytes_read)}", style="bold")
+        terminal.say(f"{self.name}: {kind}, {human_bytes(self.checked.bytes_read)}", style="bold")
         for line in self._lines():
-            session.say(f"  {line}")
+            terminal.say(f"  {line}")
         if index is not None and entries:
-            session.say_table([f">{name}" for name in _ENTRY_COLUMNS], _rows(index.entries, _ENTRY_COLUMNS))
-            session.say_table(["frame", *_FRAME_COLUMNS], _numbered(_rows(index.frames, _FRAME_COLUMNS)))
+            terminal.say_table([f">{name}" for name in _ENTRY_COLUMNS], _rows(index.entries, _ENTRY_COLUMNS))
+            terminal.say_table(["frame", *_FRAME_COLUMNS], _numbered(_rows(index.frames, _FRAME_COLUMNS)))
         for part, problem in self._problems():
-            session.say(f"  DAMAGED {part}: {problem}", style="red")
+            terminal.say(f"  DAMAGED {part}: {problem}", style="red")
 
     def _lines(self) -> Iterator[str]:
         trailer, index = self.checked.trailer, self.checked.index

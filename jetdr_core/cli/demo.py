@@ -1,4 +1,4 @@
-"""``jetdr demo``: shows the demo as it goes, then what it found. Talks to: demo."""
+"""``jetdr demo``: shows the demo as it goes, then what it found."""
 
 from __future__ import annotations
 
@@ -8,8 +8,8 @@ from typing import Annotated
 import typer
 
 from jetdr_core.cli.exits import ExitCode
-from jetdr_core.cli.running import run_to_end
-from jetdr_core.cli.session import Session, Work
+from jetdr_core.cli.interrupt import run_to_end
+from jetdr_core.cli.terminal import Terminal, Work
 from jetdr_core.cli.words import human_bytes, human_seconds
 from jetdr_core.demo import Captured, DemoReport, Recovered, run_demo
 
@@ -32,39 +32,39 @@ def demo(ctx: typer.Context, keep: Keep = False, parent: Parent = None) -> Work:
     Each recovered VMDK is checked with qemu-img, e2fsck and, file by file, with debugfs. Takes seconds, needs no root
     and about 200 MiB of space, and leaves nothing behind. Needs the Debian packages e2fsprogs and qemu-utils.
     """
-    session = ctx.ensure_object(Session)
-    return Work(lambda: _demo(session, keep=keep, parent=parent))
+    terminal = ctx.ensure_object(Terminal)
+    return Work(lambda: _demo(terminal, keep=keep, parent=parent))
 
 
-def _demo(session: Session, *, keep: bool, parent: Path | None) -> int:
-    report = run_demo(parent=parent, keep=keep, tell=session.say, run=run_to_end)
-    _show(session, report)
+def _demo(terminal: Terminal, *, keep: bool, parent: Path | None) -> int:
+    report = run_demo(parent=parent, keep=keep, tell=terminal.say, run=run_to_end)
+    _show(terminal, report)
     return ExitCode.OK
 
 
-def _show(session: Session, report: DemoReport) -> None:
-    session.say()
-    session.say_table(
+def _show(terminal: Terminal, report: DemoReport) -> None:
+    terminal.say()
+    terminal.say_table(
         ("up to mark", ">LSN", ">writes", ">captured", ">stored", ">ratio", ">segments", ">capture", ">upload"),
         [_captured_row(row) for row in report.captured],
     )
-    session.say("capture: writes and flushes; upload: waited for behind the mark, the rest went up meanwhile")
-    session.say()
-    session.say_table(
+    terminal.say("capture: writes and flushes; upload: waited for behind the mark, the rest went up meanwhile")
+    terminal.say()
+    terminal.say_table(
         ("recovered", "VMDK", ">live data", ">fetched", ">rebuild", ">checks", ">files equal"),
         [_recovered_row(row) for row in report.recovered],
     )
-    session.say()
-    session.say("ledger/summary.txt, read from the recovered disks:", style="bold")
+    terminal.say()
+    terminal.say("ledger/summary.txt, read from the recovered disks:", style="bold")
     for row in report.recovered:
-        session.say(f"  {row.label}: {_content(row.shown)}")
-    session.say()
-    session.say(
+        terminal.say(f"  {row.label}: {_content(row.shown)}")
+    terminal.say()
+    terminal.say(
         f"every disk equals the guest's byte for byte, e2fsck found nothing, qemu-img agrees; "
         f"{human_seconds(report.total_s)} in all, {report.build_s:.2f} s to build the file system"
     )
     if report.kept:
-        session.say(f"kept in {report.folder}; try: jetdr points {(report.folder / 'store').as_uri()}")
+        terminal.say(f"kept in {report.folder}; try: jetdr points {(report.folder / 'store').as_uri()}")
 
 
 def _captured_row(row: Captured) -> tuple[object, ...]:

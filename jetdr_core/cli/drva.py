@@ -1,4 +1,4 @@
-"""``jetdr drva``: runs the appliance process. Talks to: drva."""
+"""``jetdr drva``: runs the appliance process."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from jetdr_core.cli.exits import ExitCode
-from jetdr_core.cli.session import Session, Work
+from jetdr_core.cli.terminal import Terminal, Work
 from jetdr_core.cli.words import plural
 
 __all__ = ["drva"]
@@ -38,18 +38,20 @@ def drva(
 
     The end uploads what is left; a second signal does without. Guests go on either way. Logs go to stderr.
     """
-    session = ctx.ensure_object(Session)
-    return Work(lambda: _drva(session, config, create=create, take_over=take_over or [], check=check))
+    terminal = ctx.ensure_object(Terminal)
+    return Work(lambda: _drva(terminal, config, create=create, take_over=take_over or [], check=check))
 
 
-def _drva(session: Session, path: Path, *, create: bool, take_over: list[str], check: bool) -> int:
+def _drva(terminal: Terminal, path: Path, *, create: bool, take_over: list[str], check: bool) -> int:
     """Imported on use: no other command waits for what a DRVA needs."""
     from jetdr_core.drva.config import load_config  # noqa: PLC0415
     from jetdr_core.drva.daemon import run_drva  # noqa: PLC0415
 
     config = load_config(path)
     if check:
-        session.say(f"{path} is good: {plural(len(config.domains), 'domain')}, {plural(len(config.volumes), 'volume')}")
+        terminal.say(
+            f"{path} is good: {plural(len(config.domains), 'domain')}, {plural(len(config.volumes), 'volume')}"
+        )
     else:
         run_drva(config, create=create, take_over=take_over)
     return ExitCode.OK

@@ -1,14 +1,11 @@
-"""How a DRVA's status looks to a person: whole, or one line a domain. Talks to: cli.words.
-
-Invariant: it takes what a DRVA said, whatever version that has: what is not there is not shown.
-"""
+"""How a DRVA's status looks to a person: whole, or one line a domain."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 from typing import Any
 
-from jetdr_core.cli.session import Session
+from jetdr_core.cli.terminal import Terminal
 from jetdr_core.cli.words import human_bytes, human_seconds, plural
 
 __all__ = ["COLUMNS", "domain_row", "show_drva", "summary_line"]
@@ -17,17 +14,17 @@ COLUMNS = ("domain", "state", ">RPO", ">LSN", ">uploaded", ">log", ">writes", ">
 """Of :func:`domain_row`."""
 
 
-def show_drva(session: Session, answer: Any) -> None:
+def show_drva(terminal: Terminal, answer: Any) -> None:
     """Everything, domain by domain."""
     drva = answer["drva"]
     stopping = ", stopping" if drva["stopping"] else ""
-    session.say(f"DRVA {drva['version']}, process {drva['pid']}, since {drva['started']}{stopping}", style="bold")
+    terminal.say(f"DRVA {drva['version']}, process {drva['pid']}, since {drva['started']}{stopping}", style="bold")
     for domain in answer["domains"]:
-        session.say(f"domain {domain['name']}: {domain['state']}", style="bold")
+        terminal.say(f"domain {domain['name']}: {domain['state']}", style="bold")
         for name, value in _facts(domain):
-            session.say(f"  {name:<14}{value}")
+            terminal.say(f"  {name:<14}{value}")
         for alarm in domain["alarms"]:
-            session.say(f"  {'ALARM':<14}{alarm['name']}: {alarm['text']}", style="red")
+            terminal.say(f"  {'ALARM':<14}{alarm['name']}: {alarm['text']}", style="red")
 
 
 def domain_row(domain: Any) -> tuple[str, ...]:

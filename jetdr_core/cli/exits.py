@@ -1,6 +1,6 @@
 """Exit codes: what each means, and which error ends with which. docs/operations.md says the same.
 
-Invariant: a code keeps its meaning for good; scripts depend on it. Talks to: errors.
+Invariant: a code keeps its meaning for good; scripts depend on it.
 """
 
 from __future__ import annotations

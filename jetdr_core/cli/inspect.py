@@ -1,7 +1,6 @@
 """``jetdr inspect``: one log volume or one object of a store, as a person reads it.
 
-What a path is, is told from its first bytes; damage is shown, not fatal. Talks to: replication_log (its description),
-verify (check of one object), segment, catalog (codecs), store.
+What a path is, is told from its first bytes; damage is shown, not fatal.
 """
 
 from __future__ import annotations
@@ -15,9 +14,9 @@ import typer
 from jetdr_core.catalog import chain_key, chain_number
 from jetdr_core.cli.chain_object import ChainObject
 from jetdr_core.cli.exits import ExitCode
+from jetdr_core.cli.interrupt import run_to_end
 from jetdr_core.cli.options import Json
-from jetdr_core.cli.running import run_to_end
-from jetdr_core.cli.session import Session, Work
+from jetdr_core.cli.terminal import Terminal, Work
 from jetdr_core.cli.views import Json as JsonObject
 from jetdr_core.cli.volume import VolumeView
 from jetdr_core.device import is_iscsi
@@ -58,9 +57,9 @@ def inspect(
 
     Changes nothing, also while a domain writes. --json gives a list with one object for each PATH_OR_URL.
     """
-    session = ctx.ensure_object(Session)
+    terminal = ctx.ensure_object(Terminal)
     wanted = _wanted_key(number, key)
-    return Work(lambda: _inspect(session, places, wanted, entries=entries, as_json=as_json))
+    return Work(lambda: _inspect(terminal, places, wanted, entries=entries, as_json=as_json))
 
 
 def _wanted_key(number: int | None, key: str | None) -> str | None:
@@ -71,20 +70,20 @@ def _wanted_key(number: int | None, key: str | None) -> str | None:
     return key if number is None else chain_key(number)
 
 
-def _inspect(session: Session, places: list[str], key: str | None, *, entries: bool, as_json: bool) -> int:
+def _inspect(terminal: Terminal, places: list[str], key: str | None, *, entries: bool, as_json: bool) -> int:
     documents: list[JsonObject] = []
     damaged: list[str] = []
     for place in places:
         described = VolumeView(describe_volume(place)) if _is_volume(place) else _object(place, key)
         documents.append(described.as_json(entries=entries))
         if not as_json:
-            described.show(session, entries=entries)
+            described.show(terminal, entries=entries)
         if described.is_damaged:
             damaged.append(described.name)
     if as_json:
-        session.say_json(documents)
+        terminal.say_json(documents)
     if damaged:
-        session.complain(f"damage in {', '.join(damaged)}; 'jetdr verify URL' tells which recovery points survive it")
+        terminal.complain(f"damage in {', '.join(damaged)}; 'jetdr verify URL' tells which recovery points survive it")
     return ExitCode.DAMAGED if damaged else ExitCode.OK
 
 

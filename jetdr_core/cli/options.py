@@ -1,4 +1,4 @@
-"""Arguments and options that several commands share. Talks to: typer."""
+"""Arguments and options that several commands share."""
 
 from __future__ import annotations
 

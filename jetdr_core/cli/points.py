@@ -1,4 +1,4 @@
-"""``jetdr points``: what can be recovered. Talks to: catalog."""
+"""``jetdr points``: what can be recovered."""
 
 from __future__ import annotations
 
@@ -7,9 +7,9 @@ import typer
 from jetdr_core.catalog import Catalog, Gap, iso_time
 from jetdr_core.cli.cache import cache_file
 from jetdr_core.cli.exits import ExitCode
+from jetdr_core.cli.interrupt import run_to_end
 from jetdr_core.cli.options import Json, NoCache, Url
-from jetdr_core.cli.running import run_to_end
-from jetdr_core.cli.session import Session, Work
+from jetdr_core.cli.terminal import Terminal, Work
 from jetdr_core.cli.views import domain_json, point_json
 
 __all__ = ["check_hole", "describe_gap", "points"]
@@ -17,31 +17,31 @@ __all__ = ["check_hole", "describe_gap", "points"]
 
 def points(ctx: typer.Context, url: Url, as_json: Json = False, no_cache: NoCache = False) -> Work:
     """List a domain's recovery points: the first, the marks and the newest, and where every write in between is one."""
-    session = ctx.ensure_object(Session)
-    return Work(lambda: run_to_end(_points(session, url, as_json=as_json, no_cache=no_cache)))
+    terminal = ctx.ensure_object(Terminal)
+    return Work(lambda: run_to_end(_points(terminal, url, as_json=as_json, no_cache=no_cache)))
 
 
-async def _points(session: Session, url: str, *, as_json: bool, no_cache: bool) -> int:
-    async with await Catalog.open(url, cache=cache_file(session, no_cache=no_cache)) as catalog:
+async def _points(terminal: Terminal, url: str, *, as_json: bool, no_cache: bool) -> int:
+    async with await Catalog.open(url, cache=cache_file(terminal, no_cache=no_cache)) as catalog:
         if as_json:
-            session.say_json(domain_json(catalog) | {"points": [point_json(point) for point in catalog.points()]})
+            terminal.say_json(domain_json(catalog) | {"points": [point_json(point) for point in catalog.points()]})
         else:
-            _show(session, catalog)
-        return check_hole(session, catalog)
+            _show(terminal, catalog)
+        return check_hole(terminal, catalog)
 
 
-def _show(session: Session, catalog: Catalog) -> None:
+def _show(terminal: Terminal, catalog: Catalog) -> None:
     found = catalog.points()
-    session.say(f"domain {catalog.name} in {catalog.url}", style="bold")
-    session.say_table(
+    terminal.say(f"domain {catalog.name} in {catalog.url}", style="bold")
+    terminal.say_table(
         (">LSN", "time", "mark"), [(point.lsn, iso_time(point.time_ns), point.name or "") for point in found]
     )
     if not found:
-        session.say(f"no recovery point yet: {catalog.history.why_inconsistent or 'nothing was captured'}")
+        terminal.say(f"no recovery point yet: {catalog.history.why_inconsistent or 'nothing was captured'}")
     for interval in catalog.intervals():
-        session.say(f"every LSN and instant is a recovery point from {interval}")
+        terminal.say(f"every LSN and instant is a recovery point from {interval}")
     for gap in catalog.gaps:
-        session.say(describe_gap(gap))
+        terminal.say(describe_gap(gap))
 
 
 def describe_gap(gap: Gap) -> str:
@@ -52,11 +52,11 @@ def describe_gap(gap: Gap) -> str:
     )
 
 
-def check_hole(session: Session, catalog: Catalog) -> int:
+def check_hole(terminal: Terminal, catalog: Catalog) -> int:
     """The exit code for the chain as it is; complains of a hole."""
     if catalog.hole is None:
         return ExitCode.OK
-    session.complain(
+    terminal.complain(
         f"the chain ends at LSN {catalog.lsn_last}: {catalog.hole}; what is listed can be recovered; "
         f"restore what is missing from a copy of the container to get the rest"
     )

@@ -1,6 +1,6 @@
 """Progress: a bar a disk on a terminal, a plain line every ten percent elsewhere; always on stderr.
 
-Invariant: nothing where a program reads JSON and nobody watches. Talks to: rich, cli.session.
+Invariant: nothing where a program reads JSON and nobody watches.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from rich.progress import (
     TransferSpeedColumn,
 )
 
-from jetdr_core.cli.session import Session
+from jetdr_core.cli.terminal import Terminal
 from jetdr_core.cli.words import human_bytes
 
 __all__ = ["Advance", "showing_progress"]
@@ -30,25 +30,25 @@ _STEP_PERCENT = 10
 
 
 @contextmanager
-def showing_progress(session: Session, *, silent: bool) -> Iterator[Advance]:
+def showing_progress(terminal: Terminal, *, silent: bool) -> Iterator[Advance]:
     """Gives what to call with the progress made; ``silent`` counts only where there is no terminal."""
-    if session.err.is_terminal:
-        with _progress(session) as bars:
+    if terminal.err.is_terminal:
+        with _progress(terminal) as bars:
             yield _Bars(bars).advance
     elif silent:
         yield lambda *_: None
     else:
-        yield _Lines(session).advance
+        yield _Lines(terminal).advance
 
 
-def _progress(session: Session) -> Progress:
+def _progress(terminal: Terminal) -> Progress:
     return Progress(
         TextColumn("{task.description}"),
         BarColumn(),
         DownloadColumn(binary_units=True),
         TransferSpeedColumn(),
         TimeRemainingColumn(),
-        console=session.err,
+        console=terminal.err,
     )
 
 
@@ -64,8 +64,8 @@ class _Bars:
 
 
 class _Lines:
-    def __init__(self, session: Session) -> None:
-        self._session = session
+    def __init__(self, terminal: Terminal) -> None:
+        self._session = terminal
         self._said: dict[str, int] = {}
 
     def advance(self, name: str, bytes_done: int, bytes_total: int) -> None:

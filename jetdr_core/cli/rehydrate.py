@@ -1,4 +1,4 @@
-"""``jetdr rehydrate``: disks as they were at a recovery point. Talks to: rehydrate."""
+"""``jetdr rehydrate``: disks as they were at a recovery point."""
 
 from __future__ import annotations
 
@@ -12,10 +12,10 @@ import typer
 
 from jetdr_core.cli.cache import cache_file
 from jetdr_core.cli.exits import ExitCode
+from jetdr_core.cli.interrupt import run_to_end
 from jetdr_core.cli.options import Json, NoCache, Url
 from jetdr_core.cli.progress import showing_progress
-from jetdr_core.cli.running import run_to_end
-from jetdr_core.cli.session import Session, Work
+from jetdr_core.cli.terminal import Terminal, Work
 from jetdr_core.cli.views import Json as JsonObject
 from jetdr_core.cli.views import extent_json, point_json, time_json
 from jetdr_core.cli.words import human_bytes, human_seconds
@@ -92,51 +92,51 @@ def rehydrate(
     Nothing that exists is overwritten. A disk has its final name when it is whole; after an interruption the same
     command continues where it stopped.
     """
-    session = ctx.ensure_object(Session)
+    terminal = ctx.ensure_object(Terminal)
     request = _Request(url, at, target, form.value, disks or None, keep_going, as_json, no_cache)
-    return Work(lambda: run_to_end(_rehydrate(session, request)), _INTERRUPTED)
+    return Work(lambda: run_to_end(_rehydrate(terminal, request)), _INTERRUPTED)
 
 
-async def _rehydrate(session: Session, request: _Request) -> int:
+async def _rehydrate(terminal: Terminal, request: _Request) -> int:
     started = time.perf_counter()
-    with showing_progress(session, silent=request.as_json) as advance:
+    with showing_progress(terminal, silent=request.as_json) as advance:
         report = await rebuild(
             request.url,
             at=request.at,
             target=request.target,
             format=request.form,
             disks=request.disks,
-            cache=cache_file(session, no_cache=request.no_cache),
+            cache=cache_file(terminal, no_cache=request.no_cache),
             progress=advance,
             keep_going=request.keep_going,
         )
     seconds = time.perf_counter() - started
     if request.as_json:
-        session.say_json(_report_json(report, request, seconds))
+        terminal.say_json(_report_json(report, request, seconds))
     else:
-        _show(session, report, seconds)
-    return _check_damage(session, report)
+        _show(terminal, report, seconds)
+    return _check_damage(terminal, report)
 
 
-def _show(session: Session, report: Report, seconds: float) -> None:
-    session.say(f"rebuilt {report.point} in {human_seconds(seconds)}", style="bold")
+def _show(terminal: Terminal, report: Report, seconds: float) -> None:
+    terminal.say(f"rebuilt {report.point} in {human_seconds(seconds)}", style="bold")
     rows = [
         (disk.name, *map(human_bytes, (disk.size_bytes, _live_bytes(disk), disk.bytes_fetched)), disk.path)
         for disk in report.disks
     ]
-    session.say_table(("disk", ">size", ">live data", ">fetched", "file"), rows)
+    terminal.say_table(("disk", ">size", ">live data", ">fetched", "file"), rows)
     for path in report.configs:
-        session.say(f"configuration: {path}")
+        terminal.say(f"configuration: {path}")
 
 
 def _live_bytes(disk: DiskReport) -> int:
     return disk.bytes_written + disk.bytes_resumed
 
 
-def _check_damage(session: Session, report: Report) -> int:
+def _check_damage(terminal: Terminal, report: Report) -> int:
     if not report.damaged:
         return ExitCode.OK
-    session.complain(
+    terminal.complain(
         f"the disks are not whole: {describe_extents(report.damaged)} could not be read and may hold zeros or older "
         f"data; recover a point that does not need them ('jetdr verify' tells which)"
     )

@@ -1,7 +1,4 @@
-"""``jetdr status``: how a domain stands: as its DRVA says, or from its store, and how far its log is ahead of that.
-
-Talks to: catalog, replication_log (its description), drva (its client).
-"""
+"""``jetdr status``: how a domain stands: as its DRVA says, or from its store, and how far its log is ahead of that."""
 
 from __future__ import annotations
 
@@ -17,10 +14,10 @@ from jetdr_core.cli.appliance import Socket, ask
 from jetdr_core.cli.cache import cache_file
 from jetdr_core.cli.drva_status import show_drva
 from jetdr_core.cli.exits import ExitCode
+from jetdr_core.cli.interrupt import run_to_end
 from jetdr_core.cli.options import Json, NoCache
 from jetdr_core.cli.points import check_hole, describe_gap
-from jetdr_core.cli.running import run_to_end
-from jetdr_core.cli.session import Session, Work
+from jetdr_core.cli.terminal import Terminal, Work
 from jetdr_core.cli.views import Json as JsonObject
 from jetdr_core.cli.views import domain_json, point_json, time_json
 from jetdr_core.cli.volume import VolumeView
@@ -61,41 +58,41 @@ def status(
     From a store: owner, last LSN, age of the newest proven recovery point, bytes, gaps. With --log also what the log
     volume holds, and how far log and store are apart. Changes nothing, also while the domain runs.
     """
-    session = ctx.ensure_object(Session)
+    terminal = ctx.ensure_object(Terminal)
     if not target or is_name(target):
         if log is not None:
             raise typer.BadParameter("--log is compared with a store: give the store's URL")
-        return Work(lambda: _ask_drva(session, socket, target or None, as_json=as_json))
-    return _from_store(session, target, log, as_json=as_json, no_cache=no_cache)
+        return Work(lambda: _ask_drva(terminal, socket, target or None, as_json=as_json))
+    return _from_store(terminal, target, log, as_json=as_json, no_cache=no_cache)
 
 
-def _ask_drva(session: Session, socket: Path, domain: str | None, *, as_json: bool) -> int:
+def _ask_drva(terminal: Terminal, socket: Path, domain: str | None, *, as_json: bool) -> int:
     answer = ask(socket, "status", domain=domain)
     if as_json:
-        session.say_json(answer)
+        terminal.say_json(answer)
     else:
-        show_drva(session, answer)
+        show_drva(terminal, answer)
     return ExitCode.OK
 
 
-def _from_store(session: Session, url: str, log: str | None, *, as_json: bool, no_cache: bool) -> Work:
-    return Work(lambda: run_to_end(_status(session, url, log, as_json=as_json, no_cache=no_cache)))
+def _from_store(terminal: Terminal, url: str, log: str | None, *, as_json: bool, no_cache: bool) -> Work:
+    return Work(lambda: run_to_end(_status(terminal, url, log, as_json=as_json, no_cache=no_cache)))
 
 
-async def _status(session: Session, url: str, log: str | None, *, as_json: bool, no_cache: bool) -> int:
-    async with await Catalog.open(url, cache=cache_file(session, no_cache=no_cache)) as catalog:
+async def _status(terminal: Terminal, url: str, log: str | None, *, as_json: bool, no_cache: bool) -> int:
+    async with await Catalog.open(url, cache=cache_file(terminal, no_cache=no_cache)) as catalog:
         volume = None if log is None else await asyncio.to_thread(describe_volume, log)
         section = None if volume is None else _section_of(volume, catalog)
         if as_json:
             document = _domain(catalog)
             if volume is not None and section is not None:
                 document |= {"log": VolumeView(volume).as_json(), "log_ahead": _ahead(section, catalog)}
-            session.say_json(document)
+            terminal.say_json(document)
         else:
-            _show(session, catalog)
+            _show(terminal, catalog)
             if volume is not None and section is not None:
-                _show_log(session, volume, section, catalog)
-        return check_hole(session, catalog) or _check_log(session, section, catalog)
+                _show_log(terminal, volume, section, catalog)
+        return check_hole(terminal, catalog) or _check_log(terminal, section, catalog)
 
 
 def _age_s(catalog: Catalog) -> float | None:
@@ -131,11 +128,11 @@ def _apart(section: SectionDescription, catalog: Catalog) -> str:
     return ""
 
 
-def _check_log(session: Session, section: SectionDescription | None, catalog: Catalog) -> int:
+def _check_log(terminal: Terminal, section: SectionDescription | None, catalog: Catalog) -> int:
     problem = "" if section is None else section.damage or _apart(section, catalog)
     if not problem:
         return ExitCode.OK
-    session.complain(
+    terminal.complain(
         f"the log of domain {catalog.name!r}: {problem}; what the store holds can be recovered; "
         f"take the domain over with a new log to go on protecting it"
     )
@@ -165,12 +162,12 @@ def _domain(catalog: Catalog) -> JsonObject:
 # -- text --------------------------------------------------------------------------------------------------------------
 
 
-def _show(session: Session, catalog: Catalog) -> None:
-    session.say(f"domain {catalog.name} in {catalog.url}", style="bold")
+def _show(terminal: Terminal, catalog: Catalog) -> None:
+    terminal.say(f"domain {catalog.name} in {catalog.url}", style="bold")
     for name, value in _facts(catalog):
-        session.say(f"  {name:<14}{value}")
+        terminal.say(f"  {name:<14}{value}")
     for gap in catalog.gaps:
-        session.say(f"  {'gap':<14}{describe_gap(gap)}")
+        terminal.say(f"  {'gap':<14}{describe_gap(gap)}")
 
 
 def _facts(catalog: Catalog) -> list[tuple[str, str]]:
@@ -189,10 +186,10 @@ def _facts(catalog: Catalog) -> list[tuple[str, str]]:
     ]
 
 
-def _show_log(session: Session, volume: VolumeDescription, section: SectionDescription, catalog: Catalog) -> None:
-    VolumeView(volume).show(session)
+def _show_log(terminal: Terminal, volume: VolumeDescription, section: SectionDescription, catalog: Catalog) -> None:
+    VolumeView(volume).show(terminal)
     if section.lsn_last is not None:
         ahead = section.lsn_last - catalog.lsn_last
-        session.say(
+        terminal.say(
             f"log and store: {plural(ahead, 'LSN')} not yet in the store" if ahead > 0 else "log and store: even"
         )

@@ -1,4 +1,4 @@
-"""``jetdr take-over-volume``: makes this machine the owner of another's log volume. Talks to: replication_log."""
+"""``jetdr take-over-volume``: makes this machine the owner of another's log volume."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from uuid import UUID
 import typer
 
 from jetdr_core.cli.exits import ExitCode
-from jetdr_core.cli.session import Session, Work
+from jetdr_core.cli.terminal import Terminal, Work
 from jetdr_core.errors import InvalidRequest
 from jetdr_core.identity import host_owner
 from jetdr_core.replication_log import take_over_volume as take_over
@@ -28,9 +28,9 @@ def take_over_volume(ctx: typer.Context, log: Log, owner_old: From, owner_new: T
     The present owner's UUID confirms that it is the volume meant. A LUN that the owner's machine still has reserved is
     taken from it: whatever it would write from then on, the target refuses.
     """
-    session = ctx.ensure_object(Session)
+    terminal = ctx.ensure_object(Terminal)
     old, new = _uuid(owner_old), _uuid(owner_new) if owner_new else host_owner()
-    return Work(lambda: _take_over(session, log, old, new))
+    return Work(lambda: _take_over(terminal, log, old, new))
 
 
 def _uuid(text: str) -> UUID:
@@ -40,7 +40,7 @@ def _uuid(text: str) -> UUID:
         raise InvalidRequest(f"{text!r} is not a UUID", hint="'jetdr inspect LOG' shows the owner's") from None
 
 
-def _take_over(session: Session, log: str, owner_old: UUID, owner_new: UUID) -> int:
+def _take_over(terminal: Terminal, log: str, owner_old: UUID, owner_new: UUID) -> int:
     take_over(log, owner_new, expected=owner_old)
-    session.say(f"{log} belonged to {owner_old} and belongs to {owner_new} now")
+    terminal.say(f"{log} belonged to {owner_old} and belongs to {owner_new} now")
     return ExitCode.OK

@@ -1,4 +1,4 @@
-"""``jetdr verify``: reads everything a container holds; says what is damaged and what survives. Talks to: verify."""
+"""``jetdr verify``: reads everything a container holds; says what is damaged and what survives."""
 
 from __future__ import annotations
 
@@ -6,10 +6,10 @@ import typer
 
 from jetdr_core.catalog import iso_time
 from jetdr_core.cli.exits import ExitCode
+from jetdr_core.cli.interrupt import run_to_end
 from jetdr_core.cli.options import Json, Url
 from jetdr_core.cli.progress import showing_progress
-from jetdr_core.cli.running import run_to_end
-from jetdr_core.cli.session import Session, Work
+from jetdr_core.cli.terminal import Terminal, Work
 from jetdr_core.cli.views import Json as JsonObject
 from jetdr_core.cli.views import extent_json, point_json
 from jetdr_core.cli.words import human_bytes, plural
@@ -25,39 +25,39 @@ def verify(ctx: typer.Context, url: Url, as_json: Json = False) -> Work:
 
     Changes nothing. Ends with 4 when anything is damaged or missing.
     """
-    session = ctx.ensure_object(Session)
-    return Work(lambda: run_to_end(_verify(session, url, as_json=as_json)))
+    terminal = ctx.ensure_object(Terminal)
+    return Work(lambda: run_to_end(_verify(terminal, url, as_json=as_json)))
 
 
-async def _verify(session: Session, url: str, *, as_json: bool) -> int:
-    with showing_progress(session, silent=as_json) as advance:
+async def _verify(terminal: Terminal, url: str, *, as_json: bool) -> int:
+    with showing_progress(terminal, silent=as_json) as advance:
         report = await verify_store(url, progress=lambda done, total: advance("read and checked", done, total))
     if as_json:
-        session.say_json(_report_json(report))
+        terminal.say_json(_report_json(report))
     else:
-        _show(session, report)
-    return _check(session, report)
+        _show(terminal, report)
+    return _check(terminal, report)
 
 
-def _show(session: Session, report: VerifyReport) -> None:
-    session.say(f"domain {report.domain} in {report.url}", style="bold")
-    session.say(
+def _show(terminal: Terminal, report: VerifyReport) -> None:
+    terminal.say(f"domain {report.domain} in {report.url}", style="bold")
+    terminal.say(
         f"read {human_bytes(report.bytes_read)}: {plural(report.objects, 'object')}, "
         f"{plural(report.segments, 'segment')}, {plural(report.frames, 'frame')}"
     )
     for damage in report.damage:
-        session.say(f"DAMAGED {damage}", style="red")
+        terminal.say(f"DAMAGED {damage}", style="red")
     if report.chain_problem:
-        session.say(f"DAMAGED {report.chain_problem}", style="red")
+        terminal.say(f"DAMAGED {report.chain_problem}", style="red")
     for key in report.orphans:
-        session.say(f"not part of history, harmless: {key}")
+        terminal.say(f"not part of history, harmless: {key}")
     for key in report.strangers:
-        session.say(f"not the engine's: {key}")
+        terminal.say(f"not the engine's: {key}")
     rows = [
         (check.point.lsn, iso_time(check.point.time_ns), check.point.name or "", _verdict(check))
         for check in report.points
     ]
-    session.say_table((">LSN", "time", "mark", "recoverable"), rows)
+    terminal.say_table((">LSN", "time", "mark", "recoverable"), rows)
 
 
 def _verdict(check: PointCheck) -> str:
@@ -66,12 +66,12 @@ def _verdict(check: PointCheck) -> str:
     return f"no, {plural(check.lost_extents, 'extent')} lost: {describe_extents(check.lost)}"
 
 
-def _check(session: Session, report: VerifyReport) -> int:
+def _check(terminal: Terminal, report: VerifyReport) -> int:
     if report.is_sound:
         return ExitCode.OK
     survivors = sum(check.survives for check in report.points)
     parts = len(report.damage) + bool(report.chain_problem)
-    session.complain(
+    terminal.complain(
         f"{report.url}: {plural(parts, 'part')} damaged or missing, {survivors} of "
         f"{plural(len(report.points), 'recovery point')} can be rebuilt whole; recover one of those, or restore the "
         f"objects named from a copy of the container"

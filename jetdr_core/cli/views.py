@@ -1,7 +1,7 @@
 """The engine's values as JSON: docs/operations.md lists the keys.
 
 Invariant: keys are added, never renamed; an instant is there twice, as ISO 8601 text and as nanoseconds since 1970 UTC
-(``…_ns``), both null where there is none. Talks to: catalog, extent.
+(``…_ns``), both null where there is none.
 """
 
 from __future__ import annotations

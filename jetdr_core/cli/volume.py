@@ -1,10 +1,10 @@
-"""A log volume's description, printed and as JSON. Talks to: replication_log (its description)."""
+"""A log volume's description, printed and as JSON."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 
-from jetdr_core.cli.session import Session
+from jetdr_core.cli.terminal import Terminal
 from jetdr_core.cli.views import Json, time_json
 from jetdr_core.replication_log import SectionDescription, VolumeDescription
 
@@ -25,11 +25,11 @@ class VolumeView:
     def is_damaged(self) -> bool:
         return any(section.damage is not None for section in self.volume.sections)
 
-    def show(self, session: Session, *, entries: bool = False) -> None:
+    def show(self, terminal: Terminal, *, entries: bool = False) -> None:
         """Print it; a volume has no ``entries`` of its own."""
         del entries
         for line in self.volume.lines():
-            session.say(line, style="red" if "DAMAGED" in line else "")
+            terminal.say(line, style="red" if "DAMAGED" in line else "")
 
     def as_json(self, *, entries: bool = False) -> Json:
         del entries

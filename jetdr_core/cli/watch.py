@@ -1,4 +1,4 @@
-"""``jetdr watch``: a DRVA's domains as they go on, live on a terminal, line by line elsewhere. Talks to: drva."""
+"""``jetdr watch``: a DRVA's domains as they go on, live on a terminal, line by line elsewhere."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from rich.text import Text
 from jetdr_core.cli.appliance import Socket
 from jetdr_core.cli.drva_status import COLUMNS, domain_row, summary_line
 from jetdr_core.cli.exits import ExitCode
-from jetdr_core.cli.session import Session, Work
+from jetdr_core.cli.terminal import Terminal, Work
 from jetdr_core.cli.words import shown
 from jetdr_core.drva.client import SOCKET_DEFAULT, ControlClient
 
@@ -29,22 +29,22 @@ def watch(
     ctx: typer.Context, domain: Only = "", every: Every = 1.0, once: Once = False, socket: Socket = SOCKET_DEFAULT
 ) -> Work:
     """Show a DRVA's domains as they go on, until Ctrl-C: a table on a terminal, else a line for each domain."""
-    session = ctx.ensure_object(Session)
-    return Work(lambda: _watch(session, socket, domain or None, every, once=once), "the DRVA goes on")
+    terminal = ctx.ensure_object(Terminal)
+    return Work(lambda: _watch(terminal, socket, domain or None, every, once=once), "the DRVA goes on")
 
 
-def _watch(session: Session, socket: Path, domain: str | None, every_s: float, *, once: bool) -> int:
+def _watch(terminal: Terminal, socket: Path, domain: str | None, every_s: float, *, once: bool) -> int:
     with ControlClient(socket) as client:
-        if session.out.is_terminal and not once:
-            with Live(console=session.out, auto_refresh=False) as live:
+        if terminal.out.is_terminal and not once:
+            with Live(console=terminal.out, auto_refresh=False) as live:
                 while True:
                     live.update(_table(client.ask("status", domain=domain)), refresh=True)
                     time.sleep(every_s)
         while True:
             answer: Any = client.ask("status", domain=domain)
             for row in answer["domains"]:
-                session.say(summary_line(row))
-            session.out.file.flush()
+                terminal.say(summary_line(row))
+            terminal.out.file.flush()
             if once:
                 return ExitCode.OK
             time.sleep(every_s)

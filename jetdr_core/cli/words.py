@@ -1,7 +1,7 @@
 """How numbers and foreign text look to a person. Pure.
 
 Invariant: text that came from a store, a disk or a command line is shown without control characters and without
-secrets. Talks to: redaction.
+secrets.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """The demo: a real ext4 file system, protected while it changes, and recovered as it was at three moments.
 
 Invariant: every claim it prints was checked by a program nobody here wrote (e2fsck, debugfs, qemu-img); a check that
-fails ends it with :class:`DemoFailed`. Talks to: the package's public face, and those programs.
+fails ends it with :class:`DemoFailed`.
 """
 
 from jetdr_core.demo.programs import DemoFailed, ProgramMissing

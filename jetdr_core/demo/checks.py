@@ -1,6 +1,6 @@
 """Checks one recovered disk against the guest as it was: image by image, file by file, and by the tools of others.
 
-Invariant: returns only if everything holds. Talks to: programs.
+Invariant: returns only if everything holds.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """The files of the demo's file system, and what happens to them: an office's month, then an attack. Pure.
 
-Invariant: the same in every run (seeded), so that two runs can be compared. Talks to: nobody.
+Invariant: the same in every run (seeded), so that two runs can be compared.
 """
 
 from __future__ import annotations

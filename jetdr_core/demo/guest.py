@@ -1,7 +1,7 @@
 """The guest: an ext4 file system in an image file, changed by e2fsprogs; tells which blocks each step changed.
 
 It stands for the page cache of a virtual machine: what it would write to its disk are the blocks that differ. Needs no
-root and mounts nothing. Talks to: programs, files.
+root and mounts nothing.
 """
 
 from __future__ import annotations

@@ -1,7 +1,4 @@
-"""The programs that the demo needs beside itself: finds them, runs them, and believes no exit status but 0.
-
-Talks to: subprocess, errors.
-"""
+"""The programs that the demo needs beside itself: finds them, runs them, and believes no exit status but 0."""
 
 from __future__ import annotations
 

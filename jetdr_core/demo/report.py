@@ -1,4 +1,4 @@
-"""What the demo found, for whoever prints it. Frozen. Talks to: catalog (the point)."""
+"""What the demo found, for whoever prints it. Frozen."""
 
 from __future__ import annotations
 

@@ -1,7 +1,4 @@
-"""The demo from beginning to end: build, protect, change, mark, recover, check. Leaves nothing behind unless told to.
-
-Talks to: the package's public face; guest, checks, report.
-"""
+"""The demo: build, protect, change, mark, recover, check. Leaves nothing behind unless told to."""
 
 from __future__ import annotations
 

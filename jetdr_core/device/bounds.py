@@ -1,6 +1,6 @@
 """The one check in front of every block device: range, alignment, and what the caller handed over.
 
-Invariant: behind it, offset and length are multiples of the device's block and lie inside it. Talks to: errors.
+Invariant: behind it, offset and length are multiples of the device's block and lie inside it.
 """
 
 from __future__ import annotations

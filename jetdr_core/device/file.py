@@ -2,7 +2,6 @@
 
 Invariants: every range is checked once, at the door; a write that returned has been handed over whole; nothing is
 cached here, so a second handle sees what the first wrote. A file this class created and could not complete is removed.
-Talks to: device.linux, device.bounds, the kernel.
 """
 
 from __future__ import annotations

@@ -3,7 +3,6 @@
 Invariants: ranges are checked at the door; a lost connection is made again and unsynced writes are written again,
 within ``limit_s`` (native/iscsi/session.h says how); a device that had to give an unsynced write up fails every later
 call. With ``lock`` no other process of this machine, and no other machine, writes the LUN.
-Talks to: _iscsi, device.bounds, device.iscsi_url.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """What an ``iscsi://`` URL means, and the options that go with it. The only place where iSCSI's variables are read.
 
-Invariant: no password is ever in a URL, a message or a ``repr``. Talks to: errors, identity.
+Invariant: no password is ever in a URL, a message or a ``repr``.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """The few system calls that Python's ``os`` lacks: fallocate with modes, block device geometry. Linux only.
 
-Invariant: a function here does one system call and raises the ``OSError`` of its errno. Talks to: the kernel.
+Invariant: a function here does one system call and raises the ``OSError`` of its errno.
 """
 
 from __future__ import annotations

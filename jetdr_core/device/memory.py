@@ -1,7 +1,7 @@
 """MemoryDevice: a block device in memory, for tests, simulation and small tools.
 
 Invariants: a call is atomic towards every other call; what was never written reads as zeros; ``sync`` promises
-nothing, for the memory dies with the process. Talks to: device.bounds.
+nothing, for the memory dies with the process.
 """
 
 from __future__ import annotations

@@ -1,7 +1,4 @@
-"""A place: where a device is, as a path or as an ``iscsi://`` URL; and opening what is there.
-
-Talks to: device.file, device.iscsi.
-"""
+"""A place: where a device is, as a path or as an ``iscsi://`` URL; and opening what is there."""
 
 from __future__ import annotations
 

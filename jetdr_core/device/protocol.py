@@ -1,7 +1,4 @@
-"""BlockDevice: what the filter's primary disk and the log volume stand on. One conformance suite holds for all.
-
-Talks to: nobody. Implementations: ``device.file`` (file, partition, block device) and ``device.memory``.
-"""
+"""BlockDevice: what the filter's primary disk and the log volume stand on. One conformance suite holds for all."""
 
 from __future__ import annotations
 

@@ -2,7 +2,7 @@
 
 Invariants: a gap that is owed because primary and log may differ is in the log before its disk is copied, and closed at
 the LSN at which no such copy is owed; DISK_READY comes after the last background record of its disk; a copy that was
-superseded or forgotten says nothing more. Resyncs do not wait for initial copies. Talks to: resync, journal.
+superseded or forgotten says nothing more. Resyncs do not wait for initial copies.
 """
 
 from __future__ import annotations
@@ -16,8 +16,8 @@ from contextlib import suppress
 from typing import TypeVar
 
 from jetdr_core._core import Ring
+from jetdr_core.domain.control_log import ControlLog
 from jetdr_core.domain.disk import ProtectedDisk
-from jetdr_core.domain.journal import Journal
 from jetdr_core.domain.loop_thread import outliving
 from jetdr_core.errors import HostGone, LoggingOff, NotConsistent, StallTimeout
 from jetdr_core.record import Kind
@@ -52,9 +52,9 @@ class Copies:
     log ``is_crowded`` copies pause.
     """
 
-    def __init__(self, ring: Ring, journal: Journal, *, is_crowded: Callable[[], bool] = lambda: False) -> None:
+    def __init__(self, ring: Ring, control_log: ControlLog, *, is_crowded: Callable[[], bool] = lambda: False) -> None:
         self._ring = ring
-        self._journal = journal
+        self._control_log = control_log
         self._is_crowded = is_crowded
         self._owed: dict[int, _Copy] = {}
         self._stopping = threading.Event()
@@ -72,7 +72,7 @@ class Copies:
     def owe_again(self, disks: Iterable[ProtectedDisk], reason: str) -> None:
         """Writes to any of ``disks`` may have gone past the log: copy all of them, from the beginning."""
         for disk in disks:
-            if self._journal.is_ready(disk.number):
+            if self._control_log.is_ready(disk.number):
                 self.owe_resync(disk, reason)
             else:
                 self.owe_initial(disk, log_holes=True)
@@ -82,7 +82,7 @@ class Copies:
         """Begin again the copies that were interrupted, of the disks that are served."""
         if not any(copy.interrupted for copy in list(self._owed.values())):
             return
-        with self._journal.lock:
+        with self._control_log.lock:
             for copy in [copy for copy in self._owed.values() if copy.interrupted and is_served(copy.disk)]:
                 pool = self._resync if copy.reason else self._initial
                 self._owe(pool, _Copy(copy.disk, copy.reason), log_holes=True)
@@ -120,7 +120,7 @@ class Copies:
     def stop(self) -> None:
         """End the copies where they are, and tell who waits for them."""
         self._stopping.set()
-        with self._journal.lock:
+        with self._control_log.lock:
             owed = list(self._owed.values())
         for copy in owed:
             copy.stopping.set()
@@ -138,7 +138,7 @@ class Copies:
     # -- one copy ----------------------------------------------------------------------------------------------------
 
     def _owe(self, pool: ThreadPoolExecutor, copy: _Copy, *, log_holes: bool) -> None:
-        with self._journal.lock:
+        with self._control_log.lock:
             earlier = self._owed.get(copy.disk.number)
             if earlier is not None:
                 earlier.stopping.set()
@@ -156,7 +156,7 @@ class Copies:
             log.info("disk %s: its copy was interrupted: %s", copy.disk.name, error)
             copy.interrupted = True
         except Exception as error:  # noqa: BLE001 - it is raised to who waits
-            with self._journal.lock:
+            with self._control_log.lock:
                 current = self._owed.get(copy.disk.number) is copy
                 if current and not copy.settled.done():
                     log.error("disk %s: its copy failed: %s", copy.disk.name, error)
@@ -168,12 +168,12 @@ class Copies:
 
     def _copy(self, copy: _Copy, *, log_holes: bool) -> None:
         disk = copy.disk
-        with self._journal.lock:
+        with self._control_log.lock:
             if copy.stopping.is_set():
                 return
             copy.begun = disk.copy.running = True
         if copy.reason:
-            _persist(copy.stopping, lambda: self._journal.open_gap(copy.reason))
+            _persist(copy.stopping, lambda: self._control_log.open_gap(copy.reason))
             disk.copy_filter.trust()
         regions = regions_of(disk.device.fileno(), disk.size_bytes)
         whole = copy_regions(
@@ -190,20 +190,20 @@ class Copies:
 
     def _settle(self, copy: _Copy) -> None:
         """The disk is owed no copy any more; with the last resync the gap ends."""
-        with self._journal.lock:
+        with self._control_log.lock:
             if self._owed.get(copy.disk.number) is not copy or copy.disk.suspect:
                 return
-            if not self._journal.is_ready(copy.disk.number):
-                self._journal.append(Kind.DISK_READY, copy.disk.number, {})
+            if not self._control_log.is_ready(copy.disk.number):
+                self._control_log.append(Kind.DISK_READY, copy.disk.number, {})
             self._close_gap_if_paid(but=copy)
             del self._owed[copy.disk.number]  # last: it is what makes the domain consistent, and what wait() looks at
             copy.settled.set_result(None)
 
     def _close_gap_if_paid(self, but: _Copy | None = None) -> None:
-        with self._journal.lock:
+        with self._control_log.lock:
             owed = any(copy.reason for copy in self._owed.values() if copy is not but)
-            if self._journal.gap_open and not owed:
-                self._journal.append(Kind.GAP_CLOSE, 0, {})
+            if self._control_log.gap_open and not owed:
+                self._control_log.append(Kind.GAP_CLOSE, 0, {})
 
 
 def _persist(stopping: threading.Event, append: Callable[[], T]) -> T | None:

@@ -1,7 +1,4 @@
-"""A protected disk: what every one has (:class:`ProtectedDisk`), and the one that is open for I/O here (:class:`Disk`).
-
-Talks to: _core (the IO filter), resync (what a copy needs of a filter).
-"""
+"""A protected disk (:class:`ProtectedDisk`), and the one that is open for I/O in this process (:class:`Disk`)."""
 
 from __future__ import annotations
 

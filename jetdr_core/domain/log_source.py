@@ -1,4 +1,4 @@
-"""The replication log as the uploader sees it: durable records behind a cursor. Talks to: replication_log, _core."""
+"""The replication log as the uploader sees it: durable records behind a cursor."""
 
 from __future__ import annotations
 

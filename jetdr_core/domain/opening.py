@@ -2,7 +2,6 @@
 
 Invariants: what can be refused is refused before the domain is claimed; store and log must meet (the log holds every
 LSN that the store does not); a new epoch stands in the chain before the log takes it on, both before any write.
-Talks to: catalog, replication_log, store, uploader (the chain), primary, resuming.
 """
 
 from __future__ import annotations
@@ -22,10 +21,10 @@ from uuid import UUID, uuid4
 from jetdr_core._core import ManualClock, Ring
 from jetdr_core.catalog import Catalog, ChainTail, DomainHistory
 from jetdr_core.device.protocol import BlockDevice
-from jetdr_core.domain.continuity import LogFound
+from jetdr_core.domain.hosting.continuity import LogFound
+from jetdr_core.domain.hosting.resumption import Resumption, RingSettings, check_mode, look
 from jetdr_core.domain.loop_thread import heard
 from jetdr_core.domain.primary import DiskPlace, Primary, open_primary
-from jetdr_core.domain.resuming import Resumption, RingSettings, check_mode, look
 from jetdr_core.errors import ChainBroken, InvalidRequest, LogBusy, LogForeign, LogTooSmall
 from jetdr_core.host import HostComponent, HostOptions
 from jetdr_core.identity import check_name
@@ -45,7 +44,7 @@ from jetdr_core.segment import NO_PREDECESSOR
 from jetdr_core.store import BandwidthLimitedStore, ObjectStore, RetryingStore, RetryPolicy, open_store
 from jetdr_core.uploader import ChainEnd, ChainWriter, ClaimLost
 
-__all__ = ["Parts", "Request", "Way", "in_thread", "open_parts", "replay_control"]
+__all__ = ["DomainRequest", "Parts", "Way", "in_thread", "open_parts", "replay_control"]
 
 T = TypeVar("T")
 
@@ -67,7 +66,7 @@ class Way(enum.Enum):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Request:
+class DomainRequest:
     """What the caller asked for. ``log`` and ``store`` may be open objects, which stay the caller's to close."""
 
     way: Way
@@ -132,7 +131,7 @@ class _Known:
     time_ns_last: int
 
 
-async def open_parts(request: Request) -> Parts:
+async def open_parts(request: DomainRequest) -> Parts:
     """Open everything, claim the domain. After an error all is closed; what was made for a new domain may stay."""
     async with AsyncExitStack() as opened:
         store = _open_store(request, opened)
@@ -158,7 +157,7 @@ async def open_parts(request: Request) -> Parts:
 
 
 async def _claim(
-    request: Request, store: RetryingStore, log: ReplicationLog, known: _Known, opened: AsyncExitStack
+    request: DomainRequest, store: RetryingStore, log: ReplicationLog, known: _Known, opened: AsyncExitStack
 ) -> Parts:
     """See that log and store meet and the disks are there; put the next epoch into the chain, then into the log."""
     cursor = await in_thread(_meeting_point, log, known.tail.lsn_last, request.name)
@@ -184,7 +183,7 @@ async def _claim(
     return Parts(store, log, chain, known.history, ring, cursor, time_ns_known, primaries, resumption, opened)
 
 
-def _epoch_body(request: Request, known: _Known, section_id: int) -> dict[str, object]:
+def _epoch_body(request: DomainRequest, known: _Known, section_id: int) -> dict[str, object]:
     """Who claims. The nonce tells two claims apart that say the same at the same time."""
     host = socket.gethostname()
     body: dict[str, object] = {"owner": str(request.owner), "host": host, "log": _log_id(section_id)}
@@ -207,7 +206,7 @@ async def in_thread(work: Callable[..., T], *arguments: Any, **settings: Any) ->
 # -- store and chain ---------------------------------------------------------------------------------------------------
 
 
-def _open_store(request: Request, opened: AsyncExitStack) -> RetryingStore:
+def _open_store(request: DomainRequest, opened: AsyncExitStack) -> RetryingStore:
     store = request.store
     if isinstance(store, str):
         store = open_store(store, create=request.way is Way.CREATE)
@@ -216,7 +215,7 @@ def _open_store(request: Request, opened: AsyncExitStack) -> RetryingStore:
     return RetryingStore(BandwidthLimitedStore(store, rate) if rate else store, RETRY_WHILE_OPENING)
 
 
-async def _look(request: Request, store: ObjectStore) -> _Known:
+async def _look(request: DomainRequest, store: ObjectStore) -> _Known:
     if request.way is not Way.CREATE:
         return await _read_chain(store, request.name)
     async for info in store.list_prefix(""):
@@ -266,7 +265,7 @@ def _in_use(device: BlockDevice) -> Iterator[None]:
         _devices_in_use.discard(id(device))
 
 
-def _open_volume(request: Request, opened: AsyncExitStack) -> LogVolume:
+def _open_volume(request: DomainRequest, opened: AsyncExitStack) -> LogVolume:
     create = request.way is not Way.REOPEN
     if isinstance(request.log, str | PathLike):
         lease = open_volume(request.log, owner=request.owner, create=create)
@@ -278,13 +277,13 @@ def _open_volume(request: Request, opened: AsyncExitStack) -> LogVolume:
     return LogVolume(request.log, owner=request.owner, where="log device")
 
 
-def _open_log(request: Request, volume: LogVolume, known: _Known, opened: AsyncExitStack) -> ReplicationLog:
+def _open_log(request: DomainRequest, volume: LogVolume, known: _Known, opened: AsyncExitStack) -> ReplicationLog:
     log = ReplicationLog(_open_section(request, volume, known))
     opened.callback(log.close, clean=False)
     return log
 
 
-def _open_section(request: Request, volume: LogVolume, known: _Known) -> Section:
+def _open_section(request: DomainRequest, volume: LogVolume, known: _Known) -> Section:
     if request.way is not Way.REOPEN:
         return _new_section(request, volume, known)
     section = volume.open_section(request.name, known.domain_uuid)
@@ -292,7 +291,7 @@ def _open_section(request: Request, volume: LogVolume, known: _Known) -> Section
     return section
 
 
-def _new_section(request: Request, volume: LogVolume, known: _Known) -> Section:
+def _new_section(request: DomainRequest, volume: LogVolume, known: _Known) -> Section:
     """A section that nothing was ever written to; one that an earlier, refused attempt made is used again."""
     assert request.log_bytes is not None, "a new section has a size"
     section_bytes = -(-request.log_bytes // SECTION_ALIGN_BYTES) * SECTION_ALIGN_BYTES
@@ -368,7 +367,7 @@ def replay_control(log: ReplicationLog, cursor: Cursor, history: DomainHistory) 
 # -- ring --------------------------------------------------------------------------------------------------------------
 
 
-def _ring_settings(request: Request, log: ReplicationLog, time_ns_last: int) -> RingSettings:
+def _ring_settings(request: DomainRequest, log: ReplicationLog, time_ns_last: int) -> RingSettings:
     options, payload_bytes = request.options, request.options.ring_bytes
     while payload_bytes < 2 * log.write_bytes_max:
         payload_bytes *= 2
@@ -387,7 +386,7 @@ def _log_found(log: ReplicationLog) -> LogFound:
     return LogFound.UNCLEAN if log.body.epoch else LogFound.NEW
 
 
-def _look_for_ring(request: Request, log: ReplicationLog, opened: AsyncExitStack) -> Resumption | None:
+def _look_for_ring(request: DomainRequest, log: ReplicationLog, opened: AsyncExitStack) -> Resumption | None:
     if request.host is None:
         check_mode(request.name, log, write_back=False)
         return None
@@ -399,7 +398,7 @@ def _look_for_ring(request: Request, log: ReplicationLog, opened: AsyncExitStack
 # -- disks -------------------------------------------------------------------------------------------------------------
 
 
-def _open_primaries(request: Request, history: DomainHistory, opened: AsyncExitStack) -> dict[int, Primary]:
+def _open_primaries(request: DomainRequest, history: DomainHistory, opened: AsyncExitStack) -> dict[int, Primary]:
     """The domain's disks, where they were or where the caller says they are now."""
     unknown = request.places.keys() - {state.name for state in history.disks}
     if unknown:

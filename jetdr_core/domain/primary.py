@@ -1,4 +1,4 @@
-"""Primary: the disk that the guest writes to, opened and checked. Talks to: device."""
+"""Primary: the disk that the guest writes to, opened and checked."""
 
 from __future__ import annotations
 

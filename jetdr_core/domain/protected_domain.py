@@ -4,7 +4,6 @@ What runs, and in which thread. Callers' threads write through :class:`Disk` (C 
 thread commits the ring to the log. One thread runs an event loop with the uploader, so that no caller's blocking write
 keeps it waiting. One thread copies pre-existing data. The domain's async methods may be awaited from any event loop.
 With a host component, guests write there; one more thread here watches over it.
-Talks to: opening, journal, copies, disk, uploader, hosting.
 """
 
 from __future__ import annotations
@@ -22,11 +21,11 @@ from jetdr_core._core import ManualClock
 from jetdr_core.catalog import RecoveryPoint
 from jetdr_core.device.protocol import BlockDevice
 from jetdr_core.domain.disk import Disk, ProtectedDisk
-from jetdr_core.domain.hosted import HostedDisk
+from jetdr_core.domain.hosting.served_disks import HostedDisk
 from jetdr_core.domain.loop_thread import LoopThread, finished, outliving
-from jetdr_core.domain.opening import Request, Way
+from jetdr_core.domain.open_domain import OpenDomain
+from jetdr_core.domain.opening import DomainRequest, Way
 from jetdr_core.domain.primary import DiskPlace
-from jetdr_core.domain.running import Running
 from jetdr_core.domain.status import DomainStatus
 from jetdr_core.errors import InvalidRequest
 from jetdr_core.host import HostOptions
@@ -51,10 +50,10 @@ class ProtectedDomain(Generic[D]):
     one; they are :class:`HostedDisk` then. Without, this process does their I/O, and they are :class:`Disk`.
     """
 
-    def __init__(self, request: Request) -> None:
+    def __init__(self, request: DomainRequest) -> None:
         self.name = request.name
         self._request = request
-        self._running: Running | None = None
+        self._running: OpenDomain | None = None
 
     # -- ways in -----------------------------------------------------------------------------------------------------
 
@@ -213,7 +212,7 @@ class ProtectedDomain(Generic[D]):
         if self._running is not None:
             raise InvalidRequest(f"domain {self.name!r} is open already", hint="use one 'async with' for each opening")
         loop = LoopThread(f"jetdr-{self.name}")
-        opening, cancel = loop.start(Running.start(self._request, loop))
+        opening, cancel = loop.start(OpenDomain.start(self._request, loop))
         try:
             self._running = await outliving(opening)
         except BaseException:
@@ -256,13 +255,13 @@ class ProtectedDomain(Generic[D]):
         disk = await asyncio.to_thread(self._alive.protect, name, path, size_bytes)
         if wait:
             await self._alive.copies.wait()
-        await asyncio.to_thread(self._alive.journal.make_durable)
+        await asyncio.to_thread(self._alive.control_log.make_durable)
         return cast("D", disk)
 
     async def unprotect(self, name: str) -> None:
         """Stop protecting a disk; recovery points before this moment keep it. The primary stays as it is."""
         await asyncio.to_thread(self._alive.unprotect, self.disk(name))
-        await asyncio.to_thread(self._alive.journal.make_durable)
+        await asyncio.to_thread(self._alive.control_log.make_durable)
 
     # -- points ------------------------------------------------------------------------------------------------------
 
@@ -273,7 +272,7 @@ class ProtectedDomain(Generic[D]):
         :class:`DuplicateMark` for a name in use, :class:`InvalidRequest` for one that cannot be.
         """
         running = self._alive
-        return running.journal.mark(name, lambda: running.why_owed)
+        return running.control_log.mark(name, lambda: running.why_owed)
 
     def store_config(self, name: str, text: str) -> int:
         """Keep a configuration file of the domain's machines (a .vmx, say); recovery writes it beside the disks.
@@ -281,13 +280,13 @@ class ProtectedDomain(Generic[D]):
         Returns its LSN. A later one of the same name replaces it for later recovery points.
         """
         check_name("configuration", name)
-        return self._alive.journal.append(Kind.CONFIG, 0, {"name": name, "text": text}).lsn
+        return self._alive.control_log.append(Kind.CONFIG, 0, {"name": name, "text": text}).lsn
 
     async def make_durable(self) -> int:
         """Make durable in the log everything acknowledged so far; returns its last LSN. :class:`StallTimeout`."""
         running = self._alive
         lsn = running.parts.ring.lsn_reserved
-        await asyncio.to_thread(running.journal.make_durable)
+        await asyncio.to_thread(running.control_log.make_durable)
         return lsn
 
     async def uploaded(self, lsn: int) -> None:
@@ -354,7 +353,7 @@ class ProtectedDomain(Generic[D]):
             raise errors[0]
 
     @property
-    def _alive(self) -> Running:
+    def _alive(self) -> OpenDomain:
         if self._running is None or self._running.ending:
             raise InvalidRequest(f"domain {self.name!r} is not open", hint="use it inside 'async with'")
         return self._running
@@ -371,8 +370,8 @@ def _request(
     owner: UUID | None,
     clock: ManualClock | None,
     host: HostOptions | None,
-) -> Request:
-    return Request(
+) -> DomainRequest:
+    return DomainRequest(
         way=way,
         name=name,
         log=log,

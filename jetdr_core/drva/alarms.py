@@ -1,7 +1,6 @@
 """Alarms: what is wrong with a domain now, derived from its session and its status. Pure.
 
 Invariant: an alarm is there as long as its cause, and its name keeps its meaning; docs/operations.md explains each.
-Talks to: domain (its status).
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""ControlClient: asks a DRVA over its control socket. Blocking, for command lines. Talks to: protocol."""
+"""ControlClient: asks a DRVA over its control socket. Blocking, for command lines."""
 
 from __future__ import annotations
 
@@ -6,9 +6,9 @@ from contextlib import suppress
 from pathlib import Path
 from types import TracebackType
 
-from jetdr_core.drva import protocol
+from jetdr_core.drva import wire
 from jetdr_core.drva.errors import ControlError, DrvaUnreachable
-from jetdr_core.drva.protocol import REPLY_BYTES_MAX, Json
+from jetdr_core.drva.wire import REPLY_BYTES_MAX, Json
 from jetdr_core.errors import InvalidRequest
 from jetdr_core.unix_socket import connect_unix
 
@@ -37,13 +37,13 @@ class ControlClient:
         given = {name: value for name, value in arguments.items() if value is not None}
         try:
             with suppress(BrokenPipeError):  # it does not listen, but may have said why
-                self._socket.sendall(protocol.request_line(command, given, self._asked))
+                self._socket.sendall(wire.request_line(command, given, self._asked))
             line = self._replies.readline(REPLY_BYTES_MAX)
         except OSError as error:
             raise _unreachable(self._path, error) from None
         if not line.endswith(b"\n"):
             raise DrvaUnreachable(f"the DRVA at {self._path} ended the conversation", hint="is it being stopped?")
-        return self._result(protocol.decode_reply(line))
+        return self._result(wire.decode_reply(line))
 
     def close(self) -> None:
         self._replies.close()

@@ -1,7 +1,7 @@
 """Commands: what the control socket can ask for, done on the sessions. docs/formats/control.md.
 
 Invariants: a command works in its domain's session, so one domain's wait is no other's; a command whose client went
-away is done all the same. Talks to: session, protocol.
+away is done all the same.
 """
 
 from __future__ import annotations
@@ -14,9 +14,9 @@ from typing import Any
 
 from jetdr_core.domain import HostedDisk
 from jetdr_core.domain.loop_thread import outliving
-from jetdr_core.drva.protocol import Json, Request
 from jetdr_core.drva.session import ANSWER_S, DomainSession
 from jetdr_core.drva.views import point_json, session_json
+from jetdr_core.drva.wire import Json, Request
 from jetdr_core.errors import InvalidRequest, JetdrError
 
 __all__ = ["Commands"]

@@ -1,7 +1,7 @@
 """DrvaConfig: everything a DRVA is told, read from one TOML file and checked before anything starts.
 
 Invariants: packaging/drva.example.toml names every option there is; a key that is not known, a value out of range and a
-thing named twice are errors. Talks to: table, options, host (its options).
+thing named twice are errors.
 """
 
 from __future__ import annotations

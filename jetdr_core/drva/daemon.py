@@ -3,7 +3,6 @@
 Which thread runs what: this event loop answers clients and signals and waits for nothing else; each domain has a loop
 of its own (session); metrics are served from threads. Invariants: one DRVA a runtime directory; nothing is started
 before the configuration is known to be good; the end waits for every domain, at most its close_limit_s.
-Talks to: session, control, metrics, notify.
 """
 
 from __future__ import annotations
@@ -24,14 +23,14 @@ from jetdr_core.catalog import iso_time
 from jetdr_core.device.iscsi_url import IscsiLun, options_of
 from jetdr_core.drva.commands import Commands
 from jetdr_core.drva.config import DrvaConfig
-from jetdr_core.drva.control import ControlServer
+from jetdr_core.drva.control_server import ControlServer
 from jetdr_core.drva.errors import DrvaBusy
 from jetdr_core.drva.logs import logging_to_stderr
 from jetdr_core.drva.metrics import DrvaCollector, MetricsServer, version
 from jetdr_core.drva.notify import Notifier
 from jetdr_core.drva.opening import open_domain
-from jetdr_core.drva.protocol import Json
 from jetdr_core.drva.session import Backoff, DomainSession, Opener, State
+from jetdr_core.drva.wire import Json
 from jetdr_core.errors import InvalidRequest
 
 __all__ = ["Drva", "run_drva"]

@@ -1,4 +1,4 @@
-"""Errors of the appliance process and of its control socket. Talks to: errors."""
+"""Errors of the appliance process and of its control socket."""
 
 from __future__ import annotations
 

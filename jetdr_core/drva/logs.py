@@ -1,7 +1,4 @@
-"""Structured logs: a line an event, JSON or key=value, on stderr. Talks to: logging, redaction.
-
-Invariants: one event is one line, whatever it contains; no credential appears.
-"""
+"""Structured logs: a line an event, JSON or key=value, on stderr."""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
 """Prometheus metrics of a DRVA, read from its sessions when they are asked for. docs/operations.md explains each.
 
 Invariants: asking waits for nobody (the sessions' last status is told, with its age); only this machine can ask.
-Counters of a domain begin anew when it is opened again. Talks to: session, prometheus-client.
+Counters of a domain begin anew when it is opened again.
 """
 
 from __future__ import annotations

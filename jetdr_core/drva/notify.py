@@ -1,7 +1,7 @@
 """Notifier: tells systemd how the service stands. A protocol of datagrams: sd_notify(3).
 
 Invariants: without systemd it says nothing, and no child process inherits the way to it; it neither waits nor raises
-when systemd does not listen: what was not said is said with the next word. Talks to: the kernel.
+when systemd does not listen: what was not said is said with the next word.
 """
 
 from __future__ import annotations

@@ -1,8 +1,4 @@
-"""How a configured domain becomes a ProtectedDomain: the one place that knows. Talks to: domain, device, store.
-
-Invariant: a domain is created only where that is allowed, its store holds nothing and its log volume has no section of
-that name; it is taken over only when somebody asks for that, once.
-"""
+"""How a configured domain becomes a ProtectedDomain: the one place that knows."""
 
 from __future__ import annotations
 

@@ -3,7 +3,6 @@
 Which thread runs what: a session has an event loop in a thread of its own, and that loop's worker threads; so a domain
 that hangs keeps no other one waiting. Everything here runs in that loop, but for what says otherwise.
 Invariants: one opening at a time; after ``Fenced`` there is none; a session ends only when it is told to.
-Talks to: opening, alarms, domain.
 """
 
 from __future__ import annotations

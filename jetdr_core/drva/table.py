@@ -1,6 +1,6 @@
 """Table: one table of a TOML file while it is read. What is missing, unknown or wrong is named with its place.
 
-Invariants: every key is taken once; after :meth:`finish` nothing in the file was ignored. Talks to: errors.
+Invariants: every key is taken once; after :meth:`finish` nothing in the file was ignored.
 """
 
 from __future__ import annotations

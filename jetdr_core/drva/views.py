@@ -1,6 +1,6 @@
 """The DRVA's state as JSON, for the control socket. docs/formats/control.md lists the keys.
 
-Invariant: keys are added, never renamed; no credential appears. Talks to: session, domain (its status).
+Invariant: keys are added, never renamed; no credential appears.
 """
 
 from __future__ import annotations
@@ -8,8 +8,8 @@ from __future__ import annotations
 from dataclasses import asdict
 
 from jetdr_core.catalog import RecoveryPoint, iso_time
-from jetdr_core.drva.protocol import Json
 from jetdr_core.drva.session import SessionView
+from jetdr_core.drva.wire import Json
 from jetdr_core.redaction import redacted
 
 __all__ = ["point_json", "session_json"]

@@ -1,11 +1,11 @@
 """The host component, as the DRVA sees it: the nbdkit process beside the guests that runs their IO filters.
 
-The process is C (native/host/nbdkit_plugin.c) and outlives whoever started it; here is what starts it, finds it again, and
-talks to it over its control socket (docs/formats/host-control.md).
+The process is C (native/host/nbdkit_plugin.c) and outlives the process that started it. This package starts it, finds
+it again, and talks to it over its control socket (docs/formats/host-control.md).
 """
 
 from jetdr_core.host.component import PLUGIN_PATH, HostComponent
-from jetdr_core.host.control import HostControl, HostedDiskStats
+from jetdr_core.host.host_client import HostControl, HostedDiskStats
 from jetdr_core.host.hosted_filter import HostedFilter
 from jetdr_core.host.options import HostOptions, StartDisk
 

@@ -1,7 +1,7 @@
 """HostComponent: the host component's process of one domain: started, found again, asked to end.
 
 Invariants: the process is in a session of its own and outlives this one; what is known about it is asked of its control
-socket, never remembered; the domain's runtime folder is its owner's alone. Talks to: host.control, nbdkit.
+socket, never remembered; the domain's runtime folder is its owner's alone.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from urllib.parse import quote
 from uuid import UUID
 
 from jetdr_core.errors import HostDeaf, HostFailed, HostGone, InvalidRequest
-from jetdr_core.host.control import HELLO_LIMIT_S, HostControl
+from jetdr_core.host.host_client import HELLO_LIMIT_S, HostControl
 from jetdr_core.host.options import HostOptions, StartDisk
 from jetdr_core.identity import check_name
 from jetdr_core.unix_socket import connect_unix

@@ -1,13 +1,10 @@
-"""HostedFilter: the IO filter of a disk that the host component serves, for copies of what the disk already holds.
-
-Talks to: host.control.
-"""
+"""HostedFilter: the IO filter of a disk that the host component serves, for copies of what the disk already holds."""
 
 from __future__ import annotations
 
 from jetdr_core._core import FilterStats
 from jetdr_core.errors import InvalidRequest
-from jetdr_core.host.control import HostControl
+from jetdr_core.host.host_client import HostControl
 
 __all__ = ["HostedFilter"]
 

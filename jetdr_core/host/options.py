@@ -1,4 +1,4 @@
-"""HostOptions: every setting of a domain's host component, checked once. Talks to: limits, errors."""
+"""HostOptions: every setting of a domain's host component, checked once."""
 
 from __future__ import annotations
 

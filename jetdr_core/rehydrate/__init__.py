@@ -1,7 +1,7 @@
 """Rehydrate: rebuild disks as they were at a recovery point.
 
 Pure: ``plan``, ``journal``, ``report``. I/O: ``fetch`` (store), ``apply`` and ``target`` (file system);
-``recovery`` puts them in order. docs/architecture.md shows the flow. Talks to: catalog, segment, store, vmdk.
+``recovery`` puts them in order. docs/architecture.md shows the flow.
 """
 
 from __future__ import annotations

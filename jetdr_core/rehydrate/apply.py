@@ -2,7 +2,6 @@
 
 Invariants: a frame is verified before a byte of it is written; a piece is written once, by the one range that holds it.
 An :class:`Applier` has no state that changes, so any number of threads may share it.
-Talks to: segment, extent, the scatter kernel.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """Runs a plan: range-GETs in parallel, each handed to a thread that applies it; saves progress as it goes.
 
 Invariants: at most ``workers`` ranges are in memory; a range is noted as applied only if all of it was good, and the
-journal hears of it only after a sync that began later. Talks to: store, apply, target, plan.
+journal hears of it only after a sync that began later.
 """
 
 from __future__ import annotations

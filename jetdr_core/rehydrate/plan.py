@@ -3,7 +3,6 @@
 Invariants: segments are added newest first; each byte of each disk goes to the newest record at or below the LSN that
 covers it, so no overwritten byte is ever planned; zeros cover but are never fetched (targets begin as holes).
 Memory: 32 bytes a live piece and one row a needed frame, plus 32 bytes an interval while planning.
-Talks to: segment (the shape of an index), extent, the interval map.
 """
 
 from __future__ import annotations

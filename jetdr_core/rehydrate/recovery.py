@@ -2,7 +2,7 @@
 
 Order: resolve the point, choose the disks, look at the target, plan, check the space (nothing was created so far);
 rebuild, finish and announce each disk, write the configuration files, forget the journals. Invariant: an error or a
-kill at any step leaves a target that the same call continues. Talks to: catalog, plan, fetch, target, store.
+kill at any step leaves a target that the same call continues.
 """
 
 from __future__ import annotations

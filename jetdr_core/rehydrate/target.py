@@ -4,7 +4,7 @@ A disk NAME is rebuilt as raw bytes in ``.NAME.partial``, with ``.NAME.journal``
 name when it is whole. Invariants: nothing that exists is overwritten; nothing is created before :func:`examine`
 accepted every disk; a journal row is written only after the bytes it names were synced; files are private (mode 0600);
 file, directory and rename are synced in that order. The store is not trusted: names are checked again before they
-become paths. Talks to: journal, vmdk, identity.
+become paths.
 """
 
 from __future__ import annotations

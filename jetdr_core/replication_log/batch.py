@@ -3,7 +3,7 @@
 Invariants: a batch is 4 KiB aligned and never crosses the end of the data area; batch numbers are dense from 1; each
 batch names the checksum of the one before it, so that what an older lap or life left behind never continues the chain.
 Bytes to be parsed are untrusted: no length in them is used before it is bounded. The layout is shared with
-``native/core/log_writer.c``; docs/formats/log-volume.md has its offset tables. Talks to: record, limits.
+``native/core/log_writer.c``; docs/formats/log-volume.md has its offset tables.
 """
 
 from __future__ import annotations

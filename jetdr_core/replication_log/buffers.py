@@ -1,7 +1,7 @@
 """BufferPool: page-aligned memory for direct reads, reused as soon as nobody looks at it any more.
 
 Invariant: memory goes back to the pool only when the last view of it is gone, so a batch stays valid for as long as
-anything refers to it. Talks to: nobody.
+anything refers to it.
 """
 
 from __future__ import annotations

@@ -1,7 +1,6 @@
 """Describes a log volume for people and programs, without changing it, also while its owner writes.
 
 Invariant: damage is part of the description, not an error, so that everything readable is still shown.
-Talks to: registry (opening to look), volume, section, recovery_scan.
 """
 
 from __future__ import annotations

@@ -3,7 +3,6 @@
 Invariants: the log on disk is a prefix of the LSN order; what lies between tail and head is never overwritten, and the
 tail moves in the superblock before it moves for the writer; from the first append until a clean close the superblock
 does not say "clean"; after a failed write or flush nothing more is acknowledged.
-Talks to: section (superblock), recovery_scan, reader, the native ring and log writer.
 """
 
 from __future__ import annotations

@@ -4,7 +4,6 @@ Invariants: one read of the device serves as many batches as it holds; no byte i
 forward; nothing at or beyond ``limit`` is looked at, so what a writer is about to write is never cached; a batch is
 handed out only after its header, record headers and payloads have passed their checks. Batches stand on memory of
 their own, from a pool, and stay valid for as long as they are referred to.
-Talks to: batch (the format), recovery (the facts), a BlockDevice.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """Finds the end of a section's log: follows the chain from the tail, and asks the decision table where it ends.
 
 Invariants: every byte between tail and head is read and verified; a device that cannot be read never leads to a cut;
-nothing is written. Talks to: reader, recovery (the table), superblock (what the section's superblock knew).
+nothing is written.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from jetdr_core.device.protocol import BlockDevice
 from jetdr_core.limits import BLOCK_BYTES, UNSYNCED_BYTES_MAX
 from jetdr_core.replication_log.batch import BATCH_BYTES_MAX, Cursor
 from jetdr_core.replication_log.reader import Examined, LogReader
-from jetdr_core.replication_log.recovery import Case, Decision, Facts, decide
+from jetdr_core.replication_log.recovery_table import Case, Decision, Facts, decide
 from jetdr_core.replication_log.superblock import SectionBody
 
 SCAN_BYTES = 2 * UNSYNCED_BYTES_MAX + BATCH_BYTES_MAX

@@ -2,7 +2,7 @@
 
 Invariants: one process holds a volume (an advisory lock on the file or device; a LUN is reserved besides, so that no
 other machine writes it); within it every path that leads to the same bytes leads to the same LogVolume; the volume
-closes when the last user lets it go. Talks to: volume, device.place, device.file.
+closes when the last user lets it go.
 """
 
 from __future__ import annotations

@@ -2,7 +2,6 @@
 
 Invariants: the superblock in memory is the one that is durable; it changes only through :meth:`update`, one change at a
 time; after a failed write of it every further change is refused.
-Talks to: copies, superblock (the format), a BlockDevice.
 """
 
 from __future__ import annotations
@@ -16,8 +15,8 @@ from jetdr_core.device.protocol import BlockDevice
 from jetdr_core.limits import SECTION_SUPERBLOCK_AREA_BYTES
 from jetdr_core.replication_log import superblock
 from jetdr_core.replication_log.batch import Cursor
-from jetdr_core.replication_log.copies import SuperblockCopies
 from jetdr_core.replication_log.superblock import SECTION_LAYOUT, SectionBody, SectionRow
+from jetdr_core.replication_log.superblock_copies import SuperblockCopies
 
 
 class Section:

@@ -2,8 +2,7 @@
 
 Invariants: the copies of one sequence number are identical; what a quorum of two copies holds is the truth; each
 superblock names the checksum of its predecessor, so that a copy from another history is told from an interrupted write.
-Magic, version, sequence and checksum keep their places in every version of the format. Talks to: batch (the cursor),
-identity, limits, errors. docs/formats/log-volume.md has the offset tables.
+Magic, version, sequence and checksum keep their places in every version of the format.
 """
 
 from __future__ import annotations

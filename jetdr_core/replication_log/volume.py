@@ -2,7 +2,7 @@
 
 Invariants: nothing is written to a volume before its owner has been checked; the section table in memory is the one
 that is durable; a section is in the table only after its own superblock is durable; sections do not overlap and lie
-within the volume; a section is open at most once. Talks to: copies, section, superblock (the format), a BlockDevice.
+within the volume; a section is open at most once.
 """
 
 from __future__ import annotations
@@ -20,9 +20,9 @@ from jetdr_core.limits import (
     VOLUME_SUPERBLOCK_AREA_BYTES,
 )
 from jetdr_core.replication_log import superblock
-from jetdr_core.replication_log.copies import SuperblockCopies
 from jetdr_core.replication_log.section import Section, create_superblock, matches_domain
 from jetdr_core.replication_log.superblock import VOLUME_LAYOUT, SectionRow, VolumeBody
+from jetdr_core.replication_log.superblock_copies import SuperblockCopies
 
 
 class LogVolume:

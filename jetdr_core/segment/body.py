@@ -2,7 +2,7 @@
 the chain.
 
 Invariants: pure, so several bodies are built in several threads at once (compression and checksums release the GIL); a
-body is complete and verified before anyone can see it. Talks to: segment.pieces, .frames, .index.
+body is complete and verified before anyone can see it.
 """
 
 from __future__ import annotations

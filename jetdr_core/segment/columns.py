@@ -1,8 +1,7 @@
 """A structured array as bytes and back: column after column, each column's bytes sorted by significance. Pure.
 
 Invariants: the n-th byte of every value of a column lies together (a *plane*), so the high bytes, which hardly differ,
-become long runs that LZ4 removes; columns named in ``ascending`` are stored as differences to the row before. Talks to:
-numpy.
+become long runs that LZ4 removes; columns named in ``ascending`` are stored as differences to the row before.
 """
 
 from __future__ import annotations

@@ -1,8 +1,7 @@
 """Frames: payload compressed and checksummed, each on its own, and back. Pure; lz4 and xxhash release the GIL on them.
 
 Invariants: at most 256 KiB raw; stored raw when LZ4 saves less than 3 %; the checksum is over the stored bytes, so
-damage is found before LZ4 sees it. A frame that is one slice of payload is compressed where it lies. Talks to: lz4,
-xxhash, segment.layout.
+damage is found before LZ4 sees it. A frame that is one slice of payload is compressed where it lies.
 """
 
 from __future__ import annotations

@@ -3,7 +3,7 @@
 Invariants of a decoded index: frames fill their part of the object; every entry is whole sectors inside a disk and,
 unless zeros, inside its frame; every LSN of the trailer's range occurs, as one control record or as the consecutive
 pieces of one record; times never decrease along LSN. A decoder never allocates more than the trailer's checked numbers
-say. Talks to: segment.layout.
+say.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from jetdr_core.errors import DamagedObject
 from jetdr_core.limits import DISK_BYTES_MAX, SECTOR_BYTES
 from jetdr_core.record import ControlRecord, Kind
 from jetdr_core.segment.columns import pack_columns, unpack_columns
-from jetdr_core.segment.control import decode_control, encode_control
+from jetdr_core.segment.control_records import decode_control, encode_control
 from jetdr_core.segment.frames import check_frames, unpack_block
 from jetdr_core.segment.layout import ENTRY, FRAME, NO_FRAME, EntryTable, FrameTable, ObjectKind
 from jetdr_core.segment.trailer import Trailer

@@ -2,7 +2,7 @@
 page.
 
 Invariants: little-endian, fixed width; magic, version and the trailer's last checksum stay where they are in every
-version, so that an older engine can tell "newer" from "damaged". Talks to: limits.
+version, so that an older engine can tell "newer" from "damaged".
 """
 
 from __future__ import annotations

@@ -3,8 +3,7 @@ at a time.
 
 Invariants: the pieces of a record cover it exactly, in order; an all-zero record, and any zero run of 16 KiB or more
 inside a record (its ends moved inwards to 4 KiB of the disk), is a ZERO piece and stored nowhere; all other payload, in
-record order, is one stream that is cut into frames every 256 KiB, so every frame but the last is full. Talks to: the
-zero kernel, segment.layout.
+record order, is one stream that is cut into frames every 256 KiB, so every frame but the last is full.
 """
 
 from __future__ import annotations

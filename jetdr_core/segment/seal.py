@@ -2,8 +2,7 @@
 checksum.
 
 Invariants: cheap, and done in chain order, because each object names its predecessor's checksum; the object's number is
-not inside it, so the same bytes may be put at another number when an orphan holds the first. Talks to: segment.trailer,
-.body.
+not inside it, so the same bytes may be put at another number when an orphan holds the first.
 """
 
 from __future__ import annotations

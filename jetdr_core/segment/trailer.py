@@ -3,7 +3,7 @@
 Invariants: the trailer names everything that tells an object's place (domain, epoch, predecessor, LSN and time range)
 and where its index lies; it covers the index by checksum, the index covers the frames, and XXH3-128 of the trailer is
 the object's checksum, by which the successor names it. Every number is checked against the object's size before anyone
-uses it. Talks to: segment.layout.
+uses it.
 """
 
 from __future__ import annotations

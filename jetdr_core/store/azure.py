@@ -4,7 +4,6 @@ Each put is one Put Blob request, so it is atomic, and durable when the service 
 ``If-None-Match: *`` and the service decides. The SDK's own retries are off. Every SDK error becomes a
 :class:`StoreError` here, and here is decided whether it is transient; what the service answered is told as status,
 error code and request id, never in the SDK's words, which quote URLs and signatures.
-Talks to: errors, store.keys, store.azure_target, store.azure_transport.
 """
 
 from __future__ import annotations

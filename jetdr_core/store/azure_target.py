@@ -2,7 +2,7 @@
 
 Invariants: a secret (key, shared access signature, connection string) is in no repr and no message; a credential is
 used only for the account it belongs to. The environment variables are those of the Azure command line:
-AZURE_STORAGE_CONNECTION_STRING, _ACCOUNT, _KEY, _SAS_TOKEN, _SERVICE_ENDPOINT. Talks to: errors, store.keys.
+AZURE_STORAGE_CONNECTION_STRING, _ACCOUNT, _KEY, _SAS_TOKEN, _SERVICE_ENDPOINT.
 """
 
 from __future__ import annotations

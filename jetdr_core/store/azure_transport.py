@@ -4,7 +4,7 @@ Invariants: a request ends, with an error, when for ``stall_limit_s`` no piece o
 answer arrives, however large the object; a slow line that moves is left alone. An upload that a kept-alive connection
 lost is not sent again behind our back: retries have one place. (Requests without a body aiohttp repeats once when a
 kept-alive connection proves dead before the answer; that is harmless.) An answer is read whole, so that the SDK's own
-loops around the reading of a body find nothing to do. Talks to: azure-core, aiohttp.
+loops around the reading of a body find nothing to do.
 """
 
 from __future__ import annotations

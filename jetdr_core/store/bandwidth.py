@@ -2,7 +2,7 @@
 
 Invariant: by any time t after the start, the objects handed to the inner store hold at most ``burst + rate x t`` bytes;
 puts go in the order in which they were asked for. Inside a RetryingStore, retried bytes count again, as they
-do on the line. Downloads are not limited. Talks to: errors, store.wrapper.
+do on the line. Downloads are not limited.
 """
 
 from __future__ import annotations

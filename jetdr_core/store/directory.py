@@ -5,7 +5,6 @@ steps; so a slow disk holds up neither the event loop nor the threads that compr
 has ended, also by cancellation, no thread touches its buffers any more. ``put_if_absent`` and ``replace`` are durable
 at return (file, directory and new parent directories synced); ``delete`` is not: a power cut may bring the object back.
 Every ``OSError`` becomes a :class:`StoreError` here, and here is decided whether it is transient.
-Talks to: errors, store.keys, store.tree.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """Keys, prefixes, ranges and data, checked at the door alike for every store; and the refusals all stores share.
 
 Invariants: a key that passes names a file below its container on any POSIX file system and a blob on Azure, and never
-leads out of it; nothing was changed when a check raises. Talks to: errors.
+leads out of it; nothing was changed when a check raises.
 """
 
 from __future__ import annotations

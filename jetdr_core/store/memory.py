@@ -1,7 +1,7 @@
 """MemoryStore: objects in this process's memory, for tests, demonstrations and dry runs.
 
 Invariants: handles opened with the same name see the same objects, from any thread; an object is a private copy of the
-bytes it was given. Nothing survives the process. Talks to: errors, store.keys.
+bytes it was given. Nothing survives the process.
 """
 
 from __future__ import annotations

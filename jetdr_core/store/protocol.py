@@ -1,7 +1,7 @@
 """ObjectStore: the container a protected domain lives in. One conformance suite holds for all implementations.
 
 Keys are relative, ``/``-separated, of parts that match ``[A-Za-z0-9][A-Za-z0-9._-]*``; anything else is an
-:class:`InvalidRequest`, so a key cannot leave its container. Talks to: errors.
+:class:`InvalidRequest`, so a key cannot leave its container.
 """
 
 from __future__ import annotations

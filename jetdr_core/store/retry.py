@@ -4,7 +4,6 @@ Invariants: only a :class:`StoreError` that says ``transient`` is retried, after
 (each wait uniform between 0 and the bound, so that many writers do not return in step); no attempt begins after the
 deadline. The last error goes up as it was. A put_if_absent whose answer was lost may meet its own object when retried:
 that :class:`ObjectExists` goes up, because only the caller can tell its own object from another's.
-Talks to: errors, store.wrapper.
 """
 
 from __future__ import annotations

@@ -4,7 +4,7 @@ Invariants: a file under its final name is whole, and its bytes were synced befo
 is never given to other bytes by :meth:`ObjectTree.create`. Files are mode 0600, directories 0700. Every step down is
 ``openat`` with ``O_NOFOLLOW`` from a descriptor of the container, so that neither a key nor a symbolic link planted in
 the container leads out of it. Objects in the making live in ``.tmp``, which is on the same file system and is no key.
-Methods may be called from several threads, ``close`` only when none is running. Talks to: store.keys.
+Methods may be called from several threads, ``close`` only when none is running.
 """
 
 from __future__ import annotations

@@ -1,7 +1,6 @@
 """Store URLs: which store a URL means. The only place where the store's environment variables are read.
 
-Invariant: a message quotes a URL without its query, fragment and user, where secrets stand. Talks to: errors and
-the stores.
+Invariant: a message quotes a URL without its query, fragment and user, where secrets stand.
 """
 
 from __future__ import annotations

@@ -1,7 +1,4 @@
-"""StoreWrapper: passes every call on to an inner store; a wrapper overrides the calls it changes, and does one thing.
-
-Talks to: store.protocol.
-"""
+"""StoreWrapper passes every call on to an inner store. A wrapper overrides the calls it changes, and does one thing."""
 
 from __future__ import annotations
 

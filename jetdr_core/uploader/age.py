@@ -1,8 +1,4 @@
-"""AgeOfOldest: how old the oldest record is that is not stored yet. Talks to: nobody.
-
-Invariant: an age is never too low, but for records younger than the last look; it is too high by at most the time
-between two looks, and a 32nd of the oldest age. So what is kept stays small however long a store is away.
-"""
+"""AgeOfOldest: how old the oldest record is that is not stored yet."""
 
 from __future__ import annotations
 

@@ -2,7 +2,7 @@
 
 Invariants: every object is put if absent, so the store decides who extends history; a claim of ownership is an epoch
 object at the first missing number; whatever an older epoch still puts behind it does not chain, and is stepped over.
-After :class:`Fenced` this writer puts nothing more. Used from one event loop. Talks to: store, segment, catalog (keys).
+After :class:`Fenced` this writer puts nothing more. Used from one event loop.
 """
 
 from __future__ import annotations

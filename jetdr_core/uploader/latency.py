@@ -1,4 +1,4 @@
-"""UploadLatency: how long objects took to be stored, counted in fixed buckets. Talks to: nobody."""
+"""UploadLatency: how long objects took to be stored, counted in fixed buckets."""
 
 from __future__ import annotations
 

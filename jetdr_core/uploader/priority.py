@@ -1,8 +1,4 @@
-"""The priority of threads that prepare uploads, below that of everything that a guest waits for. Talks to: the kernel.
-
-Where there are fewer CPUs than work, reading back, compressing and verifying would slow guests down as much as if they
-were guests themselves; the log takes what has to wait.
-"""
+"""The priority of threads that prepare uploads, below that of everything that a guest waits for."""
 
 from __future__ import annotations
 

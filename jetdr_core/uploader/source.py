@@ -1,4 +1,4 @@
-"""LogSource: what the uploader takes records from. Talks to: replication_log (types)."""
+"""LogSource: what the uploader takes records from."""
 
 from __future__ import annotations
 

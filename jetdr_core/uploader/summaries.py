@@ -1,7 +1,7 @@
 """SummaryWriter: writes the catalog summary of a group of chain objects once the group is complete.
 
 Invariants: summaries are advisory, so a failure to write one is logged and never stops the upload; they are made from
-the chain as the store holds it, not from memory. Talks to: catalog.
+the chain as the store holds it, not from memory.
 """
 
 from __future__ import annotations

@@ -12,7 +12,7 @@ At most ``upload_workers`` bodies are being encoded and ``puts_max`` objects in 
 (workers + puts + 2) segments. Order of LSNs is the order of the queues; nothing is uploaded twice, because a run begins
 behind the chain's last LSN. Only records that are durable in the log are read: the store is never ahead of the log.
 The first error stops all tasks; it surfaces in :meth:`Uploader.wait_uploaded` and ``failure``. Transient store errors
-do not get here: RetryingStore below keeps trying. Talks to: LogSource, ChainWriter, segment, catalog (summaries).
+do not get here: RetryingStore below keeps trying.
 """
 
 from __future__ import annotations

@@ -1,7 +1,6 @@
 """Verify: read and check everything a domain's container holds; name what is damaged and which points survive.
 
 Pure: ``check`` (one object), ``loss`` (damage followed through history), ``report``. I/O: ``walk``.
-Talks to: catalog, segment, store.
 """
 
 from __future__ import annotations

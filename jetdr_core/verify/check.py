@@ -1,6 +1,6 @@
 """Checks one object, every byte of it: header, trailer, index, each frame's checksum and decompression. Pure.
 
-Invariant: any bytes at all give a :class:`Checked`, never an error. Talks to: segment, catalog (codecs).
+Invariant: any bytes at all give a :class:`Checked`, never an error.
 """
 
 from __future__ import annotations

@@ -2,7 +2,7 @@
 
 A damaged piece is needed by a point from the LSN that wrote it until every byte of it was overwritten. So one walk over
 the indexes, oldest first, settles every point at once, whatever their number. Invariant: at any time each byte of a
-disk belongs to one loss at most, the newest. Talks to: extent, segment (the shape of an index).
+disk belongs to one loss at most, the newest.
 """
 
 from __future__ import annotations

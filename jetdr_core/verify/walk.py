@@ -2,7 +2,7 @@
 
 Objects are fetched a few ahead and checked in threads, but taken in chain order, because a loss is followed forward
 through history. Invariant: only what keeps the container from being read at all (no domain, no access) is an error;
-all other problems are in the report. Talks to: catalog, check, loss, report, store.
+all other problems are in the report.
 """
 
 from __future__ import annotations

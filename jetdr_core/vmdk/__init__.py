@@ -1,6 +1,6 @@
 """VMDK: the form in which recovered disks are handed over. Format page: docs/formats/vmdk.md.
 
-``descriptor`` and ``sparse`` are pure codecs; ``flat`` and ``stream`` do the I/O. Talks to: errors, limits.
+``descriptor`` and ``sparse`` are pure codecs; ``flat`` and ``stream`` do the I/O.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """The VMDK descriptor: the text that names a disk's type, extent and geometry. Pure.
 
 Invariants: the same arguments give the same bytes; the text describes one extent and no parent. Source: VMware,
-"Virtual Disk Format 1.1", chapter "Disk descriptor". Talks to: errors, limits.
+"Virtual Disk Format 1.1", chapter "Disk descriptor".
 """
 
 from __future__ import annotations

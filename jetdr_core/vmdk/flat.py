@@ -1,7 +1,4 @@
-"""monolithicFlat on disk: a raw extent, written by others, and the small descriptor file beside it that names it.
-
-Talks to: descriptor, target.
-"""
+"""monolithicFlat on disk: a raw extent, written by others, and the small descriptor file beside it that names it."""
 
 from __future__ import annotations
 

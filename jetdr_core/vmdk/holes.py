@@ -1,6 +1,6 @@
 """Which parts of a source may hold data, found without reading it.
 
-Invariant: everything outside the ranges given reads as zeros. Talks to: nobody.
+Invariant: everything outside the ranges given reads as zeros.
 """
 
 from __future__ import annotations

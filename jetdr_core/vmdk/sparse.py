@@ -2,8 +2,7 @@
 
 Invariants: everything is whole sectors; bytes are produced strictly in file order, so a target needs no seek; grains
 come in ascending order, each at most once; a grain that is not there reads as zeros. Source: VMware, "Virtual Disk
-Format 1.1", chapters "Hosted sparse extents" and "Stream-optimized compressed sparse extents". Talks to: descriptor,
-errors, limits.
+Format 1.1", chapters "Hosted sparse extents" and "Stream-optimized compressed sparse extents".
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """streamOptimized on disk: reads a source once, compresses its grains in threads, writes the stream front to back.
 
 Invariants: holes are never read and all-zero grains never stored; memory is bounded by the pieces in flight, whatever
-the disk's size. Talks to: sparse, holes, target, errors, limits.
+the disk's size.
 """
 
 from __future__ import annotations

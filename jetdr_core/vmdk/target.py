@@ -1,4 +1,4 @@
-"""A new file that is there in the end only if it is whole and durable. Talks to: errors."""
+"""A new file that is there in the end only if it is whole and durable."""
 
 from __future__ import annotations
 

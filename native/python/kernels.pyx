@@ -2,7 +2,7 @@
 """Batch kernels over NumPy arrays and buffers: one call across the border per batch, the GIL released while it runs.
 
 Policy is here (what an argument must look like, which error it gives), loops are in scan.c, scatter.c and interval_map.c.
-Invariant: every length and offset is checked before the first byte is touched. Talks to: numpy, for the results' memory.
+Invariant: every length and offset is checked before the first byte is touched.
 """
 
 cimport cython

@@ -185,4 +185,4 @@ def test_record_that_contradicts_the_history_is_refused_and_changes_nothing(bad:
     history = folded(add(1, 1))
     with pytest.raises(DamagedObject, match="LSN 9"):
         history.apply(bad)
-    assert (history.lsn_applied, len(history.disks), history.consistent) == (1, 1, True)
+    assert (history.lsn_folded, len(history.disks), history.consistent) == (1, 1, True)

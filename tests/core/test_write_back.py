@@ -14,7 +14,7 @@ import pytest
 
 from jetdr_core.device import MemoryDevice
 from jetdr_core.domain import bypass
-from jetdr_core.domain.marker import Marker
+from jetdr_core.domain.hosting.bypassed_file import BypassedFile
 from jetdr_core.errors import StallTimeout
 from jetdr_core.record import Kind
 from tests.core.host import Shared, program, shared_ring, until
@@ -303,7 +303,7 @@ def test_logging_does_not_resume_while_a_primary_lacks_what_was_logged(monkeypat
         host.call("block-flushes")
         assert host.call("write", 0, 4096, 7) == 1
         ring = shared.drva
-        marker = Marker(shared.folder, "vm")
+        marker = BypassedFile(shared.folder, "vm")
         journal = SimpleNamespace(
             lock=threading.RLock(),
             append=lambda kind, disk, _body: ring.control(kind, disk, b"{}", stall_limit_s=5),

@@ -145,7 +145,7 @@ def until(condition: Callable[[], object], limit_s: float = 20.0) -> None:
 
 def gaps(domain: jetdr.ProtectedDomain[HostedDisk]) -> list[str]:
     """Why the domain was not consistent, so far."""
-    return [gap.reason for gap in domain._alive.journal.history.gaps]
+    return [gap.reason for gap in domain._alive.control_log.history.gaps]
 
 
 async def assert_replica_equals_primary(domain: jetdr.ProtectedDomain[HostedDisk], made: Machine) -> None:

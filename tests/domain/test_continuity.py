@@ -6,7 +6,7 @@ import itertools
 
 import pytest
 
-from jetdr_core.domain.continuity import Continuity, Found, HostFound, LogFound, RingFound, decide
+from jetdr_core.domain.hosting.continuity import Continuity, Found, HostFound, LogFound, RingFound, decide
 
 NO, YES = False, True
 EVERYTHING = [

@@ -14,7 +14,7 @@ import pytest
 import jetdr_core as jetdr
 from jetdr_core._core import Ring
 from jetdr_core.device import FileDevice, MemoryDevice
-from jetdr_core.domain.ring_place import RingPlace
+from jetdr_core.domain.hosting.ring_place import RingPlace
 from jetdr_core.errors import (
     DamagedObject,
     DeviceBusy,

@@ -6,7 +6,7 @@ import itertools
 
 import pytest
 
-from jetdr_core.replication_log.recovery import CASES, Decision, Facts, decide
+from jetdr_core.replication_log.recovery_table import CASES, Decision, Facts, decide
 
 COMBINATIONS = [Facts(*bits) for bits in itertools.product((False, True), repeat=len(Facts._fields))]
 

@@ -14,7 +14,6 @@ from jetdr_core.errors import JetdrError, LogDamaged, LogFailed, LogNotALog, Uns
 from jetdr_core.limits import SECTION_SUPERBLOCK_AREA_BYTES, SECTIONS_MAX
 from jetdr_core.replication_log import superblock as codec
 from jetdr_core.replication_log.batch import Cursor
-from jetdr_core.replication_log.copies import SuperblockCopies
 from jetdr_core.replication_log.superblock import (
     SECTION_LAYOUT,
     VOLUME_LAYOUT,
@@ -24,6 +23,7 @@ from jetdr_core.replication_log.superblock import (
     Superblock,
     VolumeBody,
 )
+from jetdr_core.replication_log.superblock_copies import SuperblockCopies
 from tests.faults.device import CrashDevice
 
 AREA = 1 << 20

@@ -1,7 +1,6 @@
 """Guests: connections that load a disk over NBD, check what they read, and measure how long they wait.
 
 A guest whose host component was killed connects again. Anything else that fails is a failure of the soak.
-Talks to: model, the tests' NBD client.
 """
 
 from __future__ import annotations

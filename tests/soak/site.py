@@ -1,7 +1,6 @@
 """Site: the folder, the processes and the peers of one soak, and what can be done to them.
 
 It is on tmpfs, as the ring must be. Invariant: :meth:`Site.end` leaves no process behind, whatever failed.
-Talks to: plan, drva_process, tests/peers/tgt.py.
 """
 
 from __future__ import annotations

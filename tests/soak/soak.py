@@ -4,7 +4,6 @@ While a host component lives no guest's request fails, or waits longer than the 
 checked against the model. When an episode is over, the domain becomes consistent by itself; then guests pause, and what
 they see, what the primaries hold and what the store's newest point gives back are the same. Every mark that was
 accepted gives back, in the end, what the guests had then; the store verifies; nothing is left behind.
-Talks to: plan, site, guests, model.
 """
 
 from __future__ import annotations

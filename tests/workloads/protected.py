@@ -1,7 +1,6 @@
 """ProtectedDisks: the disks of one protected domain, served over NBD, and what a workload's test asks of the domain.
 
-The one place of these tests that knows how a domain and its host component are started and ended. Talks to:
-ProtectedDomain, HostComponent.
+The one place of these tests that knows how a domain and its host component are started and ended.
 """
 
 from __future__ import annotations

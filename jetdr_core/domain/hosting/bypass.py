@@ -4,7 +4,6 @@ Invariants: from the moment logging is off the domain is not consistent; it is s
 step with owing a copy of every disk, so the gap cannot close before all are copied; with write-back the host component
 has made its marker, the GAP_OPEN is durable and the marker gone before logging is on, so none is made later. Off again
 meanwhile: all of that once more. With each time soon after the last the wait grows.
-Talks to: journal, copies, _core (the ring), marker.
 """
 
 from __future__ import annotations
@@ -14,8 +13,8 @@ import time
 from collections.abc import Callable
 
 from jetdr_core._core import Ring, RingOff
-from jetdr_core.domain.journal import Journal
-from jetdr_core.domain.marker import Marker
+from jetdr_core.domain.control_log import ControlLog
+from jetdr_core.domain.hosting.bypassed_file import BypassedFile
 from jetdr_core.record import Kind
 from jetdr_core.replication_log import ReplicationLog
 
@@ -54,8 +53,8 @@ class Bypass:
         name: str,
         ring: Ring,
         log: ReplicationLog,
-        journal: Journal,
-        marker: Marker | None,
+        control_log: ControlLog,
+        marker: BypassedFile | None,
         *,
         because: str,
         can_upload: Callable[[], bool],
@@ -64,7 +63,7 @@ class Bypass:
         self._name = name
         self._ring = ring
         self._log = log
-        self._journal = journal
+        self._control_log = control_log
         self._marker = marker
         self._can_upload = can_upload
         self._owe_copies = owe_copies
@@ -128,8 +127,8 @@ class Bypass:
 
     def _resume(self, off: RingOff) -> None:
         reason = self._reason(off)
-        open_gap(self._journal, self._marker, reason, off.since_ns)
-        with self._journal.lock:
+        open_gap(self._control_log, self._marker, reason, off.since_ns)
+        with self._control_log.lock:
             self._ring.resume_logging()
             self._owe_copies(reason)
         self._because, self._resumed_s = "", time.monotonic()
@@ -140,7 +139,7 @@ class Bypass:
         return self._because if self._because and off.reason == OFF_BY_DRVA else words
 
 
-def open_gap(journal: Journal, marker: Marker | None, reason: str, since_ns: int) -> None:
+def open_gap(control_log: ControlLog, marker: BypassedFile | None, reason: str, since_ns: int) -> None:
     """Say in the log that from ``since_ns`` on it is not all; with a marker, durably, and remove that.
 
     Also in a gap: what lies before this boundary must not be replayed over what went past the log.
@@ -148,7 +147,7 @@ def open_gap(journal: Journal, marker: Marker | None, reason: str, since_ns: int
     body: dict[str, object] = {"reason": reason}
     if since_ns > 0:
         body["since_ns"] = since_ns
-    journal.append(Kind.GAP_OPEN, 0, body)
+    control_log.append(Kind.GAP_OPEN, 0, body)
     if marker is not None:
-        journal.make_durable()
+        control_log.make_durable()
         marker.remove()

@@ -1,8 +1,8 @@
-"""Hosting: all that a domain has more when its disks are served by a host component.
+"""HostedMode: all that a domain has more when its disks are served by a host component.
 
 Invariants: control records that the ring held are in the history before anything is decided on it; what is owed because
 a ring is lost stands in the new ring before that has its name, and before the host component is started; the ring is
-removed only when log and primaries hold everything. Talks to: resuming, hosted, bypass, watch.
+removed only when log and primaries hold everything.
 """
 
 from __future__ import annotations
@@ -12,21 +12,21 @@ import logging
 from collections.abc import Callable, Sequence
 
 from jetdr_core._core import Ring
-from jetdr_core.domain.bypass import Bypass, open_gap
+from jetdr_core.domain.control_log import ControlLog
 from jetdr_core.domain.copies import Copies
 from jetdr_core.domain.disk import ProtectedDisk
-from jetdr_core.domain.hosted import HostedServing
-from jetdr_core.domain.journal import Journal
+from jetdr_core.domain.hosting.bypass import Bypass, open_gap
+from jetdr_core.domain.hosting.resumption import Resumption
+from jetdr_core.domain.hosting.served_disks import DiskServer
+from jetdr_core.domain.hosting.watch import Watch
 from jetdr_core.domain.log_source import DurableLog
 from jetdr_core.domain.opening import in_thread, replay_control
-from jetdr_core.domain.resuming import Resumption
 from jetdr_core.domain.status import HostStatus
-from jetdr_core.domain.watch import Watch
 from jetdr_core.errors import JetdrError
 from jetdr_core.host import HostComponent
 from jetdr_core.replication_log import Cursor, ReplicationLog
 
-__all__ = ["Hosting"]
+__all__ = ["HostedMode"]
 
 log_ = logging.getLogger(__name__)
 
@@ -36,7 +36,7 @@ ROOM_LIMIT_S = 3.0
 """With write-back a full log has room within this: the primaries are flushed every second, then it is trimmed."""
 
 
-class Hosting:
+class HostedMode:
     """Made with its domain's parts; :meth:`catch_up`, :meth:`begin`, then :meth:`end`."""
 
     def __init__(
@@ -46,7 +46,7 @@ class Hosting:
         ring: Ring,
         log: ReplicationLog,
         source: DurableLog,
-        journal: Journal,
+        control_log: ControlLog,
         copies: Copies,
         *,
         can_upload: Callable[[], bool],
@@ -56,13 +56,13 @@ class Hosting:
         self._ring = ring
         self._log = log
         self._source = source
-        self._journal = journal
-        self.serving = HostedServing(component, ring, resumption.place, resumption.marker)
+        self._control_log = control_log
+        self.serving = DiskServer(component, ring, resumption.place, resumption.marker)
         self._bypass = Bypass(
             component.name,
             ring,
             log,
-            journal,
+            control_log,
             resumption.marker,
             because=resumption.stopped,
             can_upload=can_upload,
@@ -88,7 +88,7 @@ class Hosting:
             self._raise_if_hopeless(failure())
             await in_thread(self._source.hold, cursor.lsn)
             self._ring.request_durable(lsn)
-            cursor = await in_thread(replay_control, self._log, cursor, self._journal.history)
+            cursor = await in_thread(replay_control, self._log, cursor, self._control_log.history)
             await asyncio.sleep(CATCH_UP_POLL_S)
         await in_thread(self._source.hold, None)
 
@@ -103,7 +103,7 @@ class Hosting:
         resumption, ring = self._resumption, self._ring
         if resumption.gap:
             marker = resumption.marker if ring.logging else None  # with logging off the bypass sees to it
-            open_gap(self._journal, marker, resumption.gap, time_ns_known + 1)
+            open_gap(self._control_log, marker, resumption.gap, time_ns_known + 1)
         resumption.place.publish(self._log.body.epoch)
         lived = ring.host_alive
         try:

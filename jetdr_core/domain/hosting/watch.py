@@ -3,7 +3,6 @@
 Invariants: nothing here is waited for by a guest; before a host component that died is started again, logging is off,
 unless its records carry all that it had acknowledged (write-back), or it ended in order; its guests need no room in the
 log to go on. What fails is tried again, ever more slowly, and said in :attr:`Watch.failure`.
-Talks to: bypass, hosted, copies.
 """
 
 from __future__ import annotations
@@ -14,9 +13,9 @@ import time
 from collections.abc import Callable
 
 from jetdr_core._core import Ring
-from jetdr_core.domain.bypass import Bypass
 from jetdr_core.domain.copies import Copies
-from jetdr_core.domain.hosted import HostedServing
+from jetdr_core.domain.hosting.bypass import Bypass
+from jetdr_core.domain.hosting.served_disks import DiskServer
 from jetdr_core.errors import JetdrError
 
 __all__ = ["Watch"]
@@ -36,7 +35,7 @@ class Watch:
         self,
         name: str,
         ring: Ring,
-        serving: HostedServing,
+        serving: DiskServer,
         bypass: Bypass,
         copies: Copies,
         *,

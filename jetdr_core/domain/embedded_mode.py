@@ -1,6 +1,6 @@
 """Serving: how guests reach a domain's disks, and the way it is for an embedded domain.
 
-Invariant: a disk is served only once DISK_ADD stands in the log. Talks to: primary, disk, _core (the IO filter).
+Invariant: a disk is served only once DISK_ADD stands in the log.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from jetdr_core._core import IoFilter, Ring
 from jetdr_core.domain.disk import Disk, ProtectedDisk
 from jetdr_core.domain.primary import DiskPlace, Primary, open_primary
 
-__all__ = ["EmbeddedServing", "Serving"]
+__all__ = ["EmbeddedMode", "Serving"]
 
 
 class Serving(Protocol):
@@ -31,7 +31,7 @@ class Serving(Protocol):
         """No more I/O; returns when what is in flight has ended."""
 
 
-class EmbeddedServing:
+class EmbeddedMode:
     """Disks whose filter is in this process: their caller is the guest."""
 
     def __init__(

@@ -1,7 +1,6 @@
 """The control protocol's lines: requests and replies, packed and unpacked. docs/formats/control.md. Pure.
 
 Invariant: whatever bytes come, the result is a request that holds what it says, or an error that says what is wrong.
-Talks to: errors.
 """
 
 from __future__ import annotations

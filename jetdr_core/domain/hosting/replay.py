@@ -2,7 +2,6 @@
 
 Invariants: records go to the primaries in LSN order, and are flushed before anybody reads them; only those behind the
 log's last gap boundary are replayed: what is before it is not newer than the primaries. Repeating it is harmless.
-Talks to: replication_log, device.
 """
 
 from __future__ import annotations

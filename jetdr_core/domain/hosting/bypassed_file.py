@@ -1,7 +1,7 @@
-"""Marker: the file that says "with write-back, writes went past the log": then the log must not be replayed.
+"""BypassedFile: the file that says "with write-back, writes went past the log": then the log must not be replayed.
 
 The host component makes it, durably, before the first such write; it is removed once a gap that covers those writes is
-durable in the log, and before logging is on again. Talks to: the file system.
+durable in the log, and before logging is on again.
 """
 
 from __future__ import annotations
@@ -11,10 +11,10 @@ from pathlib import Path
 
 from jetdr_core.identity import check_name
 
-__all__ = ["Marker"]
+__all__ = ["BypassedFile"]
 
 
-class Marker:
+class BypassedFile:
     """``<state_dir>/<domain>/bypassed``; the folder is made here, durably, so that making the file needs no more."""
 
     def __init__(self, state_dir: Path, domain: str) -> None:

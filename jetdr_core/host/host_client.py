@@ -1,7 +1,7 @@
 """HostControl: the client of a host component's control socket (docs/formats/host-control.md).
 
 Invariants: one request is under way on a connection, so any number of threads may ask at once; every wait has a limit;
-a connection on which anything went wrong is not used again. Talks to: the socket; errors, identity.
+a connection on which anything went wrong is not used again.
 """
 
 from __future__ import annotations

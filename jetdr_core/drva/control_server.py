@@ -1,7 +1,7 @@
 """ControlServer: answers one request a line on a Unix socket. docs/formats/control.md.
 
 Invariants: only root and the DRVA's own user are heard; a connection holds up nobody but itself, has bounded lines and
-a limit on every wait; garbage is answered with an error, and the connection closed. Talks to: protocol.
+a limit on every wait; garbage is answered with an error, and the connection closed.
 """
 
 from __future__ import annotations
@@ -16,9 +16,9 @@ from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
-from jetdr_core.drva import protocol
+from jetdr_core.drva import wire
 from jetdr_core.drva.errors import DrvaBusy, DrvaUnreachable
-from jetdr_core.drva.protocol import LINE_BYTES_MAX, Json, Request
+from jetdr_core.drva.wire import LINE_BYTES_MAX, Json, Request
 from jetdr_core.errors import InvalidRequest, JetdrError
 
 __all__ = ["ControlLimits", "ControlServer"]
@@ -88,7 +88,7 @@ class ControlServer:
                     break
         except (InvalidRequest, DrvaBusy) as error:
             with suppress(ConnectionError, TimeoutError):
-                await self._tell(writer, protocol.error_reply(None, error))
+                await self._tell(writer, wire.error_reply(None, error))
         except (ConnectionError, TimeoutError) as error:
             log.debug("control: a client went away: %r", error)
         finally:
@@ -118,13 +118,13 @@ class ControlServer:
         """Answer; False when the conversation is over, because what came was no request."""
         request = None
         try:
-            request = protocol.decode_request(line)
-            reply = protocol.result_reply(request, await asyncio.wait_for(self._answer(request), self._limits.answer_s))
+            request = wire.decode_request(line)
+            reply = wire.result_reply(request, await asyncio.wait_for(self._answer(request), self._limits.answer_s))
         except (JetdrError, OSError) as error:
-            reply = protocol.error_reply(request, self._late() if type(error) is TimeoutError else error)
+            reply = wire.error_reply(request, self._late() if type(error) is TimeoutError else error)
         except Exception as error:  # a bug: told to the client and to the log, and the DRVA goes on
             log.exception("control: command failed")
-            reply = protocol.error_reply(request, error)
+            reply = wire.error_reply(request, error)
         await self._tell(writer, reply)
         return request is not None
 
@@ -132,5 +132,5 @@ class ControlServer:
         return DrvaUnreachable(f"the command took over {self._limits.answer_s:g} s", hint="it may still be done")
 
     async def _tell(self, writer: asyncio.StreamWriter, reply: Json) -> None:
-        writer.write(protocol.encode(reply))
+        writer.write(wire.encode(reply))
         await asyncio.wait_for(writer.drain(), self._limits.taking_s)

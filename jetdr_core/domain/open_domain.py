@@ -1,8 +1,7 @@
-"""Running: what exists while a domain is open, and the order in which it begins and ends.
+"""OpenDomain: what exists while a domain is open, and the order in which it begins and ends.
 
 Invariants: after an unclean stop the gap is in the ring before anything can be uploaded or written; the disks are
 closed before the rest is uploaded, and the log after it; every step of the end is taken, whatever another one met.
-Talks to: opening, uploader, copies, journal, disk, hosting.
 """
 
 from __future__ import annotations
@@ -15,16 +14,16 @@ from contextlib import suppress
 from typing import Any, TypeVar
 from uuid import uuid4
 
+from jetdr_core.domain.control_log import ControlLog
 from jetdr_core.domain.copies import Copies
 from jetdr_core.domain.disk import ProtectedDisk
-from jetdr_core.domain.hosted import HostedDisk
-from jetdr_core.domain.hosting import Hosting
-from jetdr_core.domain.journal import Journal
+from jetdr_core.domain.embedded_mode import EmbeddedMode, Serving
+from jetdr_core.domain.hosting.hosted_mode import HostedMode
+from jetdr_core.domain.hosting.served_disks import HostedDisk
 from jetdr_core.domain.log_source import DurableLog
 from jetdr_core.domain.loop_thread import LoopThread
-from jetdr_core.domain.opening import Parts, Request, in_thread, open_parts
+from jetdr_core.domain.opening import DomainRequest, Parts, in_thread, open_parts
 from jetdr_core.domain.primary import DiskPlace, Primary, open_primary
-from jetdr_core.domain.serving import EmbeddedServing, Serving
 from jetdr_core.domain.status import DiskStatus, DomainStatus
 from jetdr_core.errors import InvalidRequest, LogFailed, LoggingOff, NotConsistent, StallTimeout
 from jetdr_core.host import HostComponent
@@ -34,7 +33,7 @@ from jetdr_core.record import Kind
 from jetdr_core.resync import regions_of
 from jetdr_core.uploader import SummaryWriter, Uploader
 
-__all__ = ["Running"]
+__all__ = ["OpenDomain"]
 
 T = TypeVar("T")
 
@@ -44,22 +43,22 @@ LOGGING_LIMIT_S = 45.0
 """Longer than the longest wait before logging is switched on again."""
 
 
-class Running:
+class OpenDomain:
     """An open domain's machinery: made by :meth:`start`, which runs in the loop's thread; ended by :meth:`end`."""
 
-    def __init__(self, request: Request, parts: Parts, loop: LoopThread) -> None:
+    def __init__(self, request: DomainRequest, parts: Parts, loop: LoopThread) -> None:
         options = self._options = request.options
         self.parts = parts
         self.loop = loop
         self.disks: dict[str, ProtectedDisk] = {}
-        self.journal = Journal(
+        self.control_log = ControlLog(
             request.name,
             parts.ring,
             parts.history,
             record_bytes_max=parts.log.write_bytes_max,
             stall_limit_s=options.stall_limit_s,
         )
-        self.copies = Copies(parts.ring, self.journal, is_crowded=self._is_crowded if request.host else _never)
+        self.copies = Copies(parts.ring, self.control_log, is_crowded=self._is_crowded if request.host else _never)
         self.summaries = SummaryWriter(parts.store)
         source = DurableLog(parts.log, parts.ring, request.name, parts.chain.epoch, hosted=request.host is not None)
         self.uploader = Uploader(source, parts.chain, options, parts.cursor, on_segment=self.summaries.on_segment)
@@ -72,7 +71,7 @@ class Running:
     # -- begin -------------------------------------------------------------------------------------------------------
 
     @classmethod
-    async def start(cls, request: Request, loop: LoopThread) -> Running:
+    async def start(cls, request: DomainRequest, loop: LoopThread) -> OpenDomain:
         """Open and claim the domain, attach its disks, begin to upload. After an error everything is closed."""
         parts = await open_parts(request)
         running = cls(request, parts, loop)
@@ -87,24 +86,24 @@ class Running:
             raise
         return running
 
-    def _new_hosting(self, request: Request, source: DurableLog) -> Hosting | None:
+    def _new_hosting(self, request: DomainRequest, source: DurableLog) -> HostedMode | None:
         resumption = self.parts.resumption
         if request.host is None or resumption is None:
             return None
-        return Hosting(
+        return HostedMode(
             HostComponent(request.name, request.host),
             resumption,
             self.parts.ring,
             self.parts.log,
             source,
-            self.journal,
+            self.control_log,
             self.copies,
             can_upload=lambda: self.uploader.failure is None,
             owe_copies=lambda reason: self.copies.owe_again(self._disks(), reason),
         )
 
-    def _embedded_serving(self) -> EmbeddedServing:
-        return EmbeddedServing(
+    def _embedded_serving(self) -> EmbeddedMode:
+        return EmbeddedMode(
             self.parts.ring,
             write_bytes_max=self.parts.log.write_bytes_max,
             stall_limit_s=self._options.stall_limit_s,
@@ -116,7 +115,7 @@ class Running:
         log = self.parts.log.state()
         return log.used_bytes > log.data_bytes // 2
 
-    async def _begin_hosted(self, hosting: Hosting) -> None:
+    async def _begin_hosted(self, hosting: HostedMode) -> None:
         """What the ring held is shipped first: it is older than anything that is owed."""
         await in_thread(hosting.hold_log, self.parts.cursor)
         self.uploader.start()
@@ -124,9 +123,9 @@ class Running:
         await in_thread(self._serve_known, hosting)
         hosting.watch_over()
 
-    def _serve_known(self, hosting: Hosting) -> None:
+    def _serve_known(self, hosting: HostedMode) -> None:
         """Have the host component serve the disks the domain has; owe copies where primary and replica may differ."""
-        for state in self.journal.history.disks:
+        for state in self.control_log.history.disks:
             primary = self.parts.primaries.get(state.disk)
             if primary is None:  # added while the last owner ended
                 primary = open_primary(state.name, state.path, size_bytes=state.size_bytes, shared=True)
@@ -136,16 +135,16 @@ class Running:
 
     def _attach_known(self) -> None:
         """Put the filter on the disks the domain had, and owe copies where primary and replica may differ."""
-        for state in self.journal.history.disks:
+        for state in self.control_log.history.disks:
             self._attach(state.disk, state.name, self.parts.primaries[state.disk])
-        states = self.journal.history.disks
+        states = self.control_log.history.disks
         if states and not self.parts.clean:
-            self.journal.open_gap("unclean stop", self.parts.time_ns_known + 1)
+            self.control_log.open_gap("unclean stop", self.parts.time_ns_known + 1)
         self._owe_known()
 
     def _owe_known(self) -> None:
-        gap = self.journal.history.gap_open
-        for state in self.journal.history.disks:
+        gap = self.control_log.history.gap_open
+        for state in self.control_log.history.disks:
             disk = self.disks[state.name]
             if gap is not None and state.ready:
                 self.copies.owe_resync(disk, gap.reason)
@@ -172,9 +171,9 @@ class Running:
             raise
 
     def _add(self, name: str, primary: Primary, *, holds_data: bool) -> ProtectedDisk:
-        with self.journal.lock:
+        with self.control_log.lock:
             self._check_new(name)  # again: others may have come first while it was opened
-            disk = self._attach(self.journal.history.disk_next, name, primary)
+            disk = self._attach(self.control_log.history.disk_next, name, primary)
             body: dict[str, object] = {
                 "name": name,
                 "uuid": str(uuid4()),
@@ -183,13 +182,13 @@ class Running:
                 "holds_data": holds_data,
             }
             try:
-                self.journal.append(Kind.DISK_ADD, disk.number, body)
+                self.control_log.append(Kind.DISK_ADD, disk.number, body)
             except BaseException:
                 del self.disks[name]
                 self._serving.withdraw(disk)
                 raise
         self._serve(disk)
-        with self.journal.lock:
+        with self.control_log.lock:
             if holds_data and self.disks.get(name) is disk:
                 self.copies.owe_initial(disk, log_holes=False)
         return disk
@@ -199,10 +198,10 @@ class Running:
         try:
             self._serving.serve(disk)
         except BaseException:
-            with self.journal.lock:
+            with self.control_log.lock:
                 del self.disks[disk.name]
                 self.copies.forget(disk)
-                self.journal.append(Kind.DISK_REMOVE, disk.number, {})  # or it is tried again at the next opening
+                self.control_log.append(Kind.DISK_REMOVE, disk.number, {})  # or it is tried again at the next opening
             self.copies.close_gap_when_paid()
             raise
 
@@ -226,11 +225,11 @@ class Running:
 
     def _remove(self, disk: ProtectedDisk) -> Callable[[], bool]:
         """Log it; the result waits until the disk's copy has ended."""
-        with self.journal.lock:
+        with self.control_log.lock:
             self._check_not_ending()
             if self.disks.get(disk.name) is not disk:
                 raise InvalidRequest(f"domain {self._name!r} protects no disk {disk.name!r}", hint="it was removed")
-            self.journal.append(Kind.DISK_REMOVE, disk.number, {})
+            self.control_log.append(Kind.DISK_REMOVE, disk.number, {})
             del self.disks[disk.name]
             return self.copies.forget(disk)
 
@@ -249,7 +248,7 @@ class Running:
 
     def _on_suspect(self, disk: ProtectedDisk) -> None:
         """A write failed on the primary and what it left could not be logged: the disk must be copied again."""
-        with self.journal.lock:
+        with self.control_log.lock:
             if self._ending is None and self.disks.get(disk.name) is disk:
                 self.copies.owe_resync(disk, f"disk {disk.name} failed a write")
 
@@ -265,7 +264,7 @@ class Running:
         With ``stop_host`` the host component ends, too. Called again with ``upload=False`` it gives up an upload that
         is being waited for.
         """
-        with self.journal.lock:
+        with self.control_log.lock:
             if self._ending is None:
                 self._ending = self.loop.submit_last(self._finish(upload=upload, clean=True, stop_host=stop_host))
             elif not upload and not self._ending.done():
@@ -349,8 +348,8 @@ class Running:
     @property
     def why_inconsistent(self) -> str:
         """In a few words; empty while the present moment is a recovery point."""
-        with self.journal.lock:
-            return self.why_owed or self.journal.history.why_inconsistent
+        with self.control_log.lock:
+            return self.why_owed or self.control_log.history.why_inconsistent
 
     @property
     def why_owed(self) -> str:
@@ -368,7 +367,7 @@ class Running:
                 raise self.uploader.failure
             await self.copies.wait()
 
-    def _is_settled(self, hosting: Hosting) -> bool:
+    def _is_settled(self, hosting: HostedMode) -> bool:
         return hosting.is_quiet and not self.copies.owes_any and not self.why_inconsistent
 
     def status(self) -> DomainStatus:
@@ -398,11 +397,11 @@ class Running:
             paused=self.uploader.paused,
             failure=str(self.uploader.failure or ""),
             host=self._hosting.status() if self._hosting else None,
-            disks=tuple(_disk_status(disk, ready=self.journal.is_ready(disk.number)) for disk in self._disks()),
+            disks=tuple(_disk_status(disk, ready=self.control_log.is_ready(disk.number)) for disk in self._disks()),
         )
 
     def _disks(self) -> list[ProtectedDisk]:
-        with self.journal.lock:
+        with self.control_log.lock:
             return list(self.disks.values())
 
 

@@ -1,7 +1,7 @@
-"""Journal: appends the domain's control records, and keeps the history they make.
+"""ControlLog: appends the domain's control records, and keeps the history they make.
 
 Invariants: the history has every control record up to the last LSN given to one here, in LSN order; checks that depend
-on the history (a mark used twice) and the append that follows are one step. Talks to: _core (the ring), catalog.
+on the history (a mark used twice) and the append that follows are one step.
 """
 
 from __future__ import annotations
@@ -15,10 +15,10 @@ from jetdr_core.errors import DuplicateMark, InvalidRequest, NotConsistent, Stal
 from jetdr_core.identity import check_mark_name
 from jetdr_core.record import ControlRecord, Kind, control_payload, padded
 
-__all__ = ["Journal"]
+__all__ = ["ControlLog"]
 
 
-class Journal:
+class ControlLog:
     """Thread-safe; ``lock`` may be held around several steps that belong together."""
 
     def __init__(
@@ -60,7 +60,7 @@ class Journal:
                 hint=f"at most {self._record_bytes_max} bytes fit; a larger log takes longer records",
             )
         with self.lock:
-            self.history.check(ControlRecord(self.history.lsn_applied + 1, 0, kind, disk, body))
+            self.history.check(ControlRecord(self.history.lsn_folded + 1, 0, kind, disk, body))
             lsn, time_ns = self._ring.control(kind, disk, payload, stall_limit_s=self._stall_limit_s)
             record = ControlRecord(lsn, time_ns, kind, disk, body)
             self.history.apply(record)

@@ -1,7 +1,7 @@
-"""Session: one run of ``jetdr``: where it prints, how it warns, how it fails.
+"""Terminal: one run of ``jetdr``: where it prints, how it warns, how it fails.
 
 Invariants: results go to stdout, all else to stderr; colours only on a terminal, and not with NO_COLOR; a warning and
-an error are one line each, and the same warning comes once. Talks to: rich, logging, cli.words.
+an error are one line each, and the same warning comes once.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from rich.text import Text
 
 from jetdr_core.cli.words import one_line, shown
 
-__all__ = ["Session", "Work", "begin_session"]
+__all__ = ["Terminal", "Work", "begin_terminal"]
 
 _WIDTH_ELSEWHERE = 10_000
 """Columns where there is no terminal: no line is wrapped or cut."""
@@ -40,8 +40,8 @@ class Work:
 
 
 @dataclass(slots=True)
-class Session:
-    """Made by :func:`begin_session`."""
+class Terminal:
+    """Made by :func:`begin_terminal`."""
 
     out: Console
     err: Console
@@ -94,18 +94,18 @@ class Session:
                 self.err.print(Text(shown(line)), soft_wrap=True)
 
 
-def begin_session() -> Session:
-    """A session on the process's present streams."""
+def begin_terminal() -> Terminal:
+    """A terminal on the process's present streams."""
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="backslashreplace")
-    return Session(_console(stderr=False), _console(stderr=True), debug=bool(os.environ.get("JETDR_DEBUG")))
+    return Terminal(_console(stderr=False), _console(stderr=True), debug=bool(os.environ.get("JETDR_DEBUG")))
 
 
 @contextmanager
-def warnings_to(session: Session) -> Iterator[None]:
-    """Meanwhile the engine's log becomes the session's warnings."""
-    handler = _ToSession(session)
+def warnings_to(terminal: Terminal) -> Iterator[None]:
+    """Meanwhile the engine's log becomes the terminal's warnings."""
+    handler = _ToSession(terminal)
     root = logging.getLogger()
     root.addHandler(handler)
     try:
@@ -128,9 +128,9 @@ class _Console(Console):
 
 
 class _ToSession(logging.Handler):
-    def __init__(self, session: Session) -> None:
+    def __init__(self, terminal: Terminal) -> None:
         super().__init__(logging.WARNING)
-        self._session = session
+        self._session = terminal
 
     def emit(self, record: logging.LogRecord) -> None:
         if self._session.debug or not record.name.startswith(_QUIET_LOGGERS):

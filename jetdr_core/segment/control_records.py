@@ -2,7 +2,7 @@
 use it.
 
 Invariants: LSNs ascend; every kind is known; bodies are JSON objects of at most ``CONTROL_BYTES_MAX`` bytes, checked
-before one is parsed. Talks to: record, segment.columns.
+before one is parsed.
 """
 
 from __future__ import annotations

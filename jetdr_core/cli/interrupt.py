@@ -1,7 +1,6 @@
 """Runs a command's coroutine: the first Ctrl-C cancels it, so that it ends in order; the second ends the process.
 
 Invariant: ending at once loses nothing but time, because every command leaves a state that it can continue from.
-Talks to: asyncio, signal.
 """
 
 from __future__ import annotations

@@ -2,7 +2,6 @@
 
 Invariants: copies 0 and 1 are durable before 2 and 3 are touched, so at every instant either the old or the new
 superblock has a quorum; after one failed write or sync nothing more is written through this object.
-Talks to: superblock (the format), a BlockDevice.
 """
 
 from __future__ import annotations

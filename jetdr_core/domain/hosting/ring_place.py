@@ -2,7 +2,7 @@
 
 Invariants: the file has its name only once it is formatted, and what is owed because an earlier one is lost stands in
 it; a surviving file is never changed here before it was found to be this domain's. The domain's log is locked
-meanwhile, so no other DRVA is at work here. Talks to: _core (the ring).
+meanwhile, so no other DRVA is at work here.
 """
 
 from __future__ import annotations

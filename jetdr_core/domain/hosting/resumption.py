@@ -2,7 +2,6 @@
 
 Invariants: what can be refused is refused by :func:`look`, which changes nothing; the ring gives back what the log
 holds only once that is durable; a ring that is given up is forgotten only with logging off, so that writes go past it.
-Talks to: ring_place, continuity, marker, replay, host.
 """
 
 from __future__ import annotations
@@ -15,11 +14,11 @@ from pathlib import Path
 
 from jetdr_core._core import Ring
 from jetdr_core.catalog import DomainHistory
-from jetdr_core.domain.continuity import NOTHING_OWED, Found, HostFound, LogFound, RingFound, decide
-from jetdr_core.domain.marker import Marker
+from jetdr_core.domain.hosting.bypassed_file import BypassedFile
+from jetdr_core.domain.hosting.continuity import NOTHING_OWED, Found, HostFound, LogFound, RingFound, decide
+from jetdr_core.domain.hosting.replay import flush, replay
+from jetdr_core.domain.hosting.ring_place import RingPlace
 from jetdr_core.domain.primary import Primary
-from jetdr_core.domain.replay import flush, replay
-from jetdr_core.domain.ring_place import RingPlace
 from jetdr_core.errors import InvalidRequest, JetdrError, RingApart, StallTimeout
 from jetdr_core.host import HostOptions
 from jetdr_core.replication_log import ReplicationLog
@@ -55,7 +54,7 @@ class Resumption:
     """
 
     place: RingPlace
-    marker: Marker | None
+    marker: BypassedFile | None
     survivor: Ring | None
     goes_on: bool
     ring: Ring | None = None
@@ -141,7 +140,7 @@ class Resumption:
 
 def look(name: str, options: HostOptions, log: ReplicationLog) -> Resumption:
     """Find the ring, and see that the domain can go on in the way asked for. The caller closes the result."""
-    marker = Marker(Path(options.state), name) if options.write_back else None
+    marker = BypassedFile(Path(options.state), name) if options.write_back else None
     check_mode(name, log, write_back=options.write_back)
     place = RingPlace(Path(options.runtime) / name, log.body.domain_uuid)
     found = Resumption(place, marker, place.open(), place.goes_on_with(log.body.epoch))

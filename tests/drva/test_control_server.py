@@ -19,9 +19,9 @@ from typing import Any
 import pytest
 
 from jetdr_core.drva.client import ControlClient
-from jetdr_core.drva.control import ControlLimits, ControlServer
+from jetdr_core.drva.control_server import ControlLimits, ControlServer
 from jetdr_core.drva.errors import ControlError, DrvaUnreachable
-from jetdr_core.drva.protocol import LINE_BYTES_MAX, Json, Request
+from jetdr_core.drva.wire import LINE_BYTES_MAX, Json, Request
 from jetdr_core.errors import InvalidRequest, LogFailed
 from tests.drva.appliance import LIMIT_S, place, running
 

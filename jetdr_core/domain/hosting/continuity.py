@@ -3,7 +3,7 @@
 Invariant: a domain goes on without a gap only if every write that reached a primary since the log's head is in the ring
 or in the log: its ring survived with logging on, its host component lived on or ended in order; or all had ended, and
 the log is clean. With write-back the primaries may be behind the log, never ahead of it, unless writes went past the
-log: that is what the marker says. Talks to: nobody.
+log: that is what the marker says.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """What to do about the next batch when a log is opened: a decision table. Pure: facts in, decision out.
 
 Invariants: every combination of facts matches exactly one case; nothing known to have been durable is ever cut; a whole
-batch that continues the chain is always followed. The facts are gathered in ``recovery_scan``. Talks to: nobody.
+batch that continues the chain is always followed. The facts are gathered in ``recovery_scan``.
 """
 
 from __future__ import annotations

@@ -2,7 +2,7 @@
 
 Invariants: the host component alone writes to a primary, and holds its lock; this process has a handle for reading, to
 tell holes from data. It serves no disk that the domain does not protect. What it counts is asked for by a task of its
-own, with a short limit, so nobody who asks for status waits for it. Talks to: host, primary, ring_place, marker.
+own, with a short limit, so nobody who asks for status waits for it.
 """
 
 from __future__ import annotations
@@ -13,13 +13,13 @@ from collections.abc import Sequence
 from jetdr_core._core import FilterStats, Ring
 from jetdr_core.device import FileDevice
 from jetdr_core.domain.disk import CopyFilter, ProtectedDisk
-from jetdr_core.domain.marker import Marker
+from jetdr_core.domain.hosting.bypassed_file import BypassedFile
+from jetdr_core.domain.hosting.ring_place import RingPlace
 from jetdr_core.domain.primary import DiskPlace, Primary, open_primary
-from jetdr_core.domain.ring_place import RingPlace
 from jetdr_core.errors import HostGone, InvalidRequest, JetdrError
 from jetdr_core.host import HostComponent, HostControl, HostedFilter, StartDisk
 
-__all__ = ["HostedDisk", "HostedServing"]
+__all__ = ["DiskServer", "HostedDisk"]
 
 ANSWER_LIMIT_S = 10.0
 """A command that takes longer than this and the stall limit is as good as lost."""
@@ -57,10 +57,10 @@ class HostedDisk(ProtectedDisk):
         return True
 
 
-class HostedServing:
+class DiskServer:
     """The host component of one domain, and the disks it serves. Thread-safe."""
 
-    def __init__(self, component: HostComponent, ring: Ring, place: RingPlace, marker: Marker | None) -> None:
+    def __init__(self, component: HostComponent, ring: Ring, place: RingPlace, marker: BypassedFile | None) -> None:
         self._component = component
         self._ring = ring
         self._place = place

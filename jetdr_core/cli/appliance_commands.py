@@ -1,6 +1,6 @@
 """``jetdr mark``, ``protect``, ``unprotect``, ``pause`` and ``resume``: what a running DRVA is told to do.
 
-Invariant: what was printed as done is durable in the domain's log. Talks to: drva (its client).
+Invariant: what was printed as done is durable in the domain's log.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ import typer
 from jetdr_core.cli.appliance import Domain, Socket, ask
 from jetdr_core.cli.exits import ExitCode
 from jetdr_core.cli.options import Json
-from jetdr_core.cli.session import Session, Work
+from jetdr_core.cli.terminal import Terminal, Work
 from jetdr_core.cli.words import human_bytes
 from jetdr_core.drva.client import SOCKET_DEFAULT, ControlClient
 from jetdr_core.errors import InvalidRequest
@@ -45,29 +45,29 @@ def mark(
     as_json: Json = False,
 ) -> Work:
     """Name the present moment of a domain as a recovery point."""
-    session = ctx.ensure_object(Session)
+    terminal = ctx.ensure_object(Terminal)
     told = "the mark is in the log and is uploaded in due course"
-    return Work(lambda: _mark(session, socket, domain, name, wait=wait, as_json=as_json), told if wait else "")
+    return Work(lambda: _mark(terminal, socket, domain, name, wait=wait, as_json=as_json), told if wait else "")
 
 
-def _mark(session: Session, socket: Path, domain: str, name: str, *, wait: bool, as_json: bool) -> int:
+def _mark(terminal: Terminal, socket: Path, domain: str, name: str, *, wait: bool, as_json: bool) -> int:
     with ControlClient(socket) as client:
         answer: Any = client.ask("mark", domain=domain, name=name)
         point = answer["point"]
         if wait:
-            _await_upload(session, client, domain, point["lsn"])
+            _await_upload(terminal, client, domain, point["lsn"])
     if as_json:
-        session.say_json(answer | {"uploaded": wait or None})
+        terminal.say_json(answer | {"uploaded": wait or None})
     else:
         where = "in the store" if wait else "in the log"
-        session.say(f"marked {point['name']!r} at LSN {point['lsn']}, {point['time']}, {where}")
+        terminal.say(f"marked {point['name']!r} at LSN {point['lsn']}, {point['time']}, {where}")
     return ExitCode.OK
 
 
-def _await_upload(session: Session, client: ControlClient, domain: str, lsn: int) -> None:
+def _await_upload(terminal: Terminal, client: ControlClient, domain: str, lsn: int) -> None:
     while not (answer := client.ask("await_upload", domain=domain, lsn=lsn))["uploaded"]:
         if answer["paused"]:
-            session.warn(f"domain {domain!r} is paused: nothing is uploaded before 'jetdr resume {domain}'")
+            terminal.warn(f"domain {domain!r} is paused: nothing is uploaded before 'jetdr resume {domain}'")
 
 
 def protect(
@@ -80,12 +80,12 @@ def protect(
     as_json: Json = False,
 ) -> Work:
     """Protect one more disk. What it holds is copied in the background; 'jetdr status' tells how far that is."""
-    session = ctx.ensure_object(Session)
+    terminal = ctx.ensure_object(Terminal)
 
     def work() -> int:
         size_bytes = _size_bytes(size)
         answer = ask(socket, "protect", domain=domain, disk=disk, path=str(path.absolute()), size_bytes=size_bytes)
-        return _say(session, answer, _protected, as_json=as_json)
+        return _say(terminal, answer, _protected, as_json=as_json)
 
     return Work(work)
 
@@ -100,36 +100,36 @@ def unprotect(
     ctx: typer.Context, domain: Domain, disk: DiskName, socket: Socket = SOCKET_DEFAULT, as_json: Json = False
 ) -> Work:
     """Stop protecting a disk. Recovery points before this moment keep it; the disk itself stays as it is."""
-    session = ctx.ensure_object(Session)
+    terminal = ctx.ensure_object(Terminal)
 
     def work() -> int:
         answer = ask(socket, "unprotect", domain=domain, disk=disk)
         if answer["configured"]:
-            session.warn(f"the configuration names disk {disk!r}: the next start protects it again")
-        return _say(session, answer, lambda _: f"disk {disk} is no longer protected", as_json=as_json)
+            terminal.warn(f"the configuration names disk {disk!r}: the next start protects it again")
+        return _say(terminal, answer, lambda _: f"disk {disk} is no longer protected", as_json=as_json)
 
     return Work(work)
 
 
 def pause(ctx: typer.Context, domain: Domain, socket: Socket = SOCKET_DEFAULT, as_json: Json = False) -> Work:
     """Stop uploading a domain, while its log goes on taking writes: until 'resume', or until the DRVA is restarted."""
-    session = ctx.ensure_object(Session)
+    terminal = ctx.ensure_object(Terminal)
     told = f"domain {domain} is paused: its log goes on taking writes until it is full"
-    return Work(lambda: _say(session, ask(socket, "pause", domain=domain), lambda _: told, as_json=as_json))
+    return Work(lambda: _say(terminal, ask(socket, "pause", domain=domain), lambda _: told, as_json=as_json))
 
 
 def resume(ctx: typer.Context, domain: Domain, socket: Socket = SOCKET_DEFAULT, as_json: Json = False) -> Work:
     """Upload a domain again after 'pause'."""
-    session = ctx.ensure_object(Session)
+    terminal = ctx.ensure_object(Terminal)
     told = f"domain {domain} uploads again"
-    return Work(lambda: _say(session, ask(socket, "resume", domain=domain), lambda _: told, as_json=as_json))
+    return Work(lambda: _say(terminal, ask(socket, "resume", domain=domain), lambda _: told, as_json=as_json))
 
 
-def _say(session: Session, answer: Any, text: Callable[[Any], str], *, as_json: bool) -> int:
+def _say(terminal: Terminal, answer: Any, text: Callable[[Any], str], *, as_json: bool) -> int:
     if as_json:
-        session.say_json(answer)
+        terminal.say_json(answer)
     else:
-        session.say(text(answer))
+        terminal.say(text(answer))
     return ExitCode.OK
 
 
