@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 
 from jetdr_core.device import MemoryDevice
-from jetdr_core.domain import bypass
+from jetdr_core.domain.hosting import bypass
 from jetdr_core.domain.hosting.bypassed_file import BypassedFile
 from jetdr_core.errors import StallTimeout
 from jetdr_core.record import Kind

@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterator
 
 import pytest
 
-from jetdr_core.domain import watch
+from jetdr_core.domain.hosting import watch
 from jetdr_core.errors import HostFailed
 from tests.domain.hosted import (
     DISK_BYTES,

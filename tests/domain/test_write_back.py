@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator
 
 import pytest
 
-from jetdr_core.domain import bypass
+from jetdr_core.domain.hosting import bypass
 from jetdr_core.errors import InvalidRequest
 from tests.domain.fixture import rebuilt
 from tests.domain.hosted import (
