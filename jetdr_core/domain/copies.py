@@ -16,9 +16,9 @@ from contextlib import suppress
 from typing import TypeVar
 
 from jetdr_core._core import Ring
+from jetdr_core.aio import shielded
 from jetdr_core.domain.control_log import ControlLog
 from jetdr_core.domain.disk import ProtectedDisk
-from jetdr_core.domain.loop_thread import outliving
 from jetdr_core.errors import HostGone, LoggingOff, NotConsistent, StallTimeout
 from jetdr_core.record import Kind
 from jetdr_core.resync import copy_regions, regions_of
@@ -115,7 +115,7 @@ class Copies:
     async def wait(self) -> None:
         """Return when nothing is owed. Raises the error of a copy that failed; NotConsistent when the domain closes."""
         while owed := list(self._owed.values()):
-            await asyncio.gather(*(outliving(copy.settled) for copy in owed))
+            await asyncio.gather(*(shielded(copy.settled) for copy in owed))
 
     def stop(self) -> None:
         """End the copies where they are, and tell who waits for them."""

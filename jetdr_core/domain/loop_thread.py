@@ -9,7 +9,9 @@ from concurrent.futures import Future
 from contextlib import suppress
 from typing import Any, TypeVar
 
-__all__ = ["LoopThread", "finished", "heard", "outliving"]
+from jetdr_core.aio import shielded
+
+__all__ = ["LoopThread"]
 
 T = TypeVar("T")
 
@@ -36,7 +38,7 @@ class LoopThread:
 
         async def run() -> T:
             tasks.append(asyncio.ensure_future(work))
-            return await asyncio.shield(tasks[0])
+            return await shielded(tasks[0])
 
         async def end() -> None:
             for task in tasks:
@@ -81,28 +83,3 @@ async def _end_tasks() -> None:
     for task in tasks:
         task.cancel()
     await asyncio.gather(*tasks, return_exceptions=True)
-
-
-def outliving(future: Future[T]) -> asyncio.Future[T]:
-    """The result of ``future``, which goes on when who awaits that is cancelled; nobody misses its error then."""
-    awaited = asyncio.wrap_future(future)
-    awaited.add_done_callback(heard)
-    return asyncio.shield(awaited)
-
-
-def heard(future: asyncio.Future[T]) -> None:
-    """To be called when ``future`` is done: its error, if nobody awaits it, is no news."""
-    if not future.cancelled():
-        future.exception()
-
-
-async def finished(future: Future[T]) -> T | None:
-    """Wait until ``future`` is done, even if the waiting is cancelled meanwhile; None if it failed."""
-    while not future.done():
-        try:
-            await outliving(future)
-        except asyncio.CancelledError:
-            continue
-        except BaseException:  # noqa: BLE001 - whoever asked for the result sees it
-            break
-    return None if future.cancelled() or future.exception() else future.result()

@@ -8,12 +8,11 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Awaitable, Callable, Coroutine
+from collections.abc import Awaitable, Callable
 from concurrent.futures import Future
-from contextlib import suppress
-from typing import Any, TypeVar
 from uuid import uuid4
 
+from jetdr_core.aio import in_thread, settle
 from jetdr_core.domain.control_log import ControlLog
 from jetdr_core.domain.copies import Copies
 from jetdr_core.domain.disk import ProtectedDisk
@@ -22,7 +21,7 @@ from jetdr_core.domain.hosting.hosted_mode import HostedMode
 from jetdr_core.domain.hosting.served_disks import HostedDisk
 from jetdr_core.domain.log_source import DurableLog
 from jetdr_core.domain.loop_thread import LoopThread
-from jetdr_core.domain.opening import DomainRequest, Parts, in_thread, open_parts
+from jetdr_core.domain.opening import DomainRequest, Parts, open_parts
 from jetdr_core.domain.primary import DiskPlace, Primary, open_primary
 from jetdr_core.domain.status import DiskStatus, DomainStatus
 from jetdr_core.errors import InvalidRequest, LogFailed, LoggingOff, NotConsistent, StallTimeout
@@ -34,8 +33,6 @@ from jetdr_core.resync import regions_of
 from jetdr_core.uploader import SummaryWriter, Uploader
 
 __all__ = ["OpenDomain"]
-
-T = TypeVar("T")
 
 POLL_S = 0.05
 
@@ -82,7 +79,7 @@ class OpenDomain:
             else:
                 await running._begin_hosted(running._hosting)
         except BaseException:
-            await _whole(running._finish(upload=False, clean=parts.clean, stop_host=False))
+            await settle(running._finish(upload=False, clean=parts.clean, stop_host=False))
             raise
         return running
 
@@ -407,15 +404,6 @@ class OpenDomain:
 
 def _never() -> bool:
     return False
-
-
-async def _whole(work: Coroutine[Any, Any, T]) -> T:
-    """Await ``work`` to its end, even if that is cancelled meanwhile."""
-    task = asyncio.ensure_future(work)
-    while not task.done():
-        with suppress(asyncio.CancelledError):
-            await asyncio.shield(task)
-    return task.result()
 
 
 async def _step(errors: list[Exception], step: Callable[[], Awaitable[object]]) -> None:

@@ -6,24 +6,22 @@ LSN that the store does not); a new epoch stands in the chain before the log tak
 
 from __future__ import annotations
 
-import asyncio
 import enum
 import math
 import socket
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import AsyncExitStack, contextmanager
 from dataclasses import asdict, dataclass, replace
 from os import PathLike
-from typing import Any, TypeVar
 from uuid import UUID, uuid4
 
 from jetdr_core._core import ManualClock, Ring
+from jetdr_core.aio import in_thread
 from jetdr_core.catalog import Catalog, ChainTail, DomainHistory
 from jetdr_core.device.protocol import BlockDevice
 from jetdr_core.domain.hosting.continuity import LogFound
 from jetdr_core.domain.hosting.resumption import Resumption, RingSettings, check_mode, look
-from jetdr_core.domain.loop_thread import heard
 from jetdr_core.domain.primary import DiskPlace, Primary, open_primary
 from jetdr_core.errors import ChainBroken, InvalidRequest, LogBusy, LogForeign, LogTooSmall
 from jetdr_core.host import HostComponent, HostOptions
@@ -44,9 +42,7 @@ from jetdr_core.segment import NO_PREDECESSOR
 from jetdr_core.store import BandwidthLimitedStore, ObjectStore, RetryingStore, RetryPolicy, open_store
 from jetdr_core.uploader import ChainEnd, ChainWriter, ClaimLost
 
-__all__ = ["DomainRequest", "Parts", "Way", "in_thread", "open_parts", "replay_control"]
-
-T = TypeVar("T")
+__all__ = ["DomainRequest", "Parts", "Way", "open_parts", "replay_control"]
 
 CLAIMS_MAX = 16
 READ_BYTES = 16 << 20
@@ -190,17 +186,6 @@ def _epoch_body(request: DomainRequest, known: _Known, section_id: int) -> dict[
     if known.tail.number == 0:
         body |= {"domain": request.name, "domain_uuid": str(known.domain_uuid)}
     return body | {"nonce": uuid4().hex}
-
-
-async def in_thread(work: Callable[..., T], *arguments: Any, **settings: Any) -> T:
-    """Run blocking ``work`` in a thread; when cancelled, wait until it has ended, so that what it opened is closed."""
-    task = asyncio.ensure_future(asyncio.to_thread(work, *arguments, **settings))
-    try:
-        return await asyncio.shield(task)
-    except asyncio.CancelledError:
-        task.add_done_callback(heard)
-        await asyncio.wait({task})
-        raise
 
 
 # -- store and chain ---------------------------------------------------------------------------------------------------

@@ -18,11 +18,12 @@ from uuid import UUID
 from typing_extensions import TypeVar
 
 from jetdr_core._core import ManualClock
+from jetdr_core.aio import settle, shielded
 from jetdr_core.catalog import RecoveryPoint
 from jetdr_core.device.protocol import BlockDevice
 from jetdr_core.domain.disk import Disk, ProtectedDisk
 from jetdr_core.domain.hosting.served_disks import HostedDisk
-from jetdr_core.domain.loop_thread import LoopThread, finished, outliving
+from jetdr_core.domain.loop_thread import LoopThread
 from jetdr_core.domain.open_domain import OpenDomain
 from jetdr_core.domain.opening import DomainRequest, Way
 from jetdr_core.domain.primary import DiskPlace
@@ -214,12 +215,12 @@ class ProtectedDomain(Generic[D]):
         loop = LoopThread(f"jetdr-{self.name}")
         opening, cancel = loop.start(OpenDomain.start(self._request, loop))
         try:
-            self._running = await outliving(opening)
+            self._running = await shielded(opening)
         except BaseException:
-            await finished(cancel())
-            running = await finished(opening)
+            await settle(cancel())
+            running = await settle(opening)
             if running is not None:  # it was open before it could be cancelled
-                await finished(running.end(upload=False))
+                await settle(running.end(upload=False))
             loop.stop()
             raise
         return self
@@ -345,7 +346,7 @@ class ProtectedDomain(Generic[D]):
         running = self._running
         if running is None:
             return
-        errors = await outliving(running.end(upload=upload, stop_host=stop_host))
+        errors = await shielded(running.end(upload=upload, stop_host=stop_host))
         if self._running is not running:
             return  # another caller closed it and was told
         self._running = None

@@ -12,8 +12,8 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
+from jetdr_core.aio import shielded
 from jetdr_core.domain import HostedDisk
-from jetdr_core.domain.loop_thread import outliving
 from jetdr_core.drva.session import ANSWER_S, DomainSession
 from jetdr_core.drva.views import point_json, session_json
 from jetdr_core.drva.wire import Json, Request
@@ -124,7 +124,7 @@ def _check_arguments(request: Request, known: Iterable[str]) -> None:
 
 async def _in(session: DomainSession, work: Coroutine[Any, Any, Any]) -> Any:
     """Run ``work`` in the session's loop. When the asker stops waiting it goes on."""
-    return await outliving(session.run(work))
+    return await shielded(session.run(work))
 
 
 async def _refreshed(session: DomainSession) -> None:

@@ -17,8 +17,9 @@ from contextlib import suppress
 from dataclasses import dataclass, replace
 from typing import Any, TypeVar
 
+from jetdr_core.aio import unreported
 from jetdr_core.domain import DomainStatus
-from jetdr_core.domain.loop_thread import LoopThread, heard
+from jetdr_core.domain.loop_thread import LoopThread
 from jetdr_core.drva.alarms import Alarm, Situation, alarms_of
 from jetdr_core.drva.config import DomainConfig
 from jetdr_core.drva.errors import DomainClosed
@@ -170,8 +171,8 @@ class DomainSession:
         if domain is None:
             return
         if self._asking is None or self._asking.done():
-            self._asking = asyncio.ensure_future(self._take_status(domain))
-            self._asking.add_done_callback(heard)  # the domain may be closed meanwhile
+            asking = asyncio.ensure_future(self._take_status(domain))
+            self._asking = unreported(asking)  # the domain may be closed meanwhile
         await asyncio.wait({self._asking}, timeout=ANSWER_S)
         if self._asking.done() and domain is self._domain:
             self._asking.result()

@@ -15,6 +15,7 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
+from jetdr_core.aio import shielded
 from jetdr_core.errors import ChainBroken, DamagedObject, ObjectNotFound, StoreAccessDenied, StoreError
 from jetdr_core.extent import DamagedExtent, describe_extents
 from jetdr_core.rehydrate.apply import Applier, damage_of, raise_damage
@@ -156,7 +157,7 @@ class Rebuild:
                 self._targets[disk].checkpoint(applied)
 
         # shielded: a cancelled job that has not begun would never run, and what it was told of would be forgotten
-        await asyncio.shield(asyncio.get_running_loop().run_in_executor(self._saver, checkpoint))
+        await shielded(asyncio.get_running_loop().run_in_executor(self._saver, checkpoint))
 
 
 def _ordered_ranges(segments: Iterable[SegmentPlan]) -> Iterator[FrameRange]:

@@ -1,8 +1,8 @@
 """DirectoryStore: a container in a directory of a local or network file system.
 
 Each operation is one hop to a thread of the store's own, where :class:`~jetdr_core.store.tree.ObjectTree` does all its
-steps; so a slow disk holds up neither the event loop nor the threads that compress. The hop is shielded: when a call
-has ended, also by cancellation, no thread touches its buffers any more. ``put_if_absent`` and ``replace`` are durable
+steps; so a slow disk holds up neither the event loop nor the threads that compress. When a call has
+ended, also by cancellation, no thread touches its buffers any more. ``put_if_absent`` and ``replace`` are durable
 at return (file, directory and new parent directories synced); ``delete`` is not: a power cut may bring the object back.
 Every ``OSError`` becomes a :class:`StoreError` here, and here is decided whether it is transient.
 """
@@ -10,9 +10,8 @@ Every ``OSError`` becomes a :class:`StoreError` here, and here is decided whethe
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import errno
-from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import TypeVar
@@ -20,6 +19,7 @@ from typing import TypeVar
 from aiofiles.os import wrap
 from typing_extensions import Buffer
 
+from jetdr_core.aio import finish
 from jetdr_core.errors import (
     InvalidRequest,
     ObjectExists,
@@ -130,7 +130,7 @@ class DirectoryStore:
     async def close(self) -> None:
         if not self._closed:
             self._closed = True
-            await _finished(asyncio.to_thread(self._threads.shutdown))
+            await finish(asyncio.to_thread(self._threads.shutdown))
             self._tree.close()
 
     async def _put(
@@ -151,7 +151,7 @@ class DirectoryStore:
         if self._closed:
             raise store_closed(operation, key)
         try:
-            return await _finished(wrap(step)(*args, executor=self._threads))
+            return await finish(wrap(step)(*args, executor=self._threads))
         except OSError as error:
             raise failure_of(operation, key, error) from error
 
@@ -183,17 +183,3 @@ def _open_tree(path: Path, *, create: bool) -> ObjectTree:
         raise InvalidRequest(f"store {str(path)!r} is not a directory", hint="name a directory in the URL") from None
     except OSError as error:
         raise failure_of("open", str(path), error) from error
-
-
-async def _finished(work: Awaitable[T]) -> T:
-    """Await ``work`` to its end even when cancelled, then pass the cancellation on: its buffers are free afterwards."""
-    task = asyncio.ensure_future(work)
-    try:
-        return await asyncio.shield(task)
-    except asyncio.CancelledError:
-        while not task.done():
-            with contextlib.suppress(asyncio.CancelledError):
-                await asyncio.wait([task])
-        if not task.cancelled():
-            task.exception()  # who was to hear of it is gone
-        raise

@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 
 from jetdr_core.errors import HostDeaf, HostFailed, HostGone, InvalidRequest
-from jetdr_core.host import PLUGIN_PATH, HostComponent, HostedFilter, HostOptions, StartDisk, control
+from jetdr_core.host import PLUGIN_PATH, HostComponent, HostedFilter, HostOptions, StartDisk, host_client
 from tests.children import run_python
 from tests.host.guest import DISK_BYTES, Guest, make_disk, pause
 from tests.peers.port import free_port
@@ -106,7 +106,7 @@ def test_one_that_is_stopped_is_running_and_does_not_answer(guest: Guest) -> Non
 def test_one_that_takes_no_connection_is_running_and_not_taken_for_ended(
     guest: Guest, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(control, "HELLO_LIMIT_S", 0.2)
+    monkeypatch.setattr(host_client, "HELLO_LIMIT_S", 0.2)
     pid = guest.host.pid
     pause(pid)
     try:

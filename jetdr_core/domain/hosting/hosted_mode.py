@@ -12,6 +12,7 @@ import logging
 from collections.abc import Callable, Sequence
 
 from jetdr_core._core import Ring
+from jetdr_core.aio import in_thread
 from jetdr_core.domain.control_log import ControlLog
 from jetdr_core.domain.copies import Copies
 from jetdr_core.domain.disk import ProtectedDisk
@@ -20,7 +21,7 @@ from jetdr_core.domain.hosting.resumption import Resumption
 from jetdr_core.domain.hosting.served_disks import DiskServer
 from jetdr_core.domain.hosting.watch import Watch
 from jetdr_core.domain.log_source import DurableLog
-from jetdr_core.domain.opening import in_thread, replay_control
+from jetdr_core.domain.opening import replay_control
 from jetdr_core.domain.status import HostStatus
 from jetdr_core.errors import JetdrError
 from jetdr_core.host import HostComponent
