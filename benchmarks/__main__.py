@@ -1,5 +1,6 @@
-"""``python -m benchmarks``: all of them, or those named."""
+"""``python -m benchmarks``: all benchmarks, or those named."""
 
-from benchmarks.command import main
+from benchmarks.command_line import main
+from benchmarks.every import BENCHMARKS
 
-main()
+main(BENCHMARKS)

@@ -15,11 +15,11 @@ __all__ = ["call"]
 _ROOT = Path(__file__).resolve().parent.parent
 _ENGINE = ("core/*.c", "checksum.c", "checksum_avx2.c")
 _FLAGS = ("-std=c11", "-O2", "-g", "-D_GNU_SOURCE", "-DXXH_INLINE_ALL", "-Wall", "-Wextra", "-Wno-unused-parameter")
-"""Those of setup.py: XXH3 and the copies are compiled as in the engine."""
+"""The flags of setup.py, so that XXH3 and the copies are compiled as in the engine."""
 
 
 def call(program: str, *arguments: object) -> list[tuple[float, ...]]:
-    """Run a caller; its lines as numbers. A failed check of it is a RuntimeError with what it said."""
+    """Run a caller and return its lines as numbers. RuntimeError holds what it printed if one of its checks failed."""
     done = subprocess.run(
         [str(_compiled(program)), *map(str, arguments)], capture_output=True, text=True, timeout=600, check=False
     )
@@ -30,7 +30,7 @@ def call(program: str, *arguments: object) -> list[tuple[float, ...]]:
 
 @cache
 def _folder() -> TemporaryDirectory[str]:
-    """Removed when the process ends."""
+    """Return the folder of compiled callers. It is removed when the process ends."""
     return TemporaryDirectory(prefix="jetdr-callers-")
 
 

@@ -1,8 +1,8 @@
 """catalog: opening a domain of 100, 10,000 and 100,000 segments on the directory store, with summaries.
 
-Floor: listing the same objects with their sizes (os.scandir and stat), which every reader has to do. The segments are
-the engine's own but small, one write each: of 512 bytes, and of 64 KiB in the last group, whose footers are read one by
-one.
+The floor is listing the same objects with their sizes (os.scandir and stat), which every reader has to do. The segments
+are the engine's own, but small: each holds one write of 512 bytes. In the last group, whose footers are read one by
+one, each holds one write of 64 KiB.
 """
 
 from __future__ import annotations
@@ -18,7 +18,8 @@ import numpy as np
 import xxhash
 from typing_extensions import Buffer
 
-from benchmarks.chain import DISK, DOMAIN_UUID, ChainMaker
+from benchmarks.chain_maker import DISK, DOMAIN_UUID, ChainMaker
+from benchmarks.command_line import main
 from benchmarks.material import incompressible
 from benchmarks.measure import AtMost, Row, Scale, interleaved, median
 from jetdr_core.catalog import LINK, Catalog, Summary, encode_summary, summary_key
@@ -72,7 +73,7 @@ def run(scale: Scale, work: Path) -> list[Row]:
 
 
 def _judged(row: Row, segments: Sequence[int], seconds: Sequence[float], nth: int) -> Row:
-    """The last one must be within its time; each must have grown by less than the segments did."""
+    """Add the target: the largest chain must open in time, and time must grow more slowly than segments."""
     if nth == 0:
         return row
     growth, times = seconds[nth] / seconds[nth - 1], segments[nth] / segments[nth - 1]
@@ -84,7 +85,7 @@ def _judged(row: Row, segments: Sequence[int], seconds: Sequence[float], nth: in
 
 
 def _opening(folder: Path, segments: int) -> Callable[[], float]:
-    """Seconds to open; what was opened must be all there is."""
+    """Return a function that opens the domain, checks that all of it is there, and returns the seconds."""
 
     async def opened() -> float:
         begun = time.perf_counter()
@@ -119,7 +120,7 @@ def _listing(folder: Path) -> Callable[[], float]:
 
 
 class _PlainFiles(StoreWrapper):
-    """A directory store that is filled without a sync; the files are those that the store itself would make."""
+    """A directory store that is filled without syncing. The files are those that the store itself would make."""
 
     def __init__(self, folder: Path) -> None:
         super().__init__(open_store(folder.as_uri(), create=True))
@@ -149,7 +150,7 @@ async def _build(folder: Path, segments: int) -> None:
 
 
 class _Template:
-    """The body of a segment of one write, of which only LSN, time and what follows from them change."""
+    """The body of a segment with one write. Only LSN, time and what follows from them change."""
 
     def __init__(self, write_bytes: int) -> None:
         payload = memoryview(incompressible(write_bytes))
@@ -189,6 +190,4 @@ def _summary(chain: ChainMaker, group: int) -> bytes:
 
 
 if __name__ == "__main__":
-    from benchmarks.command import main
-
-    main("catalog")
+    main({"catalog": run})

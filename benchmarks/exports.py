@@ -1,29 +1,27 @@
-"""NBD exports of one disk each, to be compared: nbdkit's file plugin, ours unprotected, QEMU's blklogwrites.
+"""The unprotected NBD exports of the comparison: nbdkit's file plugin, our plugin, QEMU's blklogwrites.
 
-What is protected is in benchmarks.protected. Every primary is a file of the same size in the same folder, written once
-before.
+Invariant: every export serves one disk, and every primary is a file of the same size in the same folder, written once
+before it is measured.
 """
 
 from __future__ import annotations
 
-import mmap
-import os
 from abc import ABC, abstractmethod
 from pathlib import Path
 
 import jetdr_core
+from benchmarks.file_state import written_file
 from benchmarks.fio import program
 from benchmarks.measure import PeerMissing
 from benchmarks.process import Server
 
-__all__ = ["Export", "Place", "blklogwrites", "nbdkit_file", "plugin", "uncache", "written_file"]
+__all__ = ["Export", "Place", "blklogwrites", "nbdkit_file", "plugin"]
 
 DISK = "disk"
-_PIECE_BYTES = 4 << 20
 
 
 class Place:
-    """Where the exports keep their things: ``work`` on the disk, ``runtime`` in memory (sockets, rings)."""
+    """Where exports keep their files: primaries and logs in ``work``, sockets and rings in ``runtime``, in memory."""
 
     def __init__(self, work: Path, runtime: Path, disk_bytes: int) -> None:
         self.work, self.runtime, self.disk_bytes = work, runtime, disk_bytes
@@ -33,7 +31,7 @@ class Place:
 
 
 class Export(ABC):
-    """One contestant. ``begin`` before each of its turns, ``settle`` until nothing is owed of what was written."""
+    """One contestant. Each of its turns calls ``begin``, then writes, then ``settle``."""
 
     name: str
     uri: str
@@ -42,22 +40,22 @@ class Export(ABC):
     @property
     @abstractmethod
     def pids(self) -> list[int]:
-        """Every process that works for this export, but for the client's."""
+        """Every process that works for this export, without the client's."""
 
     @abstractmethod
     def end(self) -> None:
         """Stop the servers."""
 
     def begin(self) -> None:
-        """Nothing to do for most."""
+        """Prepare for a turn. Most exports need not."""
         return
 
     def settle(self) -> None:
-        """Nothing is owed by most."""
+        """Wait until the export has done all work that the turn's writes cause. Most do it before they answer."""
         return
 
     def check(self) -> None:
-        """Compare with the primary what else the export has kept: nothing, for most."""
+        """Compare with the primary what else the export has kept. Most keep nothing."""
         return
 
 
@@ -81,14 +79,14 @@ class _Served(Export):
 
 
 def nbdkit_file(place: Place) -> Export:
-    """nbdkit's own file plugin."""
+    """Start nbdkit with its own file plugin."""
     socket, primary = place.runtime / "file.sock", place.primary("file")
     command = [program("nbdkit"), "-f", "--unix", str(socket), "file", str(primary)]
     return _Served("nbdkit file", place, command, socket, "", primary)
 
 
 def plugin_path() -> Path:
-    """Our nbdkit plugin, where the build puts it."""
+    """Return the path of our nbdkit plugin. PeerMissing if it is not built."""
     path = Path(jetdr_core.__file__).parent / "nbdkit-jetdr-plugin.so"
     if not path.exists():
         raise PeerMissing(f"{path.name} is not built")
@@ -96,7 +94,7 @@ def plugin_path() -> Path:
 
 
 def plugin(place: Place) -> Export:
-    """Our plugin without a ring: the same code on the guest's path, and no replication."""
+    """Start nbdkit with our plugin without a ring: the same code on the guest's path, and no replication."""
     socket, primary = place.runtime / "plugin.sock", place.primary("plugin")
     disk = f"disk=1:{DISK}:{place.disk_bytes}:{primary}"
     command = [program("nbdkit"), "-f", "--unix", str(socket), str(plugin_path()), disk]
@@ -104,7 +102,7 @@ def plugin(place: Place) -> Export:
 
 
 class _BlkLogWrites(_Served):
-    """QEMU's blklogwrites over a file, its log in a file beside it; started again each turn: a short log."""
+    """QEMU's blklogwrites over a file, with its log in another file. It restarts each turn, so its log stays short."""
 
     def __init__(self, place: Place) -> None:
         socket = place.runtime / "blklogwrites.sock"
@@ -126,27 +124,5 @@ class _BlkLogWrites(_Served):
 
 
 def blklogwrites(place: Place) -> Export:
-    """QEMU's log of writes, in the format of dm-log-writes."""
+    """Start QEMU with a log of writes in the format of dm-log-writes."""
     return _BlkLogWrites(place)
-
-
-def uncache(path: Path) -> None:
-    """Have the file on the disk, and none of it in the page cache.
-
-    What was written or read there in large pieces is cached in large folios, in which the kernel takes several times as
-    long for a write of 4 KiB: a matter of chance from one file to the next.
-    """
-    with path.open("r+b") as file:
-        os.fsync(file.fileno())
-        os.posix_fadvise(file.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)
-
-
-def written_file(path: Path, length: int) -> Path:
-    """A file whose extents have all been allocated and written once."""
-    zeros = mmap.mmap(-1, _PIECE_BYTES)
-    with path.open("r+b" if path.exists() else "wb", buffering=0) as file:
-        os.posix_fallocate(file.fileno(), 0, length)
-        for offset in range(0, length, _PIECE_BYTES):
-            file.write(memoryview(zeros)[: length - offset])
-        os.fsync(file.fileno())
-    return path

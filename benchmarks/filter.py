@@ -1,7 +1,7 @@
 """filter: what protection adds to a write, in a C caller and in Python.
 
-Peer: copying the same bytes into a buffer as large as the ring and hashing them with XXH3; nothing that keeps a second,
-checksummed copy of a write can do less.
+The peer copies the same bytes into a buffer as large as the ring and hashes them with XXH3. Nothing that keeps a
+second, checksummed copy of a write can do less.
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from benchmarks.caller import call
+from benchmarks.command_line import main
 from benchmarks.measure import AtMost, Row, Scale, interleaved, median
 from jetdr_core._core import IoFilter, LogWriter, Ring
 from jetdr_core.device import FileDevice
@@ -72,7 +73,7 @@ def _cost(size: _Size, write_bytes: int, threads: int, target: AtMost) -> Row:
 
 
 def _python_call(size: _Size, folder: Path) -> Row:
-    """IoFilter.write of 4 KiB against the C caller's, both on a memory file, with a memory file as log."""
+    """Compare IoFilter.write of 4 KiB with the same write from C. Primary and log are memory files for both."""
     primary, log = folder / f"jetdr-primary-{os.getpid()}", folder / f"jetdr-log-{os.getpid()}"
     try:
         primary.write_bytes(b"")
@@ -131,7 +132,7 @@ def _filter(primary_path: Path, log_path: Path, ring_bytes: int) -> Iterator[tup
 
 
 def _time_calls(io_filter: IoFilter, writer: LogWriter, calls: int) -> float:
-    """Nanoseconds a call, into an empty log; the loop around it is part of what a Python caller pays."""
+    """Return nanoseconds per call, into an empty log. A Python caller pays for the loop too, so the loop counts."""
     io_filter.flush()
     writer.set_tail(writer.state().durable_position)
     write = io_filter.write
@@ -154,6 +155,4 @@ def _check(io_filter: IoFilter) -> None:
 
 
 if __name__ == "__main__":
-    from benchmarks.command import main
-
-    main("filter")
+    main({"filter": run})

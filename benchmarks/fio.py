@@ -19,7 +19,7 @@ JOBS = Path(__file__).resolve().parent / "nbd.fio"
 
 @dataclass(frozen=True, slots=True)
 class Written:
-    """What fio says of its writes; latencies are from submission to completion."""
+    """What fio reports of its writes. Latencies are from submission to completion."""
 
     iops: float
     p50_us: float
@@ -30,7 +30,7 @@ class Written:
 
 
 def program(name: str) -> str:
-    """The path of a program, also of one that only root has on its path; PeerMissing names one that is not there."""
+    """Return the path of a program, also if only root has it on the path. PeerMissing names a program not installed."""
     found = shutil.which(name, path=os.pathsep.join([os.environ.get("PATH", ""), "/usr/sbin", "/sbin"]))
     if found is None:
         raise PeerMissing(f"{name} is not installed")
@@ -38,17 +38,17 @@ def program(name: str) -> str:
 
 
 def write_section(section: str, uri: str, size_bytes: int, seed: int, work: Path) -> Written:
-    """Run one section of the job file; it writes each block of the first ``size_bytes`` once."""
+    """Run one section of the job file, which writes each block of the first ``size_bytes`` once."""
     return _written(_run([f"--section={section}", str(JOBS)], _environment(uri, size_bytes, seed), work))
 
 
 def verify_section(section: str, uri: str, size_bytes: int, seed: int, work: Path) -> None:
-    """Read back through the export what :func:`write_section` wrote with the same arguments, and compare."""
+    """Read back through the export, and compare, what :func:`write_section` wrote with the same arguments."""
     _run(["--verify_only", f"--section={section}", str(JOBS)], _environment(uri, size_bytes, seed), work)
 
 
 class Offered:
-    """A steady rate of 64 KiB writes at random places, half of each write's bytes compressible, offered for a while."""
+    """64 KiB writes at random places, offered at a steady rate. Half of each write's bytes are compressible."""
 
     def __init__(self, uri: str, size_bytes: int, bytes_per_s: float, seconds: float, work: Path) -> None:
         command = [program("fio"), "--output-format=json", "--name=offered", "--ioengine=nbd", f"--uri={uri}"]
@@ -60,7 +60,7 @@ class Offered:
             self._process = subprocess.Popen(command, cwd=work, stdout=report, stderr=subprocess.STDOUT)
 
     def running(self, wait_s: float) -> bool:
-        """Wait for its end, at most so long; whether it goes on."""
+        """Wait at most ``wait_s`` for fio's end. Return whether fio still runs."""
         try:
             self._process.wait(wait_s)
         except subprocess.TimeoutExpired:
@@ -68,7 +68,7 @@ class Offered:
         return False
 
     def written(self) -> Written:
-        """When it has ended."""
+        """Return what fio wrote. Call it after fio has ended."""
         said = self._report.read_text()
         if self._process.returncode:
             raise RuntimeError(f"fio: {said[:500]}")
@@ -84,7 +84,7 @@ def _environment(uri: str, size_bytes: int, seed: int) -> dict[str, str]:
 
 
 def _run(arguments: Sequence[str], environment: Mapping[str, str], work: Path) -> str:
-    """fio's JSON. It ends with an error of its own, or of the export, as RuntimeError."""
+    """Run fio and return its JSON. RuntimeError holds an error of fio's or of the export's."""
     command = [program("fio"), "--output-format=json", *arguments]
     done = subprocess.run(
         command, cwd=work, env={**os.environ, **environment}, capture_output=True, text=True, timeout=120, check=False

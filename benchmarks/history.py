@@ -1,7 +1,7 @@
 """history: rebuilding the same live data after once, 10 and 100 times as much of it was written.
 
-Fetched payload counts the stored bytes that were read of frames; the data does not compress, so stored bytes are
-payload bytes. Peer: the history that was written once.
+Fetched payload counts the stored bytes of the frames that were read. The data does not compress, so stored bytes are
+payload bytes. The peer is the history that was written once.
 """
 
 from __future__ import annotations
@@ -15,7 +15,8 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
-from benchmarks.chain import ChainMaker
+from benchmarks.chain_maker import ChainMaker
+from benchmarks.command_line import main
 from benchmarks.material import incompressible
 from benchmarks.measure import AtMost, Row, Scale, interleaved, median
 from jetdr_core.catalog import Catalog
@@ -46,7 +47,7 @@ SIZES = {
 
 @dataclass(frozen=True, slots=True)
 class _History:
-    """A disk that was written over and over. ``write_bytes`` each, in extents of 1 MiB or scattered."""
+    """A disk that was written ``times`` times over, in writes of ``write_bytes`` that fill ``extent_bytes`` each."""
 
     folder: Path
     times: int
@@ -84,7 +85,7 @@ def _row(recovery: _Recovery, took: float, once: float, disk_bytes: int, index_b
 
 
 async def _build(history: _History, disk_bytes: int) -> int:
-    """Write the whole disk once, then as many bytes again and again at random places; returns the index bytes."""
+    """Write the whole disk once, then as many bytes again and again at random places. Return the index bytes."""
     store = open_store(history.folder.as_uri(), create=True)
     chain = ChainMaker(store)
     await chain.begin(disk_bytes)
@@ -104,7 +105,7 @@ async def _build(history: _History, disk_bytes: int) -> int:
 
 
 def _extents(history: _History, disk_bytes: int, random: np.random.Generator) -> npt.NDArray[np.int64]:
-    """Places, in writes, of a disk's worth of extents, some of which meet."""
+    """Return the places of a disk's worth of extents, counted in writes. Extents may overlap."""
     writes = history.extent_bytes // history.write_bytes
     starts = random.integers(0, disk_bytes // history.write_bytes - writes + 1, disk_bytes // history.extent_bytes)
     return (starts[:, None] + np.arange(writes)).reshape(-1)
@@ -119,7 +120,7 @@ async def _index_bytes(store: ObjectStore) -> int:
 
 @dataclass(slots=True)
 class _Recovery:
-    """Called: rebuilds the history's last state, compares it, and gives the seconds it took."""
+    """A function that rehydrates the newest point, compares the disk, and returns the seconds it took."""
 
     history: _History
     target: Path
@@ -138,6 +139,4 @@ class _Recovery:
 
 
 if __name__ == "__main__":
-    from benchmarks.command import main
-
-    main("history")
+    main({"history": run})

@@ -1,7 +1,7 @@
 """log: how quickly the replication log appends, and how quickly it is durable.
 
-Peers: pwrite of 1 MiB, and pwrite of 4 KiB with fdatasync, on an O_DIRECT file in the same state. The primary keeps
-nothing (append) or is memory (flush), so that only the log is measured.
+The peers are pwrite of 1 MiB, and pwrite of 4 KiB with fdatasync, on an O_DIRECT file in the same state. The primary
+keeps nothing (append) or is memory (flush), so that only the log is measured.
 """
 
 from __future__ import annotations
@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from benchmarks.caller import call
+from benchmarks.command_line import main
 from benchmarks.measure import AtLeast, AtMost, Row, Scale, median, percentile
 from jetdr_core.device import FileDevice
 from jetdr_core.replication_log.batch import Cursor, DataArea
@@ -49,7 +50,7 @@ def run(scale: Scale, work: Path) -> list[Row]:
 
 
 def _written(path: Path, length: int) -> Path:
-    """A file whose extents have all been written once."""
+    """Make a file whose extents have all been written once, around the page cache."""
     device = FileDevice(path, create_bytes=length)
     piece = mmap.mmap(-1, 4 << 20)
     for offset in range(0, length, len(piece)):
@@ -88,7 +89,7 @@ def _flush(log: Path, peer: Path, size: _Size) -> list[Row]:
 
 
 def _check_append(log: Path, peer: Path, size: _Size) -> None:
-    """Append less than the log holds, and read it back: every record, in order, with the bytes that were written."""
+    """Append less than the log holds, and check that every record is read back in order with the bytes written."""
     length, write_bytes = min(size.log_bytes // 4, 64 << 20), 65536
     call("log_append", log, peer, size.log_bytes, 0, length, write_bytes)
     device = FileDevice(log, writable=False)
@@ -111,7 +112,7 @@ def _check_payload(payload: memoryview, position: int, source: bytes) -> None:
 
 
 def _source() -> bytes:
-    """The bytes that benchmarks/native/rig.h calls ``fill(data, SOURCE_BYTES, 1)``."""
+    """Return the bytes that ``fill(data, SOURCE_BYTES, 1)`` of benchmarks/native/rig.h makes."""
     seed, words = 1, bytearray()
     for _ in range(SOURCE_BYTES // 8):
         seed = (seed * 6364136223846793005 + 1442695040888963407) & (2**64 - 1)
@@ -120,6 +121,4 @@ def _source() -> bytes:
 
 
 if __name__ == "__main__":
-    from benchmarks.command import main
-
-    main("log")
+    main({"log": run})

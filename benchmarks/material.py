@@ -1,4 +1,7 @@
-"""Bytes to protect: two to one under LZ4, as a file system with text and tables in it is. Same seed, same bytes."""
+"""Bytes to protect. They compress two to one under LZ4, as a file system of text and tables does.
+
+Invariant: the same seed makes the same bytes.
+"""
 
 from __future__ import annotations
 
@@ -24,11 +27,11 @@ _ROW = np.dtype(
     ]
 )
 _UNIT_BYTES = 8 << 20
-"""Made once and repeated with every block changed: far more than LZ4's window, so a repetition is not seen."""
+"""Made once and repeated with every block changed. LZ4's window is far smaller, so LZ4 sees no repetition."""
 
 
 def compressible(length: int, seed: int = 1) -> bytearray:
-    """``length`` bytes, text and table rows by turns of 4 KiB, each block with 16 bytes of its own at its beginning."""
+    """Return ``length`` bytes: blocks of 4 KiB, text and table rows by turns, each beginning with 16 random bytes."""
     random = np.random.default_rng(seed)
     half = min(_UNIT_BYTES, length + 2 * BLOCK_BYTES) // 2 // BLOCK_BYTES * BLOCK_BYTES
     text, table = _text(random, half), _table(random, half)
@@ -44,7 +47,7 @@ def incompressible(length: int, seed: int = 1) -> bytearray:
 
 
 def same_bytes(one: Path, other: Path) -> bool:
-    """Whether two files, which are not empty, hold the same; whole numbers of 8 bytes."""
+    """Return whether two files hold the same bytes. Their sizes must be multiples of 8, and not 0."""
     with one.open("rb") as left, other.open("rb") as right:
         if os.fstat(left.fileno()).st_size != os.fstat(right.fileno()).st_size:
             return False
@@ -57,7 +60,7 @@ def _blocks(data: bytes) -> np.ndarray:
 
 
 def _text(random: np.random.Generator, length: int) -> bytes:
-    """Words of a Zipf-distributed vocabulary."""
+    """Return words of a Zipf-distributed vocabulary."""
     vocabulary = [random.integers(97, 123, size, np.uint8).tobytes() for size in random.integers(2, 11, _WORDS)]
     weights = 1 / np.arange(1, _WORDS + 1)
     chosen = random.choice(_WORDS, length // 3, p=weights / weights.sum())

@@ -1,23 +1,22 @@
-"""What a benchmark gives: rows of figures, each beside its peer's from the same run; and how they are taken.
+"""What a benchmark returns, rows of figures beside those of a peer in the same run, and how figures are taken.
 
-Invariant: rounds alternate between ours and the peers', in turning order, so that a drift of the machine meets all.
+Invariant: the engine and its peers take turns, and every round reverses the order, so that a drift of the machine meets
+all of them alike.
 """
 
 from __future__ import annotations
 
 import enum
 import statistics
-import time
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TypeVar
 
-__all__ = ["AtLeast", "AtMost", "PeerMissing", "Row", "Scale", "Stopwatch", "interleaved", "median", "percentile"]
+__all__ = ["AtLeast", "AtMost", "PeerMissing", "Row", "Scale", "interleaved", "median", "percentile"]
 
 
 class Scale(enum.Enum):
-    """How much is done. Figures of TINY mean nothing: it only shows that a benchmark runs."""
+    """How much is done. TINY only shows that a benchmark runs: its figures mean nothing."""
 
     FULL = "full"
     QUICK = "quick"
@@ -25,12 +24,12 @@ class Scale(enum.Enum):
 
 
 class PeerMissing(Exception):
-    """A program to compare with is not installed; the message names it."""
+    """A program to compare with is not installed. The message names it."""
 
 
 @dataclass(frozen=True, slots=True)
 class AtLeast:
-    """Reached by a figure of at least ``bound``."""
+    """A target that a figure of ``bound`` or more reaches."""
 
     bound: float
 
@@ -43,7 +42,7 @@ class AtLeast:
 
 @dataclass(frozen=True, slots=True)
 class AtMost:
-    """Reached by a figure of at most ``bound``."""
+    """A target that a figure of ``bound`` or less reaches."""
 
     bound: float
 
@@ -56,7 +55,7 @@ class AtMost:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Row:
-    """One line of the table. ``figure`` is what the target is about: the ratio to the peer unless given."""
+    """One line of the table. The target judges ``figure``, or the ratio of ours to theirs if no figure is given."""
 
     measure: str
     ours: float
@@ -75,30 +74,15 @@ class Row:
 
     @property
     def reached(self) -> bool | None:
-        """None where there is no target."""
+        """Whether the target was reached. None if there is no target."""
         return None if self.target is None or self.judged is None else self.target.reached(self.judged)
-
-
-class Stopwatch:
-    """Seconds spent inside ``with watch.running():``."""
-
-    def __init__(self) -> None:
-        self.seconds = 0.0
-
-    @contextmanager
-    def running(self) -> Iterator[None]:
-        begun = time.perf_counter()
-        try:
-            yield
-        finally:
-            self.seconds += time.perf_counter() - begun
 
 
 Figure = TypeVar("Figure")
 
 
 def interleaved(rounds: int, *works: Callable[[], Figure]) -> list[list[Figure]]:
-    """``rounds`` figures of each work, the works taking turns; each returns its own figure (seconds, say)."""
+    """Return ``rounds`` figures of each work. The works take turns, and each call returns a figure, e.g. seconds."""
     figures: list[list[Figure]] = [[] for _ in works]
     for nth in range(rounds):
         order = range(len(works)) if nth % 2 == 0 else reversed(range(len(works)))
@@ -112,6 +96,6 @@ def median(figures: Sequence[float]) -> float:
 
 
 def percentile(figures: Sequence[float], percent: float) -> float:
-    """The smallest figure that ``percent`` of all do not exceed."""
+    """Return the smallest figure that ``percent`` of all figures do not exceed."""
     ordered = sorted(figures)
     return ordered[min(len(ordered) - 1, int(len(ordered) * percent / 100))]

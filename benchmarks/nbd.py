@@ -1,13 +1,12 @@
 """nbd: what a guest gets over NBD: operations a second, latency, and the servers' CPU time for it.
 
-Contestants: nbdkit's file plugin, our plugin unprotected, our plugin protected (write-through and write-back, the log
-on a file and on a LUN), QEMU's blklogwrites. One fio job file for all; the last round of each cell is read back and
-compared; what is protected is rebuilt from its store at the end and compared too.
+The contestants are nbdkit's file plugin, our plugin unprotected, our plugin protected (write-through and write-back,
+the log on a file and on a LUN), and QEMU's blklogwrites. One fio job file serves all. The last round of each cell is
+read back and compared. At the end every protected disk is rehydrated from its store and compared too.
 """
 
 from __future__ import annotations
 
-import os
 import tempfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -18,10 +17,12 @@ from itertools import count
 from pathlib import Path
 
 from benchmarks import fio
-from benchmarks.exports import Export, Place, blklogwrites, nbdkit_file, plugin, uncache
+from benchmarks.command_line import main
+from benchmarks.exports import Export, Place, blklogwrites, nbdkit_file, plugin
+from benchmarks.file_state import sync_files, uncache
 from benchmarks.measure import AtLeast, AtMost, Row, Scale, interleaved, median
 from benchmarks.process import cpu_seconds
-from benchmarks.protected import protected_exports
+from benchmarks.protected_exports import protected_exports
 
 __all__ = ["run"]
 
@@ -30,7 +31,7 @@ MEMORY = Path("/dev/shm")
 
 @dataclass(frozen=True, slots=True)
 class _Cell:
-    """One section of the job file, and what share of protected write-through to unprotected is to be reached."""
+    """One section of the job file. ``iops_min`` is the share of unprotected IOPS for write-through to reach."""
 
     section: str
     title: str
@@ -84,7 +85,7 @@ def run(scale: Scale, work: Path) -> list[Row]:
 
 @contextmanager
 def _exports(work: Path, disk_bytes: int) -> Iterator[list[Export]]:
-    """All contestants, running."""
+    """Start all contestants. They stop at the end of the context."""
     with ExitStack() as opened:
         runtime = opened.enter_context(tempfile.TemporaryDirectory(prefix="jetdr-nbd-", dir=MEMORY))
         place = Place(work, Path(runtime), disk_bytes)
@@ -105,17 +106,20 @@ class _Contest:
         self._seed_last: dict[str, int] = {}
 
     def rounds(self, cell: _Cell, rounds: int) -> dict[str, list[_Turn]]:
-        """The turns of each export by its name; what the last ones wrote is read back and compared."""
+        """Return the turns of each export by its name. What the last turns wrote is read back and compared."""
         turns = interleaved(rounds, *(partial(self._turn, export, cell) for export in self._exports))
         with ThreadPoolExecutor(len(self._exports)) as pool:
             list(pool.map(partial(self._verify, cell), self._exports))
         return dict(zip([export.name for export in self._exports], turns, strict=True))
 
     def _turn(self, export: Export, cell: _Cell) -> _Turn:
-        """What others left dirty is on the disk before, the primary uncached; what is owed afterwards is counted."""
+        """Give ``export`` its turn. Before it, earlier turns are made durable and the primary is uncached.
+
+        The CPU time includes all work that the turn's writes cause.
+        """
         seed = self._seed_last[export.name] = next(self._seeds)
         export.begin()
-        os.sync()
+        sync_files(self._work)
         uncache(export.primary)
         before = cpu_seconds(export.pids)
         written = fio.write_section(cell.section, export.uri, cell.size_bytes, seed, self._work)
@@ -165,7 +169,7 @@ class _Rows:
         return Row(measure=self._measure(name), ours=self._median(name, _iops), unit="IOPS", note=note)
 
     def _beside(self, name: str, peer: str, of: Callable[[_Turn], float], target: AtLeast | AtMost | None) -> Row:
-        """The figure is the median of the rounds' ratios: what disturbs a round disturbs neighbours in it alike."""
+        """Return a row whose figure is the median of the rounds' ratios: a disturbance meets both sides of a round."""
         ratios = [of(ours) / of(theirs) for ours, theirs in zip(self.turns[name], self.turns[peer], strict=True)]
         return Row(
             measure=self._measure(name) + (", p99" if of is _p99 else ""),
@@ -185,6 +189,4 @@ class _Rows:
 
 
 if __name__ == "__main__":
-    from benchmarks.command import main
-
-    main("nbd")
+    main({"nbd": run})

@@ -1,4 +1,4 @@
-"""Servers of a benchmark: started, awaited, their CPU time read, ended."""
+"""The server processes of a benchmark, and the CPU time of processes."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ _TICKS = os.sysconf("SC_CLK_TCK")
 
 
 class Server:
-    """A process that listens on a Unix socket, from the call until :meth:`end`. It has a session of its own."""
+    """A process, in a session of its own, that listens on a Unix socket from construction until :meth:`end`."""
 
     def __init__(self, command: Sequence[str], listens_at: Path, said: Path) -> None:
         listens_at.unlink(missing_ok=True)
@@ -37,7 +37,7 @@ class Server:
         return self._process.pid
 
     def end(self) -> None:
-        """SIGTERM, and the end awaited; killed when it does not come."""
+        """Send SIGTERM and wait for the end. Kill the process if it does not end in time."""
         self._process.terminate()
         try:
             self._process.wait(END_LIMIT_S)
@@ -60,7 +60,7 @@ def _answers(path: Path) -> bool:
 
 
 def cpu_seconds(pids: Iterable[int]) -> float:
-    """User and system time that these processes have used so far, with their threads."""
+    """Return the user and system time of these processes so far, threads included."""
     return sum(_ticks(pid) for pid in pids) / _TICKS
 
 

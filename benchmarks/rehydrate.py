@@ -1,8 +1,8 @@
 """rehydrate: live bytes a second from a directory store to a flat VMDK, and the memory it takes.
 
-Peers: ``qemu-img convert -t writeback`` from a raw image of the same disk to monolithicFlat (writeback: it flushes at
-the end), and ``restic restore`` of that image. Each run ends with everything durable: what is not ours is fsynced
-inside the measured time.
+The peers are ``qemu-img convert -t writeback`` from a raw image of the same disk to monolithicFlat (with writeback it
+flushes at the end), and ``restic restore`` of that image. Each run ends with everything durable: the measured time
+includes an fsync of what the peers wrote.
 """
 
 from __future__ import annotations
@@ -20,7 +20,8 @@ from pathlib import Path
 import numpy as np
 
 import jetdr_core
-from benchmarks.chain import ChainMaker
+from benchmarks.chain_maker import ChainMaker
+from benchmarks.command_line import main
 from benchmarks.material import compressible, same_bytes
 from benchmarks.measure import AtLeast, AtMost, PeerMissing, Row, Scale, interleaved, median
 from jetdr_core.rehydrate import rehydrate
@@ -42,7 +43,7 @@ peak = lambda: int(re.search(r"VmHWM:\\s*(\\d+) kB", open("/proc/self/status").r
 before = peak()
 asyncio.run(rehydrate(sys.argv[1], at="latest", target=sys.argv[2], format="flat"))
 print(before, peak())
-"""  # not ru_maxrss, which a process inherits from the one that started it
+"""  # VmHWM, not ru_maxrss: a process inherits the latter from its parent
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,7 +108,7 @@ def run(scale: Scale, work: Path) -> list[Row]:
 
 
 def _disk(work: Path, disk_bytes: int) -> _Disk:
-    """Seven eighths copied in order in 256 KiB, then an eighth of that overwritten at random places in 16 KiB."""
+    """Protect a disk: write seven eighths of it in order, in 256 KiB, then an eighth of that at random, in 16 KiB."""
     url, image = (work / "store").as_uri(), work / "disk.raw"
     live_bytes = disk_bytes // 8 * 7
     data = compressible(live_bytes)
@@ -184,7 +185,7 @@ class _Restic:
 
 
 def _timed(recover: Callable[[Path], Path], work: Path) -> Callable[[], float]:
-    """Seconds of one recovery into a fresh directory, whose bytes are then compared and removed."""
+    """Return a function that recovers into a fresh directory, compares, cleans up, and returns the seconds."""
     image = work / "disk.raw"
 
     def round_() -> float:
@@ -222,7 +223,7 @@ def _run(command: list[str], environment: Mapping[str, str], folder: Path) -> st
 
 
 def _memory(disk: _Disk, work: Path) -> Row:
-    """Peak memory of a process that rebuilds the disk, less what it had after its imports."""
+    """Measure the peak memory of a process that rehydrates the disk, less what it had after its imports."""
     paths = {"PYTHONPATH": str(Path(jetdr_core.__file__).parent.parent)}
     told = _run([sys.executable, "-c", _IN_A_PROCESS, disk.url, str(work / "memory")], paths, work)
     shutil.rmtree(work / "memory")
@@ -239,6 +240,4 @@ def _memory(disk: _Disk, work: Path) -> Row:
 
 
 if __name__ == "__main__":
-    from benchmarks.command import main
-
-    main("rehydrate")
+    main({"rehydrate": run})

@@ -1,9 +1,9 @@
 """rpo: the write rate at which the recovery point stays younger than 2 s, from the guest's write to the store.
 
-fio offers a rate over NBD; meanwhile the age of the oldest acknowledged write that the store does not hold is sampled
-from outside: from the LSNs given out and stored, not from what the engine says its RPO is. A rate is held when fio
-got it and 99 of 100 samples are within the limit; the highest such rate is found by bisection. Peer: the same amount of
-such data put into the same store as it is, in objects as large as a segment, without a log and uncompressed.
+fio offers a rate over NBD. Meanwhile the age of the oldest acknowledged write that the store lacks is sampled from
+outside: it follows from the LSNs given out and stored, not from the RPO that the engine reports. A rate is held if fio
+got it and 99 of 100 samples are within the limit. Bisection finds the highest such rate. The peer puts the same amount
+of such data into the same store, uncompressed, without a log, in objects as large as a segment.
 """
 
 from __future__ import annotations
@@ -27,11 +27,13 @@ from typing import NamedTuple, Protocol
 from azure.storage.blob.aio import BlobServiceClient
 
 from benchmarks import fio
-from benchmarks.drva_process import Spec
+from benchmarks.command_line import main
+from benchmarks.domain_process import Spec
 from benchmarks.exports import Place
+from benchmarks.file_state import sync_files
 from benchmarks.material import compressible
 from benchmarks.measure import AtMost, PeerMissing, Row, Scale, median, percentile
-from benchmarks.protected import Protected, log_file
+from benchmarks.protected_exports import Protected, log_file
 from jetdr_core.limits import SEGMENT_BYTES_DEFAULT
 from tests.peers import azurite
 
@@ -42,7 +44,7 @@ RPO_LIMIT_S = 2.0
 SAMPLE_S = 0.05
 RATE_MIN = 8e6
 RATE_GOT = 0.95
-"""A rate that fio did not get to this part was not held."""
+"""A rate is held only if fio got this part of it."""
 PUTS = 4
 
 
@@ -77,10 +79,10 @@ class _Kind(Protocol):
 
     @contextmanager
     def fresh(self) -> Iterator[_Fresh]:
-        """An empty store, gone afterwards."""
+        """Make an empty store. It is removed at the end of the context."""
 
     def put_bare(self, objects: list[memoryview]) -> float:
-        """Seconds to put ``objects``, :data:`PUTS` at once, without our engine."""
+        """Put ``objects``, :data:`PUTS` at once, without our engine. Return the seconds."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,7 +100,7 @@ class _Step:
 
     @property
     def why_not(self) -> str:
-        """Why it was not held."""
+        """Why the rate was not held."""
         missed = f"RPO {self.p99_s:.1f} s" if self.p99_s >= RPO_LIMIT_S else f"fio got {self.got / 1e6:,.0f}"
         return f"{self.rate / 1e6:,.0f} MB/s not: {missed}"
 
@@ -144,7 +146,7 @@ def _rows(kind: _Kind, size: _Size, work: Path) -> list[Row]:
 
 
 def _offer(kind: _Kind, size: _Size, rate: float, work: Path) -> _Step:
-    """A new domain in an empty store, written to at ``rate``; what it stored is compared if it kept up."""
+    """Write to a new domain with an empty store at ``rate``. If the rate was held, compare what was stored."""
     with kind.fresh() as store, tempfile.TemporaryDirectory(prefix="jetdr-rpo-", dir=MEMORY) as runtime:
         place = Place(work, Path(runtime), size.disk_bytes)
         spec = Spec(
@@ -159,7 +161,7 @@ def _offer(kind: _Kind, size: _Size, rate: float, work: Path) -> _Step:
         )
         export = Protected(spec, work, store.environment)
         try:
-            os.sync()
+            sync_files(work)
             step = _observe(export, size, rate, work)
             if step.held:
                 export.settle()
@@ -170,7 +172,7 @@ def _offer(kind: _Kind, size: _Size, rate: float, work: Path) -> _Step:
 
 
 def _observe(export: Protected, size: _Size, rate: float, work: Path) -> _Step:
-    """Sample the RPO while fio writes; ends early when the rate cannot be held any more."""
+    """Sample the RPO while fio writes. End early once the rate can no longer be held."""
     export.settle()
     age, ages, late_max = _Age(time.monotonic()), [], size.step_s / SAMPLE_S / 100
     offered = fio.Offered(export.uri, size.disk_bytes, rate, size.step_s, work)
@@ -187,11 +189,11 @@ def _observe(export: Protected, size: _Size, rate: float, work: Path) -> _Step:
 
 
 class _Age:
-    """Age of the oldest write that is not stored, at most one sample too old."""
+    """The age of the oldest write that the store lacks, at most one sample too high."""
 
     def __init__(self, now: float) -> None:
         self._given: deque[tuple[float, int]] = deque()
-        self._stored_s = now  # all was stored
+        self._stored_s = now  # everything was stored then
 
     def at(self, now: float, lsn_given: int, lsn_stored: int) -> float:
         self._given.append((now, lsn_given))
@@ -204,7 +206,7 @@ class _Age:
 
 
 def _bare(kind: _Kind, size: _Size) -> float:
-    """Bytes a second."""
+    """Return the bytes per second of the peer."""
     data = memoryview(_peer_data(size.peer_bytes))
     step = SEGMENT_BYTES_DEFAULT
     return len(data) / kind.put_bare([data[start : start + step] for start in range(0, len(data), step)])
@@ -248,7 +250,7 @@ def _put_file(path: Path, data: memoryview) -> None:
 
 
 class _Azurite:
-    """A server of its own for each store: it keeps objects in memory, and grows slower with what it has held."""
+    """Azurite, a new server for each store: it keeps objects in memory, and slows down with all it ever held."""
 
     title = "Azurite"
     peer = f"bare SDK, blobs of 16 MiB, {PUTS} at once"
@@ -285,13 +287,11 @@ async def _put_blobs(server: azurite.Azurite, objects: list[memoryview]) -> floa
                 await client.upload_blob(f"{nth:06d}", bytes(data))
 
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore", ResourceWarning)  # aiohttp's, of bodies as large as these
+            warnings.simplefilter("ignore", ResourceWarning)  # aiohttp warns of bodies as large as these
             begun = time.perf_counter()
             await asyncio.gather(*(worker() for _ in range(PUTS)))
             return time.perf_counter() - begun
 
 
 if __name__ == "__main__":
-    from benchmarks.command import main
-
-    main("rpo")
+    main({"rpo": run})

@@ -1,7 +1,7 @@
 """upload: payload a second from a full log to the store.
 
-Directory store, against ``lz4.block.compress`` of exactly the same frames by as many threads. Azurite, against the bare
-SDK uploading the same objects with as many in flight.
+To the directory store, the peer is ``lz4.block.compress`` of exactly the same frames by as many threads. To Azurite,
+the peer is the bare SDK, which uploads the same objects with as many in flight.
 """
 
 from __future__ import annotations
@@ -22,6 +22,7 @@ from uuid import UUID, uuid4
 import lz4.block
 from azure.storage.blob.aio import BlobServiceClient
 
+from benchmarks.command_line import main
 from benchmarks.material import compressible
 from benchmarks.measure import AtLeast, PeerMissing, Row, Scale, interleaved, median
 from jetdr_core._core import IoFilter, Ring
@@ -74,10 +75,10 @@ def run(scale: Scale, work: Path) -> list[Row]:
 
 
 class _KeptLog(DurableLog):
-    """The log of a domain, which an upload leaves as it is, so that the next one finds the same."""
+    """The log of a domain. An upload does not move its tail, so the next upload finds the same records."""
 
     def checkpoint(self, cursor: Cursor) -> None:
-        """Keep everything."""
+        """Leave the tail where it is."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,7 +92,7 @@ class _FullLog:
 
 @contextmanager
 def _full_log(path: Path, payload_bytes: int) -> Iterator[_FullLog]:
-    """Writes of 16 KiB through the filter, one behind the other, durable in a log on a file."""
+    """Write ``payload_bytes`` through the filter in writes of 16 KiB, and make them durable in a log on a file."""
     payload = memoryview(compressible(payload_bytes))
     with ExitStack() as opened:
         lease = open_volume(path, owner=OWNER, create=True)
@@ -127,7 +128,7 @@ def _write_all(ring: Ring, payload: memoryview, primary: Path) -> int:
 
 
 async def _ship(log: _FullLog, store: ObjectStore, options: DomainOptions) -> float:
-    """Seconds from the start of an uploader, behind the domain's first object, until the store holds everything."""
+    """Return the seconds from the uploader's start, after the epoch object, until the store holds everything."""
     chain = ChainWriter(
         RetryingStore(store), domain="bench", domain_uuid=DOMAIN_UUID, timeline=1, end=ChainEnd(0, NO_PREDECESSOR, 0)
     )
@@ -143,7 +144,7 @@ async def _ship(log: _FullLog, store: ObjectStore, options: DomainOptions) -> fl
 
 
 async def _check(store: ObjectStore, payload: memoryview, work: Path) -> None:
-    """The store gives the bytes back that were written."""
+    """Check that a recovery from the store returns the bytes that were written."""
     target = work / f"check-{uuid4()}"
     report = await rehydrate(store, at="latest", target=target, format="raw")
     with report.disks[0].path.open("rb") as disk, mmap.mmap(disk.fileno(), 0, prot=mmap.PROT_READ) as there:
@@ -154,7 +155,7 @@ async def _check(store: ObjectStore, payload: memoryview, work: Path) -> None:
 
 
 async def _frames(store: ObjectStore) -> list[bytes]:
-    """The raw bytes of every frame in the store."""
+    """Return the raw bytes of every frame in the store."""
     frames = []
     async with await Catalog.open(store) as catalog:
         for row in catalog.segments:
@@ -276,7 +277,7 @@ async def _azurite_rows(log: _FullLog, work: Path, size: _Size, server: azurite.
     for _ in range(size.rounds):
         for step in steps:
             figures[step].append(await step())
-        steps.reverse()  # the server grows slower with what it has held
+        steps.reverse()  # the server slows down with all it ever held
     shipped, stored, alone = (len(log.payload) / median(column) / 1e6 for column in figures.values())
     peer = f"bare SDK, the same objects, {PUTS} at once"
     note = "the server, the compression and both clients share the machine"
@@ -294,7 +295,7 @@ async def _azurite_rows(log: _FullLog, work: Path, size: _Size, server: azurite.
 
 
 async def _objects(log: _FullLog, work: Path) -> list[bytes]:
-    """The objects that an upload of ``log`` makes."""
+    """Return the objects that an upload of ``log`` makes."""
     folder = work / "store-objects"
     await _to_new_directory(log, folder, DomainOptions())
     return [path.read_bytes() for path in sorted((folder / "chain").rglob("*")) if path.is_file()]
@@ -304,10 +305,10 @@ async def _in_container(server: azurite.Azurite, number: int, step: Callable[[Ob
     store = AzureBlobStore(azure_target(f"az://bench-{number}", server.environment()), create=True)
     try:
         async for _ in store.list_prefix("none"):
-            pass  # the container exists, and a connection does
+            pass  # now the container exists and a connection is open
         took = await step(store)
         async for info in store.list_prefix(""):
-            await store.delete(info.key)  # it keeps them in memory
+            await store.delete(info.key)  # the server keeps objects in memory
         return took
     finally:
         await store.close()
@@ -324,7 +325,7 @@ async def _bare_sdk(server: azurite.Azurite, container: str, objects: Sequence[b
             await client.upload_blob(key, data[0])
 
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore", ResourceWarning)  # aiohttp's, of bodies as large as these
+            warnings.simplefilter("ignore", ResourceWarning)  # aiohttp warns of bodies as large as these
             took = await _put_all(objects, put)
         await client.delete_container()
         return took
@@ -343,6 +344,4 @@ async def _put_all(objects: Sequence[bytes], put: Callable[[str, Sequence[bytes]
 
 
 if __name__ == "__main__":
-    from benchmarks.command import main
-
-    main("upload")
+    main({"upload": run})

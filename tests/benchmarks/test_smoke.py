@@ -9,9 +9,10 @@ from pathlib import Path
 
 import pytest
 
-from benchmarks.command import BENCHMARKS
+from benchmarks.every import BENCHMARKS
+from benchmarks.machine import machine
 from benchmarks.measure import AtLeast, AtMost, PeerMissing, Row, Scale, interleaved, percentile
-from benchmarks.report import machine, show_rows, write_json
+from benchmarks.row_table import show_rows, write_json
 
 
 @pytest.mark.parametrize("name", BENCHMARKS)

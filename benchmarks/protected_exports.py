@@ -1,4 +1,4 @@
-"""The protected exports: our plugin with a DRVA in a process of its own beside it, which uploads to a store."""
+"""The protected exports: our plugin beside a process that owns the domain and uploads to a store."""
 
 from __future__ import annotations
 
@@ -14,8 +14,9 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import jetdr_core
-from benchmarks.drva_process import Answer, Spec
-from benchmarks.exports import Export, Place, written_file
+from benchmarks.domain_process import Answer, Spec
+from benchmarks.exports import Export, Place
+from benchmarks.file_state import written_file
 from benchmarks.material import same_bytes
 from benchmarks.measure import PeerMissing
 from jetdr_core.rehydrate import rehydrate
@@ -29,12 +30,12 @@ __all__ = ["Protected", "log_file", "protected_exports"]
 
 END_LIMIT_S = 60.0
 VOLUME_BYTES = 8 << 20
-"""More than what a log volume holds besides its sections."""
+"""More than a log volume needs besides its sections."""
 _ROOT = Path(__file__).resolve().parent.parent
 _RUN = f"""import runpy, sys
 sys.path.append({str(_ROOT)!r})
-runpy.run_module("benchmarks.drva_process", run_name="__main__")"""
-"""The package under test comes first on the path; the benchmarks are found behind it."""
+runpy.run_module("benchmarks.domain_process", run_name="__main__")"""
+"""The package under test comes first on the path, the benchmarks after it."""
 
 
 class Protected(Export):
@@ -79,11 +80,11 @@ class Protected(Export):
         return self._answer()
 
     def settle(self) -> None:
-        """The store has everything."""
+        """Wait until the store has everything."""
         self.ask("settle")
 
     def check(self) -> None:
-        """End in order; the newest point, rebuilt from the store, is the primary."""
+        """Close the domain, rehydrate its newest point, and compare that with the primary."""
         self.end()
         asyncio.run(self._check())
 
@@ -143,7 +144,7 @@ MODES = (
 
 @contextmanager
 def protected_exports(place: Place) -> Iterator[list[Export]]:
-    """Write-through and write-back, the log on a file and on a LUN; every one with a store of its own."""
+    """Start one export per mode, each with a store of its own. They stop at the end of the context."""
     log_bytes = 3 * place.disk_bytes
     with ExitStack() as opened:
         target = opened.enter_context(_target(place.work))
@@ -170,13 +171,13 @@ def protected_exports(place: Place) -> Iterator[list[Export]]:
 
 
 def log_file(place: Place, name: str, log_bytes: int) -> str:
-    """A blank log volume on a file that has been written once, with room for a section."""
+    """Make a blank log volume with room for a section, on a file that has been written once, and return its path."""
     return str(written_file(place.work / f"{name}.log", log_bytes + VOLUME_BYTES))
 
 
 @contextmanager
 def _target(work: Path) -> Iterator[Tgt]:
-    """An iSCSI target whose LUNs are files in ``work``, on the disk of everything else."""
+    """Start an iSCSI target whose LUNs are files in ``work``, on the same disk as everything else."""
     folder = work / "tgt"
     folder.mkdir()
     try:

@@ -1,7 +1,8 @@
-"""A DRVA in a process of its own: one protected domain with its host component, as beside a guest.
+"""A protected domain with its host component in a process of its own, as in a DRVA.
 
-Run as a program with the specification as its argument. Then each line on stdin is a request, answered by a line of
-JSON on stdout: ``status``, and ``settle`` (everything written so far is stored). The domain is closed at stdin's end.
+The program takes the specification as its argument. Each line on stdin is a request: ``status``, or ``settle``, which
+waits until the store has everything written so far. The answer is a line of JSON on stdout. The domain closes at the
+end of stdin.
 """
 
 from __future__ import annotations
@@ -56,7 +57,7 @@ async def serve(spec: Spec) -> None:
                     await domain.uploaded(domain.status().lsn_reserved)
                 _tell(domain, component)
     finally:
-        component.stop()  # it would serve its guests without us
+        component.stop()  # otherwise it would go on serving guests
 
 
 def _tell(domain: ProtectedDomain[HostedDisk], component: HostComponent) -> None:

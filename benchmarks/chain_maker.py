@@ -1,6 +1,6 @@
-"""ChainMaker: puts a domain's chain into a store without filter and log, so that a long history is quickly there.
+"""ChainMaker: puts a domain's chain into a store without filter and log, so that a long history is made quickly.
 
-The objects are the engine's own (build_body, seal).
+Invariant: the engine's own code (build_body, seal) makes every object.
 """
 
 from __future__ import annotations
@@ -26,9 +26,10 @@ _STEP_NS = 1000
 
 
 class ChainMaker:
-    """One owner's chain of one disk. ``number`` is the next object's, ``lsn`` the next record's.
+    """One owner's chain of one disk. ``number`` is that of the next object, ``lsn`` that of the next record.
 
-    ``links`` (rows of the catalog's table) and ``checksums`` have one item an object, ``control`` all control records.
+    ``links`` (rows of the catalog's table) and ``checksums`` have one item per object. ``control`` holds all control
+    records.
     """
 
     def __init__(self, store: ObjectStore) -> None:
@@ -41,11 +42,11 @@ class ChainMaker:
 
     @property
     def time_ns(self) -> int:
-        """When the next record is captured."""
+        """The time of the next record."""
         return _START_NS + self.lsn * _STEP_NS
 
     async def begin(self, size_bytes: int) -> None:
-        """The domain's first two objects: its first epoch, and a disk without data."""
+        """Put the domain's first two objects: its first epoch, and a disk without data."""
         await self._put(
             seal_epoch(
                 domain_uuid=DOMAIN_UUID,
@@ -67,7 +68,7 @@ class ChainMaker:
     async def write(
         self, offsets: Sequence[int] | npt.NDArray[np.int64], write_bytes: int, payload: memoryview
     ) -> None:
-        """One segment: a write of ``write_bytes`` at each offset, their bytes one after the other in ``payload``."""
+        """Put one segment with a write of ``write_bytes`` at each offset. ``payload`` holds their bytes in order."""
         headers = np.zeros(len(offsets), RECORD)
         headers["lsn"] = np.arange(self.lsn, self.lsn + len(offsets))
         headers["time_ns"] = self.time_ns + np.arange(len(offsets)) * _STEP_NS
