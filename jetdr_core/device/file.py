@@ -20,6 +20,7 @@ from typing_extensions import Buffer
 
 from jetdr_core.device import linux
 from jetdr_core.device.bounds import byte_view, check_range, target_view
+from jetdr_core.durable import sync_folder
 from jetdr_core.errors import DeviceBusy, DeviceFull, InvalidRequest
 from jetdr_core.limits import BLOCK_BYTES, SECTOR_BYTES
 
@@ -165,7 +166,7 @@ class FileDevice:
         if create_bytes is not None:
             self._allocate(0, create_bytes)
             os.fsync(self._fd)
-            _sync_directory(self._path)
+            sync_folder(Path(self._path).absolute().parent)
         self._size_bytes = os.lseek(self._fd, 0, os.SEEK_END)
         self._block_bytes = self._find_block_bytes()
         self._size_bytes -= self._size_bytes % self._block_bytes
@@ -309,15 +310,6 @@ def _is_regular(path: str, fd: int) -> bool:
             f"{path} is neither a regular file nor a block device", hint="name a file or a block device"
         )
     return stat.S_ISREG(mode)
-
-
-def _sync_directory(path: str) -> None:
-    """Make the name of ``path`` durable."""
-    fd = os.open(Path(path).absolute().parent, os.O_RDONLY | os.O_DIRECTORY)
-    try:
-        os.fsync(fd)
-    finally:
-        os.close(fd)
 
 
 def _address(view: memoryview) -> int:

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import os
 from dataclasses import dataclass
 from os import PathLike, fspath
 from pathlib import Path
 
 from jetdr_core.device import FileDevice
 from jetdr_core.device.protocol import BlockDevice
+from jetdr_core.durable import new_file, sync_folder
 from jetdr_core.errors import InvalidRequest
 from jetdr_core.limits import DISK_BYTES_MAX, SECTOR_BYTES
 
@@ -94,15 +94,7 @@ def _check_disk_bytes(name: str, size_bytes: int) -> None:
 
 
 def _create_sparse(path: Path, size_bytes: int) -> None:
-    """A file of zeros that takes no space yet; its name is durable at return."""
-    fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
-    try:
-        os.ftruncate(fd, size_bytes)
-        os.fsync(fd)
-    finally:
-        os.close(fd)
-    folder = os.open(path.parent, os.O_RDONLY | os.O_DIRECTORY)
-    try:
-        os.fsync(folder)
-    finally:
-        os.close(folder)
+    """Create a file of zeros that takes no space yet. Content and name are durable at return."""
+    with new_file(path) as file:
+        file.truncate(size_bytes)
+    sync_folder(path.parent)

@@ -19,6 +19,7 @@ from pathlib import Path
 import numpy as np
 
 from jetdr_core.catalog import Catalog, DiskState, RecoveryPoint
+from jetdr_core.durable import make_folders, sync_folder
 from jetdr_core.errors import DamagedObject, InvalidRequest, JetdrError
 from jetdr_core.extent import damaged_extents
 from jetdr_core.rehydrate.fetch import WORKERS_DEFAULT, WORKERS_MAX, ProgressCallback, Rebuild, Tally
@@ -36,8 +37,6 @@ from jetdr_core.rehydrate.target import (
     check_names,
     check_space,
     examine,
-    make_directory,
-    sync_directory,
     write_config,
 )
 from jetdr_core.store import ObjectStore
@@ -155,7 +154,7 @@ class _Recovery:
         standings = [examine(files, identity) for files, identity in zip(self.files, self.identities, strict=True)]
         segments = self._left(standings)
         check_space(self.options.target, self._needed_bytes(standings))
-        make_directory(self.options.target)
+        make_folders(self.options.target)
         with ExitStack() as opened:
             targets = self._open(standings, opened)
             await self._rebuild(segments, targets)
@@ -259,7 +258,7 @@ class _Recovery:
             await asyncio.to_thread(write_config, path, text)
         for target in targets:
             target.forget()
-        await asyncio.to_thread(sync_directory, self.options.target)
+        await asyncio.to_thread(sync_folder, self.options.target)
 
     # -- report --------------------------------------------------------------------------------------------------------
 

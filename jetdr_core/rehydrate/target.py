@@ -17,6 +17,7 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from jetdr_core.durable import new_file, rename, sync_folder
 from jetdr_core.errors import InvalidRequest, TargetExists, TargetFull
 from jetdr_core.identity import check_name
 from jetdr_core.rehydrate.journal import (
@@ -40,8 +41,6 @@ __all__ = [
     "check_names",
     "check_space",
     "examine",
-    "make_directory",
-    "sync_directory",
     "write_config",
 ]
 
@@ -206,22 +205,6 @@ def check_space(directory: Path, needed_bytes: int) -> None:
 # -- writing -----------------------------------------------------------------------------------------------------------
 
 
-def sync_directory(directory: Path) -> None:
-    fd = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-    try:
-        os.fsync(fd)
-    finally:
-        os.close(fd)
-
-
-def make_directory(directory: Path) -> None:
-    """Create the directory and what is missing above it, durably."""
-    if not directory.exists():
-        make_directory(directory.parent)
-        directory.mkdir(exist_ok=True)
-        sync_directory(directory.parent)
-
-
 def check_config(path: Path, text: bytes) -> bool:
     """Whether the configuration file is there already; TargetExists if another file has its name."""
     if not os.path.lexists(path):
@@ -237,13 +220,9 @@ def write_config(path: Path, text: bytes) -> None:
         return
     partial = path.with_name(f".{path.name}.partial")
     partial.unlink(missing_ok=True)
-    fd = _create(partial)
-    with os.fdopen(fd, "wb") as target:
+    with new_file(partial) as target:
         target.write(text)
-        target.flush()
-        os.fsync(fd)
-    partial.rename(path)
-    sync_directory(path.parent)
+    rename(partial, path)
 
 
 def _create(path: Path) -> int:
@@ -319,7 +298,7 @@ class TargetDisk:
         self._journal_bytes, self._checksum = len(header), int.from_bytes(header[-8:], "little")
         self.fd = _create(self.files.partial)
         os.ftruncate(self.fd, self.identity.size_bytes)
-        sync_directory(self.files.directory)
+        sync_folder(self.files.directory)
         self.progress = Progress.PARTIAL
 
     def _continue(self, standing: Standing) -> None:
@@ -356,8 +335,7 @@ class TargetDisk:
         if os.path.lexists(output):
             raise TargetExists(f"{output} appeared while the disk was rebuilt", hint="remove it and run this again")
         source.chmod(_FILE_MODE)
-        source.rename(output)
-        sync_directory(self.files.directory)
+        rename(source, output)
 
     def _content_id(self) -> int:
         """VMDK content ID: equal for equal recoveries; never 0xFFFFFFFF, which means "no parent"."""

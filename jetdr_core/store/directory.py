@@ -20,6 +20,7 @@ from aiofiles.os import wrap
 from typing_extensions import Buffer
 
 from jetdr_core.aio import finish
+from jetdr_core.durable import make_folders
 from jetdr_core.errors import (
     InvalidRequest,
     ObjectExists,
@@ -36,7 +37,7 @@ from jetdr_core.store.keys import (
     too_short,
 )
 from jetdr_core.store.protocol import ObjectInfo
-from jetdr_core.store.tree import ObjectTree, Row, make_container
+from jetdr_core.store.tree import ObjectTree, Row
 
 __all__ = ["DirectoryStore"]
 
@@ -173,7 +174,7 @@ def failure_of(operation: str, key: str, error: OSError) -> StoreError:
 def _open_tree(path: Path, *, create: bool) -> ObjectTree:
     try:
         if create:
-            make_container(path)
+            make_folders(path, mode=0o700)
         return ObjectTree(path)
     except FileNotFoundError:
         raise InvalidRequest(

@@ -21,7 +21,7 @@ from typing import NamedTuple
 
 from jetdr_core.store.keys import is_key
 
-__all__ = ["ObjectTree", "Row", "make_container"]
+__all__ = ["ObjectTree", "Row"]
 
 TEMPORARY_AREA = ".tmp"
 STALE_S = 24 * 3600.0
@@ -38,15 +38,6 @@ class Row(NamedTuple):
 
     name: str
     size_bytes: int
-
-
-def make_container(path: Path) -> None:
-    """Create the directory and those above it that are missing, each durable in its parent."""
-    missing = [directory for directory in (path, *path.parents) if not directory.exists()]
-    for directory in reversed(missing):
-        directory.mkdir(mode=0o700, exist_ok=True)
-        with _opened(os.open(directory.parent, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)) as parent:
-            os.fsync(parent)
 
 
 class ObjectTree:

@@ -6,9 +6,9 @@ durable in the log, and before logging is on again.
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 
+from jetdr_core.durable import make_folders, remove, sync_folder
 from jetdr_core.identity import check_name
 
 __all__ = ["BypassedFile"]
@@ -22,9 +22,9 @@ class BypassedFile:
         self.path = self._folder / "bypassed"
 
     def make_folder(self) -> None:
-        self._folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-        for folder in (self._folder, self._folder.parent):
-            _sync(folder)
+        make_folders(self._folder, mode=0o700)
+        for folder in (self._folder, self._folder.parent):  # whoever made them may have died before syncing them
+            sync_folder(folder)
 
     @property
     def stands(self) -> bool:
@@ -33,13 +33,4 @@ class BypassedFile:
     def remove(self) -> None:
         """Durable at return; harmless when there is none."""
         if self.stands:
-            self.path.unlink()
-            _sync(self._folder)
-
-
-def _sync(folder: Path) -> None:
-    fd = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
-    try:
-        os.fsync(fd)
-    finally:
-        os.close(fd)
+            remove(self.path)
