@@ -13,6 +13,7 @@ import numpy.typing as npt
 
 from jetdr_core.catalog import chain_key
 from jetdr_core.catalog.links import link
+from jetdr_core.control_bodies import DiskAdd, EpochOwner
 from jetdr_core.record import RECORD, ControlRecord, Kind, RecordBatch, control_payload, padded
 from jetdr_core.segment import NO_PREDECESSOR, SealedSegment, SegmentBody, build_body, seal, seal_epoch
 from jetdr_core.store import ObjectStore
@@ -55,12 +56,11 @@ class ChainMaker:
                 predecessor=self._predecessor,
                 lsn_next=self.lsn,
                 time_ns=self.time_ns,
-                body={"owner": "bench", "host": "bench", "domain": "bench", "domain_uuid": str(DOMAIN_UUID)},
+                owner=EpochOwner(owner="bench", host="bench", domain="bench", domain_uuid=str(DOMAIN_UUID)),
             )
         )
-        payload = control_payload(
-            {"name": "disk", "uuid": "bench", "path": "disk", "size_bytes": size_bytes, "holds_data": False}
-        )
+        added = DiskAdd(name="disk", uuid="bench", path="disk", size_bytes=size_bytes, holds_data=False)
+        payload = control_payload(added.encode())
         size = padded(len(payload))
         headers = np.array([(1, self.time_ns, 0, len(payload), 0, DISK, size, Kind.DISK_ADD, 0, b"")], RECORD)
         await self.put_body(build_body([RecordBatch(headers, memoryview(payload.ljust(size, b"\0")))]))

@@ -27,10 +27,11 @@ from benchmarks.material import compressible
 from benchmarks.measure import AtLeast, PeerMissing, Row, Scale, interleaved, median
 from jetdr_core._core import IoFilter, Ring
 from jetdr_core.catalog import Catalog
+from jetdr_core.control_bodies import DiskAdd, EpochOwner
 from jetdr_core.device import FileDevice
 from jetdr_core.domain.log_source import DurableLog
 from jetdr_core.options import DomainOptions
-from jetdr_core.record import Kind, control_payload
+from jetdr_core.record import control_payload
 from jetdr_core.rehydrate import rehydrate
 from jetdr_core.replication_log import Cursor, ReplicationLog, open_volume
 from jetdr_core.segment import NO_PREDECESSOR, decode_frame
@@ -111,8 +112,8 @@ def _full_log(path: Path, payload_bytes: int) -> Iterator[_FullLog]:
 
 
 def _write_all(ring: Ring, payload: memoryview, primary: Path) -> int:
-    body = {"name": "disk", "uuid": "bench", "path": "disk", "size_bytes": len(payload), "holds_data": False}
-    ring.control(Kind.DISK_ADD, 1, control_payload(body), stall_limit_s=30)
+    added = DiskAdd(name="disk", uuid="bench", path="disk", size_bytes=len(payload), holds_data=False)
+    ring.control(added.kind, 1, control_payload(added.encode()), stall_limit_s=30)
     device = FileDevice(primary, direct=False, create_bytes=len(payload))
     io_filter = IoFilter(ring, device, disk=1, size_bytes=len(payload), write_bytes_max=1 << 20, stall_limit_s=30)
     for offset in range(0, len(payload), WRITE_BYTES):
@@ -132,8 +133,8 @@ async def _ship(log: _FullLog, store: ObjectStore, options: DomainOptions) -> fl
     chain = ChainWriter(
         RetryingStore(store), domain="bench", domain_uuid=DOMAIN_UUID, timeline=1, end=ChainEnd(0, NO_PREDECESSOR, 0)
     )
-    body: dict[str, object] = {"owner": str(OWNER), "host": "bench", "domain": "bench", "domain_uuid": str(DOMAIN_UUID)}
-    await chain.claim(1, 0, body)
+    owner = EpochOwner(owner=str(OWNER), host="bench", domain="bench", domain_uuid=str(DOMAIN_UUID))
+    await chain.claim(1, 0, owner)
     uploader = Uploader(log.source, chain, options, log.begin, on_segment=lambda *_: None)
     begun = time.perf_counter()
     uploader.start()

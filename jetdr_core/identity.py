@@ -8,7 +8,7 @@ from pathlib import Path
 from uuid import UUID, uuid5
 
 from jetdr_core.errors import InvalidRequest
-from jetdr_core.limits import MARK_NAME_CHARS_MAX, NAME_CHARS_MAX
+from jetdr_core.limits import CONFIG_NAME_BYTES_MAX, MARK_NAME_CHARS_MAX, NAME_CHARS_MAX
 
 _OWNER_NAMESPACE = UUID("6b1d7a2e-5c0f-4a53-9a31-0d6f2f5c8e17")
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*\Z")
@@ -46,6 +46,26 @@ def check_mark_name(name: str) -> str:
         )
     if name == "latest" or name.isdigit():
         raise InvalidRequest(f"mark name {name!r} would be read as a point", hint="choose another name")
+    return name
+
+
+def check_config_name(name: str) -> str:
+    """Return ``name`` if it can name a configuration file, or raise :class:`InvalidRequest`.
+
+    Valid: up to 200 bytes of printable characters (spaces and umlauts too) without ``/``, the first no dot. A file of
+    that name therefore stays in the directory it is written to, and is visible there.
+    """
+    if (
+        not isinstance(name, str)
+        or not name.isprintable()
+        or not 0 < len(name.encode()) <= CONFIG_NAME_BYTES_MAX
+        or "/" in name
+        or name.startswith(".")
+    ):
+        raise InvalidRequest(
+            f"configuration file name {name!r} is not valid",
+            hint=f"use 1 to {CONFIG_NAME_BYTES_MAX} bytes of printable characters without '/', not beginning with '.'",
+        )
     return name
 
 

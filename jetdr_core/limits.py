@@ -47,6 +47,9 @@ CHAIN_GROUP = 1024
 
 STALL_LIMIT_S_DEFAULT = 2.0
 MARK_NAME_CHARS_MAX = 200
+CONFIG_NAME_BYTES_MAX = 200
+"""Recovery writes a file under a name that is 9 bytes longer first, and file systems take 255."""
+
 NAME_CHARS_MAX = 64
 
 assert WRITE_BYTES_MAX % BLOCK_BYTES == 0, "a record's payload is block aligned when its write is"

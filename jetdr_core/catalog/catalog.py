@@ -28,6 +28,7 @@ from jetdr_core.catalog.links import LinkTable, segments
 from jetdr_core.catalog.point import Interval, RecoveryPoint
 from jetdr_core.catalog.repository import MetadataRepository
 from jetdr_core.catalog.resolve import Extent, Resolver
+from jetdr_core.control_bodies import EpochOwner
 from jetdr_core.errors import ChainBroken, DamagedObject, NoSuchPoint, ObjectNotFound, UnsupportedVersion
 from jetdr_core.segment import SegmentIndex
 from jetdr_core.store import ObjectStore, RetryingStore, open_store
@@ -123,8 +124,8 @@ class Catalog:
         return self._chain.tail.epoch
 
     @property
-    def owner(self) -> Mapping[str, object]:
-        """Who began that epoch: ``owner``, ``host``; empty when its object cannot be read."""
+    def owner(self) -> EpochOwner:
+        """Who began that epoch; without any field when its object cannot be read."""
         return self._chain.owner
 
     @property

@@ -23,8 +23,8 @@ from jetdr_core.catalog.keys import chain_key, group_numbers, summary_key
 from jetdr_core.catalog.links import LinkTable, chained
 from jetdr_core.catalog.listing import Listing, list_chain, number_group
 from jetdr_core.catalog.summary import Summary, contradiction, decode_summary, encode_summary
+from jetdr_core.control_bodies import EpochOwner
 from jetdr_core.errors import ChainBroken, DamagedObject, InvalidRequest, ObjectNotFound, UnsupportedVersion
-from jetdr_core.identity import check_name
 from jetdr_core.record import ControlRecord
 from jetdr_core.segment import NO_PREDECESSOR, ObjectKind
 from jetdr_core.store import ObjectStore
@@ -63,7 +63,7 @@ class Chain(NamedTuple):
 
     domain_uuid: UUID
     name: str
-    owner: dict[str, object]
+    owner: EpochOwner
     timeline: int
     links: LinkTable
     control: list[ControlRecord]
@@ -150,11 +150,9 @@ async def _first(store: ObjectStore, listing: Listing) -> Footer:
 
 
 def _name(first: Footer) -> str:
-    name = first.owner.get("domain")
-    try:
-        return check_name("domain", name if isinstance(name, str) else "")
-    except InvalidRequest as error:
-        raise DamagedObject(first.key, "epoch", str(error)) from None
+    if first.owner is None or first.owner.domain is None:
+        raise DamagedObject(first.key, "epoch", "has no domain name")
+    return first.owner.domain
 
 
 async def _shortcuts(store: ObjectStore, listing: Listing) -> dict[int, _Shortcut]:
@@ -219,13 +217,13 @@ def _hole(listing: Listing, damage: Damage | None) -> Hole | None:
     return None
 
 
-async def _owner(store: ObjectStore, links: LinkTable) -> dict[str, object]:
-    """Who began the chain's last epoch; nothing when that object cannot be read any more."""
+async def _owner(store: ObjectStore, links: LinkTable) -> EpochOwner:
+    """Who began the chain's last epoch; without any field when that object cannot be read any more."""
     epochs = links[links["kind"] == ObjectKind.EPOCH]
     if not len(epochs):
-        return {}
+        return EpochOwner()
     footer = await read_footer(store, int(epochs["number"][-1]), int(epochs["object_bytes"][-1]))
-    return footer.owner
+    return footer.owner or EpochOwner()
 
 
 def _summarise(chain: Chain, group: int) -> bytes | None:

@@ -18,6 +18,7 @@ import numpy as np
 from jetdr_core.catalog.footer import Footer
 from jetdr_core.catalog.keys import chain_key
 from jetdr_core.catalog.links import LINK, LinkTable, link, orphan_link
+from jetdr_core.control_bodies import EpochOwner
 from jetdr_core.errors import DamagedObject
 from jetdr_core.record import ControlRecord
 from jetdr_core.segment import NO_PREDECESSOR, ObjectKind, Trailer
@@ -50,14 +51,14 @@ class Follower:
     domain_uuid: UUID
     head: Head = field(default_factory=Head)
     damage: Damage | None = None
-    owner: dict[str, object] = field(default_factory=dict)
+    owner: EpochOwner | None = None
     control: list[ControlRecord] = field(default_factory=list)
     tables: list[LinkTable] = field(default_factory=list)
 
     def take_summary(self, links: LinkTable, control: Sequence[ControlRecord], head: Head) -> None:
         """Take a group that a summary tells of; the caller has checked that it continues :attr:`head`."""
         self.head, self.damage = head, None
-        self.owner = {}
+        self.owner = None
         self.control += control
         self.tables.append(links)
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 
 from jetdr_core.catalog.keys import chain_key
+from jetdr_core.control_bodies import EpochOwner
 from jetdr_core.errors import DamagedObject
 from jetdr_core.record import ControlRecord
 from jetdr_core.segment import (
@@ -33,7 +34,7 @@ class Footer:
     trailer: Trailer
     checksum: bytes
     control: list[ControlRecord] = field(default_factory=list)
-    owner: dict[str, object] = field(default_factory=dict)
+    owner: EpochOwner | None = None
     damage: DamagedObject | None = None
 
     @property

@@ -4,23 +4,33 @@ consistency.
 Invariants: pure and incremental, used over the store's records and by the running domain alike; a record that was
 applied before is ignored. The domain is consistent at an LSN iff the baseline was reached (every disk then protected
 had been copied once), no gap is open, and some disk is ready. A record that contradicts the history is
-:class:`DamagedObject`; names are checked here, because they become file names.
+:class:`DamagedObject`.
 """
 
 from __future__ import annotations
 
 from bisect import bisect_right
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
 from jetdr_core.catalog.point import Interval, RecoveryPoint
-from jetdr_core.errors import DamagedObject, InvalidRequest
-from jetdr_core.identity import check_mark_name, check_name
-from jetdr_core.limits import DISK_BYTES_MAX, SECTOR_BYTES
-from jetdr_core.record import ControlRecord, Kind
-
-_FILE_NAME_BYTES_MAX = 200
+from jetdr_core.control_bodies import (
+    ConfigFile,
+    ControlBody,
+    DiskAdd,
+    DiskGrow,
+    DiskReady,
+    DiskRemove,
+    GapClose,
+    GapOpen,
+    Mark,
+    Void,
+    body_of,
+)
+from jetdr_core.errors import DamagedObject
+from jetdr_core.limits import DISK_BYTES_MAX
+from jetdr_core.record import ControlRecord
 
 
 class DiskState(NamedTuple):
@@ -88,25 +98,6 @@ class DomainHistory:
         self._gaps: list[Gap] = []
         self._configs: list[tuple[int, str, str]] = []
         self._turns: list[_Turn] = []
-        self._folds: dict[Kind, Callable[[ControlRecord], None]] = {
-            Kind.MARK: self._mark,
-            Kind.GAP_OPEN: self._gap_open,
-            Kind.GAP_CLOSE: self._gap_close,
-            Kind.DISK_ADD: self._disk_add,
-            Kind.DISK_READY: self._disk_ready,
-            Kind.DISK_REMOVE: self._disk_remove,
-            Kind.DISK_GROW: self._disk_grow,
-            Kind.CONFIG: self._config,
-        }
-        self._checks: dict[Kind, Callable[[ControlRecord], object]] = {
-            Kind.MARK: _mark_name,
-            Kind.GAP_OPEN: _gap_opened,
-            Kind.DISK_ADD: self._check_add,
-            Kind.DISK_READY: self._disk,
-            Kind.DISK_REMOVE: self._disk,
-            Kind.DISK_GROW: self._check_grow,
-            Kind.CONFIG: _config_file,
-        }
 
     # -- what is asked -------------------------------------------------------------------------------------------------
 
@@ -195,18 +186,52 @@ class DomainHistory:
         """
         if record.lsn <= self.lsn_folded:
             return
-        self.check(record)
-        fold = self._folds.get(record.kind)
-        if fold is not None:
-            fold(record)
+        self._fold(record, self.check(record))
         self.lsn_folded = record.lsn
         self._turn(record)
 
-    def check(self, record: ControlRecord) -> None:
-        """Raise :class:`DamagedObject` if ``record`` contradicts the history; changes nothing."""
-        check = self._checks.get(record.kind)
-        if check is not None:
-            check(record)
+    def check(self, record: ControlRecord) -> ControlBody:
+        """The body of ``record``; :class:`DamagedObject` if it contradicts the history. Changes nothing."""
+        body = body_of(record)
+        problem = self._contradiction(record.disk, body)
+        if problem:
+            raise DamagedObject(f"LSN {record.lsn}", f"{record.kind.name} record", problem)
+        return body
+
+    def _contradiction(self, number: int, body: ControlBody) -> str:
+        """Why the history does not allow ``body`` as the next one of disk ``number``."""
+        if isinstance(body, DiskAdd):
+            known = number in self._disks or body.name in self._present
+            return f"disk {number} {body.name!r} was added before" if known else ""
+        if isinstance(body, DiskReady | DiskRemove | DiskGrow):
+            disk = self._disks.get(number)
+            if disk is None or disk.lsn_removed is not None:
+                return f"disk {number} is not protected"
+            if isinstance(body, DiskGrow) and body.size_bytes < disk.sizes[-1][1]:
+                return f"disk {disk.name!r} would shrink to {body.size_bytes} bytes"
+        return ""
+
+    def _fold(self, record: ControlRecord, body: ControlBody) -> None:
+        match body:
+            case Mark(name):
+                self._marks.setdefault(name, RecoveryPoint(self.timeline, record.lsn, record.time_ns, name))
+            case GapOpen():
+                self._open_gap(record, body)
+            case GapClose():
+                self._close_gap(record)
+            case DiskAdd():
+                self._add_disk(record, body)
+            case DiskReady():
+                disk = self._disks[record.disk]
+                disk.lsn_ready = record.lsn if disk.lsn_ready is None else disk.lsn_ready
+            case DiskRemove():
+                self._remove_disk(record)
+            case DiskGrow(size_bytes):
+                self._disks[record.disk].sizes.append((record.lsn, size_bytes))
+            case ConfigFile(name, text):
+                self._configs.append((record.lsn, name, text))
+            case Void():
+                pass
 
     def _turn(self, record: ControlRecord) -> None:
         ready = [disk.lsn_ready is not None for disk in self._present.values()]
@@ -217,114 +242,28 @@ class DomainHistory:
             gap = self.gap_open
             self._turns.append(_Turn(record.lsn, gap.time_open_ns if gap else record.time_ns, consistent))
 
-    def _mark(self, record: ControlRecord) -> None:
-        name = _mark_name(record)
-        self._marks.setdefault(name, RecoveryPoint(self.timeline, record.lsn, record.time_ns, name))
-
-    def _gap_open(self, record: ControlRecord) -> None:
+    def _open_gap(self, record: ControlRecord, body: GapOpen) -> None:
         if self.gap_open is None:
-            reason, since_ns = _gap_opened(record)
-            self._gaps.append(Gap(record.lsn, since_ns, reason))
+            since_ns = record.time_ns if body.since_ns is None else min(body.since_ns, record.time_ns)
+            self._gaps.append(Gap(record.lsn, since_ns, body.reason))
 
-    def _gap_close(self, record: ControlRecord) -> None:
+    def _close_gap(self, record: ControlRecord) -> None:
         if self.gap_open is not None:
             self._gaps[-1] = self._gaps[-1]._replace(lsn_close=record.lsn, time_close_ns=record.time_ns)
 
-    def _check_add(self, record: ControlRecord) -> tuple[str, int]:
-        name = _checked(record, lambda text: check_name("disk", text), _text(record, "name"))
-        if record.disk in self._disks or name in self._present:
-            raise _damaged(record, f"disk {record.disk} {name!r} was added before")
-        _text(record, "uuid", "")
-        _text(record, "path", "")
-        return name, _size(record)
-
-    def _disk_add(self, record: ControlRecord) -> None:
-        name, size = self._check_add(record)
+    def _add_disk(self, record: ControlRecord, body: DiskAdd) -> None:
         disk = _Disk(
             disk=record.disk,
-            name=name,
-            uuid=_text(record, "uuid", ""),
-            path=_text(record, "path", ""),
+            name=body.name,
+            uuid=body.uuid,
+            path=body.path,
             lsn_added=record.lsn,
-            lsn_ready=None if record.body.get("holds_data") else record.lsn,
-            sizes=[(record.lsn, size)],
+            lsn_ready=None if body.holds_data else record.lsn,
+            sizes=[(record.lsn, body.size_bytes)],
         )
-        self._disks[record.disk] = self._present[name] = disk
+        self._disks[record.disk] = self._present[body.name] = disk
 
-    def _disk_ready(self, record: ControlRecord) -> None:
-        disk = self._disk(record)
-        if disk.lsn_ready is None:
-            disk.lsn_ready = record.lsn
-
-    def _disk_remove(self, record: ControlRecord) -> None:
-        disk = self._disk(record)
+    def _remove_disk(self, record: ControlRecord) -> None:
+        disk = self._disks[record.disk]
         disk.lsn_removed = record.lsn
         del self._present[disk.name]
-
-    def _check_grow(self, record: ControlRecord) -> tuple[_Disk, int]:
-        disk, size = self._disk(record), _size(record)
-        if size < disk.sizes[-1][1]:
-            raise _damaged(record, f"disk {disk.name!r} would shrink to {size} bytes")
-        return disk, size
-
-    def _disk_grow(self, record: ControlRecord) -> None:
-        disk, size = self._check_grow(record)
-        disk.sizes.append((record.lsn, size))
-
-    def _config(self, record: ControlRecord) -> None:
-        self._configs.append((record.lsn, *_config_file(record)))
-
-    def _disk(self, record: ControlRecord) -> _Disk:
-        disk = self._disks.get(record.disk)
-        if disk is None or disk.lsn_removed is not None:
-            raise _damaged(record, f"disk {record.disk} is not protected")
-        return disk
-
-
-def _mark_name(record: ControlRecord) -> str:
-    return _checked(record, check_mark_name, _text(record, "name"))
-
-
-def _gap_opened(record: ControlRecord) -> tuple[str, int]:
-    """Reason, and the time from which nothing is known: the record's own, or an earlier ``since_ns``."""
-    since_ns = record.body.get("since_ns", record.time_ns)
-    if not isinstance(since_ns, int) or isinstance(since_ns, bool) or since_ns < 0:
-        raise _damaged(record, f"'since_ns' is {since_ns!r}")
-    return _text(record, "reason", ""), min(since_ns, record.time_ns)
-
-
-def _config_file(record: ControlRecord) -> tuple[str, str]:
-    return _checked(record, _check_file_name, _text(record, "name")), _text(record, "text")
-
-
-def _text(record: ControlRecord, name: str, default: str | None = None) -> str:
-    value = record.body.get(name, default)
-    if not isinstance(value, str):
-        raise _damaged(record, f"{name!r} is {value!r}")
-    return value
-
-
-def _size(record: ControlRecord) -> int:
-    size = record.body.get("size_bytes")
-    if not isinstance(size, int) or isinstance(size, bool) or not 0 < size <= DISK_BYTES_MAX or size % SECTOR_BYTES:
-        raise _damaged(record, f"'size_bytes' is {size!r}")
-    return size
-
-
-def _checked(record: ControlRecord, check: Callable[[str], str], text: str) -> str:
-    try:
-        return check(text)
-    except InvalidRequest as error:
-        raise _damaged(record, str(error)) from None
-
-
-def _check_file_name(name: str) -> str:
-    """A configuration file's name: it stays in the folder it is written to."""
-    long = len(name.encode(errors="replace")) > _FILE_NAME_BYTES_MAX
-    if not name or long or "/" in name or name.startswith(".") or not name.isprintable():
-        raise InvalidRequest(f"configuration file name {name!r} is not valid")
-    return name
-
-
-def _damaged(record: ControlRecord, problem: str) -> DamagedObject:
-    return DamagedObject(f"LSN {record.lsn}", f"{record.kind.name} record", problem)

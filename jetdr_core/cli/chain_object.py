@@ -104,7 +104,7 @@ def _owner(data: bytes, checked: Checked) -> Json:
     trailer = checked.trailer
     if trailer is None or trailer.kind != ObjectKind.EPOCH or checked.problems:
         return {}
-    return decode_epoch(memoryview(data)[trailer.index_offset : trailer.index_end], trailer, checked.key)
+    return decode_epoch(memoryview(data)[trailer.index_offset : trailer.index_end], trailer, checked.key).encode()
 
 
 def _range_lines(trailer: Trailer) -> Iterator[str]:

@@ -145,8 +145,8 @@ def _check_log(terminal: Terminal, section: SectionDescription | None, catalog: 
 def _domain(catalog: Catalog) -> JsonObject:
     found = catalog.points()
     return domain_json(catalog) | {
-        "owner": catalog.owner.get("owner"),
-        "host": catalog.owner.get("host"),
+        "owner": catalog.owner.owner,
+        "host": catalog.owner.host,
         "why_inconsistent": catalog.history.why_inconsistent or None,
         "marks": len(catalog.marks),
         "newest_point": point_json(found[-1]) if found else None,
@@ -176,7 +176,7 @@ def _facts(catalog: Catalog) -> list[tuple[str, str]]:
     saved = f"{plural(len(catalog.segments), 'segment')}, {human_bytes(catalog.stored_bytes)}"
     return [
         ("uuid", str(catalog.domain_uuid)),
-        ("owner", f"{catalog.owner.get('host', 'unknown')}, epoch {catalog.epoch}, timeline {catalog.timeline}"),
+        ("owner", f"{catalog.owner.host or 'unknown'}, epoch {catalog.epoch}, timeline {catalog.timeline}"),
         ("disks", disks or "none"),
         ("consistent", "yes" if catalog.consistent else f"no: {catalog.history.why_inconsistent}"),
         ("history", f"LSN {catalog.lsn_first} to {catalog.lsn_last}, {plural(len(catalog.marks), 'mark')}"),

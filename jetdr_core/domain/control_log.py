@@ -11,9 +11,10 @@ from collections.abc import Callable
 
 from jetdr_core._core import Ring
 from jetdr_core.catalog import DomainHistory, RecoveryPoint
+from jetdr_core.control_bodies import ControlBody, GapOpen, Mark
 from jetdr_core.errors import DuplicateMark, InvalidRequest, NotConsistent, StallTimeout
 from jetdr_core.identity import check_mark_name
-from jetdr_core.record import ControlRecord, Kind, control_payload, padded
+from jetdr_core.record import ControlRecord, control_payload, padded
 
 __all__ = ["ControlLog"]
 
@@ -39,30 +40,32 @@ class ControlLog:
         """Unless a gap is open: from here on (in time: from ``since_ns`` on) the domain is not consistent."""
         with self.lock:
             if not self.gap_open:
-                since = {} if since_ns is None else {"since_ns": since_ns}
-                self.append(Kind.GAP_OPEN, 0, {"reason": reason, **since})
+                self.append(GapOpen(reason, since_ns))
 
     def is_ready(self, disk: int) -> bool:
         """Whether the initial copy of the disk is complete."""
         with self.lock:
             return any(state.disk == disk and state.ready for state in self.history.disks)
 
-    def append(self, kind: Kind, disk: int, body: dict[str, object]) -> ControlRecord:
-        """Append a control record behind everything acknowledged so far. Not durable at return.
+    def append(self, body: ControlBody, disk: int = 0) -> ControlRecord:
+        """Append a control record after everything acknowledged so far. Not durable at return.
+
+        ``disk`` is the number of the disk that it concerns.
 
         Raises, with nothing written: :class:`InvalidRequest` for one longer than the log takes, :class:`DamagedObject`
         for one that contradicts the history, :class:`StallTimeout`.
         """
-        payload = control_payload(body)
+        kind, fields = body.kind, body.encode()
+        payload = control_payload(fields)
         if padded(len(payload)) > self._record_bytes_max:
             raise InvalidRequest(
                 f"a {kind.name} record of {len(payload)} bytes is longer than the log of domain {self._domain!r} takes",
                 hint=f"at most {self._record_bytes_max} bytes fit; a larger log takes longer records",
             )
         with self.lock:
-            self.history.check(ControlRecord(self.history.lsn_folded + 1, 0, kind, disk, body))
+            self.history.check(ControlRecord(self.history.lsn_folded + 1, 0, kind, disk, fields))
             lsn, time_ns = self._ring.control(kind, disk, payload, stall_limit_s=self._stall_limit_s)
-            record = ControlRecord(lsn, time_ns, kind, disk, body)
+            record = ControlRecord(lsn, time_ns, kind, disk, fields)
             self.history.apply(record)
             return record
 
@@ -90,5 +93,5 @@ class ControlLog:
                     f"domain {self._domain!r} has a mark {name!r} already, at LSN {self.history.marks[name].lsn}",
                     hint="choose another name",
                 )
-            record = self.append(Kind.MARK, 0, {"name": name})
+            record = self.append(Mark(name))
         return RecoveryPoint(self.history.timeline, record.lsn, record.time_ns, name)

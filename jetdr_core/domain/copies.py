@@ -17,10 +17,10 @@ from typing import TypeVar
 
 from jetdr_core._core import Ring
 from jetdr_core.aio import shielded
+from jetdr_core.control_bodies import DiskReady, GapClose
 from jetdr_core.domain.control_log import ControlLog
 from jetdr_core.domain.disk import ProtectedDisk
 from jetdr_core.errors import HostGone, LoggingOff, NotConsistent, StallTimeout
-from jetdr_core.record import Kind
 from jetdr_core.resync import copy_regions, regions_of
 
 __all__ = ["Copies"]
@@ -194,7 +194,7 @@ class Copies:
             if self._owed.get(copy.disk.number) is not copy or copy.disk.suspect:
                 return
             if not self._control_log.is_ready(copy.disk.number):
-                self._control_log.append(Kind.DISK_READY, copy.disk.number, {})
+                self._control_log.append(DiskReady(), copy.disk.number)
             self._close_gap_if_paid(but=copy)
             del self._owed[copy.disk.number]  # last: it is what makes the domain consistent, and what wait() looks at
             copy.settled.set_result(None)
@@ -203,7 +203,7 @@ class Copies:
         with self._control_log.lock:
             owed = any(copy.reason for copy in self._owed.values() if copy is not but)
             if self._control_log.gap_open and not owed:
-                self._control_log.append(Kind.GAP_CLOSE, 0, {})
+                self._control_log.append(GapClose())
 
 
 def _persist(stopping: threading.Event, append: Callable[[], T]) -> T | None:

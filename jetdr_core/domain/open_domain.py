@@ -13,6 +13,7 @@ from concurrent.futures import Future
 from uuid import uuid4
 
 from jetdr_core.aio import in_thread, settle
+from jetdr_core.control_bodies import DiskAdd, DiskRemove
 from jetdr_core.domain.control_log import ControlLog
 from jetdr_core.domain.copies import Copies
 from jetdr_core.domain.disk import ProtectedDisk
@@ -28,7 +29,6 @@ from jetdr_core.errors import InvalidRequest, LogFailed, LoggingOff, NotConsiste
 from jetdr_core.host import HostComponent
 from jetdr_core.identity import check_name
 from jetdr_core.limits import DISKS_MAX
-from jetdr_core.record import Kind
 from jetdr_core.resync import regions_of
 from jetdr_core.uploader import SummaryWriter, Uploader
 
@@ -171,15 +171,15 @@ class OpenDomain:
         with self.control_log.lock:
             self._check_new(name)  # again: others may have come first while it was opened
             disk = self._attach(self.control_log.history.disk_next, name, primary)
-            body: dict[str, object] = {
-                "name": name,
-                "uuid": str(uuid4()),
-                "size_bytes": disk.size_bytes,
-                "path": primary.path,
-                "holds_data": holds_data,
-            }
+            added = DiskAdd(
+                name=name,
+                uuid=str(uuid4()),
+                size_bytes=disk.size_bytes,
+                path=primary.path,
+                holds_data=holds_data,
+            )
             try:
-                self.control_log.append(Kind.DISK_ADD, disk.number, body)
+                self.control_log.append(added, disk.number)
             except BaseException:
                 del self.disks[name]
                 self._serving.withdraw(disk)
@@ -198,7 +198,7 @@ class OpenDomain:
             with self.control_log.lock:
                 del self.disks[disk.name]
                 self.copies.forget(disk)
-                self.control_log.append(Kind.DISK_REMOVE, disk.number, {})  # or it is tried again at the next opening
+                self.control_log.append(DiskRemove(), disk.number)  # or it is tried again at the next opening
             self.copies.close_gap_when_paid()
             raise
 
@@ -226,7 +226,7 @@ class OpenDomain:
             self._check_not_ending()
             if self.disks.get(disk.name) is not disk:
                 raise InvalidRequest(f"domain {self._name!r} protects no disk {disk.name!r}", hint="it was removed")
-            self.control_log.append(Kind.DISK_REMOVE, disk.number, {})
+            self.control_log.append(DiskRemove(), disk.number)
             del self.disks[disk.name]
             return self.copies.forget(disk)
 

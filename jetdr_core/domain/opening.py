@@ -19,6 +19,7 @@ from uuid import UUID, uuid4
 from jetdr_core._core import ManualClock, Ring
 from jetdr_core.aio import in_thread
 from jetdr_core.catalog import Catalog, ChainTail, DomainHistory
+from jetdr_core.control_bodies import EpochOwner
 from jetdr_core.device.protocol import BlockDevice
 from jetdr_core.domain.hosting.continuity import LogFound
 from jetdr_core.domain.hosting.resumption import Resumption, RingSettings, check_mode, look
@@ -123,7 +124,7 @@ class _Known:
     timeline: int
     tail: ChainTail
     history: DomainHistory
-    owner: Mapping[str, object]
+    owner: EpochOwner
     time_ns_last: int
 
 
@@ -166,11 +167,11 @@ async def _claim(
     chain = ChainWriter(store, domain=request.name, domain_uuid=known.domain_uuid, timeline=known.timeline, end=end)
     if resumption is None:
         ring = Ring(**asdict(settings), clock=request.clock)
-        await chain.claim(cursor.lsn + 1, ring.observe()[1], _epoch_body(request, known, log.body.section_id))
+        await chain.claim(cursor.lsn + 1, ring.observe()[1], _claimant(request, known, log.body.section_id))
         await in_thread(log.begin, chain.epoch, timeline=known.timeline)
     else:  # what the ring holds may be older than this moment
         await chain.claim(
-            cursor.lsn + 1, known.time_ns_last or time.time_ns(), _epoch_body(request, known, log.body.section_id)
+            cursor.lsn + 1, known.time_ns_last or time.time_ns(), _claimant(request, known, log.body.section_id)
         )
         await in_thread(resumption.claimed, log, chain.epoch)
         await in_thread(log.begin, chain.epoch, timeline=known.timeline, write_back=resumption.marker is not None)
@@ -179,13 +180,17 @@ async def _claim(
     return Parts(store, log, chain, known.history, ring, cursor, time_ns_known, primaries, resumption, opened)
 
 
-def _epoch_body(request: DomainRequest, known: _Known, section_id: int) -> dict[str, object]:
-    """Who claims. The nonce tells two claims apart that say the same at the same time."""
-    host = socket.gethostname()
-    body: dict[str, object] = {"owner": str(request.owner), "host": host, "log": _log_id(section_id)}
-    if known.tail.number == 0:
-        body |= {"domain": request.name, "domain_uuid": str(known.domain_uuid)}
-    return body | {"nonce": uuid4().hex}
+def _claimant(request: DomainRequest, known: _Known, section_id: int) -> EpochOwner:
+    """Who claims. The nonce distinguishes two claims that say the same at the same time."""
+    is_first = known.tail.number == 0
+    return EpochOwner(
+        domain=request.name if is_first else None,
+        domain_uuid=str(known.domain_uuid) if is_first else None,
+        host=socket.gethostname(),
+        log=_log_id(section_id),
+        nonce=uuid4().hex,
+        owner=str(request.owner),
+    )
 
 
 # -- store and chain ---------------------------------------------------------------------------------------------------
@@ -208,7 +213,7 @@ async def _look(request: DomainRequest, store: ObjectStore) -> _Known:
             f"store {store.url} is not empty (it holds {info.key!r})",
             hint=f"open the domain that is there, or give domain {request.name!r} a container of its own",
         )
-    return _Known(uuid4(), TIMELINE_FIRST, ChainTail(0, NO_PREDECESSOR, 0, 0, 0), DomainHistory(), {}, 0)
+    return _Known(uuid4(), TIMELINE_FIRST, ChainTail(0, NO_PREDECESSOR, 0, 0, 0), DomainHistory(), EpochOwner(), 0)
 
 
 async def _read_chain(store: ObjectStore, name: str) -> _Known:
@@ -306,11 +311,11 @@ def _log_id(section_id: int) -> str:
 
 def _check_last_log(section: Section, known: _Known, name: str) -> None:
     """The chain's last owner must have used this very log: another log's LSNs may say something else."""
-    if known.owner.get("log") == _log_id(section.body.section_id):
+    if known.owner.log == _log_id(section.body.section_id):
         return
     section.close()
     raise LogForeign(
-        f"domain {name!r}: its last owner (epoch {known.tail.epoch}, host {known.owner.get('host')}) used another log",
+        f"domain {name!r}: its last owner (epoch {known.tail.epoch}, host {known.owner.host}) used another log",
         hint="use that log, or take the domain over with a new one",
         epoch=known.tail.epoch,
     )

@@ -20,6 +20,7 @@ from typing_extensions import TypeVar
 from jetdr_core._core import ManualClock
 from jetdr_core.aio import settle, shielded
 from jetdr_core.catalog import RecoveryPoint
+from jetdr_core.control_bodies import ConfigFile
 from jetdr_core.device.protocol import BlockDevice
 from jetdr_core.domain.disk import Disk, ProtectedDisk
 from jetdr_core.domain.hosting.served_disks import HostedDisk
@@ -30,10 +31,9 @@ from jetdr_core.domain.primary import DiskPlace
 from jetdr_core.domain.status import DomainStatus
 from jetdr_core.errors import InvalidRequest
 from jetdr_core.host import HostOptions
-from jetdr_core.identity import check_name, host_owner
+from jetdr_core.identity import check_config_name, host_owner
 from jetdr_core.limits import SECTION_BYTES_DEFAULT
 from jetdr_core.options import DomainOptions
-from jetdr_core.record import Kind
 from jetdr_core.store import ObjectStore
 
 __all__ = ["ProtectedDomain"]
@@ -280,8 +280,8 @@ class ProtectedDomain(Generic[D]):
 
         Returns its LSN. A later one of the same name replaces it for later recovery points.
         """
-        check_name("configuration", name)
-        return self._alive.control_log.append(Kind.CONFIG, 0, {"name": name, "text": text}).lsn
+        check_config_name(name)
+        return self._alive.control_log.append(ConfigFile(name, text)).lsn
 
     async def make_durable(self) -> int:
         """Make durable in the log everything acknowledged so far; returns its last LSN. :class:`StallTimeout`."""

@@ -19,7 +19,7 @@ from pathlib import Path
 
 from jetdr_core.durable import new_file, rename, sync_folder
 from jetdr_core.errors import InvalidRequest, TargetExists, TargetFull
-from jetdr_core.identity import check_name
+from jetdr_core.identity import check_config_name, check_name
 from jetdr_core.rehydrate.journal import (
     Applied,
     Journal,
@@ -47,7 +47,6 @@ __all__ = [
 FORMATS = ("flat", "stream", "raw")
 _SPACE_SPARE_BYTES = 1 << 20
 _FILE_MODE = 0o600
-_NAME_BYTES_MAX = 200
 
 
 class Progress(enum.Enum):
@@ -111,7 +110,7 @@ class Standing:
 
 def check_names(disks: Sequence[DiskFiles], configs: Iterable[str]) -> None:
     """Refuse names that are no names, and two outputs of one name."""
-    names = [_check_config_name(name) for name in configs]
+    names = [check_config_name(name) for name in configs]
     for files in disks:
         check_name("disk", files.name)
         names += [path.name for path in files.outputs]
@@ -120,19 +119,6 @@ def check_names(disks: Sequence[DiskFiles], configs: Iterable[str]) -> None:
         raise InvalidRequest(
             f"two outputs of this recovery are named {doubled[0]!r}", hint="recover the disks into separate directories"
         )
-
-
-def _check_config_name(name: str) -> str:
-    """A configuration file may have any name, spaces too, that stays in its directory and is not hidden."""
-    if (
-        not name
-        or "/" in name
-        or name.startswith(".")
-        or not name.isprintable()
-        or len(name.encode()) > _NAME_BYTES_MAX
-    ):
-        raise InvalidRequest(f"configuration file name {name!r} is not valid", hint="choose disks of another domain")
-    return name
 
 
 # -- what is there -----------------------------------------------------------------------------------------------------

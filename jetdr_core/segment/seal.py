@@ -14,6 +14,7 @@ import lz4.block
 import xxhash
 from typing_extensions import Buffer
 
+from jetdr_core.control_bodies import EpochOwner
 from jetdr_core.errors import DamagedObject
 from jetdr_core.limits import CONTROL_BYTES_MAX
 from jetdr_core.record import ControlRecord, control_body, control_payload
@@ -87,13 +88,10 @@ def seal_epoch(
     predecessor: bytes,
     lsn_next: int,
     time_ns: int,
-    body: dict[str, object],
+    owner: EpochOwner,
 ) -> SealedSegment:
-    """The object with which epoch ``epoch`` begins; the next segment begins with ``lsn_next``.
-
-    ``body`` is ``{"owner", "host"}``, and in a chain's first object also ``{"domain"}``, the domain's name.
-    """
-    raw = control_payload(body)
+    """The object with which epoch ``epoch`` of ``owner`` begins; the next segment begins with ``lsn_next``."""
+    raw = control_payload(owner.encode())
     index = lz4.block.compress(raw, store_size=False)
     header = encode_header(ObjectKind.EPOCH, domain_uuid)
     trailer = Trailer(
@@ -123,8 +121,8 @@ def seal_epoch(
     return SealedSegment([header, index, tail], object_checksum(tail), trailer, [])
 
 
-def decode_epoch(stored: Buffer, trailer: Trailer, key: str) -> dict[str, object]:
-    """The body of an epoch object from its stored index."""
+def decode_epoch(stored: Buffer, trailer: Trailer, key: str) -> EpochOwner:
+    """Who an epoch object says began its epoch, from its stored index."""
     if trailer.kind != ObjectKind.EPOCH or trailer.index_raw_bytes > CONTROL_BYTES_MAX:
         raise DamagedObject(key, "epoch", "is not one")
-    return control_body(unpack_index(stored, trailer, key), key)
+    return EpochOwner.decode(control_body(unpack_index(stored, trailer, key), key), key)

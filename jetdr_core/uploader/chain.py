@@ -12,6 +12,7 @@ from typing import NamedTuple
 from uuid import UUID
 
 from jetdr_core.catalog import chain_key
+from jetdr_core.control_bodies import EpochOwner
 from jetdr_core.errors import ChainBroken, Fenced, ObjectExists
 from jetdr_core.segment import (
     TRAILER_BYTES,
@@ -58,7 +59,7 @@ class ChainWriter:
         self.number_next = end.number + 1
         self.checksum = end.checksum
 
-    async def claim(self, lsn_next: int, time_ns: int, body: dict[str, object]) -> SealedSegment:
+    async def claim(self, lsn_next: int, time_ns: int, owner: EpochOwner) -> SealedSegment:
         """Become the owner: put the next epoch's object at the first missing number, or raise :class:`ClaimLost`."""
         sealed = seal_epoch(
             domain_uuid=self.domain_uuid,
@@ -67,7 +68,7 @@ class ChainWriter:
             predecessor=self.checksum,
             lsn_next=lsn_next,
             time_ns=time_ns,
-            body=body,
+            owner=owner,
         )
         key = chain_key(self.number_next)
         try:

@@ -10,6 +10,7 @@ from uuid import UUID
 import numpy as np
 
 from jetdr_core.catalog import Catalog, chain_key, heartbeat
+from jetdr_core.control_bodies import EpochOwner
 from jetdr_core.record import RECORD, Kind, RecordBatch, control_payload, padded
 from jetdr_core.segment import NO_PREDECESSOR, SealedSegment, build_body, seal, seal_epoch
 from jetdr_core.store import MemoryStore
@@ -78,7 +79,7 @@ class ChainMaker:
 
     # -- objects -------------------------------------------------------------------------------------------------------
 
-    def begin(self, **body: object) -> SealedSegment:
+    def begin(self, **body: str) -> SealedSegment:
         """The next epoch's object, as the next of the chain."""
         self.epoch += 1
         names = {"domain": "payroll", "domain_uuid": str(DOMAIN)} if self.epoch == 1 else {}
@@ -89,7 +90,7 @@ class ChainMaker:
             predecessor=self.predecessor,
             lsn_next=self.lsn,
             time_ns=time_ns(self.lsn),
-            body={"owner": f"owner-{self.epoch}", "host": "drva"} | names | body,
+            owner=EpochOwner(**{"owner": f"owner-{self.epoch}", "host": "drva"} | names | body),
         )
         return self._sealed(epoch)
 

@@ -6,6 +6,7 @@ import pytest
 import xxhash
 
 from jetdr_core.catalog import Catalog, Hole
+from jetdr_core.control_bodies import EpochOwner
 from jetdr_core.errors import ChainBroken, DamagedObject, UnsupportedVersion
 from jetdr_core.record import Kind
 from jetdr_core.segment import NO_PREDECESSOR, SealedSegment, seal_epoch
@@ -42,7 +43,7 @@ def test_orphans_of_a_fenced_owner_are_passed_over() -> None:
     catalog = new.open()
     assert kinds(catalog) == [2, 1, 1, 2, 0, 0, 1]
     assert lsns(catalog) == [(1, 1), (2, 2), (3, 5)]
-    assert (catalog.epoch, catalog.owner["owner"], catalog.hole) == (2, "owner-2", None)
+    assert (catalog.epoch, catalog.owner.owner, catalog.hole) == (2, "owner-2", None)
     assert catalog.tail.number == 7
 
 
@@ -208,10 +209,10 @@ def test_domain_with_an_impossible_name_is_refused(name: object) -> None:
         predecessor=NO_PREDECESSOR,
         lsn_next=1,
         time_ns=1,
-        body={"domain": name},
+        owner=EpochOwner(domain=name),  # type: ignore[arg-type]
     )
     maker.put(epoch)
-    with pytest.raises(DamagedObject, match="domain name"):
+    with pytest.raises(DamagedObject, match=r"epoch: .*domain"):
         maker.open()
 
 

@@ -189,4 +189,4 @@ def test_disks_and_bytes_are_told() -> None:
     assert catalog.payload_bytes == 3 * 512
     assert catalog.stored_bytes == sum(catalog.segments["object_bytes"])
     assert (catalog.lsn_first, catalog.time_first_ns, catalog.epoch) == (1, time_ns(1), 1)
-    assert catalog.owner["owner"] == "owner-1"
+    assert catalog.owner.owner == "owner-1"

@@ -72,6 +72,29 @@ def test_a_mark_names_the_moment_it_was_made() -> None:
     asyncio.run(scenario())
 
 
+@pytest.mark.parametrize("name", ["db01.vmx", "db 01.vmx", "Büro.vmx", "0", "a" * 200])
+def test_configuration_file_of_any_plain_name_is_recovered(name: str, tmp_path: Path) -> None:
+    async def scenario() -> None:
+        store = fresh_store()
+        async with new_domain(store) as domain:
+            await domain.protect("db01", MemoryDevice(DISK_BYTES))
+            await domain.uploaded(domain.store_config(name, "guestOS = otherlinux"))
+        await jetdr.rehydrate(store, at="latest", target=tmp_path)
+        assert (tmp_path / name).read_text() == "guestOS = otherlinux"
+
+    asyncio.run(scenario())
+
+
+@pytest.mark.parametrize("name", ["", ".vmx", "..", "a/b", "two\nlines", "nul\0", "ü" * 101])
+def test_configuration_file_that_could_not_be_recovered_is_refused(name: str) -> None:
+    async def scenario() -> None:
+        async with new_domain(fresh_store()) as domain:
+            with pytest.raises(InvalidRequest, match="configuration file name"):
+                domain.store_config(name, "")
+
+    asyncio.run(scenario())
+
+
 def test_closing_uploads_everything_and_opening_goes_on_without_a_gap() -> None:
     async def scenario() -> None:
         store, log, primary = fresh_store(), log_device(), MemoryDevice(DISK_BYTES)

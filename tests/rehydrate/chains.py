@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import uuid
 from collections.abc import Iterable
+from dataclasses import replace
 
 import numpy as np
 import xxhash
 
+from jetdr_core.control_bodies import EpochOwner
 from jetdr_core.record import RECORD, Kind, RecordBatch, control_payload, padded
 from jetdr_core.segment import NO_PREDECESSOR, SealedSegment, build_body, seal, seal_epoch
 from jetdr_core.store.protocol import ObjectStore
@@ -69,9 +71,9 @@ class Chain:
     async def begin(self) -> None:
         """Put the next epoch's object; a new chain needs one first."""
         self.epoch += 1
-        body: dict[str, object] = {"owner": str(uuid.UUID(int=self.epoch)), "host": "test"}
+        owner = EpochOwner(owner=str(uuid.UUID(int=self.epoch)), host="test")
         if self.epoch == 1:
-            body |= {"domain": self.name, "domain_uuid": str(self.domain_uuid)}
+            owner = replace(owner, domain=self.name, domain_uuid=str(self.domain_uuid))
         await self._put(
             seal_epoch(
                 domain_uuid=self.domain_uuid,
@@ -80,7 +82,7 @@ class Chain:
                 predecessor=self.predecessor,
                 lsn_next=self.lsn + 1,
                 time_ns=self.time_ns(self.lsn + 1),
-                body=body,
+                owner=owner,
             )
         )
 

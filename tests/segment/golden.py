@@ -8,6 +8,7 @@ import random
 from pathlib import Path
 
 import jetdr_core
+from jetdr_core.control_bodies import EpochOwner
 from jetdr_core.record import Kind
 from jetdr_core.segment import NO_PREDECESSOR, seal_epoch
 from tests.segment.sample import DOMAIN, Records, object_bytes, sealed
@@ -37,7 +38,7 @@ def epoch() -> bytes:
             predecessor=NO_PREDECESSOR,
             lsn_next=1,
             time_ns=1_700_000_000_000_000_000,
-            body={"owner": "drva", "host": "host", "domain": "payroll"},
+            owner=EpochOwner(owner="drva", host="host", domain="payroll"),
         )
     )
 

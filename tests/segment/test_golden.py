@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from jetdr_core.control_bodies import EpochOwner
 from jetdr_core.record import Kind
 from jetdr_core.segment import check_header, decode_epoch, decode_trailer
 from tests.segment.golden import FOLDER, WRITTEN, epoch, segment
@@ -40,8 +41,8 @@ def test_released_epoch_object_is_read(path: Path) -> None:
     data = path.read_bytes()
     trailer = decode_trailer(data, KEY)
     check_header(data, trailer, KEY)
-    body = decode_epoch(data[trailer.index_offset : trailer.index_end], trailer, KEY)
-    assert body == {"owner": "drva", "host": "host", "domain": "payroll"}
+    owner = decode_epoch(data[trailer.index_offset : trailer.index_end], trailer, KEY)
+    assert owner == EpochOwner(owner="drva", host="host", domain="payroll")
 
 
 def test_there_are_golden_files() -> None:

@@ -15,6 +15,7 @@ import xxhash
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from jetdr_core.control_bodies import EpochOwner
 from jetdr_core.errors import DamagedObject, JetdrError, UnsupportedVersion
 from jetdr_core.record import Kind
 from jetdr_core.segment import (
@@ -281,7 +282,13 @@ def test_signed_frame_that_is_no_lz4_block_is_found() -> None:
 @given(st.binary(min_size=1, max_size=60))
 def test_epoch_object_with_another_body_is_found(body: bytes) -> None:
     epoch = seal_epoch(
-        domain_uuid=DOMAIN, epoch=1, timeline=1, predecessor=NO_PREDECESSOR, lsn_next=1, time_ns=5, body={"owner": "o"}
+        domain_uuid=DOMAIN,
+        epoch=1,
+        timeline=1,
+        predecessor=NO_PREDECESSOR,
+        lsn_next=1,
+        time_ns=5,
+        owner=EpochOwner(owner="o"),
     )
     stored = lz4.block.compress(body, store_size=False)
     trailer = epoch.trailer._replace(

@@ -9,6 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from jetdr_core.control_bodies import EpochOwner
 from jetdr_core.limits import FRAME_BYTES, WRITE_BYTES_MAX
 from jetdr_core.record import Kind, RecordBatch
 from jetdr_core.segment import (
@@ -207,14 +208,14 @@ def test_trailer_tells_place_ranges_and_sizes() -> None:
 
 
 def test_epoch_object_names_its_owner() -> None:
-    body: dict[str, object] = {"owner": "u", "host": "drva-1", "domain": "payroll"}
+    owner = EpochOwner(owner="u", host="drva-1", domain="payroll")
     segment = seal_epoch(
-        domain_uuid=DOMAIN, epoch=1, timeline=1, predecessor=NO_PREDECESSOR, lsn_next=1, time_ns=5, body=body
+        domain_uuid=DOMAIN, epoch=1, timeline=1, predecessor=NO_PREDECESSOR, lsn_next=1, time_ns=5, owner=owner
     )
     data = object_bytes(segment)
     trailer = decode_trailer(data, KEY)
     assert (trailer.kind, trailer.first_lsn, trailer.last_lsn) == (ObjectKind.EPOCH, 1, 0)
-    assert decode_epoch(data[trailer.index_offset : trailer.index_end], trailer, KEY) == body
+    assert decode_epoch(data[trailer.index_offset : trailer.index_end], trailer, KEY) == owner
 
 
 def test_records_that_do_not_follow_one_another_are_refused() -> None:

@@ -13,9 +13,9 @@ import time
 from collections.abc import Callable
 
 from jetdr_core._core import Ring, RingOff
+from jetdr_core.control_bodies import GapOpen
 from jetdr_core.domain.control_log import ControlLog
 from jetdr_core.domain.hosting.bypassed_file import BypassedFile
-from jetdr_core.record import Kind
 from jetdr_core.replication_log import ReplicationLog
 
 __all__ = ["Bypass", "open_gap"]
@@ -144,10 +144,7 @@ def open_gap(control_log: ControlLog, marker: BypassedFile | None, reason: str, 
 
     Also in a gap: what lies before this boundary must not be replayed over what went past the log.
     """
-    body: dict[str, object] = {"reason": reason}
-    if since_ns > 0:
-        body["since_ns"] = since_ns
-    control_log.append(Kind.GAP_OPEN, 0, body)
+    control_log.append(GapOpen(reason, since_ns if since_ns > 0 else None))
     if marker is not None:
         control_log.make_durable()
         marker.remove()
