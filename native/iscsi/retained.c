@@ -1,9 +1,14 @@
 /*
- * retained.c: the writes that a target has acknowledged and no sync has covered, kept to be written again.
+ * retained.c: copies of the writes that the target has acknowledged and no sync has covered, to be written again.
  *
- * Invariants: the list is in the order of acknowledgement, so that of two overlapping writes that did not run at the
- * same time the later one comes later; an entry is read only after its caller has filled it; freed by the session when
- * it is dropped, or by the caller who was still filling it then.
+ * An entry is made by the caller of a write. It becomes the session's when the target acknowledges the write. The
+ * caller fills it while the write is in flight, so the target may acknowledge, and a sync cover, a write whose copy is
+ * not yet filled.
+ *
+ * Invariants: the list is in the order of acknowledgement, so of two overlapping writes of which one began after the
+ * other had ended, the later one comes later. An entry is read only after its caller has filled it. Who comes last
+ * frees it: the session that drops it, or the caller that was still filling it. The service thread owns the list;
+ * `copied`, `dropped` and the byte count are under the mutex.
  */
 #include <stdlib.h>
 #include <string.h>
@@ -85,8 +90,7 @@ bool jdr_iscsi_replay_next(jdr_iscsi *session)
     session->replay_next = entry->next;
     session->replay = (struct request){.kind = entry->data ? REQUEST_WRITE : REQUEST_ZERO,
                                        .offset = entry->offset,
-                                       .length = entry->length,
-                                       .replay = true};
+                                       .length = entry->length};
     session->replay_iov = (struct iovec){entry->data, entry->length};
     session->replay.iov = &session->replay_iov;
     session->replay.iov_count = 1;
