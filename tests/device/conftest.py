@@ -1,4 +1,4 @@
-"""The devices that the conformance suite runs on, each empty and 1 MiB long.
+"""The devices that the conformance suite runs on, each empty and 1 MiB long; a LUN and a proxy for iSCSI's own tests.
 
 Loop devices and the file system without O_DIRECT need root; LUNs need tgtd. Where they cannot be had, their rows are
 skipped with the reason, which CI forbids.
@@ -16,7 +16,9 @@ from pathlib import Path
 import pytest
 
 from jetdr_core.device import BlockDevice, FileDevice, IscsiDevice, MemoryDevice
+from tests.device.lun import SIZE
 from tests.faults.device import CrashDevice
+from tests.faults.threaded_proxy import ThreadedProxy, threaded_proxy
 from tests.peers.loop import loop_device, needs_root, partition_on_loop_device
 from tests.peers.tgt import Lun, Tgt
 
@@ -131,6 +133,20 @@ IN_FOLDER: list[Callable[[Path], AbstractContextManager[BlockDevice]]] = [
     *(file_on_ramfs, loop, partition),
 ]
 ON_TGT: list[Callable[[Tgt], AbstractContextManager[BlockDevice]]] = [lun, lun_of_4k_blocks, lun_thin]
+
+
+@pytest.fixture(name="lun")
+def lun_to_open(tgt: Tgt) -> Iterator[Lun]:
+    """A LUN of the shared target, not opened yet."""
+    made = tgt.add(SIZE)
+    yield made
+    tgt.remove(made)
+
+
+@pytest.fixture
+def proxy(tgt: Tgt) -> Iterator[ThreadedProxy]:
+    with threaded_proxy(tgt.port) as line:
+        yield line
 
 
 @pytest.fixture(params=[*IN_FOLDER, *ON_TGT], ids=lambda opener: opener.__name__)
