@@ -14,9 +14,12 @@ from jetdr_core.catalog import DomainHistory, RecoveryPoint
 from jetdr_core.control_bodies import ControlBody, GapOpen, Mark
 from jetdr_core.errors import DuplicateMark, InvalidRequest, NotConsistent, StallTimeout
 from jetdr_core.identity import check_mark_name
-from jetdr_core.record import ControlRecord, control_payload, padded
+from jetdr_core.record import ControlRecord, control_payload, control_records, padded
+from jetdr_core.replication_log import Cursor, ReplicationLog
 
-__all__ = ["ControlLog"]
+__all__ = ["ControlLog", "fold_control"]
+
+READ_BYTES = 16 << 20
 
 
 class ControlLog:
@@ -95,3 +98,13 @@ class ControlLog:
                 )
             record = self.append(Mark(name))
         return RecoveryPoint(self.history.timeline, record.lsn, record.time_ns, name)
+
+
+def fold_control(log: ReplicationLog, cursor: Cursor, history: DomainHistory) -> Cursor:
+    """Fold the control records that the log holds after ``cursor`` into ``history``; returns the place reached."""
+    while batches := log.read(cursor, payload_bytes_max=READ_BYTES):
+        for batch in batches:
+            for record in control_records(batch.records):
+                history.apply(record)
+        cursor = batches[-1].end
+    return cursor

@@ -22,8 +22,9 @@ from jetdr_core.domain.hosting.hosted_mode import HostedMode
 from jetdr_core.domain.hosting.served_disks import HostedDisk
 from jetdr_core.domain.log_source import DurableLog
 from jetdr_core.domain.loop_thread import LoopThread
-from jetdr_core.domain.opening import DomainRequest, Parts, open_parts
+from jetdr_core.domain.opening import Parts, open_parts
 from jetdr_core.domain.primary import DiskPlace, Primary, open_primary
+from jetdr_core.domain.request import DomainRequest
 from jetdr_core.domain.status import DiskStatus, DomainStatus
 from jetdr_core.errors import InvalidRequest, LogFailed, LoggingOff, NotConsistent, StallTimeout
 from jetdr_core.host import HostComponent

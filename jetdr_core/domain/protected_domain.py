@@ -26,8 +26,8 @@ from jetdr_core.domain.disk import Disk, ProtectedDisk
 from jetdr_core.domain.hosting.served_disks import HostedDisk
 from jetdr_core.domain.loop_thread import LoopThread
 from jetdr_core.domain.open_domain import OpenDomain
-from jetdr_core.domain.opening import DomainRequest, Way
 from jetdr_core.domain.primary import DiskPlace
+from jetdr_core.domain.request import DomainRequest, Way
 from jetdr_core.domain.status import DomainStatus
 from jetdr_core.errors import InvalidRequest
 from jetdr_core.host import HostOptions

@@ -179,8 +179,8 @@ def test_one_client_too_many_is_told_so_and_served_when_another_has_gone() -> No
 def test_a_stranger_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     """The server believes to be another user's; the client is neither that one nor root."""
     with serving() as path:
-        monkeypatch.setattr("jetdr_core.drva.control.PRIVILEGED", -1)
-        monkeypatch.setattr("jetdr_core.drva.control.os.getuid", lambda: 4711)
+        monkeypatch.setattr("jetdr_core.drva.control_server.PRIVILEGED", -1)
+        monkeypatch.setattr("jetdr_core.drva.control_server.os.getuid", lambda: 4711)
         (reply,) = talk(path, b'{"v":1,"do":"echo"}\n', ends=True)
         assert "may not control this DRVA; use its own account, or root" in reply["error"]["message"]
 

@@ -13,7 +13,7 @@ from collections.abc import Callable, Sequence
 
 from jetdr_core._core import Ring
 from jetdr_core.aio import in_thread
-from jetdr_core.domain.control_log import ControlLog
+from jetdr_core.domain.control_log import ControlLog, fold_control
 from jetdr_core.domain.copies import Copies
 from jetdr_core.domain.disk import ProtectedDisk
 from jetdr_core.domain.hosting.bypass import Bypass, open_gap
@@ -21,7 +21,6 @@ from jetdr_core.domain.hosting.resumption import Resumption
 from jetdr_core.domain.hosting.served_disks import DiskServer
 from jetdr_core.domain.hosting.watch import Watch
 from jetdr_core.domain.log_source import DurableLog
-from jetdr_core.domain.opening import replay_control
 from jetdr_core.domain.status import HostStatus
 from jetdr_core.errors import JetdrError
 from jetdr_core.host import HostComponent
@@ -89,7 +88,7 @@ class HostedMode:
             self._raise_if_hopeless(failure())
             await in_thread(self._source.hold, cursor.lsn)
             self._ring.request_durable(lsn)
-            cursor = await in_thread(replay_control, self._log, cursor, self._control_log.history)
+            cursor = await in_thread(fold_control, self._log, cursor, self._control_log.history)
             await asyncio.sleep(CATCH_UP_POLL_S)
         await in_thread(self._source.hold, None)
 

@@ -18,6 +18,7 @@ from jetdr_core.domain.hosting.bypassed_file import BypassedFile
 from jetdr_core.domain.hosting.continuity import NOTHING_OWED, Found, HostFound, LogFound, RingFound, decide
 from jetdr_core.domain.hosting.replay import flush, replay
 from jetdr_core.domain.hosting.ring_place import RingPlace
+from jetdr_core.domain.log_section import check_write_mode, write_mode
 from jetdr_core.domain.primary import Primary
 from jetdr_core.errors import InvalidRequest, JetdrError, RingApart, StallTimeout
 from jetdr_core.host import HostOptions
@@ -141,7 +142,7 @@ class Resumption:
 def look(name: str, options: HostOptions, log: ReplicationLog) -> Resumption:
     """Find the ring, and see that the domain can go on in the way asked for. The caller closes the result."""
     marker = BypassedFile(Path(options.state), name) if options.write_back else None
-    check_mode(name, log, write_back=options.write_back)
+    check_write_mode(name, log, write_back=options.write_back)
     place = RingPlace(Path(options.runtime) / name, log.body.domain_uuid)
     found = Resumption(place, marker, place.open(), place.goes_on_with(log.body.epoch))
     try:
@@ -152,27 +153,12 @@ def look(name: str, options: HostOptions, log: ReplicationLog) -> Resumption:
     return found
 
 
-def check_mode(name: str, log: ReplicationLog, *, write_back: bool) -> None:
-    """A domain changes between write-through and write-back only where nothing is pending."""
-    if log.body.epoch == 0 or log.outcome.clean or log.body.write_back == write_back:
-        return
-    was = _mode(write_back=log.body.write_back)
-    raise InvalidRequest(
-        f"domain {name!r} ran in {was} mode, and was not closed with its host component",
-        hint=f"open it in {was} mode, close it with stop_host=True, then open it in the other",
-    )
-
-
-def _mode(*, write_back: bool) -> str:
-    return "write-back" if write_back else "write-through"
-
-
 def _check_survivor(name: str, options: HostOptions, log: ReplicationLog, ring: Ring | None) -> None:
     if ring is None or not ring.host_alive:
         return
     if ring.write_back != options.write_back:
         raise InvalidRequest(
-            f"the host component of domain {name!r} runs in {_mode(write_back=ring.write_back)} mode",
+            f"the host component of domain {name!r} runs in {write_mode(write_back=ring.write_back)} mode",
             hint="stop it, then open the domain in the other mode",
         )
     if ring.record_bytes_max > log.write_bytes_max:
