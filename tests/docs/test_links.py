@@ -1,0 +1,49 @@
+"""Links and paths in the documentation lead somewhere."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[2]
+PAGES = [ROOT / "README.md", ROOT / "CHANGELOG.md", *sorted((ROOT / "docs").rglob("*.md"))]
+TOP = "benchmarks|docs|jetdr_core|native|packaging|tests"
+PATH = re.compile(rf"(?<![\w/.-])(?:{TOP})/[\w./-]*[\w/]")
+
+
+def links(page: Path) -> list[str]:
+    """The targets of a page's relative links."""
+    return re.findall(r"\]\((?!https?:)([^)]+)\)", page.read_text(encoding="utf-8"))
+
+
+def anchors(page: Path) -> set[str]:
+    """The anchors of a page's headings, made as GitHub makes them."""
+    headings = re.findall(r"^#+ (.*)$", page.read_text(encoding="utf-8"), re.MULTILINE)
+    return {re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-") for heading in headings}
+
+
+def name(page: Path) -> str:
+    return str(page.relative_to(ROOT))
+
+
+@pytest.mark.parametrize("page", PAGES, ids=name)
+def test_every_relative_link_leads_somewhere(page: Path) -> None:
+    for link in links(page):
+        path, _, anchor = link.partition("#")
+        target = (page.parent / path).resolve() if path else page
+        assert target.exists(), f"{name(page)} links to {link}"
+        assert not anchor or anchor in anchors(target), f"{name(page)} links to {link}, which has no such heading"
+
+
+@pytest.mark.parametrize("page", PAGES, ids=name)
+def test_every_repository_path_exists(page: Path) -> None:
+    text = page.read_text(encoding="utf-8")
+    missing = [path for path in PATH.findall(text) if not (ROOT / path).exists()]
+    assert not missing, f"{name(page)} names {missing}"
+
+
+def test_paths_are_found_where_pages_name_them() -> None:
+    found = PATH.findall("see `native/core/ring.c`, docs/formats/ring.md. and (jetdr_core/store/); /x/native/y")
+    assert found == ["native/core/ring.c", "docs/formats/ring.md", "jetdr_core/store/"]

@@ -1,0 +1,46 @@
+"""Each promise of docs/promises.md is held by tests, and each test that the page names exists."""
+
+from __future__ import annotations
+
+import ast
+import re
+from functools import cache
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[2]
+PAGE = (ROOT / "docs" / "promises.md").read_text(encoding="utf-8")
+PROMISES = dict(re.findall(r"^## (\d+\. .*)\n((?:(?!## ).*\n)*)", PAGE, re.MULTILINE))
+TEST = re.compile(r"`(tests/[\w/]+\.py)::([\w:]+)`")
+
+
+@cache
+def names_in(path: str) -> set[str]:
+    """The tests of a module as pytest names them, without parameters; a test case is one by its name."""
+    found = set()
+    for node in ast.parse((ROOT / path).read_text(encoding="utf-8")).body:
+        match node:
+            case ast.FunctionDef(name=name) | ast.AsyncFunctionDef(name=name) if name.startswith("test_"):
+                found.add(name)
+            case ast.ClassDef(name=name) if name.startswith("Test"):
+                found.add(name)
+                found |= {f"{name}::{part.name}" for part in node.body if isinstance(part, ast.FunctionDef)}
+            case ast.Assign(targets=[ast.Name(id=name)]) if name.startswith("Test"):
+                found.add(name)
+    return found
+
+
+def test_there_are_nine_promises() -> None:
+    assert [title.split(".")[0] for title in PROMISES] == [str(n) for n in range(1, 10)]
+
+
+@pytest.mark.parametrize("promise", PROMISES)
+def test_every_promise_is_held_by_tests(promise: str) -> None:
+    assert TEST.search(PROMISES[promise]), f"no test holds promise {promise}"
+
+
+@pytest.mark.parametrize(("path", "test"), TEST.findall(PAGE))
+def test_every_named_test_exists(path: str, test: str) -> None:
+    assert (ROOT / path).exists(), f"docs/promises.md names {path}, which is gone"
+    assert test in names_in(path), f"docs/promises.md names {test}, which {path} does not have"
