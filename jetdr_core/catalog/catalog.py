@@ -31,7 +31,7 @@ from jetdr_core.catalog.resolve import Extent, Resolver
 from jetdr_core.control_bodies import EpochOwner
 from jetdr_core.errors import ChainBroken, DamagedObject, NoSuchPoint, ObjectNotFound, UnsupportedVersion
 from jetdr_core.segment import SegmentIndex
-from jetdr_core.store import ObjectStore, RetryingStore, open_store
+from jetdr_core.store import ObjectStore, connected
 
 log = logging.getLogger(__name__)
 
@@ -74,9 +74,9 @@ class Catalog:
         ``cache`` is the metadata repository's file. :class:`InvalidRequest` when no domain is there.
         """
         async with AsyncExitStack() as opened:
-            store = url_or_store if not isinstance(url_or_store, str) else RetryingStore(open_store(url_or_store))
-            if isinstance(url_or_store, str):
-                opened.push_async_callback(store.close)
+            store = url_or_store
+            if isinstance(store, str):
+                store = await opened.enter_async_context(connected(store))
             repository = MetadataRepository(cache) if cache is not None else None
             if repository is not None:
                 opened.push_async_callback(repository.close)

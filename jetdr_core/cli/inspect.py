@@ -25,7 +25,7 @@ from jetdr_core.limits import SEGMENT_BYTES_MAX, VOLUME_SUPERBLOCK_AREA_BYTES
 from jetdr_core.replication_log import describe_volume
 from jetdr_core.segment import TRAILER_BYTES
 from jetdr_core.segment.layout import HEADER_MAGIC, INDEX_BYTES_MAX, TRAILER_MAGIC
-from jetdr_core.store import RetryingStore, open_store
+from jetdr_core.store import connected
 
 __all__ = ["inspect"]
 
@@ -115,10 +115,7 @@ def _object(place: str, key: str | None) -> ChainObject:
 
 
 async def _fetched(url: str, key: str | None) -> ChainObject:
-    store = RetryingStore(open_store(url))
-    try:
+    async with connected(url) as store:
         if key is None:
             raise InvalidRequest(f"{store.url} holds many objects", hint="name one with --number N or --key KEY")
         return ChainObject.of(await store.get(key), key)
-    finally:
-        await store.close()

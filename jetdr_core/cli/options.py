@@ -6,14 +6,15 @@ from typing import Annotated
 
 import typer
 
+from jetdr_core.store import url_forms
+
 __all__ = ["Json", "NoCache", "Url"]
 
 Url = Annotated[
     str,
     typer.Argument(
         metavar="URL",
-        help="The domain's store: file:///PATH, az://CONTAINER[/PREFIX] or "
-        "https://ACCOUNT.blob.core.windows.net/CONTAINER[/PREFIX].",
+        help=f"The domain's store: {url_forms(lasting=True)}.",
         show_default=False,
     ),
 ]

@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 import socket
 import time
-from contextlib import AsyncExitStack
+from contextlib import AbstractAsyncContextManager, AsyncExitStack
 from dataclasses import asdict, dataclass, replace
 from uuid import uuid4
 
@@ -33,7 +33,7 @@ from jetdr_core.domain.primary import Primary
 from jetdr_core.domain.request import DomainRequest, Way
 from jetdr_core.errors import ChainBroken
 from jetdr_core.replication_log import Cursor, ReplicationLog
-from jetdr_core.store import BandwidthLimitedStore, RetryingStore, RetryPolicy, open_store
+from jetdr_core.store import RetryingStore, RetryPolicy, connected
 from jetdr_core.uploader import ChainWriter, ClaimLost
 
 __all__ = ["Parts", "open_parts"]
@@ -73,7 +73,7 @@ class Parts:
 async def open_parts(request: DomainRequest) -> Parts:
     """Open everything, claim the domain. After an error all is closed; what was made for a new domain may stay."""
     async with AsyncExitStack() as opened:
-        store = _open_store(request, opened)
+        store = await opened.enter_async_context(_connected(request))
         known = await (read_unborn if request.way is Way.CREATE else read_known)(store, request.name)
         volume = await in_thread(open_log_volume, request, opened)
         for _ in range(CLAIMS_MAX):
@@ -95,13 +95,13 @@ async def open_parts(request: DomainRequest) -> Parts:
         )
 
 
-def _open_store(request: DomainRequest, opened: AsyncExitStack) -> RetryingStore:
-    store = request.store
-    if isinstance(store, str):
-        store = open_store(store, create=request.way is Way.CREATE)
-        opened.push_async_callback(store.close)
-    rate = request.options.bandwidth_bytes_per_s
-    return RetryingStore(BandwidthLimitedStore(store, rate) if rate else store, RETRY_WHILE_OPENING)
+def _connected(request: DomainRequest) -> AbstractAsyncContextManager[RetryingStore]:
+    return connected(
+        request.store,
+        create=request.way is Way.CREATE,
+        retry=RETRY_WHILE_OPENING,
+        bandwidth_bytes_per_s=request.options.bandwidth_bytes_per_s,
+    )
 
 
 async def _claim(

@@ -21,6 +21,7 @@ from jetdr_core.host import HostComponent, HostOptions
 from jetdr_core.identity import check_name
 from jetdr_core.limits import DISK_BYTES_MAX, DISKS_MAX, SECTION_BYTES_DEFAULT, SECTION_BYTES_MIN, SECTIONS_MAX
 from jetdr_core.options import DomainOptions
+from jetdr_core.store import is_lasting_url, url_forms
 
 __all__ = ["Address", "DiskConfig", "DomainConfig", "DrvaConfig", "VolumeConfig", "load_config"]
 
@@ -235,8 +236,8 @@ def _volume_of(table: Table, volumes: Iterable[VolumeConfig]) -> VolumeConfig:
 
 def _store(table: Table) -> str:
     url = table.text("store")
-    if not url.startswith(("file:///", "az://", "https://")):
-        raise table.wrong("store", url, "use file:///PATH, az://CONTAINER or https://ACCOUNT.blob.core.windows.net/...")
+    if not is_lasting_url(url):
+        raise table.wrong("store", url, f"use {url_forms(lasting=True)}")
     return url
 
 

@@ -1,17 +1,17 @@
-"""The object store a protected domain is shipped to: one protocol, three implementations, two wrappers.
+"""The object store that a protected domain is shipped to: one protocol, three implementations, two wrappers.
 
-``open_store`` gives the bare store of a URL; wrap it: ``RetryingStore(BandwidthLimitedStore(open_store(url), rate))``.
-docs/formats/store.md says what each implementation does for atomicity and durability.
+``connected`` gives the store of a URL, with retries and a limit on its bandwidth. docs/formats/store.md says what each
+implementation does for atomicity and durability.
 """
 
 from __future__ import annotations
 
 from jetdr_core.store.bandwidth import BandwidthLimitedStore
+from jetdr_core.store.connect import connected, is_lasting_url, open_store, url_forms
 from jetdr_core.store.directory import DirectoryStore
 from jetdr_core.store.memory import MemoryStore
 from jetdr_core.store.protocol import ObjectInfo, ObjectStore
 from jetdr_core.store.retry import RetryingStore, RetryPolicy
-from jetdr_core.store.url import open_store
 from jetdr_core.store.wrapper import StoreWrapper
 
 __all__ = [
@@ -23,5 +23,8 @@ __all__ = [
     "RetryPolicy",
     "RetryingStore",
     "StoreWrapper",
+    "connected",
+    "is_lasting_url",
     "open_store",
+    "url_forms",
 ]

@@ -12,12 +12,15 @@ import binascii
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
-from urllib.parse import urlsplit
 
 from jetdr_core.errors import InvalidRequest
 from jetdr_core.store.keys import check_prefix
+from jetdr_core.store.url import StoreUrl
 
-__all__ = ["AzureTarget", "azure_target"]
+__all__ = ["ACCOUNT_FORM", "CONTAINER_FORM", "AzureTarget", "azure_target"]
+
+CONTAINER_FORM = "az://CONTAINER[/PREFIX]"
+ACCOUNT_FORM = "https://ACCOUNT.blob.core.windows.net/CONTAINER[/PREFIX]"
 
 _CONTAINER = re.compile(r"(?!.*--)[a-z0-9][a-z0-9-]{1,61}[a-z0-9]")
 _ACCOUNT = re.compile(r"[a-z0-9]{3,24}")
@@ -46,24 +49,24 @@ class AzureTarget:
 
 
 def azure_target(url: str, environment: Mapping[str, str]) -> AzureTarget:
-    """Read ``az://CONTAINER[/PREFIX]`` or ``https://ACCOUNT.blob.core.windows.net/CONTAINER[/PREFIX][?SAS]``."""
-    parts = urlsplit(url)
-    shown = f"{parts.scheme}://{parts.netloc.rpartition('@')[2]}{parts.path}".rstrip("/")
-    if parts.fragment or "@" in parts.netloc:
+    """Read :data:`CONTAINER_FORM`, or :data:`ACCOUNT_FORM` with or without a SAS as its query."""
+    parsed = StoreUrl.of(url)
+    shown = str(parsed).rstrip("/")
+    if parsed.fragment or parsed.has_user:
         raise InvalidRequest(f"store URL {shown!r} has a user or a fragment", hint="give container and prefix only")
-    if parts.scheme == "az":
-        if parts.query:
+    if parsed.scheme == "az":
+        if parsed.query:
             raise InvalidRequest(f"store URL {shown!r} has a query", hint="put the SAS into AZURE_STORAGE_SAS_TOKEN")
-        return _with_environment(_place(shown, parts.netloc, parts.path), environment)
-    container, _, prefix = parts.path.lstrip("/").partition("/")
-    return _with_account(_place(shown, container, prefix), parts.netloc, parts.query, environment)
+        return _with_environment(_place(shown, parsed.host, parsed.path), environment)
+    container, _, prefix = parsed.path.lstrip("/").partition("/")
+    return _with_account(_place(shown, container, prefix), parsed.host, parsed.query, environment)
 
 
 def _place(shown: str, container: str, path: str) -> AzureTarget:
     if not _CONTAINER.fullmatch(container):
         raise InvalidRequest(
             f"store URL {shown!r} names no valid container",
-            hint="use az://CONTAINER[/PREFIX], the container 3 to 63 lower-case letters, digits or single hyphens",
+            hint=f"use {CONTAINER_FORM}, the container of 3 to 63 lower-case letters, digits or single hyphens",
         )
     prefix = path.strip("/")
     if prefix:
@@ -93,7 +96,7 @@ def _with_account(target: AzureTarget, host: str, query: str, environment: Mappi
     if match is None:
         raise InvalidRequest(
             f"store URL {target.url!r} is not at a host of Azure Blob Storage",
-            hint="use https://ACCOUNT.blob.core.windows.net/CONTAINER; for another endpoint use az://CONTAINER and set "
+            hint=f"use {ACCOUNT_FORM}; for another endpoint use {CONTAINER_FORM}, and set "
             "AZURE_STORAGE_SERVICE_ENDPOINT",
         )
     target = replace(target, account=match["account"], endpoint=f"https://{host}")

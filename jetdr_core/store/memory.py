@@ -37,7 +37,7 @@ class MemoryStore:
     def __init__(self, name: str | None = None) -> None:
         if name is not None and (not is_key(name) or "/" in name):
             raise InvalidRequest(
-                f"memory store name {name!r} is not valid", hint="use letters, digits, '.', '_', '-': memory://NAME"
+                f"memory store name {name!r} is not valid", hint="use letters, digits, '.', '_' or '-'"
             )
         self._name = name or uuid.uuid4().hex
         with _containers_lock:

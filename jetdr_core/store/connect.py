@@ -1,0 +1,139 @@
+"""How a URL becomes a store: the table of schemes, and the one place that stacks wrappers.
+
+:func:`connected` is the way to a store for everybody who works with one. :func:`open_store` gives the bare store, for
+those who stack something else on it. Help texts and error texts take the forms of URLs from the table, so another kind
+of store is one more row of :data:`SCHEMES`. No other module reads the environment variables of a store.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from pathlib import Path, PurePosixPath
+from urllib.parse import unquote
+
+from jetdr_core.errors import InvalidRequest
+from jetdr_core.store.azure_target import ACCOUNT_FORM, CONTAINER_FORM, azure_target
+from jetdr_core.store.bandwidth import BandwidthLimitedStore
+from jetdr_core.store.directory import DirectoryStore
+from jetdr_core.store.memory import MemoryStore
+from jetdr_core.store.protocol import ObjectStore
+from jetdr_core.store.retry import RetryingStore, RetryPolicy
+from jetdr_core.store.url import StoreUrl
+
+__all__ = ["SCHEMES", "Scheme", "connected", "is_lasting_url", "open_store", "url_forms"]
+
+_DIRECTORY_FORM = "file:///PATH"
+_MEMORY_FORM = "memory://NAME"
+
+
+@asynccontextmanager
+async def connected(
+    place: str | ObjectStore,
+    *,
+    create: bool = False,
+    retry: RetryPolicy | None = None,
+    bandwidth_bytes_per_s: float | None = None,
+) -> AsyncIterator[RetryingStore]:
+    """Give the store at a URL, or an open one, with retries and, if asked for, a limit on the bandwidth of uploads.
+
+    A store that was opened here is closed at the end. An open one stays open: it is its owner's to close.
+    """
+    store = open_store(place, create=create) if isinstance(place, str) else place
+    try:
+        limited = BandwidthLimitedStore(store, bandwidth_bytes_per_s) if bandwidth_bytes_per_s else store
+        yield RetryingStore(limited, retry)
+    finally:
+        if isinstance(place, str):
+            await store.close()
+
+
+def open_store(url: str, *, create: bool = False) -> ObjectStore:
+    """Return the bare store at ``url``: no retries, no limits. :class:`InvalidRequest` for a bad URL.
+
+    A missing container is created with ``create``. Without it a missing directory is refused here, and a missing Azure
+    container at the first operation.
+    """
+    if not isinstance(url, str) or not url.isprintable():
+        raise InvalidRequest("the store URL is not printable text", hint=f"use {url_forms()}")
+    try:
+        parsed = StoreUrl.of(url)
+    except ValueError:
+        raise InvalidRequest("the store URL is malformed", hint=f"use {url_forms()}") from None
+    for scheme in SCHEMES:
+        if scheme.name == parsed.scheme:
+            return scheme.open(parsed, create)
+    if not parsed.scheme:
+        raise InvalidRequest(f"store {parsed.path!r} is not a URL", hint=f"use {url_forms()}")
+    raise InvalidRequest(
+        f"store URL {str(parsed)!r} has the unknown scheme {parsed.scheme!r}", hint=f"use {url_forms()}"
+    )
+
+
+def url_forms(*, lasting: bool = False) -> str:
+    """Return the forms of URLs for a message: ``A, B or C``. ``lasting``: only of stores that outlive a process."""
+    forms = [scheme.form for scheme in SCHEMES if scheme.is_lasting or not lasting]
+    return f"{', '.join(forms[:-1])} or {forms[-1]}"
+
+
+def is_lasting_url(url: str) -> bool:
+    """Whether ``url`` begins like that of a store which outlives the process. The rest of it is not looked at."""
+    return any(scheme.is_lasting and url.startswith(scheme.prefix) for scheme in SCHEMES)
+
+
+# -- the kinds of stores -----------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class Scheme:
+    """One kind of URL: its ``form``, with names of its parts in capitals, and what opens the bare store.
+
+    ``open`` is told whether to create a missing container. A store that is not ``is_lasting`` ends with its process.
+    """
+
+    form: str
+    open: Callable[[StoreUrl, bool], ObjectStore]
+    is_lasting: bool = True
+
+    @property
+    def name(self) -> str:
+        return self.form.partition(":")[0]
+
+    @property
+    def prefix(self) -> str:
+        """What stands before the first name of a part: ``file:///`` of ``file:///PATH``."""
+        return self.form[: next(at for at, character in enumerate(self.form) if character.isupper())]
+
+
+def _open_directory(url: StoreUrl, create: bool) -> ObjectStore:  # noqa: FBT001 - a row of the table calls it
+    url.refuse_extras()
+    if url.host not in {"", "localhost"} or not url.path.startswith("/"):
+        raise InvalidRequest(f"store URL {str(url)!r} is relative", hint=f"use an absolute path: {_DIRECTORY_FORM}")
+    path = PurePosixPath(unquote(url.path))
+    if ".." in path.parts or "\0" in str(path):
+        raise InvalidRequest(f"store URL {str(url)!r} contains '..' or NUL", hint="write the path out")
+    return DirectoryStore(Path("/", *path.parts[1:]), create=create)
+
+
+def _open_azure(url: StoreUrl, create: bool) -> ObjectStore:  # noqa: FBT001 - a row of the table calls it
+    """Imported on use: the Azure SDK takes longer to import than a local recovery point takes to list."""
+    from jetdr_core.store.azure import AzureBlobStore  # noqa: PLC0415
+
+    return AzureBlobStore(azure_target(url.text, os.environ), create=create)
+
+
+def _open_memory(url: StoreUrl, _create: bool) -> ObjectStore:  # noqa: FBT001 - a row of the table calls it
+    url.refuse_extras()
+    if url.path.strip("/"):
+        raise InvalidRequest(f"store URL {str(url)!r} has a path", hint=f"use {_MEMORY_FORM}")
+    return MemoryStore(url.host)
+
+
+SCHEMES = (
+    Scheme(_DIRECTORY_FORM, _open_directory),
+    Scheme(CONTAINER_FORM, _open_azure),
+    Scheme(ACCOUNT_FORM, _open_azure),
+    Scheme(_MEMORY_FORM, _open_memory, is_lasting=False),
+)
