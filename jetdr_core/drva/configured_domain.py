@@ -1,0 +1,50 @@
+"""How a configured domain becomes a ProtectedDomain: the one place that knows."""
+
+from __future__ import annotations
+
+from os import PathLike
+from pathlib import Path
+from typing import Any
+
+from jetdr_core.device import IscsiLun
+from jetdr_core.domain import Disk, HostedDisk, ProtectedDomain
+from jetdr_core.drva.config import DomainConfig, VolumeConfig
+from jetdr_core.store import open_store
+
+__all__ = ["AnyDomain", "open_domain", "store_is_empty"]
+
+AnyDomain = ProtectedDomain[HostedDisk] | ProtectedDomain[Disk]
+
+
+async def open_domain(config: DomainConfig, *, hosted: bool = True) -> AnyDomain:
+    """The domain, not yet entered: taken over if so asked; new if its store holds nothing and that is allowed.
+
+    ``hosted``: its disks are served to guests by a host component; else this process does their I/O.
+    """
+    places: dict[str, Any] = {
+        "log": _log(config.volume),
+        "store": config.store,
+        "options": config.options,
+        "host": config.host if hosted else None,
+    }
+    if config.take_over:
+        return ProtectedDomain.take_over(config.name, log_bytes=config.section_bytes, **places)
+    if config.create and await store_is_empty(config.store, create=True):
+        return ProtectedDomain.create(config.name, log_bytes=config.section_bytes, **places)
+    return ProtectedDomain.open(config.name, **places)
+
+
+async def store_is_empty(url: str, *, create: bool = False) -> bool:
+    """Whether the store holds nothing. Raises what the store raises; ``create``: a missing container is made."""
+    store = open_store(url, create=create)
+    try:
+        async for _ in store.list_prefix(""):
+            return False
+        return True
+    finally:
+        await store.close()
+
+
+def _log(volume: VolumeConfig) -> str | PathLike[str]:
+    """The volume's place, with its own password where it has one."""
+    return IscsiLun(volume.path, Path(volume.password_file)) if volume.password_file else volume.path
