@@ -14,8 +14,9 @@ from typing import Any
 
 from jetdr_core.aio import shielded
 from jetdr_core.domain import HostedDisk
-from jetdr_core.drva.session import ANSWER_S, DomainSession
-from jetdr_core.drva.views import point_json, session_json
+from jetdr_core.drva.last_status import ANSWER_S
+from jetdr_core.drva.session import DomainSession
+from jetdr_core.drva.session_json import point_json, session_json
 from jetdr_core.drva.wire import Json, Request
 from jetdr_core.errors import InvalidRequest, JetdrError
 

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import NamedTuple, TypeVar
 
 from jetdr_core.device.iscsi_url import IscsiUrl, is_iscsi
-from jetdr_core.drva.table import Table
+from jetdr_core.drva.toml_table import Table
 from jetdr_core.errors import InvalidRequest
 from jetdr_core.host import HostComponent, HostOptions
 from jetdr_core.identity import check_name

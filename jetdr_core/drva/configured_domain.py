@@ -9,7 +9,7 @@ from typing import Any
 from jetdr_core.device import IscsiLun
 from jetdr_core.domain import Disk, HostedDisk, ProtectedDomain
 from jetdr_core.drva.config import DomainConfig, VolumeConfig
-from jetdr_core.store import open_store
+from jetdr_core.store import RetryPolicy, connected
 
 __all__ = ["AnyDomain", "open_domain", "store_is_empty"]
 
@@ -36,13 +36,10 @@ async def open_domain(config: DomainConfig, *, hosted: bool = True) -> AnyDomain
 
 async def store_is_empty(url: str, *, create: bool = False) -> bool:
     """Whether the store holds nothing. Raises what the store raises; ``create``: a missing container is made."""
-    store = open_store(url, create=create)
-    try:
+    async with connected(url, create=create, retry=RetryPolicy(attempts_max=1)) as store:
         async for _ in store.list_prefix(""):
             return False
         return True
-    finally:
-        await store.close()
 
 
 def _log(volume: VolumeConfig) -> str | PathLike[str]:

@@ -23,13 +23,14 @@ from jetdr_core.catalog import iso_time
 from jetdr_core.device.iscsi_url import IscsiLun, options_of
 from jetdr_core.drva.commands import Commands
 from jetdr_core.drva.config import DrvaConfig
+from jetdr_core.drva.configured_domain import open_domain
 from jetdr_core.drva.control_server import ControlServer
 from jetdr_core.drva.errors import DrvaBusy
 from jetdr_core.drva.logs import logging_to_stderr
 from jetdr_core.drva.metrics import DrvaCollector, MetricsServer, version
 from jetdr_core.drva.notify import Notifier
-from jetdr_core.drva.opening import open_domain
-from jetdr_core.drva.session import Backoff, DomainSession, Opener, State
+from jetdr_core.drva.session import Backoff, DomainSession, Opener
+from jetdr_core.drva.session_state import State
 from jetdr_core.drva.wire import Json
 from jetdr_core.errors import InvalidRequest
 

@@ -17,7 +17,7 @@ from prometheus_client.registry import Collector
 
 from jetdr_core.domain import DiskStatus, DomainStatus, HostStatus
 from jetdr_core.drva.config import Address
-from jetdr_core.drva.session import SessionView, State
+from jetdr_core.drva.session_state import SessionView, State
 from jetdr_core.uploader import LATENCY_BOUNDS_S
 
 __all__ = ["DrvaCollector", "MetricsServer", "version"]

@@ -17,9 +17,9 @@ from typing import Any, cast
 from jetdr_core.domain import Disk, ProtectedDomain
 from jetdr_core.drva.client import ControlClient
 from jetdr_core.drva.config import DomainConfig, load_config
+from jetdr_core.drva.configured_domain import AnyDomain, open_domain
 from jetdr_core.drva.daemon import Drva
 from jetdr_core.drva.errors import DrvaUnreachable
-from jetdr_core.drva.opening import AnyDomain, open_domain
 from jetdr_core.drva.session import Backoff, Opener
 from jetdr_core.host import HostComponent, HostOptions
 from tests.cli.command import environment

@@ -13,9 +13,9 @@ import pytest
 import jetdr_core as jetdr
 from jetdr_core.domain import ProtectedDomain
 from jetdr_core.drva.config import DomainConfig, load_config
+from jetdr_core.drva.configured_domain import AnyDomain, store_is_empty
 from jetdr_core.drva.daemon import Drva
 from jetdr_core.drva.errors import ControlError, DrvaBusy
-from jetdr_core.drva.opening import AnyDomain, store_is_empty
 from jetdr_core.errors import InvalidRequest
 from tests.drva.appliance import DISK_BYTES, InProcess, embedded, place, running
 from tests.faults.device import CrashDevice
@@ -192,7 +192,7 @@ def test_a_bug_in_one_domain_is_survived_and_logged_with_its_traceback(caplog: p
 
 def test_a_domain_that_hangs_is_an_alarm_and_holds_up_nobody(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("jetdr_core.drva.alarms.NO_ANSWER_S", 0.5)
-    monkeypatch.setattr("jetdr_core.drva.session.ANSWER_S", 0.2)
+    monkeypatch.setattr("jetdr_core.drva.last_status.ANSWER_S", 0.2)
     with place() as here, running(here) as drva:
         lock = drva.domain()._running.control_log.lock  # type: ignore[union-attr]
         with lock:

@@ -15,9 +15,9 @@ from typing import Any
 
 from jetdr_core.domain import ProtectedDomain
 from jetdr_core.drva.config import DomainConfig, load_config
+from jetdr_core.drva.configured_domain import AnyDomain, store_is_empty
 from jetdr_core.drva.daemon import Drva
 from jetdr_core.drva.logs import logging_to_stderr
-from jetdr_core.drva.opening import AnyDomain, store_is_empty
 from jetdr_core.drva.session import Backoff
 from jetdr_core.store import open_store
 from tests.faults.store import Fault, FaultyStore, Plan, seeded
@@ -32,7 +32,7 @@ def faults(outage: Path) -> Plan:
 
 
 async def opened(config: DomainConfig) -> AnyDomain:
-    """As jetdr_core.drva.opening does it, with a store of our own."""
+    """As jetdr_core.drva.configured_domain does it, with a store of our own."""
     new = config.create and await store_is_empty(config.store, create=True)
     settings: dict[str, Any] = {
         "log": config.volume.path,

@@ -1,0 +1,217 @@
+"""The parts of a session, each alone: the alarm log, the configured disks, the last status, the owed copies."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+from types import SimpleNamespace
+from typing import Any, cast
+
+import pytest
+
+from jetdr_core.domain import DomainStatus
+from jetdr_core.drva.alarm_log import AlarmLog
+from jetdr_core.drva.alarms import Alarm
+from jetdr_core.drva.config import DiskConfig
+from jetdr_core.drva.configured_disks import ConfiguredDisks
+from jetdr_core.drva.configured_domain import AnyDomain
+from jetdr_core.drva.last_status import LastStatus
+from jetdr_core.drva.owed_copies import OwedCopies
+from jetdr_core.drva.session_state import Standing, State
+from jetdr_core.errors import NotConsistent, PrimaryFailed
+
+DB01 = DiskConfig(name="db01", path="/disks/db01")
+DB02 = DiskConfig(name="db02", path="/disks/db02")
+
+
+class StandIn:
+    """Stands in for an open domain. ``protect`` fails for the names in ``absent``; ``status`` waits for ``answers``."""
+
+    def __init__(self, known: dict[str, str] | None = None, absent: tuple[str, ...] = ()) -> None:
+        self.disks: dict[str, Any] = {name: SimpleNamespace(path=path) for name, path in (known or {}).items()}
+        self.absent = set(absent)
+        self.answers = threading.Event()
+        self.answers.set()
+        self.asked = 0
+        self.copied: asyncio.Future[None] | None = None
+
+    async def protect(self, name: str, path: str, **_: object) -> Any:
+        if name in self.absent:
+            raise FileNotFoundError(2, "No such file or directory", path)
+        self.disks[name] = SimpleNamespace(path=path)
+        return self.disks[name]
+
+    def status(self) -> object:
+        self.asked += 1
+        assert self.answers.wait(20)
+        return SimpleNamespace(asked=self.asked)
+
+    async def wait_consistent(self) -> None:
+        assert self.copied is not None
+        await self.copied
+
+    @property
+    def domain(self) -> AnyDomain:
+        return cast(AnyDomain, self)
+
+
+def status(*, consistent: bool, ready: bool = True) -> DomainStatus:
+    return cast(DomainStatus, SimpleNamespace(consistent=consistent, disks=[SimpleNamespace(ready=ready)]))
+
+
+# -- alarm log ---------------------------------------------------------------------------------------------------------
+
+
+def test_an_alarm_is_logged_when_it_begins_and_when_it_is_over(caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level("INFO")
+    alarms = AlarmLog("payroll")
+    alarms.note([Alarm("rpo", "70 s"), Alarm("paused", "by hand")])
+    alarms.note([Alarm("rpo", "71 s")])
+    alarms.note([Alarm("rpo", "72 s")])
+    alarms.note([])
+    assert [record.getMessage() for record in caplog.records] == [
+        "domain payroll: alarm paused: by hand",
+        "domain payroll: alarm rpo: 70 s",
+        "domain payroll: alarm paused is over",
+        "domain payroll: alarm rpo is over",
+    ]
+    assert {record.__dict__["domain"] for record in caplog.records} == {"payroll"}
+
+
+# -- configured disks --------------------------------------------------------------------------------------------------
+
+
+def test_a_disk_that_cannot_be_protected_stops_no_other_one_and_is_tried_again() -> None:
+    disks, here = ConfiguredDisks([DB01, DB02]), StandIn(absent=("db01",))
+    asyncio.run(disks.begin(here.domain))
+    assert set(here.disks) == {"db02"}
+    (text,) = disks.unprotected
+    assert text.startswith("disk 'db01': ")
+    assert not disks.are_due
+    here.absent.clear()
+    asyncio.run(disks.protect(here.domain))
+    assert set(here.disks) == {"db01", "db02"}
+    assert disks.unprotected == ()
+
+
+def test_a_domain_that_is_opened_again_has_all_its_disks_tried_again() -> None:
+    disks = ConfiguredDisks([DB01])
+    asyncio.run(disks.begin(StandIn().domain))
+    assert disks.unprotected == ()
+    asyncio.run(disks.begin(StandIn(absent=("db01",)).domain))
+    assert len(disks.unprotected) == 1
+
+
+def test_a_disk_that_the_history_has_elsewhere_is_reported_and_left_alone() -> None:
+    disks, here = ConfiguredDisks([DB01]), StandIn(known={"db01": "/old/db01"})
+    asyncio.run(disks.begin(here.domain))
+    assert disks.moved == ("disk 'db01' is at /old/db01, configured is /disks/db01",)
+    assert disks.unprotected == ()
+    assert here.disks["db01"].path == "/old/db01"
+
+
+# -- last status -------------------------------------------------------------------------------------------------------
+
+
+def test_callers_at_the_same_time_share_one_question() -> None:
+    here, taken = StandIn(), []
+
+    async def ask() -> None:
+        last = LastStatus(lambda _, status: taken.append(status))
+        last.follow(here.domain)
+        await asyncio.gather(*(last.refresh() for _ in range(5)))
+        assert last.value()[0] is taken[0]
+
+    asyncio.run(ask())
+    assert here.asked == len(taken) == 1
+
+
+def test_a_domain_that_hangs_leaves_the_last_status_and_its_age(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("jetdr_core.drva.last_status.ANSWER_S", 0.01)
+    here = StandIn()
+
+    async def ask() -> None:
+        last = LastStatus(lambda *_: None)
+        last.follow(here.domain)
+        while last.value()[0] is None:
+            await last.refresh()
+        before, _ = last.value()
+        here.answers.clear()
+        await last.refresh()
+        await last.refresh()
+        assert last.value()[0] is before
+        assert last.value()[1] >= 0.02
+        here.answers.set()
+
+    asyncio.run(ask())
+
+
+def test_an_answer_of_a_domain_that_was_closed_meanwhile_does_not_count(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("jetdr_core.drva.last_status.ANSWER_S", 0.01)
+    old, new = StandIn(), StandIn()
+    taken: list[AnyDomain] = []
+
+    async def ask() -> None:
+        last = LastStatus(lambda domain, _: taken.append(domain))
+        last.follow(old.domain)
+        old.answers.clear()
+        await last.refresh()
+        last.follow(new.domain)
+        old.answers.set()
+        while not taken:
+            await last.refresh()
+
+    asyncio.run(ask())
+    assert set(map(id, taken)) == {id(new)}
+
+
+def test_nothing_is_asked_while_no_domain_is_open() -> None:
+    last = LastStatus(lambda *_: None)
+    asyncio.run(last.refresh())
+    assert last.value()[0] is None
+
+
+# -- owed copies -------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("owed", "error", "raises"),
+    [
+        (status(consistent=False), PrimaryFailed("disk db01: cannot be read"), True),
+        (status(consistent=True, ready=False), PrimaryFailed("disk db01: cannot be read"), True),
+        (status(consistent=False), NotConsistent("closed meanwhile"), False),
+        (status(consistent=False), None, False),
+        (status(consistent=True), PrimaryFailed("nobody waits for a copy"), False),
+    ],
+)
+def test_a_copy_that_failed_is_raised_once(owed: DomainStatus, error: Exception | None, raises: bool) -> None:
+    async def watch() -> None:
+        here, copies = StandIn(), OwedCopies()
+        here.copied = asyncio.get_running_loop().create_future()
+        copies.watch(here.domain, owed)
+        copies.raise_failure()  # it is not done yet
+        await asyncio.sleep(0)
+        here.copied.set_result(None) if error is None else here.copied.set_exception(error)
+        here.copied.exception()
+        for _ in range(3):
+            await asyncio.sleep(0)
+        if raises:
+            with pytest.raises(PrimaryFailed):
+                copies.raise_failure()
+        copies.raise_failure()
+        await copies.end()
+
+    asyncio.run(watch())
+
+
+# -- standing ----------------------------------------------------------------------------------------------------------
+
+
+def test_a_state_is_entered_once_and_a_failure_is_over_when_the_domain_opens() -> None:
+    begun = Standing.begin()
+    assert begun.enter(State.OPENING) is begun
+    failed = begun.failed("no store", restarts=True).enter(State.WAITING)
+    assert (failed.state, failed.failure, failed.restarts) == (State.WAITING, "no store", 1)
+    assert failed.since_ns >= begun.since_ns
+    assert failed.opened().failure == ""
+    assert failed.failed("fenced", restarts=False).restarts == 1
