@@ -95,7 +95,7 @@ def _opening(folder: Path, segments: int) -> Callable[[], float]:
             if (
                 catalog.lsn_last != expected
                 or len(catalog.segments) != expected
-                or catalog.hole
+                or catalog.chain_break
                 or not catalog.points()
             ):
                 raise RuntimeError(f"{folder}: the catalog ends at LSN {catalog.lsn_last}, not at {expected}")

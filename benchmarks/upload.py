@@ -26,7 +26,7 @@ from benchmarks.command_line import main
 from benchmarks.material import compressible
 from benchmarks.measure import AtLeast, PeerMissing, Row, Scale, interleaved, median
 from jetdr_core._core import IoFilter, Ring
-from jetdr_core.catalog import Catalog
+from jetdr_core.catalog import Catalog, chain_key
 from jetdr_core.control_bodies import DiskAdd, EpochOwner
 from jetdr_core.device import FileDevice
 from jetdr_core.domain.log_source import DurableLog
@@ -161,7 +161,7 @@ async def _frames(store: ObjectStore) -> list[bytes]:
     async with await Catalog.open(store) as catalog:
         for row in catalog.segments:
             number = int(row["number"])
-            key, table = catalog.key(number), (await catalog.index(number)).frames
+            key, table = chain_key(number), (await catalog.index(number)).frames
             data = memoryview(await store.get(key))
             for frame in table:
                 stored = data[int(frame["offset"]) :][: int(frame["stored_bytes"])]

@@ -1,11 +1,11 @@
-"""The catalog: what a domain's store holds, which points it offers, and which segments they need.
+"""The catalog: what a domain's store holds, which recovery points it offers, and which segments they need.
 
-Invariants: rebuilt from the store alone; summaries and the metadata repository only make that quicker.
+Invariant: it is made from the store alone. Summaries and the metadata repository only make that quicker.
 """
 
 from jetdr_core.catalog.at import At
 from jetdr_core.catalog.catalog import Catalog
-from jetdr_core.catalog.chain import Chain, ChainTail, Hole, read_chain, write_summaries
+from jetdr_core.catalog.chain import Chain, ChainBreak, ChainTail, read_chain, write_summaries
 from jetdr_core.catalog.heartbeat import Heartbeat, decode_heartbeat, heartbeat
 from jetdr_core.catalog.history import DiskState, DomainHistory, Gap
 from jetdr_core.catalog.indexes import SegmentRead
@@ -20,12 +20,12 @@ __all__ = [
     "At",
     "Catalog",
     "Chain",
+    "ChainBreak",
     "ChainTail",
     "DiskState",
     "DomainHistory",
     "Gap",
     "Heartbeat",
-    "Hole",
     "Interval",
     "LinkTable",
     "MetadataRepository",

@@ -1,6 +1,7 @@
-"""What a caller may ask for: an LSN, an instant, a mark's name or ``latest``, told apart. Pure.
+"""What a caller may ask for: an LSN, an instant, a mark's name or ``latest``. Pure.
 
-Invariants: exact to the nanosecond; an instant without zone is refused, never guessed.
+Invariants: instants are exact to the nanosecond. An instant without a zone is refused, because guessing the zone would
+recover the wrong point.
 """
 
 from __future__ import annotations
@@ -35,8 +36,9 @@ class AtName(NamedTuple):
 
 
 def parse_at(at: object, marks: Container[str] = ()) -> AtLsn | AtTime | AtName:
-    """Tell what ``at`` asks for. A name in ``marks`` is one whatever it looks like; so is text that is no LSN and no
-    time.
+    """Tell what ``at`` asks for.
+
+    Text in ``marks`` is a mark's name, whatever else it looks like. So is text that is neither an LSN nor a time.
     """
     if isinstance(at, int) and not isinstance(at, bool):
         return AtLsn(at)
@@ -53,7 +55,7 @@ def parse_at(at: object, marks: Container[str] = ()) -> AtLsn | AtTime | AtName:
 
 
 def time_ns_of(instant: datetime) -> int:
-    """Nanoseconds UTC of an instant that has a zone."""
+    """Nanoseconds since 1970 (UTC) of an instant, which must have a zone."""
     if instant.tzinfo is None or instant.utcoffset() is None:
         raise InvalidRequest(
             f"time {instant.isoformat()!r} has no zone", hint="append 'Z' for UTC, or an offset as '+01:00'"
@@ -62,7 +64,10 @@ def time_ns_of(instant: datetime) -> int:
 
 
 def _iso(text: str) -> int | None:
-    """Nanoseconds UTC, or None when ``text`` is no ISO 8601 time. ``datetime`` would drop digits below microseconds."""
+    """Nanoseconds since 1970 (UTC), or None if ``text`` is not an ISO 8601 time.
+
+    The fraction is parsed here, because ``datetime`` would drop the digits below microseconds.
+    """
     match = _FRACTION.fullmatch(text)
     whole, digits = (match["second"] + match["zone"], match["digits"]) if match else (text, "")
     try:

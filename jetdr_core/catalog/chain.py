@@ -1,9 +1,11 @@
-"""Reads a domain's chain from its store: summaries where they hold, footers elsewhere.
+"""Reads a domain's chain from its store.
 
-Requests: list the groups (at once), read object 1, per summarised group its summary and one trailer, and for every
-other object one footer; ``READS_AT_ONCE`` of them in flight. A summary that the store contradicts is ignored with a
-warning. What was read of the chain up to the first missing or damaged object is trusted; :class:`Hole` tells of the
-rest.
+A long chain has a million objects, and reading a footer of each would take hours. So a complete group of objects has a
+*summary*, which stands for its footers. Requests: a listing of each group, object 1, a summary and one trailer for each
+summarised group, and one footer for every other object. At most ``READS_AT_ONCE`` requests are in flight.
+
+Invariants: a summary that the store contradicts is ignored with a warning, and the footers are read instead. The chain
+is trusted up to the first missing or damaged object. :class:`ChainBreak` says what ended it.
 """
 
 from __future__ import annotations
@@ -36,8 +38,8 @@ T = TypeVar("T")
 R = TypeVar("R")
 
 
-class Hole(NamedTuple):
-    """Where the chain cannot be followed: object ``number`` is missing or damaged, ``objects_after`` come behind it."""
+class ChainBreak(NamedTuple):
+    """Where the chain cannot be followed: object ``number`` is missing or damaged, and ``objects_after`` come after."""
 
     number: int
     key: str
@@ -45,11 +47,11 @@ class Hole(NamedTuple):
     objects_after: int
 
     def __str__(self) -> str:
-        return f"{self.problem} ({self.objects_after} objects behind it)"
+        return f"{self.problem} ({self.objects_after} objects after it)"
 
 
 class ChainTail(NamedTuple):
-    """What a new owner continues: the last number in use, and the last chained object's place."""
+    """What a new owner continues: the last number in use, and what the last chained object says."""
 
     number: int
     checksum: bytes
@@ -59,7 +61,11 @@ class ChainTail(NamedTuple):
 
 
 class Chain(NamedTuple):
-    """A chain as read: ``links`` has a row for each object to ``tail.number``; ``summarised`` groups were not read."""
+    """A chain as it was read.
+
+    ``links`` has a row for each object up to ``tail.number``: segments, epoch objects and orphans. ``summarised`` are
+    the groups that were read through their summary. ``owner`` has no field if the last epoch object cannot be read.
+    """
 
     domain_uuid: UUID
     name: str
@@ -68,19 +74,19 @@ class Chain(NamedTuple):
     links: LinkTable
     control: list[ControlRecord]
     tail: ChainTail
-    hole: Hole | None
+    chain_break: ChainBreak | None
     summarised: frozenset[int]
 
 
 class _Shortcut(NamedTuple):
-    """A summary, and the real trailer of the object of its last row."""
+    """A summary, and the trailer that the object of its last row really has."""
 
     summary: Summary
     anchor: Footer
 
 
 async def read_chain(store: ObjectStore) -> Chain:
-    """Read the chain of the domain that ``store`` holds. A container without one is an :class:`InvalidRequest`."""
+    """Read the chain of the domain that ``store`` holds. :class:`InvalidRequest` if it holds none."""
     listing = await list_chain(store)
     first = await _first(store, listing)
     name = _name(first)
@@ -99,10 +105,11 @@ async def read_chain(store: ObjectStore) -> Chain:
 
 
 async def write_summaries(store: ObjectStore, chain: Chain) -> list[int]:
-    """Write the summary of every complete group of ``chain`` that was read without one; returns those groups."""
+    """Write the summary of every complete group of ``chain`` that was read without one, and return those groups."""
     written = []
     for group in range(number_group(chain.tail.number + 1)):
-        final = chain.hole is None or group_numbers(group)[-1] < chain.hole.number
+        end = chain.chain_break
+        final = end is None or group_numbers(group)[-1] < end.number
         data = _summarise(chain, group) if final and group not in chain.summarised else None
         if data is not None:
             await store.replace(summary_key(group), [data])
@@ -111,8 +118,9 @@ async def write_summaries(store: ObjectStore, chain: Chain) -> list[int]:
 
 
 async def in_parallel(work: Callable[[T], Awaitable[R]], items: Iterable[T]) -> list[R]:
-    """``work`` on every item, at most ``READS_AT_ONCE`` at a time; results in the items' order. The first error ends
-    all.
+    """Do ``work`` on every item, at most ``READS_AT_ONCE`` at a time. Results are in the order of the items.
+
+    The first error cancels the rest, and is raised.
     """
     results: dict[int, R] = {}
     rest = iter(enumerate(items))
@@ -131,12 +139,12 @@ async def in_parallel(work: Callable[[T], Awaitable[R]], items: Iterable[T]) -> 
 
 
 async def _first(store: ObjectStore, listing: Listing) -> Footer:
-    """Object 1: the epoch object of epoch 1, which names the domain."""
+    """Object 1, the epoch object of epoch 1. It names the domain."""
     if not listing.number_last and not listing.objects_after:
         raise InvalidRequest(f"store {store.url} holds no protected domain", hint="check the URL, container and prefix")
     if not listing.number_last:
         raise ChainBroken(
-            f"{chain_key(1)} is missing, with which the domain in store {store.url} begins",
+            f"{chain_key(1)} is missing, the first object of the domain in store {store.url}",
             hint="nothing can be recovered without it: restore it from a copy of the container",
             number=1,
             lsn_last=0,
@@ -156,7 +164,7 @@ def _name(first: Footer) -> str:
 
 
 async def _shortcuts(store: ObjectStore, listing: Listing) -> dict[int, _Shortcut]:
-    """The summaries of complete groups that can be read at all."""
+    """The readable summaries of complete groups."""
     complete = range(number_group(listing.number_last + 1))
 
     async def read(group: int) -> tuple[int, _Shortcut | None]:
@@ -199,26 +207,26 @@ async def _chain(
     head, links = follower.head, follower.links()
     if follower.damage and head.epoch == 0:
         raise DamagedObject(chain_key(1), "object", follower.damage.problem)
-    hole = _hole(listing, follower.damage)
-    if hole:
-        log.warning("the chain of domain %s ends at LSN %d: %s", name, head.lsn_last, hole)
+    end = _chain_break(listing, follower.damage)
+    if end:
+        log.warning("the chain of domain %s ends at LSN %d: %s", name, head.lsn_last, end)
     tail = ChainTail(listing.number_last, head.checksum, head.epoch, head.lsn_last, head.time_ns_last)
     owner = follower.owner or await _owner(store, links)
-    return Chain(follower.domain_uuid, name, owner, head.timeline, links, follower.control, tail, hole, summarised)
+    return Chain(follower.domain_uuid, name, owner, head.timeline, links, follower.control, tail, end, summarised)
 
 
-def _hole(listing: Listing, damage: Damage | None) -> Hole | None:
+def _chain_break(listing: Listing, damage: Damage | None) -> ChainBreak | None:
     there = listing.number_last + listing.objects_after
     if damage:
-        return Hole(damage.number, chain_key(damage.number), describe(damage), there - damage.number)
+        return ChainBreak(damage.number, chain_key(damage.number), describe(damage), there - damage.number)
     if listing.objects_after:
         key = chain_key(listing.number_last + 1)
-        return Hole(listing.number_last + 1, key, f"{key} is missing", listing.objects_after)
+        return ChainBreak(listing.number_last + 1, key, f"{key} is missing", listing.objects_after)
     return None
 
 
 async def _owner(store: ObjectStore, links: LinkTable) -> EpochOwner:
-    """Who began the chain's last epoch; without any field when that object cannot be read any more."""
+    """Who began the chain's last epoch. No field is set if that object cannot be read any more."""
     epochs = links[links["kind"] == ObjectKind.EPOCH]
     if not len(epochs):
         return EpochOwner()
@@ -227,7 +235,7 @@ async def _owner(store: ObjectStore, links: LinkTable) -> EpochOwner:
 
 
 def _summarise(chain: Chain, group: int) -> bytes | None:
-    """The bytes of the summary of a complete group."""
+    """The bytes of the summary of a complete group, or None if it goes without one."""
     numbers = group_numbers(group)
     begin, end = np.searchsorted(chain.links["number"], [numbers[0], numbers[-1] + 1])
     links, before = chain.links[begin:end], chained(chain.links[:begin])

@@ -1,9 +1,15 @@
-"""Follows the chain: which objects are history, which are orphans, and where it can be trusted no further. Pure.
+"""Follows the chain: tells which objects are history, which are orphans, and where the chain can be trusted no further.
+Pure.
 
-Rules. An object chains iff it names the checksum of the last chained object as its predecessor, belongs to the same
-domain and its epoch is not older (an epoch object's must be newer). One that does not chain is an orphan of a fenced
-owner if its epoch is older than the chain's. Any other that does not chain, and one that cannot be read, is damage: the
-chain ends before it, unless a later object chains to what came before it. LSNs go on densely and times never decrease.
+The numbers of the objects do not say that, because a fenced owner may still have uploads in flight. These rules do:
+
+- An object *chains* if it belongs to the domain, names the checksum of the last chained object as its predecessor, and
+  continues that object's epoch. An epoch object begins a newer epoch.
+- An object that does not chain is an *orphan* if its epoch is older than the chain's: a fenced owner put it.
+- Any other object that does not chain is *damage*, and so is an object that cannot be read. The chain ends before it,
+  unless a later object chains to what came before it.
+
+Invariants of what chains: LSNs are dense, and times never decrease.
 """
 
 from __future__ import annotations
@@ -25,7 +31,7 @@ from jetdr_core.segment import NO_PREDECESSOR, ObjectKind, Trailer
 
 
 class Head(NamedTuple):
-    """The last chained object: what the next one must continue."""
+    """The last chained object, as far as the next one must continue it."""
 
     checksum: bytes = NO_PREDECESSOR
     epoch: int = 0
@@ -35,7 +41,7 @@ class Head(NamedTuple):
 
 
 class Damage(NamedTuple):
-    """An object that should be part of the chain and cannot be read as one."""
+    """An object that should be part of the chain, but is not usable as one."""
 
     number: int
     problem: str
@@ -43,9 +49,10 @@ class Damage(NamedTuple):
 
 @dataclass(slots=True)
 class Follower:
-    """Feed it groups in number order: their footers, or a summary that was accepted.
+    """Takes the groups in number order: the footers of a group, or its summary.
 
-    ``damage`` stands while nothing behind it has chained; then history ends before it.
+    ``damage`` is set while no object after the damaged one has chained. The history then ends before it. ``owner`` is
+    None if the last epoch object was taken from a summary.
     """
 
     domain_uuid: UUID
@@ -56,14 +63,14 @@ class Follower:
     tables: list[LinkTable] = field(default_factory=list)
 
     def take_summary(self, links: LinkTable, control: Sequence[ControlRecord], head: Head) -> None:
-        """Take a group that a summary tells of; the caller has checked that it continues :attr:`head`."""
+        """Take a group from its summary. The caller has checked that the summary continues :attr:`head`."""
         self.head, self.damage = head, None
         self.owner = None
         self.control += control
         self.tables.append(links)
 
     def take(self, sizes: dict[int, int], footers: Sequence[Footer | DamagedObject]) -> None:
-        """Take a group's objects: ``sizes`` by number, and for each what its footer says."""
+        """Take a group's objects: their ``sizes`` by number, and in the same order their footers."""
         rows = [
             self._row(number, size, footer)
             for (number, size), footer in zip(sorted(sizes.items()), footers, strict=True)
@@ -71,7 +78,7 @@ class Follower:
         self.tables.append(np.array(rows, LINK))
 
     def links(self) -> LinkTable:
-        """The table of all objects taken, in number order."""
+        """The table of all objects taken so far, in number order."""
         return np.concatenate([np.empty(0, LINK), *self.tables])
 
     def _row(self, number: int, size: int, footer: Footer | DamagedObject) -> tuple[object, ...]:
@@ -80,7 +87,7 @@ class Follower:
             return orphan_link(number, size)
         if not self._chains(footer.trailer):
             if footer.trailer.epoch >= self.head.epoch:
-                self._damaged(number, f"{footer.key}: does not continue the chain, and is no orphan")
+                self._damaged(number, f"{footer.key}: does not continue the chain, and is not an orphan")
             return orphan_link(number, size)
         problem = str(footer.damage) if footer.damage else self._contradiction(footer.trailer)
         if problem:
@@ -101,7 +108,7 @@ class Follower:
         )
 
     def _contradiction(self, trailer: Trailer) -> str:
-        """Why an object that chains cannot continue the history all the same."""
+        """Why an object that chains still cannot continue the history. Empty if it can."""
         if trailer.first_lsn != self.head.lsn_last + 1:
             return f"begins with LSN {trailer.first_lsn}, the chain ends with {self.head.lsn_last}"
         if trailer.timeline != self.head.timeline:
@@ -119,12 +126,12 @@ class Follower:
 
 
 def next_head(head: Head, trailer: Trailer, checksum: bytes) -> Head:
-    """The head after an object that chains. An epoch object's time is no record's time."""
+    """The head after an object that chains. An epoch object has no record, so the time stays as it was."""
     time_ns = trailer.last_time_ns if trailer.kind == ObjectKind.SEGMENT else head.time_ns_last
     return Head(checksum, trailer.epoch, trailer.timeline, trailer.last_lsn, time_ns)
 
 
 def describe(damage: Damage) -> str:
-    """The damage with its object's key."""
+    """The damage in words that begin with the object's key."""
     key = chain_key(damage.number)
     return damage.problem if damage.problem.startswith(key) else f"{key}: {damage.problem}"

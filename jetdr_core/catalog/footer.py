@@ -1,6 +1,6 @@
-"""Footers: the index and trailer of one chain object, fetched with one range-GET, or two when the index is long.
+"""Footers: the index and the trailer of one chain object, fetched with one range-GET, or with two if the index is long.
 
-Invariant: what is returned was verified: the trailer by its own checksum, the index by the trailer's.
+Invariant: everything returned was verified, the trailer against its own checksum and the index against the trailer's.
 """
 
 from __future__ import annotations
@@ -23,12 +23,15 @@ from jetdr_core.segment import (
 from jetdr_core.store import ObjectStore
 
 TAIL_BYTES = 64 << 10
-"""Fetched from an object's end at once; the footer of a segment of 4 KiB writes fits."""
+"""How much of an object's end is fetched at once. The footer of a segment of 4 KiB writes fits."""
 
 
 @dataclass(frozen=True, slots=True)
 class Footer:
-    """What following the chain needs of one object. ``damage`` says why its control records or owner are unknown."""
+    """What following the chain needs to know of one object.
+
+    ``damage`` says why the control records of a segment, or the owner of an epoch object, are unknown.
+    """
 
     number: int
     trailer: Trailer
@@ -43,14 +46,14 @@ class Footer:
 
 
 async def read_trailer(store: ObjectStore, number: int, object_bytes: int) -> Footer:
-    """The trailer alone: what proves a summary's last row."""
+    """Read the trailer alone. It proves the last row of a summary."""
     key = chain_key(number)
     tail = await _tail(store, key, object_bytes, TRAILER_BYTES)
     return Footer(number, _trailer(tail, object_bytes, key), object_checksum(tail))
 
 
 async def read_footer(store: ObjectStore, number: int, object_bytes: int) -> Footer:
-    """Trailer, and control records or owner. :class:`DamagedObject` when not even the trailer can be believed."""
+    """Read the trailer, and the control records or the owner. :class:`DamagedObject` if the trailer is damaged."""
     key = chain_key(number)
     tail = await _tail(store, key, object_bytes, TAIL_BYTES)
     trailer = _trailer(tail, object_bytes, key)

@@ -1,7 +1,9 @@
-"""The heartbeat: an idle owner's word that everything captured up to some time is in the store. Pure codec.
+"""The heartbeat: an idle owner says that everything captured up to some instant is in the store. Pure codec.
 
-Invariants: advisory. It counts only while its epoch owns the chain and its LSN is the chain's last; then it moves the
-time up to which instants may be asked for, never the LSN.
+Without it, the newest instant of an idle domain would be that of its last write, however long ago.
+
+Invariants: the heartbeat is advisory. It counts only while its epoch owns the chain and its LSN is the chain's last.
+It then extends the time up to which instants may be asked for, never the LSN.
 """
 
 from __future__ import annotations
@@ -22,7 +24,7 @@ _BODY_BYTES = _LAYOUT.size - 8
 
 
 class Heartbeat(NamedTuple):
-    """At ``time_ns`` the epoch's owner had nothing captured beyond ``lsn``, and the store held all up to it."""
+    """At ``time_ns`` the owner of ``epoch`` had captured nothing beyond ``lsn``, and the store held all up to it."""
 
     epoch: int
     lsn: int
@@ -30,16 +32,16 @@ class Heartbeat(NamedTuple):
 
 
 def heartbeat(epoch: int, *, lsn: int, time_ns: int) -> tuple[str, bytes]:
-    """Key and bytes of a heartbeat, for the epoch's owner to replace."""
+    """Key and bytes of a heartbeat. The owner of ``epoch`` replaces it each time."""
     body = _LAYOUT.pack(_MAGIC, _VERSION, epoch, lsn, time_ns, 0)[:_BODY_BYTES]
     return heartbeat_key(epoch), body + xxhash.xxh3_64_intdigest(body).to_bytes(8, "little")
 
 
 def decode_heartbeat(data: Buffer, key: str) -> Heartbeat:
-    """Decode a heartbeat; ``key`` names the object in errors."""
+    """Decode a heartbeat. ``key`` names the object in errors."""
     view = memoryview(data)
     if len(view) != _LAYOUT.size:
-        raise DamagedObject(key, "heartbeat", f"{len(view)} bytes where {_LAYOUT.size} should be")
+        raise DamagedObject(key, "heartbeat", f"{len(view)} bytes instead of {_LAYOUT.size}")
     magic, version, epoch, lsn, time_ns, checksum = _LAYOUT.unpack(view)
     if magic != _MAGIC or xxhash.xxh3_64_intdigest(view[:_BODY_BYTES]) != checksum:
         raise DamagedObject(key, "heartbeat", "magic or checksum is wrong")

@@ -1,10 +1,14 @@
-"""DomainHistory: what the control records say, folded one after the other: disks, marks, gaps, configuration,
-consistency.
+"""DomainHistory: what the control records say, folded in LSN order into disks, marks, gaps, configuration files and the
+stretches in which the domain is consistent.
 
-Invariants: pure and incremental, used over the store's records and by the running domain alike; a record that was
-applied before is ignored. The domain is consistent at an LSN iff the baseline was reached (every disk then protected
-had been copied once), no gap is open, and some disk is ready. A record that contradicts the history is
-:class:`DamagedObject`.
+The domain is consistent at an LSN if all of this holds:
+
+- The *baseline* was reached: at some earlier LSN the initial copies of all disks of that moment were complete.
+- No gap is open.
+- Some disk is ready.
+
+Invariants: pure and incremental, so that a reader of the store and the running domain share it. A record that was
+folded before is ignored. A record that contradicts the history is :class:`DamagedObject`, and changes nothing.
 """
 
 from __future__ import annotations
@@ -34,7 +38,7 @@ from jetdr_core.record import ControlRecord
 
 
 class DiskState(NamedTuple):
-    """A protected disk as it was at some LSN. ``disk`` is the number that records carry; it is never used again."""
+    """A protected disk as it was at some LSN. ``disk`` is its number in the records, which no other disk ever gets."""
 
     disk: int
     name: str
@@ -45,9 +49,10 @@ class DiskState(NamedTuple):
 
 
 class Gap(NamedTuple):
-    """From ``lsn_open`` on the domain was not consistent, until ``lsn_close`` (None: still).
+    """From ``lsn_open`` to before ``lsn_close`` the domain was not consistent. None: the gap is still open.
 
-    ``time_open_ns`` may lie before that LSN was captured: after an unclean stop nothing is known from the last LSN on.
+    ``time_open_ns`` may lie before ``lsn_open`` was captured. After an unclean stop, for example, nothing is known from
+    the last LSN before the stop.
     """
 
     lsn_open: int
@@ -58,7 +63,7 @@ class Gap(NamedTuple):
 
 
 class _Turn(NamedTuple):
-    """From this LSN on the domain is, or is not, consistent."""
+    """From this LSN the domain is consistent, or it is not."""
 
     lsn: int
     time_ns: int
@@ -86,7 +91,7 @@ class _Disk:
 
 
 class DomainHistory:
-    """The fold. Feed :meth:`apply` in LSN order; ask at any LSN up to the last one known."""
+    """Takes records through :meth:`apply`, in LSN order. Answers about any LSN up to the last one."""
 
     def __init__(self, *, timeline: int = 1) -> None:
         self.timeline = timeline
@@ -99,16 +104,16 @@ class DomainHistory:
         self._configs: list[tuple[int, str, str]] = []
         self._turns: list[_Turn] = []
 
-    # -- what is asked -------------------------------------------------------------------------------------------------
+    # -- questions -----------------------------------------------------------------------------------------------------
 
     @property
     def consistent(self) -> bool:
-        """Whether the domain is consistent after the last record applied."""
+        """Whether the domain is consistent after the last record."""
         return bool(self._turns) and self._turns[-1].consistent
 
     @property
     def marks(self) -> Mapping[str, RecoveryPoint]:
-        """By name, in LSN order; those taken inside a gap included."""
+        """Marks by name, in LSN order. Marks taken inside a gap are included."""
         return self._marks
 
     @property
@@ -117,31 +122,31 @@ class DomainHistory:
 
     @property
     def disks(self) -> tuple[DiskState, ...]:
-        """The disks protected now, also those still being copied."""
+        """The disks that are protected now. Disks whose initial copy is not complete are included."""
         return tuple(disk.state(self.lsn_folded) for disk in self._present.values())
 
     @property
     def disk_next(self) -> int:
-        """A disk number that was never used."""
+        """The lowest disk number that was never used."""
         return max(self._disks, default=0) + 1
 
     @property
     def why_inconsistent(self) -> str:
-        """In a few words, why the domain is not consistent now; empty when it is."""
+        """In a few words, why the domain is not consistent now. Empty if it is."""
         if self.consistent:
             return ""
         if self.gap_open is not None:
             return f"a gap is open since LSN {self.gap_open.lsn_open} ({self.gap_open.reason or 'no reason given'})"
         copied = ", ".join(repr(disk.name) for disk in self.disks if not disk.ready)
-        return f"the first copy of {copied} is not complete" if copied else "it protects no disk"
+        return f"the initial copy of {copied} is not complete" if copied else "it protects no disk"
 
     @property
     def gap_open(self) -> Gap | None:
-        """The gap that is open now."""
+        """The gap that is open now, if any."""
         return self._gaps[-1] if self._gaps and self._gaps[-1].lsn_close is None else None
 
     def disks_at(self, lsn: int) -> tuple[DiskState, ...]:
-        """The disks of a recovery point: protected and ready at ``lsn``, with their sizes then."""
+        """The disks of the recovery point at ``lsn``: those protected and ready then, with the sizes of then."""
         states = (disk.state(lsn) for disk in self._disks.values() if disk.present(lsn))
         return tuple(state for state in states if state.ready)
 
@@ -154,7 +159,7 @@ class DomainHistory:
         return turn >= 0 and self._turns[turn].consistent
 
     def gap_at_time(self, time_ns: int) -> Gap | None:
-        """The gap that an instant lies in: it may begin before the gap's record was written."""
+        """The gap that contains an instant, which may lie before the gap's record was written."""
         nth = bisect_right(self._gaps, time_ns, key=lambda gap: gap.time_open_ns) - 1
         if nth < 0:
             return None
@@ -162,7 +167,7 @@ class DomainHistory:
         return gap if gap.time_close_ns is None or time_ns < gap.time_close_ns else None
 
     def gap_at(self, lsn: int) -> Gap | None:
-        """The gap that is open at ``lsn``."""
+        """The gap that is open at ``lsn``, if any."""
         nth = bisect_right(self._gaps, lsn, key=lambda gap: gap.lsn_open) - 1
         if nth < 0:
             return None
@@ -170,7 +175,7 @@ class DomainHistory:
         return gap if gap.lsn_close is None or lsn < gap.lsn_close else None
 
     def intervals(self, lsn_last: int, time_last_ns: int) -> list[Interval]:
-        """The consistent stretches up to ``lsn_last``, in order; the last may end at ``time_last_ns``."""
+        """The consistent stretches up to ``lsn_last``, in order. The last may end at ``time_last_ns``."""
         ends = [(turn.lsn - 1, turn.time_ns - 1) for turn in self._turns[1:]] + [(lsn_last, time_last_ns)]
         return [
             Interval(turn.lsn, end_lsn, turn.time_ns, max(turn.time_ns, end_ns))
@@ -181,8 +186,9 @@ class DomainHistory:
     # -- the fold ------------------------------------------------------------------------------------------------------
 
     def apply(self, record: ControlRecord) -> None:
-        """Take the next control record; one at or before :attr:`lsn_folded` is ignored. After an error nothing
-        changed.
+        """Fold the next control record. A record at or before :attr:`lsn_folded` is ignored.
+
+        :class:`DamagedObject` if the record contradicts the history, which it then leaves as it was.
         """
         if record.lsn <= self.lsn_folded:
             return
@@ -191,7 +197,7 @@ class DomainHistory:
         self._turn(record)
 
     def check(self, record: ControlRecord) -> ControlBody:
-        """The body of ``record``; :class:`DamagedObject` if it contradicts the history. Changes nothing."""
+        """Return the body of ``record``. :class:`DamagedObject` if it contradicts the history. Changes nothing."""
         body = body_of(record)
         problem = self._contradiction(record.disk, body)
         if problem:
@@ -199,7 +205,7 @@ class DomainHistory:
         return body
 
     def _contradiction(self, number: int, body: ControlBody) -> str:
-        """Why the history does not allow ``body`` as the next one of disk ``number``."""
+        """Why ``body`` cannot be the next record about disk ``number``. Empty if it can."""
         if isinstance(body, DiskAdd):
             known = number in self._disks or body.name in self._present
             return f"disk {number} {body.name!r} was added before" if known else ""

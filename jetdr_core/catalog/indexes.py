@@ -1,8 +1,8 @@
-"""IndexReader: the index of any segment of the chain, through the metadata repository, and many of them newest first.
+"""IndexReader: reads the index of any segment of the chain, or of many segments, newest first.
 
-Invariants: an index is returned only if its object's checksum is the one that the chain names; what the repository
-holds is checked the same way. Prefetching holds at most ``PREFETCH_BYTES`` of decoded indexes beyond the one being
-used.
+Invariants: an index is returned only if its object has the checksum that the chain names. An index from the metadata
+repository is checked in the same way. Reading ahead holds at most ``PREFETCH_BYTES`` of decoded indexes besides the one
+in use.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from jetdr_core.store import ObjectStore
 PREFETCH = 16
 PREFETCH_BYTES = 32 << 20
 _INLINE_BYTES_MAX = 256 << 10
-"""A longer index is decoded in a thread, so that the loop goes on."""
+"""A longer index is decoded in a thread, so that the event loop is not held up."""
 
 OnDamage = Callable[[int, JetdrError], None]
 
@@ -41,28 +41,31 @@ class SegmentRead:
 
 
 class IndexReader:
-    """Reads indexes of ``segments`` (rows of the chain's table). Used from one event loop, several reads at once."""
+    """Reads the indexes of ``segments``, which are rows of the chain's table. Used from one event loop.
+
+    Several reads may be in flight at once.
+    """
 
     def __init__(
         self, store: ObjectStore, domain_uuid: UUID, segments: LinkTable, repository: MetadataRepository | None
     ) -> None:
         self._store = store
         self._domain_uuid = domain_uuid
-        self._segments = segments
+        self.segments = segments
         self._repository = repository
 
     async def read(self, number: int) -> SegmentIndex:
-        """The index of segment ``number``; :class:`DamagedObject`, or :class:`ChainBroken` when the object is gone."""
-        nth = int(np.searchsorted(self._segments["number"], number))
-        if nth == len(self._segments) or int(self._segments["number"][nth]) != number:
+        """The index of segment ``number``. :class:`DamagedObject`, or :class:`ChainBroken` if the object is gone."""
+        nth = int(np.searchsorted(self.segments["number"], number))
+        if nth == len(self.segments) or int(self.segments["number"][nth]) != number:
             raise InvalidRequest(
                 f"chain object {number} is no segment of this history", hint="use a number of .segments"
             )
-        return await self._read(self._segments[nth])
+        return await self._read(self.segments[nth])
 
     async def newest_first(self, lsn: int, on_damage: OnDamage | None) -> AsyncGenerator[SegmentRead, None]:
         """See :meth:`Catalog.indexes_newest_first`."""
-        rows = self._segments[(self._segments["first_lsn"] <= lsn) & (self._segments["entry_count"] > 0)][::-1]
+        rows = self.segments[(self.segments["first_lsn"] <= lsn) & (self.segments["entry_count"] > 0)][::-1]
         waiting: deque[tuple[np.void, asyncio.Task[SegmentIndex]]] = deque()
         waiting_bytes, nth = 0, 0
         try:

@@ -1,4 +1,4 @@
-"""The keys a domain's container holds; nothing else in it is ours."""
+"""The keys of a domain's container. An object with any other key does not belong to the domain."""
 
 from __future__ import annotations
 
@@ -19,12 +19,12 @@ def chain_key(number: int) -> str:
 
 
 def chain_prefix(group: int) -> str:
-    """What the keys of a group's chain objects begin with."""
+    """The prefix of the keys of a group's chain objects."""
     return f"chain/{group:08d}/"
 
 
 def chain_number(key: str) -> int | None:
-    """The number of a chain object, or None for any other key."""
+    """The number of the chain object with that key, or None for any other key."""
     match = _CHAIN.fullmatch(key)
     number = int(match[1]) if match else 0
     return number if number > 0 and chain_key(number) == key else None
@@ -36,13 +36,13 @@ def summary_key(group: int) -> str:
 
 
 def summary_group(key: str) -> int | None:
-    """The group that a summary's key names, or None for any other key."""
+    """The group of the summary with that key, or None for any other key."""
     match = _SUMMARY.fullmatch(key)
     return int(match[1]) if match else None
 
 
 def heartbeat_key(epoch: int) -> str:
-    """Key of the heartbeat of an epoch."""
+    """Key of an epoch's heartbeat."""
     return f"heartbeat/{epoch:010d}"
 
 

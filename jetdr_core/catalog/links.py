@@ -1,7 +1,6 @@
-"""Links: the chain as a table, one row an object, whether it was read from footers or from a summary. Pure.
+"""Links: the chain as a table with one row an object. Footers and summaries give the same rows. Pure.
 
-Invariants: rows are in number order; kind 0 is an orphan, which no longer belongs to history and of which only number
-and size are kept.
+Invariants: rows are in number order. Kind 0 is an object that does not chain. Only its number and size are kept.
 """
 
 from __future__ import annotations
@@ -48,13 +47,13 @@ def link(number: int, trailer: Trailer, checksum: bytes) -> tuple[object, ...]:
 
 
 def orphan_link(number: int, object_bytes: int) -> tuple[object, ...]:
-    """The row of an object that does not."""
+    """The row of an object that does not chain."""
     blank = {"number": number, "object_bytes": object_bytes, "checksum": bytes(16)}
     return tuple(blank.get(name, 0) for name in LINK.names or ())
 
 
 def chained(links: LinkTable) -> LinkTable:
-    """The rows that are history: segments and epochs."""
+    """The rows that are history: segments and epoch objects."""
     rows: LinkTable = links[links["kind"] != ORPHAN]
     return rows
 

@@ -1,6 +1,7 @@
-"""Which chain objects there are, and how long: the store's listing, group after group.
+"""Lists which chain objects there are, and how long each is, group by group.
 
-Invariant: nothing behind the first missing number is part of the chain, but that something is there is told.
+Invariant: no object after the first missing number is part of the chain. Such objects are counted, because they show
+that the chain has a break.
 """
 
 from __future__ import annotations
@@ -23,16 +24,16 @@ _LISTS_AT_ONCE = 16
 
 @dataclass(frozen=True, slots=True)
 class Listing:
-    """``sizes[group]`` gives the object bytes by number; the chain may use numbers 1 to ``number_last``."""
+    """``sizes[group]`` are the object sizes in bytes, by number. The chain consists of numbers 1 to ``number_last``."""
 
     sizes: list[dict[int, int]]
     summaries: frozenset[int]
     number_last: int
     objects_after: int
-    """Objects behind the first missing number."""
+    """How many objects come after the first missing number."""
 
     def group(self, group: int) -> dict[int, int]:
-        """Object bytes by number of a group's objects before the first missing number."""
+        """The sizes in bytes, by number, of the group's objects before the first missing number."""
         if group_numbers(group)[-1] <= self.number_last:
             return self.sizes[group]
         return {number: size for number, size in self.sizes[group].items() if number <= self.number_last}
@@ -44,12 +45,12 @@ class Listing:
 
 
 def number_group(number: int) -> int:
-    """The group of a number."""
+    """The group that a number belongs to."""
     return number // len(group_numbers(1))
 
 
 async def list_chain(store: ObjectStore) -> Listing:
-    """List summaries, then the chain's groups until one is empty that no summary speaks of."""
+    """List the summaries, then the chain's groups up to one that is empty and has no summary after it."""
     summaries = frozenset(
         [g async for info in store.list_prefix(SUMMARY_PREFIX) if (g := summary_group(info.key)) is not None]
     )
@@ -63,7 +64,7 @@ async def list_chain(store: ObjectStore) -> Listing:
 
 
 def _more_known(summaries: Collection[int], groups: int) -> bool:
-    # bounded: a summary's key is no proof of the groups before it
+    # bounded, because a summary's key does not prove that the groups before it exist
     return any(groups <= group < groups + _LISTS_AT_ONCE for group in summaries)
 
 
@@ -77,7 +78,7 @@ async def _list_group(store: ObjectStore, group: int) -> dict[int, int]:
 
 
 def _number_last(sizes: list[dict[int, int]]) -> int:
-    """The number before the first missing one."""
+    """The number before the first missing number."""
     last = 0
     for group, there in enumerate(sizes):
         numbers = group_numbers(group)

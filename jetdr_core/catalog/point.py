@@ -1,4 +1,4 @@
-"""RecoveryPoint and Interval: the instants a domain can be rebuilt at."""
+"""RecoveryPoint and Interval: the instants at which a domain can be recovered."""
 
 from __future__ import annotations
 
@@ -9,9 +9,9 @@ NS = 1_000_000_000
 
 
 class RecoveryPoint(NamedTuple):
-    """The state of all the domain's disks after LSN ``lsn``; ``time_ns`` (UTC) is when that record was captured.
+    """The state of all the domain's disks after ``lsn``, a record that was captured at ``time_ns`` (UTC).
 
-    ``name`` is set for a mark.
+    ``name`` is set if the point is a mark.
     """
 
     timeline: int
@@ -38,7 +38,7 @@ class Interval(NamedTuple):
 
 
 def iso_time(time_ns: int) -> str:
-    """ISO 8601 in UTC, to the nanosecond, as :func:`~jetdr_core.catalog.at.parse_at` reads it."""
+    """The instant in ISO 8601, in UTC and to the nanosecond. :func:`~jetdr_core.catalog.at.parse_at` reads it back."""
     try:
         second = datetime.fromtimestamp(time_ns // NS, UTC)
     except (OverflowError, ValueError, OSError):

@@ -1,9 +1,12 @@
-"""MetadataRepository: footers kept on local disk, so that a second look at a domain need not fetch them again.
+"""MetadataRepository: keeps footers on a local disk, so that a second look at a domain need not fetch them again.
 
-Invariants: a cache and nothing else. A row is used only if its bytes give the checksum it is kept under; a file that
-SQLite cannot read is dropped and begun anew; a locked, full or read-only one is a miss. So deleting or spoiling it
-loses nothing, and no error of it reaches a recovery. The file is mode 0600. One connection, used by one thread of its
-own; awaited from any loop.
+Invariants: the repository is a cache and nothing else, so that deleting or damaging its file loses nothing.
+
+- The reader uses a row only if its bytes have the checksum under which it is kept.
+- A file that SQLite cannot read is deleted and created anew. A file that is locked, full or read-only is a miss.
+- No error of the repository reaches a recovery.
+
+The file has mode 0600. One thread of the repository's own uses the one connection. Any event loop may await it.
 """
 
 from __future__ import annotations
@@ -36,7 +39,7 @@ CREATE TABLE IF NOT EXISTS footer (
 
 
 class MetadataRepository:
-    """Footers by (domain, object checksum), at most about ``bytes_max`` of them; the oldest go first."""
+    """Footers by (domain, object checksum), at most about ``bytes_max`` of them. The oldest are removed first."""
 
     def __init__(self, path: Path, *, bytes_max: int = BYTES_MAX_DEFAULT) -> None:
         self.path = path
@@ -46,7 +49,7 @@ class MetadataRepository:
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="jetdr-repository")
 
     async def get(self, domain_uuid: UUID, checksum: bytes) -> bytes | None:
-        """What :meth:`put` was given, or None. The caller verifies it, and calls :meth:`drop` when it is wrong."""
+        """Return what :meth:`put` was given, or None. The caller verifies it, and calls :meth:`drop` if it is wrong."""
         return await self._run(lambda connection: self._get(connection, domain_uuid.bytes, checksum))
 
     async def put(self, domain_uuid: UUID, checksum: bytes, footer: bytes) -> None:
@@ -56,7 +59,7 @@ class MetadataRepository:
         await self._run(lambda connection: self._drop(connection, domain_uuid.bytes, checksum))
 
     async def close(self) -> None:
-        """Release the file; twice is harmless."""
+        """Release the file. Idempotent."""
         with contextlib.suppress(RuntimeError):
             await asyncio.get_running_loop().run_in_executor(self._thread, self._close)
         self._thread.shutdown(wait=False)
@@ -65,14 +68,14 @@ class MetadataRepository:
         return await asyncio.get_running_loop().run_in_executor(self._thread, self._attempt, step)
 
     def _attempt(self, step: Callable[[sqlite3.Connection], T | None]) -> T | None:
-        """Do ``step``; None when the file is of no use at present."""
+        """Do ``step``. None if the file is not usable at present."""
         try:
             return step(self._connected())
         except (sqlite3.OperationalError, OSError) as error:
-            log.warning("metadata repository %s is of no use at present: %s", self.path, error)
+            log.warning("metadata repository %s is not usable at present: %s", self.path, error)
             self._close()
         except sqlite3.DatabaseError as error:
-            log.warning("metadata repository %s is damaged and begun anew: %s", self.path, error)
+            log.warning("metadata repository %s is damaged and created anew: %s", self.path, error)
             self._begin_anew()
         return None
 

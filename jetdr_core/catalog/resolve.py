@@ -1,72 +1,64 @@
-"""What a caller asked for, found in the history, or refused with the nearest points on both sides.
+"""Resolver: finds the recovery point that a caller asked for, or refuses it with the nearest points on both sides.
 
-Invariants: a point is consistent and lies before the chain's hole; an instant resolves to the last LSN captured at or
-before it. At most one segment's index is read.
+Invariants: a point is consistent, and lies before any break in the chain. An instant resolves to the last LSN captured
+at or before it. One question reads at most one segment's index, and a refusal as many as it names points.
 """
 
 from __future__ import annotations
 
 from bisect import bisect_left, bisect_right
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from difflib import get_close_matches
 from typing import NamedTuple
 
 from jetdr_core.catalog.at import AtLsn, AtName, AtTime
-from jetdr_core.catalog.chain import Hole
+from jetdr_core.catalog.chain import ChainBreak
 from jetdr_core.catalog.history import DomainHistory, Gap
 from jetdr_core.catalog.point import Interval, RecoveryPoint, iso_time
+from jetdr_core.catalog.record_times import RecordTimes
 from jetdr_core.errors import ChainBroken, InstantInGap, NoSuchPoint
 
 
-class Extent(NamedTuple):
-    """How far the history reaches: the last LSN of the chain, the time up to which it is known, and what ends it."""
+class Reach(NamedTuple):
+    """How far the history reaches: its last LSN, the last instant of which it is known, and the break that ends it."""
 
     lsn_last: int
     time_last_ns: int
-    hole: Hole | None
+    chain_break: ChainBreak | None
 
 
-class Resolver(NamedTuple):
-    """The questions, over one history. ``lsn_at`` and ``time_of`` look into the segments."""
+@dataclass(frozen=True, slots=True)
+class Resolver:
+    """The recovery points of one history. ``url`` names the domain's store in errors."""
 
     url: str
     history: DomainHistory
-    extent: Extent
+    reach: Reach
     intervals: Sequence[Interval]
-    lsn_at: Callable[[int], Awaitable[int]]
-    """The last LSN captured at or before a time within the history."""
-    time_of: Callable[[int], Awaitable[int]]
-    """When an LSN within the history was captured."""
+    times: RecordTimes
 
     async def resolve(self, at: AtLsn | AtTime | AtName) -> RecoveryPoint:
-        """The point, or :class:`NoSuchPoint`, :class:`InstantInGap`, :class:`ChainBroken` behind a hole."""
+        """The point, or :class:`NoSuchPoint`, :class:`InstantInGap`, :class:`ChainBroken` after a break."""
         if isinstance(at, AtName):
             return await self._named(at.name)
         if isinstance(at, AtTime):
             return await self._instant(at.time_ns)
-        return await self._lsn(at.lsn)
+        if at.lsn > self.reach.lsn_last:
+            raise await self._beyond(f"LSN {at.lsn}")
+        return await self._checked(at.lsn, f"LSN {at.lsn}")
 
-    async def latest(self) -> RecoveryPoint:
-        """The last consistent point."""
-        if not self.intervals:
-            raise NoSuchPoint(
-                f"{self.url} offers no recovery point yet: {self.history.why_inconsistent or 'nothing was captured'}",
-                hint="wait until the first copy of its disks is complete",
-            )
-        return await self._point(self.intervals[-1].lsn_last)
-
-    async def _lsn(self, lsn: int) -> RecoveryPoint:
-        if lsn > self.extent.lsn_last:
-            raise await self._beyond(f"LSN {lsn}")
-        return await self._checked(lsn, f"LSN {lsn}")
+    async def latest(self) -> RecoveryPoint | None:
+        """The last consistent point, or None if the history offers no point yet."""
+        return await self._point(self.intervals[-1].lsn_last) if self.intervals else None
 
     async def _instant(self, time_ns: int) -> RecoveryPoint:
         wanted = iso_time(time_ns)
-        if time_ns > self.extent.time_last_ns:
+        if time_ns > self.reach.time_last_ns:
             raise await self._beyond(wanted)
         if not self.intervals or time_ns < self.intervals[0].time_first_ns:
             raise await self._refusal(NoSuchPoint, 0, f"{wanted} lies before the first recovery point")
-        lsn = await self.lsn_at(time_ns)
+        lsn = await self.times.lsn_at(time_ns)
         gap = self.history.gap_at_time(time_ns)
         if gap is not None and self.history.consistent_at(lsn):
             raise await self._refusal(InstantInGap, gap.lsn_open, _in_gap(wanted, gap))
@@ -74,14 +66,23 @@ class Resolver(NamedTuple):
 
     async def _named(self, name: str) -> RecoveryPoint:
         if name == "latest":
-            return await self.latest()
+            return await self._latest_or_refuse()
         mark = self.history.marks.get(name)
         if mark is None:
-            hole = self.extent.hole
-            where = f" up to LSN {self.extent.lsn_last}, where its chain ends: {hole}" if hole else ""
+            end = self.reach.chain_break
+            where = f" up to LSN {self.reach.lsn_last}, where its chain ends: {end}" if end else ""
             raise NoSuchPoint(f"{self.url} has no mark {name!r}{where}", hint=_similar(name, self.history.marks))
         await self._checked(mark.lsn, f"mark {name!r} (LSN {mark.lsn})")
         return mark
+
+    async def _latest_or_refuse(self) -> RecoveryPoint:
+        latest = await self.latest()
+        if latest is None:
+            raise NoSuchPoint(
+                f"{self.url} offers no recovery point yet: {self.history.why_inconsistent or 'nothing was captured'}",
+                hint="wait until the initial copy of its disks is complete",
+            )
+        return latest
 
     async def _checked(self, lsn: int, wanted: str) -> RecoveryPoint:
         if self.history.consistent_at(lsn):
@@ -91,19 +92,19 @@ class Resolver(NamedTuple):
         raise await self._refusal(InstantInGap, lsn, _in_gap(wanted, self.history.gap_at(lsn)))
 
     async def _beyond(self, wanted: str) -> Exception:
-        """The refusal of what lies behind the last LSN or the last known time."""
-        extent = self.extent
-        if extent.hole is None:
-            known = f"the last known is LSN {extent.lsn_last} at {iso_time(extent.time_last_ns)}"
+        """The refusal of what lies after the last LSN, or after the last instant of which the history is known."""
+        reach, end = self.reach, self.reach.chain_break
+        if end is None:
+            known = f"the last known is LSN {reach.lsn_last} at {iso_time(reach.time_last_ns)}"
             return await self._refusal(
-                NoSuchPoint, extent.lsn_last + 1, f"{wanted} lies after the last recovery point: {known}"
+                NoSuchPoint, reach.lsn_last + 1, f"{wanted} lies after the last recovery point: {known}"
             )
         return ChainBroken(
-            f"{wanted} lies behind a hole in the chain: {extent.hole}",
-            hint=f"LSN {extent.lsn_last} is the last that can be recovered",
-            number=extent.hole.number,
-            key=extent.hole.key,
-            lsn_last=extent.lsn_last,
+            f"{wanted} lies after a break in the chain: {end}",
+            hint=f"LSN {reach.lsn_last} is the last that can be recovered",
+            number=end.number,
+            key=end.key,
+            lsn_last=reach.lsn_last,
         )
 
     async def _refusal(self, error: type[NoSuchPoint], lsn: int, message: str) -> NoSuchPoint:
@@ -121,7 +122,7 @@ class Resolver(NamedTuple):
         )
 
     async def _point(self, lsn: int) -> RecoveryPoint:
-        return RecoveryPoint(self.history.timeline, lsn, await self.time_of(lsn))
+        return RecoveryPoint(self.history.timeline, lsn, await self.times.time_ns_of(lsn))
 
 
 def _in_gap(wanted: str, gap: Gap | None) -> str:
@@ -130,11 +131,10 @@ def _in_gap(wanted: str, gap: Gap | None) -> str:
 
 
 def _similar(name: str, marks: Mapping[str, RecoveryPoint]) -> str:
+    """A remedy for a mark's name that does not exist."""
     close = get_close_matches(name, marks, 3)
     if close:
         return "similar marks: " + ", ".join(map(repr, close))
-    return (
-        f"marks: {', '.join(map(repr, list(marks)[-5:]))}"
-        if marks
-        else "it has none; use an LSN, a time with zone, or 'latest'"
-    )
+    if marks:
+        return f"marks: {', '.join(map(repr, list(marks)[-5:]))}"
+    return "it has none; use an LSN, a time with zone, or 'latest'"

@@ -1,9 +1,13 @@
-"""Summaries: one object that stands for the footers of a complete group. Pure codec, and the check against the chain.
+"""Summaries: one object that stands for the footers of a complete group. Pure: the codec, and the check against the
+chain. docs/formats/chain.md has the layout.
 
-Invariants: a summary is a cache. It is used only if it continues what was read before it (predecessor, LSN, epoch,
-time), lists exactly the objects and sizes that the store lists, and its last row is what the trailer of that object
-says; anything else makes the reader fall back to footers. Every number is checked before it is used.
-docs/formats/chain.md.
+Invariants: a summary is a cache, which may be stale or missing. It is used only if
+
+- it continues what was read before it (predecessor, LSN, epoch, time),
+- it lists exactly the objects and sizes that the store lists, and
+- its last row agrees with the trailer of that object.
+
+Otherwise the footers are read. Every number is checked before it is used.
 """
 
 from __future__ import annotations
@@ -39,11 +43,11 @@ _RAW_BYTES_MAX = 256 * CONTROL_BYTES_MAX
 _LZ4_RATIO_MAX = 255
 
 SUMMARY_BYTES_MAX = _RAW_BYTES_MAX
-"""A group whose summary would be longer goes without one."""
+"""A group whose summary would be longer has none."""
 
 
 class Summary(NamedTuple):
-    """A complete group: a row for each of its objects, and their control records, as they follow ``predecessor``."""
+    """A complete group that follows ``predecessor``: a row for each of its objects, and their control records."""
 
     group: int
     domain_uuid: UUID
@@ -61,7 +65,7 @@ class Summary(NamedTuple):
 
 
 def encode_summary(summary: Summary) -> bytes | None:
-    """The bytes of a summary, or None when it is not worth one (nothing chains, or too many control records)."""
+    """The bytes of a summary, or None if the group has none: nothing chains, or there are too many control records."""
     raw = pack_columns(summary.links, _ASCENDING) + encode_control(summary.control)
     if len(raw) > _RAW_BYTES_MAX or not len(chained(summary.links)):
         return None
@@ -83,10 +87,10 @@ def encode_summary(summary: Summary) -> bytes | None:
 
 
 def decode_summary(data: Buffer, group: int) -> Summary:
-    """Decode and check the summary of ``group``; :class:`DamagedObject` names it."""
+    """Decode and check the summary of ``group``. :class:`DamagedObject` or :class:`UnsupportedVersion` names it."""
     key, view = summary_key(group), memoryview(data)
     if len(view) < _HEADER.size:
-        raise DamagedObject(key, "header", f"{len(view)} bytes are no summary")
+        raise DamagedObject(key, "header", f"{len(view)} bytes are not a summary")
     magic, version, number, uuid, predecessor, rows, controls, raw_bytes, body_bytes, body_checksum, checksum = (
         _HEADER.unpack(view[: _HEADER.size])
     )
@@ -112,7 +116,7 @@ def decode_summary(data: Buffer, group: int) -> Summary:
 
 
 def _problem(summary: Summary) -> str:
-    """Why the rows cannot be one stretch of a chain."""
+    """Why the rows cannot be one stretch of a chain. Empty if they can."""
     links = summary.links
     if (links["number"] != np.array(group_numbers(summary.group), np.uint64)).any() or (
         links["kind"] > ObjectKind.EPOCH
@@ -155,8 +159,9 @@ def _control_problem(rows: LinkTable, control: Sequence[ControlRecord]) -> str:
 
 
 def contradiction(summary: Summary, head: Head, domain_uuid: UUID, sizes: dict[int, int], anchor: Footer) -> str:
-    """Why the store contradicts ``summary``, or nothing. ``anchor`` is the trailer of the object of its last chained
-    row.
+    """Why the store contradicts ``summary``. Empty if it does not.
+
+    ``head`` is the chain before it, ``sizes`` what the store lists, ``anchor`` the trailer of its last chained row.
     """
     rows = chained(summary.links)
     first = rows[0]

@@ -12,7 +12,7 @@ from jetdr_core.cli.options import Json, NoCache, Url
 from jetdr_core.cli.terminal import Terminal, Work
 from jetdr_core.cli.views import domain_json, point_json
 
-__all__ = ["check_hole", "describe_gap", "points"]
+__all__ = ["check_chain", "describe_gap", "points"]
 
 
 def points(ctx: typer.Context, url: Url, as_json: Json = False, no_cache: NoCache = False) -> Work:
@@ -27,7 +27,7 @@ async def _points(terminal: Terminal, url: str, *, as_json: bool, no_cache: bool
             terminal.say_json(domain_json(catalog) | {"points": [point_json(point) for point in catalog.points()]})
         else:
             _show(terminal, catalog)
-        return check_hole(terminal, catalog)
+        return check_chain(terminal, catalog)
 
 
 def _show(terminal: Terminal, catalog: Catalog) -> None:
@@ -52,12 +52,12 @@ def describe_gap(gap: Gap) -> str:
     )
 
 
-def check_hole(terminal: Terminal, catalog: Catalog) -> int:
-    """The exit code for the chain as it is; complains of a hole."""
-    if catalog.hole is None:
+def check_chain(terminal: Terminal, catalog: Catalog) -> int:
+    """The exit code for the chain as it is; complains of a break."""
+    if catalog.chain_break is None:
         return ExitCode.OK
     terminal.complain(
-        f"the chain ends at LSN {catalog.lsn_last}: {catalog.hole}; what is listed can be recovered; "
+        f"the chain ends at LSN {catalog.lsn_last}: {catalog.chain_break}; what is listed can be recovered; "
         f"restore what is missing from a copy of the container to get the rest"
     )
     return ExitCode.DAMAGED

@@ -16,7 +16,7 @@ from jetdr_core.cli.drva_status import show_drva
 from jetdr_core.cli.exits import ExitCode
 from jetdr_core.cli.interrupt import run_to_end
 from jetdr_core.cli.options import Json, NoCache
-from jetdr_core.cli.points import check_hole, describe_gap
+from jetdr_core.cli.points import check_chain, describe_gap
 from jetdr_core.cli.terminal import Terminal, Work
 from jetdr_core.cli.views import Json as JsonObject
 from jetdr_core.cli.views import domain_json, point_json, time_json
@@ -92,7 +92,7 @@ async def _status(terminal: Terminal, url: str, log: str | None, *, as_json: boo
             _show(terminal, catalog)
             if volume is not None and section is not None:
                 _show_log(terminal, volume, section, catalog)
-        return check_hole(terminal, catalog) or _check_log(terminal, section, catalog)
+        return check_chain(terminal, catalog) or _check_log(terminal, section, catalog)
 
 
 def _age_s(catalog: Catalog) -> float | None:
@@ -103,11 +103,12 @@ def _age_s(catalog: Catalog) -> float | None:
 
 def _section_of(volume: VolumeDescription, catalog: Catalog) -> SectionDescription:
     for section in volume.sections:
-        if section.domain_uuid == catalog.domain_uuid:
+        if section.domain_uuid == catalog.chain.domain_uuid:
             return section
     held = ", ".join(section.name for section in volume.sections) or "none"
     raise LogForeign(
-        f"{volume.path} holds no section of domain {catalog.name!r} ({catalog.domain_uuid}); its sections: {held}",
+        f"{volume.path} holds no section of domain {catalog.name!r} ({catalog.chain.domain_uuid}); "
+        f"its sections: {held}",
         hint="name the log volume of that domain",
     )
 
@@ -145,8 +146,8 @@ def _check_log(terminal: Terminal, section: SectionDescription | None, catalog: 
 def _domain(catalog: Catalog) -> JsonObject:
     found = catalog.points()
     return domain_json(catalog) | {
-        "owner": catalog.owner.owner,
-        "host": catalog.owner.host,
+        "owner": catalog.chain.owner.owner,
+        "host": catalog.chain.owner.host,
         "why_inconsistent": catalog.history.why_inconsistent or None,
         "marks": len(catalog.marks),
         "newest_point": point_json(found[-1]) if found else None,
@@ -171,14 +172,14 @@ def _show(terminal: Terminal, catalog: Catalog) -> None:
 
 
 def _facts(catalog: Catalog) -> list[tuple[str, str]]:
-    age_s = _age_s(catalog)
+    age_s, chain = _age_s(catalog), catalog.chain
     disks = ", ".join(f"{disk.name} ({human_bytes(disk.size_bytes)})" for disk in catalog.history.disks)
     saved = f"{plural(len(catalog.segments), 'segment')}, {human_bytes(catalog.stored_bytes)}"
     return [
-        ("uuid", str(catalog.domain_uuid)),
-        ("owner", f"{catalog.owner.host or 'unknown'}, epoch {catalog.epoch}, timeline {catalog.timeline}"),
+        ("uuid", str(chain.domain_uuid)),
+        ("owner", f"{chain.owner.host or 'unknown'}, epoch {chain.tail.epoch}, timeline {chain.timeline}"),
         ("disks", disks or "none"),
-        ("consistent", "yes" if catalog.consistent else f"no: {catalog.history.why_inconsistent}"),
+        ("consistent", "yes" if catalog.history.consistent else f"no: {catalog.history.why_inconsistent}"),
         ("history", f"LSN {catalog.lsn_first} to {catalog.lsn_last}, {plural(len(catalog.marks), 'mark')}"),
         ("last known", iso_time(catalog.time_last_ns) if catalog.time_last_ns else "nothing was captured"),
         ("newest point", "none" if age_s is None else f"{human_seconds(age_s)} old"),

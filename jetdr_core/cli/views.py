@@ -6,7 +6,7 @@ Invariant: keys are added, never renamed; an instant is there twice, as ISO 8601
 
 from __future__ import annotations
 
-from jetdr_core.catalog import Catalog, DiskState, Gap, Hole, Interval, RecoveryPoint, iso_time
+from jetdr_core.catalog import Catalog, ChainBreak, DiskState, Gap, Interval, RecoveryPoint, iso_time
 from jetdr_core.extent import DamagedExtent
 
 __all__ = ["Json", "domain_json", "extent_json", "point_json", "time_json"]
@@ -40,15 +40,15 @@ def domain_json(catalog: Catalog) -> Json:
     return {
         "url": catalog.url,
         "domain": catalog.name,
-        "domain_uuid": str(catalog.domain_uuid),
-        "timeline": catalog.timeline,
-        "epoch": catalog.epoch,
-        "consistent": catalog.consistent,
+        "domain_uuid": str(catalog.chain.domain_uuid),
+        "timeline": catalog.chain.timeline,
+        "epoch": catalog.chain.tail.epoch,
+        "consistent": catalog.history.consistent,
         "lsn_first": catalog.lsn_first,
         "lsn_last": catalog.lsn_last,
         "intervals": [_interval(interval) for interval in catalog.intervals()],
         "gaps": [_gap(gap) for gap in catalog.gaps],
-        "hole": _hole(catalog.hole),
+        "hole": _break_json(catalog.chain_break),
         "disks": [_disk(disk) for disk in catalog.history.disks],
     }
 
@@ -72,14 +72,14 @@ def _gap(gap: Gap) -> Json:
     }
 
 
-def _hole(hole: Hole | None) -> Json | None:
-    if hole is None:
+def _break_json(end: ChainBreak | None) -> Json | None:
+    if end is None:
         return None
     return {
-        "number": hole.number,
-        "key": hole.key,
-        "problem": hole.problem,
-        "objects_after": hole.objects_after,
+        "number": end.number,
+        "key": end.key,
+        "problem": end.problem,
+        "objects_after": end.objects_after,
     }
 
 

@@ -57,17 +57,17 @@ async def read_known(store: ObjectStore, name: str) -> Known:
         raise InvalidRequest(
             f"store {store.url} holds domain {catalog.name!r}, not {name!r}", hint="check the name and the store's URL"
         )
-    if catalog.hole is not None and catalog.hole.number <= catalog.tail.number:
+    if catalog.chain_break is not None and catalog.chain_break.number <= catalog.chain.tail.number:
         raise ChainBroken(
-            f"domain {name!r}: its chain cannot be continued: {catalog.hole}",
+            f"domain {name!r}: its chain cannot be continued: {catalog.chain_break}",
             hint="try again; if the object is damaged for good, remove it, and open again: the log holds what follows",
-            number=catalog.hole.number,
+            number=catalog.chain_break.number,
         )
     return Known(
-        domain_uuid=catalog.domain_uuid,
-        timeline=catalog.timeline,
-        tail=catalog.tail,
+        domain_uuid=catalog.chain.domain_uuid,
+        timeline=catalog.chain.timeline,
+        tail=catalog.chain.tail,
         history=catalog.history,
-        owner=catalog.owner,
+        owner=catalog.chain.owner,
         time_ns_last=catalog.time_last_ns,
     )

@@ -61,7 +61,7 @@ _OF_HOST: dict[str, tuple[str, Callable[[HostStatus], float]]] = {
 
 _OF_DISK: dict[str, tuple[str, Callable[[DiskStatus], float]]] = {
     "jetdr_disk_bytes": ("size of the disk", lambda disk: disk.size_bytes),
-    "jetdr_disk_ready": ("1 when its first copy is complete", lambda disk: disk.ready),
+    "jetdr_disk_ready": ("1 when its initial copy is complete", lambda disk: disk.ready),
     "jetdr_disk_copy_bytes": ("bytes of its present or last copy", lambda disk: disk.copy_bytes),
     "jetdr_disk_copied_bytes": ("of these, logged", lambda disk: disk.copied_bytes),
     "jetdr_disk_writes_total": ("writes of the guest", lambda disk: disk.writes),

@@ -18,7 +18,7 @@ from pathlib import Path
 
 import numpy as np
 
-from jetdr_core.catalog import Catalog, DiskState, RecoveryPoint
+from jetdr_core.catalog import Catalog, DiskState, RecoveryPoint, chain_key
 from jetdr_core.durable import make_folders, sync_folder
 from jetdr_core.errors import DamagedObject, InvalidRequest, JetdrError
 from jetdr_core.extent import damaged_extents
@@ -75,7 +75,7 @@ async def rehydrate(
     options = _Options(Path(target), format, WORKERS_DEFAULT if workers is None else workers, keep_going, progress)
     async with await Catalog.open(url_or_store, cache=None if cache is None else Path(cache)) as catalog:
         point = await catalog.resolve(at)
-        chosen = _chosen(catalog.disks_at(point.lsn), disks, point)
+        chosen = _chosen(catalog.history.disks_at(point.lsn), disks, point)
         return await _Recovery(catalog, point, chosen, options).run()
 
 
@@ -141,7 +141,8 @@ class _Recovery:
         self.numbers = np.ascontiguousarray(catalog.segments["number"])
         self.planner = Planner([PlannedDisk(disk.disk, disk.name, disk.size_bytes) for disk in disks], point.lsn)
         self.tallies = [Tally(disk.name, 0) for disk in disks]
-        self.configs = {options.target / name: text.encode() for name, text in catalog.configs_at(point.lsn).items()}
+        configs = catalog.history.configs_at(point.lsn)
+        self.configs = {options.target / name: text.encode() for name, text in configs.items()}
 
     async def run(self) -> Report:
         check_names(self.files, [path.name for path in self.configs])
@@ -165,7 +166,7 @@ class _Recovery:
         links = self.catalog.segments
         newest = links[links["first_lsn"] <= self.point.lsn][-1]
         return RecoveryIdentity(
-            domain_uuid=str(self.catalog.domain_uuid),
+            domain_uuid=str(self.catalog.chain.domain_uuid),
             timeline=self.point.timeline,
             lsn=self.point.lsn,
             disk=disk.disk,
@@ -189,7 +190,7 @@ class _Recovery:
 
     def _place(self, number: int) -> SegmentPlace:
         link = self.catalog.segments[int(np.searchsorted(self.numbers, number))]
-        return SegmentPlace(number, self.catalog.key(number), int(link["first_lsn"]), int(link["last_lsn"]))
+        return SegmentPlace(number, chain_key(number), int(link["first_lsn"]), int(link["last_lsn"]))
 
     def _without_index(self, number: int, problem: JetdrError) -> None:
         """Go on with older data, saying of every byte not yet covered that it may be older than the point."""

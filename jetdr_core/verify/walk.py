@@ -15,7 +15,7 @@ from itertools import chain, islice
 
 import numpy as np
 
-from jetdr_core.catalog import Catalog, chain_number
+from jetdr_core.catalog import Catalog, chain_key, chain_number
 from jetdr_core.errors import StoreAccessDenied, StoreError
 from jetdr_core.extent import DamagedExtent, damaged_extents
 from jetdr_core.segment import ObjectKind
@@ -54,11 +54,12 @@ class _Verification:
         self.catalog = catalog
         self.progress = progress
         self.points = catalog.points()
-        self.disks_of = {point.lsn: {disk.disk: disk for disk in catalog.disks_at(point.lsn)} for point in self.points}
+        disks_at = catalog.history.disks_at
+        self.disks_of = {point.lsn: {disk.disk: disk for disk in disks_at(point.lsn)} for point in self.points}
         self.names = {disk.disk: disk.name for disk in catalog.history.disks}
         for disks in self.disks_of.values():
             self.names |= {number: disk.name for number, disk in disks.items()}
-        self.numbers = np.ascontiguousarray(catalog.links["number"])
+        self.numbers = np.ascontiguousarray(catalog.chain.links["number"])
         self.losses = Losses()
         self.damage: list[Damage] = []
         self.orphans: list[str] = []
@@ -78,9 +79,9 @@ class _Verification:
 
     async def _objects(self) -> list[ObjectInfo]:
         """What the container lists and what the chain names (it may have vanished meanwhile), in chain order."""
-        links = self.catalog.links
+        links = self.catalog.chain.links
         named = zip(links["number"].tolist(), links["object_bytes"].tolist(), strict=True)
-        objects = {key: ObjectInfo(key, size) for number, size in named for key in [self.catalog.key(number)]}
+        objects = {key: ObjectInfo(key, size) for number, size in named for key in [chain_key(number)]}
         objects |= {info.key: info async for info in self.catalog.store.list_prefix("")}
         return sorted(objects.values(), key=lambda info: chain_number(info.key) or 0)
 
@@ -97,7 +98,7 @@ class _Verification:
     def _link(self, number: int) -> np.void | None:
         row = int(np.searchsorted(self.numbers, number))
         known = row < len(self.numbers) and self.numbers[row] == number
-        link: np.void | None = self.catalog.links[row] if known else None
+        link: np.void | None = self.catalog.chain.links[row] if known else None
         return link
 
     def _take_other(self, checked: Checked) -> None:
@@ -107,8 +108,8 @@ class _Verification:
 
     def _take_unchained(self, number: int, checked: Checked) -> None:
         """An object of a fenced owner, or one at or behind the place where the chain ends early."""
-        hole = self.catalog.hole
-        if hole is None or number < hole.number:
+        end = self.catalog.chain_break
+        if end is None or number < end.number:
             self.orphans.append(checked.key)
         trailer = checked.trailer
         self._note(checked, trailer.first_lsn if trailer else 0, trailer.last_lsn if trailer else 0)
@@ -158,7 +159,7 @@ class _Verification:
     # -- what survives -------------------------------------------------------------------------------------------------
 
     def report(self) -> VerifyReport:
-        hole = self.catalog.hole
+        end = self.catalog.chain_break
         return VerifyReport(
             url=self.catalog.url,
             domain=self.catalog.name,
@@ -169,7 +170,7 @@ class _Verification:
             damage=tuple(self.damage),
             orphans=tuple(self.orphans),
             strangers=tuple(self.strangers),
-            chain_problem="" if hole is None else f"the chain ends at LSN {self.catalog.lsn_last}: {hole}",
+            chain_problem="" if end is None else f"the chain ends at LSN {self.catalog.lsn_last}: {end}",
             points=tuple(self._point_checks()),
         )
 

@@ -9,7 +9,7 @@ from uuid import UUID
 
 import numpy as np
 
-from jetdr_core.catalog import Catalog, chain_key, heartbeat
+from jetdr_core.catalog import Catalog, chain_key, heartbeat, read_chain, write_summaries
 from jetdr_core.control_bodies import EpochOwner
 from jetdr_core.record import RECORD, Kind, RecordBatch, control_payload, padded
 from jetdr_core.segment import NO_PREDECESSOR, SealedSegment, build_body, seal, seal_epoch
@@ -125,6 +125,10 @@ class ChainMaker:
 
     def open(self) -> Catalog:
         return run(Catalog.open(self.store))
+
+    def summarise(self) -> list[int]:
+        """Write the missing summaries; returns their groups."""
+        return run(write_summaries(self.store, run(read_chain(self.store))))
 
     def damage(self, key: str, place: int = -100) -> None:
         data = bytearray(run(self.store.get(key)))

@@ -27,7 +27,7 @@ def chain() -> ChainMaker:
 def main() -> None:
     version = getattr(jetdr_core, "__version__", "0.1.0")
     maker = chain()
-    run(maker.open().write_summaries())
+    maker.summarise()
     (FOLDER / f"chain-summary-{version}.bin").write_bytes(run(maker.store.get("catalog/00000000")))
     (FOLDER / f"chain-heartbeat-{version}.bin").write_bytes(heartbeat(7, lsn=1234567, time_ns=time_ns(5))[1])
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import xxhash
 
-from jetdr_core.catalog import Catalog, Hole
+from jetdr_core.catalog import Catalog, ChainBreak
 from jetdr_core.control_bodies import EpochOwner
 from jetdr_core.errors import ChainBroken, DamagedObject, UnsupportedVersion
 from jetdr_core.record import Kind
@@ -20,12 +20,12 @@ def lsns(catalog: Catalog) -> list[tuple[int, int]]:
 
 
 def kinds(catalog: Catalog) -> list[int]:
-    return [int(kind) for kind in catalog.links["kind"]]
+    return [int(kind) for kind in catalog.chain.links["kind"]]
 
 
-def hole_of(catalog: Catalog) -> Hole:
-    assert catalog.hole is not None
-    return catalog.hole
+def break_of(catalog: Catalog) -> ChainBreak:
+    assert catalog.chain_break is not None
+    return catalog.chain_break
 
 
 def test_orphans_of_a_fenced_owner_are_passed_over() -> None:
@@ -43,8 +43,8 @@ def test_orphans_of_a_fenced_owner_are_passed_over() -> None:
     catalog = new.open()
     assert kinds(catalog) == [2, 1, 1, 2, 0, 0, 1]
     assert lsns(catalog) == [(1, 1), (2, 2), (3, 5)]
-    assert (catalog.epoch, catalog.owner.owner, catalog.hole) == (2, "owner-2", None)
-    assert catalog.tail.number == 7
+    assert (catalog.chain.tail.epoch, catalog.chain.owner.owner, catalog.chain_break) == (2, "owner-2", None)
+    assert catalog.chain.tail.number == 7
 
 
 def test_object_whose_number_an_orphan_took_chains_at_a_later_one() -> None:
@@ -59,7 +59,7 @@ def test_object_whose_number_an_orphan_took_chains_at_a_later_one() -> None:
     maker.put(orphan)
     maker.put(sealed)
     catalog = maker.open()
-    assert (kinds(catalog)[-3:], catalog.hole) == ([2, 0, 1], None)
+    assert (kinds(catalog)[-3:], catalog.chain_break) == ([2, 0, 1], None)
 
 
 def test_marks_of_orphans_do_not_exist() -> None:
@@ -78,17 +78,17 @@ def test_chain_ends_at_the_first_missing_number_and_says_so() -> None:
     maker = domain(5)
     run(maker.store.delete("chain/00000000/0000000004"))
     catalog = maker.open()
-    assert hole_of(catalog) == (4, "chain/00000000/0000000004", "chain/00000000/0000000004 is missing", 3)
-    assert (catalog.lsn_last, catalog.tail.number) == (2, 3)
+    assert break_of(catalog) == (4, "chain/00000000/0000000004", "chain/00000000/0000000004 is missing", 3)
+    assert (catalog.lsn_last, catalog.chain.tail.number) == (2, 3)
 
 
 def test_damaged_trailer_in_the_middle_ends_the_chain_by_name() -> None:
     maker = domain(5)
     maker.damage("chain/00000000/0000000004")
     catalog = maker.open()
-    hole = hole_of(catalog)
-    assert (hole.number, hole.objects_after, catalog.lsn_last) == (4, 3, 2)
-    assert "0000000004: trailer: magic or checksum is wrong" in hole.problem
+    end = break_of(catalog)
+    assert (end.number, end.objects_after, catalog.lsn_last) == (4, 3, 2)
+    assert "0000000004: trailer: magic or checksum is wrong" in end.problem
     with pytest.raises(ChainBroken, match="0000000004: trailer"):
         run(catalog.resolve(3))
     assert run(catalog.resolve(2)).lsn == 2
@@ -98,14 +98,14 @@ def test_truncated_object_is_named() -> None:
     maker = domain(3)
     key = "chain/00000000/0000000004"
     run(maker.store.replace(key, [run(maker.store.get(key))[:-100]]))
-    assert "0000000004" in hole_of(maker.open()).problem
+    assert "0000000004" in break_of(maker.open()).problem
 
 
 def test_damaged_index_without_control_records_leaves_every_point() -> None:
     maker = domain(3)
     maker.damage("chain/00000000/0000000004", -300)
     catalog = maker.open()
-    assert (catalog.hole, catalog.lsn_last) == (None, 4)
+    assert (catalog.chain_break, catalog.lsn_last) == (None, 4)
     with pytest.raises(DamagedObject, match="0000000004: index"):
         run(catalog.index(4))
 
@@ -117,19 +117,19 @@ def test_damaged_index_with_control_records_ends_the_chain() -> None:
     maker.segment()
     maker.damage(key, -300)
     catalog = maker.open()
-    assert (hole_of(catalog).key, catalog.lsn_last) == (key, 2)
+    assert (break_of(catalog).key, catalog.lsn_last) == (key, 2)
 
 
 def test_owner_that_goes_on_before_the_damage_heals_the_chain() -> None:
     maker = domain(3)
     maker.damage("chain/00000000/0000000004")
     healed = maker.fork()
-    tail = maker.open().tail
+    tail = maker.open().chain.tail
     healed.number, healed.lsn, healed.predecessor = tail.number + 1, tail.lsn_last + 1, tail.checksum
     healed.put(healed.begin())
     healed.segment(7)
     catalog = healed.open()
-    assert (catalog.hole, catalog.lsn_last, kinds(catalog)) == (None, 9, [2, 1, 1, 0, 0, 2, 1])
+    assert (catalog.chain_break, catalog.lsn_last, kinds(catalog)) == (None, 9, [2, 1, 1, 0, 0, 2, 1])
 
 
 def test_object_that_neither_chains_nor_is_an_orphan_ends_the_chain() -> None:
@@ -137,15 +137,15 @@ def test_object_that_neither_chains_nor_is_an_orphan_ends_the_chain() -> None:
     maker.predecessor = b"?" * 16
     key = maker.segment()
     maker.segment()
-    hole = hole_of(maker.open())
-    assert (hole.key, "does not continue the chain" in hole.problem) == (key, True)
+    end = break_of(maker.open())
+    assert (end.key, "does not continue the chain" in end.problem) == (key, True)
 
 
 def test_segment_that_skips_an_lsn_ends_the_chain() -> None:
     maker = domain(1)
     maker.lsn += 1
     maker.segment()
-    assert "begins with LSN 4, the chain ends with 2" in hole_of(maker.open()).problem
+    assert "begins with LSN 4, the chain ends with 2" in break_of(maker.open()).problem
 
 
 def test_segment_of_another_domain_ends_the_chain() -> None:
@@ -154,7 +154,7 @@ def test_segment_of_another_domain_ends_the_chain() -> None:
     segment = maker.seal()
     other = segment.trailer._replace(domain_uuid=NO_DOMAIN)
     maker.put(SealedSegment([*segment.parts[:-1], encode_trailer(other)], b"", other, []))
-    assert hole_of(maker.open()).number == 4
+    assert break_of(maker.open()).number == 4
 
 
 NO_DOMAIN = type(DOMAIN)(int=0)
@@ -168,7 +168,7 @@ def test_record_that_contradicts_the_history_ends_it_before_its_segment() -> Non
     maker.mark("behind")
     maker.segment()
     catalog = maker.open()
-    assert (hole_of(catalog).key, catalog.lsn_last, catalog.tail.lsn_last) == (key, 3, 3)
+    assert (break_of(catalog).key, catalog.lsn_last, catalog.chain.tail.lsn_last) == (key, 3, 3)
     assert catalog.marks == {}
     assert run(catalog.resolve("latest")).lsn == 3
 
@@ -228,4 +228,4 @@ def test_stray_objects_are_left_alone() -> None:
     maker = domain(2)
     for key in ("chain/00000000/readme", "chain/00000000/00000000009", "chain/00000000/0000009999", "catalog/x", "etc"):
         run(maker.store.replace(key, [b"stray"]))
-    assert (maker.open().hole, maker.open().lsn_last) == (None, 3)
+    assert (maker.open().chain_break, maker.open().lsn_last) == (None, 3)

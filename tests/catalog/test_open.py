@@ -54,7 +54,7 @@ def test_footer_longer_than_one_read_is_read_whole() -> None:
     maker.segment()
     catalog = maker.open()
     assert int(catalog.segments["index_stored_bytes"][-1]) > TAIL_BYTES
-    assert catalog.configs_at(catalog.lsn_last) == {"db01.vmx": text}
+    assert catalog.history.configs_at(catalog.lsn_last) == {"db01.vmx": text}
     assert "behind it" in catalog.marks
 
 

@@ -99,7 +99,7 @@ def test_latest_before_an_open_gap_is_the_last_consistent_lsn() -> None:
     maker.write()
     maker.segment()
     catalog = maker.open()
-    assert not catalog.consistent
+    assert not catalog.history.consistent
     latest = run(catalog.resolve("latest"))
     assert (latest.lsn, latest.time_ns) == (4, time_ns(4))
     assert catalog.points()[-1] == latest
@@ -164,7 +164,7 @@ def test_domain_without_records_offers_no_point() -> None:
     maker = ChainMaker()
     maker.put(maker.begin())
     catalog = maker.open()
-    assert (catalog.name, catalog.epoch, catalog.lsn_last, catalog.points()) == ("payroll", 1, 0, [])
+    assert (catalog.name, catalog.chain.tail.epoch, catalog.lsn_last, catalog.points()) == ("payroll", 1, 0, [])
 
 
 def test_empty_container_is_no_domain() -> None:
@@ -176,8 +176,8 @@ def test_point_behind_a_hole_is_refused_by_number_and_last_lsn() -> None:
     maker = domain(5)
     run(maker.store.delete("chain/00000000/0000000005"))
     catalog = maker.open()
-    assert catalog.hole is not None
-    assert (catalog.hole.number, catalog.hole.objects_after, catalog.lsn_last) == (5, 2, 3)
+    assert catalog.chain_break is not None
+    assert (catalog.chain_break.number, catalog.chain_break.objects_after, catalog.lsn_last) == (5, 2, 3)
     with pytest.raises(ChainBroken, match=r"0000000005 is missing.*LSN 3 is the last that can be recovered"):
         run(catalog.resolve(4))
     assert run(catalog.resolve("latest")).lsn == 3
@@ -185,8 +185,8 @@ def test_point_behind_a_hole_is_refused_by_number_and_last_lsn() -> None:
 
 def test_disks_and_bytes_are_told() -> None:
     catalog = domain(3).open()
-    assert [(disk.name, disk.size_bytes) for disk in catalog.disks_at(4)] == [("db01", 1 << 30)]
+    assert [(disk.name, disk.size_bytes) for disk in catalog.history.disks_at(4)] == [("db01", 1 << 30)]
     assert catalog.payload_bytes == 3 * 512
     assert catalog.stored_bytes == sum(catalog.segments["object_bytes"])
-    assert (catalog.lsn_first, catalog.time_first_ns, catalog.epoch) == (1, time_ns(1), 1)
-    assert catalog.owner.owner == "owner-1"
+    assert (catalog.lsn_first, catalog.time_first_ns, catalog.chain.tail.epoch) == (1, time_ns(1), 1)
+    assert catalog.chain.owner.owner == "owner-1"

@@ -68,22 +68,22 @@ def take_over(maker: ChainMaker) -> None:
 def written() -> tuple[ChainMaker, bytes, bytes]:
     """The chain, and the bytes of its two summaries."""
     maker = long_chain()
-    assert run(maker.open().write_summaries()) == [0, 1]
+    assert maker.summarise() == [0, 1]
     return maker, run(maker.store.get(KEY)), run(maker.store.get("catalog/00000001"))
 
 
 def says(catalog: Catalog) -> tuple[object, ...]:
     """Everything a catalog tells."""
     return (
-        catalog.links.tobytes(),
-        catalog.tail,
-        catalog.hole,
+        catalog.chain.links.tobytes(),
+        catalog.chain.tail,
+        catalog.chain_break,
         dict(catalog.marks),
         catalog.gaps,
         catalog.points(),
         catalog.intervals(),
         catalog.history.disks,
-        catalog.owner,
+        catalog.chain.owner,
     )
 
 
@@ -123,11 +123,11 @@ def test_summarised_groups_are_not_read(written: Written) -> None:
 def test_written_summaries_are_not_written_again(written: Written) -> None:
     maker, first, second = written
     with_summaries(maker, first, second)
-    assert run(maker.open().write_summaries()) == []
+    assert maker.summarise() == []
 
 
 def test_incomplete_group_gets_no_summary() -> None:
-    assert run(domain(20).open().write_summaries()) == []
+    assert domain(20).summarise() == []
 
 
 def test_damaged_summary_is_ignored_and_replaced(written: Written, caplog: pytest.LogCaptureFixture) -> None:
@@ -136,7 +136,7 @@ def test_damaged_summary_is_ignored_and_replaced(written: Written, caplog: pytes
     damaged = first[:-50] + bytes(50)
     assert with_summaries(maker, damaged, second)[0] == by_footers
     assert "catalog/00000000: body" in caplog.text
-    assert run(maker.open().write_summaries()) == [0]
+    assert maker.summarise() == [0]
     assert run(maker.store.get(KEY)) == first
 
 
@@ -144,7 +144,7 @@ def test_summary_of_another_chain_is_ignored(written: Written) -> None:
     maker, _, second = written
     by_footers, _ = with_summaries(maker, None, None)
     other = domain(1100)
-    run(other.open().write_summaries())
+    other.summarise()
     assert with_summaries(maker, run(other.store.get(KEY)), second)[0] == by_footers
 
 
@@ -246,10 +246,10 @@ def test_missing_segment_is_a_hole_although_a_summary_lists_it(written: Written)
     key = "chain/00000000/0000000200"
     data = run(maker.store.get(key))
     run(maker.store.delete(key))
-    hole = maker.open().hole
+    end = maker.open().chain_break
     run(maker.store.replace(key, [data]))
-    assert hole is not None
-    assert (hole.number, hole.objects_after) == (200, maker.number - 201)
+    assert end is not None
+    assert (end.number, end.objects_after) == (200, maker.number - 201)
 
 
 def test_damaged_footer_of_a_summarised_segment_costs_no_other_point(written: Written) -> None:
@@ -262,7 +262,7 @@ def test_damaged_footer_of_a_summarised_segment_costs_no_other_point(written: Wr
     with pytest.raises(DamagedObject, match="0000000200"):
         run(catalog.index(200))
     run(maker.store.replace(key, [data]))
-    assert catalog.hole is None
+    assert catalog.chain_break is None
     assert catalog.marks.keys() == {"first", "last"}
 
 

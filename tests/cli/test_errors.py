@@ -151,10 +151,10 @@ def test_a_missing_segment_in_the_middle_is_named(payroll: Payroll, tmp_path: Pa
     assert said.code == ExitCode.DAMAGED
     assert set(said.json["hole"]) == {"number", "key", "problem", "objects_after"}
     assert said.json["hole"]["key"] == payroll.chain.keys[2]
-    assert f"the chain ends at LSN 6: {payroll.chain.keys[2]} is missing (1 objects behind it)" in said.error
+    assert f"the chain ends at LSN 6: {payroll.chain.keys[2]} is missing (1 objects after it)" in said.error
     said = jetdr("rehydrate", payroll.url, "--at", "12", "--to", tmp_path / "out")
     assert said.code == ExitCode.DAMAGED
-    assert "LSN 12 lies behind a hole in the chain" in said.error
+    assert "LSN 12 lies after a break in the chain" in said.error
     assert "LSN 6 is the last that can be recovered" in said.error
 
 

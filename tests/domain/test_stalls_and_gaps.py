@@ -48,7 +48,7 @@ def test_unprotecting_a_disk_twice_at_once_leaves_the_history_whole() -> None:
             lsn = one.write(0, b"x" * 512)
             await domain.uploaded(lsn)
         catalog = await jetdr.Catalog.open(store)
-        assert catalog.hole is None
+        assert catalog.chain_break is None
         assert catalog.lsn_last == lsn
 
     asyncio.run(scenario())
@@ -77,7 +77,7 @@ def test_unprotect_can_be_repeated_after_a_stall() -> None:
                 await domain.unprotect("web01")
             lsn = one.write(0, b"x" * 512)
             await domain.uploaded(lsn)
-        assert (await jetdr.Catalog.open(store)).hole is None
+        assert (await jetdr.Catalog.open(store)).chain_break is None
 
     asyncio.run(scenario())
 
@@ -108,7 +108,7 @@ def test_a_copy_that_ends_while_its_disk_is_unprotected_leaves_the_history_whole
             await removing
             lsn = other.write(0, b"x" * 512)
             await domain.uploaded(lsn)
-        assert (await jetdr.Catalog.open(store)).hole is None
+        assert (await jetdr.Catalog.open(store)).chain_break is None
 
     asyncio.run(scenario())
 

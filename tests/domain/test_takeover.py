@@ -210,7 +210,7 @@ def test_one_wrong_answer_while_taking_over_does_not_make_all_later_uploads_unre
                 await domain.uploaded(last)
         assert store.key is None
         catalog = await jetdr.Catalog.open(inner)
-        assert catalog.hole is None, "what the new owner was told is uploaded is in the chain"
+        assert catalog.chain_break is None, "what the new owner was told is uploaded is in the chain"
         assert catalog.lsn_last >= last
 
     asyncio.run(scenario())

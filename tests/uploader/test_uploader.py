@@ -123,8 +123,8 @@ def test_orphans_of_a_fenced_owner_are_stepped_over() -> None:
         await assert_dense(inner, last)
         assert await rebuilt(inner) == {"db01": expected}
         catalog = await jetdr.Catalog.open(inner)
-        assert (catalog.links["kind"] == 0).sum() >= 2, "the orphans are still there, and no part of history"
-        assert catalog.hole is None
+        assert (catalog.chain.links["kind"] == 0).sum() >= 2, "the orphans are still there, and no part of history"
+        assert catalog.chain_break is None
 
     asyncio.run(scenario())
 
