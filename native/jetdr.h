@@ -102,19 +102,25 @@ int jdr_ring_create(jdr_ring **ring, const struct jdr_ring_options *options);
 /* Free it. No thread may be inside a call that uses the ring. */
 void jdr_ring_destroy(jdr_ring *ring);
 
+/* Room for one record, taken in the ring. What it says is the ring's affair; all zero is no room. */
+struct jdr_room {
+    uint64_t taken;
+};
+
 /*
- * Admit one record of payload_bytes: takes room in the ring, waiting at most limit_ns for it; -ETIMEDOUT, the poison,
- * or -EMSGSIZE: longer than record_bytes_max. Room taken must be given to exactly one jdr_ring_append or
- * jdr_ring_cancel.
+ * Admit one record of at most payload_bytes: takes room for it, waiting at most limit_ns. -ETIMEDOUT, the poison, or
+ * -EMSGSIZE: longer than record_bytes_max. Give the room to exactly one jdr_ring_append or jdr_ring_cancel.
  */
-int jdr_ring_admit(jdr_ring *ring, uint64_t payload_bytes, int64_t limit_ns);
-void jdr_ring_cancel(jdr_ring *ring, uint64_t payload_bytes);
+int jdr_ring_admit(jdr_ring *ring, uint64_t payload_bytes, int64_t limit_ns, struct jdr_room *room);
+void jdr_ring_cancel(jdr_ring *ring, struct jdr_room room);
 /*
- * Append an admitted record: assigns LSN and time (stored to *record), copies and hashes `length` payload bytes, pads
- * them with zeros to record->payload_bytes, publishes. Never waits for the consumer. Returns the LSN; or, in a file,
- * -ECANCELED: logging is off, -ETIMEDOUT: the other side was stopped while it held a lock. The room is then given back.
+ * Append a record that `room` was taken for: assigns LSN and time (stored to *record), copies and hashes `length`
+ * payload bytes, pads them with zeros to record->payload_bytes, publishes. Never waits for the consumer. Returns the
+ * LSN; or, in a file, -ECANCELED: logging is off, -ETIMEDOUT: the other side was stopped while it held a lock. The room
+ * is used up in any case.
  */
-int64_t jdr_ring_append(jdr_ring *ring, struct jdr_record *record, const void *payload, size_t length);
+int64_t jdr_ring_append(jdr_ring *ring, struct jdr_room room, struct jdr_record *record, const void *payload,
+                        size_t length);
 
 /*
  * Ask that everything up to lsn become durable (no waiting), or wait for it: 0, -ETIMEDOUT, or the poison. What has not

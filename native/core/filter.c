@@ -12,14 +12,9 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "ranges.h"
+#include "ring.h"
 #include "ring_shared.h"
-
-/* A range in flight, on its caller's stack, linked in order of arrival. */
-struct range {
-    uint64_t begin, end;
-    uint64_t room; /* taken for it in the ring; 0: it is not to be logged */
-    struct range *older, *newer;
-};
 
 struct jdr_filter {
     jdr_ring *ring;
@@ -33,15 +28,9 @@ struct jdr_filter {
     pthread_mutex_t sync_mutex;                    /* guards sync_failed and direct_synced */
     _Atomic uint64_t syncs_begun;
     _Atomic int sync_failed; /* what the primary's first failed flush returned, or its first failed write behind */
-    /* what every call changes, in one cache line, apart from what every call reads */
-    JDR_LINE pthread_mutex_t mutex; /* guards all below */
-    _Atomic unsigned inside;        /* calls; left with the mutex held */
-    _Atomic bool closing;
-    struct range *newest;
-    uint64_t in_flight; /* the room of all ranges */
-    JDR_LINE struct jdr_filter_stats stats;
-    unsigned waiting;
-    pthread_cond_t released;
+    struct jdr_room share;   /* of the ring, that this disk may have */
+    struct jdr_ranges ranges;
+    JDR_LINE struct jdr_filter_stats stats; /* guarded by the ranges' mutex; overlaps_waited is theirs */
 };
 
 static bool valid_options(const struct jdr_filter_options *options)
@@ -50,7 +39,7 @@ static bool valid_options(const struct jdr_filter_options *options)
     return options->size_bytes % JDR_SECTOR == 0 && options->write_bytes_max % JDR_SECTOR == 0 &&
            options->write_bytes_max >= JDR_SECTOR && options->write_bytes_max <= longest &&
            options->primary.block_bytes <= JDR_SECTOR && options->stall_limit_ns >= 0 &&
-           (!options->bypass || (options->ring && jdr_in_file(options->ring))) &&
+           (!options->bypass || (options->ring && jdr_ring_in_file(options->ring))) &&
            (!options->applier || options->bypass);
 }
 
@@ -78,13 +67,10 @@ int jdr_filter_open(jdr_filter **out, const struct jdr_filter_options *options)
     filter->write_bytes_max = options->write_bytes_max;
     filter->stall_limit_ns = options->stall_limit_ns;
     filter->bypass = options->bypass;
-    pthread_mutexattr_t adaptive; /* it is held for a few instructions: spinning is cheaper than sleeping */
-    pthread_mutexattr_init(&adaptive);
-    pthread_mutexattr_settype(&adaptive, PTHREAD_MUTEX_ADAPTIVE_NP);
-    pthread_mutex_init(&filter->mutex, &adaptive);
-    pthread_mutexattr_destroy(&adaptive);
+    if (options->ring)
+        filter->share = jdr_ring_share(options->ring);
+    jdr_ranges_init(&filter->ranges);
     pthread_mutex_init(&filter->sync_mutex, NULL);
-    pthread_cond_init(&filter->released, NULL);
     if (options->applier && write_behind(filter, options->applier)) {
         jdr_filter_destroy(filter);
         return -ENOMEM;
@@ -162,128 +148,37 @@ static void note_failure(jdr_filter *filter, int64_t error)
     filter->stats.suspect |= (-error & JDR_SUSPECT) != 0;
 }
 
-/* ---- calls inside, and ranges in flight ------------------------------------------------------------------------- */
-
-/* Give back the mutex, and wake those who wait for what was done under it. */
-static void wake_and_unlock(jdr_filter *filter)
-{
-    if (filter->closing || filter->waiting)
-        pthread_cond_broadcast(&filter->released);
-    pthread_mutex_unlock(&filter->mutex);
-}
-
-/* With the mutex held, which it gives back. */
-static void leave(jdr_filter *filter)
-{
-    atomic_fetch_sub(&filter->inside, 1);
-    wake_and_unlock(filter);
-}
-
-static int enter(jdr_filter *filter)
-{
-    atomic_fetch_add(&filter->inside, 1); /* before the look at `closing`, whose writer then looks here */
-    if (!atomic_load(&filter->closing))
-        return 0;
-    pthread_mutex_lock(&filter->mutex);
-    leave(filter);
-    return -ESHUTDOWN;
-}
-
-static bool overlaps_earlier(const struct range *range)
-{
-    for (const struct range *other = range->older; other; other = other->older)
-        if (other->begin < range->end && range->begin < other->end)
-            return true;
-    return false;
-}
-
-/* Is there more for this disk, which may have half of the ring? With the mutex held. */
-static bool has_share(const jdr_filter *filter, uint64_t room)
-{
-    uint64_t then = filter->in_flight + room;
-    return !room || (JDR_ROOM_SLOTS(then) <= filter->ring->slot_count / 2 &&
-                     JDR_ROOM_SECTORS(then) <= filter->ring->payload_bytes / JDR_SECTOR / 2);
-}
-
-/* Hold the range: first come, first served among overlapping ones. False, and not held: the disk's share is taken. */
-static bool hold(jdr_filter *filter, struct range *range)
-{
-    pthread_mutex_lock(&filter->mutex);
-    bool granted = has_share(filter, range->room);
-    if (granted) {
-        filter->in_flight += range->room;
-        range->older = filter->newest;
-        range->newer = NULL;
-        if (filter->newest)
-            filter->newest->newer = range;
-        filter->newest = range;
-        if (overlaps_earlier(range)) {
-            filter->stats.overlaps_waited++;
-            filter->waiting++;
-            while (overlaps_earlier(range))
-                pthread_cond_wait(&filter->released, &filter->mutex);
-            filter->waiting--;
-        }
-    }
-    pthread_mutex_unlock(&filter->mutex);
-    return granted;
-}
-
-/* Give the range back; returns with the mutex held, for the statistics, to be ended by leave or wake_and_unlock. */
-static void release(jdr_filter *filter, struct range *range)
-{
-    pthread_mutex_lock(&filter->mutex);
-    filter->in_flight -= range->room;
-    if (range->older)
-        range->older->newer = range->newer;
-    *(range->newer ? &range->newer->older : &filter->newest) = range->older;
-}
-
 /* ---- room ------------------------------------------------------------------------------------------------------- */
 
-static int wait_for_share(jdr_filter *filter, uint64_t room, int64_t deadline_ns)
-{
-    struct timespec deadline = {deadline_ns / 1000000000ll, deadline_ns % 1000000000ll};
-    int result = 0;
-    pthread_mutex_lock(&filter->mutex);
-    filter->waiting++;
-    while (!result && !has_share(filter, room))
-        if (pthread_cond_clockwait(&filter->released, &filter->mutex, CLOCK_MONOTONIC, &deadline))
-            result = -EBUSY;
-    filter->waiting--;
-    pthread_mutex_unlock(&filter->mutex);
-    return result;
-}
-
 /* There was no room at once: wait for the ring's and for this disk's share, until there is both. */
-static int admit_stalled(jdr_filter *filter, struct range *range, uint64_t payload_bytes)
+static int admit_stalled(jdr_filter *filter, struct jdr_range *range, uint64_t payload_bytes)
 {
     int64_t begun = jdr_monotonic_ns(), deadline = begun + filter->stall_limit_ns;
     int result;
-    while ((result = jdr_ring_admit(filter->ring, payload_bytes, deadline - jdr_monotonic_ns())) == 0) {
-        if (hold(filter, range))
+    while ((result = jdr_ring_admit(filter->ring, payload_bytes, deadline - jdr_monotonic_ns(), &range->room)) == 0) {
+        if (jdr_ranges_hold(&filter->ranges, range, filter->share))
             break;
-        jdr_ring_cancel(filter->ring, payload_bytes);
-        if ((result = wait_for_share(filter, range->room, deadline)))
+        jdr_ring_cancel(filter->ring, range->room);
+        if ((result = jdr_ranges_wait_share(&filter->ranges, range->room, filter->share, deadline)))
             break;
     }
     uint64_t stalled = (uint64_t)(jdr_monotonic_ns() - begun);
-    pthread_mutex_lock(&filter->mutex);
+    pthread_mutex_lock(&filter->ranges.mutex);
     filter->stats.stalls++;
     filter->stats.stall_ns += stalled;
     if (stalled > filter->stats.stall_ns_max)
         filter->stats.stall_ns_max = stalled;
-    pthread_mutex_unlock(&filter->mutex);
+    pthread_mutex_unlock(&filter->ranges.mutex);
     return result;
 }
 
-static int admit_and_hold(jdr_filter *filter, struct range *range, uint64_t payload_bytes)
+static int admit_and_hold(jdr_filter *filter, struct jdr_range *range, uint64_t payload_bytes)
 {
-    int result = filter->ring ? jdr_ring_admit(filter->ring, payload_bytes, 0) : 0;
+    int result = filter->ring ? jdr_ring_admit(filter->ring, payload_bytes, 0, &range->room) : 0;
     if (result == 0) {
-        if (hold(filter, range))
+        if (jdr_ranges_hold(&filter->ranges, range, filter->share))
             return 0;
-        jdr_ring_cancel(filter->ring, payload_bytes);
+        jdr_ring_cancel(filter->ring, range->room);
     } else if (result != -ETIMEDOUT) {
         return result;
     }
@@ -292,35 +187,33 @@ static int admit_and_hold(jdr_filter *filter, struct range *range, uint64_t payl
 
 /* Has one been given an LSN just as logging went off, that the applier would lay over what comes now? The range is
  * held. */
-static bool is_pending(const jdr_filter *filter, const struct range *range)
+static bool is_pending(const jdr_filter *filter, const struct jdr_range *range)
 {
     return filter->applier &&
            jdr_applier_overlaps(filter->applier, filter->disk, range->begin, range->end - range->begin);
 }
 
 /* With logging off: hold the range without room. False, and not held: logging is on (again). */
-static bool hold_unlogged(jdr_filter *filter, struct range *range)
+static bool hold_unlogged(jdr_filter *filter, struct jdr_range *range)
 {
-    uint64_t room = range->room;
-    range->room = 0;
+    range->room = (struct jdr_room){0};
     if (!jdr_logging(filter->ring) && (!filter->applier || jdr_applier_wait_settled(filter->applier))) {
-        hold(filter, range);
+        jdr_ranges_hold(&filter->ranges, range, filter->share);
         /* now that it is held: a copy after logging resumes comes behind it; and off since then, not once more */
         bool off = filter->applier ? jdr_applier_is_settled(filter->applier) : !jdr_logging(filter->ring);
         bool pending = off && is_pending(filter, range);
         if (off && !pending)
             return true;
-        release(filter, range);
-        wake_and_unlock(filter);
+        jdr_ranges_release(&filter->ranges, range);
+        jdr_ranges_unlock(&filter->ranges);
         if (pending)
             jdr_applier_wait_applied(filter->applier, jdr_ring_lsn_reserved(filter->ring));
     }
-    range->room = room;
     return false;
 }
 
 /* A guest's call never fails for want of room: logging is switched off instead. A primary that hangs is waited for. */
-static int admit_or_bypass(jdr_filter *filter, struct range *range, uint64_t payload_bytes)
+static int admit_or_bypass(jdr_filter *filter, struct jdr_range *range, uint64_t payload_bytes)
 {
     for (;;) {
         if (hold_unlogged(filter, range))
@@ -334,30 +227,30 @@ static int admit_or_bypass(jdr_filter *filter, struct range *range, uint64_t pay
 }
 
 /* Enter, take room for a record, hold its range. After an error nothing of that. */
-static int begin(jdr_filter *filter, struct range *range, uint64_t offset, uint64_t length, uint64_t payload_bytes,
+static int begin(jdr_filter *filter, struct jdr_range *range, uint64_t offset, uint64_t length, uint64_t payload_bytes,
                  bool guest)
 {
-    int result = enter(filter);
+    int result = jdr_ranges_enter(&filter->ranges);
     if (result)
         return result;
-    *range = (struct range){offset, offset + length, filter->ring ? JDR_ROOM(payload_bytes) : 0, NULL, NULL};
+    *range = (struct jdr_range){.begin = offset, .end = offset + length};
     result = guest && filter->bypass ? admit_or_bypass(filter, range, payload_bytes)
                                      : admit_and_hold(filter, range, payload_bytes);
     if (result) {
-        pthread_mutex_lock(&filter->mutex);
-        leave(filter);
+        pthread_mutex_lock(&filter->ranges.mutex);
+        jdr_ranges_leave(&filter->ranges);
     }
     return result;
 }
 
 /* ---- appending -------------------------------------------------------------------------------------------------- */
 
-static int64_t append(jdr_filter *filter, uint8_t kind, uint8_t flags, uint64_t offset, uint64_t length,
-                      const void *data)
+static int64_t append(jdr_filter *filter, struct jdr_room room, uint8_t kind, uint8_t flags, uint64_t offset,
+                      uint64_t length, const void *data)
 {
     struct jdr_record record = {.offset = offset, .length = length, .disk = filter->disk, .kind = kind, .flags = flags};
     record.payload_bytes = data ? (uint32_t)length : 0;
-    return jdr_ring_append(filter->ring, &record, data, data ? length : 0);
+    return jdr_ring_append(filter->ring, room, &record, data, data ? length : 0);
 }
 
 static bool all_zero(const uint8_t *data, size_t length)
@@ -365,19 +258,17 @@ static bool all_zero(const uint8_t *data, size_t length)
     return !length || (data[0] == 0 && memcmp(data, data + 1, length - 1) == 0);
 }
 
-/* Log what the disk holds in a held range, with the room admitted for all of it, which an error gives back. */
-static int64_t append_held(jdr_filter *filter, uint8_t flags, uint64_t offset, uint64_t length)
+/* Log what the disk holds in a held range. The room, for all of it, is used up in any case. */
+static int64_t append_held(jdr_filter *filter, struct jdr_room room, uint8_t flags, uint64_t offset, uint64_t length)
 {
     uint8_t *data = NULL;
     int64_t result = posix_memalign((void **)&data, JDR_BLOCK, length) ? -ENOMEM
                                                                        : read_newest(filter, offset, data, length);
     if (result) {
-        jdr_ring_cancel(filter->ring, length);
-    } else if (all_zero(data, length)) {
-        jdr_give_back(filter->ring, length / JDR_SECTOR);
-        result = append(filter, JDR_ZERO, flags, offset, length, NULL);
+        jdr_ring_cancel(filter->ring, room);
     } else {
-        result = append(filter, JDR_WRITE, flags, offset, length, data);
+        bool zeros = all_zero(data, length);
+        result = append(filter, room, zeros ? JDR_ZERO : JDR_WRITE, flags, offset, length, zeros ? NULL : data);
     }
     free(data);
     return result;
@@ -385,11 +276,12 @@ static int64_t append_held(jdr_filter *filter, uint8_t flags, uint64_t offset, u
 
 /* The primary failed to write `data` (NULL: zeros) to a held range. The log says what is there now, or the disk is
  * suspect. */
-static int log_failure(jdr_filter *filter, int error, uint64_t offset, const void *data, uint64_t length)
+static int log_failure(jdr_filter *filter, struct jdr_room room, int error, uint64_t offset, const void *data,
+                       uint64_t length)
 {
     if (data)
-        return append_held(filter, JDR_REREAD, offset, length) > 0 ? error : suspect(filter, error);
-    jdr_ring_cancel(filter->ring, 0); /* no room for data, and the range may be the whole disk */
+        return append_held(filter, room, JDR_REREAD, offset, length) > 0 ? error : suspect(filter, error);
+    jdr_ring_cancel(filter->ring, room); /* no room for data, and the range may be the whole disk */
     return suspect(filter, error);
 }
 
@@ -403,9 +295,10 @@ static bool within(const jdr_filter *filter, uint64_t offset, uint64_t length)
 
 /* The record of a change that the primary has accepted, or, in write-back, is to be given: the LSN, or 0: not logged.
  */
-static int64_t log_change(jdr_filter *filter, const void *data, uint64_t length, uint64_t offset, uint8_t flags)
+static int64_t log_change(jdr_filter *filter, struct jdr_room room, const void *data, uint64_t length, uint64_t offset,
+                          uint8_t flags)
 {
-    int64_t lsn = append(filter, data ? JDR_WRITE : JDR_ZERO, flags, offset, length, data);
+    int64_t lsn = append(filter, room, data ? JDR_WRITE : JDR_ZERO, flags, offset, length, data);
     if (lsn >= 0 || !filter->bypass)
         return lsn;
     if (lsn != -ECANCELED)
@@ -413,20 +306,21 @@ static int64_t log_change(jdr_filter *filter, const void *data, uint64_t length,
     return 0;
 }
 
-/* Write-through, its range held. */
-static int64_t change_held(jdr_filter *filter, const void *data, uint64_t length, uint64_t offset, uint8_t flags,
-                           bool logged)
+/* Write-through, its range held, and logged if there is room for that. */
+static int64_t change_held(jdr_filter *filter, struct jdr_room room, const void *data, uint64_t length, uint64_t offset,
+                           uint8_t flags)
 {
     int result = primary_change(filter, offset, data, length);
-    if (!logged)
+    if (jdr_room_is_none(room))
         return result;
-    return result ? log_failure(filter, result, offset, data, length) : log_change(filter, data, length, offset, flags);
+    return result ? log_failure(filter, room, result, offset, data, length)
+                  : log_change(filter, room, data, length, offset, flags);
 }
 
 /* Count, and let the range go. */
-static void finish(jdr_filter *filter, struct range *range, bool zeros, uint64_t length, int64_t lsn)
+static void finish(jdr_filter *filter, struct jdr_range *range, bool zeros, uint64_t length, int64_t lsn)
 {
-    release(filter, range);
+    jdr_ranges_release(&filter->ranges, range);
     if (lsn < 0) {
         note_failure(filter, lsn);
     } else {
@@ -437,7 +331,7 @@ static void finish(jdr_filter *filter, struct range *range, bool zeros, uint64_t
             filter->stats.unlogged_bytes += length;
         }
     }
-    leave(filter);
+    jdr_ranges_leave(&filter->ranges);
 }
 
 /* Write or zero: `data` NULL means zeros. */
@@ -448,17 +342,17 @@ static int64_t change(jdr_filter *filter, const void *data, uint64_t length, uin
         return -EINVAL;
     if (filter->sync_failed && filter->applier)
         return filter->sync_failed; /* what was written behind is lost to the primary: nothing more is accepted */
-    struct range range;
+    struct jdr_range range;
     int result = begin(filter, &range, offset, length, payload_bytes, true);
     if (result)
         return result;
     int64_t lsn;
-    if (!filter->applier || !range.room) {
-        lsn = change_held(filter, data, length, offset, flags, range.room != 0);
+    if (!filter->applier || jdr_room_is_none(range.room)) {
+        lsn = change_held(filter, range.room, data, length, offset, flags);
         filter->direct_writes += filter->applier != NULL;
-    } else if ((lsn = log_change(filter, data, length, offset, flags)) == 0) {
-        release(filter, &range); /* switched off meanwhile: again, to the primary alone */
-        leave(filter);
+    } else if ((lsn = log_change(filter, range.room, data, length, offset, flags)) == 0) {
+        jdr_ranges_release(&filter->ranges, &range); /* switched off meanwhile: again, to the primary alone */
+        jdr_ranges_leave(&filter->ranges);
         return change(filter, data, length, offset, flags);
     }
     finish(filter, &range, !data, length, lsn);
@@ -489,11 +383,11 @@ int64_t jdr_filter_zero(jdr_filter *filter, uint64_t offset, uint64_t length, bo
 /* Nothing that overlaps is applied, or appended, while the primary's data and what is pending are put together. */
 static int read_pending(jdr_filter *filter, void *target, size_t length, uint64_t offset)
 {
-    struct range range = {offset, offset + length, 0, NULL, NULL};
-    hold(filter, &range);
+    struct jdr_range range = {.begin = offset, .end = offset + length};
+    jdr_ranges_hold(&filter->ranges, &range, filter->share);
     int result = filter->sync_failed ? filter->sync_failed : read_newest(filter, offset, target, length);
-    release(filter, &range);
-    wake_and_unlock(filter);
+    jdr_ranges_release(&filter->ranges, &range);
+    jdr_ranges_unlock(&filter->ranges);
     return result;
 }
 
@@ -509,15 +403,15 @@ int jdr_filter_pread(jdr_filter *filter, void *target, size_t length, uint64_t o
 {
     if (!within(filter, offset, length))
         return -EINVAL;
-    int result = enter(filter);
+    int result = jdr_ranges_enter(&filter->ranges);
     if (result)
         return result;
     result = filter->applier ? read_behind(filter, target, length, offset)
                              : read_primary(filter, offset, target, length);
-    pthread_mutex_lock(&filter->mutex);
+    pthread_mutex_lock(&filter->ranges.mutex);
     filter->stats.reads += !result;
     filter->stats.read_bytes += result ? 0 : length;
-    leave(filter);
+    jdr_ranges_leave(&filter->ranges);
     return result;
 }
 
@@ -550,15 +444,15 @@ static int flush_behind(jdr_filter *filter, uint64_t lsn)
 
 static void count_flush(jdr_filter *filter, int result, int failed)
 {
-    pthread_mutex_lock(&filter->mutex);
+    pthread_mutex_lock(&filter->ranges.mutex);
     filter->stats.flushes += !result;
     filter->stats.suspect |= failed && -result & JDR_SUSPECT;
-    leave(filter);
+    jdr_ranges_leave(&filter->ranges);
 }
 
 int64_t jdr_filter_flush(jdr_filter *filter)
 {
-    int result = enter(filter), failed, known = filter->sync_failed;
+    int result = jdr_ranges_enter(&filter->ranges), failed, known = filter->sync_failed;
     if (result)
         return result;
     uint64_t lsn = filter->ring ? jdr_ring_lsn_reserved(filter->ring) : 0;
@@ -587,15 +481,13 @@ static bool is_hole(const jdr_filter *filter, uint64_t offset, uint64_t length)
     return data < 0 ? errno == ENXIO : (uint64_t)data >= offset + length;
 }
 
-/* With the range held and room admitted for `room` payload bytes. */
-static int64_t copy_held(jdr_filter *filter, uint64_t offset, uint64_t length, uint64_t room)
+/* With the range held. The room, for all of it if `whole`, is used up in any case. */
+static int64_t copy_held(jdr_filter *filter, struct jdr_room room, bool whole, uint64_t offset, uint64_t length)
 {
-    if (is_hole(filter, offset, length)) {
-        jdr_give_back(filter->ring, room / JDR_SECTOR);
-        return append(filter, JDR_ZERO, JDR_BACKGROUND, offset, length, NULL);
-    }
-    if (room == length)
-        return append_held(filter, JDR_BACKGROUND, offset, length);
+    if (is_hole(filter, offset, length))
+        return append(filter, room, JDR_ZERO, JDR_BACKGROUND, offset, length, NULL);
+    if (whole)
+        return append_held(filter, room, JDR_BACKGROUND, offset, length);
     jdr_ring_cancel(filter->ring, room);
     return -E2BIG;
 }
@@ -604,40 +496,37 @@ int64_t jdr_filter_copy(jdr_filter *filter, uint64_t offset, uint64_t length)
 {
     if (!within(filter, offset, length) || !filter->ring)
         return -EINVAL;
-    uint64_t room = length <= filter->write_bytes_max ? length : 0;
-    struct range range;
-    int64_t result = begin(filter, &range, offset, length, room, false);
+    bool whole = length <= filter->write_bytes_max;
+    struct jdr_range range;
+    int64_t result = begin(filter, &range, offset, length, whole ? length : 0, false);
     if (result)
         return result;
-    result = copy_held(filter, offset, length, room);
-    release(filter, &range);
+    result = copy_held(filter, range.room, whole, offset, length);
+    jdr_ranges_release(&filter->ranges, &range);
     filter->stats.background_bytes += result < 0 ? 0 : length;
-    leave(filter);
+    jdr_ranges_leave(&filter->ranges);
     return result;
 }
 
 void jdr_filter_stats(jdr_filter *filter, struct jdr_filter_stats *stats)
 {
-    pthread_mutex_lock(&filter->mutex);
+    pthread_mutex_lock(&filter->ranges.mutex);
     *stats = filter->stats;
+    stats->overlaps_waited = filter->ranges.overlaps_waited;
     stats->sync_failed = -filter->sync_failed & JDR_ERRNO_MAX;
-    pthread_mutex_unlock(&filter->mutex);
+    pthread_mutex_unlock(&filter->ranges.mutex);
 }
 
 void jdr_filter_trust(jdr_filter *filter)
 {
-    pthread_mutex_lock(&filter->mutex);
+    pthread_mutex_lock(&filter->ranges.mutex);
     filter->stats.suspect = false;
-    pthread_mutex_unlock(&filter->mutex);
+    pthread_mutex_unlock(&filter->ranges.mutex);
 }
 
 void jdr_filter_close(jdr_filter *filter)
 {
-    pthread_mutex_lock(&filter->mutex);
-    filter->closing = true;
-    while (filter->inside)
-        pthread_cond_wait(&filter->released, &filter->mutex);
-    pthread_mutex_unlock(&filter->mutex);
+    jdr_ranges_close(&filter->ranges);
     if (filter->applier) {
         uint64_t lsn = jdr_ring_lsn_reserved(filter->ring);
         flush_behind(filter, lsn);
@@ -661,9 +550,9 @@ static void fail_disk(jdr_filter *filter, int error)
         filter->sync_failed = error;
     pthread_mutex_unlock(&filter->sync_mutex);
     jdr_ring_note_primary_failure(filter->ring, filter->disk);
-    pthread_mutex_lock(&filter->mutex);
+    pthread_mutex_lock(&filter->ranges.mutex);
     filter->stats.failed_writes++;
-    pthread_mutex_unlock(&filter->mutex);
+    pthread_mutex_unlock(&filter->ranges.mutex);
 }
 
 /* Its range held. */
@@ -679,15 +568,15 @@ static int apply_held(jdr_filter *filter, const struct jdr_record *record, const
 
 void jdr_filter_apply(jdr_filter *filter, const struct jdr_record *record, const struct iovec *pieces, int count)
 {
-    struct range range = {record->offset, record->offset + record->length, 0, NULL, NULL};
-    hold(filter, &range);
+    struct jdr_range range = {.begin = record->offset, .end = record->offset + record->length};
+    jdr_ranges_hold(&filter->ranges, &range, filter->share);
     int result = apply_held(filter, record, pieces, count);
     if (result)
         fail_disk(filter, result);
     /* before others get the range: they find it in the primary, or the disk failed, and no more in the ring */
     jdr_release(filter->ring, &filter->ring->shared->lsn_applied, record->lsn);
-    release(filter, &range);
-    wake_and_unlock(filter);
+    jdr_ranges_release(&filter->ranges, &range);
+    jdr_ranges_unlock(&filter->ranges);
 }
 
 int jdr_filter_sync_primary(jdr_filter *filter)
@@ -701,8 +590,7 @@ void jdr_filter_destroy(jdr_filter *filter)
         return;
     if (filter->applier)
         jdr_applier_remove(filter->applier, filter);
-    pthread_mutex_destroy(&filter->mutex);
+    jdr_ranges_destroy(&filter->ranges);
     pthread_mutex_destroy(&filter->sync_mutex);
-    pthread_cond_destroy(&filter->released);
     free(filter);
 }

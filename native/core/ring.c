@@ -196,21 +196,21 @@ static uint64_t room_used(const jdr_ring *ring)
     struct jdr_producer *producers = ring->shared->producers;
     uint64_t admitted = atomic_load(&producers[0].admitted) + atomic_load(&producers[1].admitted);
     uint64_t head = atomic_load(&ring->shared->lsn_reserved);
-    return admitted + (head - tail) * JDR_ROOM_SLOT + (jdr_end(ring, head) - tail_position) / JDR_SECTOR;
+    return admitted + (head - tail) * JDR_ROOM_RECORD + (jdr_end(ring, head) - tail_position) / JDR_SECTOR;
 }
 
-static bool fits(const jdr_ring *ring, uint64_t more)
+static bool fits(const jdr_ring *ring, struct jdr_room more)
 {
-    uint64_t then = room_used(ring) + more;
-    return JDR_ROOM_SLOTS(then) < ring->slot_count && JDR_ROOM_SECTORS(then) <= ring->payload_bytes / JDR_SECTOR;
+    uint64_t then = room_used(ring) + more.taken;
+    return JDR_ROOM_RECORDS(then) < ring->slot_count && JDR_ROOM_SECTORS(then) <= ring->payload_bytes / JDR_SECTOR;
 }
 
-static bool take_room(jdr_ring *ring, uint64_t room)
+static bool take_room(jdr_ring *ring, struct jdr_room room)
 {
     if (!fits(ring, room))
         return false;
-    atomic_fetch_add(&ring->shared->producers[ring->side].admitted, room);
-    if (fits(ring, 0))
+    atomic_fetch_add(&ring->shared->producers[ring->side].admitted, room.taken);
+    if (fits(ring, (struct jdr_room){0}))
         return true;
     jdr_give_back(ring, room); /* another one was quicker */
     return false;
@@ -233,7 +233,7 @@ static bool primary_is_behind(const jdr_ring *ring)
 }
 
 /* Wait at the gate's head for room. */
-static int wait_for_room(jdr_ring *ring, uint64_t room, int64_t limit_ns, int64_t deadline)
+static int wait_for_room(jdr_ring *ring, struct jdr_room room, int64_t limit_ns, int64_t deadline)
 {
     for (;;) {
         uint32_t seen = atomic_load(&ring->shared->space_seq);
@@ -251,7 +251,7 @@ static int wait_for_room(jdr_ring *ring, uint64_t room, int64_t limit_ns, int64_
 }
 
 /* In turn: the gate's holder waits for room, the others wait for the gate, so that a long write is not starved. */
-static int admit_queued(jdr_ring *ring, uint64_t room, int64_t limit_ns)
+static int admit_queued(jdr_ring *ring, struct jdr_room room, int64_t limit_ns)
 {
     struct jdr_ring_shared *shared = ring->shared;
     int64_t deadline = jdr_monotonic_ns() + limit_ns;
@@ -270,7 +270,7 @@ static int admit_queued(jdr_ring *ring, uint64_t room, int64_t limit_ns)
     return result;
 }
 
-int jdr_ring_admit(jdr_ring *ring, uint64_t payload_bytes, int64_t limit_ns)
+int jdr_ring_admit(jdr_ring *ring, uint64_t payload_bytes, int64_t limit_ns, struct jdr_room *room)
 {
     if (payload_bytes % JDR_SECTOR)
         return -EINVAL;
@@ -279,17 +279,21 @@ int jdr_ring_admit(jdr_ring *ring, uint64_t payload_bytes, int64_t limit_ns)
     int result = refusal(ring);
     if (result)
         return result;
-    if (jdr_queued(ring) || !take_room(ring, JDR_ROOM(payload_bytes)))
-        result = admit_queued(ring, JDR_ROOM(payload_bytes), limit_ns);
-    if (result || !(result = refusal(ring)))
+    struct jdr_room taken = jdr_room_for(payload_bytes);
+    if (jdr_queued(ring) || !take_room(ring, taken))
+        result = admit_queued(ring, taken, limit_ns);
+    if (result)
         return result;
-    jdr_ring_cancel(ring, payload_bytes); /* switched off meanwhile: a reset of the ring waits for this room */
+    if ((result = refusal(ring)))
+        jdr_give_back(ring, taken); /* switched off meanwhile: a reset of the ring waits for this room */
+    else
+        *room = taken;
     return result;
 }
 
-void jdr_ring_cancel(jdr_ring *ring, uint64_t payload_bytes)
+void jdr_ring_cancel(jdr_ring *ring, struct jdr_room room)
 {
-    jdr_give_back(ring, JDR_ROOM(payload_bytes));
+    jdr_give_back(ring, room);
 }
 
 /* ---- append ----------------------------------------------------------------------------------------------------- */
@@ -382,11 +386,12 @@ static int reserve(jdr_ring *ring, struct jdr_record *record, uint64_t *position
     return result;
 }
 
-int64_t jdr_ring_append(jdr_ring *ring, struct jdr_record *record, const void *payload, size_t length)
+int64_t jdr_ring_append(jdr_ring *ring, struct jdr_room room, struct jdr_record *record, const void *payload,
+                        size_t length)
 {
     uint64_t position = 0;
     int result = reserve(ring, record, &position);
-    jdr_give_back(ring, JDR_ROOM(record->payload_bytes)); /* from here on the record itself counts */
+    jdr_give_back(ring, room); /* from here on the record itself counts */
     if (result)
         return result;
     record->payload_checksum = record->payload_bytes
@@ -533,6 +538,21 @@ uint64_t jdr_ring_record_bytes_max(const jdr_ring *ring)
 uint64_t jdr_ring_payload_bytes(const jdr_ring *ring)
 {
     return ring->payload_bytes;
+}
+
+struct jdr_room jdr_ring_share(const jdr_ring *ring)
+{
+    return jdr_room_of(ring->slot_count / 2, ring->payload_bytes / 2);
+}
+
+bool jdr_ring_in_file(const jdr_ring *ring)
+{
+    return jdr_in_file(ring);
+}
+
+bool jdr_ring_logging(const jdr_ring *ring)
+{
+    return jdr_logging(ring);
 }
 
 int jdr_ring_poisoned(const jdr_ring *ring)

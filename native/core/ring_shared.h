@@ -13,24 +13,14 @@
 #define JETDR_RING_SHARED_H
 
 #include <errno.h>
-#include <linux/futex.h>
-#include <pthread.h>
 #include <string.h>
-#include <sys/syscall.h>
-#include <time.h>
-#include <unistd.h>
 
 #include "jetdr.h"
-
-#define JDR_LINE _Alignas(64)
+#include "ring.h"
+#include "room.h"
+#include "threads.h"
 
 enum jdr_consumer_sleep { JDR_AWAKE = 0, JDR_NAP = 1, JDR_SLEEP = 2 };
-
-/* Room packs two counters, so that one atomic operation takes both. */
-#define JDR_ROOM_SLOT (1ull << 40)
-#define JDR_ROOM(payload_bytes) (JDR_ROOM_SLOT + (payload_bytes) / JDR_SECTOR)
-#define JDR_ROOM_SECTORS(room) ((room) & (JDR_ROOM_SLOT - 1))
-#define JDR_ROOM_SLOTS(room) ((room) >> 40)
 
 #define JDR_SEVERAL UINT64_MAX
 
@@ -163,27 +153,6 @@ static inline int jdr_payload_pieces(const struct jdr_ring *ring, uint64_t posit
     return count;
 }
 
-static inline int64_t jdr_monotonic_ns(void)
-{
-    struct timespec now;
-    clock_gettime(CLOCK_MONOTONIC, &now);
-    return now.tv_sec * 1000000000ll + now.tv_nsec;
-}
-
-/* Wait until *word leaves `seen`, someone wakes it, or the time is over; spurious returns are allowed. */
-static inline void jdr_futex_wait(_Atomic uint32_t *word, uint32_t seen, int64_t limit_ns)
-{
-    struct timespec limit = {limit_ns / 1000000000ll, limit_ns % 1000000000ll};
-    syscall(SYS_futex, (uint32_t *)word, FUTEX_WAIT, seen, &limit, NULL, 0);
-}
-
-/* Advance *word and wake all that wait for it. */
-static inline void jdr_futex_wake(_Atomic uint32_t *word)
-{
-    atomic_fetch_add(word, 1);
-    syscall(SYS_futex, (uint32_t *)word, FUTEX_WAKE, INT32_MAX, NULL, NULL, 0);
-}
-
 static inline bool jdr_queued(const struct jdr_ring *ring)
 {
     struct jdr_producer *producers = ring->shared->producers;
@@ -196,10 +165,10 @@ static inline void jdr_wake_queued(struct jdr_ring *ring)
         jdr_futex_wake(&ring->shared->space_seq);
 }
 
-/* Give back room that was taken for a record, or the part of it that the record does not need. */
-static inline void jdr_give_back(struct jdr_ring *ring, uint64_t room)
+/* Give back room that was taken for a record. */
+static inline void jdr_give_back(struct jdr_ring *ring, struct jdr_room room)
 {
-    atomic_fetch_sub(&ring->shared->producers[ring->side].admitted, room);
+    atomic_fetch_sub(&ring->shared->producers[ring->side].admitted, room.taken);
     jdr_wake_queued(ring);
 }
 

@@ -83,8 +83,10 @@ cdef extern from "jetdr.h" nogil:
     uint64_t jdr_ring_payload_bytes(const jdr_ring *)
     int jdr_ring_create(jdr_ring **, const jdr_ring_options *)
     void jdr_ring_destroy(jdr_ring *)
-    int jdr_ring_admit(jdr_ring *, uint64_t, int64_t)
-    int64_t jdr_ring_append(jdr_ring *, jdr_record *, const void *, size_t)
+    struct jdr_room:
+        pass
+    int jdr_ring_admit(jdr_ring *, uint64_t, int64_t, jdr_room *)
+    int64_t jdr_ring_append(jdr_ring *, jdr_room, jdr_record *, const void *, size_t)
     void jdr_ring_request_durable(jdr_ring *, uint64_t)
     int jdr_ring_wait_durable(jdr_ring *, uint64_t, int64_t)
     void jdr_ring_poison(jdr_ring *, int)

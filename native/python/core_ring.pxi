@@ -161,6 +161,7 @@ cdef class Ring:
 
     def control(self, kind, disk, payload, *, stall_limit_s):
         cdef jdr_record record
+        cdef jdr_room room
         cdef int64_t limit = nanoseconds(stall_limit_s)
         cdef bytes held = bytes(payload)
         cdef size_t length = len(held)
@@ -173,9 +174,9 @@ cdef class Ring:
         record.length = length
         record.payload_bytes = <uint32_t>padded
         with nogil:
-            result = jdr_ring_admit(self.ring, padded, limit)
+            result = jdr_ring_admit(self.ring, padded, limit, &room)
             if result == 0:
-                result = jdr_ring_append(self.ring, &record, data, length)
+                result = jdr_ring_append(self.ring, room, &record, data, length)
         if result < 0:
             raise self.error(result, f"record of {padded} bytes")
         return record.lsn, record.time_ns

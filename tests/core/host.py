@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import select
 import signal
 import subprocess
@@ -26,11 +27,13 @@ PATIENCE_S = 20.0
 
 
 @cache
-def program(name: str, *sources: str) -> Path:
-    """``native/NAME.c`` with these sources of the engine and what all need, compiled once per process."""
+def program(name: str) -> Path:
+    """``native/NAME.c`` with the core, less the sources that it includes itself; compiled once per process."""
     target = Path(mkdtemp(prefix="jetdr-host-")) / name
-    sources = ("core/ring_file.c", "core/filter.c", "core/device.c", "checksum.c", "checksum_avx2.c", *sources)
-    parts = [HERE / f"native/{name}.c", *(NATIVE / source for source in sources)]
+    program = HERE / f"native/{name}.c"
+    own = set(re.findall(r'#include ".*/core/(.*\.c)"', program.read_text(encoding="utf-8")))
+    core = [source for source in sorted((NATIVE / "core").glob("*.c")) if source.name not in own]
+    parts = [program, *core, *sorted(NATIVE.glob("*.c"))]
     flags = ["-std=gnu11", "-O1", "-g", "-Wall", "-Wextra", "-Wno-unused-parameter", "-D_GNU_SOURCE"]
     subprocess.run(["gcc", *flags, "-DXXH_INLINE_ALL", f"-I{NATIVE}", "-o", target, *parts, "-lpthread"], check=True)
     return target

@@ -260,7 +260,7 @@ def test_a_marker_is_not_set_any_more_once_logging_is_on() -> None:
 @pytest.mark.parametrize(("threads", "piece_bytes"), [("ccc", 32 << 10), ("ccrr", 256 << 10), ("wrr", 256 << 10)])
 def test_neither_reads_nor_copies_take_what_was_given_back(tmp_path: Path, threads: str, piece_bytes: int) -> None:
     """Room in the ring is used again at once, while other threads put together what is pending."""
-    mix = program("ring_mix", "core/ring.c", "core/applier.c", "core/log_writer.c")
+    mix = program("ring_mix")
     done = subprocess.run(
         [mix, "2", str(piece_bytes), str(1 << 20), tmp_path / "marker", threads],
         check=True,

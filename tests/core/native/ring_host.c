@@ -96,14 +96,15 @@ static void *run_applier(void *unused)
 static void die_with(const char *what, uint64_t bytes)
 {
     struct jdr_record record = {.length = bytes, .disk = 1, .payload_bytes = (uint32_t)bytes, .kind = JDR_WRITE};
+    struct jdr_room room;
     uint64_t position;
     if (!strcmp(what, "lock"))
         lock_reserve(ring);
     else if (!strcmp(what, "gate"))
         jdr_ring_lock(&ring->shared->gate, jdr_monotonic_ns() + LOCK_LIMIT_NS);
-    else if ((dies_publishing = !strcmp(what, "publish")) && !jdr_ring_admit(ring, bytes, 0))
-        jdr_ring_append(ring, &record, calloc(1, bytes), bytes);
-    else if (jdr_ring_admit(ring, bytes, 0) || (!strcmp(what, "reserve") && reserve(ring, &record, &position)))
+    else if ((dies_publishing = !strcmp(what, "publish")) && !jdr_ring_admit(ring, bytes, 0, &room))
+        jdr_ring_append(ring, room, &record, calloc(1, bytes), bytes);
+    else if (jdr_ring_admit(ring, bytes, 0, &room) || (!strcmp(what, "reserve") && reserve(ring, &record, &position)))
         return;
     raise(SIGKILL);
 }
@@ -244,16 +245,18 @@ static void append_other(uint64_t offset, uint64_t length, int byte)
         .offset = offset, .length = length, .disk = 2, .payload_bytes = (uint32_t)length, .kind = JDR_WRITE};
     uint8_t *data = malloc(length);
     memset(data, byte, length);
-    if (!jdr_ring_admit(ring, length, 0))
-        jdr_ring_append(ring, &record, data, length);
+    struct jdr_room room;
+    if (!jdr_ring_admit(ring, length, 0, &room))
+        jdr_ring_append(ring, room, &record, data, length);
     free(data);
 }
 
 static void claim(uint64_t bytes)
 {
     struct jdr_record record = {.length = bytes, .disk = 1, .payload_bytes = (uint32_t)bytes, .kind = JDR_WRITE};
+    struct jdr_room room;
     uint64_t position;
-    if (!jdr_ring_admit(ring, bytes, 0))
+    if (!jdr_ring_admit(ring, bytes, 0, &room))
         reserve(ring, &record, &position);
 }
 

@@ -1,0 +1,56 @@
+/*
+ * ranges.h: the calls inside one disk's filter, and the ranges of the disk that they hold.
+ *
+ * Invariants: ranges that overlap are held one after the other, in order of arrival; no more room is held in the ring
+ * than the disk's share of it; a call that came before the disk was closed is waited for, and none comes after. The
+ * mutex guards all of this and the statistics of the disk's owner. It is held for a few instructions, and one cache
+ * line has it together with all that it guards here.
+ */
+#ifndef JETDR_RANGES_H
+#define JETDR_RANGES_H
+
+#include "jetdr.h"
+#include "threads.h"
+
+/* A range in flight, on the stack of its holder. */
+struct jdr_range {
+    uint64_t begin, end;
+    struct jdr_room room;            /* taken for it in the ring; none: it is not to be logged */
+    struct jdr_range *older, *newer; /* in order of arrival */
+};
+
+struct jdr_ranges {
+    JDR_LINE pthread_mutex_t mutex; /* guards all below */
+    _Atomic uint32_t inside;        /* calls, and JDR_RANGES_CLOSED; left with the mutex held */
+    uint32_t waiting;               /* threads that wait on `released` */
+    struct jdr_range *newest;
+    struct jdr_room in_flight; /* of all ranges */
+    pthread_cond_t released;
+    uint64_t overlaps_waited;
+};
+
+#define JDR_RANGES_CLOSED (1u << 31)
+
+void jdr_ranges_init(struct jdr_ranges *ranges);
+void jdr_ranges_destroy(struct jdr_ranges *ranges);
+/* Refuse calls from now on, and wait for those inside. Idempotent. */
+void jdr_ranges_close(struct jdr_ranges *ranges);
+
+/* Begin a call: 0 or, once closed, -ESHUTDOWN. */
+int jdr_ranges_enter(struct jdr_ranges *ranges);
+/* End a call. The mutex is held, and is given back. */
+void jdr_ranges_leave(struct jdr_ranges *ranges);
+/* Give the mutex back, and wake those who wait for what was done under it. */
+void jdr_ranges_unlock(struct jdr_ranges *ranges);
+
+/*
+ * Hold a range: first come, first served among those that overlap. False, and the range is not held: with its room the
+ * disk would have more than `share`. A range without room is always held.
+ */
+bool jdr_ranges_hold(struct jdr_ranges *ranges, struct jdr_range *range, struct jdr_room share);
+/* Give a range back. Returns with the mutex held, for statistics: to be ended by jdr_ranges_leave or _unlock. */
+void jdr_ranges_release(struct jdr_ranges *ranges, struct jdr_range *range);
+/* Wait until the share has so much room left: 0, or -EBUSY at the deadline. */
+int jdr_ranges_wait_share(struct jdr_ranges *ranges, struct jdr_room room, struct jdr_room share, int64_t deadline_ns);
+
+#endif
