@@ -44,6 +44,7 @@ __all__ = [
     "StallTimeout",
     "StoreAccessDenied",
     "StoreError",
+    "SystemFailure",
     "TargetExists",
     "TargetFull",
     "UnsupportedVersion",
@@ -62,6 +63,17 @@ class JetdrError(Exception):
         self.facts = facts
 
 
+class SystemFailure(JetdrError, OSError):
+    """Base of the errors that the operating system, a device or a peer reported.
+
+    ``errno`` is the number that was reported; None if there was none.
+    """
+
+    def __init__(self, message: str, *, hint: str = "", errno: int | None = None, **facts: object) -> None:
+        super().__init__(message, hint=hint, **facts)
+        self.errno = errno
+
+
 class InvalidRequest(JetdrError, ValueError):
     """An argument outside its documented range; nothing was changed."""
 
@@ -70,44 +82,48 @@ class UnsupportedVersion(JetdrError):
     """A format newer than this engine reads."""
 
 
-class DeviceBusy(JetdrError, OSError):
+class DeviceBusy(SystemFailure):
     """Another process holds the file or device, or another machine has reserved the LUN."""
 
 
-class DeviceFull(JetdrError, OSError):
+class DeviceFull(SystemFailure):
     """The file system has no room for a file of that size; nothing was left behind."""
 
 
-class DeviceGone(JetdrError, OSError):
+class DeviceGone(SystemFailure):
     """The target or LUN is not there, cannot be reached, or reports an error of its own."""
 
 
-class DeviceAccessDenied(JetdrError, PermissionError):
+class DeviceAccessDenied(SystemFailure, PermissionError):
     """The target refuses user, password or initiator."""
 
 
-class DeviceReadOnly(JetdrError, OSError):
+class DeviceReadOnly(SystemFailure):
     """The LUN is write-protected."""
 
 
-class DeviceResized(JetdrError, OSError):
+class DeviceResized(SystemFailure):
     """The LUN is shorter than when it was opened, and the range lies beyond its new end."""
 
 
 # -- capture and log ---------------------------------------------------------------------------------------------------
 
 
-class PrimaryFailed(JetdrError, OSError):
+class PrimaryFailed(SystemFailure):
     """The primary disk failed an I/O. ``errno`` is its own.
 
     ``suspect``: what the disk now holds is not known to be what the log says; it must be copied again. Otherwise a
     failed write was read back and logged.
     """
 
-    suspect: bool = False
+    def __init__(
+        self, message: str, *, hint: str = "", errno: int | None = None, suspect: bool = False, **facts: object
+    ) -> None:
+        super().__init__(message, hint=hint, errno=errno, suspect=suspect, **facts)
+        self.suspect = suspect
 
 
-class StallTimeout(JetdrError, TimeoutError):
+class StallTimeout(SystemFailure, TimeoutError):
     """Ring or log stayed full for the whole stall limit; the write was not started."""
 
 
@@ -115,7 +131,7 @@ class LogError(JetdrError):
     """Base of the replication log's errors."""
 
 
-class LogFailed(LogError, OSError):
+class LogFailed(LogError, SystemFailure):
     """The log device failed a write or flush: the writer is poisoned and acknowledges nothing more."""
 
 
@@ -162,7 +178,7 @@ class LoggingOff(JetdrError):
 # -- host component ----------------------------------------------------------------------------------------------------
 
 
-class HostGone(JetdrError, ConnectionError):
+class HostGone(SystemFailure, ConnectionError):
     """The host component cannot be reached, or does not answer; guests' I/O may go on all the same."""
 
 
@@ -177,7 +193,7 @@ class HostFailed(JetdrError):
 # -- store and chain ---------------------------------------------------------------------------------------------------
 
 
-class StoreError(JetdrError, OSError):
+class StoreError(SystemFailure):
     """An object store operation failed.
 
     ``transient`` was decided where the failure was seen: True means that the same call may succeed later.
@@ -259,9 +275,9 @@ class DuplicateMark(JetdrError, ValueError):
     """A mark of that name exists already."""
 
 
-class TargetExists(JetdrError, FileExistsError):
+class TargetExists(SystemFailure, FileExistsError):
     """The recovery target exists and is not an interrupted run of the same recovery."""
 
 
-class TargetFull(JetdrError, OSError):
+class TargetFull(SystemFailure):
     """The target has less free space than the recovery needs; nothing was written."""

@@ -202,14 +202,13 @@ class FileDevice:
 
     def _full(self, wanted: int) -> DeviceFull:
         free = os.fstatvfs(self._fd)
-        error = DeviceFull(
+        return DeviceFull(
             f"{self._path}: no room for {wanted} bytes ({free.f_bavail * free.f_frsize} are free)",
             hint="free space on that file system, or ask for less",
+            errno=errno.ENOSPC,
             path=self._path,
             wanted_bytes=wanted,
         )
-        error.errno = errno.ENOSPC
-        return error
 
     def _find_block_bytes(self) -> int:
         """Alignment that I/O needs; a file system that takes O_DIRECT at open but not in use loses it here."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from jetdr_core import errors
-from jetdr_core.errors import JetdrError
+from jetdr_core.errors import JetdrError, SystemFailure
 
 __all__ = ["ControlError", "DomainClosed", "DrvaBusy", "DrvaUnreachable"]
 
@@ -16,7 +16,7 @@ class DrvaBusy(JetdrError):
     """Another DRVA runs with the same runtime directory."""
 
 
-class DrvaUnreachable(JetdrError, OSError):
+class DrvaUnreachable(SystemFailure):
     """No DRVA answers at the control socket, or it does not answer in time."""
 
 

@@ -281,9 +281,7 @@ def _refused_copy(number: int, message: str) -> Exception:
     if number == errno.ENOENT:
         return HostGone(message, hint="it was started again: try again when it serves its disks")
     if number == errno.EIO:
-        failed = PrimaryFailed(message, hint="mend the primary disk", errno=errno.EIO)
-        failed.errno = errno.EIO
-        return failed
+        return PrimaryFailed(message, hint="mend the primary disk", errno=errno.EIO)
     return _refused(number, message)
 
 

@@ -229,12 +229,11 @@ class ReplicationLog:
                 device.write(area.physical(position), bytes(BLOCK_BYTES))
             device.sync()
         except OSError as error:
-            failure = LogFailed(
+            raise LogFailed(
                 f"{self._section.where}: erasing the torn end failed: {error}",
                 hint="check the device; open the log again",
-            )
-            failure.errno = error.errno
-            raise failure from error
+                errno=error.errno,
+            ) from error
 
     def _stop(self, *, drain: bool) -> None:
         """End the writer's thread; what is published is then in the log and flushed, unless the writer is poisoned."""

@@ -203,13 +203,12 @@ class LogReader:
         try:
             self._device.read_into(offset, target)
         except OSError as error:
-            failure = LogFailed(
+            raise LogFailed(
                 f"{self._where}: reading {len(target)} bytes at {offset} failed: {error}",
                 hint="check the device; nothing was changed",
+                errno=error.errno,
                 position=position,
-            )
-            failure.errno = error.errno
-            raise failure from error
+            ) from error
 
 
 def _follow(headers: RecordHeaders, header: BatchHeader, cursor: Cursor) -> bool:

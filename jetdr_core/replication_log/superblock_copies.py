@@ -82,10 +82,9 @@ class SuperblockCopies:
             raise self._failed(self._failure)
 
     def _failed(self, error: OSError) -> LogFailed:
-        failure = LogFailed(
+        return LogFailed(
             f"{self._where}: writing the {self._layout.what} failed: {error}",
             hint="close the log, check the device, and open it again",
+            errno=error.errno,
             where=self._where,
         )
-        failure.errno = error.errno
-        return failure

@@ -36,6 +36,7 @@ STALL_LIMIT_S_DEFAULT = 30.0
 PUT_BYTES_MAX = 5000 << 20
 """Longest body of one Put Blob request."""
 
+_CREATE = "create container"
 _PAGE_ROWS = 5000
 _TRANSIENT_STATUS = {408, 429, 500, 502, 503, 504}
 _TRANSIENT_CODES = {"AccountBeingCreated", "ContainerBeingDeleted"}
@@ -130,26 +131,26 @@ class AzureBlobStore:
         return self._container.get_blob_client(self._target.prefix + key)
 
     async def _call(self, operation: str, key: str, request: Callable[[], Awaitable[T]]) -> T:
+        """Return the result of ``request``, whose SDK errors become store errors."""
         if self._closed:
             raise store_closed(operation, key)
-        if self._create:
+        if self._create and operation != _CREATE:
             await self._create_container()
-        return await self._translated(operation, key, request)
+        try:
+            return await request()
+        except AzureError as error:
+            if isinstance(error, HttpResponseError) and error.response is not None:
+                failure = _refused(operation, key, self._target, error)
+            else:
+                failure = _unanswered(operation, key, self._target, error)
+        raise failure  # outside the except block: the SDK's error, and the URLs in it, must not travel as its context
 
     async def _create_container(self) -> None:
         async with self._creating:
             if self._create:
-                name, create = self._target.container, self._container.create_container
                 with contextlib.suppress(ObjectExists):
-                    await self._translated("create container", name, create)
+                    await self._call(_CREATE, self._target.container, self._container.create_container)
                 self._create = False
-
-    async def _translated(self, operation: str, key: str, request: Callable[[], Awaitable[T]]) -> T:
-        try:
-            return await request()
-        except AzureError as error:
-            failure = _failure(operation, key, self._target, error)
-        raise failure  # outside the except block: the SDK's error, and the URLs in it, must not travel as its context
 
 
 def _credential(target: AzureTarget) -> AzureNamedKeyCredential | AzureSasCredential | DefaultAzureCredential | None:
@@ -203,21 +204,20 @@ class _Listing:
         self._body = response.http_response.body()
 
 
-def _failure(operation: str, key: str, target: AzureTarget, error: AzureError) -> StoreError:
-    if isinstance(error, HttpResponseError) and error.response is not None:
-        return _answer(operation, key, target, error)
+def _unanswered(operation: str, key: str, target: AzureTarget, error: AzureError) -> StoreError:
+    """What it means that the service gave no answer: the line failed, or the SDK did not send the request."""
     cause = f"{type(error).__name__}: {_plain(error, target)}"
     if isinstance(error, ClientAuthenticationError):
         hint = "set AZURE_STORAGE_KEY or AZURE_STORAGE_SAS_TOKEN, or sign in with azure-identity"
         return StoreAccessDenied(operation, key, cause, hint=hint)
     if isinstance(error.inner_exception, aiohttp.ClientConnectorCertificateError):
         return StoreError(operation, key, cause, transient=False, hint="check the endpoint's TLS certificate")
-    transient = error.inner_exception is not None  # the line's; without one the SDK itself refused to send
-    return StoreError(operation, key, cause, transient=transient, hint="check the network and the endpoint")
+    is_of_line = error.inner_exception is not None
+    return StoreError(operation, key, cause, transient=is_of_line, hint="check the network and the endpoint")
 
 
-def _answer(operation: str, key: str, target: AzureTarget, error: HttpResponseError) -> StoreError:
-    """What an HTTP status and error code of the service mean for this operation."""
+def _refused(operation: str, key: str, target: AzureTarget, error: HttpResponseError) -> StoreError:
+    """What the service's HTTP status and error code mean for this operation."""
     headers = error.response.headers  # type: ignore[union-attr]
     status, code = error.status_code or 0, headers.get("x-ms-error-code", "")
     cause = f"HTTP {status} {code} (request {headers.get('x-ms-request-id', 'unnamed')})"
@@ -229,7 +229,7 @@ def _answer(operation: str, key: str, target: AzureTarget, error: HttpResponseEr
     if status == 404:
         return ObjectNotFound(operation, key)
     if status in {409, 412} or code == "UnauthorizedBlobOverwrite":
-        if operation in {"put", "create container"}:
+        if operation in {"put", _CREATE}:
             return ObjectExists(operation, key)
         return StoreError(operation, key, cause, transient=False, hint="check the container's policies and leases")
     if status in {401, 403}:

@@ -171,8 +171,6 @@ cdef class IoFilter:
             f"{where}: the primary disk failed: {os.strerror(number)}",
             hint=hint, errno=number, suspect=suspect, offset=offset, length=length,
         )
-        failed.errno = number
-        failed.suspect = suspect
         cause = self.bound.take()
         interrupt_from(cause, failed)
         raise failed from cause

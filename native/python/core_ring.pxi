@@ -228,13 +228,11 @@ cdef class Ring:
         if result == -JDR_EFENCED and self.fence is not None:
             return Fenced(*self.fence)
         if self.poisoned:
-            failed = LogFailed(
+            return LogFailed(
                 f"{what}: the replication log stopped after its device failed: {os.strerror(self.poisoned)}",
                 hint="close the domain, mend the log device, open it again",
                 errno=self.poisoned,
             )
-            failed.errno = self.poisoned
-            return failed
         return OSError(-result, os.strerror(-result), what)
 
 

@@ -103,9 +103,8 @@ cdef object failed(str where, int result, const jdr_iscsi_failure *failure):
         return OSError(-result, os.strerror(-result), where)
     problem = failure.problem
     text = (<bytes>failure.text).decode("utf-8", "replace")
-    error = _ERRORS.get(problem, DeviceGone)(f"{where}: {text}", hint=_REMEDIES[problem], where=where)
-    error.errno = -result
-    return error
+    kind = _ERRORS.get(problem, DeviceGone)
+    return kind(f"{where}: {text}", hint=_REMEDIES[problem], errno=-result, where=where)
 
 
 @cython.no_gc_clear
