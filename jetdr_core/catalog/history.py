@@ -222,9 +222,9 @@ class DomainHistory:
             case Mark(name):
                 self._marks.setdefault(name, RecoveryPoint(self.timeline, record.lsn, record.time_ns, name))
             case GapOpen():
-                self._open_gap(record, body)
+                self._begin_gap(record, body)
             case GapClose():
-                self._close_gap(record)
+                self._end_gap(record)
             case DiskAdd():
                 self._add_disk(record, body)
             case DiskReady():
@@ -248,12 +248,12 @@ class DomainHistory:
             gap = self.gap_open
             self._turns.append(_Turn(record.lsn, gap.time_open_ns if gap else record.time_ns, consistent))
 
-    def _open_gap(self, record: ControlRecord, body: GapOpen) -> None:
+    def _begin_gap(self, record: ControlRecord, body: GapOpen) -> None:
         if self.gap_open is None:
             since_ns = record.time_ns if body.since_ns is None else min(body.since_ns, record.time_ns)
             self._gaps.append(Gap(record.lsn, since_ns, body.reason))
 
-    def _close_gap(self, record: ControlRecord) -> None:
+    def _end_gap(self, record: ControlRecord) -> None:
         if self.gap_open is not None:
             self._gaps[-1] = self._gaps[-1]._replace(lsn_close=record.lsn, time_close_ns=record.time_ns)
 

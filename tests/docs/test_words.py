@@ -34,9 +34,6 @@ LEFTOVERS = {
     "behind": "_put_behind behind cursor_behind flush_behind jdr_ring_primaries_behind primaries_behind"
     " primary_is_behind read_behind write_behind",
     "checkpoint": "CHECKPOINT_BYTES checkpoint",
-    "Extent": "Extent",
-    "hole": "Hole _hole check_hole hole",
-    "Hole": "Hole",
     "jdr_ring_lsn_applied": "jdr_ring_lsn_applied",
     "marker": "_marker drop_marker marker marker_path set_marker",
     "open_gap": "open_gap",
