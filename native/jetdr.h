@@ -232,11 +232,34 @@ struct jdr_filter_options {
     jdr_applier *applier; /* write-back through this applier; NULL: write-through */
 };
 
+/*
+ * All that a filter counts on its disk, listed once: struct jdr_filter_stats, FilterStats in Python and the words of
+ * the host component's answer to STATS come from this list. What status and metrics show of it:
+ * jetdr_core/domain/status.py.
+ */
+#define JDR_FILTER_STATS(X)                                                          \
+    X(writes)                                                                        \
+    X(write_bytes)                                                                   \
+    X(zeros)                                                                         \
+    X(zero_bytes)                                                                    \
+    X(reads)                                                                         \
+    X(read_bytes)                                                                    \
+    X(flushes)                                                                       \
+    X(background_bytes)                                                              \
+    X(overlaps_waited)                                                               \
+    X(stalls) /* writes that waited for room */                                      \
+    X(stall_ns)                                                                      \
+    X(stall_ns_max) /* of one write */                                               \
+    X(failed_writes)                                                                 \
+    X(unlogged_writes)                                                               \
+    X(unlogged_bytes)                                                                \
+    X(suspect)     /* 1: primary and log may differ; stays until jdr_filter_trust */ \
+    X(sync_failed) /* errno of the primary's first failed flush, 0 for none; stays */
+
 struct jdr_filter_stats {
-    uint64_t writes, write_bytes, zeros, zero_bytes, reads, read_bytes, flushes, background_bytes;
-    uint64_t overlaps_waited, stalls, stall_ns, stall_ns_max, failed_writes, unlogged_writes, unlogged_bytes;
-    bool suspect;    /* primary and log may differ; stays until jdr_filter_trust */
-    int sync_failed; /* errno of the primary's first failed flush, 0 for none; stays */
+#define JDR_FILTER_STAT(name) uint64_t name;
+    JDR_FILTER_STATS(JDR_FILTER_STAT)
+#undef JDR_FILTER_STAT
 };
 
 /* -ENOMEM, or -EINVAL: an option out of range, or a primary that takes no single sectors (block_bytes). */

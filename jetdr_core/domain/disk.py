@@ -90,7 +90,7 @@ class Disk(ProtectedDisk):
 
     @property
     def suspect(self) -> bool:
-        return self.io_filter.stats().suspect
+        return bool(self.io_filter.stats().suspect)
 
     def write(self, offset: int, data: Buffer) -> int:
         """Write ``data``; returns its LSN once the primary has it and the log has accepted it in order.
@@ -148,6 +148,6 @@ class Disk(ProtectedDisk):
         return not stats.suspect and not stats.sync_failed
 
     def _after(self, error: BaseException) -> None:
-        suspect = error.suspect if isinstance(error, PrimaryFailed) else self.io_filter.stats().suspect
+        suspect = error.suspect if isinstance(error, PrimaryFailed) else self.suspect
         if suspect:
             self._on_suspect(self)

@@ -25,7 +25,7 @@ from jetdr_core.domain.loop_thread import LoopThread
 from jetdr_core.domain.opening import Parts, open_parts
 from jetdr_core.domain.primary import DiskPlace, Primary, open_primary
 from jetdr_core.domain.request import DomainRequest
-from jetdr_core.domain.status import DiskStatus, DomainStatus
+from jetdr_core.domain.status import DiskStatus, DomainStatus, counters
 from jetdr_core.errors import InvalidRequest, LogFailed, LoggingOff, NotConsistent, StallTimeout
 from jetdr_core.host import HostComponent
 from jetdr_core.identity import check_name
@@ -416,7 +416,6 @@ async def _step(errors: list[Exception], step: Callable[[], Awaitable[object]]) 
 
 
 def _disk_status(disk: ProtectedDisk, *, ready: bool) -> DiskStatus:
-    stats = disk.stats()
     return DiskStatus(
         name=disk.name,
         path=disk.path,
@@ -425,11 +424,5 @@ def _disk_status(disk: ProtectedDisk, *, ready: bool) -> DiskStatus:
         ready=ready,
         copied_bytes=disk.copy.copied_bytes,
         copy_bytes=disk.copy.total_bytes,
-        writes=stats.writes,
-        write_bytes=stats.write_bytes,
-        stalls=stats.stalls,
-        stall_s_max=stats.stall_ns_max / 1e9,
-        failed_writes=stats.failed_writes,
-        unlogged_writes=stats.unlogged_writes,
-        unlogged_bytes=stats.unlogged_bytes,
+        **counters(disk.stats()),
     )

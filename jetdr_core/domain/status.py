@@ -1,36 +1,87 @@
-"""DomainStatus: what a protected domain says of itself. Plain values, safe to print and to serialise."""
+"""DomainStatus: what a protected domain reports of itself. Plain values, safe to print and to serialise.
+
+Invariant: a field of :class:`DiskStatus` names, once, the metric that shows it and the counter of the disk's IO filter
+that it is. A new counter that status and metrics are to show is one more field here.
+"""
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import Annotated, Any, get_type_hints
 
-__all__ = ["DiskStatus", "DomainStatus", "HostStatus"]
+from jetdr_core._core import FilterStats
+
+__all__ = ["Counted", "DiskStatus", "DomainStatus", "HostStatus", "Metric", "counters", "disk_metrics"]
+
+
+@dataclass(frozen=True, slots=True)
+class Metric:
+    """The metric that shows a field, with its help text."""
+
+    name: str
+    text: str
+
+
+@dataclass(frozen=True, slots=True)
+class Counted(Metric):
+    """A field that is the counter ``of`` of :class:`FilterStats` (by default of the field's name), divided."""
+
+    of: str = ""
+    divisor: int = 1
 
 
 @dataclass(frozen=True, slots=True)
 class DiskStatus:
     """One disk. ``copied_bytes`` of ``copy_bytes``: how far its copy or resync is; 0 of 0 when none was owed.
 
-    ``nbd_uri``: where guests find it, empty without a host component.
-
-    ``unlogged_writes``: how many went to the primary alone, while logging was off; ``stall_s_max``: how long
-    replication held up one write at most. Of a hosted disk all counters are as last heard, since it was first served.
+    ``nbd_uri``: where guests find the disk, empty without a host component. A hosted disk's counters are as last
+    reported by the host component, since it first served the disk.
     """
 
     name: str
     path: str
     nbd_uri: str
-    size_bytes: int
-    ready: bool
-    copied_bytes: int
-    copy_bytes: int
-    writes: int
-    write_bytes: int
-    stalls: int
-    stall_s_max: float
-    failed_writes: int
-    unlogged_writes: int
-    unlogged_bytes: int
+    size_bytes: Annotated[int, Metric("jetdr_disk_bytes", "size of the disk")]
+    ready: Annotated[bool, Metric("jetdr_disk_ready", "1 when its initial copy is complete")]
+    copied_bytes: Annotated[int, Metric("jetdr_disk_copied_bytes", "bytes of its current or last copy that are logged")]
+    copy_bytes: Annotated[int, Metric("jetdr_disk_copy_bytes", "bytes of its current or last copy")]
+    writes: Annotated[int, Counted("jetdr_disk_writes_total", "writes of the guest")]
+    write_bytes: Annotated[int, Counted("jetdr_disk_written_bytes_total", "bytes of these writes")]
+    stalls: Annotated[int, Counted("jetdr_disk_stalls_total", "writes that waited for room in ring or log")]
+    stall_s_max: Annotated[
+        float,
+        Counted(
+            "jetdr_disk_stall_seconds_max",
+            "longest time that replication held up a write",
+            of="stall_ns_max",
+            divisor=10**9,
+        ),
+    ]
+    failed_writes: Annotated[int, Counted("jetdr_disk_failed_writes_total", "writes that the primary failed")]
+    unlogged_writes: Annotated[
+        int, Counted("jetdr_disk_unlogged_writes_total", "writes that bypassed the log while logging was off")
+    ]
+    unlogged_bytes: Annotated[int, Counted("jetdr_disk_unlogged_bytes_total", "bytes of these writes")]
+
+
+def disk_metrics() -> Iterator[tuple[str, Metric]]:
+    """The fields of :class:`DiskStatus` that metrics show."""
+    for name, hint in get_type_hints(DiskStatus, include_extras=True).items():
+        for metric in getattr(hint, "__metadata__", ()):
+            yield name, metric
+
+
+def counters(stats: FilterStats) -> dict[str, Any]:
+    """The fields of :class:`DiskStatus` that the disk's filter counts."""
+    return {name: _shown(getattr(stats, of), divisor) for name, (of, divisor) in _COUNTED.items()}
+
+
+_COUNTED = {name: (metric.of or name, metric.divisor) for name, metric in disk_metrics() if isinstance(metric, Counted)}
+
+
+def _shown(value: int, divisor: int) -> int | float:
+    return value if divisor == 1 else value / divisor
 
 
 @dataclass(frozen=True, slots=True)

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from importlib import metadata
 from itertools import accumulate
+from operator import attrgetter
 
 from prometheus_client import CollectorRegistry, start_http_server
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily
@@ -16,6 +17,7 @@ from prometheus_client.metrics_core import Metric
 from prometheus_client.registry import Collector
 
 from jetdr_core.domain import DiskStatus, DomainStatus, HostStatus
+from jetdr_core.domain.status import disk_metrics
 from jetdr_core.drva.config import Address
 from jetdr_core.drva.session_state import SessionView, State
 from jetdr_core.uploader import LATENCY_BOUNDS_S
@@ -60,20 +62,7 @@ _OF_HOST: dict[str, tuple[str, Callable[[HostStatus], float]]] = {
 }
 
 _OF_DISK: dict[str, tuple[str, Callable[[DiskStatus], float]]] = {
-    "jetdr_disk_bytes": ("size of the disk", lambda disk: disk.size_bytes),
-    "jetdr_disk_ready": ("1 when its initial copy is complete", lambda disk: disk.ready),
-    "jetdr_disk_copy_bytes": ("bytes of its present or last copy", lambda disk: disk.copy_bytes),
-    "jetdr_disk_copied_bytes": ("of these, logged", lambda disk: disk.copied_bytes),
-    "jetdr_disk_writes_total": ("writes of the guest", lambda disk: disk.writes),
-    "jetdr_disk_written_bytes_total": ("bytes of them", lambda disk: disk.write_bytes),
-    "jetdr_disk_stalls_total": ("writes that waited for room in ring or log", lambda disk: disk.stalls),
-    "jetdr_disk_stall_seconds_max": ("longest time that replication held up a write", lambda disk: disk.stall_s_max),
-    "jetdr_disk_unlogged_writes_total": (
-        "writes that went to the primary alone, while logging was off",
-        lambda disk: disk.unlogged_writes,
-    ),
-    "jetdr_disk_unlogged_bytes_total": ("bytes of these", lambda disk: disk.unlogged_bytes),
-    "jetdr_disk_failed_writes_total": ("writes that the primary failed", lambda disk: disk.failed_writes),
+    metric.name: (metric.text, attrgetter(field)) for field, metric in disk_metrics()
 }
 
 

@@ -291,5 +291,4 @@ def _parse_stats(line: str) -> HostedDiskStats:
     missing = [field for field in FilterStats._fields if field not in values]
     if missing:
         raise ConnectionError(f"disk {name}: the statistics lack {', '.join(missing)}")
-    fields = [bool(values[field]) if field == "suspect" else values[field] for field in FilterStats._fields]
-    return HostedDiskStats(int(number), name, FilterStats._make(fields))
+    return HostedDiskStats(int(number), name, FilterStats._make(values[field] for field in FilterStats._fields))

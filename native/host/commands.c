@@ -163,36 +163,10 @@ static void print_stats(void *context, struct host_disk *disk)
 {
     struct jdr_filter_stats stats = {0};
     jdr_filter_stats(disk->filter, &stats);
-#define WORD(name)        \
-    {                     \
-        #name, stats.name \
-    }
-    const struct {
-        const char *name;
-        uint64_t value;
-    } words[] = {
-        WORD(writes),
-        WORD(write_bytes),
-        WORD(zeros),
-        WORD(zero_bytes),
-        WORD(reads),
-        WORD(read_bytes),
-        WORD(flushes),
-        WORD(background_bytes),
-        WORD(overlaps_waited),
-        WORD(stalls),
-        WORD(stall_ns),
-        WORD(stall_ns_max),
-        WORD(failed_writes),
-        WORD(unlogged_writes),
-        WORD(unlogged_bytes),
-        WORD(suspect),
-        {"sync_failed", (uint64_t)stats.sync_failed},
-    };
-#undef WORD
     fprintf(context, "%" PRIu32 " %s", disk->spec.number, disk->spec.name);
-    for (size_t i = 0; i < sizeof words / sizeof *words; i++)
-        fprintf(context, " %s=%" PRIu64, words[i].name, words[i].value);
+#define PRINT_WORD(name) fprintf(context, " " #name "=%" PRIu64, stats.name);
+    JDR_FILTER_STATS(PRINT_WORD)
+#undef PRINT_WORD
     fputc('\n', context);
 }
 

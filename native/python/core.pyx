@@ -38,8 +38,8 @@ WriterState = namedtuple(
 )
 FilterStats = namedtuple(
     "FilterStats",
-    "writes write_bytes zeros zero_bytes reads read_bytes flushes background_bytes overlaps_waited stalls stall_ns "
-    "stall_ns_max failed_writes unlogged_writes unlogged_bytes suspect sync_failed",
+    [jdr_filter_stat_names[i].decode() for i in range(JDR_FILTER_STATS_COUNT)],
+    defaults=[0] * JDR_FILTER_STATS_COUNT,
 )
 RingOff = namedtuple("RingOff", "logging reason disk since_ns times")
 

@@ -117,12 +117,7 @@ cdef class IoFilter:
     def stats(self):
         cdef jdr_filter_stats stats
         c_filter_stats(self.filter, &stats)
-        return FilterStats(
-            stats.writes, stats.write_bytes, stats.zeros, stats.zero_bytes, stats.reads, stats.read_bytes,
-            stats.flushes, stats.background_bytes, stats.overlaps_waited, stats.stalls, stats.stall_ns,
-            stats.stall_ns_max, stats.failed_writes, stats.unlogged_writes, stats.unlogged_bytes, stats.suspect,
-            stats.sync_failed,
-        )
+        return FilterStats._make([(<uint64_t *>&stats)[i] for i in range(JDR_FILTER_STATS_COUNT)])
 
     def trust(self):
         jdr_filter_trust(self.filter)

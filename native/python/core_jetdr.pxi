@@ -111,10 +111,7 @@ cdef extern from "jetdr.h" nogil:
         bint bypass
         void *applier
     struct jdr_filter_stats:
-        uint64_t writes, write_bytes, zeros, zero_bytes, reads, read_bytes, flushes, background_bytes
-        uint64_t overlaps_waited, stalls, stall_ns, stall_ns_max, failed_writes, unlogged_writes, unlogged_bytes
-        bint suspect
-        int sync_failed
+        pass
     int jdr_filter_open(jdr_filter **, const jdr_filter_options *)
     int64_t jdr_filter_pwrite(jdr_filter *, const void *, size_t, uint64_t)
     int64_t jdr_filter_zero(jdr_filter *, uint64_t, uint64_t, bint)
@@ -149,3 +146,13 @@ cdef extern from "jetdr.h" nogil:
     void jdr_writer_stop(jdr_writer *)
     int jdr_writer_set_tail(jdr_writer *, uint64_t)
     void c_writer_state "jdr_writer_state"(jdr_writer *, jdr_writer_state *)
+
+cdef extern from *:
+    """
+    #define JDR_NAME(name) #name,
+    static const char *const jdr_filter_stat_names[] = {JDR_FILTER_STATS(JDR_NAME)};
+    enum { JDR_FILTER_STATS_COUNT = sizeof jdr_filter_stat_names / sizeof *jdr_filter_stat_names };
+    _Static_assert(sizeof(struct jdr_filter_stats) == JDR_FILTER_STATS_COUNT * sizeof(uint64_t), "an array of numbers");
+    """
+    const char *const jdr_filter_stat_names[]
+    enum: JDR_FILTER_STATS_COUNT

@@ -14,6 +14,7 @@ from pathlib import Path
 
 import pytest
 
+from jetdr_core._core import FilterStats
 from jetdr_core.errors import DeviceBusy, HostDeaf, HostGone, InvalidRequest
 from jetdr_core.host import HostControl
 from jetdr_core.unix_socket import connect_unix
@@ -79,6 +80,13 @@ def test_a_disk_is_added_once_and_the_same_again_is_harmless(guest: Guest) -> No
     with guest.client("third") as client:
         client.write(0, b"x" * 512)
     assert control.stats()[3].filter.write_bytes == 512
+
+
+def test_statistics_are_all_that_a_filter_counts(guest: Guest) -> None:
+    with Line(guest) as line:
+        assert line.ask("STATS") == "OK 2"
+        words = line.reply().split(" ")[2:]
+    assert [word.partition("=")[0] for word in words] == list(FilterStats._fields)
 
 
 @pytest.mark.parametrize(

@@ -26,8 +26,6 @@ ANSWER_LIMIT_S = 10.0
 
 STATS_LIMIT_S = 1.0
 
-NOTHING_COUNTED = FilterStats._make(0 if field != "suspect" else False for field in FilterStats._fields)
-
 
 class HostedDisk(ProtectedDisk):
     """A disk that guests read and write over NBD, at :attr:`nbd_uri`."""
@@ -35,7 +33,7 @@ class HostedDisk(ProtectedDisk):
     def __init__(self, number: int, name: str, primary: Primary, nbd_uri: str, copy_filter: HostedFilter) -> None:
         super().__init__(number, name, primary)
         self.nbd_uri = nbd_uri
-        self.counted = NOTHING_COUNTED
+        self.counted = FilterStats()
         self._copy_filter = copy_filter
 
     @property
