@@ -1,4 +1,4 @@
-"""One session with a LUN (native/python/iscsi.pyx over native/iscsi/session.h). No call holds the GIL while it waits."""
+"""A session with a LUN (native/python/iscsi.pyx over native/iscsi/session.h). No call holds the GIL while it waits."""
 
 from typing import NamedTuple, final
 
@@ -6,15 +6,17 @@ from typing_extensions import Buffer, CapsuleType
 
 class SessionInfo(NamedTuple):
     size_bytes: int
-    """When it was opened."""
+    """The LUN's size when it was opened."""
     block_bytes: int
     size_bytes_now: int
+    """Its size at the last login."""
     max_transfer_bytes: int
     """Of one command."""
     retained_bytes: int
-    """Kept to be written again, until the next sync."""
+    """Copies of acknowledged writes, kept until a sync covers them."""
     reconnects: int
     replayed_bytes: int
+    """Bytes of such writes that were written again."""
     syncs: int
     reserved: bool
     thin: bool
@@ -24,10 +26,11 @@ class SessionInfo(NamedTuple):
 
 @final
 class Session:
-    """Connected, logged in and reserved when made. Offsets and lengths are multiples of the block. Thread-safe.
+    """Connects, logs in and reserves the LUN when it is made. Thread-safe.
 
-    ``where`` names the LUN in messages. Raises DeviceGone, DeviceAccessDenied, DeviceReadOnly, DeviceResized,
-    DeviceBusy with their ``errno``, InvalidRequest, and ``ValueError`` once closed.
+    Offsets and lengths are multiples of the block. ``where`` names the LUN in messages. Raises DeviceGone,
+    DeviceAccessDenied, DeviceReadOnly, DeviceResized and DeviceBusy, each with its ``errno``, InvalidRequest, and
+    ``ValueError`` once the session is closed.
     """
 
     def __new__(
@@ -52,8 +55,8 @@ class Session:
     def zero(self, offset: int, length: int) -> None: ...
     def sync(self) -> None: ...
     def close(self) -> None:
-        """Wait for the calls inside, unless the connection is lost, and log out. Twice is harmless."""
+        """Wait for the calls inside, unless the connection is lost, and log out. Idempotent."""
 
     def info(self) -> SessionInfo: ...
     def native_device(self) -> CapsuleType:
-        """A capsule ``jdr_device``: a pointer to this session's ``struct jdr_device``, valid as long as the object."""
+        """A capsule ``jdr_device``: a pointer to this session's ``struct jdr_device``, valid as long as the session."""

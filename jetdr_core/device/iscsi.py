@@ -1,8 +1,8 @@
-"""IscsiDevice: a LUN of an iSCSI target as a BlockDevice; libiscsi does the talking, in a thread without the GIL.
+"""IscsiDevice: a LUN of an iSCSI target as a BlockDevice. libiscsi speaks iSCSI, in a thread that never takes the GIL.
 
-Invariants: ranges are checked at the door; a lost connection is made again and unsynced writes are written again,
-within ``limit_s`` (native/iscsi/session.h says how); a device that had to give an unsynced write up fails every later
-call. With ``lock`` no other process of this machine, and no other machine, writes the LUN.
+Invariants: every range is checked before the session sees it. A lost connection is made again, and unsynced writes are
+written again, within ``limit_s`` (native/iscsi/session.h says how). A device that had to give up an unsynced write
+fails every later call. With ``lock``, no other process of this machine and no other machine writes to the LUN.
 """
 
 from __future__ import annotations
@@ -23,12 +23,15 @@ __all__ = ["IscsiDevice"]
 
 
 class IscsiDevice:
-    """The LUN at ``url``: ``iscsi://[USER@]HOST[:PORT]/IQN/LUN``. Thread-safe. ``options``: None is the environment's.
+    """The LUN at ``url``: ``iscsi://[USER@]HOST[:PORT]/IQN/LUN``. Thread-safe.
 
-    ``lock``: within this machine a name in the kernel that goes with the process; towards others a SCSI persistent
-    reservation, where the target has them (:meth:`info` tells). It stays after a crash, for this machine alone;
-    ``preempt`` takes it from another. Raises :class:`DeviceGone`, :class:`DeviceAccessDenied`, :class:`DeviceReadOnly`,
-    :class:`DeviceBusy`, :class:`InvalidRequest`; a target that is away while a device is opened is not waited for.
+    ``options`` are the environment's by default. ``lock`` keeps other processes of this machine out by a name in the
+    kernel, which disappears with the process. It keeps other machines out by a SCSI persistent reservation, where the
+    target has reservations: :meth:`info` says whether the LUN is reserved. A reservation survives a crash, and this
+    machine then gets the LUN again. ``preempt`` takes the reservation from another machine.
+
+    Raises :class:`DeviceGone`, :class:`DeviceAccessDenied`, :class:`DeviceReadOnly`, :class:`DeviceBusy` and
+    :class:`InvalidRequest`. Opening a device does not wait for a target that is away.
     """
 
     can_grow = False
@@ -47,7 +50,7 @@ class IscsiDevice:
         self._writable = writable
         self._reserve = lock
         if preempt and not lock:
-            raise InvalidRequest("a reservation is taken over by locking", hint="ask for the lock, too")
+            raise InvalidRequest("a reservation is taken over only with the lock", hint="ask for the lock, too")
         self._lock = _lock(self._url) if lock else None
         try:
             self._session = self._connect(first=True, preempt=preempt)
@@ -62,7 +65,7 @@ class IscsiDevice:
 
     @property
     def path(self) -> str:
-        """The URL, without its user."""
+        """The URL without the user."""
         return str(self._url)
 
     @property
@@ -81,11 +84,11 @@ class IscsiDevice:
         return self._url.identity
 
     def native_device(self) -> CapsuleType:
-        """A pointer to the session's ``struct jdr_device``; whoever uses it keeps this device."""
+        """A pointer to the session's ``struct jdr_device``. The caller keeps this device alive while it uses it."""
         return self._session.native_device()
 
     def reopen(self) -> IscsiDevice:
-        """Another session with the LUN, under the same reservation."""
+        """Open another session with the LUN, under the same reservation."""
         other = object.__new__(IscsiDevice)
         other.__dict__.update(self.__dict__, _lock=None)
         other._session = other._connect(first=False, preempt=False)
@@ -151,7 +154,7 @@ class IscsiDevice:
 
 
 def _lock(url: IscsiUrl) -> socket.socket:
-    """A name in the kernel's abstract namespace: one process has it, and it goes with the process."""
+    """Bind a name in the kernel's abstract namespace. One process can have it, and it disappears with the process."""
     name = hashlib.sha256(f"{url.target}/{url.lun}".encode()).hexdigest()
     lock = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
     with suppress(OSError):

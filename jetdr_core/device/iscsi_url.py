@@ -1,6 +1,6 @@
-"""What an ``iscsi://`` URL means, and the options that go with it. The only place where iSCSI's variables are read.
+"""What an ``iscsi://`` URL means, and the options of sessions with its LUN. Only this module reads iSCSI's variables.
 
-Invariant: no password is ever in a URL, a message or a ``repr``.
+Invariant: a password is never in a URL, a message or a ``repr``.
 """
 
 from __future__ import annotations
@@ -31,13 +31,13 @@ _PASSWORD_BYTES_MAX = 255
 
 
 def is_iscsi(path: str | os.PathLike[str]) -> bool:
-    """Whether ``path`` is an iSCSI URL rather than a path."""
+    """Whether ``path`` is an iSCSI URL."""
     return os.fspath(path).startswith(SCHEME)
 
 
 @dataclass(frozen=True, slots=True)
 class IscsiUrl:
-    """A LUN: portal, target, number; and the user to log in as."""
+    """A LUN, by portal, target and number, and the user to log in as."""
 
     host: str
     port: int
@@ -47,7 +47,7 @@ class IscsiUrl:
 
     @classmethod
     def parse(cls, url: str) -> IscsiUrl:
-        """Raises :class:`InvalidRequest` for anything else, also for a URL that carries a password."""
+        """The LUN that ``url`` names. :class:`InvalidRequest` if it names none, or carries a password."""
         rest = url.removeprefix(SCHEME)
         if rest == url or not url.isprintable() or not url.isascii():
             raise InvalidRequest("this is not an iSCSI URL", hint=_HINT)
@@ -84,13 +84,13 @@ class IscsiOptions:
 
     password: str | None = field(default=None, repr=False)
     initiator: str = ""
-    """Name under which targets know this machine; by default made from its machine id."""
+    """The name by which targets know this machine. By default it is derived from the machine id."""
     limit_s: float = 30.0
-    """How long a call waits without any progress while the connection is made again; then it fails."""
+    """How long a call may wait without any progress, while the connection is made again, before it fails."""
     login_limit_s: float = 5.0
     """How long one attempt to connect and log in may take."""
     machine: int = 0
-    """Number under which this machine reserves the LUN, of 32 bits; by default made from its machine id."""
+    """The 32-bit number by which this machine reserves LUNs. By default it is derived from the machine id."""
 
     def __post_init__(self) -> None:
         machine = host_owner()
@@ -111,7 +111,7 @@ class IscsiOptions:
 
     @classmethod
     def from_environment(cls, environment: Mapping[str, str]) -> IscsiOptions:
-        """JETDR_ISCSI_PASSWORD or JETDR_ISCSI_PASSWORD_FILE (mode 0600), JETDR_ISCSI_INITIATOR, JETDR_ISCSI_LIMIT_S."""
+        """From JETDR_ISCSI_PASSWORD or JETDR_ISCSI_PASSWORD_FILE (mode 0600), JETDR_ISCSI_INITIATOR and _LIMIT_S."""
         password = environment.get("JETDR_ISCSI_PASSWORD")
         file = environment.get("JETDR_ISCSI_PASSWORD_FILE")
         if password is not None and file is not None:
@@ -127,7 +127,7 @@ class IscsiOptions:
 
 @dataclass(frozen=True, slots=True)
 class IscsiLun(os.PathLike[str]):
-    """A LUN with a password of its own, usable wherever a log's path is; the file is read when the LUN is opened."""
+    """A LUN with a password of its own, usable wherever a log's path is. Opening the LUN reads the password file."""
 
     url: str
     password_file: Path
@@ -137,7 +137,7 @@ class IscsiLun(os.PathLike[str]):
 
 
 def options_of(place: str | os.PathLike[str]) -> IscsiOptions:
-    """The environment's options, with the place's own password."""
+    """The environment's options, but with the password of ``place`` if it has one of its own."""
     environment = dict(os.environ)
     if isinstance(place, IscsiLun):
         environment.pop("JETDR_ISCSI_PASSWORD", None)
@@ -153,7 +153,7 @@ def _seconds(text: str) -> float:
 
 
 def _password_in(path: Path) -> str:
-    """The file's first line; a file that others may read is refused."""
+    """The file's first line. :class:`InvalidRequest` if anybody but its owner may read it."""
     with path.open() as file:
         if os.fstat(file.fileno()).st_mode & (stat.S_IRWXG | stat.S_IRWXO):
             raise InvalidRequest(f"password file {path} is open to others than its owner", hint=f"chmod 600 {path}")

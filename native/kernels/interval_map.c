@@ -1,8 +1,9 @@
-/* Treap of covered intervals over an index-linked node array; see interval_map.h.
+/*
+ * interval_map.c: the treap (R. Seidel, C. Aragon, "Randomized Search Trees", 1996).
  *
- * Treap: R. Seidel, C. Aragon, "Randomized Search Trees", 1996. Split and join work downward through a hook (the place
- * that holds the index of a subtree), so depth costs no stack. Hooks point into the node array: it never grows while
- * one is held.
+ * Split and join work downward through a hook, which is the place that holds the index of a subtree. Depth therefore
+ * costs no stack. Invariant: hooks point into the node array, so the array does not grow while a hook is held. The one
+ * node that a piece may need is reserved before the tree is touched.
  */
 #include "interval_map.h"
 
@@ -41,8 +42,7 @@ int64_t jdr_interval_check(const uint64_t *offsets, const uint64_t *lengths, siz
     return -1;
 }
 
-/* -- results and nodes ----------------------------------------------------------------------------------------------
- */
+/* ---- results and nodes ------------------------------------------------------------------------------------------ */
 
 static int grow_rows(struct jdr_uncovered_list *out)
 {
@@ -66,7 +66,7 @@ static void emit(map_t *map, struct jdr_uncovered_list *out, uint64_t source, ui
         out->rows[out->count++] = (struct jdr_uncovered){.source = source, .offset = start, .length = end - start};
 }
 
-/* Make sure that one node can be taken without moving the array. */
+/* Ensure that one node can be taken without moving the array. */
 static int reserve_node(map_t *map)
 {
     if (map->released != NONE || map->used < map->capacity)
@@ -83,7 +83,7 @@ static int reserve_node(map_t *map)
     return 0;
 }
 
-/* xorshift64*, S. Vigna 2014; the upper half is the better one. */
+/* xorshift64* (S. Vigna, 2014), whose upper half is the better one. */
 static uint32_t next_priority(map_t *map)
 {
     map->random ^= map->random >> 12;
@@ -111,10 +111,9 @@ static void release_node(map_t *map, uint32_t node)
     map->count--;
 }
 
-/* -- the tree -------------------------------------------------------------------------------------------------------
- */
+/* ---- the tree --------------------------------------------------------------------------------------------------- */
 
-/* Part the subtree into nodes that start before `start` (to *low) and the others (to *high). */
+/* Split the subtree into the nodes that start before `start`, to *low, and the others, to *high. */
 static void split(map_t *map, uint32_t tree, uint64_t start, uint32_t *low, uint32_t *high)
 {
     while (tree != NONE) {
@@ -133,7 +132,7 @@ static void split(map_t *map, uint32_t tree, uint64_t start, uint32_t *low, uint
     *high = NONE;
 }
 
-/* Join two trees, everything in `low` being before everything in `high`. */
+/* Join two trees. All of `low` lies before all of `high`. */
 static uint32_t join(map_t *map, uint32_t low, uint32_t high)
 {
     uint32_t root = NONE;
@@ -164,7 +163,7 @@ static void insert(map_t *map, uint64_t start, uint64_t end)
     *hook = taken;
 }
 
-/* The last node that starts at or before `offset`, and the first that starts after it. */
+/* Find the last node that starts at or before `offset`, and the first node after that. */
 static void neighbours(const map_t *map, uint64_t offset, uint32_t *before, uint32_t *after)
 {
     *before = *after = NONE;
@@ -179,7 +178,7 @@ static void neighbours(const map_t *map, uint64_t offset, uint32_t *before, uint
     }
 }
 
-/* Take the leftmost node off the tree: rotate left children up until there is none. A node is rotated once at most. */
+/* Take the leftmost node off the tree, by rotating left children up until there is none. Each rotates at most once. */
 static uint32_t pop_first(map_t *map, uint32_t *tree)
 {
     uint32_t at = *tree;
@@ -192,7 +191,7 @@ static uint32_t pop_first(map_t *map, uint32_t *tree)
     return at;
 }
 
-/* Replace every interval that touches [start, end) by one, emitting what lay between them. */
+/* Replace all intervals that touch [start, end) by one that begins at `first`, emitting what lay between them. */
 static void swallow(map_t *map, uint64_t first, uint64_t start, uint64_t end, uint64_t source,
                     struct jdr_uncovered_list *out)
 {
@@ -213,7 +212,7 @@ static void swallow(map_t *map, uint64_t first, uint64_t start, uint64_t end, ui
     insert(map, first, merged_end);
 }
 
-/* The common cases change one node in place; only a piece that touches several intervals reshapes the tree. */
+/* The common cases change one node in place. Only a piece that touches several intervals reshapes the tree. */
 static void cover(map_t *map, uint64_t start, uint64_t end, uint64_t source, struct jdr_uncovered_list *out)
 {
     uint32_t before, after;

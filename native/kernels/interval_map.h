@@ -1,9 +1,13 @@
-/* The set of bytes of one disk that a recovery plan has already covered, newest write first.
+/*
+ * interval_map.h: the bytes of one disk that a recovery plan has already covered.
  *
- * A treap of disjoint, non-touching half-open intervals in one array of nodes linked by index: 32 bytes a node, freed
- * nodes reused, no pointers, no recursion. Adding a piece costs amortised O(log n), for an interval is swallowed only
- * once. Not thread-safe: the binding lets one thread in at a time. No Python here; the caller may have released the
- * GIL.
+ * A plan walks history from the newest write to the oldest and needs of each write only the bytes that no newer write
+ * covers. The map answers that question and remembers the answer.
+ *
+ * It is a treap of half-open intervals in one array of nodes, linked by index: 32 bytes a node, freed nodes reused.
+ * Invariants: no two intervals overlap or touch; covered_bytes is the sum of their lengths. Adding a piece costs
+ * amortised O(log n), for an interval is merged into another only once. Not thread-safe: the binding admits one thread
+ * at a time. No Python here, so the caller may have released the GIL.
  */
 #ifndef JETDR_INTERVAL_MAP_H
 #define JETDR_INTERVAL_MAP_H
@@ -21,14 +25,14 @@ struct jdr_interval_node {
 
 _Static_assert(sizeof(struct jdr_interval_node) <= 32, "memory per node is a promise");
 
-/* Part of piece `source` that no earlier piece had covered. */
+/* A part of piece number `source` that no earlier piece covered. */
 struct jdr_uncovered {
     uint64_t source;
     uint64_t offset;
     uint64_t length;
 };
 
-/* Growing array of results; `failed` once memory ran out (rows are then missing). Freed by jdr_uncovered_free. */
+/* The results. Rows are missing once `failed`: memory ran out. Free the list with jdr_uncovered_free. */
 struct jdr_uncovered_list {
     struct jdr_uncovered *rows;
     size_t count;
@@ -36,7 +40,7 @@ struct jdr_uncovered_list {
     int failed;
 };
 
-/* Node 0 is "none". `released` heads the list of freed nodes, linked through `right`. */
+/* Node 0 stands for "none". `released` heads the list of freed nodes, which `right` links. */
 struct jdr_interval_map {
     struct jdr_interval_node *nodes;
     uint32_t root;
@@ -48,17 +52,19 @@ struct jdr_interval_map {
     uint64_t random;
 };
 
-/* Largest end of an interval: a file offset. */
+/* The largest end of an interval: ends are file offsets. */
 #define JDR_INTERVAL_END_MAX ((uint64_t)INT64_MAX)
 
 void jdr_interval_map_init(struct jdr_interval_map *map);
 void jdr_interval_map_free(struct jdr_interval_map *map);
 
-/* Index of the first piece whose end exceeds JDR_INTERVAL_END_MAX; -1 if all are good. */
+/* The index of the first piece that ends beyond JDR_INTERVAL_END_MAX, or -1. */
 int64_t jdr_interval_check(const uint64_t *offsets, const uint64_t *lengths, size_t count);
 
-/* Cover the (checked) pieces in the order given, appending to `out` what each covers first, in ascending offset.
- * 0, or -1 when memory ran out: the map is then sound but some rows were lost, so the plan must be given up. */
+/*
+ * Cover the checked pieces in the order given. What each is the first to cover is appended to `out`, in ascending
+ * offset. Returns 0, or -1 when memory ran out: rows are then missing, and the plan must be given up.
+ */
 int jdr_interval_overlay(struct jdr_interval_map *map, const uint64_t *offsets, const uint64_t *lengths, size_t count,
                          struct jdr_uncovered_list *out);
 

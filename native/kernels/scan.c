@@ -1,4 +1,6 @@
-/* Payload checksums and zero blocks; see scan.h. */
+/*
+ * scan.c: payload checksums and zero blocks. No byte outside the given lengths is read.
+ */
 #include "scan.h"
 
 #include <string.h>
@@ -35,8 +37,10 @@ int64_t jdr_scan_payloads(const uint8_t *headers, size_t count, const uint8_t *p
     return -1;
 }
 
-/* A block is zero if its first bytes are, and every byte equals the one 16 before it (memcmp is the fastest loop there
- * is). */
+/*
+ * A block is zero if its first 16 bytes are, and each later byte equals the byte 16 before it. memcmp runs that
+ * comparison faster than a loop of our own.
+ */
 static int is_zero(const uint8_t *block, size_t length)
 {
     static const uint8_t zeros[16];

@@ -1,7 +1,8 @@
-/* Scans over whole batches: payload checksums, and which blocks are zero.
+/*
+ * scan.h: scans over whole batches: payload checksums, and which blocks are zero.
  *
- * Pure loops over memory the caller owns; no allocation, no Python, no state, so any thread may call them.
- * Talks to: the record header's layout (struct jdr_record of jetdr.h, repeated here as offsets), xxhash.
+ * Pure loops over the caller's memory: no allocation, no state, no Python, so any thread may call them. The layout of a
+ * record's header is that of struct jdr_record in jetdr.h, given here as offsets.
  */
 #ifndef JETDR_SCAN_H
 #define JETDR_SCAN_H
@@ -15,12 +16,16 @@ enum {
     JDR_SCAN_RECORD_PAYLOAD_BYTES_AT = 44,
 };
 
-/* Index of the first of `count` record headers whose payload is not what its checksum says, or reaches past the
- * `payload_bytes` bytes of `payload`; -1 if all are good. A record without payload must carry checksum 0. */
+/*
+ * The index of the first of `count` records whose payload does not match its checksum, or ends beyond `payload_bytes`;
+ * -1 if there is none. Payloads lie back to back in `payload`. A record without payload must have checksum 0.
+ */
 int64_t jdr_scan_payloads(const uint8_t *headers, size_t count, const uint8_t *payload, size_t payload_bytes);
 
-/* Set flags[i] to 1 where block i of `payload` is all zeros, else 0. The last block may be short; `flags` holds
- * ceil(payload_bytes / block_bytes) bytes; block_bytes > 0. */
+/*
+ * Set flags[i] to 1 if block i of `payload` is all zeros, else to 0. block_bytes is positive, and the last block may be
+ * short. `flags` has room for ceil(payload_bytes / block_bytes) bytes.
+ */
 void jdr_scan_zeros(const uint8_t *payload, size_t payload_bytes, size_t block_bytes, uint8_t *flags);
 
 #endif

@@ -1,4 +1,6 @@
-/* pwritev with merging of neighbours; see scatter.h. */
+/*
+ * scatter.c: gathers pieces that follow one another in the target into runs, and writes each run with pwritev.
+ */
 #include "scatter.h"
 
 #include <errno.h>
@@ -7,7 +9,7 @@
 
 enum { RUN_PARTS_MAX = 64 };
 
-/* Consecutive bytes of the target, gathered from up to RUN_PARTS_MAX places of the source. */
+/* A contiguous range of the target, gathered from up to RUN_PARTS_MAX places in the source. */
 struct run {
     uint64_t offset;
     uint64_t end;

@@ -1,8 +1,9 @@
-/* Writes pieces of a decompressed frame to where they live in the target.
+/*
+ * scatter.h: writes the pieces of a decompressed frame to their offsets in a target.
  *
- * Invariants: every piece is checked before the first byte is written; pieces whose targets touch go out in one
- * pwritev. No allocation, no Python, no state: any thread may call it, several on one descriptor if their targets are
- * disjoint.
+ * Invariants: the caller checks all pieces before the first byte is written; pieces that follow one another in the
+ * target are written by one pwritev. No allocation, no state, no Python, so any thread may call it. Several may write
+ * to one descriptor if their targets are disjoint.
  */
 #ifndef JETDR_SCATTER_H
 #define JETDR_SCATTER_H
@@ -10,8 +11,10 @@
 #include <stddef.h>
 #include <stdint.h>
 
-/* A live part of a recorded write: `length` bytes at `frame_offset` of frame `frame` belong at `offset` of `disk`.
- * Same layout as jetdr_core.extent.PIECE. */
+/*
+ * A part of a recorded write that a recovery needs: `length` bytes at `frame_offset` of frame `frame` belong at
+ * `offset` of `disk`. The layout is that of jetdr_core.extent.PIECE.
+ */
 struct jdr_piece {
     uint64_t offset;
     uint64_t lsn;
@@ -23,10 +26,10 @@ struct jdr_piece {
 
 _Static_assert(sizeof(struct jdr_piece) == 32, "the layout is shared with numpy");
 
-/* Index of the first piece that leaves the source or the range of file offsets; -1 if all are good. */
+/* The index of the first piece that ends beyond the source or the range of file offsets, or -1. */
 int64_t jdr_scatter_check(const struct jdr_piece *pieces, size_t count, size_t source_bytes);
 
-/* Write all pieces of `source` to `fd`; 0, or the errno of the write that failed (any part may then be written). */
+/* Write all pieces of `source` to `fd`. Returns 0, or the errno of a failed write: any part may then be written. */
 int jdr_scatter_write(int fd, const uint8_t *source, const struct jdr_piece *pieces, size_t count);
 
 #endif

@@ -1,5 +1,5 @@
 # cython: language_level=3, freethreading_compatible=True, autotestdict=False
-"""Python face of an iSCSI session (iscsi/session.h). The contract is in jetdr_core/_iscsi.pyi."""
+"""Python face of an iSCSI session (native/iscsi/session.h). The contract is in jetdr_core/_iscsi.pyi."""
 
 import errno
 import os
@@ -82,9 +82,9 @@ _REMEDIES = {
     JDR_ISCSI_DENIED: "check the user in the URL and the password that belongs to it",
     JDR_ISCSI_NO_TARGET: "check the target's name, and which initiators it admits",
     JDR_ISCSI_NO_LUN: "check the LUN's number and state at the target",
-    JDR_ISCSI_OTHER_LUN: "somebody has put another LUN in its place; put the right one back",
+    JDR_ISCSI_OTHER_LUN: "another LUN was put in its place: put the right one back",
     JDR_ISCSI_READ_ONLY: "make it writable at the target",
-    JDR_ISCSI_RESIZED: "give it back the size it had",
+    JDR_ISCSI_RESIZED: "restore the size that it had",
     JDR_ISCSI_RESERVED: "stop that machine, or take the volume over if it is gone for good",
     JDR_ISCSI_FAILED: "look at the target's own log",
     JDR_ISCSI_PROTOCOL: "look at the target's own log",
@@ -98,7 +98,7 @@ _ERRORS = {
 
 
 cdef object failed(str where, int result, const jdr_iscsi_failure *failure):
-    """The error that the negative ``result`` means, in the words of the failure that led to it."""
+    """The exception that the negative ``result`` means, in the words of ``failure``, which led to it."""
     if failure.problem == JDR_ISCSI_FINE:
         return OSError(-result, os.strerror(-result), where)
     problem = failure.problem

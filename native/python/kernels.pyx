@@ -1,8 +1,9 @@
 # cython: language_level=3, freethreading_compatible=True, autotestdict=False
-"""Batch kernels over NumPy arrays and buffers: one call across the border per batch, the GIL released while it runs.
+"""Python face of the batch kernels (native/kernels). The contract is in jetdr_core/_kernels.pyi.
 
-Policy is here (what an argument must look like, which error it gives), loops are in scan.c, scatter.c and interval_map.c.
-Invariant: every length and offset is checked before the first byte is touched.
+Here is what an argument must look like and which error it gives; the loops are in scan.c, scatter.c and interval_map.c.
+A batch is one call, and the GIL is released while it runs. Invariant: every length and offset is checked before the
+first byte is read or written.
 """
 
 cimport cython
@@ -68,7 +69,7 @@ cdef void copy_rows(object array, const void *rows, size_t byte_count) except *:
 
 
 cdef size_t row_count(Py_buffer *view, size_t row_bytes, str what) except? <size_t>-1:
-    """Rows in a contiguous array, or ValueError if its rows have another size."""
+    """The number of rows in a contiguous array; ValueError if a row has not ``row_bytes`` bytes."""
     if <size_t>view.itemsize != row_bytes:
         raise ValueError(f"{what} rows of {view.itemsize} bytes; {row_bytes} expected")
     return <size_t>view.len // row_bytes
