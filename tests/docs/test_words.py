@@ -160,6 +160,23 @@ def test_the_glossary_explains_no_class_that_is_gone() -> None:
     assert not explained - known, f"docs/glossary.md explains {sorted(explained - known)}, which no code has"
 
 
+def phrases() -> list[str]:
+    return [phrase for row in table("Words that prose does not use") for phrase in row[0].split(", ")]
+
+
+def prose(page: Path) -> str:
+    """A page without its code, and without the tables that name what is forbidden."""
+    text = page.read_text(encoding="utf-8").split("\n## Words that names do not use\n")[0]
+    return " ".join(re.sub(r"```.*?```|`[^`]*`", " ", text, flags=re.DOTALL).lower().split())
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_no_page_uses_a_forbidden_word(page: Path) -> None:
+    text = prose(page)
+    used = [phrase for phrase in phrases() if re.search(rf"\b{phrase}", text)]
+    assert not used, f"{page.name} says {used}"
+
+
 def test_names_are_split_into_their_words() -> None:
     assert words("jdr_ring_is_orphan") == "jdr ring is orphan"
     assert words("BypassedFile") == "bypassed file"
