@@ -24,7 +24,7 @@ def texts_of(path: Path) -> Iterator[str]:
             case ast.Constant(value=str() as text):
                 yield text
             case ast.JoinedStr(values=parts):
-                yield "".join(part.value if isinstance(part, ast.Constant) else "{}" for part in parts)
+                yield "".join(str(part.value) if isinstance(part, ast.Constant) else "{}" for part in parts)
 
 
 @cache
