@@ -1,4 +1,4 @@
-"""Block devices: what the filter's primary disk and the log volume stand on."""
+"""Block devices: what a primary and a log volume lie on."""
 
 from jetdr_core.device.file import FileDevice
 from jetdr_core.device.iscsi import IscsiDevice

@@ -1,6 +1,6 @@
-"""The one check in front of every block device: range, alignment, and what the caller handed over.
+"""The one check in front of every block device: range, alignment, and the caller's buffer.
 
-Invariant: behind it, offset and length are multiples of the device's block and lie inside it.
+Invariant: past this check, offset and length are multiples of the device's block, and the range lies in the device.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ def check_range(what: str, offset: int, length: int, *, size_bytes: int, block_b
 
 
 def byte_view(data: Buffer) -> memoryview:
-    """``data`` as contiguous bytes; raises :class:`InvalidRequest` where that is impossible without a copy."""
+    """``data`` as contiguous bytes. :class:`InvalidRequest` if that takes a copy."""
     view = memoryview(data)
     if not view.c_contiguous:
         raise InvalidRequest("the buffer is not contiguous", hint="pass one contiguous buffer")
@@ -33,7 +33,7 @@ def byte_view(data: Buffer) -> memoryview:
 
 
 def target_view(target: Buffer) -> memoryview:
-    """``target`` as contiguous writable bytes, or :class:`InvalidRequest`."""
+    """``target`` as contiguous, writable bytes. :class:`InvalidRequest` if it is not such a buffer."""
     view = byte_view(target)
     if view.readonly:
         raise InvalidRequest("the buffer to read into is read-only", hint="pass a bytearray or another writable buffer")

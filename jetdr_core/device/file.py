@@ -1,7 +1,7 @@
 """FileDevice: a regular file, partition or block device as a BlockDevice, unbuffered where the file system allows.
 
-Invariants: every range is checked once, at the door; a write that returned has been handed over whole; nothing is
-cached here, so a second handle sees what the first wrote. A file this class created and could not complete is removed.
+Invariants: every range is checked once, on entry. A write that returned has been handed to the kernel whole. Nothing is
+cached here, so a second handle sees what the first one wrote. A new file that could not be completed is removed.
 """
 
 from __future__ import annotations
@@ -25,21 +25,21 @@ from jetdr_core.errors import DeviceBusy, DeviceFull, InvalidRequest
 from jetdr_core.limits import BLOCK_BYTES, SECTOR_BYTES
 
 _BOUNCE_BYTES = 1 << 20
-"""Copies and zero-writes go in pieces of this size."""
+"""Bounced I/O and writes of zeros are cut into pieces of this size."""
 
 _ZEROS = mmap.mmap(-1, _BOUNCE_BYTES)  # page aligned
 
 
 class FileDevice:
-    """A file or block device at ``path``. Thread-safe; no call holds a lock or the GIL while the kernel works.
+    """The file or block device at ``path``. Thread-safe: no call holds a lock or the GIL while the kernel works.
 
-    ``direct`` asks for O_DIRECT; where the file system refuses it (FUSE, some network and memory file systems) the page
-    cache is used and :attr:`direct` says so. ``create_bytes`` makes a new regular file of that size, allocated, mode
-    0600, its name durable at return. ``lock`` takes an exclusive advisory lock that goes with the process.
+    ``direct`` asks for O_DIRECT. Where the file system refuses it (FUSE, some network and memory file systems), the
+    page cache is used and :attr:`direct` is False. ``create_bytes`` makes a new regular file of that size, allocated,
+    mode 0600, with its name durable at return. ``lock`` takes an exclusive advisory lock, which ends with the process.
 
-    Raises ``FileNotFoundError``, ``FileExistsError``, ``PermissionError`` as they are, :class:`DeviceFull` without
-    room, :class:`DeviceBusy` when another process has the lock, :class:`InvalidRequest` for anything that is neither
-    a regular file nor a block device.
+    Raises ``FileNotFoundError``, ``FileExistsError`` and ``PermissionError`` as they are, :class:`DeviceFull` if there
+    is no room, :class:`DeviceBusy` if another process has the lock, and :class:`InvalidRequest` for anything that is
+    neither a regular file nor a block device.
     """
 
     def __init__(
@@ -87,11 +87,11 @@ class FileDevice:
         return self._regular and self._writable
 
     def identity(self) -> tuple[int, int, int]:
-        """Equal for two handles exactly when they reach the same bytes, whatever their paths."""
+        """Equal for two handles exactly if they reach the same bytes, whatever their paths."""
         return identity_of(os.fstat(self.fileno()))
 
     def reopen(self) -> FileDevice:
-        """Another handle on the same bytes, without a lock, even if the path has since been given to another file."""
+        """Another handle on the same bytes, without a lock, even if the path names another file by now."""
         other = FileDevice(f"/proc/self/fd/{self.fileno()}", direct=self._direct, writable=self._writable)
         other._path = self._path
         return other
@@ -188,7 +188,7 @@ class FileDevice:
         self.close()
 
     def _allocate(self, size_old: int, size_bytes: int) -> None:
-        """Reserve the bytes from ``size_old`` on; without room the size is as before."""
+        """Reserve the bytes from ``size_old`` on. If there is no room, the size stays as it was."""
         try:
             linux.allocate(self._fd, size_old, size_bytes - size_old)
         except OSError as error:
@@ -211,7 +211,7 @@ class FileDevice:
         )
 
     def _find_block_bytes(self) -> int:
-        """Alignment that I/O needs; a file system that takes O_DIRECT at open but not in use loses it here."""
+        """The alignment that I/O needs. O_DIRECT is dropped here if the file system accepts it only at open."""
         if not self._regular:
             return linux.logical_block_bytes(self._fd)
         if not self._direct or self._size_bytes < BLOCK_BYTES:
@@ -224,7 +224,7 @@ class FileDevice:
         return SECTOR_BYTES
 
     def _accepts(self, block_bytes: int) -> bool:
-        """Whether a direct read of one block that is aligned to no more than itself succeeds."""
+        """Whether a direct read succeeds whose offset, length and memory are aligned to ``block_bytes`` and no more."""
         with mmap.mmap(-1, 2 * BLOCK_BYTES) as memory, memoryview(memory) as view:
             piece = view[block_bytes : 2 * block_bytes]
             try:
@@ -275,19 +275,19 @@ class FileDevice:
 
 
 def _scratch_pieces(length: int) -> Iterator[tuple[int, memoryview]]:
-    """(start, page-aligned scratch piece) until ``length`` bytes are covered; each piece is valid until the next."""
+    """Pairs of a start and a page-aligned scratch piece that cover ``length`` bytes; all use the same memory."""
     scratch = memoryview(mmap.mmap(-1, min(length, _BOUNCE_BYTES)))
     for start in range(0, length, _BOUNCE_BYTES):
         yield start, scratch[: length - start]
 
 
 def identity_of(status: os.stat_result) -> tuple[int, int, int]:
-    """What two paths share exactly when they reach the same bytes: device and inode, or a block device's number."""
+    """Equal for two paths exactly if they reach the same bytes: device and inode, or the number of a block device."""
     return (0, 0, status.st_rdev) if stat.S_ISBLK(status.st_mode) else (status.st_dev, status.st_ino, 0)
 
 
 def _open(path: str, *, writable: bool, create: bool, direct: bool) -> tuple[int, bool]:
-    """Open ``path``; returns the descriptor and whether it is direct."""
+    """Open ``path``. Returns the descriptor, and whether it is direct."""
     flags = (os.O_RDWR if writable else os.O_RDONLY) | os.O_CLOEXEC | os.O_NONBLOCK
     flags |= os.O_CREAT | os.O_EXCL if create else 0
     if direct:
@@ -296,7 +296,7 @@ def _open(path: str, *, writable: bool, create: bool, direct: bool) -> tuple[int
         except OSError as error:
             if error.errno != errno.EINVAL:
                 raise
-            if create:  # the name was made before the flag was refused
+            if create:  # the kernel made the name before it refused the flag
                 with suppress(FileNotFoundError):
                     os.unlink(path)
     return os.open(path, flags, 0o600), False

@@ -1,6 +1,6 @@
-"""The few system calls that Python's ``os`` lacks: fallocate with modes, block device geometry. Linux only.
+"""The few system calls that Python's ``os`` lacks: fallocate with modes, and the geometry of block devices. Linux only.
 
-Invariant: a function here does one system call and raises the ``OSError`` of its errno.
+Invariant: a function here makes one system call, and raises the ``OSError`` of its errno.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ _libc.fallocate.argtypes = (ctypes.c_int, ctypes.c_int, ctypes.c_longlong, ctype
 _libc.fallocate.restype = ctypes.c_int
 
 NOT_SUPPORTED = frozenset({errno.EOPNOTSUPP, errno.ENOSYS, errno.EINVAL, errno.ENOTTY, errno.ENODEV})
-"""What a file system or driver answers that does not know the call: the caller does it the long way."""
+"""The errnos of a file system or driver that does not know the call. The caller then writes zeros itself."""
 
 
 def _fallocate(fd: int, mode: int, offset: int, length: int) -> None:
@@ -33,25 +33,25 @@ def _fallocate(fd: int, mode: int, offset: int, length: int) -> None:
 
 
 def allocate(fd: int, offset: int, length: int) -> None:
-    """Reserve space for the range and extend the file over it; new bytes read as zeros."""
+    """Reserve space for the range, and extend the file over it. New bytes read as zeros."""
     _fallocate(fd, 0, offset, length)
 
 
 def punch_hole(fd: int, offset: int, length: int) -> None:
-    """Make the range of a regular file read as zeros and give its space back."""
+    """Make the range of a regular file read as zeros, and free its space."""
     _fallocate(fd, _PUNCH_HOLE | _KEEP_SIZE, offset, length)
 
 
 def zero_range(fd: int, offset: int, length: int) -> None:
-    """Make the range of a block device read as zeros, by whatever the device does quickest."""
+    """Make the range of a block device read as zeros, in the way that is fastest for the device."""
     _fallocate(fd, _ZERO_RANGE | _KEEP_SIZE, offset, length)
 
 
 def zero_out(fd: int, offset: int, length: int) -> None:
-    """Make the range of a block device read as zeros (the older call)."""
+    """Make the range of a block device read as zeros, with the older call."""
     fcntl.ioctl(fd, _BLKZEROOUT, struct.pack("=QQ", offset, length))
 
 
 def logical_block_bytes(fd: int) -> int:
-    """Logical block size of a block device."""
+    """The logical block size of a block device."""
     return int(struct.unpack("=i", fcntl.ioctl(fd, _BLKSSZGET, bytes(4)))[0])

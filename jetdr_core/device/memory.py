@@ -1,7 +1,7 @@
 """MemoryDevice: a block device in memory, for tests, simulation and small tools.
 
-Invariants: a call is atomic towards every other call; what was never written reads as zeros; ``sync`` promises
-nothing, for the memory dies with the process.
+Invariants: every call is atomic. What was never written reads as zeros. ``sync`` promises nothing, for the memory dies
+with the process.
 """
 
 from __future__ import annotations
@@ -63,13 +63,13 @@ class MemoryDevice:
             self._bytes[offset : offset + length] = bytes(length)
 
     def sync(self) -> None:
-        """Nothing to do: there is nothing more durable than the memory."""
+        """Does nothing: the memory is as durable as it gets."""
 
     def fileno(self) -> int:
         return -1
 
     def close(self) -> None:
-        """Nothing to release before the object itself goes."""
+        """Does nothing: the memory is freed with the object."""
 
     def _check(self, offset: int, length: int) -> None:
         check_range("memory device", offset, length, size_bytes=len(self._bytes), block_bytes=self._block_bytes)

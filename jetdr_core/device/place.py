@@ -1,4 +1,4 @@
-"""A place: where a device is, as a path or as an ``iscsi://`` URL; and opening what is there."""
+"""A place is where a device is: a path or an ``iscsi://`` URL. Opening a place opens the device there."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ class PlacedDevice(BlockDevice, Protocol):
 
     @property
     def path(self) -> str:
-        """Path or URL, for messages."""
+        """The path or URL, for messages."""
 
     def identity(self) -> Hashable:
         """Equal for two handles that reach the same bytes."""
@@ -31,14 +31,14 @@ class PlacedDevice(BlockDevice, Protocol):
 def open_device(
     place: Place, *, writable: bool = True, direct: bool = True, lock: bool = False, preempt: bool = False
 ) -> PlacedDevice:
-    """What is there: file, block device or LUN; ``preempt`` takes a LUN from the machine that reserved it."""
+    """Open the file, block device or LUN at ``place``. ``preempt`` takes a LUN from the machine that reserved it."""
     if is_iscsi(place):
         return IscsiDevice(os.fspath(place), options=options_of(place), writable=writable, lock=lock, preempt=preempt)
     return FileDevice(place, writable=writable, direct=direct, lock=lock)
 
 
 def identity_at(place: Place) -> Hashable | None:
-    """The identity of the device that ``place`` leads to, without opening it; None where there is nothing."""
+    """The identity of the device at ``place``, without opening it. None if there is none."""
     if is_iscsi(place):
         return IscsiUrl.parse(os.fspath(place)).identity
     try:
@@ -48,5 +48,5 @@ def identity_at(place: Place) -> Hashable | None:
 
 
 def exists(place: Place) -> bool:
-    """Whether something is there to be opened. A LUN always is: it is not made by opening it."""
+    """Whether there is something to open. True for every LUN: opening one does not create it."""
     return is_iscsi(place) or Path(place).exists()

@@ -1,4 +1,4 @@
-"""BlockDevice: what the filter's primary disk and the log volume stand on. One conformance suite holds for all."""
+"""BlockDevice: what a primary and a log volume lie on. All implementations pass one conformance suite."""
 
 from __future__ import annotations
 
@@ -8,54 +8,54 @@ from typing_extensions import Buffer
 
 
 class BlockDevice(Protocol):
-    """Random-access storage of fixed size. Thread-safe. Offsets and lengths are bytes, multiples of ``block_bytes``."""
+    """Random-access storage of fixed size. Thread-safe. Offsets and lengths are multiples of ``block_bytes``."""
 
     @property
     def size_bytes(self) -> int: ...
 
     @property
     def block_bytes(self) -> int:
-        """Alignment that offset and length of every call must have (512 or 4096)."""
+        """The alignment of the offset and length of every call: 512 or 4096."""
 
     def read_into(self, offset: int, target: Buffer) -> None:
-        """Fill the writable ``target`` from ``offset``; a short read is an ``OSError``."""
+        """Fill the writable ``target`` from ``offset``. A short read is an ``OSError``."""
 
     def write(self, offset: int, data: Buffer) -> None:
-        """Write all of ``data``; not durable before :meth:`sync`.
+        """Write all of ``data``. It is durable after the next :meth:`sync`.
 
         After an ``OSError`` any part of the range may have changed.
         """
 
     def zero(self, offset: int, length: int) -> None:
-        """Make the range read as zeros, without allocating where the device can."""
+        """Make the range read as zeros, without allocating space if the device can do so."""
 
     def sync(self) -> None:
         """Make durable every write that returned before this call began.
 
-        After an ``OSError`` none of them may be relied on.
+        After an ``OSError`` none of these writes may be relied on.
         """
 
     def fileno(self) -> int:
-        """Descriptor for the native I/O path, or -1 where calls must go through this object."""
+        """The descriptor for the native I/O path, or -1 if calls must go through this object."""
 
     def close(self) -> None:
-        """Release the device; twice is harmless. Does not sync."""
+        """Release the device, without syncing it. Idempotent."""
 
 
 @runtime_checkable
 class GrowableDevice(BlockDevice, Protocol):
-    """A device that can be made longer (a file, memory); a partition cannot."""
+    """A device that can be made longer: a file or memory, but not a partition."""
 
     @property
     def can_grow(self) -> bool: ...
 
     def grow(self, size_bytes: int) -> None:
-        """Extend to ``size_bytes``, durably; what is new reads as zeros. :class:`DeviceFull` leaves the size."""
+        """Extend to ``size_bytes``, durably. New bytes are zeros. After :class:`DeviceFull` the size is as before."""
 
 
 @runtime_checkable
 class ReopenableDevice(BlockDevice, Protocol):
-    """A device of which a second, independent handle can be had."""
+    """A device that gives out a second, independent handle."""
 
     def reopen(self) -> BlockDevice:
-        """Another handle with its own error state: a failure reported on one is not hidden from the other."""
+        """Another handle with its own error state: a failure reported to one is still reported to the other."""

@@ -1,7 +1,7 @@
 """The host component, as the DRVA sees it: the nbdkit process beside the guests that runs their IO filters.
 
-The process is C (native/host/nbdkit_plugin.c) and outlives the process that started it. This package starts it, finds
-it again, and talks to it over its control socket (docs/formats/host-control.md).
+The process runs C (native/host) and outlives the process that started it. This package starts the host component, finds
+it again, and sends it commands over its control socket (docs/formats/host-control.md).
 """
 
 from jetdr_core.host.component import PLUGIN_PATH, HostComponent

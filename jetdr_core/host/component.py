@@ -1,7 +1,7 @@
-"""HostComponent: the host component's process of one domain: started, found again, asked to end.
+"""HostComponent: the process that serves one domain's disks. It is started here, found again, and asked to end.
 
-Invariants: the process is in a session of its own and outlives this one; what is known about it is asked of its control
-socket, never remembered; the domain's runtime folder is its owner's alone.
+Invariants: the process has a session of its own and outlives this one. Everything about it is asked of its control
+socket, and nothing is remembered. Only the owner can enter the domain's runtime folder.
 """
 
 from __future__ import annotations
@@ -52,7 +52,7 @@ class HostComponent:
                 )
 
     def running(self) -> bool:
-        """Whether there is such a process, even if it does not answer."""
+        """Whether the process exists, even if it does not answer."""
         try:
             self.control.listener_pid()
         except HostDeaf:
@@ -63,11 +63,11 @@ class HostComponent:
 
     @property
     def pid(self) -> int:
-        """Of the running process; :class:`HostGone` when there is none, :class:`HostDeaf` when it cannot be asked."""
+        """The process id. :class:`HostGone` if there is no process, :class:`HostDeaf` if it takes no connection."""
         return self.control.listener_pid()
 
     def nbd_uri(self, disk: str) -> str:
-        """Where a guest finds disk ``disk``."""
+        """The URI at which a guest finds disk ``disk``."""
         if self.options.tcp_address is not None:
             return f"nbd://{self.options.listen}/{disk}"
         return f"nbd+unix:///{disk}?socket={quote(self._nbd_socket or '')}"
@@ -103,10 +103,10 @@ class HostComponent:
         self._await_hello(process)
 
     def stop(self) -> None:
-        """Ask for an orderly end and wait for it; without a running process nothing.
+        """Ask the process to end in order, and wait for its end. Does nothing if there is no process.
 
-        :class:`HostFailed`: it did not end within ``stop_limit_s``, and was killed. :class:`HostDeaf`: it is there, but
-        cannot be asked.
+        :class:`HostFailed`: the process did not end within ``stop_limit_s``, and was killed. :class:`HostDeaf`: there
+        is a process, but it takes no connection.
         """
         try:
             pid_fd = os.pidfd_open(self.pid)
@@ -120,7 +120,7 @@ class HostComponent:
             except HostDeaf:
                 raise
             except HostGone:
-                pass  # it is about to end, or hangs: the wait tells
+                pass  # it is ending, or hangs: the wait tells which
             self.control.close()
             if not _wait_for_end(pid_fd, self.options.stop_limit_s):
                 signal.pidfd_send_signal(pid_fd, signal.SIGKILL)
@@ -213,7 +213,7 @@ def _wait_for_end(pid_fd: int, limit_s: float) -> bool:
 
 
 def _remove_stale_socket(path: str) -> None:
-    """Remove the socket that a dead process left; one that somebody listens on stays, and nbdkit will say so."""
+    """Remove the socket of a dead process. A socket that somebody listens on stays, and nbdkit then reports it."""
     try:
         connect_unix(path, 0).close()
     except ConnectionRefusedError:

@@ -1,7 +1,7 @@
 """HostControl: the client of a host component's control socket (docs/formats/host-control.md).
 
-Invariants: one request is under way on a connection, so any number of threads may ask at once; every wait has a limit;
-a connection on which anything went wrong is not used again.
+Invariants: a connection carries one request at a time, and concurrent requests use a connection each. Every wait has a
+limit. A connection on which anything went wrong is not used again.
 """
 
 from __future__ import annotations
@@ -42,9 +42,10 @@ class HostedDiskStats(NamedTuple):
 
 
 class HostControl:
-    """Talks to the host component at the socket ``path``. Thread-safe; connects when asked, and again after a failure.
+    """The commands of the host component at the socket ``path``. Thread-safe.
 
-    :class:`HostGone`: it cannot be reached, or did not answer in time; whether it did what was asked is not known then.
+    A command connects if no connection is idle. :class:`HostGone`: the host component is not reachable, or did not
+    reply in time. It is then not known whether it did what the command says.
     """
 
     def __init__(self, path: str | os.PathLike[str], *, limit_s: float = REQUEST_LIMIT_S) -> None:
@@ -68,7 +69,10 @@ class HostControl:
         return int(words[2])
 
     def listener_pid(self) -> int:
-        """The process that has the socket, whether or not it answers. :class:`HostDeaf`: there is one, but which?"""
+        """The process id of who listens on the socket, even if it replies to nothing.
+
+        :class:`HostDeaf`: somebody listens, but takes no connection, so the process id is not known.
+        """
         connection = self._connect(min(HELLO_LIMIT_S, self._limit_s))
         try:
             return connection.peer_pid()
@@ -76,10 +80,10 @@ class HostControl:
             connection.close()
 
     def add(self, number: int, size_bytes: int, write_bytes_max: int, name: str, path: str) -> None:
-        """Serve a disk. The same once more is harmless; InvalidRequest when number or name are another disk's.
+        """Serve a disk. Idempotent; :class:`InvalidRequest` if another disk has the number or the name.
 
-        ``FileNotFoundError``, :class:`DeviceBusy`, ``OSError`` for its primary. ``write_bytes_max`` 0: what the ring
-        takes.
+        ``write_bytes_max`` 0 stands for the longest record that the ring takes. ``FileNotFoundError``,
+        :class:`DeviceBusy` and ``OSError`` are about the primary.
         """
         check_name("disk", name)
         if not path.startswith("/") or "\n" in path or "\0" in path:
@@ -87,22 +91,25 @@ class HostControl:
         self._ask(f"ADD {number} {size_bytes} {write_bytes_max} {name} {path}", refused=_refused_disk)
 
     def remove(self, number: int) -> None:
-        """Serve the disk no longer: new I/O is refused, what is in flight awaited, the primary closed."""
+        """Stop serving the disk: refuse new I/O, wait for the I/O in flight, close the primary."""
         self._ask(f"REMOVE {number}")
 
     def copy(self, number: int, offset: int, length: int) -> int:
-        """Log a range of the primary as background data; its LSN, or 0: it is long, and not a hole (any more)."""
+        """Log a range of the primary as background data. Returns the LSN.
+
+        0, and nothing is logged, if the range is longer than a record and is no hole of the primary's file.
+        """
         try:
             return int(self._ask(f"COPY {number} {offset} {length}", refused=_refused_copy))
         except _TooLong:
             return 0
 
     def trust(self, number: int) -> None:
-        """The disk is no longer suspect: all of it is about to be copied."""
+        """Declare the disk no longer suspect: all of it is about to be copied."""
         self._ask(f"TRUST {number}", refused=_refused_copy)
 
     def stats(self) -> dict[int, HostedDiskStats]:
-        """What is counted on every disk that is served, by number."""
+        """What the host component counts on each disk that it serves, by number."""
 
         def read(connection: _Connection) -> dict[int, HostedDiskStats]:
             count = int(connection.ask("STATS", _refused))
@@ -112,11 +119,11 @@ class HostControl:
         return self._converse(read, self._limit_s)
 
     def quit(self, *, limit_s: float = HELLO_LIMIT_S) -> None:
-        """Ask for the orderly end of the process; it has not ended yet at return."""
+        """Ask the process to end in order. It is still running at return."""
         self._ask("QUIT", limit_s=limit_s)
 
     def close(self) -> None:
-        """Close the connections; twice is harmless, and the next request opens one again."""
+        """Close the idle connections. The next request opens a new one."""
         with self._lock:
             idle, self._idle = self._idle, []
         for connection in idle:
@@ -132,7 +139,7 @@ class HostControl:
         )
 
     def _converse(self, talk: Callable[[_Connection], T], limit_s: float) -> T:
-        """``talk`` on a connection. One that was idle may have been closed meanwhile: then on a new one."""
+        """The result of ``talk`` on an idle connection, or on a new one if the other side has closed the idle one."""
         with self._lock:
             connection = self._idle.pop() if self._idle else None
         if connection is not None:
@@ -189,7 +196,7 @@ class _ClosedWhileIdle(Exception):
 
 
 class _Refused(Exception):
-    """The reply is an ERR, which means ``error``; the connection is as good as before."""
+    """The reply is an ERR, which means ``error``. The connection is still good."""
 
     def __init__(self, error: Exception) -> None:
         super().__init__(error)
@@ -197,11 +204,11 @@ class _Refused(Exception):
 
 
 class _TooLong(Exception):
-    """A range to be copied is longer than a record, and not a hole."""
+    """A range to be copied is longer than a record, and no hole."""
 
 
 class _Connection:
-    """One connection; ``usable`` while nothing went wrong and no reply is outstanding."""
+    """One connection. It is ``usable`` as long as nothing went wrong and no reply is outstanding."""
 
     def __init__(self, path: str, limit_s: float) -> None:
         self._socket = connect_unix(path, limit_s)
@@ -216,7 +223,7 @@ class _Connection:
         return int(struct.unpack("3i", credentials)[0])
 
     def ask(self, line: str, refused: Callable[[int, str], Exception]) -> str:
-        """What follows OK in the reply; ``refused`` makes the error of an ERR."""
+        """What follows OK in the reply. ``refused`` turns the errno and message of an ERR into an exception."""
         self.usable = False
         try:
             self._socket.sendall(line.encode() + b"\n")
@@ -236,7 +243,7 @@ class _Connection:
         raise _Refused(refused(int(number), message))
 
     def read_line(self) -> str:
-        """A further line of the reply."""
+        """The next line of the reply."""
         self.usable = False
         line = self._stream.readline(_LINE_BYTES_MAX)
         if not line.endswith(b"\n"):

@@ -1,4 +1,4 @@
-"""HostedFilter: the IO filter of a disk that the host component serves, for copies of what the disk already holds."""
+"""HostedFilter: the IO filter of a disk that the host component serves. Copies of the disk's existing data use it."""
 
 from __future__ import annotations
 
@@ -10,9 +10,9 @@ __all__ = ["HostedFilter"]
 
 
 class HostedFilter:
-    """The filter of disk ``number`` in the process behind ``control``. Thread-safe.
+    """The filter of disk ``number`` in the process that ``control`` commands. Thread-safe.
 
-    Guests go on using the disk after :meth:`close`; :meth:`remove` takes it away from them.
+    Guests keep the disk after :meth:`close`. :meth:`remove` takes it away from them.
     """
 
     def __init__(self, control: HostControl, number: int, size_bytes: int, write_bytes_max: int) -> None:
@@ -23,9 +23,9 @@ class HostedFilter:
         self._closed = False
 
     def copy_background(self, offset: int, length: int) -> int:
-        """Log what the primary holds in the range as background data, its range held meanwhile; returns the LSN.
+        """Log what the primary holds in the range as background data, while the range is held. Returns the LSN.
 
-        0, and nothing is logged: it is longer than ``write_bytes_max``, and not a hole of the primary's file.
+        0, and nothing is logged, if the range is longer than ``write_bytes_max`` and is no hole of the primary's file.
         :class:`LoggingOff` while logging is off.
         """
         self._check_open()
@@ -38,17 +38,17 @@ class HostedFilter:
         return disk.filter
 
     def trust(self) -> None:
-        """No longer suspect: all of the disk is about to be copied again."""
+        """Declare the disk no longer suspect: a resync of all of it is about to begin."""
         self._check_open()
         self._control.trust(self._number)
 
     def remove(self) -> None:
-        """Refuse the guests' new I/O, wait for what is in flight, close the primary."""
+        """Refuse the guests' new I/O, wait for the I/O in flight, close the primary."""
         self._closed = True
         self._control.remove(self._number)
 
     def close(self) -> None:
-        """This object is used no more; the disk is served on. Twice is harmless."""
+        """Stop using this object. The host component goes on serving the disk. Idempotent."""
         self._closed = True
 
     def _check_open(self) -> None:

@@ -1,4 +1,4 @@
-"""HostOptions: every setting of a domain's host component, checked once."""
+"""HostOptions: the settings of a domain's host component, checked once, when they are made."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ __all__ = ["HostOptions", "StartDisk"]
 
 _HOST_AND_PORT = re.compile(r"(?P<host>\[[0-9a-fA-F:.]+\]|[A-Za-z0-9._-]+):(?P<port>[0-9]{1,5})\Z")
 STALL_LIMIT_S_MAX = 100.0
-"""A hypervisor gives a disk that does not answer up after 120 s."""
+"""A hypervisor gives up a disk that does not answer for 120 s."""
 
 
 @dataclass(frozen=True, slots=True)
 class StartDisk:
-    """A disk that the host component serves from its first moment; ``path`` is absolute."""
+    """A disk that the host component serves from its start. ``path`` is absolute."""
 
     number: int
     name: str
@@ -31,23 +31,23 @@ class HostOptions:
     """Settings of a host component. Times are seconds."""
 
     runtime: str = "/run/jetdr"
-    """Folder for what lives as long as the machine is up, on tmpfs; each domain has one of its own in it."""
+    """The folder, on tmpfs, of what need not survive a restart of the machine. Each domain has a folder in it."""
     state: str = "/var/lib/jetdr"
-    """Folder for what outlives a power loss, on a disk; with write-back each domain has one of its own in it."""
+    """The folder, on a disk, of what must survive a power loss. With write-back each domain has a folder in it."""
     listen: str = ""
-    """Where guests connect: the absolute path of a Unix socket, or HOST:PORT; by default ``nbd.sock`` in its folder."""
+    """Where guests connect: the absolute path of a Unix socket, or HOST:PORT. By default ``nbd.sock`` in its folder."""
     nbdkit: str = "nbdkit"
     """The nbdkit program."""
     arguments: tuple[str, ...] = ()
     """Further arguments for nbdkit, for example for TLS."""
     stall_limit_s: float = STALL_LIMIT_S_DEFAULT
-    """A guest's write or flush waits at most this long for replication; then logging goes off."""
+    """The longest that a guest's write or flush waits for replication. Then logging goes off."""
     write_back: bool = False
-    """Writes are acknowledged by the log, and reach the primary later."""
+    """A write is complete once the log has it, and reaches the primary later."""
     start_limit_s: float = 10.0
-    """A host component that does not answer this long after its start has failed."""
+    """How long a host component may take to answer after its start. Then it has failed."""
     stop_limit_s: float = 30.0
-    """A host component that has not ended this long after it was asked to is killed."""
+    """How long a host component may take to end after it was asked to. Then it is killed."""
 
     def __post_init__(self) -> None:
         for name in ("runtime", "state"):
@@ -68,7 +68,7 @@ class HostOptions:
 
     @property
     def tcp_address(self) -> tuple[str, int] | None:
-        """Host and port of :attr:`listen`, if that is no Unix socket."""
+        """The host and port of :attr:`listen`, or None if that is a Unix socket."""
         match = _HOST_AND_PORT.match(self.listen)
         if match is None or not 0 < int(match["port"]) < 1 << 16:
             return None
