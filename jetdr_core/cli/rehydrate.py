@@ -21,7 +21,7 @@ from jetdr_core.cli.views import extent_json, point_json, time_json
 from jetdr_core.cli.words import human_bytes, human_seconds
 from jetdr_core.extent import describe_extents
 from jetdr_core.rehydrate import DiskReport, Report
-from jetdr_core.rehydrate import rehydrate as rebuild
+from jetdr_core.rehydrate import rehydrate as recover
 
 __all__ = ["rehydrate"]
 
@@ -100,7 +100,7 @@ def rehydrate(
 async def _rehydrate(terminal: Terminal, request: _Request) -> int:
     started = time.perf_counter()
     with showing_progress(terminal, silent=request.as_json) as advance:
-        report = await rebuild(
+        report = await recover(
             request.url,
             at=request.at,
             target=request.target,

@@ -1,7 +1,7 @@
-"""Applies one fetched range: verify each frame, decompress it, write its live pieces. Runs in worker threads.
+"""Applier: verifies the frames of one fetched range, decompresses them, and writes their live pieces to the targets.
 
-Invariants: a frame is verified before a byte of it is written; a piece is written once, by the one range that holds it.
-An :class:`Applier` has no state that changes, so any number of threads may share it.
+Invariants: a frame is verified before a byte of it is written. A piece is written once, by the one range that holds it.
+An :class:`Applier` has no state that changes, so any number of worker threads may share it.
 """
 
 from __future__ import annotations
@@ -15,21 +15,20 @@ from jetdr_core._kernels import scatter_write
 from jetdr_core.errors import DamagedObject
 from jetdr_core.extent import DamagedExtent, Pieces, damaged_extents, describe_extents
 from jetdr_core.rehydrate.plan import FrameRange
-from jetdr_core.rehydrate.target import TargetDisk
+from jetdr_core.rehydrate.recovery_disk import RecoveryDisk
 from jetdr_core.segment import decode_frame
 
 __all__ = ["Applier", "damage_of", "raise_damage"]
 
 
 class Applier:
-    """Writes to ``targets``, one per disk of the plan."""
+    """Writes to ``disks``, whose rows are those of the plan."""
 
-    def __init__(self, targets: Sequence[TargetDisk]) -> None:
-        self._targets = targets
-        self._names = [target.files.name for target in targets]
+    def __init__(self, disks: Sequence[RecoveryDisk]) -> None:
+        self._disks = disks
 
     def apply(self, fetched: FrameRange, data: Buffer) -> list[DamagedExtent]:
-        """Write what is good; returns what is damaged (and was not written). OSError if the target fails."""
+        """Write what is good, and return what is damaged, which is not written. OSError if a target fails."""
         damage: list[DamagedExtent] = []
         pieces = fetched.pieces
         starts = np.searchsorted(pieces["frame"], np.arange(fetched.first, fetched.end + 1)).tolist()
@@ -39,7 +38,7 @@ class Applier:
                 try:
                     self._apply_frame(fetched, row, view, live)
                 except DamagedObject as error:
-                    damage += damage_of(live, self._names, fetched.segment.place.key, str(error))
+                    damage += damage_of(live, self._disks, fetched.segment.place.key, str(error))
         return damage
 
     def _apply_frame(self, fetched: FrameRange, row: int, data: memoryview, pieces: Pieces) -> None:
@@ -54,24 +53,24 @@ class Applier:
             self._write(disk, raw, pieces[pieces["disk"] == disk])
 
     def _write(self, disk: int, raw: Buffer, pieces: Pieces) -> None:
-        target = self._targets[disk]
+        target = self._disks[disk].target
         try:
             scatter_write(target.fd, raw, pieces)
         except OSError as error:
             raise OSError(error.errno, error.strerror, str(target.files.partial)) from error
 
 
-def damage_of(pieces: Pieces, names: Sequence[str], key: str, problem: str) -> list[DamagedExtent]:
-    """``pieces`` as damaged extents of their disks."""
+def damage_of(pieces: Pieces, disks: Sequence[RecoveryDisk], key: str, problem: str) -> list[DamagedExtent]:
+    """``pieces`` as damaged extents, disk by disk."""
     damage: list[DamagedExtent] = []
     for disk in np.unique(pieces["disk"]).tolist():
         rows = pieces[pieces["disk"] == disk]
-        damage += damaged_extents(names[disk], rows[["offset", "length", "lsn"]].tolist(), key, problem)
+        damage += damaged_extents(disks[disk].name, rows[["offset", "length", "lsn"]].tolist(), key, problem)
     return damage
 
 
 def raise_damage(damage: Sequence[DamagedExtent]) -> None:
-    """Raise the DamagedObject that names every extent of ``damage``, if there is any."""
+    """Raise :class:`DamagedObject` about ``damage``, if there is any."""
     if damage:
         raise DamagedObject(
             damage[0].key,

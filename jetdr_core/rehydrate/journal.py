@@ -1,24 +1,10 @@
-"""The journal of a recovery: whose it is, and what of it is durable in the target. Pure: packs and checks bytes.
+"""The journal of a recovery: to which recovery a partial file belongs, and which of its frames are durable. Pure.
 
-A header says which recovery the partial file beside it belongs to; chunks follow, each of them appended only after the
-bytes it names were synced. A chunk that is torn or damaged, and all after it, is as if it were not there: what it
-names is then written again. Little-endian.
+A header names the recovery. Chunks follow, each appended only after the bytes that it names were synced.
+docs/formats/recovery-journal.md has the layout.
 
-==============  =====  =====================================================================
-header          bytes
-==============  =====  =====================================================================
-magic           8      ``JDRRCVJ`` and a zero
-version         u16    1
-reserved        u16    0
-identity bytes  u32    at most 64 KiB
-identity        n      JSON object: the fields of :class:`RecoveryIdentity`
-checksum        u64    XXH3-64 of everything before it
-chunk
-rows            u32    1 to 1,048,576
-reserved        u32    0
-row             16     segment number u64, first frame u32, last frame u32 (both applied, all needed between too)
-checksum        u64    XXH3-64 of the chunk before it, seeded with the checksum before this chunk
-==============  =====  =====================================================================
+Invariant: a chunk that is torn or damaged counts as missing, and so do all chunks after it. What they name is then
+written again, which is idempotent.
 """
 
 from __future__ import annotations
@@ -47,10 +33,10 @@ _ROWS_MAX = 1 << 20
 
 @dataclass(frozen=True, slots=True)
 class RecoveryIdentity:
-    """Two runs with equal identity write the same bytes to the same places.
+    """What distinguishes one recovery of a disk from another. Equal identities write equal bytes to equal places.
 
-    ``chain_checksum`` is that of the newest segment used, in hex: it stands for all before it. ``without`` are the
-    numbers of the segments whose index was damaged and that the recovery went on without.
+    ``chain_checksum`` is the checksum of the newest segment used, in hex. It stands for all segments before it.
+    ``without`` are the numbers of the segments that the recovery leaves out, because their index is damaged.
     """
 
     domain_uuid: str
@@ -73,7 +59,7 @@ class Applied(NamedTuple):
 
 
 class Journal(NamedTuple):
-    """What a journal says. ``bytes_valid`` is where the next chunk goes, ``checksum`` what it continues."""
+    """What a journal says. The next chunk goes to ``bytes_valid`` and continues ``checksum``."""
 
     identity: RecoveryIdentity
     applied: list[Applied]
@@ -88,7 +74,7 @@ def encode_header(identity: RecoveryIdentity) -> bytes:
 
 
 def encode_chunk(applied: Sequence[Applied], checksum_before: int) -> tuple[bytes, int]:
-    """The chunk's bytes and its checksum; one to ``_ROWS_MAX`` rows."""
+    """The bytes and the checksum of a chunk of 1 to ``_ROWS_MAX`` rows."""
     assert 0 < len(applied) <= _ROWS_MAX
     chunk = _CHUNK.pack(len(applied), 0) + b"".join(_ROW.pack(*row) for row in applied)
     checksum = xxhash.xxh3_64_intdigest(chunk, checksum_before)
@@ -96,7 +82,7 @@ def encode_chunk(applied: Sequence[Applied], checksum_before: int) -> tuple[byte
 
 
 def decode_journal(data: bytes, where: str) -> Journal | None:
-    """Read a journal; None if its header never became whole. UnsupportedVersion if a newer engine wrote it."""
+    """Read a journal. None if its header is damaged, :class:`UnsupportedVersion` if a newer engine wrote it."""
     header = _decode_header(data, where)
     if header is None:
         return None

@@ -1,8 +1,10 @@
-"""The plan: which bytes of which frames make up the disks at an LSN. Pure: it is handed indexes and does no I/O.
+"""The plan: which bytes of which frames make up the disks at an LSN. Pure: it is given indexes and does no I/O.
 
-Invariants: segments are added newest first; each byte of each disk goes to the newest record at or below the LSN that
-covers it, so no overwritten byte is ever planned; zeros cover but are never fetched (targets begin as holes).
-Memory: 32 bytes a live piece and one row a needed frame, plus 32 bytes an interval while planning.
+Invariants: segments are added newest first. Each byte of each disk is taken from the newest record at or below the LSN
+that covers it, so no overwritten byte is ever planned. Zeros cover but are never fetched, because targets begin as
+holes.
+
+Memory: 32 bytes for each live piece and one row for each needed frame. While planning, 32 bytes for each interval too.
 """
 
 from __future__ import annotations
@@ -27,27 +29,72 @@ __all__ = [
     "Planner",
     "SegmentPlace",
     "SegmentPlan",
+    "bytes_by_disk",
     "frame_ranges",
 ]
 
 GET_BYTES_MAX = 4 << 20
-"""A range-GET grows to this much at most (one frame alone may not exceed it)."""
+"""The longest range-GET. No frame is longer."""
 
 GET_HOLE_BYTES_MAX = 64 << 10
-"""Unneeded bytes between two needed frames that are read along rather than paid for with another GET."""
+"""The most unneeded bytes between two needed frames that are fetched, because another GET would cost more."""
 
 
-@dataclass(frozen=True, slots=True)
 class PlannedDisk:
-    """A disk to rebuild: its number in the records, and its size at the point."""
+    """One disk of a plan: its number in the records, its size at the point, and which of its bytes are found so far.
 
-    number: int
-    name: str
-    size_bytes: int
+    ``bytes_live`` counts the bytes to be fetched.
+    """
+
+    def __init__(self, number: int, name: str, size_bytes: int) -> None:
+        self.number = number
+        self.name = name
+        self.size_bytes = size_bytes
+        self.bytes_live = 0
+        self._covered = IntervalMap()
+
+    @property
+    def is_covered(self) -> bool:
+        """Whether the newest record of every byte is found."""
+        return self._covered.covered_bytes >= self.size_bytes
+
+    def add(self, row: int, entries: npt.NDArray[np.void], key: str) -> Pieces:
+        """The pieces, of disk row ``row``, that ``entries`` of segment ``key`` add: bytes not covered before."""
+        newest_first = entries[entries["disk"] == self.number][::-1]
+        self._check_bounds(newest_first, key)
+        fresh = self._covered.overlay(newest_first["offset"], newest_first["length"])
+        source = newest_first[fresh["source"]]
+        data = source["frame"] != NO_FRAME
+        pieces = _pieces(row, fresh[data], source[data])
+        self.bytes_live += int(pieces["length"].sum(dtype=np.uint64))
+        return pieces
+
+    def uncovered(self) -> list[tuple[int, int]]:
+        """Extents (offset, length) for which no record is found so far."""
+        edges = self._covered.intervals()
+        starts = [0, *edges["end"].tolist()]
+        ends = [*edges["start"].tolist(), self.size_bytes]
+        return [(start, end - start) for start, end in zip(starts, ends, strict=True) if end > start]
+
+    def release(self) -> None:
+        """Free the interval map. Nothing more may be added."""
+        self._covered = IntervalMap()
+
+    def _check_bounds(self, entries: npt.NDArray[np.void], key: str) -> None:
+        size = np.uint64(self.size_bytes)
+        outside = (entries["length"] > size) | (entries["offset"] > size - np.minimum(entries["length"], size))
+        if outside.any():
+            entry = entries[int(outside.argmax())]
+            raise DamagedObject(
+                key,
+                f"index entry of LSN {entry['lsn']}",
+                f"[{entry['offset']}, +{entry['length']}) lies outside of disk {self.name!r} "
+                f"of {self.size_bytes} bytes",
+            )
 
 
 class SegmentPlace(NamedTuple):
-    """Which segment: its number in the chain, its key, its LSN range."""
+    """A segment's number in the chain, its key and its LSN range."""
 
     number: int
     key: str
@@ -59,8 +106,8 @@ class SegmentPlace(NamedTuple):
 class SegmentPlan:
     """What is needed of one segment.
 
-    ``frames`` are rows of its frame table, ``frame_numbers`` their places in it, ascending. ``pieces`` are sorted by
-    frame, disk and offset; a piece's ``frame`` is a row of ``frames``, its ``disk`` a row of the planner's disks.
+    ``frames`` are rows of its frame table, and ``frame_numbers`` their numbers in it, ascending. ``pieces`` are sorted
+    by frame, disk and offset. A piece's ``frame`` is a row of ``frames``, its ``disk`` a row of the planner's disks.
     """
 
     place: SegmentPlace
@@ -68,12 +115,8 @@ class SegmentPlan:
     frames: npt.NDArray[np.void]
     pieces: Pieces
 
-    def bytes_of(self, disk: int) -> int:
-        """Live bytes of the disk in row ``disk``."""
-        return int(self.pieces["length"][self.pieces["disk"] == disk].sum(dtype=np.uint64))
-
     def without(self, applied: Mapping[int, Sequence[tuple[int, int]]]) -> SegmentPlan | None:
-        """The plan less what is applied: per disk row, frame numbers (first, last). None if that is all of it."""
+        """The plan less the frames in ``applied``: ranges of numbers (first, last) by disk row. None if that is all."""
         numbers = self.frame_numbers[self.pieces["frame"]]
         left = np.ones(len(self.pieces), np.bool_)
         for disk, done in applied.items():
@@ -91,7 +134,7 @@ class SegmentPlan:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class FrameRange:
-    """One range-GET: rows [first, end) of ``segment.frames``, in bytes [offset, offset + length) of the object."""
+    """One range-GET: rows [first, end) of ``segment.frames``, which lie in bytes [offset, offset + length)."""
 
     segment: SegmentPlan
     first: int
@@ -106,13 +149,18 @@ class FrameRange:
 
     @property
     def frame_span(self) -> tuple[int, int]:
-        """First and last frame number, both needed and within."""
+        """The first and the last frame number that are needed."""
         numbers = self.segment.frame_numbers
         return int(numbers[self.first]), int(numbers[self.end - 1])
 
 
+def bytes_by_disk(pieces: Pieces, disks: int) -> npt.NDArray[np.int64]:
+    """Live bytes of each of ``disks`` disks."""
+    return np.bincount(pieces["disk"], pieces["length"], minlength=disks).astype(np.int64)
+
+
 def frame_ranges(segment: SegmentPlan) -> Iterator[FrameRange]:
-    """Merge the needed frames (which lie in the object in this order) into range-GETs, over small holes."""
+    """Merge the needed frames, which lie in the object in this order, into range-GETs, across small distances."""
     starts: list[int] = segment.frames["offset"].tolist()
     ends: list[int] = (segment.frames["offset"] + segment.frames["stored_bytes"]).tolist()
     first = 0
@@ -130,27 +178,25 @@ def frame_ranges(segment: SegmentPlan) -> Iterator[FrameRange]:
 class Planner:
     """Collects the live pieces of ``disks`` at ``lsn``. Not thread-safe.
 
-    Hand it the index of every segment that begins at or below ``lsn``, newest first, until :attr:`complete`.
+    Takes the index of every segment that begins at or below ``lsn``, newest first, until :attr:`complete`.
     """
 
     def __init__(self, disks: Sequence[PlannedDisk], lsn: int) -> None:
         self.disks = tuple(disks)
         self.lsn = lsn
         self.segments: list[SegmentPlan] = []
-        self.bytes_live = [0] * len(self.disks)
-        self._covered = [IntervalMap() for _ in self.disks]
 
     @property
     def complete(self) -> bool:
-        """Whether every byte of every disk has its newest record: older segments hold nothing that is needed."""
-        return all(map(self._is_covered, range(len(self.disks))))
+        """Whether the newest record of every byte of every disk is found, so that no older segment is needed."""
+        return all(disk.is_covered for disk in self.disks)
 
     def add(self, place: SegmentPlace, index: SegmentIndex) -> SegmentPlan | None:
-        """Take what the segment holds of bytes that are not covered yet; None if that is nothing but zeros."""
+        """Take what the segment has of bytes that are not covered yet. None if that is nothing but zeros."""
         entries = index.entries
         if len(entries) and int(entries["lsn"][-1]) > self.lsn:
             entries = entries[entries["lsn"] <= self.lsn]
-        found = [self._add_disk(row, entries, place.key) for row in range(len(self.disks)) if not self._is_covered(row)]
+        found = [disk.add(row, entries, place.key) for row, disk in enumerate(self.disks) if not disk.is_covered]
         pieces = np.concatenate([np.empty(0, PIECE), *found])
         if not len(pieces):
             return None
@@ -158,42 +204,10 @@ class Planner:
         self.segments.append(plan)
         return plan
 
-    def uncovered(self, row: int) -> list[tuple[int, int]]:
-        """Extents (offset, length) of the disk in ``row`` for which no record was found so far."""
-        edges = self._covered[row].intervals()
-        starts = [0, *edges["end"].tolist()]
-        ends = [*edges["start"].tolist(), self.disks[row].size_bytes]
-        return [(start, end - start) for start, end in zip(starts, ends, strict=True) if end > start]
-
     def release(self) -> None:
-        """Free the interval maps: nothing more will be added."""
-        self._covered = []
-
-    def _is_covered(self, row: int) -> bool:
-        return self._covered[row].covered_bytes >= self.disks[row].size_bytes
-
-    def _add_disk(self, row: int, entries: npt.NDArray[np.void], key: str) -> Pieces:
-        disk = self.disks[row]
-        newest_first = entries[entries["disk"] == disk.number][::-1]
-        _check_bounds(newest_first, disk, key)
-        fresh = self._covered[row].overlay(newest_first["offset"], newest_first["length"])
-        source = newest_first[fresh["source"]]
-        data = source["frame"] != NO_FRAME
-        pieces = _pieces(row, fresh[data], source[data])
-        self.bytes_live[row] += int(pieces["length"].sum(dtype=np.uint64))
-        return pieces
-
-
-def _check_bounds(entries: npt.NDArray[np.void], disk: PlannedDisk, key: str) -> None:
-    size = np.uint64(disk.size_bytes)
-    outside = (entries["length"] > size) | (entries["offset"] > size - np.minimum(entries["length"], size))
-    if outside.any():
-        entry = entries[int(outside.argmax())]
-        raise DamagedObject(
-            key,
-            f"index entry of LSN {entry['lsn']}",
-            f"[{entry['offset']}, +{entry['length']}) lies outside of disk {disk.name!r} of {disk.size_bytes} bytes",
-        )
+        """Free the interval maps. Nothing more may be added."""
+        for disk in self.disks:
+            disk.release()
 
 
 def _pieces(row: int, fresh: npt.NDArray[np.void], source: npt.NDArray[np.void]) -> Pieces:

@@ -1,4 +1,4 @@
-"""What a recovery tells: the report at its end. Frozen; talks to: extent, catalog (the point)."""
+"""What a recovery reports at its end. Frozen."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ __all__ = ["DiskReport", "Report"]
 
 @dataclass(frozen=True, slots=True)
 class DiskReport:
-    """One rebuilt disk.
+    """One recovered disk. ``path`` is the file to open.
 
-    ``path`` is the file to open; ``bytes_written`` what this run wrote of its live data, ``bytes_resumed`` what an
-    earlier, interrupted run had; ``bytes_fetched`` its share of what was read from the store. ``lsn`` and ``time_ns``
-    are the point's. ``damaged`` are extents that read as zeros because their only copy is damaged (or, where an index
-    is damaged, may be older than the point).
+    ``bytes_written`` is what this run wrote of the live data, ``bytes_resumed`` what an earlier, interrupted run had
+    written. ``bytes_fetched`` is the disk's share of what was read from the store. ``lsn`` and ``time_ns`` are the
+    point's. Extents in ``damaged`` read as zeros, because their only copy is damaged. If an index is damaged, they may
+    also be older than the point.
     """
 
     name: str
@@ -42,5 +42,5 @@ class Report:
 
     @property
     def damaged(self) -> tuple[DamagedExtent, ...]:
-        """Of all disks."""
+        """The damaged extents of all disks."""
         return tuple(extent for disk in self.disks for extent in disk.damaged)

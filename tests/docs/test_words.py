@@ -33,13 +33,10 @@ WORD = re.compile(r"[A-Z]?[a-z0-9]+|[A-Z]+(?![a-z])")
 LEFTOVERS = {
     "behind": "_put_behind behind cursor_behind flush_behind jdr_ring_primaries_behind primaries_behind"
     " primary_is_behind read_behind write_behind",
-    "checkpoint": "CHECKPOINT_BYTES checkpoint",
     "jdr_ring_lsn_applied": "jdr_ring_lsn_applied",
     "marker": "_marker drop_marker marker marker_path set_marker",
     "open_gap": "open_gap",
     "orphan": "jdr_ring_is_orphan jdr_ring_void_orphan",
-    "rebuild": "Rebuild _rebuild rebuild",
-    "Rebuild": "Rebuild",
     "Serving": "Serving",
     "write_bytes_max": "WRITE_BYTES_MAX _write_bytes_max write_bytes_max",
 }

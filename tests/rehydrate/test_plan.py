@@ -135,8 +135,8 @@ def test_overwritten_history_adds_nothing_to_the_plan() -> None:
         planner = await planned(chain, chain.lsn, PlannedDisk(1, "a", SIZE))
         assert planner.complete
         assert [segment.place.key for segment in planner.segments] == [chain.keys[-1]]
-        assert planner.bytes_live == [SIZE]
-        assert planner.uncovered(0) == []
+        assert planner.disks[0].bytes_live == SIZE
+        assert planner.disks[0].uncovered() == []
 
     asyncio.run(scenario())
 
@@ -150,8 +150,8 @@ def test_zeros_cover_but_are_not_planned() -> None:
         chain.zero(1, 0, SIZE // 4)
         await chain.seal()
         planner = await planned(chain, chain.lsn, PlannedDisk(1, "a", SIZE))
-        assert planner.bytes_live == [SIZE // 4]
-        assert planner.uncovered(0) == [(SIZE // 2, SIZE // 2)]
+        assert planner.disks[0].bytes_live == SIZE // 4
+        assert planner.disks[0].uncovered() == [(SIZE // 2, SIZE // 2)]
         assert await rebuilt(chain, planner) == [chain.replay(1, SIZE, chain.lsn)]
 
     asyncio.run(scenario())

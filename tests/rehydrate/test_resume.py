@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from jetdr_core.errors import StoreError, TargetExists
-from jetdr_core.rehydrate import Report, fetch, rehydrate
+from jetdr_core.rehydrate import Report, rehydrate, transfer
 from jetdr_core.store import MemoryStore, ObjectStore, StoreWrapper, open_store
 from tests.children import run_python
 from tests.rehydrate.chains import Chain
@@ -62,7 +62,7 @@ def assert_whole(chain: Chain, report: Report) -> None:
 
 @pytest.mark.parametrize("gets", [0, 1, 5, SEGMENTS - 1])
 def test_recovery_whose_store_fails_is_continued(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, gets: int) -> None:
-    monkeypatch.setattr(fetch, "CHECKPOINT_BYTES", 1)
+    monkeypatch.setattr(transfer, "SAVE_BYTES", 1)
 
     async def scenario() -> tuple[Chain, Report]:
         chain = await build(MemoryStore())
@@ -79,9 +79,9 @@ def test_recovery_whose_store_fails_is_continued(tmp_path: Path, monkeypatch: py
 @pytest.mark.parametrize("gets", [1, 7])
 def test_recovery_that_was_killed_is_continued(tmp_path: Path, gets: int) -> None:
     script = (
-        "import asyncio, sys; from jetdr_core.rehydrate import fetch, rehydrate;"
+        "import asyncio, sys; from jetdr_core.rehydrate import rehydrate, transfer;"
         "from jetdr_core.store import open_store; from tests.rehydrate.test_resume import Interrupted;"
-        "fetch.CHECKPOINT_BYTES = 1;"
+        "transfer.SAVE_BYTES = 1;"
         "store = Interrupted(open_store(sys.argv[1]), int(sys.argv[3]), kill=True);"
         "asyncio.run(rehydrate(store, at='latest', target=sys.argv[2], workers=1))"
     )
@@ -96,7 +96,7 @@ def test_recovery_that_was_killed_is_continued(tmp_path: Path, gets: int) -> Non
 
 
 def test_continued_recovery_fetches_only_what_is_left(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(fetch, "CHECKPOINT_BYTES", 1)
+    monkeypatch.setattr(transfer, "SAVE_BYTES", 1)
 
     async def scenario() -> Report:
         chain = await build(MemoryStore())

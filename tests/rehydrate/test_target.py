@@ -10,17 +10,11 @@ from pathlib import Path
 import pytest
 
 from jetdr_core.errors import InvalidRequest, TargetExists, TargetFull
+from jetdr_core.rehydrate.config_files import ConfigFiles
+from jetdr_core.rehydrate.disk_files import FORMATS, DiskFiles, check_names
 from jetdr_core.rehydrate.journal import Applied, RecoveryIdentity
-from jetdr_core.rehydrate.target import (
-    FORMATS,
-    DiskFiles,
-    Progress,
-    TargetDisk,
-    check_names,
-    check_space,
-    examine,
-    write_config,
-)
+from jetdr_core.rehydrate.standing import Progress, examine
+from jetdr_core.rehydrate.target import TargetDisk, check_space
 
 SIZE = 1 << 20
 IDENTITY = RecoveryIdentity("5a", 1, 77, 3, "db01", SIZE, "flat", "ab" * 16)
@@ -52,21 +46,21 @@ def test_finished_disk_has_its_name_and_nothing_else_is_left(tmp_path: Path, for
 @pytest.mark.parametrize("format_", FORMATS)
 def test_unfinished_disk_is_never_visible_under_its_name(tmp_path: Path, format_: str) -> None:
     target = opened(files_in(tmp_path, format_))
-    target.checkpoint([Applied(1, 0, 3)])
+    target.save([Applied(1, 0, 3)])
     target.close()
     assert all(path.name.startswith(".") for path in tmp_path.iterdir())
 
 
-def test_interrupted_run_is_continued_with_what_was_checkpointed(tmp_path: Path) -> None:
+def test_interrupted_run_is_continued_with_what_was_saved(tmp_path: Path) -> None:
     target = opened(files_in(tmp_path))
-    target.checkpoint([Applied(1, 0, 3)])
-    target.checkpoint([Applied(2, 5, 5), Applied(3, 0, 0)])
+    target.save([Applied(1, 0, 3)])
+    target.save([Applied(2, 5, 5), Applied(3, 0, 0)])
     target.close()
     standing = examine(target.files, IDENTITY)
     assert standing.progress is Progress.PARTIAL
     assert standing.applied == [Applied(1, 0, 3), Applied(2, 5, 5), Applied(3, 0, 0)]
     again = TargetDisk(target.files, IDENTITY, standing)
-    again.checkpoint([Applied(9, 9, 9)])
+    again.save([Applied(9, 9, 9)])
     again.close()
     assert examine(target.files, IDENTITY).applied[-1] == Applied(9, 9, 9)
 
@@ -114,7 +108,7 @@ def test_run_interrupted_between_extent_and_descriptor_writes_the_descriptor(tmp
     target.finish(nothing)
     target.close()
     (tmp_path / "db01.vmdk").unlink()
-    assert examine(target.files, IDENTITY).progress is Progress.EXTENT
+    assert examine(target.files, IDENTITY).progress is Progress.RENAMED
     again = opened(target.files)
     again.finish(nothing)
     again.close()
@@ -167,10 +161,12 @@ def test_outputs_of_one_name_are_refused(tmp_path: Path) -> None:
 
 def test_config_file_is_written_once_and_never_replaced(tmp_path: Path) -> None:
     path = tmp_path / "vm.vmx"
-    write_config(path, b"memsize = 4")
-    write_config(path, b"memsize = 4")
+    ConfigFiles(tmp_path, {"vm.vmx": "memsize = 4"}).write()
+    ConfigFiles(tmp_path, {"vm.vmx": "memsize = 4"}).write()
     assert stat.S_IMODE(path.stat().st_mode) == 0o600
-    with pytest.raises(TargetExists):
-        write_config(path, b"memsize = 8")
+    other = ConfigFiles(tmp_path, {"vm.vmx": "memsize = 8"})
+    for refused in (other.check, other.write):
+        with pytest.raises(TargetExists):
+            refused()
     assert path.read_bytes() == b"memsize = 4"
     assert list(tmp_path.iterdir()) == [path]
