@@ -298,7 +298,11 @@ int64_t jdr_filter_copy(jdr_filter *filter, uint64_t offset, uint64_t length);
 void jdr_filter_stats(jdr_filter *filter, struct jdr_filter_stats *stats);
 /* No longer suspect: all of the disk is about to be copied again. */
 void jdr_filter_trust(jdr_filter *filter);
-/* Refuse new calls (-ESHUTDOWN) and wait for all those inside, which may wait for room. Twice is harmless. */
+/*
+ * Refuse new calls (-ESHUTDOWN) and wait for all those inside, which may wait for room. With an applier, what was
+ * acknowledged is then in the primary, and the applier has let go of it: the primary may be closed, and the disk be
+ * opened again. Idempotent, while the applier runs.
+ */
 void jdr_filter_close(jdr_filter *filter);
 /* Free it. No thread may be inside a call. */
 void jdr_filter_destroy(jdr_filter *filter);

@@ -9,28 +9,24 @@
  * logging on again copies that range later, and so after it. With an applier (write-back) a write that is logged goes
  * to the ring alone; applier.c gives it to the primary, its range held.
  */
+#include <errno.h>
 #include <stdlib.h>
 #include <string.h>
 
-#include "ranges.h"
+#include "applier.h"
+#include "pending.h"
+#include "primary.h"
 #include "ring.h"
-#include "ring_shared.h"
 
 struct jdr_filter {
     jdr_ring *ring;
-    struct jdr_device primary;
-    uint32_t disk;
-    uint64_t size_bytes, write_bytes_max;
+    jdr_applier *applier;
+    uint64_t write_bytes_max;
+    struct jdr_room share; /* of the ring, that this disk may have */
     int64_t stall_limit_ns;
     bool bypass;
-    jdr_applier *applier;
-    _Atomic uint64_t direct_writes, direct_synced; /* with an applier: that went to the primary alone */
-    pthread_mutex_t sync_mutex;                    /* guards sync_failed and direct_synced */
-    _Atomic uint64_t syncs_begun;
-    _Atomic int sync_failed; /* what the primary's first failed flush returned, or its first failed write behind */
-    struct jdr_room share;   /* of the ring, that this disk may have */
-    struct jdr_ranges ranges;
-    JDR_LINE struct jdr_filter_stats stats; /* guarded by the ranges' mutex; overlaps_waited is theirs */
+    struct jdr_primary primary;
+    JDR_LINE struct jdr_filter_stats stats; /* guarded by the ranges' mutex; some are the primary's */
 };
 
 static bool valid_options(const struct jdr_filter_options *options)
@@ -46,10 +42,10 @@ static bool valid_options(const struct jdr_filter_options *options)
 static int write_behind(jdr_filter *filter, jdr_applier *applier)
 {
     filter->applier = applier;
-    filter->direct_writes = 1; /* nobody knows what the last host had not flushed */
-    if (jdr_applier_has_failed(applier, filter->disk))
-        filter->sync_failed = -(JDR_PRIMARY | EIO);
-    return jdr_applier_add(applier, filter); /* last: from now on it may be given records */
+    filter->primary.direct = 1; /* nobody knows what the last host had not flushed */
+    if (jdr_pending_has_failed(filter->ring, filter->primary.disk))
+        filter->primary.failed = -(JDR_PRIMARY | EIO);
+    return jdr_applier_add(applier, &filter->primary); /* last: from now on it may be given records */
 }
 
 int jdr_filter_open(jdr_filter **out, const struct jdr_filter_options *options)
@@ -61,16 +57,12 @@ int jdr_filter_open(jdr_filter **out, const struct jdr_filter_options *options)
         return -ENOMEM;
     memset(filter, 0, sizeof *filter);
     filter->ring = options->ring;
-    filter->primary = options->primary;
-    filter->disk = options->disk;
-    filter->size_bytes = options->size_bytes;
     filter->write_bytes_max = options->write_bytes_max;
     filter->stall_limit_ns = options->stall_limit_ns;
     filter->bypass = options->bypass;
     if (options->ring)
         filter->share = jdr_ring_share(options->ring);
-    jdr_ranges_init(&filter->ranges);
-    pthread_mutex_init(&filter->sync_mutex, NULL);
+    jdr_primary_init(&filter->primary, &options->primary, options->disk, options->size_bytes);
     if (options->applier && write_behind(filter, options->applier)) {
         jdr_filter_destroy(filter);
         return -ENOMEM;
@@ -81,63 +73,28 @@ int jdr_filter_open(jdr_filter **out, const struct jdr_filter_options *options)
 
 /* ---- the primary ------------------------------------------------------------------------------------------------ */
 
-/* The one hop to the primary: its errors get a band of their own, so that none is taken for the filter's or the ring's.
- */
-static int banded(int result)
-{
-    if (result == 0)
-        return 0;
-    return -(JDR_PRIMARY | (result < 0 && result >= -JDR_ERRNO_MAX ? -result : EIO));
-}
-
-static int read_primary(const jdr_filter *filter, uint64_t offset, void *target, size_t length)
-{
-    return banded(filter->primary.read(&filter->primary, offset, target, length));
-}
-
 /* The newest data; with an applier the range is held. */
 static int read_newest(const jdr_filter *filter, uint64_t offset, void *target, size_t length)
 {
-    int result = read_primary(filter, offset, target, length);
+    int result = jdr_primary_read(&filter->primary, offset, target, length);
     if (!result && filter->applier)
-        jdr_applier_overlay(filter->applier, filter->disk, offset, target, length);
+        jdr_pending_overlay(filter->ring, filter->primary.disk, offset, target, length);
     return result;
 }
 
 /* Write `data`, or zeros where that is NULL. */
-static int primary_change(const jdr_filter *filter, uint64_t offset, const void *data, uint64_t length)
+static int primary_change(jdr_filter *filter, uint64_t offset, const void *data, uint64_t length)
 {
     struct iovec iov = {(void *)data, length};
-    return banded(data ? filter->primary.write(&filter->primary, offset, &iov, 1)
-                       : filter->primary.zero(&filter->primary, offset, length));
-}
-
-/*
- * Flush the primary. A call shares a flush that began after it did, and the first failure stands: the kernel reports a
- * loss once, and calls the next flush a success.
- */
-static int primary_sync(jdr_filter *filter)
-{
-    uint64_t direct = atomic_load(&filter->direct_writes), seen = atomic_load(&filter->syncs_begun);
-    pthread_mutex_lock(&filter->sync_mutex);
-    if (!filter->sync_failed && atomic_load(&filter->syncs_begun) == seen) {
-        atomic_fetch_add(&filter->syncs_begun, 1);
-        filter->sync_failed = banded(filter->primary.sync(&filter->primary));
-    }
-    int result = filter->sync_failed;
-    if (!result && filter->direct_synced < direct)
-        filter->direct_synced = direct;
-    pthread_mutex_unlock(&filter->sync_mutex);
-    if (result && filter->applier)
-        jdr_ring_note_primary_failure(filter->ring, filter->disk);
-    return result;
+    struct jdr_change change = {.offset = offset, .length = length, .pieces = data ? &iov : NULL, .count = 1};
+    return jdr_primary_change(&filter->primary, &change);
 }
 
 /* The primary's error, when primary and log may differ because of it. With bypass the log must not go on as it was. */
 static int suspect(const jdr_filter *filter, int error)
 {
     if (filter->bypass)
-        jdr_ring_stop_logging(filter->ring, JDR_OFF_DISK, filter->disk);
+        jdr_ring_stop_logging(filter->ring, JDR_OFF_DISK, filter->primary.disk);
     return filter->ring ? -(-error | JDR_SUSPECT) : error;
 }
 
@@ -156,19 +113,19 @@ static int admit_stalled(jdr_filter *filter, struct jdr_range *range, uint64_t p
     int64_t begun = jdr_monotonic_ns(), deadline = begun + filter->stall_limit_ns;
     int result;
     while ((result = jdr_ring_admit(filter->ring, payload_bytes, deadline - jdr_monotonic_ns(), &range->room)) == 0) {
-        if (jdr_ranges_hold(&filter->ranges, range, filter->share))
+        if (jdr_ranges_hold(&filter->primary.ranges, range, filter->share))
             break;
         jdr_ring_cancel(filter->ring, range->room);
-        if ((result = jdr_ranges_wait_share(&filter->ranges, range->room, filter->share, deadline)))
+        if ((result = jdr_ranges_wait_share(&filter->primary.ranges, range->room, filter->share, deadline)))
             break;
     }
     uint64_t stalled = (uint64_t)(jdr_monotonic_ns() - begun);
-    pthread_mutex_lock(&filter->ranges.mutex);
+    pthread_mutex_lock(&filter->primary.ranges.mutex);
     filter->stats.stalls++;
     filter->stats.stall_ns += stalled;
     if (stalled > filter->stats.stall_ns_max)
         filter->stats.stall_ns_max = stalled;
-    pthread_mutex_unlock(&filter->ranges.mutex);
+    pthread_mutex_unlock(&filter->primary.ranges.mutex);
     return result;
 }
 
@@ -176,7 +133,7 @@ static int admit_and_hold(jdr_filter *filter, struct jdr_range *range, uint64_t 
 {
     int result = filter->ring ? jdr_ring_admit(filter->ring, payload_bytes, 0, &range->room) : 0;
     if (result == 0) {
-        if (jdr_ranges_hold(&filter->ranges, range, filter->share))
+        if (jdr_ranges_hold(&filter->primary.ranges, range, filter->share))
             return 0;
         jdr_ring_cancel(filter->ring, range->room);
     } else if (result != -ETIMEDOUT) {
@@ -190,22 +147,22 @@ static int admit_and_hold(jdr_filter *filter, struct jdr_range *range, uint64_t 
 static bool is_pending(const jdr_filter *filter, const struct jdr_range *range)
 {
     return filter->applier &&
-           jdr_applier_overlaps(filter->applier, filter->disk, range->begin, range->end - range->begin);
+           jdr_pending_overlaps(filter->ring, filter->primary.disk, range->begin, range->end - range->begin);
 }
 
 /* With logging off: hold the range without room. False, and not held: logging is on (again). */
 static bool hold_unlogged(jdr_filter *filter, struct jdr_range *range)
 {
     range->room = (struct jdr_room){0};
-    if (!jdr_logging(filter->ring) && (!filter->applier || jdr_applier_wait_settled(filter->applier))) {
-        jdr_ranges_hold(&filter->ranges, range, filter->share);
+    if (!jdr_ring_logging(filter->ring) && (!filter->applier || jdr_applier_wait_settled(filter->applier))) {
+        jdr_ranges_hold(&filter->primary.ranges, range, filter->share);
         /* now that it is held: a copy after logging resumes comes behind it; and off since then, not once more */
-        bool off = filter->applier ? jdr_applier_is_settled(filter->applier) : !jdr_logging(filter->ring);
+        bool off = filter->applier ? jdr_applier_is_settled(filter->applier) : !jdr_ring_logging(filter->ring);
         bool pending = off && is_pending(filter, range);
         if (off && !pending)
             return true;
-        jdr_ranges_release(&filter->ranges, range);
-        jdr_ranges_unlock(&filter->ranges);
+        jdr_ranges_release(&filter->primary.ranges, range);
+        jdr_ranges_unlock(&filter->primary.ranges);
         if (pending)
             jdr_applier_wait_applied(filter->applier, jdr_ring_lsn_reserved(filter->ring));
     }
@@ -222,7 +179,7 @@ static int admit_or_bypass(jdr_filter *filter, struct jdr_range *range, uint64_t
         if (result == 0)
             return 0;
         if (result != -ECANCELED && result != -EBUSY)
-            jdr_ring_stop_logging(filter->ring, JDR_OFF_FULL, filter->disk);
+            jdr_ring_stop_logging(filter->ring, JDR_OFF_FULL, filter->primary.disk);
     }
 }
 
@@ -230,15 +187,15 @@ static int admit_or_bypass(jdr_filter *filter, struct jdr_range *range, uint64_t
 static int begin(jdr_filter *filter, struct jdr_range *range, uint64_t offset, uint64_t length, uint64_t payload_bytes,
                  bool guest)
 {
-    int result = jdr_ranges_enter(&filter->ranges);
+    int result = jdr_ranges_enter(&filter->primary.ranges);
     if (result)
         return result;
     *range = (struct jdr_range){.begin = offset, .end = offset + length};
     result = guest && filter->bypass ? admit_or_bypass(filter, range, payload_bytes)
                                      : admit_and_hold(filter, range, payload_bytes);
     if (result) {
-        pthread_mutex_lock(&filter->ranges.mutex);
-        jdr_ranges_leave(&filter->ranges);
+        pthread_mutex_lock(&filter->primary.ranges.mutex);
+        jdr_ranges_leave(&filter->primary.ranges);
     }
     return result;
 }
@@ -248,7 +205,8 @@ static int begin(jdr_filter *filter, struct jdr_range *range, uint64_t offset, u
 static int64_t append(jdr_filter *filter, struct jdr_room room, uint8_t kind, uint8_t flags, uint64_t offset,
                       uint64_t length, const void *data)
 {
-    struct jdr_record record = {.offset = offset, .length = length, .disk = filter->disk, .kind = kind, .flags = flags};
+    struct jdr_record record = {
+        .offset = offset, .length = length, .disk = filter->primary.disk, .kind = kind, .flags = flags};
     record.payload_bytes = data ? (uint32_t)length : 0;
     return jdr_ring_append(filter->ring, room, &record, data, data ? length : 0);
 }
@@ -287,12 +245,6 @@ static int log_failure(jdr_filter *filter, struct jdr_room room, int error, uint
 
 /* ---- the operations --------------------------------------------------------------------------------------------- */
 
-static bool within(const jdr_filter *filter, uint64_t offset, uint64_t length)
-{
-    return offset % JDR_SECTOR == 0 && length % JDR_SECTOR == 0 && length > 0 && length <= filter->size_bytes &&
-           offset <= filter->size_bytes - length;
-}
-
 /* The record of a change that the primary has accepted, or, in write-back, is to be given: the LSN, or 0: not logged.
  */
 static int64_t log_change(jdr_filter *filter, struct jdr_room room, const void *data, uint64_t length, uint64_t offset,
@@ -302,16 +254,16 @@ static int64_t log_change(jdr_filter *filter, struct jdr_room room, const void *
     if (lsn >= 0 || !filter->bypass)
         return lsn;
     if (lsn != -ECANCELED)
-        jdr_ring_stop_logging(filter->ring, JDR_OFF_FULL, filter->disk);
+        jdr_ring_stop_logging(filter->ring, JDR_OFF_FULL, filter->primary.disk);
     return 0;
 }
 
 /* Write-through, its range held, and logged if there is room for that. */
-static int64_t change_held(jdr_filter *filter, struct jdr_room room, const void *data, uint64_t length, uint64_t offset,
-                           uint8_t flags)
+static int64_t change_held(jdr_filter *filter, struct jdr_room room, bool logged, const void *data, uint64_t length,
+                           uint64_t offset, uint8_t flags)
 {
     int result = primary_change(filter, offset, data, length);
-    if (jdr_room_is_none(room))
+    if (!logged)
         return result;
     return result ? log_failure(filter, room, result, offset, data, length)
                   : log_change(filter, room, data, length, offset, flags);
@@ -320,7 +272,7 @@ static int64_t change_held(jdr_filter *filter, struct jdr_room room, const void 
 /* Count, and let the range go. */
 static void finish(jdr_filter *filter, struct jdr_range *range, bool zeros, uint64_t length, int64_t lsn)
 {
-    jdr_ranges_release(&filter->ranges, range);
+    jdr_ranges_release(&filter->primary.ranges, range);
     if (lsn < 0) {
         note_failure(filter, lsn);
     } else {
@@ -331,28 +283,28 @@ static void finish(jdr_filter *filter, struct jdr_range *range, bool zeros, uint
             filter->stats.unlogged_bytes += length;
         }
     }
-    jdr_ranges_leave(&filter->ranges);
+    jdr_ranges_leave(&filter->primary.ranges);
 }
 
 /* Write or zero: `data` NULL means zeros. */
 static int64_t change(jdr_filter *filter, const void *data, uint64_t length, uint64_t offset, uint8_t flags)
 {
     uint64_t payload_bytes = data ? length : 0;
-    if (!within(filter, offset, length) || payload_bytes > filter->write_bytes_max)
+    if (!jdr_primary_has(&filter->primary, offset, length) || payload_bytes > filter->write_bytes_max)
         return -EINVAL;
-    if (filter->sync_failed && filter->applier)
-        return filter->sync_failed; /* what was written behind is lost to the primary: nothing more is accepted */
+    if (filter->primary.failed && filter->applier)
+        return filter->primary.failed; /* what was written behind is lost to the primary: nothing more is accepted */
     struct jdr_range range;
     int result = begin(filter, &range, offset, length, payload_bytes, true);
     if (result)
         return result;
     int64_t lsn;
-    if (!filter->applier || jdr_room_is_none(range.room)) {
-        lsn = change_held(filter, range.room, data, length, offset, flags);
-        filter->direct_writes += filter->applier != NULL;
+    if (!filter->applier || !jdr_range_is_logged(&range)) {
+        lsn = change_held(filter, range.room, jdr_range_is_logged(&range), data, length, offset, flags);
+        filter->primary.direct += filter->applier != NULL;
     } else if ((lsn = log_change(filter, range.room, data, length, offset, flags)) == 0) {
-        jdr_ranges_release(&filter->ranges, &range); /* switched off meanwhile: again, to the primary alone */
-        jdr_ranges_leave(&filter->ranges);
+        jdr_ranges_release(&filter->primary.ranges, &range); /* switched off meanwhile: again, to the primary alone */
+        jdr_ranges_leave(&filter->primary.ranges);
         return change(filter, data, length, offset, flags);
     }
     finish(filter, &range, !data, length, lsn);
@@ -362,7 +314,7 @@ static int64_t change(jdr_filter *filter, const void *data, uint64_t length, uin
 int64_t jdr_filter_pwrite(jdr_filter *filter, const void *data, size_t length, uint64_t offset)
 {
     size_t longest = filter->bypass ? jdr_ring_record_bytes_max(filter->ring) : length; /* what a shorter log takes */
-    if (!within(filter, offset, length))
+    if (!jdr_primary_has(&filter->primary, offset, length))
         return -EINVAL;
     for (;;) {
         size_t piece = length < longest ? length : longest;
@@ -384,34 +336,34 @@ int64_t jdr_filter_zero(jdr_filter *filter, uint64_t offset, uint64_t length, bo
 static int read_pending(jdr_filter *filter, void *target, size_t length, uint64_t offset)
 {
     struct jdr_range range = {.begin = offset, .end = offset + length};
-    jdr_ranges_hold(&filter->ranges, &range, filter->share);
-    int result = filter->sync_failed ? filter->sync_failed : read_newest(filter, offset, target, length);
-    jdr_ranges_release(&filter->ranges, &range);
-    jdr_ranges_unlock(&filter->ranges);
+    jdr_ranges_hold(&filter->primary.ranges, &range, filter->share);
+    int result = filter->primary.failed ? filter->primary.failed : read_newest(filter, offset, target, length);
+    jdr_ranges_release(&filter->primary.ranges, &range);
+    jdr_ranges_unlock(&filter->primary.ranges);
     return result;
 }
 
 static int read_behind(jdr_filter *filter, void *target, size_t length, uint64_t offset)
 {
-    if (jdr_applier_has_pending(filter->applier))
+    if (jdr_pending_any(filter->ring))
         return read_pending(filter, target, length, offset);
     /* looked at after that: what the primary failed to take is no longer pending */
-    return filter->sync_failed ? filter->sync_failed : read_primary(filter, offset, target, length);
+    return filter->primary.failed ? filter->primary.failed : jdr_primary_read(&filter->primary, offset, target, length);
 }
 
 int jdr_filter_pread(jdr_filter *filter, void *target, size_t length, uint64_t offset)
 {
-    if (!within(filter, offset, length))
+    if (!jdr_primary_has(&filter->primary, offset, length))
         return -EINVAL;
-    int result = jdr_ranges_enter(&filter->ranges);
+    int result = jdr_ranges_enter(&filter->primary.ranges);
     if (result)
         return result;
     result = filter->applier ? read_behind(filter, target, length, offset)
-                             : read_primary(filter, offset, target, length);
-    pthread_mutex_lock(&filter->ranges.mutex);
+                             : jdr_primary_read(&filter->primary, offset, target, length);
+    pthread_mutex_lock(&filter->primary.ranges.mutex);
     filter->stats.reads += !result;
     filter->stats.read_bytes += result ? 0 : length;
-    jdr_ranges_leave(&filter->ranges);
+    jdr_ranges_leave(&filter->primary.ranges);
     return result;
 }
 
@@ -422,37 +374,39 @@ static int flush_log(jdr_filter *filter, uint64_t lsn)
     if (!result || !filter->bypass)
         return result;
     if (result != -ECANCELED)
-        jdr_ring_stop_logging(filter->ring, JDR_OFF_FLUSH, filter->disk);
+        jdr_ring_stop_logging(filter->ring, JDR_OFF_FLUSH, filter->primary.disk);
     return 0;
 }
 
 /* Write-back: durable in the log, or, once logging is off, in the primary, which then has everything. */
 static int flush_behind(jdr_filter *filter, uint64_t lsn)
 {
-    while (jdr_logging(filter->ring)) {
+    while (jdr_ring_logging(filter->ring)) {
         int result = jdr_ring_wait_durable(filter->ring, lsn, filter->stall_limit_ns);
         if (result == 0) /* what went to the primary alone while logging was off may not be in the log yet */
-            return filter->direct_synced < filter->direct_writes ? primary_sync(filter) : filter->sync_failed;
+            return filter->primary.direct_synced < filter->primary.direct
+                       ? jdr_applier_sync(filter->applier, &filter->primary)
+                       : filter->primary.failed;
         if (result != -ECANCELED)
-            jdr_ring_stop_logging(filter->ring, JDR_OFF_FLUSH, filter->disk);
+            jdr_ring_stop_logging(filter->ring, JDR_OFF_FLUSH, filter->primary.disk);
     }
     if (!jdr_applier_wait_settled(filter->applier))
         return flush_behind(filter, lsn);
     jdr_applier_wait_applied(filter->applier, lsn); /* what was given an LSN just as logging went off */
-    return primary_sync(filter);
+    return jdr_applier_sync(filter->applier, &filter->primary);
 }
 
 static void count_flush(jdr_filter *filter, int result, int failed)
 {
-    pthread_mutex_lock(&filter->ranges.mutex);
+    pthread_mutex_lock(&filter->primary.ranges.mutex);
     filter->stats.flushes += !result;
     filter->stats.suspect |= failed && -result & JDR_SUSPECT;
-    jdr_ranges_leave(&filter->ranges);
+    jdr_ranges_leave(&filter->primary.ranges);
 }
 
 int64_t jdr_filter_flush(jdr_filter *filter)
 {
-    int result = jdr_ranges_enter(&filter->ranges), failed, known = filter->sync_failed;
+    int result = jdr_ranges_enter(&filter->primary.ranges), failed, known = filter->primary.failed;
     if (result)
         return result;
     uint64_t lsn = filter->ring ? jdr_ring_lsn_reserved(filter->ring) : 0;
@@ -461,7 +415,7 @@ int64_t jdr_filter_flush(jdr_filter *filter)
     } else {
         if (filter->ring)
             jdr_ring_request_durable(filter->ring, lsn); /* the log commits while the primary flushes */
-        failed = primary_sync(filter);
+        failed = jdr_primary_sync(&filter->primary);
         if (!failed && filter->ring)
             result = flush_log(filter, lsn);
     }
@@ -474,11 +428,8 @@ int64_t jdr_filter_flush(jdr_filter *filter)
 /* Does the primary's file system say that a held range has no data? */
 static bool is_hole(const jdr_filter *filter, uint64_t offset, uint64_t length)
 {
-    if (filter->primary.fd < 0 ||
-        (filter->applier && jdr_applier_overlaps(filter->applier, filter->disk, offset, length)))
-        return false;
-    off_t data = lseek(filter->primary.fd, (off_t)offset, SEEK_DATA);
-    return data < 0 ? errno == ENXIO : (uint64_t)data >= offset + length;
+    return !(filter->applier && jdr_pending_overlaps(filter->ring, filter->primary.disk, offset, length)) &&
+           jdr_primary_is_hole(&filter->primary, offset, length);
 }
 
 /* With the range held. The room, for all of it if `whole`, is used up in any case. */
@@ -494,7 +445,7 @@ static int64_t copy_held(jdr_filter *filter, struct jdr_room room, bool whole, u
 
 int64_t jdr_filter_copy(jdr_filter *filter, uint64_t offset, uint64_t length)
 {
-    if (!within(filter, offset, length) || !filter->ring)
+    if (!jdr_primary_has(&filter->primary, offset, length) || !filter->ring)
         return -EINVAL;
     bool whole = length <= filter->write_bytes_max;
     struct jdr_range range;
@@ -502,86 +453,40 @@ int64_t jdr_filter_copy(jdr_filter *filter, uint64_t offset, uint64_t length)
     if (result)
         return result;
     result = copy_held(filter, range.room, whole, offset, length);
-    jdr_ranges_release(&filter->ranges, &range);
+    jdr_ranges_release(&filter->primary.ranges, &range);
     filter->stats.background_bytes += result < 0 ? 0 : length;
-    jdr_ranges_leave(&filter->ranges);
+    jdr_ranges_leave(&filter->primary.ranges);
     return result;
 }
 
 void jdr_filter_stats(jdr_filter *filter, struct jdr_filter_stats *stats)
 {
-    pthread_mutex_lock(&filter->ranges.mutex);
+    pthread_mutex_lock(&filter->primary.ranges.mutex);
     *stats = filter->stats;
-    stats->overlaps_waited = filter->ranges.overlaps_waited;
-    stats->sync_failed = -filter->sync_failed & JDR_ERRNO_MAX;
-    pthread_mutex_unlock(&filter->ranges.mutex);
+    stats->failed_writes += filter->primary.lost;
+    stats->overlaps_waited = filter->primary.ranges.overlaps_waited;
+    stats->sync_failed = -filter->primary.failed & JDR_ERRNO_MAX;
+    pthread_mutex_unlock(&filter->primary.ranges.mutex);
 }
 
 void jdr_filter_trust(jdr_filter *filter)
 {
-    pthread_mutex_lock(&filter->ranges.mutex);
+    pthread_mutex_lock(&filter->primary.ranges.mutex);
     filter->stats.suspect = false;
-    pthread_mutex_unlock(&filter->ranges.mutex);
+    pthread_mutex_unlock(&filter->primary.ranges.mutex);
 }
 
 void jdr_filter_close(jdr_filter *filter)
 {
-    jdr_ranges_close(&filter->ranges);
+    jdr_ranges_close(&filter->primary.ranges);
     if (filter->applier) {
         uint64_t lsn = jdr_ring_lsn_reserved(filter->ring);
         flush_behind(filter, lsn);
         jdr_applier_wait_applied(filter->applier, lsn);
-        primary_sync(filter); /* the applier flushes it no more, and the log may forget what it was given */
+        /* before the applier lets go of it: the log may forget what it was given */
+        jdr_applier_sync(filter->applier, &filter->primary);
+        jdr_applier_remove(filter->applier, &filter->primary);
     }
-}
-
-/* ---- for the applier -------------------------------------------------------------------------------------------- */
-
-uint32_t jdr_filter_disk(const jdr_filter *filter)
-{
-    return filter->disk;
-}
-
-/* What was acknowledged cannot reach the primary: the disk takes and gives nothing more, its data is in the log. */
-static void fail_disk(jdr_filter *filter, int error)
-{
-    pthread_mutex_lock(&filter->sync_mutex);
-    if (!filter->sync_failed)
-        filter->sync_failed = error;
-    pthread_mutex_unlock(&filter->sync_mutex);
-    jdr_ring_note_primary_failure(filter->ring, filter->disk);
-    pthread_mutex_lock(&filter->ranges.mutex);
-    filter->stats.failed_writes++;
-    pthread_mutex_unlock(&filter->ranges.mutex);
-}
-
-/* Its range held. */
-static int apply_held(jdr_filter *filter, const struct jdr_record *record, const struct iovec *pieces, int count)
-{
-    if (filter->sync_failed)
-        return filter->sync_failed;
-    if (!within(filter, record->offset, record->length))
-        return -(JDR_PRIMARY | ERANGE);
-    return banded(record->kind == JDR_WRITE ? filter->primary.write(&filter->primary, record->offset, pieces, count)
-                                            : filter->primary.zero(&filter->primary, record->offset, record->length));
-}
-
-void jdr_filter_apply(jdr_filter *filter, const struct jdr_record *record, const struct iovec *pieces, int count)
-{
-    struct jdr_range range = {.begin = record->offset, .end = record->offset + record->length};
-    jdr_ranges_hold(&filter->ranges, &range, filter->share);
-    int result = apply_held(filter, record, pieces, count);
-    if (result)
-        fail_disk(filter, result);
-    /* before others get the range: they find it in the primary, or the disk failed, and no more in the ring */
-    jdr_release(filter->ring, &filter->ring->shared->lsn_applied, record->lsn);
-    jdr_ranges_release(&filter->ranges, &range);
-    jdr_ranges_unlock(&filter->ranges);
-}
-
-int jdr_filter_sync_primary(jdr_filter *filter)
-{
-    return primary_sync(filter);
 }
 
 void jdr_filter_destroy(jdr_filter *filter)
@@ -589,8 +494,7 @@ void jdr_filter_destroy(jdr_filter *filter)
     if (!filter)
         return;
     if (filter->applier)
-        jdr_applier_remove(filter->applier, filter);
-    jdr_ranges_destroy(&filter->ranges);
-    pthread_mutex_destroy(&filter->sync_mutex);
+        jdr_applier_remove(filter->applier, &filter->primary);
+    jdr_primary_destroy(&filter->primary);
     free(filter);
 }

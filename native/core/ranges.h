@@ -19,6 +19,11 @@ struct jdr_range {
     struct jdr_range *older, *newer; /* in order of arrival */
 };
 
+static inline bool jdr_range_is_logged(const struct jdr_range *range)
+{
+    return range->room.taken != 0;
+}
+
 struct jdr_ranges {
     JDR_LINE pthread_mutex_t mutex; /* guards all below */
     _Atomic uint32_t inside;        /* calls, and JDR_RANGES_CLOSED; left with the mutex held */

@@ -437,6 +437,21 @@ int jdr_ring_wait_durable(jdr_ring *ring, uint64_t lsn, int64_t limit_ns)
     }
 }
 
+uint32_t jdr_ring_moved(const jdr_ring *ring)
+{
+    return atomic_load(&ring->shared->durable_seq);
+}
+
+void jdr_ring_wait_moved(jdr_ring *ring, uint32_t seen, int64_t limit_ns)
+{
+    jdr_futex_wait(&ring->shared->durable_seq, seen, limit_ns);
+}
+
+void jdr_ring_wake_moved(jdr_ring *ring)
+{
+    jdr_futex_wake(&ring->shared->durable_seq);
+}
+
 void jdr_ring_poison(jdr_ring *ring, int error)
 {
     int32_t none = 0;
@@ -481,7 +496,7 @@ void jdr_ring_stop_logging(jdr_ring *ring, enum jdr_off_reason reason, uint32_t 
 void jdr_ring_resume_logging(jdr_ring *ring)
 {
     atomic_store(&ring->shared->off, 0);
-    jdr_futex_wake(&ring->shared->durable_seq); /* for the applier */
+    jdr_ring_wake_moved(ring); /* the applier */
 }
 
 /* ---- what it says of itself ------------------------------------------------------------------------------------- */
@@ -494,11 +509,6 @@ uint64_t jdr_ring_lsn_reserved(const jdr_ring *ring)
 uint64_t jdr_ring_lsn_durable(const jdr_ring *ring)
 {
     return atomic_load(&ring->shared->lsn_durable);
-}
-
-uint64_t jdr_ring_lsn_applied(const jdr_ring *ring)
-{
-    return atomic_load(&ring->shared->lsn_primary);
 }
 
 bool jdr_ring_write_back(const jdr_ring *ring)
@@ -543,6 +553,11 @@ uint64_t jdr_ring_payload_bytes(const jdr_ring *ring)
 struct jdr_room jdr_ring_share(const jdr_ring *ring)
 {
     return jdr_room_of(ring->slot_count / 2, ring->payload_bytes / 2);
+}
+
+bool jdr_ring_is_host(const jdr_ring *ring)
+{
+    return ring->side == JDR_HOST;
 }
 
 bool jdr_ring_in_file(const jdr_ring *ring)

@@ -278,32 +278,6 @@ int jdr_ring_adopt(jdr_ring *ring, uint64_t lsn)
     return 0;
 }
 
-void jdr_ring_note_primary_failure(jdr_ring *ring, uint32_t disk)
-{
-    uint64_t none = 0, mine = disk + 1ull;
-    _Atomic uint64_t *failed = &ring->shared->primary_failed;
-    if (!atomic_compare_exchange_strong(failed, &none, mine) && none != mine)
-        atomic_store(failed, JDR_SEVERAL);
-}
-
-bool jdr_ring_primaries_flushed(jdr_ring *ring)
-{
-    struct jdr_ring_shared *shared = ring->shared;
-    if (ring->side != JDR_DRVA || !ring->write_back || jdr_ring_side_alive(ring, JDR_HOST) ||
-        atomic_load(&shared->primary_failed))
-        return false;
-    atomic_store(&shared->lsn_primary, atomic_load(&shared->lsn_applied));
-    return true;
-}
-
-bool jdr_ring_primaries_behind(const jdr_ring *ring)
-{
-    const struct jdr_ring_shared *shared = ring->shared;
-    uint64_t primary = atomic_load(&shared->lsn_primary), applied = atomic_load(&shared->lsn_applied);
-    uint64_t head = atomic_load(&shared->lsn_reserved);
-    return ring->write_back && (applied < head || (primary < head && !atomic_load(&shared->primary_failed)));
-}
-
 /* Does nobody touch the ring any more, with logging off? */
 static bool is_quiet(const jdr_ring *ring)
 {

@@ -22,8 +22,6 @@
 
 enum jdr_consumer_sleep { JDR_AWAKE = 0, JDR_NAP = 1, JDR_SLEEP = 2 };
 
-#define JDR_SEVERAL UINT64_MAX
-
 struct jdr_producer {
     JDR_LINE _Atomic uint64_t admitted; /* room taken and not yet in a record */
     _Atomic uint32_t queued;            /* threads that wait for room, or for those that do */
@@ -65,7 +63,8 @@ struct jdr_ring_shared {
     _Atomic uint64_t off_count;
     _Atomic uint32_t host_ended;
     _Atomic uint32_t resetting;
-    _Atomic uint64_t primary_failed; /* write-back: 1 + the disk whose primary lacks what the log holds; JDR_SEVERAL */
+    _Atomic uint64_t
+        primary_failed; /* write-back: 1 + the disk whose primary lacks what the log holds; several: all bits */
 };
 
 struct jdr_ring {
@@ -213,28 +212,5 @@ int jdr_ring_lock(pthread_mutex_t *mutex, int64_t deadline_ns);
 bool jdr_ring_is_orphan(const struct jdr_ring *ring, uint64_t lsn);
 /* The consumer's: if the producer of the next record is gone, publish it as VOID. */
 bool jdr_ring_void_orphan(struct jdr_ring *ring, uint64_t lsn);
-
-/* applier.c, for filter.c; with the range held */
-bool jdr_applier_has_pending(const jdr_applier *applier);
-bool jdr_applier_overlaps(const jdr_applier *applier, uint32_t disk, uint64_t offset, uint64_t length);
-/* Lay what is pending over `target`, which holds what the primary has. */
-void jdr_applier_overlay(const jdr_applier *applier, uint32_t disk, uint64_t offset, void *target, uint64_t length);
-/* Logging is off, the primaries have all that was ever logged, and the marker stands. */
-bool jdr_applier_is_settled(const jdr_applier *applier);
-/* Wait for that. False: logging is on again. */
-bool jdr_applier_wait_settled(jdr_applier *applier);
-void jdr_applier_wait_applied(jdr_applier *applier, uint64_t lsn);
-int jdr_applier_add(jdr_applier *applier, jdr_filter *filter); /* or -ENOMEM */
-void jdr_applier_remove(jdr_applier *applier, jdr_filter *filter);
-/* Has its primary not taken what was acknowledged? Then no host, also no later one, serves the disk from what it has.
- */
-bool jdr_applier_has_failed(const jdr_applier *applier, uint32_t disk);
-
-/* filter.c, for applier.c */
-uint32_t jdr_filter_disk(const jdr_filter *filter);
-/* Give a record to the primary, its range held, and move lsn_applied behind it; an error is kept, and fails the disk.
- */
-void jdr_filter_apply(jdr_filter *filter, const struct jdr_record *record, const struct iovec *pieces, int count);
-int jdr_filter_sync_primary(jdr_filter *filter);
 
 #endif

@@ -14,7 +14,6 @@
 #include <unistd.h>
 
 #include "host.h"
-#include "core/ring_shared.h"
 
 enum state { OPENING, SERVED, REMOVING, REMOVED };
 
@@ -215,8 +214,6 @@ int host_disks_remove(uint32_t number, char *message)
     if (result)
         return result;
     jdr_filter_close(disk->filter);
-    if (options.applier) /* its clients may keep the filter; the disk's next one is another's */
-        jdr_applier_remove(options.applier, disk->filter);
     close_primary(disk);
     pthread_mutex_lock(&mutex);
     disk->state = REMOVED;

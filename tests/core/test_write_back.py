@@ -306,7 +306,7 @@ def test_logging_does_not_resume_while_a_primary_lacks_what_was_logged(monkeypat
         marker = BypassedFile(shared.folder, "vm")
         journal = SimpleNamespace(
             lock=threading.RLock(),
-            append=lambda kind, disk, _body: ring.control(kind, disk, b"{}", stall_limit_s=5),
+            append=lambda body: ring.control(body.kind, 0, b"{}", stall_limit_s=5),
             make_durable=lambda: ring.wait_durable(ring.lsn_reserved, 5),
         )
         log: Any = SimpleNamespace(state=lambda: SimpleNamespace(failed=0, used_bytes=0, data_bytes=1 << 20))

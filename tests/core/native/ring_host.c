@@ -20,7 +20,7 @@ static void about_to_publish(void);
 #undef __atomic_store_n
 static void about_to_look(void);
 #define jdr_ring_lsn_reserved(ring) (about_to_look(), jdr_ring_lsn_reserved(ring))
-#include "../../../native/core/applier.c"
+#include "../../../native/core/pending.c"
 #undef jdr_ring_lsn_reserved
 
 #include <fcntl.h>

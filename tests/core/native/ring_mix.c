@@ -215,7 +215,7 @@ int main(int count, char **arguments)
     stop = true;
     while (running)
         pthread_join(threads[--running], NULL);
-    printf("%lu %lu %lu %lu %lu %d\n", reads, copies, reads_wrong, copies_wrong, failed, jdr_logging(host));
+    printf("%lu %lu %lu %lu %lu %d\n", reads, copies, reads_wrong, copies_wrong, failed, jdr_ring_logging(host));
     fflush(stdout);
     _exit(0);
 }

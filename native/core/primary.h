@@ -1,0 +1,54 @@
+/*
+ * primary.h: a disk's primary: its device, the ranges of it that are in flight, and what it failed to keep.
+ *
+ * Invariants: whoever changes a primary, a guest's call or the applier, does so through one door, jdr_primary_change,
+ * with the range held; an error of the device has a band of its own (JDR_PRIMARY), so that none is taken for the
+ * filter's or the ring's; what a primary has failed to keep stays failed, as the kernel reports a loss once, and calls
+ * the next flush a success.
+ */
+#ifndef JETDR_PRIMARY_H
+#define JETDR_PRIMARY_H
+
+#include "jetdr.h"
+#include "ranges.h"
+
+/* `length` bytes at `offset` become these pieces, or zeros. */
+struct jdr_change {
+    uint64_t offset, length;
+    const struct iovec *pieces; /* NULL: zeros */
+    int count;
+};
+
+struct jdr_primary {
+    struct jdr_device device;
+    uint64_t size_bytes;
+    uint32_t disk;
+    _Atomic int failed; /* its first failed flush, or in write-back its first failed write that was acknowledged */
+    struct jdr_ranges ranges;
+    pthread_mutex_t mutex; /* guards `failed` and `direct_synced` */
+    _Atomic uint64_t syncs_begun;
+    _Atomic uint64_t direct, direct_synced; /* changes that nothing but the primary has; as many of them are durable */
+    uint64_t lost; /* acknowledged writes that it failed to take; guarded by the ranges' mutex */
+};
+
+void jdr_primary_init(struct jdr_primary *primary, const struct jdr_device *device, uint32_t disk, uint64_t size_bytes);
+void jdr_primary_destroy(struct jdr_primary *primary);
+
+/* Is this a range of whole sectors within the disk? */
+static inline bool jdr_primary_has(const struct jdr_primary *primary, uint64_t offset, uint64_t length)
+{
+    return offset % JDR_SECTOR == 0 && length % JDR_SECTOR == 0 && length > 0 && length <= primary->size_bytes &&
+           offset <= primary->size_bytes - length;
+}
+
+int jdr_primary_read(const struct jdr_primary *primary, uint64_t offset, void *target, size_t length);
+/* The one door: change a held range. */
+int jdr_primary_change(struct jdr_primary *primary, const struct jdr_change *change);
+/* Flush. A call shares a flush that began after the call did. */
+int jdr_primary_sync(struct jdr_primary *primary);
+/* An acknowledged write cannot reach the primary. */
+void jdr_primary_lose(struct jdr_primary *primary, int error);
+/* Does its file system say that a range has no data? */
+bool jdr_primary_is_hole(const struct jdr_primary *primary, uint64_t offset, uint64_t length);
+
+#endif
