@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 import socket
 import time
-from contextlib import AbstractAsyncContextManager, AsyncExitStack
+from contextlib import AsyncExitStack
 from dataclasses import asdict, dataclass, replace
 from uuid import uuid4
 
@@ -73,7 +73,7 @@ class Parts:
 async def open_parts(request: DomainRequest) -> Parts:
     """Open everything, claim the domain. After an error all is closed; what was made for a new domain may stay."""
     async with AsyncExitStack() as opened:
-        store = await opened.enter_async_context(_connected(request))
+        store = await _open_store(request, opened)
         known = await (read_unborn if request.way is Way.CREATE else read_known)(store, request.name)
         volume = await in_thread(open_log_volume, request, opened)
         for _ in range(CLAIMS_MAX):
@@ -95,12 +95,14 @@ async def open_parts(request: DomainRequest) -> Parts:
         )
 
 
-def _connected(request: DomainRequest) -> AbstractAsyncContextManager[RetryingStore]:
-    return connected(
-        request.store,
-        create=request.way is Way.CREATE,
-        retry=RETRY_WHILE_OPENING,
-        bandwidth_bytes_per_s=request.options.bandwidth_bytes_per_s,
+async def _open_store(request: DomainRequest, opened: AsyncExitStack) -> RetryingStore:
+    return await opened.enter_async_context(
+        connected(
+            request.store,
+            create=request.way is Way.CREATE,
+            retry=RETRY_WHILE_OPENING,
+            bandwidth_bytes_per_s=request.options.bandwidth_bytes_per_s,
+        )
     )
 
 
