@@ -44,7 +44,9 @@ def pytest_configure() -> None:
 
 
 NATIVE_AREAS = {"core", "host", "kernels", "log"}
-"""Folders of tests that drive the C code closely: all in them is marked ``native``."""
+"""The folders whose tests drive the C code closely. All tests in them are marked ``native``."""
+
+assert all((ROOT / "tests" / area).is_dir() for area in NATIVE_AREAS), "an area that is gone would never be marked"
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

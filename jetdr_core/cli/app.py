@@ -1,7 +1,7 @@
-"""The command line: reads options, runs the command they name, and turns whatever happens into an exit code.
+"""The command line: reads the options, runs the command, and turns the outcome into an exit code.
 
-Invariants: a command function only reads its options and returns its work; the work runs outside typer, so that
-Ctrl-C, a closed pipe and every error end here, in one line.
+Invariants: a command function only reads its options and returns its work. The work runs outside typer, so that Ctrl-C,
+a closed pipe and every error end here, in one line.
 """
 
 from __future__ import annotations
@@ -16,27 +16,27 @@ from typing import Annotated
 import typer
 
 from jetdr_core.cli.appliance_commands import mark, pause, protect, resume, unprotect
-from jetdr_core.cli.demo import demo
-from jetdr_core.cli.drva import drva
+from jetdr_core.cli.demo_command import demo
+from jetdr_core.cli.drva_command import drva
 from jetdr_core.cli.exits import MEANINGS, ExitCode, exit_code_of
-from jetdr_core.cli.inspect import inspect
-from jetdr_core.cli.points import points
-from jetdr_core.cli.rehydrate import rehydrate
-from jetdr_core.cli.status import status
-from jetdr_core.cli.take_over_volume import take_over_volume
+from jetdr_core.cli.inspect_command import inspect
+from jetdr_core.cli.points_command import points
+from jetdr_core.cli.rehydrate_command import rehydrate
+from jetdr_core.cli.status_command import status
+from jetdr_core.cli.take_over_volume_command import take_over_volume
 from jetdr_core.cli.terminal import Terminal, Work, begin_terminal, warnings_to
-from jetdr_core.cli.verify import verify
-from jetdr_core.cli.watch import watch
+from jetdr_core.cli.verify_command import verify
+from jetdr_core.cli.watch_command import watch
 from jetdr_core.errors import JetdrError
 
 __all__ = ["app", "main"]
 
 _CODES = "\n".join(["\b", "Exit codes:", *(f"{code:>5}  {meaning}" for code, meaning in MEANINGS.items())])
 _AZURE = """Azure credentials come from the environment: AZURE_STORAGE_CONNECTION_STRING, or AZURE_STORAGE_ACCOUNT with
-AZURE_STORAGE_KEY or AZURE_STORAGE_SAS_TOKEN; with none of them azure-identity signs in."""
-_ISCSI = """A log volume may be a LUN: iscsi://[USER@]HOST[:PORT]/IQN/LUN. The user's password is in
-JETDR_ISCSI_PASSWORD, or in the file that JETDR_ISCSI_PASSWORD_FILE names."""
-_LOOKS = "Colours appear on a terminal only, and not with NO_COLOR set. JETDR_DEBUG=1 is --debug."
+AZURE_STORAGE_KEY or AZURE_STORAGE_SAS_TOKEN. Without these variables, azure-identity signs in."""
+_ISCSI = """A log volume may be a LUN: iscsi://[USER@]HOST[:PORT]/IQN/LUN. The user's password is read from
+JETDR_ISCSI_PASSWORD, or from the file that JETDR_ISCSI_PASSWORD_FILE names."""
+_LOOKS = "Output is coloured on a terminal unless NO_COLOR is set. JETDR_DEBUG=1 means --debug."
 _EPILOG = "\n\n".join([_CODES, _AZURE, _ISCSI, _LOOKS])
 
 app = typer.Typer(
@@ -49,7 +49,7 @@ def _version(*, wanted: bool) -> None:
         try:
             version = metadata.version("jetdr_core")
         except metadata.PackageNotFoundError:
-            version = "of a source tree that is not installed"
+            version = "(a source tree that is not installed)"
         typer.echo(f"jetdr {version}")
         raise typer.Exit
 
@@ -68,28 +68,28 @@ def _options(
         ),
     ] = False,
 ) -> None:
-    """Disaster recovery for virtual disks: protect them, and list, rebuild and check what a domain's store holds."""
+    """Disaster recovery for virtual disks: protect them, and list, rehydrate and check what a domain's store holds."""
     ctx.ensure_object(Terminal).debug |= debug
 
 
-app.command(short_help="Protect a real file system, and get it back.")(demo)
+app.command(short_help="Protect a real file system, and recover it.")(demo)
 app.command(short_help="List what can be recovered.")(points)
-app.command(short_help="Rebuild disks at a recovery point.")(rehydrate)
+app.command(short_help="Rehydrate disks at a recovery point.")(rehydrate)
 app.command(short_help="Check every byte of a store.")(verify)
 app.command(short_help="Describe log volumes and segments.")(inspect)
-app.command(short_help="Tell how a domain, or the DRVA, stands.")(status)
+app.command(short_help="Show the state of a domain, or of the DRVA.")(status)
 app.command(short_help="Run the appliance: keep domains protected.")(drva)
 app.command(short_help="Name the present moment of a domain.")(mark)
 app.command(short_help="Protect one more disk.")(protect)
 app.command(short_help="Stop protecting a disk.")(unprotect)
 app.command(short_help="Stop uploading a domain.")(pause)
-app.command(short_help="Upload a domain again.")(resume)
+app.command(short_help="Resume uploading a domain.")(resume)
 app.command(short_help="Watch the DRVA's domains.")(watch)
 app.command(short_help="Take a log volume from an owner that is gone.")(take_over_volume)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run ``jetdr`` with ``arguments`` (default: the process's); returns the exit code."""
+    """Run ``jetdr`` with ``arguments``, by default those of the process, and return the exit code."""
     terminal = begin_terminal()
     with warnings_to(terminal):
         try:
@@ -98,7 +98,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             return _interrupted(terminal)
         except BrokenPipeError:
             return _pipe_closed()
-        except Exception as error:  # noqa: BLE001 - the last resort of a command line is a line and a code
+        except Exception as error:  # noqa: BLE001 - every error ends as one line and an exit code
             return _failed(terminal, error)
 
 
@@ -119,7 +119,7 @@ def _interrupted(terminal: Terminal) -> int:
 
 
 def _pipe_closed() -> int:
-    """The reader has gone, as ``head`` does: end quietly, and let the interpreter flush into nothing."""
+    """End quietly: the reader has closed the pipe, as ``head`` does. The interpreter then flushes into /dev/null."""
     os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
     return ExitCode.PIPE_CLOSED
 
@@ -127,7 +127,7 @@ def _pipe_closed() -> int:
 def _failed(terminal: Terminal, error: Exception) -> int:
     terminal.trace(error)
     usage = getattr(error, "format_message", None)
-    if usage is not None:  # typer's usage errors; which class they have depends on its version
+    if usage is not None:  # a usage error of typer's, whose class depends on the version of typer
         context = getattr(error, "ctx", None)
         said = usage().replace("Value error, ", "")
         terminal.complain(f"{said} See '{context.command_path if context else 'jetdr'} --help'.")
@@ -143,11 +143,11 @@ def _message(error: Exception, code: ExitCode) -> str:
     if isinstance(error, OSError) and error.strerror:
         remedies = {
             FileNotFoundError: "check the path",
-            PermissionError: "check owner and mode, or use another account",
+            PermissionError: "check its owner and mode, or use another account",
             IsADirectoryError: "name a file",
             NotADirectoryError: "name a directory",
         }
         where = f"{error.filename}: " if error.filename else ""
         return f"{where}{error.strerror}; {remedies.get(type(error), 'check the device or file system')}"
     assert code is ExitCode.INTERNAL
-    return f"{type(error).__name__}: {error}; this is a bug, 'jetdr --debug' shows where"
+    return f"{type(error).__name__}: {error}; this is a bug: 'jetdr --debug' shows where it is"

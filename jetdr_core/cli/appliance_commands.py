@@ -1,6 +1,6 @@
-"""``jetdr mark``, ``protect``, ``unprotect``, ``pause`` and ``resume``: what a running DRVA is told to do.
+"""``jetdr mark``, ``protect``, ``unprotect``, ``pause`` and ``resume``: commands for a running DRVA.
 
-Invariant: what was printed as done is durable in the domain's log.
+Invariant: what is printed as done is durable in the domain's log.
 """
 
 from __future__ import annotations
@@ -12,9 +12,9 @@ from typing import Annotated, Any
 
 import typer
 
-from jetdr_core.cli.appliance import Domain, Socket, ask
+from jetdr_core.cli.drva_socket import Domain, Socket, ask
 from jetdr_core.cli.exits import ExitCode
-from jetdr_core.cli.options import Json
+from jetdr_core.cli.shared_options import Json
 from jetdr_core.cli.terminal import Terminal, Work
 from jetdr_core.cli.words import human_bytes
 from jetdr_core.drva.client import SOCKET_DEFAULT, ControlClient
@@ -26,14 +26,12 @@ _SIZE = re.compile(r"([0-9]+)([KMGT]?)(?:iB)?\Z")
 _UNITS = {"": 0, "K": 10, "M": 20, "G": 30, "T": 40}
 
 Name = Annotated[str, typer.Argument(metavar="NAME", help="The recovery point's name.", show_default=False)]
-Wait = Annotated[bool, typer.Option("--wait", help="Return when the store holds it.")]
+Wait = Annotated[bool, typer.Option("--wait", help="Return once the store holds the mark.")]
 DiskName = Annotated[str, typer.Argument(metavar="DISK", help="The disk's name.", show_default=False)]
 DiskPath = Annotated[
     Path, typer.Argument(metavar="PATH", help="A raw or flat file, or a block device.", show_default=False)
 ]
-Size = Annotated[
-    str, typer.Option("--size", metavar="BYTES", help="Make a missing file of that size: 4096, 512M, 20G.")
-]
+Size = Annotated[str, typer.Option("--size", metavar="BYTES", help="If the file is missing, make it: 4096, 512M, 20G.")]
 
 
 def mark(
@@ -46,7 +44,7 @@ def mark(
 ) -> Work:
     """Name the present moment of a domain as a recovery point."""
     terminal = ctx.ensure_object(Terminal)
-    told = "the mark is in the log and is uploaded in due course"
+    told = "the mark is in the log and will be uploaded"
     return Work(lambda: _mark(terminal, socket, domain, name, wait=wait, as_json=as_json), told if wait else "")
 
 
@@ -67,7 +65,7 @@ def _mark(terminal: Terminal, socket: Path, domain: str, name: str, *, wait: boo
 def _await_upload(terminal: Terminal, client: ControlClient, domain: str, lsn: int) -> None:
     while not (answer := client.ask("await_upload", domain=domain, lsn=lsn))["uploaded"]:
         if answer["paused"]:
-            terminal.warn(f"domain {domain!r} is paused: nothing is uploaded before 'jetdr resume {domain}'")
+            terminal.warn(f"domain {domain!r} is paused: nothing is uploaded until 'jetdr resume {domain}'")
 
 
 def protect(
@@ -79,7 +77,7 @@ def protect(
     socket: Socket = SOCKET_DEFAULT,
     as_json: Json = False,
 ) -> Work:
-    """Protect one more disk. What it holds is copied in the background; 'jetdr status' tells how far that is."""
+    """Protect one more disk. The data it holds is copied in the background; 'jetdr status' shows the progress."""
     terminal = ctx.ensure_object(Terminal)
 
     def work() -> int:
@@ -92,34 +90,34 @@ def protect(
 
 def _protected(answer: Any) -> str:
     disk = answer["disk"]
-    where = f"; guests find it at {disk['nbd_uri']}" if "nbd_uri" in disk else ""
+    where = f"; guests reach it at {disk['nbd_uri']}" if "nbd_uri" in disk else ""
     return f"disk {disk['name']} of {human_bytes(disk['size_bytes'])} is protected: {disk['path']}{where}"
 
 
 def unprotect(
     ctx: typer.Context, domain: Domain, disk: DiskName, socket: Socket = SOCKET_DEFAULT, as_json: Json = False
 ) -> Work:
-    """Stop protecting a disk. Recovery points before this moment keep it; the disk itself stays as it is."""
+    """Stop protecting a disk. Earlier recovery points keep it, and the disk itself is not changed."""
     terminal = ctx.ensure_object(Terminal)
 
     def work() -> int:
         answer = ask(socket, "unprotect", domain=domain, disk=disk)
         if answer["configured"]:
-            terminal.warn(f"the configuration names disk {disk!r}: the next start protects it again")
+            terminal.warn(f"the configuration names disk {disk!r}, so the next start protects it again")
         return _say(terminal, answer, lambda _: f"disk {disk} is no longer protected", as_json=as_json)
 
     return Work(work)
 
 
 def pause(ctx: typer.Context, domain: Domain, socket: Socket = SOCKET_DEFAULT, as_json: Json = False) -> Work:
-    """Stop uploading a domain, while its log goes on taking writes: until 'resume', or until the DRVA is restarted."""
+    """Stop uploading a domain until 'resume', or until the DRVA restarts. Its log still takes writes."""
     terminal = ctx.ensure_object(Terminal)
-    told = f"domain {domain} is paused: its log goes on taking writes until it is full"
+    told = f"domain {domain} is paused: its log takes writes until it is full"
     return Work(lambda: _say(terminal, ask(socket, "pause", domain=domain), lambda _: told, as_json=as_json))
 
 
 def resume(ctx: typer.Context, domain: Domain, socket: Socket = SOCKET_DEFAULT, as_json: Json = False) -> Work:
-    """Upload a domain again after 'pause'."""
+    """Resume uploading a domain after 'pause'."""
     terminal = ctx.ensure_object(Terminal)
     told = f"domain {domain} uploads again"
     return Work(lambda: _say(terminal, ask(socket, "resume", domain=domain), lambda _: told, as_json=as_json))
@@ -138,5 +136,5 @@ def _size_bytes(size: str) -> int | None:
         return None
     found = _SIZE.match(size)
     if found is None:
-        raise InvalidRequest(f"--size {size!r} is not a size", hint="write bytes, or a number with K, M, G or T")
+        raise InvalidRequest(f"--size {size!r} is not a size", hint="give bytes, or a number with K, M, G or T")
     return int(found[1]) << _UNITS[found[2]]

@@ -1,6 +1,6 @@
 """The metadata cache: one private SQLite file for all domains, below the user's cache directory.
 
-Invariant: no trouble with it ends a command; it is warned of, and done without.
+Invariant: an error of the cache never ends a command. The command warns, and works without the cache.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ _FILE = "indexes.sqlite"
 
 
 def cache_file(terminal: Terminal, *, no_cache: bool) -> Path | None:
-    """The cache's path, made if it is missing (directory 0700, file 0600); None without one."""
+    """Return the cache's path, or None without a cache. A missing cache is made: directory 0700, file 0600."""
     if no_cache:
         return None
     try:
@@ -25,12 +25,12 @@ def cache_file(terminal: Terminal, *, no_cache: bool) -> Path | None:
         path.parent.chmod(0o700)
         os.close(os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600))
     except (OSError, RuntimeError) as error:
-        terminal.warn(f"going on without the metadata cache: {error}; --no-cache leaves it out")
+        terminal.warn(f"no metadata cache: {error}; --no-cache suppresses this warning")
         return None
     return path
 
 
 def _directory() -> Path:
-    """As the XDG Base Directory Specification says: a relative value does not count."""
+    """Return the directory that the XDG Base Directory Specification names. It ignores a relative value."""
     given = os.environ.get("XDG_CACHE_HOME", "")
     return (Path(given) if Path(given).is_absolute() else Path.home() / ".cache") / "jetdr"

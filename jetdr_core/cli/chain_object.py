@@ -1,4 +1,4 @@
-"""One chain object (segment or epoch object), described: its place in history, what it holds, what is damaged."""
+"""ChainObject: describes a segment or an epoch object: its place in history, what it holds, what is damaged."""
 
 from __future__ import annotations
 
@@ -8,8 +8,8 @@ from dataclasses import dataclass
 import numpy as np
 
 from jetdr_core.catalog import iso_time
+from jetdr_core.cli.catalog_json import Json, time_json
 from jetdr_core.cli.terminal import Terminal
-from jetdr_core.cli.views import Json, time_json
 from jetdr_core.cli.words import human_bytes, plural
 from jetdr_core.errors import DamagedObject, UnsupportedVersion
 from jetdr_core.record import Kind
@@ -24,7 +24,7 @@ _FRAME_COLUMNS = ("offset", "stored_bytes", "raw_bytes", "codec", "checksum")
 
 @dataclass(frozen=True, slots=True)
 class ChainObject:
-    """``checked`` is all that could be read of it; ``owner`` the body of an epoch object."""
+    """``checked`` is all that could be read of the object. ``owner`` is the body of an epoch object, or empty."""
 
     name: str
     checked: Checked
@@ -32,7 +32,7 @@ class ChainObject:
 
     @classmethod
     def of(cls, data: bytes, name: str) -> ChainObject:
-        """Check the bytes called ``name``. :class:`UnsupportedVersion` for a newer format."""
+        """Check the bytes called ``name``. Raises :class:`UnsupportedVersion` for a newer format."""
         _refuse_newer(data, name)
         checked = check_chain_object(data, name)
         return cls(name, checked, _owner(data, checked))
@@ -91,7 +91,7 @@ _KINDS = {ObjectKind.SEGMENT: "segment", ObjectKind.EPOCH: "epoch object"}
 
 
 def _refuse_newer(data: bytes, name: str) -> None:
-    """A newer format is not damage."""
+    """Raise :class:`UnsupportedVersion` for a newer format, which is not damage."""
     try:
         decode_trailer(data, name)
     except UnsupportedVersion:

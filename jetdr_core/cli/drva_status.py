@@ -1,4 +1,4 @@
-"""How a DRVA's status looks to a person: whole, or one line a domain."""
+"""How the status of a DRVA looks to a person: in full, or one line per domain."""
 
 from __future__ import annotations
 
@@ -11,11 +11,11 @@ from jetdr_core.cli.words import human_bytes, human_seconds, plural
 __all__ = ["COLUMNS", "domain_row", "show_drva", "summary_line"]
 
 COLUMNS = ("domain", "state", ">RPO", ">LSN", ">uploaded", ">log", ">writes", ">written", "consistent", "alarms")
-"""Of :func:`domain_row`."""
+"""The columns of :func:`domain_row`."""
 
 
 def show_drva(terminal: Terminal, answer: Any) -> None:
-    """Everything, domain by domain."""
+    """Print everything, domain by domain."""
     drva = answer["drva"]
     stopping = ", stopping" if drva["stopping"] else ""
     terminal.say(f"DRVA {drva['version']}, process {drva['pid']}, since {drva['started']}{stopping}", style="bold")
@@ -28,7 +28,7 @@ def show_drva(terminal: Terminal, answer: Any) -> None:
 
 
 def domain_row(domain: Any) -> tuple[str, ...]:
-    """A domain in a table."""
+    """Return a domain as the row of a table."""
     status, alarms = domain["status"], ", ".join(alarm["name"] for alarm in domain["alarms"])
     if status is None:
         return (domain["name"], domain["state"], *[""] * 7, alarms)
@@ -47,7 +47,7 @@ def domain_row(domain: Any) -> tuple[str, ...]:
 
 
 def summary_line(domain: Any) -> str:
-    """A domain on one line, for a log."""
+    """Return a domain as one line for a log."""
     cells = zip((name.lstrip(">") for name in COLUMNS), domain_row(domain), strict=True)
     (_, name), *rest = cells
     return f"{name}: " + ", ".join(f"{what} {value}" for what, value in rest if value)
@@ -59,13 +59,13 @@ def _facts(domain: Any) -> Iterator[tuple[str, str]]:
         yield "restarts", f"{domain['restarts']}"
     if status is None:
         return
-    behind = status["lsn_reserved"] - status["lsn_uploaded"]
+    lag = status["lsn_reserved"] - status["lsn_uploaded"]
     payload, stored = status["payload_bytes_uploaded"], status["stored_bytes_uploaded"]
     ratio = f" (ratio {payload / stored:.1f})" if stored else ""
     yield "store", f"{status['store']}, epoch {status['epoch']}, timeline {status['timeline']}"
     yield "consistent", "yes" if status["consistent"] else f"no: {status['why_inconsistent']}"
-    yield "history", f"LSN {status['lsn_reserved']}, durable {status['lsn_durable']}, {plural(behind, 'LSN')} to upload"
-    yield "store behind", human_seconds(status["rpo_s"])
+    yield "history", f"LSN {status['lsn_reserved']}, durable {status['lsn_durable']}, {plural(lag, 'LSN')} to upload"
+    yield "store lags", human_seconds(status["rpo_s"])
     yield "log", f"{human_bytes(status['log_used_bytes'])} of {human_bytes(status['log_bytes'])} used"
     yield "uploaded", f"{plural(status['segments_uploaded'], 'segment')}, {human_bytes(stored)}{ratio}"
     if (host := status.get("host")) is not None:

@@ -1,6 +1,6 @@
-"""Exit codes: what each means, and which error ends with which. docs/operations.md says the same.
+"""Exit codes: what each means, and which error ends with which. docs/operations.md lists them too.
 
-Invariant: a code keeps its meaning for good; scripts depend on it.
+Invariant: a code never changes its meaning, because scripts depend on it.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ __all__ = ["MEANINGS", "ExitCode", "exit_code_of"]
 
 
 class ExitCode(enum.IntEnum):
-    """With what ``jetdr`` ends."""
+    """The exit status of ``jetdr``."""
 
     OK = 0
     INTERNAL = 1
@@ -71,11 +71,11 @@ _CODES: tuple[tuple[tuple[type[BaseException], ...], ExitCode], ...] = (
     ((DomainClosed, DrvaBusy, DrvaUnreachable, Fenced, StallTimeout), ExitCode.UNREACHABLE),
     ((StoreError, DeviceBusy, LogError), ExitCode.UNREACHABLE),
 )
-"""The first row that fits counts."""
+"""The first row that fits decides."""
 
 
 def exit_code_of(error: BaseException) -> ExitCode:
-    """The code for an error that ends a command, wherever it was met: here, or in a DRVA."""
+    """Return the code for an error that ends a command. The error may have occurred here or in a DRVA."""
     kind = error.error_type if isinstance(error, ControlError) else type(error)
     for types, code in _CODES:
         if issubclass(kind, types):

@@ -1,6 +1,6 @@
-"""Runs a command's coroutine: the first Ctrl-C cancels it, so that it ends in order; the second ends the process.
+"""Runs a command's coroutine. The first Ctrl-C cancels it, so that it ends in order. The second ends the process.
 
-Invariant: ending at once loses nothing but time, because every command leaves a state that it can continue from.
+Invariant: ending at once loses only time, because every command leaves a state that it can continue from.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ T = TypeVar("T")
 
 
 def run_to_end(work: Coroutine[Any, Any, T]) -> T:
-    """The result of ``work``; ``asyncio.CancelledError`` when Ctrl-C ended it."""
+    """Run ``work`` and return its result. Raises ``asyncio.CancelledError`` if Ctrl-C ended it."""
 
     async def interruptible() -> T:
         task = asyncio.current_task()
@@ -35,7 +35,7 @@ def run_to_end(work: Coroutine[Any, Any, T]) -> T:
 
 @contextmanager
 def _interrupt_cancels(task: asyncio.Task[Any]) -> Iterator[None]:
-    """Instead of asyncio's own handler, whose second call raises wherever the program happens to be."""
+    """Handle Ctrl-C in place of asyncio's own handler, whose second call raises wherever the program happens to be."""
     if threading.current_thread() is not threading.main_thread():
         yield
         return
@@ -54,7 +54,7 @@ class _Interruption:
 
     def __call__(self, _signal: int, _frame: FrameType | None) -> None:
         if self._seen:
-            os.write(2, b"jetdr: error: interrupted twice, ended at once\n")
+            os.write(2, b"jetdr: error: interrupted twice, so it ended at once\n")
             os._exit(ExitCode.INTERRUPTED)
         self._seen = True
         self._loop.call_soon_threadsafe(self._task.cancel)

@@ -1,6 +1,6 @@
-"""Progress: a bar a disk on a terminal, a plain line every ten percent elsewhere; always on stderr.
+"""Progress on stderr: one bar per disk on a terminal, elsewhere a line at every ten percent.
 
-Invariant: nothing where a program reads JSON and nobody watches.
+Invariant: nothing is printed if a program reads JSON and stderr is no terminal.
 """
 
 from __future__ import annotations
@@ -24,14 +24,14 @@ from jetdr_core.cli.words import human_bytes
 __all__ = ["Advance", "showing_progress"]
 
 Advance = Callable[[str, int, int], None]
-"""(name, bytes done, bytes in all)."""
+"""Takes a name, the bytes done, and the bytes in all."""
 
 _STEP_PERCENT = 10
 
 
 @contextmanager
 def showing_progress(terminal: Terminal, *, silent: bool) -> Iterator[Advance]:
-    """Gives what to call with the progress made; ``silent`` counts only where there is no terminal."""
+    """Return a function to call with the progress. ``silent`` has no effect on a terminal."""
     if terminal.err.is_terminal:
         with _progress(terminal) as bars:
             yield _Bars(bars).advance
@@ -65,7 +65,7 @@ class _Bars:
 
 class _Lines:
     def __init__(self, terminal: Terminal) -> None:
-        self._session = terminal
+        self._terminal = terminal
         self._said: dict[str, int] = {}
 
     def advance(self, name: str, bytes_done: int, bytes_total: int) -> None:
@@ -73,4 +73,4 @@ class _Lines:
         step = percent // _STEP_PERCENT * _STEP_PERCENT
         if step > self._said.get(name, 0):
             self._said[name] = step
-            self._session.tell(f"{name}: {step} % of {human_bytes(bytes_total)}")
+            self._terminal.tell(f"{name}: {step} % of {human_bytes(bytes_total)}")

@@ -1,7 +1,7 @@
-"""Terminal: one run of ``jetdr``: where it prints, how it warns, how it fails.
+"""Terminal: where one run of ``jetdr`` prints its results, warnings and errors.
 
-Invariants: results go to stdout, all else to stderr; colours only on a terminal, and not with NO_COLOR; a warning and
-an error are one line each, and the same warning comes once.
+Invariants: results go to stdout, everything else to stderr. Colours appear only on a terminal, and not with NO_COLOR
+set. A warning is one line and an error is one line. The same warning is printed once.
 """
 
 from __future__ import annotations
@@ -25,15 +25,15 @@ from jetdr_core.cli.words import one_line, shown
 __all__ = ["Terminal", "Work", "begin_terminal"]
 
 _WIDTH_ELSEWHERE = 10_000
-"""Columns where there is no terminal: no line is wrapped or cut."""
+"""Columns if there is no terminal, so that no line is wrapped or cut."""
 
 _QUIET_LOGGERS = ("azure", "asyncio")
-"""They repeat, over many lines, what our errors say in one."""
+"""These report in many lines what our errors say in one."""
 
 
 @dataclass(frozen=True, slots=True)
 class Work:
-    """What a command has to do once its options are read; ``interrupted`` is what to tell when Ctrl-C ends it."""
+    """What a command does once its options are read. ``interrupted`` is printed if Ctrl-C ends it."""
 
     run: Callable[[], int]
     interrupted: str = ""
@@ -52,15 +52,15 @@ class Terminal:
     # -- results -----------------------------------------------------------------------------------------------------
 
     def say(self, line: str = "", style: str = "") -> None:
-        """A line of the result."""
+        """Print a line of the result."""
         self.out.print(Text(shown(line), style=style), soft_wrap=True)
 
     def say_json(self, value: object) -> None:
-        """The result as JSON, in ASCII whatever the terminal's encoding."""
+        """Print the result as JSON, in ASCII whatever the encoding of the terminal."""
         self.out.file.write(json.dumps(value, indent=2) + "\n")
 
     def say_table(self, columns: Sequence[str], rows: Sequence[Sequence[object]]) -> None:
-        """A table; a column whose name begins with ``>`` is right-aligned. Nothing for no rows."""
+        """Print a table, or nothing without rows. A column whose name begins with ``>`` is right-aligned."""
         if not rows:
             return
         table = Table(box=None, pad_edge=False, header_style="bold")
@@ -73,29 +73,29 @@ class Terminal:
     # -- all else ------------------------------------------------------------------------------------------------------
 
     def tell(self, line: str) -> None:
-        """A line about what is going on."""
+        """Print a line about what is going on."""
         self.err.print(Text(one_line(line)), soft_wrap=True)
 
     def warn(self, message: str) -> None:
-        """A warning; the same one is given once."""
+        """Print a warning, unless the same one was printed before."""
         line = one_line(message)
         if line not in self._warned:
             self._warned.add(line)
             self.err.print(Text.assemble("jetdr: ", ("warning", "yellow"), f": {line}"), soft_wrap=True)
 
     def complain(self, message: str) -> None:
-        """The error of this run, with its remedy."""
+        """Print the error of this run, with its remedy."""
         self.err.print(Text.assemble("jetdr: ", ("error", "bold red"), f": {one_line(message)}"), soft_wrap=True)
 
     def trace(self, error: BaseException) -> None:
-        """The traceback of ``error``, for those who asked for it."""
+        """Print the traceback of ``error`` if --debug was given."""
         if self.debug:
             for line in "".join(traceback.format_exception(error)).splitlines():
                 self.err.print(Text(shown(line)), soft_wrap=True)
 
 
 def begin_terminal() -> Terminal:
-    """A terminal on the process's present streams."""
+    """Return a terminal on the present streams of the process."""
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="backslashreplace")
@@ -104,8 +104,8 @@ def begin_terminal() -> Terminal:
 
 @contextmanager
 def warnings_to(terminal: Terminal) -> Iterator[None]:
-    """Meanwhile the engine's log becomes the terminal's warnings."""
-    handler = _ToSession(terminal)
+    """Print warnings of the engine's log as warnings of the terminal inside the context."""
+    handler = _TerminalHandler(terminal)
     root = logging.getLogger()
     root.addHandler(handler)
     try:
@@ -123,15 +123,15 @@ def _console(*, stderr: bool) -> Console:
 
 class _Console(Console):
     def on_broken_pipe(self) -> None:
-        """Where rich would end the process with 1."""
+        """Raise an error, where rich would end the process with status 1."""
         raise BrokenPipeError
 
 
-class _ToSession(logging.Handler):
+class _TerminalHandler(logging.Handler):
     def __init__(self, terminal: Terminal) -> None:
         super().__init__(logging.WARNING)
-        self._session = terminal
+        self._terminal = terminal
 
     def emit(self, record: logging.LogRecord) -> None:
-        if self._session.debug or not record.name.startswith(_QUIET_LOGGERS):
-            self._session.warn(record.getMessage())
+        if self._terminal.debug or not record.name.startswith(_QUIET_LOGGERS):
+            self._terminal.warn(record.getMessage())

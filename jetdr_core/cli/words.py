@@ -1,7 +1,6 @@
 """How numbers and foreign text look to a person. Pure.
 
-Invariant: text that came from a store, a disk or a command line is shown without control characters and without
-secrets.
+Invariant: text from a store, a disk or a command line is shown without control characters and without secrets.
 """
 
 from __future__ import annotations
@@ -15,18 +14,18 @@ _SPANS = ((86400, "d"), (3600, "h"), (60, "min"))
 
 
 def shown(text: object) -> str:
-    """``text`` on one line, fit for a terminal: control characters escaped, secrets left out."""
+    """Return ``text`` fit for a terminal, on one line: control characters are escaped, secrets are hidden."""
     plain = "".join(char if char.isprintable() else repr(char)[1:-1] for char in str(text))
     return redacted(plain)
 
 
 def one_line(text: object) -> str:
-    """A message on one line: lines joined, then :func:`shown`."""
+    """Return a message on one line: its lines are joined, then :func:`shown`."""
     return shown(" ".join(str(text).split()))
 
 
 def human_bytes(size_bytes: int) -> str:
-    """``1.5 MiB``; below 1 KiB ``17 B``."""
+    """Return ``1.5 MiB``, or ``17 B`` below 1 KiB."""
     if size_bytes < 1024:
         return f"{size_bytes} B"
     size, units = size_bytes / 1024, iter(_UNITS)
@@ -37,7 +36,7 @@ def human_bytes(size_bytes: int) -> str:
 
 
 def human_seconds(seconds: float) -> str:
-    """``0.8 s``, ``3 min 5 s``, ``2 d 4 h``: the two largest units."""
+    """Return ``0.8 s``, ``3 min 5 s``, ``2 d 4 h``: at most the two largest units."""
     if seconds < 60:
         return f"{seconds:.1f} s"
     whole, parts = int(seconds), []
@@ -49,5 +48,5 @@ def human_seconds(seconds: float) -> str:
 
 
 def plural(count: int, noun: str) -> str:
-    """``1 disk``, ``2 disks``."""
+    """Return ``1 disk``, ``2 disks``."""
     return f"{count:,} {noun}" if count == 1 else f"{count:,} {noun}s"

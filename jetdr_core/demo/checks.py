@@ -1,6 +1,6 @@
-"""Checks one recovered disk against the guest as it was: image by image, file by file, and by the tools of others.
+"""Checks one recovered disk against the guest as it was: the whole image, each file, and with the tools of others.
 
-Invariant: returns only if everything holds.
+Invariant: a check returns only if everything holds.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ _OUT = "files"
 
 @dataclass(frozen=True, slots=True)
 class Moment:
-    """The guest at one moment: XXH3-128 and size of its image, and its files."""
+    """The guest at one moment: the XXH3-128 and the size of its image, and its files."""
 
     checksum: bytes
     size_bytes: int
@@ -30,9 +30,10 @@ class Moment:
 
 
 def check_disk(programs: Programs, vmdk: Path, moment: Moment) -> bytes:
-    """Check the VMDK with qemu-img, e2fsck and debugfs; returns the shown file as debugfs reads it.
+    """Check the VMDK with qemu-img, e2fsck and debugfs. Return the shown file as debugfs reads it.
 
-    :class:`DemoFailed` names the first difference. Works in the VMDK's folder, which must be of this recovery alone.
+    :class:`DemoFailed` names the first difference. The check works in the VMDK's folder, which must hold nothing but
+    this recovery.
     """
     folder = vmdk.parent
     _check_container(programs, vmdk, moment)
@@ -51,7 +52,7 @@ def _check_container(programs: Programs, vmdk: Path, moment: Moment) -> None:
 
 
 def _check_files(programs: Programs, folder: Path, files: Files) -> bytes:
-    """Read every file out of the recovered file system and compare."""
+    """Read every file of the recovered file system, and compare it."""
     (folder / _OUT).mkdir()
     paths = sorted(files)
     (folder / "commands").write_text("".join(f"dump /{path} {_OUT}/{n}\n" for n, path in enumerate(paths)))

@@ -1,6 +1,6 @@
-"""The files of the demo's file system, and what happens to them: an office's month, then an attack. Pure.
+"""The files of the demo's file system, and what happens to them: a month of office work, then an attack. Pure.
 
-Invariant: the same in every run (seeded), so that two runs can be compared.
+Invariant: every run makes the same files from the same seed, so that two runs can be compared.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ SHOWN = "ledger/summary.txt"
 """The file whose content is shown at each moment."""
 
 STEPS_BEFORE_LSN = 16
-"""The moment between the marks lies behind so many steps of the attack."""
+"""The moment between the marks comes after this many steps of the attack."""
 
 _ATTACKED = 32
 _SEED = 20260131
@@ -29,18 +29,18 @@ Files = dict[str, bytes]
 
 
 class Step(NamedTuple):
-    """One moment of work in the guest, after which the file system is consistent: files written (replaced), removed."""
+    """One step of work, after which the file system is consistent: the files written or replaced, and those removed."""
 
     written: Files
     removed: tuple[str, ...] = ()
 
     def apply(self, files: Files) -> Files:
-        """``files`` after the step."""
+        """Return ``files`` after the step."""
         return {path: data for path, data in files.items() if path not in self.removed} | self.written
 
 
 def files_at_first() -> Files:
-    """State 1: a freshly installed application with its documents."""
+    """Return state 1: a freshly installed application with its documents."""
     chance = random.Random(_SEED)
     files = {f"app/module-{n:02}.bin": chance.randbytes(384 << 10) for n in range(8)}
     files |= {f"docs/page-{n:02}.txt": _text(chance, 24 << 10) for n in range(36)}
@@ -49,7 +49,7 @@ def files_at_first() -> Files:
 
 
 def month() -> Iterator[Step]:
-    """From state 1 to state 2: invoices arrive, drafts go, the month is closed."""
+    """Return the steps from state 1 to state 2: invoices arrive, drafts are removed, the month is closed."""
     chance = random.Random(_SEED + 1)
     for n in range(24):
         written = {f"invoices/{n:03}.txt": _text(chance, chance.randrange(4 << 10, 40 << 10))}
@@ -60,7 +60,7 @@ def month() -> Iterator[Step]:
 
 
 def attack(files: Files) -> Iterator[Step]:
-    """From state 2 to state 3: one file after the other is replaced by noise of the same size."""
+    """Return the steps from state 2 to state 3: noise of the same size replaces one file after the other."""
     chance = random.Random(_SEED + 2)
     victims = [path for path in sorted(files) if not path.startswith("app/") and path != SHOWN]
     for path in [*chance.sample(victims, _ATTACKED - 1), SHOWN]:

@@ -1,4 +1,4 @@
-"""The programs that the demo needs beside itself: finds them, runs them, and believes no exit status but 0."""
+"""The programs that the demo checks itself with: finds them, runs them, and accepts no exit status but 0."""
 
 from __future__ import annotations
 
@@ -18,10 +18,10 @@ PACKAGES = {
     "e2fsck": "e2fsprogs",
     "qemu-img": "qemu-utils",
 }
-"""Debian package of each program."""
+"""The Debian package of each program."""
 
 _SYSTEM_PLACES = ("/usr/sbin", "/sbin", "/usr/local/sbin")
-"""Not on everybody's PATH, but where Debian keeps the tools of ext4."""
+"""Where Debian keeps the tools of ext4. Not every user has these on the PATH."""
 
 _LIMIT_S = 120
 
@@ -31,17 +31,17 @@ class ProgramMissing(JetdrError):
 
 
 class DemoFailed(JetdrError):
-    """A check of the demo failed: what was recovered is not what was protected, or a program could not do its part."""
+    """A check of the demo failed: the recovered disk differs from the protected one, or a program failed."""
 
 
 @dataclass(frozen=True, slots=True)
 class Programs:
-    """Paths of the programs by name."""
+    """The paths of the programs, by name."""
 
     paths: dict[str, str]
 
     def run(self, folder: Path, name: str, *arguments: str) -> str:
-        """Run a program in ``folder``; returns what it said on both streams. Another status than 0 is DemoFailed."""
+        """Run a program in ``folder``. Return its output of both streams. DemoFailed if its status is not 0."""
         done = subprocess.run(
             [self.paths[name], *arguments],
             cwd=folder,
@@ -56,13 +56,13 @@ class Programs:
         if done.returncode != 0:
             raise DemoFailed(
                 f"{name} {' '.join(arguments)} ended with status {done.returncode}: {_last_line(said)}",
-                hint="run the demo with --keep and look at what it left",
+                hint="run the demo with --keep, and look at what it leaves",
             )
         return said
 
 
 def find_programs() -> Programs:
-    """All programs, or :class:`ProgramMissing` naming those that are not there and their Debian packages."""
+    """Return all programs. :class:`ProgramMissing` names those that are missing, and their Debian packages."""
     places = os.pathsep.join([os.environ.get("PATH", os.defpath), *_SYSTEM_PLACES])
     found = {name: shutil.which(name, path=places) for name in PACKAGES}
     missing = [name for name, path in found.items() if path is None]
@@ -76,4 +76,4 @@ def find_programs() -> Programs:
 
 
 def _last_line(said: str) -> str:
-    return (said.strip().splitlines() or ["it said nothing"])[-1]
+    return (said.strip().splitlines() or ["no output"])[-1]

@@ -1,4 +1,4 @@
-"""The demo: build, protect, change, mark, recover, check. Leaves nothing behind unless told to."""
+"""The story of the demo: build, protect, change, mark, recover, check. It leaves nothing unless it is told to."""
 
 from __future__ import annotations
 
@@ -15,10 +15,10 @@ import xxhash
 
 from jetdr_core import Disk, DomainStatus, ProtectedDomain, RecoveryPoint, rehydrate
 from jetdr_core.demo.checks import Moment, check_disk
+from jetdr_core.demo.demo_report import Captured, DemoReport, Recovered
+from jetdr_core.demo.ext4_guest import BLOCK_BYTES, IMAGE_BYTES, Guest
 from jetdr_core.demo.files import STEPS_BEFORE_LSN, Step, attack, files_at_first, month
-from jetdr_core.demo.guest import BLOCK_BYTES, IMAGE_BYTES, Guest
 from jetdr_core.demo.programs import DemoFailed, Programs, find_programs
-from jetdr_core.demo.report import Captured, DemoReport, Recovered
 from jetdr_core.errors import DeviceFull, InvalidRequest
 
 __all__ = ["run_demo"]
@@ -35,16 +35,17 @@ Run = Callable[[Coroutine[Any, Any, None]], None]
 
 
 def run_demo(*, parent: Path | None, keep: bool, tell: Tell, run: Run = asyncio.run) -> DemoReport:
-    """Run the demo in a new folder below ``parent`` (default: the system's); ``tell`` hears each step as it begins.
+    """Run the demo in a new folder below ``parent``, by default the system's temporary directory.
 
-    ``run`` runs a coroutine in a loop of its own, to the end of all its threads.
-    :class:`ProgramMissing` and :class:`InvalidRequest` before anything is done; :class:`DemoFailed` when a check fails.
+    ``tell`` is called with each step as it begins. ``run`` runs a coroutine in a loop of its own, to the end of all its
+    threads. Raises :class:`ProgramMissing` or :class:`InvalidRequest` before anything is done, and :class:`DemoFailed`
+    if a check fails.
     """
     programs = find_programs()
     started = time.perf_counter()
     with _work_folder(parent, keep=keep) as folder:
         story = _Story(programs, folder, tell)
-        run(story.run())  # ends when all its threads have: nobody works in a folder that is being removed
+        run(story.run())  # returns once all its threads have ended, so nobody uses the folder when it is removed
         total_s = time.perf_counter() - started
         return DemoReport(
             folder, keep, IMAGE_BYTES, story.build_s, total_s, tuple(story.captured), tuple(story.recovered)
@@ -70,7 +71,7 @@ def _work_folder(parent: Path | None, *, keep: bool) -> Iterator[Path]:
 
 
 class _Story:
-    """One run. ``moments`` are what the recoveries are compared with, by LSN."""
+    """One run. ``moments`` holds, by LSN, what recoveries are compared with."""
 
     def __init__(self, programs: Programs, folder: Path, tell: Tell) -> None:
         self.programs = programs
@@ -104,25 +105,25 @@ class _Story:
     # -- capture -------------------------------------------------------------------------------------------------------
 
     async def _protect(self, guest: Guest) -> int:
-        """Protect the disk and live through both changes; returns an LSN in the middle of the second."""
+        """Protect the disk, and make both changes as live writes. Return an LSN in the middle of the second."""
         primary = self.folder / "db01-flat.vmdk"
         shutil.copyfile(guest.image, primary)
         domain = ProtectedDomain.create("payroll", log=self.folder / "log", log_bytes=_LOG_BYTES, store=self.store)
         async with domain:
-            self.tell("protecting it: what it holds is copied in the background")
+            self.tell("protecting it: its data is copied in the background")
             started = time.perf_counter()
             disk = await domain.protect("db01", primary)
             await self._mark(domain, guest, MARK_INSTALLED, time.perf_counter() - started)
-            self.tell("a month of work: files written and removed, each followed by a flush")
+            self.tell("a month of work: files are written and removed, with a flush after each step")
             await self._live(domain, guest, disk, month(), MARK_CLOSED)
-            self.tell("an attack: one file after the other is replaced by noise")
+            self.tell("an attack: noise replaces one file after the other")
             between = await self._live(domain, guest, disk, attack(guest.files), MARK_ATTACKED)
         if xxhash.xxh3_128_digest(primary.read_bytes()) != guest.checksum:
             raise DemoFailed("the primary is not what the guest wrote", hint="this is a bug: please report it")
         return between
 
     async def _live(self, domain: ProtectedDomain, guest: Guest, disk: Disk, steps: Iterable[Step], mark: str) -> int:
-        """Do ``steps`` as live writes and mark the end; returns the LSN behind the step in the middle."""
+        """Do ``steps`` as live writes, and mark the end. Return the LSN after the step in the middle."""
         capture_s, between = 0.0, 0
         for nth, step in enumerate(steps, 1):
             lsn, seconds = await asyncio.to_thread(_write_step, guest, disk, step)
@@ -144,7 +145,7 @@ class _Story:
         self._remember(point.lsn, guest)
 
     def _note(self, point: RecoveryPoint, status: DomainStatus, capture_s: float, upload_s: float) -> None:
-        """The uploader counts from the beginning: take off what earlier marks had."""
+        """Note the work since the last mark. The uploader counts from the start, so earlier marks are subtracted."""
         self.captured.append(
             Captured(
                 point=point,
@@ -160,7 +161,7 @@ class _Story:
     # -- recovery ------------------------------------------------------------------------------------------------------
 
     async def _recover(self, label: str, at: str | int, form: str) -> None:
-        """Rebuild the disk from the store alone, and check it."""
+        """Rehydrate the disk from the store alone, and check it."""
         self.tell(f"recovering {label} as a {form} VMDK, and checking it")
         started = time.perf_counter()
         target = self.folder / f"recovered-{len(self.recovered) + 1}"
@@ -186,9 +187,9 @@ class _Story:
 
 
 def _write_step(guest: Guest, disk: Disk, step: Step) -> tuple[int, float]:
-    """What the guest's kernel would do: write the blocks that changed, then flush.
+    """Write the blocks that changed, then flush, as the guest's kernel would.
 
-    Returns the LSN that is durable, and the seconds that writes and flush took.
+    Return the LSN that is durable, and the seconds that writes and flush took.
     """
     changes = guest.do(step)
     started = time.perf_counter()

@@ -1,5 +1,5 @@
 """The DRVA: the appliance process that keeps protected domains open, and answers for them.
 
-Its face: a configuration file (config), a control socket (client), metrics, logs, signals (daemon). Nothing is imported
-here: who only asks a DRVA does not load what runs one.
+A DRVA is told things by a configuration file (config), a control socket (client) and signals (daemon), and answers with
+status, metrics and logs. Nothing is imported here, so that a program that only asks a DRVA loads nothing that runs one.
 """

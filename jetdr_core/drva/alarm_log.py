@@ -17,14 +17,14 @@ class AlarmLog:
 
     def __init__(self, domain: str) -> None:
         self._domain = domain
-        self._told: frozenset[str] = frozenset()
+        self._noted: frozenset[str] = frozenset()
 
     def note(self, alarms: Iterable[Alarm]) -> None:
         """Log how ``alarms``, those of this moment, differ from the ones noted before."""
         texts = {alarm.name: alarm.text for alarm in alarms}
         fields = {"domain": self._domain}
-        for name in sorted(texts.keys() - self._told):
+        for name in sorted(texts.keys() - self._noted):
             log.warning("domain %s: alarm %s: %s", self._domain, name, texts[name], extra=fields)
-        for name in sorted(self._told - texts.keys()):
+        for name in sorted(self._noted - texts.keys()):
             log.info("domain %s: alarm %s is over", self._domain, name, extra=fields)
-        self._told = frozenset(texts)
+        self._noted = frozenset(texts)

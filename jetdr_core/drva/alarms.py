@@ -1,6 +1,6 @@
 """Alarms: what is wrong with a domain now, derived from its session and its status. Pure.
 
-Invariant: an alarm is there as long as its cause, and its name keeps its meaning; docs/operations.md explains each.
+Invariants: an alarm lasts as long as its cause. Its name keeps its meaning. docs/operations.md explains each.
 """
 
 from __future__ import annotations
@@ -16,27 +16,27 @@ LOG_NEARLY_FULL = 0.8
 NO_ANSWER_S = 10.0
 
 ALARMS = {
-    "fenced": "another owner has taken the domain over; it stays closed here",
-    "closed": "the domain could not be opened, or failed; it is opened again by itself",
-    "no_answer": "the domain has not told its status for a while",
-    "host_away": "the host component does not run: its guests have no disks until it is started again",
+    "fenced": "another owner has taken the domain over, so it stays closed here",
+    "closed": "the domain could not be opened, or has failed, and is opened again by itself",
+    "no_answer": "the domain has not reported its status for a while",
+    "host_away": "the host component does not run, so guests have no disks until it has restarted",
     "host_failure": "the host component does not serve all disks, or logging cannot be switched on again",
-    "logging_off": "guests write past the log; all disks are copied when logging is on again",
-    "upload_stopped": "the store refuses; the log goes on taking writes until it is full",
-    "paused": "uploading was paused by hand",
+    "logging_off": "guests' writes bypass the log; all disks are resynced once logging is on again",
+    "upload_stopped": "the store refuses uploads; the log takes writes until it is full",
+    "paused": "an operator paused uploading",
     "rpo": "the oldest write that the store lacks is older than rpo_alarm_s",
-    "log_nearly_full": "the log section is nearly full; when it is, guests are delayed, then no longer protected",
+    "log_nearly_full": "the log section is nearly full; once it is full, guests are delayed, then no longer protected",
     "not_consistent": "the present moment is not a recovery point",
     "primary_failed": "a disk failed writes of its guest",
-    "disk_not_protected": "a configured disk could not be protected; it is tried again",
+    "disk_not_protected": "a configured disk could not be protected and is tried again",
     "disk_moved": "the configuration and the domain's history name different files for a disk",
 }
-"""Every alarm by name, with its meaning."""
+"""The meaning of every alarm, by name."""
 
 
 @dataclass(frozen=True, slots=True)
 class Alarm:
-    """``text`` says what is the case, with values."""
+    """``text`` says what is wrong, with values."""
 
     name: str
     text: str
@@ -44,8 +44,11 @@ class Alarm:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Situation:
-    """What the alarms are derived from. ``status_age_s`` of the last status there was; ``failure`` of a session that is
-    closed; ``moved`` and ``unprotected`` a text for each configured disk that is elsewhere, or not protected yet."""
+    """What the alarms are derived from.
+
+    ``status`` is the newest there is, ``status_age_s`` its age. ``failure`` says why the domain is closed. ``moved``
+    and ``unprotected`` have a text for each configured disk that is elsewhere, or not protected yet.
+    """
 
     fenced: bool
     closed: bool
@@ -59,12 +62,12 @@ class Situation:
 
 
 def alarms_of(situation: Situation) -> list[Alarm]:
-    """What is wrong, the worst first."""
+    """Return what is wrong, the worst first."""
     if situation.fenced:
         return [Alarm("fenced", situation.failure)]
     found = [Alarm("closed", situation.failure)] if situation.closed and situation.failure else []
     if situation.paused:
-        found.append(Alarm("paused", "uploading is paused: what is written stays in the log until 'resume'"))
+        found.append(Alarm("paused", "uploading is paused: writes stay in the log until 'jetdr resume'"))
     if situation.status is not None and not situation.closed:
         if situation.status_age_s > NO_ANSWER_S:
             found.append(Alarm("no_answer", f"no status for {situation.status_age_s:.0f} s"))
@@ -80,7 +83,7 @@ def _of_status(status: DomainStatus, rpo_alarm_s: float) -> Iterator[Alarm]:
     if status.failure:
         yield Alarm("upload_stopped", status.failure)
     if status.rpo_s > rpo_alarm_s:
-        yield Alarm("rpo", f"the store is {status.rpo_s:.0f} s behind, over {rpo_alarm_s:g} s")
+        yield Alarm("rpo", f"the store lags by {status.rpo_s:.0f} s, more than {rpo_alarm_s:g} s")
     if status.log_bytes and status.log_used_bytes > LOG_NEARLY_FULL * status.log_bytes:
         percent = 100 * status.log_used_bytes // status.log_bytes
         yield Alarm("log_nearly_full", f"the log is {percent} % full")
@@ -93,8 +96,8 @@ def _of_status(status: DomainStatus, rpo_alarm_s: float) -> Iterator[Alarm]:
 
 def _of_host(host: HostStatus) -> Iterator[Alarm]:
     if not host.alive:
-        yield Alarm("host_away", "the host component does not run; it is started again")
+        yield Alarm("host_away", "the host component does not run and is being restarted")
     if host.failure:
         yield Alarm("host_failure", host.failure)
     if not host.logging:
-        yield Alarm("logging_off", f"guests go on unprotected: {host.off_reason or 'logging is off'}")
+        yield Alarm("logging_off", f"writes bypass the log: {host.off_reason or 'logging is off'}")

@@ -1,4 +1,4 @@
-"""ControlClient: asks a DRVA over its control socket. Blocking, for command lines."""
+"""ControlClient: asks a DRVA over its control socket. It blocks, and is meant for command lines."""
 
 from __future__ import annotations
 
@@ -16,11 +16,11 @@ __all__ = ["SOCKET_DEFAULT", "ControlClient"]
 
 SOCKET_DEFAULT = Path("/run/jetdr/control.sock")
 ANSWER_S = 75.0
-"""Longer than the DRVA takes to say that it takes too long."""
+"""How long to wait for an answer. The DRVA's own limit for a command is lower, so the DRVA reports a timeout first."""
 
 
 class ControlClient:
-    """A connection, for one thread; a context manager."""
+    """A connection for one thread, and a context manager."""
 
     def __init__(self, path: Path, *, answer_s: float = ANSWER_S) -> None:
         self._path = path
@@ -32,17 +32,17 @@ class ControlClient:
         self._replies = self._socket.makefile("rb")
 
     def ask(self, command: str, /, **arguments: object) -> Json:
-        """The result. Raises :class:`ControlError` with what the DRVA answered instead, :class:`DrvaUnreachable`."""
+        """Return the command's result. Raises :class:`ControlError` if it failed, and :class:`DrvaUnreachable`."""
         self._asked += 1
         given = {name: value for name, value in arguments.items() if value is not None}
         try:
-            with suppress(BrokenPipeError):  # it does not listen, but may have said why
+            with suppress(BrokenPipeError):  # the DRVA has closed the connection, and may have said why
                 self._socket.sendall(wire.request_line(command, given, self._asked))
             line = self._replies.readline(REPLY_BYTES_MAX)
         except OSError as error:
             raise _unreachable(self._path, error) from None
         if not line.endswith(b"\n"):
-            raise DrvaUnreachable(f"the DRVA at {self._path} ended the conversation", hint="is it being stopped?")
+            raise DrvaUnreachable(f"the DRVA at {self._path} closed the connection", hint="is it stopping?")
         return self._result(wire.decode_reply(line))
 
     def close(self) -> None:
@@ -63,14 +63,14 @@ class ControlClient:
             return result
         if isinstance(error, dict):
             raise ControlError(str(error.get("kind")), str(error.get("message")))
-        raise InvalidRequest(f"what answers at {self._path} is no DRVA", hint="name a DRVA's control socket")
+        raise InvalidRequest(f"the program at {self._path} is not a DRVA", hint="name a DRVA's control socket")
 
 
 def _unreachable(path: Path, error: OSError) -> DrvaUnreachable:
     why = "no answer in time" if isinstance(error, TimeoutError) else error.strerror or str(error)
     remedies = {
-        FileNotFoundError: "start it, or name its socket with --socket or JETDR_SOCKET",
-        ConnectionRefusedError: "it is not running: start it",
-        PermissionError: "use its own account, or root",
+        FileNotFoundError: "start the DRVA, or name its socket with --socket or JETDR_SOCKET",
+        ConnectionRefusedError: "the DRVA is not running: start it",
+        PermissionError: "use the DRVA's account, or root",
     }
-    return DrvaUnreachable(f"no DRVA at {path}: {why}", hint=remedies.get(type(error), "look at its log"))
+    return DrvaUnreachable(f"no DRVA at {path}: {why}", hint=remedies.get(type(error), "look at the DRVA's log"))

@@ -1,7 +1,7 @@
-"""Commands: what the control socket can ask for, done on the sessions. docs/formats/control.md.
+"""Commands: carries out what the control socket asks for. docs/formats/control.md.
 
-Invariants: a command works in its domain's session, so one domain's wait is no other's; a command whose client went
-away is done all the same.
+Invariants: a command runs in the session of its domain, so a domain that waits holds up no other one. A command goes on
+if its client has gone away.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from jetdr_core.domain import HostedDisk
 from jetdr_core.drva.last_status import ANSWER_S
 from jetdr_core.drva.session import DomainSession
 from jetdr_core.drva.session_json import point_json, session_json
-from jetdr_core.drva.wire import Json, Request
+from jetdr_core.drva.wire import ControlRequest, Json
 from jetdr_core.errors import InvalidRequest, JetdrError
 
 __all__ = ["Commands"]
@@ -26,20 +26,20 @@ AWAIT_UPLOAD_S_MAX = 30.0
 
 
 class Commands:
-    """Answers requests. ``about`` tells of the process itself."""
+    """Answers requests. ``about`` describes the process itself."""
 
     def __init__(self, sessions: Mapping[str, DomainSession], about: Callable[[], Json]) -> None:
         self._sessions = sessions
         self._about = about
 
-    async def answer(self, request: Request) -> Json:
-        """Do what the request says. Raises what the domain raises."""
+    async def answer(self, request: ControlRequest) -> Json:
+        """Carry out the request and return its result. Raises what the domain raises."""
         if request.command == "status":
             _check_arguments(request, ["domain"])
             return await self._status(request.text("domain"))
         if request.command not in _COMMANDS:
             known = ", ".join(sorted(["status", *_COMMANDS]))
-            raise InvalidRequest(f"the command {request.command!r} is not known", hint=f"known: {known}")
+            raise InvalidRequest(f"there is no command {request.command!r}", hint=f"there are: {known}")
         command, arguments = _COMMANDS[request.command]
         _check_arguments(request, ["domain", *arguments])
         session = self._session(request.needed_text("domain"))
@@ -59,16 +59,16 @@ class Commands:
 # -- in the session's loop -------------------------------------------------------------------------------------------
 
 
-async def _mark(session: DomainSession, request: Request) -> Json:
-    """Durable in the log when answered."""
+async def _mark(session: DomainSession, request: ControlRequest) -> Json:
+    """Set a mark. It is durable in the log at return."""
     domain = session.domain
     point = await asyncio.to_thread(domain.mark, request.needed_text("name"))
     await domain.make_durable()
     return {"point": point_json(point)}
 
 
-async def _await_upload(session: DomainSession, request: Request) -> Json:
-    """Seal what is pending, and wait a while for the store to have it."""
+async def _await_upload(session: DomainSession, request: ControlRequest) -> Json:
+    """Seal pending records, and wait at most ``limit_s`` until the store has them."""
     domain, lsn = session.domain, request.needed_whole("lsn")
     limit_s = request.number("limit_s", 10.0, AWAIT_UPLOAD_S_MAX)
     with suppress(TimeoutError):
@@ -77,34 +77,34 @@ async def _await_upload(session: DomainSession, request: Request) -> Json:
     return {"uploaded": status.lsn_uploaded >= lsn, "lsn_uploaded": status.lsn_uploaded, "paused": status.paused}
 
 
-async def _protect(session: DomainSession, request: Request) -> Json:
-    """Durable in the log when answered; what the disk holds is copied meanwhile."""
+async def _protect(session: DomainSession, request: ControlRequest) -> Json:
+    """Protect a disk. That is durable in the log at return. The initial copy runs in the background."""
     path, size_bytes = request.needed_text("path"), request.whole("size_bytes")
     if not Path(path).is_absolute() or "\0" in path:
-        raise InvalidRequest(f"the disk's path {path!r} is not absolute", hint="write it from / on")
+        raise InvalidRequest(f"the disk's path {path!r} is not absolute", hint="give a path that begins with /")
     disk = await session.domain.protect(request.needed_text("disk"), path, size_bytes=size_bytes, wait=False)
     told: Json = {"name": disk.name, "path": disk.path, "size_bytes": disk.size_bytes}
     return {"disk": told | ({"nbd_uri": disk.nbd_uri} if isinstance(disk, HostedDisk) else {})}
 
 
-async def _unprotect(session: DomainSession, request: Request) -> Json:
-    """``configured``: the configuration names the disk, so the next start protects it again."""
+async def _unprotect(session: DomainSession, request: ControlRequest) -> Json:
+    """Stop protecting a disk. ``configured``: the configuration names it, so the next start protects it again."""
     name = request.needed_text("disk")
     await session.domain.unprotect(name)
     return {"disk": name, "configured": any(disk.name == name for disk in session.config.disk)}
 
 
-async def _pause(session: DomainSession, _request: Request) -> Json:
+async def _pause(session: DomainSession, _request: ControlRequest) -> Json:
     await session.pause()
     return {"paused": True}
 
 
-async def _resume(session: DomainSession, _request: Request) -> Json:
+async def _resume(session: DomainSession, _request: ControlRequest) -> Json:
     await session.resume()
     return {"paused": False}
 
 
-_COMMANDS: dict[str, tuple[Callable[[DomainSession, Request], Coroutine[Any, Any, Json]], list[str]]] = {
+_COMMANDS: dict[str, tuple[Callable[[DomainSession, ControlRequest], Coroutine[Any, Any, Json]], list[str]]] = {
     "mark": (_mark, ["name"]),
     "await_upload": (_await_upload, ["lsn", "limit_s"]),
     "protect": (_protect, ["disk", "path", "size_bytes"]),
@@ -112,23 +112,23 @@ _COMMANDS: dict[str, tuple[Callable[[DomainSession, Request], Coroutine[Any, Any
     "pause": (_pause, []),
     "resume": (_resume, []),
 }
-"""What is asked of one domain, with the arguments beside its name."""
+"""The commands for one domain, with the arguments beside the domain's name."""
 
 
-def _check_arguments(request: Request, known: Iterable[str]) -> None:
+def _check_arguments(request: ControlRequest, known: Iterable[str]) -> None:
     unknown = request.arguments.keys() - set(known)
     if unknown:
         raise InvalidRequest(
-            f"command {request.command!r} knows no {min(unknown)!r}", hint=f"known: {', '.join(known)}"
+            f"command {request.command!r} has no argument {min(unknown)!r}", hint=f"it has: {', '.join(known)}"
         )
 
 
 async def _in(session: DomainSession, work: Coroutine[Any, Any, Any]) -> Any:
-    """Run ``work`` in the session's loop. When the asker stops waiting it goes on."""
+    """Run ``work`` in the session's loop. It goes on if the caller stops waiting."""
     return await shielded(session.run(work))
 
 
 async def _refreshed(session: DomainSession) -> None:
-    """The newest status there is; what keeps a domain from telling it, the session meets and tells itself."""
+    """Take a new status. An error here is ignored: the session meets the same error, and reports it."""
     with suppress(JetdrError, OSError):
         await asyncio.wait_for(_in(session, session.refresh()), 2 * ANSWER_S)

@@ -1,7 +1,7 @@
-"""DrvaConfig: everything a DRVA is told, read from one TOML file and checked before anything starts.
+"""DrvaConfig: the configuration of a DRVA, read from one TOML file and checked before anything starts.
 
-Invariants: packaging/drva.example.toml names every option there is; a key that is not known, a value out of range and a
-thing named twice are errors.
+Invariants: packaging/drva.example.toml names every option. An unknown key, a value out of range and a thing named twice
+are errors.
 """
 
 from __future__ import annotations
@@ -29,13 +29,13 @@ T = TypeVar("T")
 
 RUNTIME_DIR = "/run/jetdr"
 SOCKET_PATH_BYTES_MAX = 107
-"""What the kernel takes as a Unix socket's path."""
+"""The longest path of a Unix socket that the kernel accepts."""
 
 WRITE_THROUGH, WRITE_BACK = "write-through", "write-back"
 
 
 class Address(NamedTuple):
-    """Where to listen on TCP."""
+    """A TCP address to listen at."""
 
     host: str
     port: int
@@ -46,7 +46,7 @@ class Address(NamedTuple):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class VolumeConfig:
-    """A log volume. ``path``: a file, a block device, or ``iscsi://``."""
+    """A log volume. ``path`` is a file, a block device, or an ``iscsi://`` URL."""
 
     name: str
     path: str
@@ -55,7 +55,7 @@ class VolumeConfig:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class DiskConfig:
-    """A disk to be protected from the beginning. ``size_bytes``: a missing file is made of that size."""
+    """A disk that is protected whenever the domain opens. With ``size_bytes``, a missing file is made of that size."""
 
     name: str
     path: str
@@ -64,9 +64,10 @@ class DiskConfig:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class DomainConfig:
-    """A protected domain. ``create``: make it if the store is empty; ``host``: how its host component runs.
+    """A protected domain. ``host`` says how its host component runs.
 
-    ``take_over``: go on behind what the store holds, with a new log; asked for on the command line, never in the file.
+    ``create``: create the domain if its store is empty. ``take_over``: continue after what the store holds, with a new
+    log; only the command line can ask for it, never the file.
     """
 
     name: str
@@ -83,7 +84,7 @@ class DomainConfig:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class DrvaConfig:
-    """The whole appliance. ``metrics``: None for none; ``secrets``: texts that must not appear anywhere."""
+    """The whole appliance. ``metrics`` is None if no metrics are served."""
 
     runtime_dir: Path
     state_dir: Path
@@ -98,7 +99,7 @@ class DrvaConfig:
 
 
 def load_config(path: str | os.PathLike[str]) -> DrvaConfig:
-    """Read the file at ``path``. Raises :class:`InvalidRequest`, and ``OSError`` as it is."""
+    """Read and check the file at ``path``. Raises :class:`InvalidRequest`, and ``OSError`` if it cannot be read."""
     name = os.fspath(path)
     try:
         content = tomllib.loads(Path(path).read_bytes().decode())
@@ -182,7 +183,7 @@ def _host(table: Table, drva: DrvaConfig, name: str, options: DomainOptions) -> 
             stall_limit_s=options.stall_limit_s,
             write_back=table.choice("mode", (WRITE_THROUGH, WRITE_BACK), WRITE_THROUGH) == WRITE_BACK,
         )
-        HostComponent(name, host)  # are the paths of its sockets short enough?
+        HostComponent(name, host)  # checks that the paths of its sockets are short enough
     except InvalidRequest as error:
         raise InvalidRequest(f"{table.place}: {error}") from None
     return host
@@ -196,7 +197,7 @@ def _disk(table: Table) -> DiskConfig:
 
 
 def _options(table: Table) -> DomainOptions:
-    """DomainOptions by their own names and bounds; 0 stands for no limit of bandwidth."""
+    """Read DomainOptions by their own names and bounds. A bandwidth of 0 means no limit."""
     default = DomainOptions()
     given: dict[str, int | float | bool | None] = {}
     for field in fields(DomainOptions):
@@ -242,7 +243,7 @@ def _store(table: Table) -> str:
 
 
 def _address(table: Table, key: str) -> Address | None:
-    """``HOST:PORT`` or ``[HOST]:PORT``; None for an empty text."""
+    """Read ``HOST:PORT`` or ``[HOST]:PORT``. None stands for an empty text."""
     value = table.text(key, "")
     if not value:
         return None
@@ -252,7 +253,7 @@ def _address(table: Table, key: str) -> Address | None:
     elif ":" in host:
         colon = ""
     if not (colon and host and port.isascii() and port.isdigit() and int(port) < 1 << 16):
-        raise table.wrong(key, value, "use HOST:PORT, or an empty text")
+        raise table.wrong(key, value, 'use HOST:PORT, or "" for none')
     return Address(host, int(port))
 
 
@@ -265,7 +266,9 @@ def _loopback(table: Table, key: str) -> Address | None:
     except ValueError:
         loopback = False
     if not loopback:
-        raise table.wrong(key, str(address), "metrics are for this machine only: use 127.0.0.1:PORT or [::1]:PORT")
+        raise table.wrong(
+            key, str(address), "metrics are served to this machine only: use 127.0.0.1:PORT or [::1]:PORT"
+        )
     return Address("127.0.0.1", address.port) if address.host == "localhost" else address
 
 
@@ -299,5 +302,5 @@ def _refuse_twice(file: str, what: str, key: Callable[[T], Hashable], things: It
 
 
 def _true_path(path: str) -> str:
-    """What a path or URL leads to, the same for all that lead there."""
+    """Return what a path or URL leads to: the same text for all paths and URLs that lead there."""
     return "/".join(map(str, IscsiUrl.parse(path).identity)) if is_iscsi(path) else os.path.realpath(path)

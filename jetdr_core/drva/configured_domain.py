@@ -1,4 +1,7 @@
-"""How a configured domain becomes a ProtectedDomain: the one place that knows."""
+"""Opens the ProtectedDomain that a configuration describes.
+
+Invariant: nothing else turns a configuration into a domain.
+"""
 
 from __future__ import annotations
 
@@ -17,9 +20,10 @@ AnyDomain = ProtectedDomain[HostedDisk] | ProtectedDomain[Disk]
 
 
 async def open_domain(config: DomainConfig, *, hosted: bool = True) -> AnyDomain:
-    """The domain, not yet entered: taken over if so asked; new if its store holds nothing and that is allowed.
+    """Return the domain, which the caller must enter.
 
-    ``hosted``: its disks are served to guests by a host component; else this process does their I/O.
+    The domain is taken over if the configuration asks for it, and created if its store is empty and creating is
+    allowed. ``hosted``: a host component serves its disks to guests. Otherwise this process does their I/O.
     """
     places: dict[str, Any] = {
         "log": _log(config.volume),
@@ -35,7 +39,7 @@ async def open_domain(config: DomainConfig, *, hosted: bool = True) -> AnyDomain
 
 
 async def store_is_empty(url: str, *, create: bool = False) -> bool:
-    """Whether the store holds nothing. Raises what the store raises; ``create``: a missing container is made."""
+    """Return whether the store is empty. Raises what the store raises. ``create``: make a missing container."""
     async with connected(url, create=create, retry=RetryPolicy(attempts_max=1)) as store:
         async for _ in store.list_prefix(""):
             return False
@@ -43,5 +47,5 @@ async def store_is_empty(url: str, *, create: bool = False) -> bool:
 
 
 def _log(volume: VolumeConfig) -> str | PathLike[str]:
-    """The volume's place, with its own password where it has one."""
+    """Return the volume's path or URL, with its password file if it has one."""
     return IscsiLun(volume.path, Path(volume.password_file)) if volume.password_file else volume.path

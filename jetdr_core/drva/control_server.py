@@ -1,7 +1,7 @@
-"""ControlServer: answers one request a line on a Unix socket. docs/formats/control.md.
+"""ControlServer: answers requests on a Unix socket, one a line. docs/formats/control.md.
 
-Invariants: only root and the DRVA's own user are heard; a connection holds up nobody but itself, has bounded lines and
-a limit on every wait; garbage is answered with an error, and the connection closed.
+Invariants: only root and the DRVA's own user are answered. A connection holds up no other one: its lines are bounded
+and every wait has a limit. Garbage is answered with an error, and its connection is closed.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from pathlib import Path
 
 from jetdr_core.drva import wire
 from jetdr_core.drva.errors import DrvaBusy, DrvaUnreachable
-from jetdr_core.drva.wire import LINE_BYTES_MAX, Json, Request
+from jetdr_core.drva.wire import LINE_BYTES_MAX, ControlRequest, Json
 from jetdr_core.errors import InvalidRequest, JetdrError
 
 __all__ = ["ControlLimits", "ControlServer"]
@@ -30,22 +30,22 @@ PRIVILEGED = 0
 
 @dataclass(frozen=True, slots=True)
 class ControlLimits:
-    """Waits of one connection, and how many there may be."""
+    """The limits of one connection, and of their number."""
 
     request_s: float = 30.0
-    """for the next request, from its first byte to its last,"""
+    """The wait for the end of the next request."""
     answer_s: float = 60.0
-    """for the command,"""
+    """The time that a command may take."""
     taking_s: float = 10.0
-    """and for the client to take the answer."""
+    """The wait for the client to take the answer."""
     connections: int = 64
 
 
 class ControlServer:
-    """Serves ``answer`` at ``path``. Runs in one event loop."""
+    """Serves ``answer`` at ``path``, in one event loop."""
 
     def __init__(
-        self, path: Path, answer: Callable[[Request], Awaitable[Json]], limits: ControlLimits | None = None
+        self, path: Path, answer: Callable[[ControlRequest], Awaitable[Json]], limits: ControlLimits | None = None
     ) -> None:
         self._path = path
         self._answer = answer
@@ -54,7 +54,7 @@ class ControlServer:
         self._conversations: set[asyncio.Task[None]] = set()
 
     async def start(self) -> None:
-        """Listen; what an earlier DRVA left at the path is replaced."""
+        """Listen. A socket that an earlier DRVA left at the path is replaced."""
         with suppress(FileNotFoundError):
             self._path.unlink()
         listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
@@ -66,7 +66,7 @@ class ControlServer:
         self._server = await asyncio.start_unix_server(self._accept, sock=listener, limit=LINE_BYTES_MAX)
 
     async def stop(self) -> None:
-        """Hear nobody any more; answers under way are given up."""
+        """Stop listening, and close all connections. Answers in flight are dropped."""
         if self._server is not None:
             self._server.close()
             self._path.unlink(missing_ok=True)
@@ -80,7 +80,7 @@ class ControlServer:
         conversation.add_done_callback(self._conversations.discard)
 
     async def _converse(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        writer.transport.set_write_buffer_limits(0)  # drained: the kernel has taken all
+        writer.transport.set_write_buffer_limits(0)  # drain() returns once the kernel has taken everything
         try:
             self._check_peer(writer)
             while line := await self._next_line(reader):
@@ -92,7 +92,7 @@ class ControlServer:
         except (ConnectionError, TimeoutError) as error:
             log.debug("control: a client went away: %r", error)
         finally:
-            writer.transport.abort()  # what it had to say was taken, or will not be
+            writer.transport.abort()  # the kernel has the answer, or the client will not take it
 
     def _check_peer(self, writer: asyncio.StreamWriter) -> None:
         if len(self._conversations) > self._limits.connections:
@@ -100,36 +100,36 @@ class ControlServer:
         peer = writer.get_extra_info("socket").getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, struct.calcsize("3i"))
         _, uid, _ = struct.unpack("3i", peer)
         if uid not in {PRIVILEGED, os.getuid()}:
-            raise InvalidRequest(f"user {uid} may not control this DRVA", hint="use its own account, or root")
+            raise InvalidRequest(f"user {uid} may not control this DRVA", hint="use the DRVA's account, or root")
 
     async def _next_line(self, reader: asyncio.StreamReader) -> bytes:
-        """Empty at the end of the conversation."""
+        """Return the next line, or nothing at the end of the connection."""
         try:
             line = await asyncio.wait_for(reader.readline(), self._limits.request_s)
         except ValueError:
             raise InvalidRequest(
-                f"a request of over {LINE_BYTES_MAX} bytes", hint="end each request with a newline"
+                f"a request has more than {LINE_BYTES_MAX} bytes", hint="end each request with a newline"
             ) from None
         if line and not line.endswith(b"\n"):
-            raise InvalidRequest(f"a request without its end: {line[:40]!r}", hint="end each with a newline")
+            raise InvalidRequest(f"a request has no end: {line[:40]!r}", hint="end each request with a newline")
         return line
 
     async def _answer_line(self, line: bytes, writer: asyncio.StreamWriter) -> bool:
-        """Answer; False when the conversation is over, because what came was no request."""
+        """Answer the line. Return False if it was no request, so that the connection is to be closed."""
         request = None
         try:
             request = wire.decode_request(line)
             reply = wire.result_reply(request, await asyncio.wait_for(self._answer(request), self._limits.answer_s))
         except (JetdrError, OSError) as error:
             reply = wire.error_reply(request, self._late() if type(error) is TimeoutError else error)
-        except Exception as error:  # a bug: told to the client and to the log, and the DRVA goes on
+        except Exception as error:  # a bug: the client and the log hear of it, and the DRVA goes on
             log.exception("control: command failed")
             reply = wire.error_reply(request, error)
         await self._tell(writer, reply)
         return request is not None
 
     def _late(self) -> DrvaUnreachable:
-        return DrvaUnreachable(f"the command took over {self._limits.answer_s:g} s", hint="it may still be done")
+        return DrvaUnreachable(f"the command took more than {self._limits.answer_s:g} s", hint="it may still succeed")
 
     async def _tell(self, writer: asyncio.StreamWriter, reply: Json) -> None:
         writer.write(wire.encode(reply))

@@ -1,8 +1,10 @@
-"""Drva: the appliance process: one session a domain, the control socket, metrics, systemd, and an orderly end.
+"""Drva: the appliance process. It has one session per domain, a control socket, metrics, and an orderly end.
 
-Which thread runs what: this event loop answers clients and signals and waits for nothing else; each domain has a loop
-of its own (session); metrics are served from threads. Invariants: one DRVA a runtime directory; nothing is started
-before the configuration is known to be good; the end waits for every domain, at most its close_limit_s.
+Threads: the event loop here answers clients and signals, and waits for nothing else. Each domain has a loop of its own
+(session). Metrics are served from threads.
+
+Invariants: a runtime directory has one DRVA. Nothing starts before the configuration has been checked. The end waits
+for every domain, at most its close_limit_s.
 """
 
 from __future__ import annotations
@@ -47,9 +49,9 @@ SECRET_VARIABLES = (
 
 
 class Drva:
-    """One run of the appliance. ``create`` allows every domain that does not exist yet to be created.
+    """One run of the appliance. ``create``: every domain that does not exist may be created.
 
-    ``take_over`` names domains whose log is lost or left behind: they go on with a new one.
+    ``take_over`` names domains whose log is lost or given up. They continue with a new log.
     """
 
     def __init__(
@@ -64,7 +66,7 @@ class Drva:
     ) -> None:
         if unknown := set(take_over) - {domain.name for domain in config.domains}:
             raise InvalidRequest(
-                f"the configuration names no domain {min(unknown)!r} to be taken over", hint="check the name"
+                f"the configuration has no domain {min(unknown)!r} to take over", hint="check the name"
             )
         self.config = config
         self.sessions = {
@@ -83,7 +85,7 @@ class Drva:
         self._stopping = asyncio.Event()
 
     def stop(self) -> None:
-        """Begin to end: every domain is flushed, uploaded and closed. Called again: nothing more is uploaded."""
+        """Begin to stop: flush, upload and close every domain. A second call ends the uploads."""
         hurry = self._stopping.is_set()
         log.info("stopping%s", " at once" if hurry else "")
         self._stopping.set()
@@ -91,7 +93,7 @@ class Drva:
             session.stop(hurry=hurry)
 
     async def run(self) -> None:
-        """Until :meth:`stop`."""
+        """Run until :meth:`stop`."""
         control = ControlServer(self.config.control_socket, Commands(self.sessions, self._about).answer)
         with ExitStack() as held:
             held.enter_context(_sole_use(self.config.runtime_dir))
@@ -120,7 +122,7 @@ class Drva:
             beating.cancel()
 
     async def _settled(self) -> None:
-        """Ready when every domain is open, or was found not to open."""
+        """Wait until every domain is open, or has failed to open once. Then the DRVA is ready."""
         await asyncio.gather(*(asyncio.wrap_future(session.settled) for session in self.sessions.values()))
         opened = sum(session.view().state is State.OPEN for session in self.sessions.values())
         said = f"{opened} of {len(self.sessions)} domains open"
@@ -129,7 +131,7 @@ class Drva:
         self.ready.set()
 
     async def _beat(self) -> None:
-        """Tell the service manager that this loop is alive."""
+        """Report to the service manager, again and again, that this loop is alive."""
         period_s = self._notifier.watchdog_s
         while period_s is not None:
             self._notifier.alive()
@@ -148,7 +150,7 @@ class Drva:
 
 
 def run_drva(config: DrvaConfig, *, create: bool, take_over: Collection[str]) -> None:
-    """Run until SIGTERM, SIGINT or SIGHUP; a second one hurries the end."""
+    """Run until SIGTERM, SIGINT or SIGHUP. A second signal ends the uploads."""
     with logging_to_stderr(config.log_level, as_json=config.log_format == "json", secrets=_secrets(config)):
         drva = Drva(config, create=create, take_over=take_over, notifier=Notifier())
         asyncio.run(_until_signalled(drva))
@@ -162,7 +164,7 @@ async def _until_signalled(drva: Drva) -> None:
 
 
 def _secrets(config: DrvaConfig) -> list[str]:
-    """What must not appear in a log line."""
+    """Return the texts that must not appear in a log line."""
     found = [os.environ.get(name) for name in SECRET_VARIABLES]
     found += [options_of(IscsiLun(v.path, Path(v.password_file))).password for v in config.volumes if v.password_file]
     return [secret for secret in found if secret]
@@ -170,13 +172,13 @@ def _secrets(config: DrvaConfig) -> list[str]:
 
 @contextmanager
 def _sole_use(path: Path) -> Iterator[None]:
-    """Hold the runtime directory: only this user may enter, and only this DRVA."""
+    """Hold the runtime directory, which only this user may enter. DrvaBusy if another DRVA holds it."""
     path.mkdir(mode=0o700, exist_ok=True)
     found = path.stat()
     if found.st_uid != os.getuid() or stat.S_IMODE(found.st_mode) & 0o077:
         raise InvalidRequest(
             f"runtime_dir {path} belongs to user {found.st_uid} with mode {stat.S_IMODE(found.st_mode):04o}",
-            hint=f"make it the DRVA's own: chown {os.getuid()} and chmod 0700",
+            hint=f"chown {os.getuid()} and chmod 0700, so that it is the DRVA's alone",
         )
     lock = os.open(path / "drva.lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
     try:

@@ -9,7 +9,7 @@ __all__ = ["ControlError", "DomainClosed", "DrvaBusy", "DrvaUnreachable"]
 
 
 class DomainClosed(JetdrError):
-    """The domain is not open at present: it is being opened, has failed, or was fenced."""
+    """The domain is not open now: it is opening, has failed, or was fenced."""
 
 
 class DrvaBusy(JetdrError):
@@ -17,11 +17,11 @@ class DrvaBusy(JetdrError):
 
 
 class DrvaUnreachable(SystemFailure):
-    """No DRVA answers at the control socket, or it does not answer in time."""
+    """No DRVA answers at the control socket, or not in time."""
 
 
 class ControlError(JetdrError):
-    """What the DRVA answered instead of a result. ``kind`` names the error that it met."""
+    """The error that the DRVA returned. ``kind`` is the name of its class."""
 
     def __init__(self, kind: str, message: str) -> None:
         super().__init__(message, kind=kind)
@@ -29,7 +29,7 @@ class ControlError(JetdrError):
 
     @property
     def error_type(self) -> type[BaseException]:
-        """The class of that name, here; ``Exception`` for one that is not known."""
+        """The class that ``kind`` names. ``Exception`` stands for a class unknown here."""
         if self.kind == "OSError":
             return OSError
         found = globals().get(self.kind) or getattr(errors, self.kind, None)

@@ -1,4 +1,7 @@
-"""Structured logs: a line an event, JSON or key=value, on stderr."""
+"""Structured logs on stderr: one line per event, as JSON or as key=value.
+
+Invariant: no line holds a credential.
+"""
 
 from __future__ import annotations
 
@@ -14,10 +17,10 @@ from jetdr_core.redaction import redacted
 __all__ = ["LineFormatter", "logging_to_stderr"]
 
 FIELDS = ("domain",)
-"""What an event may say beside its message (``extra=``)."""
+"""What an event may carry beside its message (``extra=``)."""
 
 _QUIET = ("azure", "urllib3", "asyncio", "aiohttp")
-"""They say in many lines what our errors say in one."""
+"""These report in many lines what our errors say in one."""
 
 
 class LineFormatter(logging.Formatter):
@@ -45,7 +48,7 @@ class LineFormatter(logging.Formatter):
 
 @contextmanager
 def logging_to_stderr(level: str, *, as_json: bool, secrets: Sequence[str] = ()) -> Iterator[None]:
-    """Meanwhile this is the only place that logs go to."""
+    """Send all logs of the process to stderr, and nowhere else, inside the context."""
     handler = logging.StreamHandler(sys.stderr)
     handler.setFormatter(LineFormatter(as_json=as_json, secrets=secrets))
     root = logging.getLogger()

@@ -1,7 +1,7 @@
-"""Prometheus metrics of a DRVA, read from its sessions when they are asked for. docs/operations.md explains each.
+"""Prometheus metrics of a DRVA, read from its sessions at each scrape. docs/operations.md explains each.
 
-Invariants: asking waits for nobody (the sessions' last status is told, with its age); only this machine can ask.
-Counters of a domain begin anew when it is opened again.
+Invariants: a scrape never waits for a domain. It reads the last status of each session, with its age. Only this machine
+can scrape. The counters of a domain restart from 0 when the domain is opened again.
 """
 
 from __future__ import annotations
@@ -35,11 +35,11 @@ _OF_DOMAIN: dict[str, tuple[str, Callable[[DomainStatus], float]]] = {
     "jetdr_consistent": ("1 while the present moment is a recovery point", lambda status: status.consistent),
     "jetdr_epoch": ("ownership generation", lambda status: status.epoch),
     "jetdr_lsn_reserved": ("last LSN given out", lambda status: status.lsn_reserved),
-    "jetdr_lsn_durable": ("last LSN that is durable in the log", lambda status: status.lsn_durable),
+    "jetdr_lsn_durable": ("last LSN durable in the log", lambda status: status.lsn_durable),
     "jetdr_lsn_uploaded": ("last LSN that the store holds", lambda status: status.lsn_uploaded),
     "jetdr_rpo_seconds": ("age of the oldest write that the store lacks", lambda status: status.rpo_s),
     "jetdr_log_bytes": ("capacity of the log section", lambda status: status.log_bytes),
-    "jetdr_log_used_bytes": ("what the log holds and the store lacks", lambda status: status.log_used_bytes),
+    "jetdr_log_used_bytes": ("bytes of the log section in use", lambda status: status.log_used_bytes),
     "jetdr_ring_used_bytes": ("payload between filter and log", lambda status: status.ring_used_bytes),
     "jetdr_ring_records": (
         "records not yet durable in the log",
@@ -47,16 +47,16 @@ _OF_DOMAIN: dict[str, tuple[str, Callable[[DomainStatus], float]]] = {
     ),
     "jetdr_segments_uploaded_total": ("objects stored", lambda status: status.segments_uploaded),
     "jetdr_payload_bytes_uploaded_total": (
-        "captured bytes in them; divided by the stored bytes: the compression ratio",
+        "captured bytes in the stored objects",
         lambda status: status.payload_bytes_uploaded,
     ),
-    "jetdr_stored_bytes_uploaded_total": ("bytes of the objects", lambda status: status.stored_bytes_uploaded),
-    "jetdr_store_retries_total": ("store operations tried again", lambda status: status.retries),
+    "jetdr_stored_bytes_uploaded_total": ("bytes of the stored objects", lambda status: status.stored_bytes_uploaded),
+    "jetdr_store_retries_total": ("retries of store operations", lambda status: status.retries),
 }
 
 _OF_HOST: dict[str, tuple[str, Callable[[HostStatus], float]]] = {
     "jetdr_host_alive": ("1 while the host component runs", lambda host: host.alive),
-    "jetdr_host_restarts_total": ("how often it was started again", lambda host: host.restarts),
+    "jetdr_host_restarts_total": ("restarts of the host component", lambda host: host.restarts),
     "jetdr_logging": ("1 while guests' writes are logged", lambda host: host.logging),
     "jetdr_logging_off_total": ("how often logging was switched off", lambda host: host.off_times),
 }
@@ -67,14 +67,14 @@ _OF_DISK: dict[str, tuple[str, Callable[[DiskStatus], float]]] = {
 
 
 class DrvaCollector(Collector):
-    """Makes the metrics out of what ``views`` gives."""
+    """Makes metrics from the session views that ``views`` returns."""
 
     def __init__(self, views: Callable[[], Sequence[SessionView]], started_s: float) -> None:
         self._views = views
         self._started_s = started_s
 
     def describe(self) -> Iterable[Metric]:
-        """Every family there may be, without values."""
+        """Return every family of metrics, without values."""
         return _families(())
 
     def collect(self) -> Iterator[Metric]:
@@ -86,7 +86,7 @@ class DrvaCollector(Collector):
 
 
 class MetricsServer:
-    """Serves a collector's metrics over HTTP on a loopback address, from threads of its own."""
+    """Serves the metrics of a collector over HTTP on a loopback address, in threads of its own."""
 
     def __init__(self, address: Address, collector: Collector) -> None:
         registry = CollectorRegistry(auto_describe=False)
@@ -114,11 +114,11 @@ def _families(views: Sequence[SessionView]) -> Iterator[Metric]:
         yield _family(name, text, ["domain", "disk"], rows)
     yield _latency(statuses)
     alarms = (([view.name, alarm.name], 1) for view in views for alarm in view.alarms)
-    yield _family("jetdr_alarm", "1 for each alarm there is", ["domain", "alarm"], _by_labels(alarms).items())
+    yield _family("jetdr_alarm", "1 for each present alarm", ["domain", "alarm"], _by_labels(alarms).items())
 
 
 def _by_labels(rows: Iterable[tuple[list[str], float]]) -> dict[tuple[str, ...], float]:
-    """One row for each set of labels."""
+    """Return one row for each set of labels: several disks may cause the same alarm."""
     return {tuple(labels): value for labels, value in rows}
 
 
@@ -131,7 +131,7 @@ def _family(name: str, text: str, labels: list[str], rows: Iterable[tuple[Sequen
 
 def _latency(statuses: Iterable[tuple[SessionView, DomainStatus]]) -> Metric:
     family = HistogramMetricFamily(
-        "jetdr_upload_seconds", "how long an object took to be stored, retries included", labels=["domain"]
+        "jetdr_upload_seconds", "time to store an object, retries included", labels=["domain"]
     )
     bounds = [*(str(bound) for bound in LATENCY_BOUNDS_S), "+Inf"]
     for view, status in statuses:

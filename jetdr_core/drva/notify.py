@@ -1,7 +1,7 @@
-"""Notifier: tells systemd how the service stands. A protocol of datagrams: sd_notify(3).
+"""Notifier: reports the state of the service to systemd, in datagrams: sd_notify(3).
 
-Invariants: without systemd it says nothing, and no child process inherits the way to it; it neither waits nor raises
-when systemd does not listen: what was not said is said with the next word.
+Invariants: without systemd it does nothing. No child process inherits the socket's address. If systemd does not listen,
+it neither waits nor raises, and sends the unsent state with the next message.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ log = logging.getLogger(__name__)
 
 
 class Notifier:
-    """Takes what systemd left in ``environ`` out of it. ``watchdog_s``: how often to say so, None for not at all."""
+    """Removes systemd's variables from ``environ``. ``watchdog_s``: how often to call :meth:`alive`, None for never."""
 
     def __init__(self, environ: MutableMapping[str, str] = os.environ) -> None:
         path = environ.pop("NOTIFY_SOCKET", "")
@@ -48,7 +48,7 @@ class Notifier:
             with socket.socket(socket.AF_UNIX, kind) as sender:
                 sender.sendto(message.encode(), self._address)
         except OSError as error:
-            if error.errno not in self._failures:  # each kind once, not with every beat
+            if error.errno not in self._failures:  # each kind once, not with every message
                 log.warning("systemd does not listen: %s", error.strerror or error)
             self._failures.add(error.errno)
         else:

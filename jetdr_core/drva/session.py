@@ -27,7 +27,7 @@ from jetdr_core.drva.configured_domain import AnyDomain, store_is_empty
 from jetdr_core.drva.errors import DomainClosed
 from jetdr_core.drva.last_status import LastStatus
 from jetdr_core.drva.owed_copies import OwedCopies
-from jetdr_core.drva.session_state import SessionView, Standing, State
+from jetdr_core.drva.session_state import Phase, SessionView, State
 from jetdr_core.errors import Fenced, JetdrError, StoreError
 from jetdr_core.redaction import redacted
 
@@ -70,7 +70,7 @@ class DomainSession:
         self._failures = 0
         self._loop = LoopThread(f"jetdr-session-{config.name}")
         self._domain: AnyDomain | None = None
-        self._standing = Standing.begin()
+        self._phase = Phase.begin()
         self._paused = False
         self._disks = ConfiguredDisks(config.disk)
         self._status = LastStatus(self._on_status)
@@ -97,11 +97,11 @@ class DomainSession:
 
     def view(self) -> SessionView:
         """Return the session as it is now, without waiting for anything."""
-        standing, (status, age_s) = self._standing, self._status.value()
+        phase, (status, age_s) = self._phase, self._status.value()
         situation = Situation(
-            fenced=standing.state is State.FENCED,
-            closed=standing.state is not State.OPEN,
-            failure=standing.failure,
+            fenced=phase.state is State.FENCED,
+            closed=phase.state is not State.OPEN,
+            failure=phase.failure,
             paused=self._paused,
             status=status,
             status_age_s=age_s,
@@ -111,11 +111,11 @@ class DomainSession:
         )
         return SessionView(
             name=self.config.name,
-            state=standing.state,
-            since_ns=standing.since_ns,
-            restarts=standing.restarts,
+            state=phase.state,
+            since_ns=phase.since_ns,
+            restarts=phase.restarts,
             paused=self._paused,
-            failure=standing.failure,
+            failure=phase.failure,
             alarms=tuple(alarms_of(situation)),
             status=status,
             status_age_s=age_s,
@@ -127,7 +127,7 @@ class DomainSession:
     def domain(self) -> AnyDomain:
         """The open domain. Raises :class:`DomainClosed` if it is not open."""
         if self._domain is None:
-            state, failure = self._standing.state.value, self._standing.failure
+            state, failure = self._phase.state.value, self._phase.failure
             raise DomainClosed(
                 f"domain {self.config.name!r} is not open ({state}): {failure or 'try again soon'}",
                 hint="'jetdr status' shows how it stands" if failure else "",
@@ -173,7 +173,7 @@ class DomainSession:
             return
         opened_s = time.monotonic()
         self._adopt(domain)
-        self._standing = self._standing.opened()
+        self._phase = self._phase.opened()
         try:
             await self._serve(domain)
         except BaseException:
@@ -227,14 +227,14 @@ class DomainSession:
         await self._copies.end()
 
     async def _stay_fenced(self, error: Fenced) -> None:
-        self._standing = self._standing.failed(redacted(str(error)), restarts=False)
+        self._phase = self._phase.failed(redacted(str(error)), restarts=False)
         self._enter(State.FENCED)
         self._settle()
         await self._stopping.wait()
 
     async def _wait_after(self, error: Exception) -> None:
         self._failures += 1
-        self._standing = self._standing.failed(redacted(str(error)) or type(error).__name__, restarts=True)
+        self._phase = self._phase.failed(redacted(str(error)) or type(error).__name__, restarts=True)
         self._enter(State.WAITING)
         self._settle()
         wait_s = self._backoff.wait_s(self._failures)
@@ -252,8 +252,8 @@ class DomainSession:
         self._status.follow(domain)
 
     def _enter(self, state: State) -> None:
-        if state is not self._standing.state:
-            self._standing = self._standing.enter(state)
+        if state is not self._phase.state:
+            self._phase = self._phase.enter(state)
             self._log_alarms()
 
     def _settle(self) -> None:
@@ -266,7 +266,7 @@ class DomainSession:
 
     def _log_alarms(self) -> None:
         """Log which alarms began and ended. The end of the session does not end what was wrong."""
-        if self._standing.state not in {State.CLOSING, State.CLOSED}:
+        if self._phase.state not in {State.CLOSING, State.CLOSED}:
             self._alarms.note(self.view().alarms)
 
     async def _store_answers(self) -> bool:

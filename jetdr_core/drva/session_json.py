@@ -1,6 +1,6 @@
 """The DRVA's state as JSON, for the control socket. docs/formats/control.md lists the keys.
 
-Invariant: keys are added, never renamed; no credential appears.
+Invariants: keys are added, never renamed. No credential appears.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ __all__ = ["point_json", "session_json"]
 
 
 def session_json(view: SessionView) -> Json:
-    """A domain, as its session sees it."""
+    """Return the view of a domain's session."""
     return {
         "name": view.name,
         "state": view.state.value,
@@ -25,21 +25,21 @@ def session_json(view: SessionView) -> Json:
         "restarts": view.restarts,
         "paused": view.paused,
         "failure": view.failure or None,
-        "alarms": [{"name": alarm.name, "text": _told(alarm.text)} for alarm in view.alarms],
-        "status": None if view.status is None else _told(asdict(view.status)),
+        "alarms": [{"name": alarm.name, "text": _redacted(alarm.text)} for alarm in view.alarms],
+        "status": None if view.status is None else _redacted(asdict(view.status)),
         "status_age_s": None if view.status is None else round(view.status_age_s, 3),
     }
 
 
-def _told(value: object) -> object:
-    """``value`` as it may be told to anyone."""
+def _redacted(value: object) -> object:
+    """Return ``value`` without credentials."""
     match value:
         case str():
             return redacted(value)
         case dict():
-            return {key: _told(item) for key, item in value.items()}
+            return {key: _redacted(item) for key, item in value.items()}
         case list() | tuple():
-            return [_told(item) for item in value]
+            return [_redacted(item) for item in value]
     return value
 
 

@@ -12,7 +12,7 @@ from dataclasses import dataclass, replace
 from jetdr_core.domain import DomainStatus
 from jetdr_core.drva.alarms import Alarm
 
-__all__ = ["SessionView", "Standing", "State"]
+__all__ = ["Phase", "SessionView", "State"]
 
 
 class State(enum.Enum):
@@ -27,7 +27,7 @@ class State(enum.Enum):
 
 
 @dataclass(frozen=True, slots=True)
-class Standing:
+class Phase:
     """A state, since when, why the domain is not open if it failed, and how often it failed."""
 
     state: State
@@ -36,20 +36,20 @@ class Standing:
     restarts: int = 0
 
     @classmethod
-    def begin(cls) -> Standing:
-        """Return the standing of a new session."""
+    def begin(cls) -> Phase:
+        """Return the phase of a new session."""
         return cls(State.OPENING, time.time_ns())
 
-    def enter(self, state: State) -> Standing:
-        """Return the standing in ``state``, which begins now unless it is the present one."""
+    def enter(self, state: State) -> Phase:
+        """Return the phase after entering ``state``, which begins now unless it is the present one."""
         return self if state is self.state else replace(self, state=state, since_ns=time.time_ns())
 
-    def opened(self) -> Standing:
-        """Return the standing once the domain has opened: its failure is over."""
+    def opened(self) -> Phase:
+        """Return the phase once the domain has opened, which ends its failure."""
         return replace(self, failure="")
 
-    def failed(self, failure: str, *, restarts: bool) -> Standing:
-        """Return the standing after ``failure``. ``restarts``: the domain is to be opened again, which counts."""
+    def failed(self, failure: str, *, restarts: bool) -> Phase:
+        """Return the phase after ``failure``. ``restarts``: the domain is to be opened again, which counts."""
         return replace(self, failure=failure, restarts=self.restarts + restarts)
 
 

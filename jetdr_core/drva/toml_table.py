@@ -1,6 +1,6 @@
-"""Table: one table of a TOML file while it is read. What is missing, unknown or wrong is named with its place.
+"""Table: reads one table of a TOML file. An error names the table, the key, the value and the remedy.
 
-Invariants: every key is taken once; after :meth:`finish` nothing in the file was ignored.
+Invariants: every key is read once. After :meth:`finish`, nothing in the table was ignored.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ Toml = dict[str, object]
 
 
 class Table:
-    """``place`` is where the table stands, as messages name it: ``drva.toml: domain 'payroll': disk 'db01'``."""
+    """``place`` is how errors name the table: ``drva.toml: domain 'payroll': disk 'db01'``."""
 
     def __init__(self, place: str, values: Toml) -> None:
         self.place = place
@@ -28,7 +28,7 @@ class Table:
     # -- values ------------------------------------------------------------------------------------------------------
 
     def text(self, key: str, default: str | None = None) -> str:
-        """Printable text, not empty unless that is the default."""
+        """Return printable text. It may be empty only if that is the default."""
         value = self._take(key, default)
         if not isinstance(value, str) or not value.isprintable() or (not value and default != ""):
             raise self.wrong(key, value, "write printable text in quotes")
@@ -59,7 +59,7 @@ class Table:
         return value
 
     def path(self, key: str, default: str | None = None) -> str:
-        """An absolute path."""
+        """Return an absolute path."""
         value = self.text(key, default)
         if value and not Path(value).is_absolute():
             raise self.wrong(key, value, "write an absolute path")
@@ -68,23 +68,23 @@ class Table:
     def texts(self, key: str) -> tuple[str, ...]:
         value = self._take(key, [])
         if not isinstance(value, list) or not all(isinstance(item, str) and item.isprintable() for item in value):
-            raise self.wrong(key, value, "write a list of texts")
+            raise self.wrong(key, value, "write a list of strings")
         return tuple(value)
 
     # -- tables ------------------------------------------------------------------------------------------------------
 
     def table(self, key: str) -> Table:
-        """The table of that name; an empty one where there is none."""
+        """Return the table of that name, or an empty one."""
         value = self._take(key, {})
         if not isinstance(value, dict):
             raise self.wrong(key, value, f"write it as a table, [{key}]")
         return Table(f"{self.place}: {key}", value)
 
     def tables(self, key: str) -> Iterator[Table]:
-        """The tables that are written as ``[[key]]``."""
+        """Return the tables that are written as ``[[key]]``."""
         value = self._take(key, [])
         if not isinstance(value, list) or not all(isinstance(item, dict) for item in value):
-            raise self.wrong(key, value, f"write each as a table of its own, [[{key}]]")
+            raise self.wrong(key, value, f"write each as its own table, [[{key}]]")
         for item in value:
             name = item.get("name")
             named = f" {name!r}" if isinstance(name, str) else ""
@@ -93,12 +93,12 @@ class Table:
     # -- errors ------------------------------------------------------------------------------------------------------
 
     def finish(self) -> None:
-        """Refuse what was not taken."""
+        """Raise :class:`InvalidRequest` if a key was not read."""
         if self._left:
             key = min(self._left)
             raise InvalidRequest(
-                f"{self.place}: the key {key!r} (= {self._left[key]!r}) is not known",
-                hint=f"known here: {', '.join(sorted(self._known))}",
+                f"{self.place}: the key {key!r} (= {self._left[key]!r}) is unknown",
+                hint=f"the keys here are: {', '.join(sorted(self._known))}",
             )
 
     def wrong(self, key: str, value: object, remedy: str) -> InvalidRequest:
@@ -114,5 +114,5 @@ class Table:
 
 
 def _toml(value: object) -> str:
-    """A value as one would write it."""
+    """Return the value as TOML writes it."""
     return str(value).lower() if isinstance(value, bool) else repr(value)

@@ -1,6 +1,7 @@
-"""The control protocol's lines: requests and replies, packed and unpacked. docs/formats/control.md. Pure.
+"""The lines of the control protocol: packs and unpacks requests and replies. docs/formats/control.md. Pure.
 
-Invariant: whatever bytes come, the result is a request that holds what it says, or an error that says what is wrong.
+Invariant: whatever bytes arrive, the result is a request whose fields have the right types, or an error that says what
+is wrong.
 """
 
 from __future__ import annotations
@@ -13,12 +14,12 @@ from typing import TypeVar
 from jetdr_core.errors import InvalidRequest, JetdrError, UnsupportedVersion
 from jetdr_core.redaction import redacted
 
-__all__ = ["LINE_BYTES_MAX", "VERSION", "Json", "Request", "decode_reply", "decode_request", "encode"]
+__all__ = ["LINE_BYTES_MAX", "VERSION", "ControlRequest", "Json", "decode_reply", "decode_request", "encode"]
 __all__ += ["error_reply", "request_line", "result_reply"]
 
 VERSION = 1
 LINE_BYTES_MAX = 64 << 10
-"""Of a request, with its newline."""
+"""The longest request, newline included."""
 
 REPLY_BYTES_MAX = 16 << 20
 
@@ -27,8 +28,8 @@ T = TypeVar("T")
 
 
 @dataclass(frozen=True, slots=True)
-class Request:
-    """One request. ``id`` comes back in the reply; ``arguments`` are the command's own, and not yet checked."""
+class ControlRequest:
+    """One request. The reply repeats ``id``. ``arguments`` are those of the command, not yet checked."""
 
     id: int | str | None
     command: str
@@ -37,7 +38,7 @@ class Request:
     def text(self, name: str) -> str | None:
         value = self.arguments.get(name)
         if value is not None and not isinstance(value, str):
-            raise self._wrong(name, value, "a text")
+            raise self._wrong(name, value, "a string")
         return value
 
     def whole(self, name: str) -> int | None:
@@ -67,8 +68,8 @@ class Request:
         return InvalidRequest(f"command {self.command!r}: {name} = {value!r} is not valid", hint=f"give {wanted}")
 
 
-def decode_request(line: bytes) -> Request:
-    """The request on a line. Raises :class:`InvalidRequest` and :class:`UnsupportedVersion`."""
+def decode_request(line: bytes) -> ControlRequest:
+    """Return the request on a line. Raises :class:`InvalidRequest` and :class:`UnsupportedVersion`."""
     content = _content(line)
     version, identity, command = content.pop("v", None), content.pop("id", None), content.pop("do", None)
     if not isinstance(version, int) or version < 1:
@@ -76,10 +77,10 @@ def decode_request(line: bytes) -> Request:
     if version > VERSION:
         raise UnsupportedVersion(f"the request is of version {version}", hint=f"this DRVA speaks {VERSION}")
     if not isinstance(command, str):
-        raise InvalidRequest(f"the request's do = {command!r} is no command", hint="see docs/formats/control.md")
+        raise InvalidRequest(f"the request's do = {command!r} is not valid", hint="see docs/formats/control.md")
     if identity is not None and not isinstance(identity, int | str):
-        raise InvalidRequest(f"the request's id = {identity!r} is not valid", hint="use a number or a text")
-    return Request(identity, command, content)
+        raise InvalidRequest(f"the request's id = {identity!r} is not valid", hint="use a number or a string")
+    return ControlRequest(identity, command, content)
 
 
 def decode_reply(line: bytes) -> Json:
@@ -90,12 +91,12 @@ def request_line(command: str, arguments: Mapping[str, object], identity: int) -
     return encode({"v": VERSION, "id": identity, "do": command, **arguments})
 
 
-def result_reply(request: Request, result: Json) -> Json:
+def result_reply(request: ControlRequest, result: Json) -> Json:
     return {"v": VERSION, "id": request.id, "ok": True, "result": result}
 
 
-def error_reply(request: Request | None, error: BaseException) -> Json:
-    """``kind`` is the class of a JetdrError, OSError, or internal for what nobody foresaw."""
+def error_reply(request: ControlRequest | None, error: BaseException) -> Json:
+    """Return the reply for an error. ``kind`` is the class of a JetdrError, ``OSError``, or ``internal`` for a bug."""
     kind = type(error).__name__ if isinstance(error, JetdrError) else "OSError"
     if not isinstance(error, JetdrError | OSError):
         kind = "internal"
@@ -104,14 +105,14 @@ def error_reply(request: Request | None, error: BaseException) -> Json:
 
 
 def encode(content: Json) -> bytes:
-    """One line."""
+    """Return ``content`` as one line."""
     return json.dumps(content, separators=(",", ":")).encode() + b"\n"
 
 
 def _content(line: bytes) -> Json:
     try:
         content = json.loads(line)
-        json.dumps(content, ensure_ascii=False).encode()  # half a character is not text
+        json.dumps(content, ensure_ascii=False).encode()  # fails for half a surrogate pair, which is not text
     except (ValueError, RecursionError):
         raise InvalidRequest(f"not a line of JSON: {line[:40]!r}", hint="see docs/formats/control.md") from None
     if not isinstance(content, dict):

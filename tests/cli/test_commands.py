@@ -54,7 +54,7 @@ def test_points_as_json_has_its_documented_keys(payroll: Payroll) -> None:
 def test_rehydrate_writes_every_format(payroll: Payroll, tmp_path: Path, form: str, file: str) -> None:
     said = jetdr("rehydrate", payroll.url, "--at", "before upgrade", "--to", tmp_path / "out", "--format", form)
     assert said.code == 0
-    assert "rebuilt LSN 6 at 2023-11-14T22:13:26.000000000Z 'before upgrade'" in said.out
+    assert "rehydrated LSN 6 at 2023-11-14T22:13:26.000000000Z 'before upgrade'" in said.out
     assert "db01: 100 % of" in said.err
     assert (tmp_path / "out" / "db01.vmx").read_text() == "memsize = 4096\n"
     if form != "stream":
@@ -302,4 +302,4 @@ def test_a_cache_that_cannot_be_written_is_a_warning(payroll: Payroll, cache_hom
     said = jetdr("points", payroll.url)
     assert said.code == 0
     (warning,) = said.err.splitlines()
-    assert warning.startswith("jetdr: warning: going on without the metadata cache: ")
+    assert warning.startswith("jetdr: warning: no metadata cache: ")

@@ -97,7 +97,7 @@ def test_a_path_is_meant_from_where_it_is_typed(here: Place, monkeypatch: pytest
 def test_pause_and_resume(here: Place, appliance: tuple[Place, InProcess]) -> None:
     said = jetdr("pause", "payroll")
     assert (said.code, said.err) == (0, "")
-    assert "its log goes on taking writes until it is full" in said.out
+    assert "its log takes writes until it is full" in said.out
     lsn = appliance[1].disk().write(0, b"y" * 512)
     assert "ALARM         paused: " in jetdr("status", "payroll").out
     assert here.status()["lsn_uploaded"] < lsn
@@ -165,7 +165,7 @@ def _rest(controller: int) -> bytes:
         (["protect", "payroll", "db9", "/absent", "--size", "1X"], ExitCode.USAGE, "--size '1X' is not a size"),
         (["protect", "payroll", "a/b", "/absent"], ExitCode.USAGE, "disk name 'a/b' is not valid"),
         (["unprotect", "payroll", "nodisk"], ExitCode.USAGE, "protects no disk 'nodisk'; it protects db01"),
-        (["status", "payroll", "--log", "/x"], ExitCode.USAGE, "--log is compared with a store"),
+        (["status", "payroll", "--log", "/x"], ExitCode.USAGE, "--log needs a store to compare with"),
         (["status", "--socket", "/absent/sock"], ExitCode.UNREACHABLE, "no DRVA at /absent/sock: No such file"),
         (["pause", "payroll", "--socket", "/dev/null"], ExitCode.UNREACHABLE, "no DRVA at /dev/null"),
         (["drva", "/absent.toml"], ExitCode.UNREACHABLE, "/absent.toml: No such file or directory"),
@@ -197,5 +197,5 @@ def test_the_daemon_s_errors_before_it_starts_are_one_line() -> None:
         here.run.chmod(0o755)
         done = jetdr_process("drva", here.file)
         assert done.returncode == ExitCode.USAGE
-        assert "make it the DRVA's own" in done.stderr
+        assert "so that it is the DRVA's alone" in done.stderr
         assert "Traceback" not in done.stderr

@@ -109,7 +109,7 @@ def test_a_damaged_frame_is_named_and_the_points_that_survive_told(payroll: Payr
     said = jetdr("verify", payroll.url)
     assert said.code == ExitCode.DAMAGED
     assert f"DAMAGED {payroll.chain.keys[2]}: frame 0" in said.out
-    assert "1 part damaged or missing, 2 of 3 recovery points can be rebuilt whole" in said.error
+    assert "1 part damaged or missing, 2 of 3 recovery points can be recovered whole" in said.error
     found = jetdr("verify", payroll.url, "--json").json
     assert [point["survives"] for point in found["points"]] == [True, True, False]
     assert found["damage"][0]["key"] == payroll.chain.keys[2]
@@ -164,7 +164,7 @@ def test_inspect_shows_what_is_left_of_a_damaged_segment(payroll: Payroll) -> No
     assert said.code == ExitCode.DAMAGED
     assert "DAMAGED frame 0: " in said.out
     assert "'after upgrade'" in said.out, "the next one is shown too"
-    assert f"damage in {payroll.object(2)}; 'jetdr verify URL' tells" in said.error
+    assert f"damage in {payroll.object(2)}; 'jetdr verify URL' shows" in said.error
 
 
 @pytest.mark.parametrize("number", [1, 3])
@@ -263,8 +263,8 @@ sys.exit(main(sys.argv[2:]))
 @pytest.mark.parametrize(
     ("times", "told"),
     [
-        (1, "interrupted; run the same command again and it continues where it stopped"),
-        (2, "interrupted twice, ended at once"),
+        (1, "interrupted; run the same command again, and it continues where it stopped"),
+        (2, "interrupted twice, so it ended at once"),
     ],
 )
 def test_a_recovery_ended_by_ctrl_c_is_continued(payroll: Payroll, tmp_path: Path, times: int, told: str) -> None:

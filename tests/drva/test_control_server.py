@@ -21,12 +21,12 @@ import pytest
 from jetdr_core.drva.client import ControlClient
 from jetdr_core.drva.control_server import ControlLimits, ControlServer
 from jetdr_core.drva.errors import ControlError, DrvaUnreachable
-from jetdr_core.drva.wire import LINE_BYTES_MAX, Json, Request
+from jetdr_core.drva.wire import LINE_BYTES_MAX, ControlRequest, Json
 from jetdr_core.errors import InvalidRequest, LogFailed
 from tests.drva.appliance import LIMIT_S, place, running
 
 
-async def echo(request: Request) -> Json:
+async def echo(request: ControlRequest) -> Json:
     match request.command:
         case "sleep":
             await asyncio.sleep(60)
@@ -42,7 +42,9 @@ async def echo(request: Request) -> Json:
 
 
 @contextmanager
-def serving(limits: ControlLimits | None = None, answer: Callable[[Request], Awaitable[Json]] = echo) -> Iterator[Path]:
+def serving(
+    limits: ControlLimits | None = None, answer: Callable[[ControlRequest], Awaitable[Json]] = echo
+) -> Iterator[Path]:
     with tempfile.TemporaryDirectory(dir="/dev/shm", prefix="jc-") as folder:
         path = Path(folder) / "control.sock"
         loop, stop, ready = asyncio.new_event_loop(), asyncio.Event(), threading.Event()
@@ -93,9 +95,9 @@ def asked(path: Path, command: str, **arguments: object) -> Json:
         (b'{"do": "status"}\n', "version v = None is not valid"),
         (b'{"v": "1", "do": "status"}\n', "version v = '1' is not valid"),
         (b'{"v": 2, "do": "status"}\n', "the request is of version 2; this DRVA speaks 1"),
-        (b'{"v": 1}\n', "do = None is no command"),
+        (b'{"v": 1}\n', "do = None is not valid"),
         (b'{"v": 1, "do": "status", "id": [1]}\n', "id = [1] is not valid"),
-        (b"x" * (LINE_BYTES_MAX + 2) + b"\n", "a request of over 65536 bytes"),
+        (b"x" * (LINE_BYTES_MAX + 2) + b"\n", "a request has more than 65536 bytes"),
     ],
 )
 def test_what_is_no_request_gets_an_error_and_the_end(sent: bytes, told: str) -> None:
@@ -112,7 +114,7 @@ def test_a_request_without_its_end_is_told_so() -> None:
         client.sendall(b'{"v": 1')
         client.shutdown(socket.SHUT_WR)
         reply = json.loads(client.makefile("rb").readline())
-        assert "a request without its end" in reply["error"]["message"]
+        assert "a request has no end" in reply["error"]["message"]
 
 
 def test_a_reply_carries_the_identity_of_its_request() -> None:
@@ -157,7 +159,7 @@ def test_clients_that_hang_hold_up_nobody_and_are_dropped() -> None:
 
 def test_a_command_that_takes_too_long_is_told_so() -> None:
     with serving(ControlLimits(answer_s=0.1)) as path, ControlClient(path) as client:
-        with pytest.raises(ControlError, match=r"took over 0.1 s; it may still be done") as caught:
+        with pytest.raises(ControlError, match=r"took more than 0.1 s; it may still succeed") as caught:
             client.ask("sleep")
         assert caught.value.error_type is DrvaUnreachable
         assert client.ask("echo") == {}
@@ -182,7 +184,7 @@ def test_a_stranger_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setattr("jetdr_core.drva.control_server.PRIVILEGED", -1)
         monkeypatch.setattr("jetdr_core.drva.control_server.os.getuid", lambda: 4711)
         (reply,) = talk(path, b'{"v":1,"do":"echo"}\n', ends=True)
-        assert "may not control this DRVA; use its own account, or root" in reply["error"]["message"]
+        assert "may not control this DRVA; use the DRVA's account, or root" in reply["error"]["message"]
 
 
 def test_the_socket_is_for_its_owner_only_and_goes_away_with_the_drva() -> None:
@@ -193,7 +195,7 @@ def test_the_socket_is_for_its_owner_only_and_goes_away_with_the_drva() -> None:
             assert stat.S_IMODE(mode) == 0o600
             assert stat.S_IMODE(here.run.stat().st_mode) == 0o700
         assert not here.socket.exists()
-        with pytest.raises(DrvaUnreachable, match=r"no DRVA at .*control.sock: No such file.*start it, or name"):
+        with pytest.raises(DrvaUnreachable, match=r"no DRVA at .*control.sock: No such file.*start the DRVA, or name"):
             here.ask("status")
 
 
@@ -210,14 +212,17 @@ def test_what_a_killed_drva_left_is_replaced() -> None:
 @pytest.mark.parametrize(
     ("request_", "told"),
     [
-        ({"command": "dance"}, "the command 'dance' is not known; known: await_upload, mark"),
+        ({"command": "dance"}, "there is no command 'dance'; there are: await_upload, mark"),
         ({"command": "mark"}, "command 'mark' needs 'domain'"),
         ({"command": "mark", "domain": "other", "name": "m"}, "this DRVA has no domain 'other'; it has: payroll"),
         ({"command": "mark", "domain": "payroll"}, "command 'mark' needs 'name'"),
-        ({"command": "mark", "domain": "payroll", "name": 7}, "name = 7 is not valid; give a text"),
-        ({"command": "mark", "domain": "payroll", "name": "m", "force": True}, "command 'mark' knows no 'force'"),
+        ({"command": "mark", "domain": "payroll", "name": 7}, "name = 7 is not valid; give a string"),
+        (
+            {"command": "mark", "domain": "payroll", "name": "m", "force": True},
+            "command 'mark' has no argument 'force'",
+        ),
         ({"command": "mark", "domain": "payroll", "name": "latest"}, "mark name 'latest' would be read as a point"),
-        ({"command": "status", "verbose": True}, "command 'status' knows no 'verbose'"),
+        ({"command": "status", "verbose": True}, "command 'status' has no argument 'verbose'"),
         ({"command": "await_upload", "domain": "payroll", "lsn": -1}, "lsn = -1 is not valid; give a whole number"),
         ({"command": "await_upload", "domain": "payroll", "lsn": 99999}, "LSN 99999 has not been written"),
         ({"command": "await_upload", "domain": "payroll", "lsn": 1, "limit_s": 1e9}, "a number from 0 to 30"),

@@ -17,7 +17,7 @@ from jetdr_core.drva.configured_disks import ConfiguredDisks
 from jetdr_core.drva.configured_domain import AnyDomain
 from jetdr_core.drva.last_status import LastStatus
 from jetdr_core.drva.owed_copies import OwedCopies
-from jetdr_core.drva.session_state import Standing, State
+from jetdr_core.drva.session_state import Phase, State
 from jetdr_core.errors import NotConsistent, PrimaryFailed
 
 DB01 = DiskConfig(name="db01", path="/disks/db01")
@@ -204,11 +204,11 @@ def test_a_copy_that_failed_is_raised_once(owed: DomainStatus, error: Exception 
     asyncio.run(watch())
 
 
-# -- standing ----------------------------------------------------------------------------------------------------------
+# -- phase ----------------------------------------------------------------------------------------------------------
 
 
 def test_a_state_is_entered_once_and_a_failure_is_over_when_the_domain_opens() -> None:
-    begun = Standing.begin()
+    begun = Phase.begin()
     assert begun.enter(State.OPENING) is begun
     failed = begun.failed("no store", restarts=True).enter(State.WAITING)
     assert (failed.state, failed.failure, failed.restarts) == (State.WAITING, "no store", 1)

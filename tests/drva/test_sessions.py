@@ -73,7 +73,7 @@ def test_a_domain_whose_log_is_lost_is_taken_over_when_somebody_says_so_and_then
             session.run(drva.domain().close(upload=False)).result(20)
             here.until(lambda s: s["restarts"] == 1 and s["state"] == "open" and s["epoch"] == 3)
             assert drva.disk().read(0, 512) == b"a" * 512
-        with pytest.raises(InvalidRequest, match="names no domain 'web' to be taken over"):
+        with pytest.raises(InvalidRequest, match="has no domain 'web' to take over"):
             Drva(load_config(here.file), take_over=["web"])
 
 
@@ -248,7 +248,7 @@ def test_a_runtime_directory_that_others_may_enter_is_refused() -> None:
     with place("payroll") as here:
         here.run.mkdir()
         os.chmod(here.run, 0o755)
-        with pytest.raises(InvalidRequest, match=r"mode 0755; make it the DRVA's own"):
+        with pytest.raises(InvalidRequest, match=r"mode 0755; chown \d+ and chmod 0700"):
             InProcess(Drva(load_config(here.file), opener=embedded)).join()
 
 

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from jetdr_core.cli.options import Url
+from jetdr_core.cli.shared_options import Url
 from jetdr_core.errors import InvalidRequest, StoreError
 from jetdr_core.store import MemoryStore, ObjectStore, RetryPolicy, connect, connected, is_lasting_url, open_store
 from jetdr_core.store.connect import SCHEMES, Scheme

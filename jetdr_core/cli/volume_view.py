@@ -1,11 +1,11 @@
-"""A log volume's description, printed and as JSON."""
+"""VolumeView: the description of a log volume, as text and as JSON."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 
+from jetdr_core.cli.catalog_json import Json, time_json
 from jetdr_core.cli.terminal import Terminal
-from jetdr_core.cli.views import Json, time_json
 from jetdr_core.replication_log import SectionDescription, VolumeDescription
 
 __all__ = ["VolumeView"]
@@ -13,7 +13,7 @@ __all__ = ["VolumeView"]
 
 @dataclass(frozen=True, slots=True)
 class VolumeView:
-    """A log volume, described."""
+    """A described log volume."""
 
     volume: VolumeDescription
 
@@ -26,7 +26,7 @@ class VolumeView:
         return any(section.damage is not None for section in self.volume.sections)
 
     def show(self, terminal: Terminal, *, entries: bool = False) -> None:
-        """Print it; a volume has no ``entries`` of its own."""
+        """Print the volume. It has no ``entries``."""
         del entries
         for line in self.volume.lines():
             terminal.say(line, style="red" if "DAMAGED" in line else "")

@@ -1,17 +1,17 @@
-"""``jetdr verify``: reads everything a container holds; says what is damaged and what survives."""
+"""``jetdr verify``: reads everything that a store holds, and reports what is damaged and what survives."""
 
 from __future__ import annotations
 
 import typer
 
 from jetdr_core.catalog import iso_time
+from jetdr_core.cli.catalog_json import Json as JsonObject
+from jetdr_core.cli.catalog_json import extent_json, point_json
 from jetdr_core.cli.exits import ExitCode
 from jetdr_core.cli.interrupt import run_to_end
-from jetdr_core.cli.options import Json, Url
 from jetdr_core.cli.progress import showing_progress
+from jetdr_core.cli.shared_options import Json, Url
 from jetdr_core.cli.terminal import Terminal, Work
-from jetdr_core.cli.views import Json as JsonObject
-from jetdr_core.cli.views import extent_json, point_json
 from jetdr_core.cli.words import human_bytes, plural
 from jetdr_core.extent import describe_extents
 from jetdr_core.verify import PointCheck, VerifyReport
@@ -21,9 +21,9 @@ __all__ = ["verify"]
 
 
 def verify(ctx: typer.Context, url: Url, as_json: Json = False) -> Work:
-    """Read and check every byte of a domain's store; name what is damaged, and the recovery points that survive.
+    """Read and check every byte of a domain's store. List what is damaged, and which recovery points survive.
 
-    Changes nothing. Ends with 4 when anything is damaged or missing.
+    It changes nothing. It ends with exit code 4 if anything is damaged or missing.
     """
     terminal = ctx.ensure_object(Terminal)
     return Work(lambda: run_to_end(_verify(terminal, url, as_json=as_json)))
@@ -50,9 +50,9 @@ def _show(terminal: Terminal, report: VerifyReport) -> None:
     if report.chain_problem:
         terminal.say(f"DAMAGED {report.chain_problem}", style="red")
     for key in report.orphans:
-        terminal.say(f"not part of history, harmless: {key}")
+        terminal.say(f"not in the chain, harmless: {key}")
     for key in report.strangers:
-        terminal.say(f"not the engine's: {key}")
+        terminal.say(f"not made by this engine: {key}")
     rows = [
         (check.point.lsn, iso_time(check.point.time_ns), check.point.name or "", _verdict(check))
         for check in report.points
@@ -73,8 +73,8 @@ def _check(terminal: Terminal, report: VerifyReport) -> int:
     parts = len(report.damage) + bool(report.chain_problem)
     terminal.complain(
         f"{report.url}: {plural(parts, 'part')} damaged or missing, {survivors} of "
-        f"{plural(len(report.points), 'recovery point')} can be rebuilt whole; recover one of those, or restore the "
-        f"objects named from a copy of the container"
+        f"{plural(len(report.points), 'recovery point')} can be recovered whole; recover one of these, or restore the "
+        f"damaged objects from a copy of the container"
     )
     return ExitCode.DAMAGED
 

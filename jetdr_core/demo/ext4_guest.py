@@ -1,7 +1,7 @@
-"""The guest: an ext4 file system in an image file, changed by e2fsprogs; tells which blocks each step changed.
+"""Guest: an ext4 file system in an image file, which e2fsprogs changes, and the blocks that each step changes.
 
-It stands for the page cache of a virtual machine: what it would write to its disk are the blocks that differ. Needs no
-root and mounts nothing.
+The guest stands for the page cache of a virtual machine: the machine would write the blocks that differ to its disk.
+The guest needs no root and mounts nothing.
 """
 
 from __future__ import annotations
@@ -28,14 +28,14 @@ _STAGE = "stage"
 
 
 class Change(NamedTuple):
-    """A block as it is after a step."""
+    """A block after a step."""
 
     offset: int
     data: bytes
 
 
 class Guest:
-    """The file system in ``folder``, made of ``files``. :meth:`do` changes it; ``files`` is what it must then hold."""
+    """A file system in ``folder``, made of ``files``. ``files`` follows each :meth:`do`: what the image must hold."""
 
     def __init__(self, programs: Programs, folder: Path, files: Files) -> None:
         self.programs = programs
@@ -51,7 +51,7 @@ class Guest:
         return xxhash.xxh3_128_digest(self._blocks.data)
 
     def do(self, step: Step) -> list[Change]:
-        """Do ``step`` with debugfs; returns the blocks that differ, in ascending order."""
+        """Do ``step`` with debugfs. Return the blocks that differ, in ascending order."""
         self._debugfs(list(self._commands(step)))
         self.files = step.apply(self.files)
         before, self._blocks = self._blocks, self._read()
@@ -71,7 +71,7 @@ class Guest:
         stage.mkdir()
 
     def _commands(self, step: Step) -> Iterator[str]:
-        """debugfs commands for the step; the new content is staged beside the image."""
+        """Return the debugfs commands for the step. New content is staged beside the image."""
         for path in step.removed:
             yield f"rm /{path}"
         for number, (path, data) in enumerate(step.written.items()):
@@ -84,7 +84,7 @@ class Guest:
             yield f"write {staged} {name}"
 
     def _debugfs(self, commands: list[str]) -> None:
-        """debugfs ends with 0 whatever happens, so everything it says must be expected."""
+        """Run the commands. debugfs exits with 0 whatever happens, so an unexpected line of output is an error."""
         script = self.folder / "commands"
         script.write_text("\n".join(commands) + "\n")
         said = self.programs.run(self.folder, "debugfs", "-w", "-f", script.name, _IMAGE).splitlines()

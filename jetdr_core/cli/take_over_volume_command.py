@@ -1,4 +1,4 @@
-"""``jetdr take-over-volume``: makes this machine the owner of another's log volume."""
+"""``jetdr take-over-volume``: makes this machine the owner of another machine's log volume."""
 
 from __future__ import annotations
 
@@ -17,16 +17,16 @@ __all__ = ["take_over_volume"]
 
 Log = Annotated[str, typer.Argument(metavar="LOG", help="The log volume, by path or iscsi:// URL.", show_default=False)]
 From = Annotated[
-    str, typer.Option("--from", metavar="UUID", help="Its present owner, as 'jetdr inspect LOG' shows it.")
+    str, typer.Option("--from", metavar="UUID", help="Its present owner, which 'jetdr inspect LOG' shows.")
 ]
-To = Annotated[str, typer.Option("--to", metavar="UUID", help="Its owner to be.", show_default="this machine")]
+To = Annotated[str, typer.Option("--to", metavar="UUID", help="Its new owner.", show_default="this machine")]
 
 
 def take_over_volume(ctx: typer.Context, log: Log, owner_old: From, owner_new: To = "") -> Work:
-    """Take a log volume from an owner that is gone for good; its domains can then be opened here.
+    """Take a log volume from an owner that is gone for good, so that its domains can be opened here.
 
-    The present owner's UUID confirms that it is the volume meant. A LUN that the owner's machine still has reserved is
-    taken from it: whatever it would write from then on, the target refuses.
+    The UUID of the present owner confirms that this is the right volume. If that owner's machine still has a LUN
+    reserved, the reservation is taken from it, and the target refuses its writes from then on.
     """
     terminal = ctx.ensure_object(Terminal)
     old, new = _uuid(owner_old), _uuid(owner_new) if owner_new else host_owner()
@@ -37,7 +37,7 @@ def _uuid(text: str) -> UUID:
     try:
         return UUID(text)
     except ValueError:
-        raise InvalidRequest(f"{text!r} is not a UUID", hint="'jetdr inspect LOG' shows the owner's") from None
+        raise InvalidRequest(f"{text!r} is not a UUID", hint="'jetdr inspect LOG' shows that of the owner") from None
 
 
 def _take_over(terminal: Terminal, log: str, owner_old: UUID, owner_new: UUID) -> int:

@@ -1,7 +1,7 @@
-"""The engine's values as JSON: docs/operations.md lists the keys.
+"""What a catalog holds, as JSON: docs/operations.md lists the keys.
 
-Invariant: keys are added, never renamed; an instant is there twice, as ISO 8601 text and as nanoseconds since 1970 UTC
-(``…_ns``), both null where there is none.
+Invariants: keys are added, never renamed. An instant appears twice, as ISO 8601 text and as nanoseconds since 1970 UTC
+(``…_ns``). Both are null if there is none.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ Json = dict[str, object]
 
 
 def time_json(name: str, time_ns: int | None) -> Json:
-    """An instant under ``name`` and ``name_ns``; 0, which stands for none, too."""
+    """Return an instant under ``name`` and ``name_ns``. Both None and 0 stand for no instant."""
     return {name: iso_time(time_ns) if time_ns else None, f"{name}_ns": time_ns or None}
 
 
@@ -36,7 +36,7 @@ def extent_json(extent: DamagedExtent) -> Json:
 
 
 def domain_json(catalog: Catalog) -> Json:
-    """What every document about a domain begins with."""
+    """Return the keys with which every document about a domain begins."""
     return {
         "url": catalog.url,
         "domain": catalog.name,

@@ -1,4 +1,4 @@
-"""What the demo found, for whoever prints it. Frozen."""
+"""DemoReport: the results of the demo, to be printed. Frozen."""
 
 from __future__ import annotations
 
@@ -12,10 +12,10 @@ __all__ = ["Captured", "DemoReport", "Recovered"]
 
 @dataclass(frozen=True, slots=True)
 class Captured:
-    """What led to one mark: writes, bytes captured, bytes stored for them, segments.
+    """The work up to one mark: writes, bytes captured, bytes stored for them, segments.
 
-    ``capture_s`` is the time of the guest's writes and flushes (or of the first copy), ``upload_s`` what was waited for
-    behind the mark until the store held it.
+    ``capture_s`` is the time of the guest's writes and flushes, or of the initial copy. ``upload_s`` is the wait after
+    the mark until the store held it.
     """
 
     point: RecoveryPoint
@@ -29,7 +29,7 @@ class Captured:
 
 @dataclass(frozen=True, slots=True)
 class Recovered:
-    """One recovery: what it read and wrote, what the checks took, and the shown file as it was then."""
+    """One recovery: what it read and wrote, the time of the checks, and the shown file as it was then."""
 
     label: str
     point: RecoveryPoint
@@ -45,7 +45,7 @@ class Recovered:
 
 @dataclass(frozen=True, slots=True)
 class DemoReport:
-    """The whole demo. ``folder`` is gone by now unless it was to be kept."""
+    """The whole demo. ``folder`` has been removed unless ``kept``."""
 
     folder: Path
     kept: bool

@@ -1,6 +1,6 @@
-"""``jetdr inspect``: one log volume or one object of a store, as a person reads it.
+"""``jetdr inspect``: describes log volumes and objects of a store.
 
-What a path is, is told from its first bytes; damage is shown, not fatal.
+Invariants: the bytes of a file decide what it is, not its name. Damage is described, and does not end the command.
 """
 
 from __future__ import annotations
@@ -12,13 +12,13 @@ from typing import Annotated
 import typer
 
 from jetdr_core.catalog import chain_key, chain_number
+from jetdr_core.cli.catalog_json import Json as JsonObject
 from jetdr_core.cli.chain_object import ChainObject
 from jetdr_core.cli.exits import ExitCode
 from jetdr_core.cli.interrupt import run_to_end
-from jetdr_core.cli.options import Json
+from jetdr_core.cli.shared_options import Json
 from jetdr_core.cli.terminal import Terminal, Work
-from jetdr_core.cli.views import Json as JsonObject
-from jetdr_core.cli.volume import VolumeView
+from jetdr_core.cli.volume_view import VolumeView
 from jetdr_core.device import is_iscsi
 from jetdr_core.errors import InvalidRequest
 from jetdr_core.limits import SEGMENT_BYTES_MAX, VOLUME_SUPERBLOCK_AREA_BYTES
@@ -35,14 +35,16 @@ Places = Annotated[
     list[str],
     typer.Argument(
         metavar="PATH_OR_URL...",
-        help="A log volume by path or iscsi:// URL, a segment by path; or a store's URL, with --number or --key for "
-        "one object of it.",
+        help="A log volume by path or iscsi:// URL, a segment by path, or a store's URL with --number or --key for "
+        "one of its objects.",
         show_default=False,
     ),
 ]
-Number = Annotated[int | None, typer.Option("--number", metavar="N", min=1, help="With a URL: chain object N.")]
-Key = Annotated[str | None, typer.Option("--key", metavar="KEY", help="With a URL: the chain object of this key.")]
-Entries = Annotated[bool, typer.Option("--entries", help="List every write of a segment, and every frame.")]
+Number = Annotated[int | None, typer.Option("--number", metavar="N", min=1, help="With a store's URL: chain object N.")]
+Key = Annotated[
+    str | None, typer.Option("--key", metavar="KEY", help="With a store's URL: the chain object with this key.")
+]
+Entries = Annotated[bool, typer.Option("--entries", help="List every write and every frame of a segment.")]
 
 
 def inspect(
@@ -53,9 +55,9 @@ def inspect(
     entries: Entries = False,
     as_json: Json = False,
 ) -> Work:
-    """Describe log volumes and segments: what they hold, of which LSNs, and whether every checksum is right.
+    """Describe log volumes and segments: what they hold, which LSNs, and whether every checksum is right.
 
-    Changes nothing, also while a domain writes. --json gives a list with one object for each PATH_OR_URL.
+    It changes nothing and may run while a domain writes. --json prints a list with one object for each PATH_OR_URL.
     """
     terminal = ctx.ensure_object(Terminal)
     wanted = _wanted_key(number, key)
@@ -64,9 +66,9 @@ def inspect(
 
 def _wanted_key(number: int | None, key: str | None) -> str | None:
     if number is not None and key is not None:
-        raise InvalidRequest("--number and --key name one object each", hint="give one of them")
+        raise InvalidRequest("--number and --key both name an object", hint="give one of them")
     if key is not None and chain_number(key) is None:
-        raise InvalidRequest(f"{key!r} is not the key of a chain object", hint=f"such a key is {chain_key(1)}")
+        raise InvalidRequest(f"{key!r} is not the key of a chain object", hint=f"a valid key is {chain_key(1)}")
     return key if number is None else chain_key(number)
 
 
@@ -83,12 +85,12 @@ def _inspect(terminal: Terminal, places: list[str], key: str | None, *, entries:
     if as_json:
         terminal.say_json(documents)
     if damaged:
-        terminal.complain(f"damage in {', '.join(damaged)}; 'jetdr verify URL' tells which recovery points survive it")
+        terminal.complain(f"damage in {', '.join(damaged)}; 'jetdr verify URL' shows which recovery points survive")
     return ExitCode.DAMAGED if damaged else ExitCode.OK
 
 
 def _is_volume(place: str) -> bool:
-    """Whether ``place`` is a log volume: a LUN, or a path that neither begins nor ends as a chain object does."""
+    """Return whether ``place`` is a log volume: a LUN, or a file that neither begins nor ends like a chain object."""
     if is_iscsi(place):
         return True
     if "://" in place:

@@ -1,4 +1,4 @@
-"""``jetdr demo``: shows the demo as it goes, then what it found."""
+"""``jetdr demo``: shows the steps of the demo, then its results."""
 
 from __future__ import annotations
 
@@ -15,11 +15,11 @@ from jetdr_core.demo import Captured, DemoReport, Recovered, run_demo
 
 __all__ = ["demo"]
 
-Keep = Annotated[bool, typer.Option("--keep", help="Leave store, log and disks behind, and say where.")]
+Keep = Annotated[bool, typer.Option("--keep", help="Keep store, log and disks, and print where they are.")]
 Parent = Annotated[
     Path | None,
     typer.Option(
-        "--dir", metavar="DIR", help="Work in a new folder of this directory.", show_default="$TMPDIR or /tmp"
+        "--dir", metavar="DIR", help="Work in a new folder below this directory.", show_default="$TMPDIR or /tmp"
     ),
 ]
 
@@ -29,8 +29,8 @@ _SHOWN_BYTES = 16
 def demo(ctx: typer.Context, keep: Keep = False, parent: Parent = None) -> Work:
     """Protect a real ext4 file system, change it, and recover it at two marks and at one write in between.
 
-    Each recovered VMDK is checked with qemu-img, e2fsck and, file by file, with debugfs. Takes seconds, needs no root
-    and about 200 MiB of space, and leaves nothing behind. Needs the Debian packages e2fsprogs and qemu-utils.
+    qemu-img, e2fsck and debugfs check each recovered VMDK, the last of them file by file. The demo takes seconds, needs
+    no root and about 200 MiB of space, and leaves nothing. It needs the Debian packages e2fsprogs and qemu-utils.
     """
     terminal = ctx.ensure_object(Terminal)
     return Work(lambda: _demo(terminal, keep=keep, parent=parent))
@@ -48,10 +48,10 @@ def _show(terminal: Terminal, report: DemoReport) -> None:
         ("up to mark", ">LSN", ">writes", ">captured", ">stored", ">ratio", ">segments", ">capture", ">upload"),
         [_captured_row(row) for row in report.captured],
     )
-    terminal.say("capture: writes and flushes; upload: waited for behind the mark, the rest went up meanwhile")
+    terminal.say("capture: time of writes and flushes; upload: wait after the mark, as most was uploaded meanwhile")
     terminal.say()
     terminal.say_table(
-        ("recovered", "VMDK", ">live data", ">fetched", ">rebuild", ">checks", ">files equal"),
+        ("recovered", "VMDK", ">live data", ">fetched", ">rehydrate", ">checks", ">files equal"),
         [_recovered_row(row) for row in report.recovered],
     )
     terminal.say()
@@ -61,7 +61,7 @@ def _show(terminal: Terminal, report: DemoReport) -> None:
     terminal.say()
     terminal.say(
         f"every disk equals the guest's byte for byte, e2fsck found nothing, qemu-img agrees; "
-        f"{human_seconds(report.total_s)} in all, {report.build_s:.2f} s to build the file system"
+        f"{human_seconds(report.total_s)} in all, {report.build_s:.2f} s of it to make the file system"
     )
     if report.kept:
         terminal.say(f"kept in {report.folder}; try: jetdr points {(report.folder / 'store').as_uri()}")
@@ -95,7 +95,7 @@ def _recovered_row(row: Recovered) -> tuple[object, ...]:
 
 
 def _content(data: bytes) -> str:
-    """Text as its lines, noise as its first bytes."""
+    """Return text on one line, or the first bytes of noise."""
     try:
         return " | ".join(data.decode("ascii").splitlines())
     except UnicodeDecodeError:

@@ -1,4 +1,4 @@
-"""What commands share that ask a running DRVA: where its socket is, and asking."""
+"""The control socket of a running DRVA: the options of the commands that use it, and asking one question."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from jetdr_core.drva.client import ControlClient
 
 __all__ = ["Domain", "Socket", "ask"]
 
-Domain = Annotated[str, typer.Argument(metavar="DOMAIN", help="A domain that the DRVA keeps.", show_default=False)]
+Domain = Annotated[str, typer.Argument(metavar="DOMAIN", help="A domain of the DRVA.", show_default=False)]
 Socket = Annotated[
     Path,
     typer.Option("--socket", metavar="PATH", envvar="JETDR_SOCKET", help="The DRVA's control socket."),
@@ -19,6 +19,6 @@ Socket = Annotated[
 
 
 def ask(socket: Path, command: str, /, **arguments: object) -> Any:
-    """One question, and its answer."""
+    """Ask the DRVA at ``socket`` one question, and return the answer."""
     with ControlClient(socket) as client:
         return client.ask(command, **arguments)

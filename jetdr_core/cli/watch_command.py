@@ -1,4 +1,4 @@
-"""``jetdr watch``: a DRVA's domains as they go on, live on a terminal, line by line elsewhere."""
+"""``jetdr watch``: shows the domains of a DRVA again and again, live on a terminal, line by line elsewhere."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from rich.live import Live
 from rich.table import Table
 from rich.text import Text
 
-from jetdr_core.cli.appliance import Socket
+from jetdr_core.cli.drva_socket import Socket
 from jetdr_core.cli.drva_status import COLUMNS, domain_row, summary_line
 from jetdr_core.cli.exits import ExitCode
 from jetdr_core.cli.terminal import Terminal, Work
@@ -21,14 +21,16 @@ from jetdr_core.drva.client import SOCKET_DEFAULT, ControlClient
 __all__ = ["watch"]
 
 Only = Annotated[str, typer.Argument(metavar="[DOMAIN]", help="Only this domain.", show_default=False)]
-Every = Annotated[float, typer.Option("--every", metavar="SECONDS", help="How often to look.", min=0.1, max=3600)]
-Once = Annotated[bool, typer.Option("--once", help="Look once, and end.")]
+Every = Annotated[
+    float, typer.Option("--every", metavar="SECONDS", help="The time between two looks.", min=0.1, max=3600)
+]
+Once = Annotated[bool, typer.Option("--once", help="Look once, then end.")]
 
 
 def watch(
     ctx: typer.Context, domain: Only = "", every: Every = 1.0, once: Once = False, socket: Socket = SOCKET_DEFAULT
 ) -> Work:
-    """Show a DRVA's domains as they go on, until Ctrl-C: a table on a terminal, else a line for each domain."""
+    """Show the domains of a DRVA until Ctrl-C: as a live table on a terminal, elsewhere one line per domain."""
     terminal = ctx.ensure_object(Terminal)
     return Work(lambda: _watch(terminal, socket, domain or None, every, once=once), "the DRVA goes on")
 

@@ -1,4 +1,4 @@
-"""``jetdr points``: what can be recovered."""
+"""``jetdr points``: lists what can be recovered."""
 
 from __future__ import annotations
 
@@ -6,17 +6,17 @@ import typer
 
 from jetdr_core.catalog import Catalog, Gap, iso_time
 from jetdr_core.cli.cache import cache_file
+from jetdr_core.cli.catalog_json import domain_json, point_json
 from jetdr_core.cli.exits import ExitCode
 from jetdr_core.cli.interrupt import run_to_end
-from jetdr_core.cli.options import Json, NoCache, Url
+from jetdr_core.cli.shared_options import Json, NoCache, Url
 from jetdr_core.cli.terminal import Terminal, Work
-from jetdr_core.cli.views import domain_json, point_json
 
 __all__ = ["check_chain", "describe_gap", "points"]
 
 
 def points(ctx: typer.Context, url: Url, as_json: Json = False, no_cache: NoCache = False) -> Work:
-    """List a domain's recovery points: the first, the marks and the newest, and where every write in between is one."""
+    """List a domain's recovery points: the first, the marks, the newest, and the ranges in which every write is one."""
     terminal = ctx.ensure_object(Terminal)
     return Work(lambda: run_to_end(_points(terminal, url, as_json=as_json, no_cache=no_cache)))
 
@@ -45,7 +45,7 @@ def _show(terminal: Terminal, catalog: Catalog) -> None:
 
 
 def describe_gap(gap: Gap) -> str:
-    """A gap on one line."""
+    """Return a gap as one line."""
     until = f"before LSN {gap.lsn_close}" if gap.lsn_close is not None else "now"
     return (
         f"none from LSN {gap.lsn_open} ({iso_time(gap.time_open_ns)}) until {until}: {gap.reason or 'no reason given'}"

@@ -1,4 +1,4 @@
-"""``jetdr rehydrate``: disks as they were at a recovery point."""
+"""``jetdr rehydrate``: writes disks as they were at a recovery point."""
 
 from __future__ import annotations
 
@@ -11,13 +11,13 @@ from typing import Annotated
 import typer
 
 from jetdr_core.cli.cache import cache_file
+from jetdr_core.cli.catalog_json import Json as JsonObject
+from jetdr_core.cli.catalog_json import extent_json, point_json, time_json
 from jetdr_core.cli.exits import ExitCode
 from jetdr_core.cli.interrupt import run_to_end
-from jetdr_core.cli.options import Json, NoCache, Url
 from jetdr_core.cli.progress import showing_progress
+from jetdr_core.cli.shared_options import Json, NoCache, Url
 from jetdr_core.cli.terminal import Terminal, Work
-from jetdr_core.cli.views import Json as JsonObject
-from jetdr_core.cli.views import extent_json, point_json, time_json
 from jetdr_core.cli.words import human_bytes, human_seconds
 from jetdr_core.extent import describe_extents
 from jetdr_core.rehydrate import DiskReport, Report
@@ -27,7 +27,7 @@ __all__ = ["rehydrate"]
 
 
 class Format(enum.StrEnum):
-    """What is written for each disk."""
+    """The format of the recovered disks."""
 
     FLAT = "flat"
     STREAM = "stream"
@@ -39,17 +39,17 @@ At = Annotated[
     typer.Option(
         "--at",
         metavar="POINT",
-        help="The recovery point: an LSN, a time with zone (2026-01-31T12:00:00Z), a mark's name, or latest.",
+        help="The recovery point: an LSN, a time with its zone (2026-01-31T12:00:00Z), the name of a mark, or latest.",
         show_default=False,
     ),
 ]
 To = Annotated[
     Path,
-    typer.Option("--to", metavar="DIR", help="Directory for the disks; made if it is missing.", show_default=False),
+    typer.Option("--to", metavar="DIR", help="The directory for the disks. A missing one is made.", show_default=False),
 ]
 Disks = Annotated[
     list[str] | None,
-    typer.Option("--disk", metavar="NAME", help="Only this disk; may be repeated.", show_default="all disks"),
+    typer.Option("--disk", metavar="NAME", help="Only this disk. May be repeated.", show_default="all disks"),
 ]
 FormatOption = Annotated[
     Format,
@@ -58,14 +58,15 @@ FormatOption = Annotated[
     ),
 ]
 KeepGoing = Annotated[
-    bool, typer.Option("--keep-going", help="Rebuild what can be rebuilt, and list what is damaged (exit code 4).")
+    bool,
+    typer.Option("--keep-going", help="Recover everything that is readable, and list what is damaged (exit code 4)."),
 ]
 
-_INTERRUPTED = "run the same command again and it continues where it stopped"
+_INTERRUPTED = "run the same command again, and it continues where it stopped"
 
 
 @dataclass(frozen=True, slots=True)
-class _Request:
+class _Recovery:
     url: str
     at: str
     target: Path
@@ -87,39 +88,39 @@ def rehydrate(
     as_json: Json = False,
     no_cache: NoCache = False,
 ) -> Work:
-    """Rebuild a domain's disks as they were at a recovery point.
+    """Write a domain's disks as they were at a recovery point.
 
-    Nothing that exists is overwritten. A disk has its final name when it is whole; after an interruption the same
+    No existing file is overwritten. A disk gets its final name once it is whole. After an interruption, the same
     command continues where it stopped.
     """
     terminal = ctx.ensure_object(Terminal)
-    request = _Request(url, at, target, form.value, disks or None, keep_going, as_json, no_cache)
-    return Work(lambda: run_to_end(_rehydrate(terminal, request)), _INTERRUPTED)
+    recovery = _Recovery(url, at, target, form.value, disks or None, keep_going, as_json, no_cache)
+    return Work(lambda: run_to_end(_rehydrate(terminal, recovery)), _INTERRUPTED)
 
 
-async def _rehydrate(terminal: Terminal, request: _Request) -> int:
+async def _rehydrate(terminal: Terminal, recovery: _Recovery) -> int:
     started = time.perf_counter()
-    with showing_progress(terminal, silent=request.as_json) as advance:
+    with showing_progress(terminal, silent=recovery.as_json) as advance:
         report = await recover(
-            request.url,
-            at=request.at,
-            target=request.target,
-            format=request.form,
-            disks=request.disks,
-            cache=cache_file(terminal, no_cache=request.no_cache),
+            recovery.url,
+            at=recovery.at,
+            target=recovery.target,
+            format=recovery.form,
+            disks=recovery.disks,
+            cache=cache_file(terminal, no_cache=recovery.no_cache),
             progress=advance,
-            keep_going=request.keep_going,
+            keep_going=recovery.keep_going,
         )
     seconds = time.perf_counter() - started
-    if request.as_json:
-        terminal.say_json(_report_json(report, request, seconds))
+    if recovery.as_json:
+        terminal.say_json(_report_json(report, recovery, seconds))
     else:
         _show(terminal, report, seconds)
     return _check_damage(terminal, report)
 
 
 def _show(terminal: Terminal, report: Report, seconds: float) -> None:
-    terminal.say(f"rebuilt {report.point} in {human_seconds(seconds)}", style="bold")
+    terminal.say(f"rehydrated {report.point} in {human_seconds(seconds)}", style="bold")
     rows = [
         (disk.name, *map(human_bytes, (disk.size_bytes, _live_bytes(disk), disk.bytes_fetched)), disk.path)
         for disk in report.disks
@@ -138,16 +139,16 @@ def _check_damage(terminal: Terminal, report: Report) -> int:
         return ExitCode.OK
     terminal.complain(
         f"the disks are not whole: {describe_extents(report.damaged)} could not be read and may hold zeros or older "
-        f"data; recover a point that does not need them ('jetdr verify' tells which)"
+        f"data; recover a point that does not need them ('jetdr verify' shows which)"
     )
     return ExitCode.DAMAGED
 
 
-def _report_json(report: Report, request: _Request, seconds: float) -> JsonObject:
+def _report_json(report: Report, recovery: _Recovery, seconds: float) -> JsonObject:
     return {
         "point": point_json(report.point),
-        "target": str(request.target),
-        "format": request.form,
+        "target": str(recovery.target),
+        "format": recovery.form,
         "seconds": round(seconds, 6),
         "disks": [_disk_json(disk) for disk in report.disks],
         "configs": [str(path) for path in report.configs],

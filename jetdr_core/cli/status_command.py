@@ -1,4 +1,4 @@
-"""``jetdr status``: how a domain stands: as its DRVA says, or from its store, and how far its log is ahead of that."""
+"""``jetdr status``: the state of a domain, as its DRVA reports it, or as its store and its log show it."""
 
 from __future__ import annotations
 
@@ -10,17 +10,17 @@ from typing import Annotated
 import typer
 
 from jetdr_core.catalog import Catalog, iso_time
-from jetdr_core.cli.appliance import Socket, ask
 from jetdr_core.cli.cache import cache_file
+from jetdr_core.cli.catalog_json import Json as JsonObject
+from jetdr_core.cli.catalog_json import domain_json, point_json, time_json
+from jetdr_core.cli.drva_socket import Socket, ask
 from jetdr_core.cli.drva_status import show_drva
 from jetdr_core.cli.exits import ExitCode
 from jetdr_core.cli.interrupt import run_to_end
-from jetdr_core.cli.options import Json, NoCache
-from jetdr_core.cli.points import check_chain, describe_gap
+from jetdr_core.cli.points_command import check_chain, describe_gap
+from jetdr_core.cli.shared_options import Json, NoCache
 from jetdr_core.cli.terminal import Terminal, Work
-from jetdr_core.cli.views import Json as JsonObject
-from jetdr_core.cli.views import domain_json, point_json, time_json
-from jetdr_core.cli.volume import VolumeView
+from jetdr_core.cli.volume_view import VolumeView
 from jetdr_core.cli.words import human_bytes, human_seconds, plural
 from jetdr_core.drva.client import SOCKET_DEFAULT
 from jetdr_core.errors import LogForeign
@@ -31,7 +31,7 @@ __all__ = ["status"]
 
 Log = Annotated[
     str | None,
-    typer.Option("--log", metavar="PATH_OR_URL", help="The domain's log volume, to be compared with the store."),
+    typer.Option("--log", metavar="PATH_OR_URL", help="Compare the store with this log volume of the domain."),
 ]
 
 
@@ -39,7 +39,7 @@ Target = Annotated[
     str,
     typer.Argument(
         metavar="[DOMAIN|URL]",
-        help="A domain that the DRVA keeps (none: all of them), or the URL of a domain's store.",
+        help="A domain of the DRVA, or the URL of a domain's store. By default all domains of the DRVA.",
         show_default=False,
     ),
 ]
@@ -53,15 +53,15 @@ def status(
     as_json: Json = False,
     no_cache: NoCache = False,
 ) -> Work:
-    """Tell how a domain stands. The DRVA tells what it does now; a store's URL tells what can be recovered from there.
+    """Show the state of a domain: what its DRVA does now, or what can be recovered from its store.
 
-    From a store: owner, last LSN, age of the newest proven recovery point, bytes, gaps. With --log also what the log
-    volume holds, and how far log and store are apart. Changes nothing, also while the domain runs.
+    From a store it shows owner, last LSN, age of the newest proven recovery point, bytes and gaps. With --log it adds
+    what the log volume holds and how far the store lags. It changes nothing and may run while the domain runs.
     """
     terminal = ctx.ensure_object(Terminal)
     if not target or is_name(target):
         if log is not None:
-            raise typer.BadParameter("--log is compared with a store: give the store's URL")
+            raise typer.BadParameter("--log needs a store to compare with: give the store's URL.")
         return Work(lambda: _ask_drva(terminal, socket, target or None, as_json=as_json))
     return _from_store(terminal, target, log, as_json=as_json, no_cache=no_cache)
 
@@ -96,7 +96,7 @@ async def _status(terminal: Terminal, url: str, log: str | None, *, as_json: boo
 
 
 def _age_s(catalog: Catalog) -> float | None:
-    """How old the newest instant is that can be recovered."""
+    """Return the age of the newest instant that can be recovered."""
     intervals = catalog.intervals()
     return max(0.0, (time.time_ns() - intervals[-1].time_last_ns) / 1e9) if intervals else None
 
@@ -114,14 +114,14 @@ def _section_of(volume: VolumeDescription, catalog: Catalog) -> SectionDescripti
 
 
 def _ahead(section: SectionDescription, catalog: Catalog) -> JsonObject:
-    """What the log holds beyond the store, and whether the two meet; null where damage hides it."""
+    """Return how many LSNs the store lacks, and whether log and store meet. Null stands for what damage hides."""
     if section.lsn_last is None or section.lsn_first is None:
         return {"lsns": None, "meet": None}
     return {"lsns": max(0, section.lsn_last - catalog.lsn_last), "meet": not _apart(section, catalog)}
 
 
 def _apart(section: SectionDescription, catalog: Catalog) -> str:
-    """Why the store cannot be continued from this log, if so."""
+    """Return why this log cannot continue the store, or an empty text if it can."""
     if section.lsn_first is not None and section.lsn_first > catalog.lsn_last + 1:
         return f"the log begins at LSN {section.lsn_first}, the store ends at LSN {catalog.lsn_last}"
     if section.lsn_last is not None and section.lsn_last < catalog.lsn_last:
@@ -135,7 +135,7 @@ def _check_log(terminal: Terminal, section: SectionDescription | None, catalog: 
         return ExitCode.OK
     terminal.complain(
         f"the log of domain {catalog.name!r}: {problem}; what the store holds can be recovered; "
-        f"take the domain over with a new log to go on protecting it"
+        f"to protect the domain again, take it over with a new log"
     )
     return ExitCode.DAMAGED
 

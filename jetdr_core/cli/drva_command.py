@@ -17,33 +17,34 @@ Config = Annotated[
     Path, typer.Argument(metavar="CONFIG", help="The configuration, a TOML file: see packaging/drva.example.toml.")
 ]
 Create = Annotated[
-    bool, typer.Option("--create", help="Create the configured domains that do not exist yet: their stores are empty.")
+    bool,
+    typer.Option("--create", help="Create the configured domains that do not exist: those whose stores are empty."),
 ]
 TakeOver = Annotated[
     list[str] | None,
     typer.Option(
         "--take-over",
         metavar="DOMAIN",
-        help="Go on with a new log for a domain whose log is lost; what that had not uploaded is given up. "
-        "Not for a domain that runs elsewhere: it is fenced there. May be repeated.",
+        help="Give a domain whose log is lost a new log. What the old log had not uploaded is lost, and a DRVA that "
+        "still runs the domain elsewhere is fenced. May be repeated.",
     ),
 ]
-Check = Annotated[bool, typer.Option("--check", help="Only read the configuration, and say whether it is good.")]
+Check = Annotated[bool, typer.Option("--check", help="Only check the configuration.")]
 
 
 def drva(
     ctx: typer.Context, config: Config, create: Create = False, take_over: TakeOver = None, check: Check = False
 ) -> Work:
-    """Keep the configured domains protected until SIGTERM or Ctrl-C; answer status, mark, protect and the like.
+    """Keep the configured domains protected until SIGTERM or Ctrl-C, and answer status, mark, protect and so on.
 
-    The end uploads what is left; a second signal does without. Guests go on either way. Logs go to stderr.
+    At the end it uploads what is left. A second signal ends the uploads. Guests go on either way. Logs go to stderr.
     """
     terminal = ctx.ensure_object(Terminal)
     return Work(lambda: _drva(terminal, config, create=create, take_over=take_over or [], check=check))
 
 
 def _drva(terminal: Terminal, path: Path, *, create: bool, take_over: list[str], check: bool) -> int:
-    """Imported on use: no other command waits for what a DRVA needs."""
+    """Run the DRVA. It is imported here, so that no other command waits for its imports."""
     from jetdr_core.drva.config import load_config  # noqa: PLC0415
     from jetdr_core.drva.daemon import run_drva  # noqa: PLC0415
 
