@@ -220,7 +220,7 @@ def records_of(header: BatchHeader, headers: RecordHeaders, view: memoryview) ->
     return RecordBatch(headers, view[header.header_bytes : header.header_bytes + header.payload_bytes])
 
 
-def cursor_behind(header: BatchHeader, area: DataArea, *, time_ns: int) -> Cursor:
+def cursor_after(header: BatchHeader, area: DataArea, *, time_ns: int) -> Cursor:
     """The place right behind the batch; ``time_ns`` is its last record's, or the time before when it is empty."""
     end = area.lap_end(header.position) if header.wraps else header.position + header.total_bytes
     return Cursor(end, header.batch_number, header.last_lsn, header.checksum, time_ns)

@@ -21,15 +21,17 @@ from jetdr_core.replication_log.batch import (
     BatchHeader,
     Cursor,
     DataArea,
-    cursor_behind,
+    cursor_after,
     find_headers,
     parse_header,
     parse_records,
     records_of,
 )
 from jetdr_core.replication_log.buffers import BufferPool
+from jetdr_core.replication_log.defect import Defect
 
 CHUNK_BYTES = 4 << 20
+_BROKEN = {Defect.BROKEN_RECORDS, Defect.BROKEN_PAYLOAD}
 _RECORDS_MAX = SEGMENT_RECORDS_MAX - BATCH_RECORDS_MAX
 
 
@@ -40,19 +42,11 @@ class LogBatch(NamedTuple):
     end: Cursor
 
 
-class Examined(NamedTuple):
-    """What lies where the next batch should begin. Each check is made only if those before it passed.
+class BadBatch(NamedTuple):
+    """What lies where the next batch should begin, if it is not that batch. ``header`` is there if it is valid."""
 
-    ``batch`` is there when all passed; that of a WRAP batch has no records.
-    """
-
+    defect: Defect
     header: BatchHeader | None = None
-    section_matches: bool = False
-    number_matches: bool = False
-    previous_matches: bool = False
-    records_ok: bool = False
-    payload_ok: bool = False
-    batch: LogBatch | None = None
 
 
 class LogReader:
@@ -88,32 +82,35 @@ class LogReader:
         batches: list[LogBatch] = []
         payload_bytes = records = 0
         while cursor.position < limit and payload_bytes < payload_bytes_max and records <= _RECORDS_MAX:
-            examined = self.examine(cursor, limit)
-            if examined.batch is None:
+            batch = self.examine(cursor, limit)
+            if isinstance(batch, BadBatch):
                 if batches:
                     break
                 self.forget()
-                raise self.damaged(cursor, examined, "it had been flushed")
-            cursor = examined.batch.end
-            if len(examined.batch.records.headers):
-                batches.append(examined.batch)
-                payload_bytes += len(examined.batch.records.payload)
-                records += len(examined.batch.records.headers)
+                raise self.damaged(cursor, batch, "it had been flushed")
+            cursor = batch.end
+            if len(batch.records.headers):
+                batches.append(batch)
+                payload_bytes += len(batch.records.payload)
+                records += len(batch.records.headers)
         return batches
 
-    def examine(self, cursor: Cursor, limit: int) -> Examined:
-        """Look at what lies at ``cursor``, reading no further than ``limit``; raises when the device cannot be read."""
+    def examine(self, cursor: Cursor, limit: int) -> LogBatch | BadBatch:
+        """Return the batch at ``cursor``, reading no further than ``limit``. A WRAP batch has no records.
+
+        Raises :class:`LogFailed` if the device cannot be read.
+        """
         block = self._peek(cursor.position, BLOCK_BYTES, limit)
         header = parse_header(block) if block is not None else None
         if header is None or not self._fits(header, cursor, limit):
-            return Examined()
+            return BadBatch(Defect.NO_HEADER)
         if header.section_id != self._area.section_id:
-            return Examined(header)
+            return BadBatch(Defect.OTHER_SECTION, header)
         self._check_version(header)
         if header.batch_number != cursor.batch_number + 1 or header.position != cursor.position:
-            return Examined(header, section_matches=True)
+            return BadBatch(Defect.OTHER_NUMBER, header)
         if header.previous_checksum != cursor.checksum:
-            return Examined(header, section_matches=True, number_matches=True)
+            return BadBatch(Defect.OTHER_PAST, header)
         return self._examine_content(header, cursor, limit)
 
     def headers_beyond(self, cursor: Cursor, end: int) -> Iterator[BatchHeader]:
@@ -130,14 +127,17 @@ class LogReader:
         """Read from the device again what was read ahead."""
         self._window = memoryview(b"")
 
-    def damaged(self, cursor: Cursor, examined: Examined, why: str) -> LogDamaged:
-        """The error that names the batch behind ``cursor`` and what is wrong with it."""
+    def damaged(self, cursor: Cursor, found: BadBatch, why: str) -> LogDamaged:
+        """Return the error that names the batch after ``cursor`` and what is wrong with it."""
         number, lsn = cursor.batch_number + 1, cursor.lsn + 1
-        known = examined.header if examined.previous_matches else None
+        known = found.header if found.defect in _BROKEN else None
+        problem = found.defect.value
+        if found.defect is Defect.OTHER_NUMBER and found.header is not None:
+            problem = f"batch {found.header.batch_number} lies there"
         lsns = f"LSN {lsn} to {known.last_lsn}" if known else f"from LSN {lsn}"
         return LogDamaged(
             f"{self._where}: batch {number} ({lsns}) at offset {self._area.physical(cursor.position)} is damaged: "
-            f"{_problem(examined)}, though {why}",
+            f"{problem}, though {why}",
             hint=f"records up to LSN {cursor.lsn} can be read; what follows needs a new log and a resynchronisation",
             batch_number=number,
             position=cursor.position,
@@ -160,20 +160,17 @@ class LogReader:
                 version=header.version,
             )
 
-    def _examine_content(self, header: BatchHeader, cursor: Cursor, limit: int) -> Examined:
+    def _examine_content(self, header: BatchHeader, cursor: Cursor, limit: int) -> LogBatch | BadBatch:
         view = self._peek(cursor.position, header.total_bytes, limit)
         assert view is not None, "the batch fits"
         headers = parse_records(header, view)
         if headers is None or not _follow(headers, header, cursor):
-            return Examined(header, section_matches=True, number_matches=True, previous_matches=True)
+            return BadBatch(Defect.BROKEN_RECORDS, header)
         records = records_of(header, headers, view)
-        payload_ok = verify_payloads(headers, records.payload) < 0
+        if verify_payloads(headers, records.payload) >= 0:
+            return BadBatch(Defect.BROKEN_PAYLOAD, header)
         time_ns = int(headers["time_ns"][-1]) if len(headers) else cursor.time_ns
-        batch = LogBatch(records, cursor_behind(header, self._area, time_ns=time_ns))
-        return Examined(
-            *(header, True, True, True, True, payload_ok),
-            batch=batch if payload_ok else None,
-        )
+        return LogBatch(records, cursor_after(header, self._area, time_ns=time_ns))
 
     # -- the window ------------------------------------------------------------------------------------------------
 
@@ -215,15 +212,3 @@ def _follow(headers: RecordHeaders, header: BatchHeader, cursor: Cursor) -> bool
     """Whether the records go on where the batch before ended, in LSN and in time."""
     in_time = len(headers) == 0 or int(headers["time_ns"][0]) >= cursor.time_ns
     return header.first_lsn == cursor.lsn + 1 and in_time
-
-
-def _problem(examined: Examined) -> str:
-    if examined.header is None:
-        return "there is no batch header"
-    if not examined.section_matches:
-        return "the batch there belongs to another section"
-    if not examined.number_matches:
-        return f"batch {examined.header.batch_number} lies there"
-    if not examined.previous_matches:
-        return "the batch there does not follow from the one before"
-    return "a record header is not what was written" if not examined.records_ok else "a payload is not what was written"

@@ -11,7 +11,7 @@ from typing import NamedTuple
 from jetdr_core.device.protocol import BlockDevice
 from jetdr_core.limits import BLOCK_BYTES, UNSYNCED_BYTES_MAX
 from jetdr_core.replication_log.batch import BATCH_BYTES_MAX, Cursor
-from jetdr_core.replication_log.reader import Examined, LogReader
+from jetdr_core.replication_log.reader import BadBatch, LogBatch, LogReader
 from jetdr_core.replication_log.recovery_table import Case, Decision, Facts, decide
 from jetdr_core.replication_log.superblock import SectionBody
 
@@ -46,31 +46,26 @@ def recover(device: BlockDevice, body: SectionBody, *, where: str) -> RecoveryOu
     limit = body.tail.position + body.data_bytes
     cursor, batches = body.tail, 0
     while cursor.position + BLOCK_BYTES <= limit:
-        examined = reader.examine(cursor, limit)
-        facts = _facts(body, cursor, examined)
-        if decide(facts).decision is not Decision.FOLLOW:
-            return _ended(reader, body, cursor, examined, facts)._replace(batches=batches)
-        assert examined.batch is not None, "a whole batch is followed, and no other"
-        cursor, batches = examined.batch.end, batches + 1
+        found = reader.examine(cursor, limit)
+        facts = _facts(body, cursor, found)
+        if isinstance(found, BadBatch):
+            return _ended(reader, body, cursor, found, facts)._replace(batches=batches)
+        assert decide(facts).decision is Decision.FOLLOW, "a whole batch is followed, and no other"
+        cursor, batches = found.end, batches + 1
     return _outcome(body, cursor)._replace(batches=batches)
 
 
-def _facts(body: SectionBody, cursor: Cursor, examined: Examined) -> Facts:
-    """Everything but what a later batch knows: finding that out takes reading, and matters only at the end."""
+def _facts(body: SectionBody, cursor: Cursor, found: LogBatch | BadBatch) -> Facts:
+    """Return all facts but what a later batch knows. To find that out takes reading, and it matters only at the end."""
     return Facts(
-        header_valid=examined.header is not None,
-        section_matches=examined.section_matches,
-        number_matches=examined.number_matches,
-        previous_matches=examined.previous_matches,
-        records_ok=examined.records_ok,
-        payload_ok=examined.payload_ok,
+        defect=found.defect if isinstance(found, BadBatch) else None,
         durable_by_superblock=cursor.batch_number < body.head.batch_number,
         durable_by_later=False,
         clean=body.clean and _same_place(cursor, body.head),
     )
 
 
-def _ended(reader: LogReader, body: SectionBody, cursor: Cursor, examined: Examined, facts: Facts) -> RecoveryOutcome:
+def _ended(reader: LogReader, body: SectionBody, cursor: Cursor, found: BadBatch, facts: Facts) -> RecoveryOutcome:
     """The chain does not go on at ``cursor``: is that its end, or damage?"""
     number = cursor.batch_number + 1
     end = min(cursor.position + SCAN_BYTES, body.tail.position + body.data_bytes)
@@ -79,7 +74,7 @@ def _ended(reader: LogReader, body: SectionBody, cursor: Cursor, examined: Exami
     case = decide(facts._replace(durable_by_later=witnessed))
     if case.decision is Decision.DAMAGED:
         raise reader.damaged(
-            cursor, examined, "a later batch knew it durable" if witnessed else "the superblock knew it durable"
+            cursor, found, "a later batch knew it durable" if witnessed else "the superblock knew it durable"
         )
     furthest = max((header.position + header.total_bytes for header in later), default=cursor.position)
     leftovers = tuple(header.position for header in later)

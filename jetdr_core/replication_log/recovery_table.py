@@ -9,6 +9,8 @@ from __future__ import annotations
 import enum
 from typing import NamedTuple
 
+from jetdr_core.replication_log.defect import Defect
+
 
 class Decision(enum.Enum):
     """FOLLOW: the batch belongs to the log. CUT: the log ends before it. DAMAGED: it was durable, and is not whole."""
@@ -21,18 +23,8 @@ class Decision(enum.Enum):
 class Facts(NamedTuple):
     """What was found where batch n+1 should begin, n being the last batch followed."""
 
-    header_valid: bool
-    """A batch header with the right checksum and believable lengths, which fits where it lies."""
-    section_matches: bool
-    """It carries this section's id."""
-    number_matches: bool
-    """Its batch number is n+1, and its position is this one."""
-    previous_matches: bool
-    """It names the checksum of batch n."""
-    records_ok: bool
-    """Its record headers have the right checksum, follow LSN n's and are consistent."""
-    payload_ok: bool
-    """Every payload has the right checksum."""
+    defect: Defect | None
+    """What is wrong there; None if the batch is whole and continues the chain."""
     durable_by_superblock: bool
     """The superblock knew batch n+1 as durable."""
     durable_by_later: bool
@@ -42,54 +34,56 @@ class Facts(NamedTuple):
 
 
 class Case(NamedTuple):
-    """One row: matches the facts whose pattern entries are not None; ``story`` is how a disk comes to look so."""
+    """One row. ``knowledge`` are the three facts after the defect; None stands for either value.
+
+    ``story`` tells how a disk comes to look so.
+    """
 
     label: str
-    pattern: tuple[bool | None, ...]
+    defect: Defect | None
+    knowledge: tuple[bool | None, bool | None, bool | None]
     decision: Decision
     story: str
 
     def matches(self, facts: Facts) -> bool:
-        return all(want is None or want == fact for want, fact in zip(self.pattern, facts, strict=True))
+        known = zip(self.knowledge, facts[1:], strict=True)
+        return facts.defect is self.defect and all(wanted is None or wanted == fact for wanted, fact in known)
 
 
-# What is wrong with the batch: the first six facts.
-_WHOLE = (True, True, True, True, True, True)
-_DEFECTS: tuple[tuple[str, tuple[bool | None, ...], str], ...] = (
+_DEFECTS: tuple[tuple[str, Defect, str], ...] = (
     (
         "no header",
-        (False, None, None, None, None, None),
+        Defect.NO_HEADER,
         "Never written, or payload of an older lap lies here, or the block was torn or has rotted.",
     ),
     (
         "another section's header",
-        (True, False, None, None, None, None),
+        Defect.OTHER_SECTION,
         "The volume was formatted anew over an older one whose batches are still there, or a write went astray.",
     ),
     (
         "a header of another number",
-        (True, True, False, None, None, None),
+        Defect.OTHER_NUMBER,
         "The ring's last lap: the batch that lay here before, in its time a valid one.",
     ),
     (
         "a header of another past",
-        (True, True, True, False, None, None),
+        Defect.OTHER_PAST,
         "An earlier life wrote its batch n+1 here, crashed, and was cut before it; then batch n was written anew.",
     ),
     (
         "broken record headers",
-        (True, True, True, True, False, None),
+        Defect.BROKEN_RECORDS,
         "The header's sector reached the disk, those of the record headers did not, or have rotted since.",
     ),
     (
         "broken payload",
-        (True, True, True, True, True, False),
+        Defect.BROKEN_PAYLOAD,
         "Headers reached the disk, some sector of a payload did not, or has rotted since.",
     ),
 )
 
-# What is known about batch n+1: the last three facts.
-_SITUATIONS: tuple[tuple[str, tuple[bool | None, ...], Decision, str], ...] = (
+_SITUATIONS: tuple[tuple[str, tuple[bool | None, bool | None, bool | None], Decision, str], ...] = (
     (
         "though the superblock knew it durable",
         (True, None, None),
@@ -103,7 +97,7 @@ _SITUATIONS: tuple[tuple[str, tuple[bool | None, ...], Decision, str], ...] = (
         "The writer had seen the flush of n+1 return before it wrote that batch: an acknowledged record is unreadable.",
     ),
     (
-        "behind a clean end",
+        "after a clean end",
         (False, False, True),
         Decision.CUT,
         "The log was closed here and has not been written since; what follows is left over.",
@@ -119,26 +113,29 @@ _SITUATIONS: tuple[tuple[str, tuple[bool | None, ...], Decision, str], ...] = (
 CASES: tuple[Case, ...] = (
     Case(
         "the next batch",
-        (*_WHOLE, True, None, None),
+        None,
+        (True, None, None),
         Decision.FOLLOW,
         "Written, flushed, and known to be: the middle of any log.",
     ),
     Case(
         "the next batch, durable unknown to the superblock",
-        (*_WHOLE, False, None, False),
+        None,
+        (False, None, False),
         Decision.FOLLOW,
         "Written since the last checkpoint; flushed or not, it is here and continues the log.",
     ),
     Case(
-        "a batch behind a clean end",
-        (*_WHOLE, False, None, True),
+        "a batch after a clean end",
+        None,
+        (False, None, True),
         Decision.FOLLOW,
         "The superblock that reopened the log is lost on too many copies and an older one was elected: keep what is "
         "whole, and do not believe that the end was clean.",
     ),
     *(
-        Case(f"{what}, {when}", (*pattern, *knowledge), decision, f"{what_story} {when_story}")
-        for what, pattern, what_story in _DEFECTS
+        Case(f"{what}, {when}", defect, knowledge, decision, f"{what_story} {when_story}")
+        for what, defect, what_story in _DEFECTS
         for when, knowledge, decision, when_story in _SITUATIONS
     ),
 )

@@ -166,7 +166,7 @@ class Shared:
     def _batches(self) -> Iterator[LogBatch]:
         """Every whole batch in the log, flushed or not, as recovery finds them."""
         reader, cursor = LogReader(self.log, DataArea(SECTION_ID, 0, self.log.size_bytes), where="log"), START
-        while (batch := reader.examine(cursor, self.log.size_bytes).batch) is not None:
+        while isinstance(batch := reader.examine(cursor, self.log.size_bytes), LogBatch):
             yield batch
             cursor = batch.end
 

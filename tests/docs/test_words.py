@@ -31,7 +31,7 @@ IDENTIFIER = re.compile(r"[A-Za-z_]\w*")
 WORD = re.compile(r"[A-Z]?[a-z0-9]+|[A-Z]+(?![a-z])")
 
 LEFTOVERS = {
-    "behind": "behind cursor_behind flush_behind jdr_ring_primaries_behind primaries_behind"
+    "behind": "behind flush_behind jdr_ring_primaries_behind primaries_behind"
     " primary_is_behind read_behind write_behind",
     "jdr_ring_lsn_applied": "jdr_ring_lsn_applied",
     "marker": "_marker drop_marker marker marker_path set_marker",

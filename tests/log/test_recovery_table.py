@@ -6,13 +6,18 @@ import itertools
 
 import pytest
 
+from jetdr_core.replication_log.defect import Defect
 from jetdr_core.replication_log.recovery_table import CASES, Decision, Facts, decide
 
-COMBINATIONS = [Facts(*bits) for bits in itertools.product((False, True), repeat=len(Facts._fields))]
+COMBINATIONS = [
+    Facts(defect, *bits)
+    for defect in (None, *Defect)
+    for bits in itertools.product((False, True), repeat=len(Facts._fields) - 1)
+]
 
 
 def is_whole(facts: Facts) -> bool:
-    return all(facts[:6])
+    return facts.defect is None
 
 
 def test_every_combination_of_facts_matches_exactly_one_case() -> None:
@@ -44,21 +49,17 @@ def test_what_nobody_knew_durable_is_never_called_damage() -> None:
     assert all(decide(facts).decision is not Decision.DAMAGED for facts in unknown)
 
 
-def facts_of(text: str) -> Facts:
-    """Nine characters, one a fact: what is wrong (six), then what is known (three)."""
-    return Facts(*(character == "1" for character in text.replace(" ", "")))
-
-
 @pytest.mark.parametrize(
-    ("facts", "label"),
+    ("defect", "known", "label"),
     [
-        ("111111 100", "the next batch"),
-        ("111111 001", "a batch behind a clean end"),
-        ("000000 000", "no header, at the torn end"),
-        ("110000 001", "a header of another number, behind a clean end"),
-        ("111110 010", "broken payload, though a later batch knew it durable"),
-        ("100000 101", "another section's header, though the superblock knew it durable"),
+        (None, "100", "the next batch"),
+        (None, "001", "a batch after a clean end"),
+        (Defect.NO_HEADER, "000", "no header, at the torn end"),
+        (Defect.OTHER_NUMBER, "001", "a header of another number, after a clean end"),
+        (Defect.BROKEN_PAYLOAD, "010", "broken payload, though a later batch knew it durable"),
+        (Defect.OTHER_SECTION, "101", "another section's header, though the superblock knew it durable"),
     ],
 )
-def test_cases_are_told_apart_by_name(facts: str, label: str) -> None:
-    assert decide(facts_of(facts)).label == label
+def test_cases_are_told_apart_by_name(defect: Defect | None, known: str, label: str) -> None:
+    """``known``: by the superblock, by a later batch, and whether the log was closed clean."""
+    assert decide(Facts(defect, *(fact == "1" for fact in known))).label == label
