@@ -1,8 +1,9 @@
-"""The record: one captured write, zero, mark, disk change or gap boundary. Pure: packs and checks, does no I/O.
+"""The record: one captured write, zero, mark, disk change or gap boundary. Pure.
 
-Invariants: LSNs are dense from 1; ``time_ns`` never decreases along LSN; a record's payload is a multiple of 512 bytes.
-The header's layout is shared with ``native/jetdr.h`` (``struct jdr_record``), the replication log and the segment
-encoder; docs/formats/log-volume.md has its offset table.
+The ring, the replication log and the segment encoder share the header's layout with ``native/jetdr.h``
+(``struct jdr_record``). docs/formats/log-volume.md has its offsets.
+
+Invariants: LSNs are dense from 1. ``time_ns`` never decreases along LSN. A payload is a multiple of 512 bytes.
 """
 
 from __future__ import annotations
@@ -32,33 +33,33 @@ __all__ = [
 
 
 class Kind(enum.IntEnum):
-    """What a record says. WRITE and ZERO change a disk; the others are control records."""
+    """What a record says. WRITE and ZERO change a disk. All other kinds are control records.
+
+    The body of a control record has a class of its own in :mod:`jetdr_core.control_bodies`.
+    """
 
     WRITE = 1
     """``payload_bytes == length`` bytes at ``offset`` of ``disk``."""
     ZERO = 2
-    """``length`` zero bytes at ``offset`` of ``disk``; no payload."""
+    """``length`` zero bytes at ``offset`` of ``disk``, without payload."""
     MARK = 3
-    """Names a recovery point: ``{"name": str}``."""
+    """Names the recovery point at this LSN."""
     GAP_OPEN = 4
-    """From this LSN on the domain is not consistent: ``{"reason": str}``.
-
-    ``"since_ns"``: an earlier instant from which on nothing is known (after an unclean stop).
-    """
+    """From this LSN the domain is not consistent."""
     GAP_CLOSE = 5
-    """From this LSN on the domain is consistent again: ``{}``."""
+    """From this LSN the domain is consistent again."""
     DISK_ADD = 6
-    """``{"name", "uuid", "size_bytes", "path", "holds_data": bool}``; ready at once unless ``holds_data``."""
+    """``disk`` is protected. It is ready at once unless it holds data."""
     DISK_READY = 7
-    """The initial copy of ``disk`` is complete: ``{}``."""
+    """The initial copy of ``disk`` is complete."""
     DISK_REMOVE = 8
-    """``disk`` is no longer protected: ``{}``."""
+    """``disk`` is no longer protected."""
     DISK_GROW = 9
-    """``disk`` has a new size: ``{"size_bytes": int}``."""
+    """``disk`` has a new size."""
     CONFIG = 10
-    """A configuration file of the domain's virtual machines: ``{"name": str, "text": str}``."""
+    """A configuration file of the domain's virtual machines."""
     VOID = 15
-    """An LSN whose producer died before it published; carries nothing."""
+    """An LSN whose record was abandoned, because its producer died before it published."""
 
 
 class RecordFlag(enum.IntFlag):
@@ -67,9 +68,9 @@ class RecordFlag(enum.IntFlag):
     BACKGROUND = 1
     """Pre-existing data, copied."""
     DISCARD = 2
-    """The guest's TRIM (zeros on both sides)."""
+    """The guest's TRIM. Primary and replica both read zeros."""
     REREAD = 4
-    """What the primary held after it had failed a write here."""
+    """What the primary held after it failed a write here."""
 
 
 RECORD = np.dtype(
@@ -93,9 +94,9 @@ RecordHeaders = npt.NDArray[np.void]
 
 
 class RecordBatch(NamedTuple):
-    """Consecutive records: ``headers`` (dtype :data:`RECORD`) in LSN order, payloads back to back in that order.
+    """Consecutive records: ``headers`` (dtype :data:`RECORD`) in LSN order, and their payloads back to back.
 
-    ``payload`` is a view of ``sum(headers["payload_bytes"])`` bytes; who made the batch owns the memory behind it.
+    ``payload`` is a view of ``sum(headers["payload_bytes"])`` bytes. The memory belongs to whoever made the batch.
     """
 
     headers: RecordHeaders
@@ -103,7 +104,7 @@ class RecordBatch(NamedTuple):
 
 
 class ControlRecord(NamedTuple):
-    """A record that is not data, decoded."""
+    """A record that is not data, decoded. ``body`` is its JSON object, unchecked."""
 
     lsn: int
     time_ns: int
@@ -113,7 +114,7 @@ class ControlRecord(NamedTuple):
 
 
 def control_payload(body: dict[str, object]) -> bytes:
-    """Encode ``body`` as a control record's payload: JSON in UTF-8, without padding (the ring pads to 512 bytes)."""
+    """Encode ``body`` as the payload of a control record: JSON in UTF-8. The ring pads it to 512 bytes."""
     payload = json.dumps(body, ensure_ascii=False, separators=(",", ":"), sort_keys=True).encode()
     if len(payload) > CONTROL_BYTES_MAX:
         raise InvalidRequest(
@@ -123,7 +124,7 @@ def control_payload(body: dict[str, object]) -> bytes:
 
 
 def control_body(payload: bytes, where: str) -> dict[str, object]:
-    """Decode a control record's payload; ``where`` names its place for :class:`DamagedObject`."""
+    """Decode the payload of a control record. ``where`` names its place in :class:`DamagedObject`."""
     try:
         body = json.loads(payload)
     except (ValueError, RecursionError) as error:
@@ -134,12 +135,12 @@ def control_body(payload: bytes, where: str) -> dict[str, object]:
 
 
 def padded(length: int) -> int:
-    """Bytes that ``length`` payload bytes take in ring and log."""
+    """How many bytes a payload of ``length`` bytes takes in ring and log."""
     return -(-length // SECTOR_BYTES) * SECTOR_BYTES
 
 
 def control_records(batch: RecordBatch) -> list[ControlRecord]:
-    """The records of ``batch`` that are not data, decoded; :class:`DamagedObject` for a payload that is no JSON."""
+    """The records of ``batch`` that are not data, decoded. :class:`DamagedObject` if a payload is not JSON."""
     headers = batch.headers
     kinds = headers["kind"]
     rows = np.flatnonzero((kinds != Kind.WRITE) & (kinds != Kind.ZERO))

@@ -1,7 +1,7 @@
-"""The segment codec: records to immutable chain objects and back. Pure: no I/O, no clock, no state.
+"""The segment codec: records to immutable chain objects, and back. Pure: no I/O, no clock, no state.
 
-Invariants: an object is header, frames, index, trailer; every byte is under a checksum, and every number read is
-checked before it is used.
+Invariants: an object is header, frames, index and trailer. Every byte is under a checksum, and every number that was
+read is checked before it is used.
 """
 
 from jetdr_core.segment.body import SegmentBody, build_body

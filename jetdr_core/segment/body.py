@@ -1,8 +1,9 @@
-"""Encodes records as the body of a segment: frames and index, everything that does not depend on the segment's place in
-the chain.
+"""SegmentBody: the frames and the index of a segment, which is everything but its place in the chain.
 
-Invariants: pure, so several bodies are built in several threads at once (compression and checksums release the GIL); a
-body is complete and verified before anyone can see it.
+Encoding takes the time, and the place is known late: only when the object before it is sealed. So bodies are built
+ahead, in several threads, and sealed in order.
+
+Invariants: pure. Compression and checksums release the GIL. A body is complete and verified before anyone can see it.
 """
 
 from __future__ import annotations
@@ -24,9 +25,9 @@ from jetdr_core.segment.pieces import Captured, captured, cut
 
 @dataclass(frozen=True, slots=True)
 class SegmentBody:
-    """Frames and index of one segment, ready to be sealed.
+    """The contents of one chain object, ready to be sealed.
 
-    ``frames`` may be views of the batches' payload: that memory must stay as it is until the object is stored.
+    ``frames`` may be views of the batches' payload, which must not change until the object is stored.
     """
 
     frames: list[Buffer]
@@ -44,10 +45,11 @@ class SegmentBody:
 
 
 def build_body(batches: Sequence[RecordBatch], *, verify: bool = True, helper: Executor | None = None) -> SegmentBody:
-    """Encode consecutive ``batches`` (at least one record; dense LSNs; at most a full segment's records and payload).
+    """Encode consecutive ``batches``: at least one record, dense LSNs, and no more than fits into one segment.
 
-    ``verify`` decodes every compressed frame again and compares, in ``helper`` if there is one (not the executor that
-    this runs in); it takes about a fifth more processor time where data compresses. Thread-safe.
+    ``verify`` decodes every compressed frame again and compares. That takes about a fifth more processor time if the
+    data compresses. It is done in ``helper`` if there is one, which must not be the executor that this runs in.
+    Thread-safe.
     """
     records = captured(batches)
     _check_size(records)

@@ -1,7 +1,8 @@
-"""A structured array as bytes and back: column after column, each column's bytes sorted by significance. Pure.
+"""A structured array as bytes, and back: column by column, and in each column byte by byte. Pure.
 
-Invariants: the n-th byte of every value of a column lies together (a *plane*), so the high bytes, which hardly differ,
-become long runs that LZ4 removes; columns named in ``ascending`` are stored as differences to the row before.
+The first bytes of all values of a column lie together, then the second bytes, and so on (*planes*). High bytes hardly
+differ, so they become long runs, which LZ4 removes. Columns named in ``ascending`` are stored as differences to the row
+before.
 """
 
 from __future__ import annotations
@@ -18,12 +19,12 @@ _Column = npt.NDArray[Any]
 
 
 def pack_columns(table: Table, ascending: Collection[str] = ()) -> bytes:
-    """Encode ``table``; ``len(table) * table.dtype.itemsize`` bytes. Differences wrap, so any values survive."""
+    """Encode ``table`` as ``len(table) * table.dtype.itemsize`` bytes. Differences wrap, so any value survives."""
     return b"".join(_planes(_delta(table[name]) if name in ascending else table[name]) for name in _names(table.dtype))
 
 
 def unpack_columns(data: Buffer, dtype: np.dtype[np.void], count: int, ascending: Collection[str] = ()) -> Table:
-    """Decode what :func:`pack_columns` gave; ``data`` must be exactly ``count * dtype.itemsize`` bytes."""
+    """Decode what :func:`pack_columns` encoded. ``data`` must be exactly ``count * dtype.itemsize`` bytes."""
     planes = np.frombuffer(memoryview(data), np.uint8)
     assert planes.size == count * dtype.itemsize, "the caller checked the sizes"
     table = np.empty(count, dtype)

@@ -1,8 +1,7 @@
-"""Control records as bytes and back: a table of their columns, then their JSON bodies. Pure; the index and the summary
-use it.
+"""Control records as bytes, and back: a table of their columns, then their JSON bodies. Pure.
 
-Invariants: LSNs ascend; every kind is known; bodies are JSON objects of at most ``CONTROL_BYTES_MAX`` bytes, checked
-before one is parsed.
+An index and a summary hold control records in this form. Invariants: LSNs ascend, and every kind is known. A body is a
+JSON object of at most ``CONTROL_BYTES_MAX`` bytes, and all lengths are checked before the first body is parsed.
 """
 
 from __future__ import annotations
@@ -24,7 +23,7 @@ _CONTROL_KINDS = np.array([kind for kind in Kind if kind not in _DATA_KINDS], np
 
 
 def encode_control(records: Sequence[ControlRecord]) -> bytes:
-    """The table and the bodies of ``records``."""
+    """Encode the table and the bodies of ``records``."""
     bodies = [control_payload(record.body) for record in records]
     table = np.zeros(len(records), CONTROL)
     for row, (record, body) in enumerate(zip(records, bodies, strict=True)):
@@ -33,7 +32,7 @@ def encode_control(records: Sequence[ControlRecord]) -> bytes:
 
 
 def decode_control(data: Buffer, count: int, key: str) -> list[ControlRecord]:
-    """Decode ``count`` records, or :class:`DamagedObject` about the object ``key``."""
+    """Decode ``count`` records. :class:`DamagedObject` names the object ``key``."""
     view = memoryview(data)
     table_bytes = count * CONTROL.itemsize
     if table_bytes > len(view):
@@ -55,7 +54,7 @@ def _check(table: Table, bodies_bytes: int, key: str) -> None:
     elif (table["body_bytes"] > CONTROL_BYTES_MAX).any():
         problem = f"a body is longer than {CONTROL_BYTES_MAX} bytes"
     elif int(table["body_bytes"].sum(dtype=np.uint64)) != bodies_bytes:
-        problem = f"bodies are not the {bodies_bytes} bytes that are there"
+        problem = f"the bodies do not take the {bodies_bytes} bytes after the table"
     elif len(table) > 1 and (table["lsn"][1:] <= table["lsn"][:-1]).any():
         problem = "LSNs do not ascend"
     if problem:

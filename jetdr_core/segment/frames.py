@@ -1,7 +1,7 @@
-"""Frames: payload compressed and checksummed, each on its own, and back. Pure; lz4 and xxhash release the GIL on them.
+"""Frames: payload, compressed and checksummed piece by piece, and back. Pure. lz4 and xxhash release the GIL.
 
-Invariants: at most 256 KiB raw; stored raw when LZ4 saves less than 3 %; the checksum is over the stored bytes, so
-damage is found before LZ4 sees it. A frame that is one slice of payload is compressed where it lies.
+Invariants: a frame has at most 256 KiB raw. It is stored raw if LZ4 saves less than 3 %. The checksum covers the stored
+bytes, so that damage is found before LZ4 reads them. A frame that is one slice of payload is compressed in place.
 """
 
 from __future__ import annotations
@@ -22,9 +22,7 @@ from jetdr_core.segment.pieces import Slice
 
 
 def raw_frames(batches: Sequence[RecordBatch], slices: Sequence[Slice]) -> list[memoryview]:
-    """The raw bytes of each frame: a view of the batch's payload where the frame is one slice, joined bytes
-    elsewhere.
-    """
+    """The raw bytes of each frame. A frame that is one slice is a view of its batch's payload, any other is a copy."""
     parts: list[list[memoryview]] = []
     for frame, batch, start, end in slices:
         if frame == len(parts):
@@ -36,10 +34,10 @@ def raw_frames(batches: Sequence[RecordBatch], slices: Sequence[Slice]) -> list[
 def encode_frames(
     raws: Sequence[memoryview], *, verify: bool, helper: Executor | None = None
 ) -> tuple[FrameTable, list[Buffer]]:
-    """The frame table and the bytes to store; raw frames are stored as the views given.
+    """The frame table and the bytes to store. The bytes of a frame that is stored raw are the view given.
 
-    With ``verify`` each compressed frame is decoded again and compared before this returns: in ``helper``, if there is
-    one, while the next frames are being compressed.
+    ``verify`` decodes each compressed frame again and compares it before this returns. With ``helper`` that happens
+    there, while the next frames are being compressed.
     """
     table = np.zeros(len(raws), FRAME)
     stored: list[Buffer] = []
@@ -70,19 +68,18 @@ def _encode(raw: memoryview) -> tuple[bytes | memoryview, Codec]:
 
 def _check(packed: Buffer, raw: memoryview) -> None:
     if not _same(lz4.block.decompress(packed, uncompressed_size=len(raw)), raw):
-        raise RuntimeError("a frame does not decode to what was encoded; memory of this machine is not to be trusted")
+        raise RuntimeError("a frame does not decode to what was encoded; the memory of this machine is unreliable")
 
 
 def _same(left: bytes, right: memoryview) -> bool:
-    # memoryview comparison goes byte by byte; frames are whole sectors, so words do
+    # a memoryview compares byte by byte; frames are whole sectors, so they can be compared word by word
     return np.array_equal(np.frombuffer(left, np.uint64), np.frombuffer(right, np.uint64))
 
 
 def decode_frame(stored: Buffer, row: np.void, key: str) -> bytes | memoryview:
-    """The raw bytes of a frame from its stored ones, or :class:`DamagedObject` that names the object ``key`` and the
-    frame's place.
+    """The raw bytes of a frame. ``row`` is its row in the frame table of a :class:`~jetdr_core.segment.SegmentIndex`.
 
-    ``row`` is the frame's row of the table of :class:`~jetdr_core.segment.SegmentIndex`. The result of a raw frame is
+    :class:`DamagedObject` names the object ``key`` and the frame's place. The result for a frame that is stored raw is
     ``stored`` itself.
     """
     offset, stored_bytes, raw_bytes, checksum, codec = row.item()
@@ -95,30 +92,28 @@ def decode_frame(stored: Buffer, row: np.void, key: str) -> bytes | memoryview:
 
 
 def unpack_block(stored: memoryview, raw_bytes: int, key: str, part: str) -> bytes:
-    """Decompress an LZ4 block to exactly ``raw_bytes``; the caller has bounded that number."""
+    """Decompress an LZ4 block to exactly ``raw_bytes``. The caller has bounded that number."""
     try:
         raw: bytes = lz4.block.decompress(stored, uncompressed_size=raw_bytes)
     except lz4.block.LZ4BlockError as error:
         raise DamagedObject(key, part, f"not an LZ4 block: {error}") from None
     if len(raw) != raw_bytes:
-        raise DamagedObject(key, part, f"{len(raw)} bytes where {raw_bytes} should be")
+        raise DamagedObject(key, part, f"{len(raw)} bytes instead of {raw_bytes}")
     return raw
 
 
 def check_frames(table: FrameTable, stored_bytes: int, key: str) -> None:
-    """Raise :class:`DamagedObject` unless the frames of an untrusted table fill their part of the object, without gap
-    or overlap.
-    """
+    """Raise :class:`DamagedObject` unless the frames of an untrusted table fill their part of the object exactly."""
     sizes = table["stored_bytes"].astype(np.uint64)
     ends = np.uint64(HEADER_BYTES) + np.cumsum(sizes, dtype=np.uint64)
     problem = ""
     if (table["raw_bytes"] > FRAME_BYTES).any() or (table["raw_bytes"] == 0).any():
         problem = f"a frame is empty or longer than {FRAME_BYTES} bytes"
     elif (sizes > table["raw_bytes"]).any() or (sizes == 0).any():
-        problem = "a frame is stored longer than it is"
+        problem = "a frame takes more bytes stored than raw"
     elif (ends - sizes != table["offset"]).any() or int(sizes.sum(dtype=np.uint64)) != stored_bytes:
         problem = f"frames do not fill {stored_bytes} bytes"
     elif ((table["codec"] == Codec.RAW) & (sizes != table["raw_bytes"])).any() or (table["codec"] > Codec.LZ4).any():
-        problem = "a codec is unknown, or a raw frame's two sizes differ"
+        problem = "a codec is unknown, or a frame that is stored raw has two sizes"
     if problem:
         raise DamagedObject(key, "frame table", problem)

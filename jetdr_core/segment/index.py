@@ -1,9 +1,13 @@
-"""The index of a segment: frame table, entries and control records, as bytes and back. Pure.
+"""The index of a segment: frame table, entries and control records, as bytes, and back. Pure.
 
-Invariants of a decoded index: frames fill their part of the object; every entry is whole sectors inside a disk and,
-unless zeros, inside its frame; every LSN of the trailer's range occurs, as one control record or as the consecutive
-pieces of one record; times never decrease along LSN. A decoder never allocates more than the trailer's checked numbers
-say.
+Invariants of a decoded index:
+
+- The frames fill their part of the object.
+- Every entry is whole sectors inside a disk. Unless it is zeros, it lies inside its frame.
+- Every LSN of the trailer's range occurs, as one control record or as the consecutive pieces of one record.
+- Times never decrease along LSN.
+
+Decoding allocates no more than the checked numbers of the trailer say.
 """
 
 from __future__ import annotations
@@ -32,7 +36,7 @@ _Mask = npt.NDArray[np.bool_]
 
 
 class SegmentIndex(NamedTuple):
-    """What a segment holds and where; ``control`` in LSN order, VOID records included."""
+    """What a segment holds, and where. ``control`` is in LSN order and includes VOID records."""
 
     frames: FrameTable
     entries: EntryTable
@@ -40,17 +44,15 @@ class SegmentIndex(NamedTuple):
 
 
 def encode_index(frames: FrameTable, entries: EntryTable, control: Sequence[ControlRecord]) -> tuple[bytes, int]:
-    """The index as stored, and its raw size."""
+    """Encode the index. Returns it as stored, and its raw size."""
     raw = pack_columns(frames, _FRAME_ASCENDING) + pack_columns(entries, _ENTRY_ASCENDING) + encode_control(control)
     return lz4.block.compress(raw, store_size=False), len(raw)
 
 
 def decode_index(stored: Buffer, trailer: Trailer, key: str) -> SegmentIndex:
-    """Decode and check the index whose place and size ``trailer`` gives; :class:`DamagedObject` names the object
-    ``key``.
-    """
+    """Decode and check the index that ``trailer`` describes. :class:`DamagedObject` names the object ``key``."""
     if trailer.kind != ObjectKind.SEGMENT:
-        raise DamagedObject(key, "index", "an epoch object has none")
+        raise DamagedObject(key, "index", "an epoch object has no index")
     raw = memoryview(unpack_index(stored, trailer, key))
     frames_end = trailer.frame_count * FRAME.itemsize
     entries_end = frames_end + trailer.entry_count * ENTRY.itemsize
@@ -65,7 +67,7 @@ def decode_index(stored: Buffer, trailer: Trailer, key: str) -> SegmentIndex:
 
 
 def unpack_index(stored: Buffer, trailer: Trailer, key: str) -> bytes:
-    """The raw bytes of an index, its checksum verified."""
+    """The raw bytes of an index, whose checksum is verified."""
     view = memoryview(stored)
     if len(view) != trailer.index_stored_bytes or xxhash.xxh3_64_intdigest(view) != trailer.index_checksum:
         raise DamagedObject(key, "index", "checksum is wrong")
@@ -91,7 +93,7 @@ def _places_problem(entries: EntryTable, frames: FrameTable) -> str:
 
 
 def _pieces_problem(entries: EntryTable) -> str:
-    """Pieces of one LSN are one record: same disk, time and flags, one after the other."""
+    """The pieces of one LSN are one record: the same disk, time and flags, and consecutive offsets."""
     before, after = entries[:-1], entries[1:]
     if (after["lsn"] < before["lsn"]).any():
         return "LSNs decrease"
@@ -106,7 +108,7 @@ def _pieces_problem(entries: EntryTable) -> str:
 
 
 def _range_problem(entries: EntryTable, control: Sequence[ControlRecord], trailer: Trailer) -> str:
-    """Every LSN of the range once; times in the trailer's range and never decreasing."""
+    """Every LSN of the trailer's range occurs once. Times never decrease, and begin and end as the trailer says."""
     first_piece = np.append(True, np.diff(entries["lsn"]) != 0)[: len(entries)]
     lsn, time_ns = entries["lsn"][first_piece], entries["time_ns"][first_piece]
     if control:

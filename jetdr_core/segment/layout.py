@@ -1,7 +1,6 @@
-"""Where everything in a chain object lies: sizes, offsets, structured types; docs/formats/segment.md is the same as a
-page.
+"""The layout of a chain object: sizes, offsets and structured types. docs/formats/segment.md describes it.
 
-Invariants: little-endian, fixed width; magic, version and the trailer's last checksum stay where they are in every
+Invariants: little-endian, fixed width. Magic, version and the trailer's last checksum keep their places in every
 version, so that an older engine can tell "newer" from "damaged".
 """
 
@@ -25,13 +24,13 @@ CHECKSUM_BYTES = 16
 
 NO_PREDECESSOR = bytes(CHECKSUM_BYTES)
 NO_FRAME = 0xFFFF_FFFF
-"""``frame`` of an entry that is zeros and stored nowhere."""
+"""``frame`` of an entry that is zeros, which are not stored."""
 
 ZERO_RUN_BYTES = 16 << 10
-"""A shorter run of zeros inside a record stays in its frame: an entry costs more than LZ4 leaves of it."""
+"""A shorter run of zeros inside a record stays in its frame, because an entry takes more than LZ4 leaves of it."""
 
 SAVING_PERCENT_MIN = 3
-"""A frame that LZ4 shrinks by less is stored raw: reading it then costs a checksum only."""
+"""A frame that LZ4 shrinks by less is stored raw, so that reading it costs no more than a checksum."""
 
 HEADER = struct.Struct("<8sHB1x16s28xQ")
 TRAILER = struct.Struct("<8sHBB4x16sQI4x16sQQqqQQIII4xQIIQQQ80xQ")
@@ -44,7 +43,7 @@ class ObjectKind(enum.IntEnum):
     SEGMENT = 1
     """A range of records."""
     EPOCH = 2
-    """A change of owner; holds no record."""
+    """A change of owner, without records."""
 
 
 class Codec(enum.IntEnum):
@@ -57,7 +56,7 @@ class Codec(enum.IntEnum):
 FRAME = np.dtype(
     [("offset", "<u8"), ("stored_bytes", "<u4"), ("raw_bytes", "<u4"), ("checksum", "<u8"), ("codec", "u1")]
 )
-"""One frame: where it lies in the object and how it is stored."""
+"""One frame: where it lies in the object, and how it is stored."""
 
 ENTRY = np.dtype(
     [
@@ -72,12 +71,12 @@ ENTRY = np.dtype(
         ("flags", "u1"),
     ]
 )
-"""One piece of a WRITE or ZERO record: ``length`` bytes at ``offset`` of ``disk``, found at ``frame_offset`` of
+"""One piece of a WRITE or ZERO record: ``length`` bytes at ``offset`` of ``disk``. They lie at ``frame_offset`` of
 ``frame``.
 """
 
 CONTROL = np.dtype([("lsn", "<u8"), ("time_ns", "<i8"), ("disk", "<u4"), ("body_bytes", "<u4"), ("kind", "u1")])
-"""One control record; its JSON follows the tables."""
+"""One control record. Its JSON body follows the tables."""
 
 FrameTable = npt.NDArray[np.void]
 """Structured array of dtype :data:`FRAME`."""

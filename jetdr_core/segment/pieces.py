@@ -1,9 +1,8 @@
-"""Cuts records into pieces: what becomes a stored part of a frame, and what is only named as zeros. Pure, whole batches
-at a time.
+"""Cuts records into pieces: those that are stored in frames, and those that are only named as zeros. Pure.
 
-Invariants: the pieces of a record cover it exactly, in order; an all-zero record, and any zero run of 16 KiB or more
-inside a record (its ends moved inwards to 4 KiB of the disk), is a ZERO piece and stored nowhere; all other payload, in
-record order, is one stream that is cut into frames every 256 KiB, so every frame but the last is full.
+Invariants: the pieces of a record cover it exactly, in order. Zeros become a ZERO piece, which is not stored, if the
+whole record is zeros, or if 16 KiB or more of it are. The ends of such a run move inwards to 4 KiB of the disk. All
+other payload, in record order, is one stream. It is cut into frames every 256 KiB, so every frame but the last is full.
 """
 
 from __future__ import annotations
@@ -23,16 +22,14 @@ _Column = npt.NDArray[np.int64]
 
 
 class Captured(NamedTuple):
-    """The records of several batches as one sequence; a payload *position* counts bytes across all the batches'
-    payloads.
-    """
+    """The records of several batches as one sequence. A *position* counts bytes across the payloads of all batches."""
 
     batches: Sequence[RecordBatch]
     headers: RecordHeaders
     position: _Column
     """Where each record's payload begins."""
     batch_position: _Column
-    """Where each batch's payload begins, and, last, where the last one ends."""
+    """Where the payload of each batch begins, and where the last one ends."""
 
 
 class Slice(NamedTuple):
@@ -45,16 +42,14 @@ class Slice(NamedTuple):
 
 
 class Pieces(NamedTuple):
-    """The entries of the index, and for each frame the slices of payload it consists of, in order."""
+    """The entries of the index, and for each frame its slices of payload, in order."""
 
     entries: EntryTable
     slices: list[Slice]
 
 
 class _Cut(NamedTuple):
-    """Pieces as columns: record (row of the headers), position of the payload, length, position in the stored stream
-    (-1: zeros).
-    """
+    """Pieces as columns: row of the headers, position of the payload, length, position in the stream (-1: zeros)."""
 
     record: _Column
     position: _Column
@@ -63,7 +58,7 @@ class _Cut(NamedTuple):
 
 
 def captured(batches: Sequence[RecordBatch]) -> Captured:
-    """Line ``batches`` up, or ``ValueError`` when they are not consecutive, well-formed records."""
+    """Join ``batches`` into one sequence. ``ValueError`` unless they are consecutive, well-formed records."""
     headers = _joined([batch.headers for batch in batches])
     sizes = headers["payload_bytes"].astype(np.int64)
     _check_headers(headers, sizes)
@@ -77,7 +72,7 @@ def captured(batches: Sequence[RecordBatch]) -> Captured:
 
 
 def cut(records: Captured) -> Pieces:
-    """All WRITE and ZERO records of ``records`` as pieces."""
+    """Cut all WRITE and ZERO records into pieces."""
     stored = _split_at_frames(_number_stream(*_cut_out_zeros(records)))
     zeros = np.flatnonzero(records.headers["kind"] == Kind.ZERO)
     return Pieces(
@@ -88,7 +83,7 @@ def cut(records: Captured) -> Pieces:
 def _joined(tables: Sequence[RecordHeaders]) -> RecordHeaders:
     if len(tables) == 1:
         return tables[0]
-    # np.concatenate compares the fields of every pair of tables; small commits make thousands of tables
+    # np.concatenate compares the fields of every pair of tables, and small commits make thousands of tables
     return np.frombuffer(b"".join(table.tobytes() for table in tables), RECORD)
 
 
@@ -110,7 +105,7 @@ def _check_headers(headers: RecordHeaders, sizes: _Column) -> None:
 
 
 def _cut_out_zeros(records: Captured) -> tuple[_Cut, npt.NDArray[np.bool_]]:
-    """The WRITE records, cut around their zero runs; which pieces are zeros."""
+    """The WRITE records, cut around their zero runs, and for each piece whether it is zeros."""
     rows = np.flatnonzero(records.headers["kind"] == Kind.WRITE)
     start = records.position[rows]
     length = records.headers["length"][rows].astype(np.int64)
@@ -129,7 +124,7 @@ def _cut_out_zeros(records: Captured) -> tuple[_Cut, npt.NDArray[np.bool_]]:
 
 
 def _zero_runs(records: Captured, rows: _Column, start: _Column, length: _Column) -> tuple[_Column, _Column]:
-    """Start and end positions of the zero runs that are worth a piece of their own."""
+    """The start and end positions of the zero runs that become pieces of their own."""
     flags = [zero_runs(batch.payload, SECTOR_BYTES) for batch in records.batches if batch.payload.nbytes]
     sector = np.flatnonzero(flags[0] if len(flags) == 1 else np.concatenate(flags)) if flags else np.zeros(0, np.int64)
     owner = np.searchsorted(start, sector * SECTOR_BYTES, "right") - 1
@@ -152,9 +147,7 @@ def _zero_runs(records: Captured, rows: _Column, start: _Column, length: _Column
 def _trimmed(
     run_start: _Column, run_end: _Column, start: _Column, length: _Column, offset: _Column
 ) -> tuple[_Column, _Column]:
-    """Move the runs' ends inwards to 4 KiB of the disk (not at a record's own end), and keep those that are long
-    enough.
-    """
+    """Move the ends of runs inwards to 4 KiB of the disk, except at the record's own ends. Drop runs that are short."""
     to_disk = offset - start
     begin = np.where(run_start == start, run_start, run_start + -(run_start + to_disk) % BLOCK_BYTES)
     end = np.where(run_end == start + length, run_end, run_end - (run_end + to_disk) % BLOCK_BYTES)
@@ -163,13 +156,13 @@ def _trimmed(
 
 
 def _number_stream(pieces: _Cut, zero: npt.NDArray[np.bool_]) -> _Cut:
-    """Give every piece that is not zeros its position in the stream of stored bytes."""
+    """Give each piece that is not zeros its position in the stream."""
     stored = np.where(zero, 0, pieces.length)
     return pieces._replace(stream=np.where(zero, -1, np.cumsum(stored) - stored))
 
 
 def _split_at_frames(pieces: _Cut) -> _Cut:
-    """Cut the pieces that reach over a frame's end."""
+    """Cut the pieces that cross the end of a frame."""
     first = pieces.stream // FRAME_BYTES
     last = np.where(pieces.stream < 0, first, (pieces.stream + pieces.length - 1) // FRAME_BYTES)
     count = last - first + 1

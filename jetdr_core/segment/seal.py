@@ -1,8 +1,8 @@
-"""Seals a body into a chain object: gives it its place (domain, epoch, timeline, predecessor) and with that its
-checksum.
+"""Seals a body into a chain object: gives it its place in the chain, and with the place its checksum.
 
-Invariants: cheap, and done in chain order, because each object names its predecessor's checksum; the object's number is
-not inside it, so the same bytes may be put at another number when an orphan holds the first.
+Invariants: sealing is cheap. It is done in the order of the chain, because each object names its predecessor's
+checksum. The object's number is not inside it, so the same bytes may be put at another number if an orphan holds the
+first.
 """
 
 from __future__ import annotations
@@ -26,9 +26,9 @@ from jetdr_core.segment.trailer import Trailer, encode_header, encode_trailer, h
 
 @dataclass(frozen=True, slots=True)
 class SealedSegment:
-    """A chain object ready to be put: ``parts`` one after the other are its bytes.
+    """A chain object that is ready to be put: ``parts``, one after the other, are its bytes.
 
-    ``parts`` may hold views of the log's memory, which must stay as it is until the put has returned.
+    ``parts`` may be views of the log's memory, which must not change until the put has returned.
     """
 
     parts: list[Buffer]
@@ -51,10 +51,50 @@ class SealedSegment:
 
 def seal(body: SegmentBody, *, domain_uuid: UUID, epoch: int, timeline: int, predecessor: bytes) -> SealedSegment:
     """Make ``body`` the successor of the object whose checksum is ``predecessor``."""
+    return _sealed(
+        ObjectKind.SEGMENT, body, domain_uuid=domain_uuid, epoch=epoch, timeline=timeline, predecessor=predecessor
+    )
+
+
+def seal_epoch(
+    *,
+    domain_uuid: UUID,
+    epoch: int,
+    timeline: int,
+    predecessor: bytes,
+    lsn_next: int,
+    time_ns: int,
+    owner: EpochOwner,
+) -> SealedSegment:
+    """The object with which ``owner`` begins ``epoch``. The next segment begins with ``lsn_next``."""
+    raw = control_payload(owner.encode())
+    index = lz4.block.compress(raw, store_size=False)
+    body = SegmentBody(
+        frames=[],
+        index=index,
+        index_checksum=xxhash.xxh3_64_intdigest(index),
+        index_raw_bytes=len(raw),
+        first_lsn=lsn_next,
+        last_lsn=lsn_next - 1,
+        first_time_ns=time_ns,
+        last_time_ns=time_ns,
+        payload_bytes=0,
+        stored_bytes=0,
+        entry_count=0,
+        control=[],
+    )
+    return _sealed(
+        ObjectKind.EPOCH, body, domain_uuid=domain_uuid, epoch=epoch, timeline=timeline, predecessor=predecessor
+    )
+
+
+def _sealed(
+    kind: ObjectKind, body: SegmentBody, *, domain_uuid: UUID, epoch: int, timeline: int, predecessor: bytes
+) -> SealedSegment:
     index_offset = HEADER_BYTES + body.stored_bytes
-    header = encode_header(ObjectKind.SEGMENT, domain_uuid)
+    header = encode_header(kind, domain_uuid)
     trailer = Trailer(
-        kind=ObjectKind.SEGMENT,
+        kind=kind,
         flags=0,
         domain_uuid=domain_uuid,
         epoch=epoch,
@@ -80,49 +120,8 @@ def seal(body: SegmentBody, *, domain_uuid: UUID, epoch: int, timeline: int, pre
     return SealedSegment([header, *body.frames, body.index, tail], object_checksum(tail), trailer, body.control)
 
 
-def seal_epoch(
-    *,
-    domain_uuid: UUID,
-    epoch: int,
-    timeline: int,
-    predecessor: bytes,
-    lsn_next: int,
-    time_ns: int,
-    owner: EpochOwner,
-) -> SealedSegment:
-    """The object with which epoch ``epoch`` of ``owner`` begins; the next segment begins with ``lsn_next``."""
-    raw = control_payload(owner.encode())
-    index = lz4.block.compress(raw, store_size=False)
-    header = encode_header(ObjectKind.EPOCH, domain_uuid)
-    trailer = Trailer(
-        kind=ObjectKind.EPOCH,
-        flags=0,
-        domain_uuid=domain_uuid,
-        epoch=epoch,
-        timeline=timeline,
-        predecessor=predecessor,
-        first_lsn=lsn_next,
-        last_lsn=lsn_next - 1,
-        first_time_ns=time_ns,
-        last_time_ns=time_ns,
-        payload_bytes=0,
-        stored_bytes=0,
-        frame_count=0,
-        entry_count=0,
-        control_count=0,
-        index_offset=HEADER_BYTES,
-        index_stored_bytes=len(index),
-        index_raw_bytes=len(raw),
-        index_checksum=xxhash.xxh3_64_intdigest(index),
-        object_bytes=HEADER_BYTES + len(index) + TRAILER_BYTES,
-        header_checksum=header_checksum(header),
-    )
-    tail = encode_trailer(trailer)
-    return SealedSegment([header, index, tail], object_checksum(tail), trailer, [])
-
-
 def decode_epoch(stored: Buffer, trailer: Trailer, key: str) -> EpochOwner:
-    """Who an epoch object says began its epoch, from its stored index."""
+    """Decode the stored index of an epoch object: who began the epoch."""
     if trailer.kind != ObjectKind.EPOCH or trailer.index_raw_bytes > CONTROL_BYTES_MAX:
-        raise DamagedObject(key, "epoch", "is not one")
+        raise DamagedObject(key, "epoch", "is not an epoch object")
     return EpochOwner.decode(control_body(unpack_index(stored, trailer, key), key), key)

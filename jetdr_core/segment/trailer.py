@@ -1,9 +1,10 @@
-"""The fixed ends of a chain object: header and trailer. Pure.
+"""The fixed ends of a chain object: its header and its trailer. Pure.
 
-Invariants: the trailer names everything that tells an object's place (domain, epoch, predecessor, LSN and time range)
-and where its index lies; it covers the index by checksum, the index covers the frames, and XXH3-128 of the trailer is
-the object's checksum, by which the successor names it. Every number is checked against the object's size before anyone
-uses it.
+The trailer says where the object belongs (domain, epoch, predecessor, LSN and time range) and where its index lies.
+It has the index's checksum, and the index has the frames' checksums. XXH3-128 of the trailer is the object's checksum,
+by which its successor names it. So one checksum covers every byte.
+
+Invariant: every number is checked against the object's size before it is used.
 """
 
 from __future__ import annotations
@@ -34,12 +35,13 @@ from jetdr_core.segment.layout import (
 )
 
 _LZ4_RATIO_MAX = 255
-"""LZ4 cannot expand more; so bytes that were really read bound what decoding them may allocate."""
+"""LZ4 cannot expand more. So the bytes that were read bound what decoding them may allocate."""
 
 
 class Trailer(NamedTuple):
-    """The trailer, decoded. ``payload_bytes`` counts what was captured (zeros included), ``stored_bytes`` the frames as
-    stored.
+    """The trailer, decoded. docs/formats/segment.md has its offsets.
+
+    ``payload_bytes`` counts what was captured, zeros included. ``stored_bytes`` counts the frames as they are stored.
     """
 
     kind: ObjectKind
@@ -71,12 +73,12 @@ class Trailer(NamedTuple):
 
     @property
     def footer_bytes(self) -> int:
-        """Index and trailer together: the suffix of the object that a reader fetches."""
+        """Length of index and trailer together, which is what a reader fetches first."""
         return self.object_bytes - self.index_offset
 
 
 def object_checksum(trailer: Buffer) -> bytes:
-    """The checksum by which the chain names an object, from the bytes of its trailer."""
+    """The checksum by which the chain names an object. ``trailer`` are the bytes of its trailer."""
     return xxhash.xxh3_128_digest(trailer)
 
 
@@ -87,15 +89,15 @@ def encode_header(kind: ObjectKind, domain_uuid: UUID) -> bytes:
 
 
 def header_checksum(header: Buffer) -> int:
-    """The checksum at a header's end."""
+    """The checksum at the end of a header."""
     return int.from_bytes(memoryview(header)[HEADER_BYTES - 8 : HEADER_BYTES], "little")
 
 
 def check_header(header: Buffer, trailer: Trailer, key: str) -> None:
-    """Raise :class:`DamagedObject` unless ``header`` is the one that belongs to ``trailer``."""
+    """Raise :class:`DamagedObject` unless ``header`` belongs to ``trailer``."""
     expected = encode_header(trailer.kind, trailer.domain_uuid)
     if bytes(memoryview(header)[:HEADER_BYTES]) != expected or header_checksum(expected) != trailer.header_checksum:
-        raise DamagedObject(key, "header", "is not the one its trailer belongs to")
+        raise DamagedObject(key, "header", "does not belong to the trailer")
 
 
 def encode_trailer(trailer: Trailer) -> bytes:
@@ -106,12 +108,13 @@ def encode_trailer(trailer: Trailer) -> bytes:
 
 
 def decode_trailer(tail: Buffer, key: str) -> Trailer:
-    """Decode the trailer at the end of ``tail`` (any suffix of the object that holds it); ``key`` names the object in
-    errors.
+    """Decode and check the trailer at the end of ``tail``, which is any suffix of the object that contains it.
+
+    ``key`` names the object in :class:`DamagedObject` and :class:`UnsupportedVersion`.
     """
     raw = memoryview(tail)[-TRAILER_BYTES:]
     if len(raw) < TRAILER_BYTES:
-        raise DamagedObject(key, "trailer", f"{len(raw)} bytes are no chain object")
+        raise DamagedObject(key, "trailer", f"{len(raw)} bytes are not a chain object")
     magic, version, kind, flags, domain_uuid, *fields, checksum = TRAILER.unpack(raw)
     if magic != TRAILER_MAGIC or xxhash.xxh3_64_intdigest(raw[:CHECKSUM_AT]) != checksum:
         raise DamagedObject(key, "trailer", "magic or checksum is wrong")

@@ -1,6 +1,6 @@
-"""Verify: read and check everything a domain's container holds; name what is damaged and which points survive.
+"""Verify: reads and checks everything in a domain's container, and reports what is damaged and which points survive.
 
-Pure: ``check`` (one object), ``loss`` (damage followed through history), ``report``. I/O: ``walk``.
+Pure: ``check`` (one object), ``loss`` (damage, followed through history), ``report``. With I/O: ``walk``.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
-"""Checks one object, every byte of it: header, trailer, index, each frame's checksum and decompression. Pure.
+"""Checks every byte of one object: header, trailer, index, and of each frame the checksum and the decompression. Pure.
 
-Invariant: any bytes at all give a :class:`Checked`, never an error.
+Invariant: any bytes give a :class:`Checked`, never an error.
 """
 
 from __future__ import annotations
@@ -31,9 +31,9 @@ _HEARTBEAT = re.compile(r"heartbeat/\d{10}")
 
 @dataclass(slots=True)
 class Checked:
-    """What a chain object turned out to be. ``problems`` are (part, problem); ``frames_damaged`` problems by number.
+    """What an object turned out to be. ``problems`` are (part, problem), ``frames_damaged`` problems by frame number.
 
-    ``index`` is None where it cannot be read (and for an epoch object). A stranger has a key that no domain uses.
+    ``index`` is None for an epoch object, and if it cannot be read. A stranger has a key that no domain uses.
     """
 
     key: str
@@ -68,7 +68,7 @@ def check_object(data: bytes, key: str) -> Checked:
 
 
 def check_chain_object(data: bytes, key: str) -> Checked:
-    """Check bytes that should be a segment or an epoch object; ``key`` may be any name for them."""
+    """Check the bytes of a segment or an epoch object. ``key`` may be any name for them."""
     checked = Checked(key, len(data))
     try:
         _check_chain_object(memoryview(data), checked)

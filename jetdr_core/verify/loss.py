@@ -1,8 +1,9 @@
-"""Losses: damaged bytes followed through history, to tell which recovery points need them. Pure.
+"""Losses: damaged bytes, followed through history to tell which recovery points need them. Pure.
 
-A damaged piece is needed by a point from the LSN that wrote it until every byte of it was overwritten. So one walk over
-the indexes, oldest first, settles every point at once, whatever their number. Invariant: at any time each byte of a
-disk belongs to one loss at most, the newest.
+A damaged piece is needed by every point from the LSN that wrote it until all its bytes are overwritten. So one walk
+over the indexes, oldest first, decides about any number of points.
+
+Invariant: at any time each byte of a disk belongs to at most one loss, the newest.
 """
 
 from __future__ import annotations
@@ -25,8 +26,8 @@ __all__ = ["Loss", "Losses"]
 class Loss:
     """Bytes that no object holds any more: ``length`` at ``offset`` of disk number ``disk``, written by ``lsn``.
 
-    Points from ``lsn`` to before ``lsn_end`` need some of them (None: the newest does). ``bytes_left`` are not
-    overwritten yet.
+    Points from ``lsn`` to before ``lsn_end`` need some of them. None: so does the newest point. ``bytes_left`` counts
+    the bytes that are not overwritten yet.
     """
 
     disk: int
@@ -45,7 +46,7 @@ def _end(loss: Loss) -> int:
 
 
 class _Part(NamedTuple):
-    """Bytes of a loss that nothing overwrote; ordered by start, and parts of one disk are disjoint."""
+    """Bytes of a loss that are not overwritten. The parts of one disk are disjoint, and ordered by start."""
 
     start: int
     end: int
@@ -53,14 +54,14 @@ class _Part(NamedTuple):
 
 
 class Losses:
-    """Feed it every index, oldest first. Costs nothing while nothing is damaged."""
+    """Takes every index, oldest first. Costs nothing while nothing is damaged."""
 
     def __init__(self) -> None:
         self.all: list[Loss] = []
         self._parts: defaultdict[int, list[_Part]] = defaultdict(list)
 
     def feed(self, entries: EntryTable, damaged: Mapping[int, str], key: str) -> None:
-        """Take the entries of segment ``key``; those in the frames ``damaged`` (problem by number) are lost."""
+        """Take the entries of segment ``key``. Entries in the frames ``damaged`` (problems by number) are lost."""
         for entry in entries[self._relevant(entries, damaged)].tolist():
             lsn, _, offset, length, disk, frame, *_ = entry
             self._overwrite(disk, offset, offset + length, lsn)
@@ -68,15 +69,15 @@ class Losses:
                 self._lose(disk, offset, length, lsn, key, damaged[frame])
 
     def lose_disks(self, sizes: Iterable[tuple[int, int]], lsn: int, key: str, problem: str) -> None:
-        """From ``lsn`` on any byte of the disks (number, size) may be wrong: an index is lost."""
+        """Take the loss of an index: from ``lsn``, any byte of the disks (number, size) may be wrong."""
         for disk, size_bytes in sizes:
             self._overwrite(disk, 0, size_bytes, lsn)
             self._lose(disk, 0, size_bytes, lsn, key, problem)
 
     def needed_at(self, points: Iterable[tuple[int, Collection[int]]]) -> Iterator[list[Collection[Loss]]]:
-        """For points (LSN, disks) in ascending order: the losses that each of them needs, disk by disk.
+        """For points (LSN, disks) in ascending order, the losses that each of them needs, disk by disk.
 
-        A collection given is valid until the next one is asked for. One sweep over points and losses together.
+        A collection is valid until the next one is asked for. This is one sweep over points and losses together.
         """
         begins, ends = iter(self.all), iter(sorted((x for x in self.all if x.lsn_end is not None), key=_end))
         begin, end = next(begins, None), next(ends, None)
@@ -91,7 +92,7 @@ class Losses:
             yield [needed[disk].values() for disk in disks if disk in needed]
 
     def _relevant(self, entries: EntryTable, damaged: Mapping[int, str]) -> npt.NDArray[np.bool_]:
-        """Which entries may matter: all of a damaged segment, else those that touch what is lost."""
+        """Which entries matter: all entries of a damaged segment, otherwise those that touch a loss."""
         relevant = np.full(len(entries), bool(damaged))
         if damaged:
             return relevant

@@ -1,4 +1,4 @@
-"""What a verification found. Frozen; talks to: extent, catalog (points)."""
+"""What a verification found. Frozen."""
 
 from __future__ import annotations
 
@@ -14,10 +14,10 @@ LOST_NAMED_MAX = 16
 
 @dataclass(frozen=True, slots=True)
 class Damage:
-    """One damaged part of one object. ``extents`` is what only it holds, as written by LSNs first to last.
+    """One damaged part of one object. Only that part holds ``extents``, which LSNs first to last wrote.
 
-    For an object that is not part of the chain the LSNs are 0; a damaged index has no extents, because it was what knew
-    them.
+    The LSNs are 0 for an object that is not part of the chain. A damaged index has no extents, because only the index
+    knew them.
     """
 
     key: str
@@ -35,7 +35,7 @@ class Damage:
 
 @dataclass(frozen=True, slots=True)
 class PointCheck:
-    """A recovery point, and what it needs that is damaged: how many extents, and the first 16 of them."""
+    """A recovery point, and what it needs that is damaged: the number of extents, and the first 16 of them."""
 
     point: RecoveryPoint
     lost_extents: int
@@ -43,16 +43,17 @@ class PointCheck:
 
     @property
     def survives(self) -> bool:
-        """Whether it can be rebuilt whole."""
+        """Whether the point can be recovered whole."""
         return self.lost_extents == 0
 
 
 @dataclass(frozen=True, slots=True)
 class VerifyReport:
-    """Everything read and checked.
+    """Everything that was read and checked.
 
-    ``points`` are the first and the newest recovery point and every mark, in LSN order. ``orphans`` are objects of a
-    fenced owner, harmless. ``chain_problem`` says where history ends early (a hole, an unreadable object), or nothing.
+    ``points`` are the first and the newest recovery point and every mark, in LSN order. ``orphans`` are objects of
+    fenced owners, and harmless. ``strangers`` are objects with keys that no domain uses. ``chain_problem`` says where
+    and why history ends early, at a break in the chain. It is empty if there is no break.
     """
 
     url: str

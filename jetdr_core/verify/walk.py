@@ -1,8 +1,10 @@
-"""``verify``: reads every byte of every object a domain's container holds, and says what is damaged and what survives.
+"""``verify``: reads every byte of every object in a domain's container, and reports what is damaged and what survives.
 
-Objects are fetched a few ahead and checked in threads, but taken in chain order, because a loss is followed forward
-through history. Invariant: only what keeps the container from being read at all (no domain, no access) is an error;
-all other problems are in the report.
+A few objects are fetched ahead and checked in threads. They are taken in the order of the chain, because a loss is
+followed forward through history.
+
+Invariant: an error is only what keeps the container from being read at all, for example missing access. Every other
+problem is in the report.
 """
 
 from __future__ import annotations
@@ -31,15 +33,15 @@ _AHEAD_BYTES_MAX = 64 << 20
 _ORPHAN = 0
 
 ProgressCallback = Callable[[int, int], None]
-"""(bytes read, bytes in all); called in the event loop's thread."""
+"""(bytes read, bytes in all). Called in the event loop's thread."""
 
 
 async def verify(url_or_store: str | ObjectStore, *, progress: ProgressCallback | None = None) -> VerifyReport:
-    """Read and check everything in the container of a domain.
+    """Read and check everything in the container of a domain. Changes nothing.
 
-    Names every damaged part with the disk extents and LSNs that only it holds, and tells for the first and the newest
-    recovery point and every mark whether it can still be rebuilt whole. Changes nothing. Errors are those of opening
-    the catalog, and of a store that cannot be read.
+    The report names every damaged part, with the disk extents and LSNs that only that part holds. It says of the first
+    and the newest recovery point, and of every mark, whether the point can still be recovered whole. Raises the errors
+    of opening the catalog and of a store that cannot be read.
     """
     async with await Catalog.open(url_or_store) as catalog:
         verification = _Verification(catalog, progress)
@@ -78,7 +80,7 @@ class _Verification:
                     self.progress(self.bytes_read, bytes_total)
 
     async def _objects(self) -> list[ObjectInfo]:
-        """What the container lists and what the chain names (it may have vanished meanwhile), in chain order."""
+        """What the container lists and what the chain names, which may have vanished since, in chain order."""
         links = self.catalog.chain.links
         named = zip(links["number"].tolist(), links["object_bytes"].tolist(), strict=True)
         objects = {key: ObjectInfo(key, size) for number, size in named for key in [chain_key(number)]}
@@ -107,7 +109,7 @@ class _Verification:
         self._note(checked, 0, 0)
 
     def _take_unchained(self, number: int, checked: Checked) -> None:
-        """An object of a fenced owner, or one at or behind the place where the chain ends early."""
+        """Take an object of a fenced owner, or an object at or after a break in the chain."""
         end = self.catalog.chain_break
         if end is None or number < end.number:
             self.orphans.append(checked.key)
@@ -130,7 +132,7 @@ class _Verification:
             self.losses.lose_disks(self._sizes(lsn_first), lsn_first, checked.key, checked.problems[0][1])
 
     def _sizes(self, lsn: int) -> Iterator[tuple[int, int]]:
-        """Every disk that a point from ``lsn`` on has, with its size at the first of them."""
+        """Every disk of the points at or after ``lsn``, with its size at the first of these points."""
         sizes: dict[int, int] = {}
         for point in self.points:
             if point.lsn >= lsn:
@@ -186,7 +188,7 @@ class _Verification:
 
 
 async def _fetched(store: ObjectStore, wanted: Iterable[ObjectInfo]) -> AsyncGenerator[tuple[ObjectInfo, Checked]]:
-    """The objects, checked, in the order given; a few of them, and a bounded number of bytes, ahead."""
+    """The objects, checked, in the order given. A few objects, and a bounded number of bytes, are fetched ahead."""
     ahead: deque[tuple[ObjectInfo, asyncio.Task[Checked]]] = deque()
     ahead_bytes = 0
     try:

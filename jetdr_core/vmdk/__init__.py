@@ -1,6 +1,6 @@
-"""VMDK: the form in which recovered disks are handed over. Format page: docs/formats/vmdk.md.
+"""VMDK: the format in which recovered disks are handed over. docs/formats/vmdk.md describes it.
 
-``descriptor`` and ``sparse`` are pure codecs; ``flat`` and ``stream`` do the I/O.
+Pure: ``descriptor``, ``sparse``. With I/O: ``flat``, ``stream``.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """The VMDK descriptor: the text that names a disk's type, extent and geometry. Pure.
 
-Invariants: the same arguments give the same bytes; the text describes one extent and no parent. Source: VMware,
-"Virtual Disk Format 1.1", chapter "Disk descriptor".
+Invariants: the same arguments give the same bytes. The text describes one extent and no parent.
+Source: VMware, "Virtual Disk Format 1.1", chapter "Disk descriptor". Its *extent* is a file that holds the disk's data.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from jetdr_core.limits import DISK_BYTES_MAX, SECTOR_BYTES
 CreateType = Literal["monolithicFlat", "streamOptimized"]
 
 CID_MAX = 0xFFFF_FFFE
-"""0xFFFFFFFF says "no parent" and identifies no disk."""
+"""0xFFFFFFFF means "no parent", so it cannot identify a disk."""
 
 EXTENT_NAME_BYTES_MAX = 255
 
@@ -41,7 +41,7 @@ ddb.adapterType = "lsilogic"
 
 
 class Geometry(NamedTuple):
-    """What a BIOS is told of the disk; informative for anything but old boot loaders."""
+    """The geometry that a BIOS sees. Only old boot loaders use it."""
 
     cylinders: int
     heads: int
@@ -51,7 +51,7 @@ class Geometry(NamedTuple):
 def descriptor_text(create_type: CreateType, *, extent_name: str, size_bytes: int, cid: int) -> bytes:
     """The descriptor of a disk of ``size_bytes`` whose only extent is the file ``extent_name`` beside it.
 
-    ``cid`` is the disk's content identity, 32 bits. Raises :class:`InvalidRequest` for what the format cannot say.
+    ``cid`` is the disk's content ID of 32 bits. :class:`InvalidRequest` for what the format cannot express.
     """
     check_cid(cid)
     check_extent_name(extent_name)
@@ -72,7 +72,7 @@ def _extent_line(create_type: CreateType, sectors: int, extent_name: str) -> str
 
 
 def geometry(sectors: int) -> Geometry:
-    """The geometry an LSI Logic adapter's BIOS gives a disk of that size: by 1 GiB and 2 GiB, as VMware does."""
+    """The geometry that the BIOS of an LSI Logic adapter gives a disk. It changes at 1 GiB and 2 GiB."""
     if sectors < 1 << 21:
         heads, track = 64, 32
     elif sectors < 1 << 22:
@@ -99,7 +99,7 @@ def check_cid(cid: int) -> None:
 
 
 def check_extent_name(name: str) -> None:
-    """A quoted name without escapes: no quote, no path, nothing unprintable."""
+    """Refuse what cannot be quoted: the format knows no escapes, and the name must not be a path."""
     plain = name.isprintable() and not set(name) & set('"/\\') and name not in {"", ".", ".."}
     if not plain or len(name.encode()) > EXTENT_NAME_BYTES_MAX:
         raise InvalidRequest(

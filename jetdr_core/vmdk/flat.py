@@ -1,4 +1,4 @@
-"""monolithicFlat on disk: a raw extent, written by others, and the small descriptor file beside it that names it."""
+"""monolithicFlat on disk: a small descriptor file that names a raw file beside it, which others write."""
 
 from __future__ import annotations
 
@@ -10,9 +10,9 @@ from jetdr_core.vmdk.target import new_file
 
 
 def write_flat_descriptor(path: str | os.PathLike[str], *, extent_name: str, size_bytes: int, cid: int) -> None:
-    """Create the descriptor at ``path`` for the raw file ``extent_name`` in the same directory, and fsync it.
+    """Create the descriptor at ``path`` for the raw file ``extent_name`` in the same directory, and sync it.
 
-    Raises :class:`TargetExists` or :class:`InvalidRequest` before anything was written.
+    Raises :class:`TargetExists` or :class:`InvalidRequest` before anything is written.
     """
     text = descriptor_text("monolithicFlat", extent_name=extent_name, size_bytes=size_bytes, cid=cid)
     with new_file(Path(path)) as target:

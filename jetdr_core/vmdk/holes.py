@@ -1,6 +1,6 @@
-"""Which parts of a source may hold data, found without reading it.
+"""Finds which parts of a sparse file may hold data, without reading them.
 
-Invariant: everything outside the ranges given reads as zeros.
+Invariant: everything outside of these parts reads as zeros.
 """
 
 from __future__ import annotations
@@ -11,9 +11,9 @@ from collections.abc import Iterator
 
 
 def data_ranges(fd: int, size_bytes: int) -> Iterator[tuple[int, int]]:
-    """(start, end) of the file's data in ascending order, by SEEK_DATA; one range where holes cannot be asked for.
+    """(start, end) of the file's data, ascending, from SEEK_DATA. One range if the file cannot tell its holes.
 
-    Moves the descriptor's file offset.
+    Moves the file offset of the descriptor.
     """
     end = 0
     while end < size_bytes:

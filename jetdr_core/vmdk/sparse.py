@@ -1,8 +1,10 @@
-"""The streamOptimized sparse extent: header, markers, grains, tables, footer, and their order. Pure: does no I/O.
+"""The streamOptimized sparse extent: header, markers, grains, tables, footer, and their order. Pure.
 
-Invariants: everything is whole sectors; bytes are produced strictly in file order, so a target needs no seek; grains
-come in ascending order, each at most once; a grain that is not there reads as zeros. Source: VMware, "Virtual Disk
-Format 1.1", chapters "Hosted sparse extents" and "Stream-optimized compressed sparse extents".
+Invariants: everything is whole sectors. Bytes are produced in the order of the file, so a target need not seek. Grains
+ascend, and each occurs at most once. A grain that is missing reads as zeros.
+
+Source: VMware, "Virtual Disk Format 1.1", chapters "Hosted sparse extents" and "Stream-optimized compressed sparse
+extents".
 """
 
 from __future__ import annotations
@@ -24,10 +26,10 @@ TABLE_ENTRIES = 512
 TABLE_SECTORS = TABLE_ENTRIES * 4 // SECTOR_BYTES
 
 STREAM_BYTES_MAX = 64 << 40
-"""Largest disk a stream holds: its grain directory, kept in memory, is then 8 MiB."""
+"""The largest disk in a stream. Its grain directory, which is kept in memory, then has 8 MiB."""
 
 STORED_SECTORS_MAX = 1 << 32
-"""Grain entries are 32-bit sector numbers: compressed grains and tables fit into 2 TiB."""
+"""Entries are 32-bit sector numbers, so compressed grains and tables must fit into 2 TiB."""
 
 MAGIC = 0x564D444B
 VERSION = 3
@@ -38,7 +40,7 @@ DESCRIPTOR_SECTOR, DESCRIPTOR_SECTORS = 1, 20
 OVERHEAD_SECTORS = 128
 
 Entries = npt.NDArray[np.uint32]
-"""Sector numbers, little-endian; 0 = nothing there."""
+"""Sector numbers, little-endian. 0 means that nothing is there."""
 
 _HEADER = struct.Struct("<IIIQQQQIQQQB4sH433x")
 _GRAIN_MARKER = struct.Struct("<QI")
@@ -59,7 +61,7 @@ class Marker(enum.IntEnum):
 
 
 def pack_header(capacity_sectors: int, directory_sector: int) -> bytes:
-    """Header (``directory_sector`` = DIRECTORY_AT_END) or footer (the directory's real place): one sector."""
+    """One sector: the header, with ``directory_sector`` DIRECTORY_AT_END, or the footer, with the directory's place."""
     return _HEADER.pack(
         MAGIC,
         VERSION,
@@ -84,7 +86,7 @@ def pack_marker(kind: Marker, sectors: int) -> bytes:
 
 
 def pack_grain(grain: int, deflated: bytes) -> bytes:
-    """Grain number ``grain`` (zlib stream of its GRAIN_BYTES), with its marker, padded to whole sectors."""
+    """Grain number ``grain`` with its marker, padded to whole sectors. ``deflated`` is the zlib stream of its bytes."""
     packed = _GRAIN_MARKER.pack(grain * GRAIN_SECTORS, len(deflated)) + deflated
     return packed + bytes(-len(packed) % SECTOR_BYTES)
 
@@ -101,10 +103,10 @@ def pack_entries(entries: Entries) -> bytes:
 
 
 class StreamLayout:
-    """Lays one stream out, in this order: :meth:`head`, :meth:`add` per grain that is not all zeros, :meth:`tail`.
+    """Lays out one stream. Call :meth:`head`, then :meth:`add` for each grain that is not all zeros, then :meth:`tail`.
 
-    ``sector`` is where the next bytes go. A grain table follows the grains it lists; a table without grains is left
-    out. Nothing can be added after an error.
+    ``sector`` is where the next bytes go. A grain table follows the grains that it lists. A table without grains is
+    left out. Nothing may be added after an error.
     """
 
     def __init__(self, *, size_bytes: int, extent_name: str, cid: int) -> None:
@@ -126,7 +128,7 @@ class StreamLayout:
         return self._placed(packed.ljust(OVERHEAD_SECTORS * SECTOR_BYTES, b"\0"))
 
     def add(self, grain: int, packed: bytes) -> Iterator[bytes]:
-        """The bytes that come next for ``packed`` (from :func:`pack_grain`): a finished table first, when one ends."""
+        """The bytes that come next: the previous grain table if it ends here, then ``packed`` (:func:`pack_grain`)."""
         assert self._grain_next <= grain < self.grains, "grains ascend and lie within the disk"
         number, entry = divmod(grain, TABLE_ENTRIES)
         if number != self._table_number:
@@ -138,7 +140,7 @@ class StreamLayout:
         yield self._placed(packed)
 
     def tail(self) -> Iterator[bytes]:
-        """Last table, grain directory, footer, end of stream."""
+        """The last table, the grain directory, the footer and the end of the stream."""
         yield from self._finish_table()
         directory = pack_entries(self._directory)
         yield self._placed(pack_marker(Marker.GRAIN_DIRECTORY, len(directory) // SECTOR_BYTES))

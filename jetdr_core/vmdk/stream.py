@@ -1,7 +1,7 @@
-"""streamOptimized on disk: reads a source once, compresses its grains in threads, writes the stream front to back.
+"""streamOptimized on disk: reads a source once, compresses its grains in threads, and writes the stream front to back.
 
-Invariants: holes are never read and all-zero grains never stored; memory is bounded by the pieces in flight, whatever
-the disk's size.
+Invariants: holes are never read, and grains of zeros are never stored. Memory is bounded by the pieces in flight,
+whatever the size of the disk.
 """
 
 from __future__ import annotations
@@ -24,17 +24,17 @@ from jetdr_core.vmdk.sparse import GRAIN_BYTES, StreamLayout, pack_grain
 from jetdr_core.vmdk.target import new_file
 
 PIECE_BYTES = 16 * GRAIN_BYTES
-"""What one worker reads and compresses at a time."""
+"""How much one worker reads and compresses at a time."""
 
 ReadInto: TypeAlias = Callable[[int, memoryview], None]
-"""``read_into(offset, target)`` fills all of ``target``; :meth:`BlockDevice.read_into` is one. Called from threads."""
+"""``read_into(offset, target)`` fills all of ``target``, as :meth:`BlockDevice.read_into` does. Called from threads."""
 
 _LEVELS = range(10)
 _ZERO_GRAIN = bytes(GRAIN_BYTES)
 
 
 class StreamReport(NamedTuple):
-    """What a finished stream took."""
+    """The size of a finished stream."""
 
     grains: int
     bytes_read: int
@@ -42,7 +42,7 @@ class StreamReport(NamedTuple):
 
 
 class _Piece(NamedTuple):
-    """Neighbouring grains, packed; those that are all zeros are left out."""
+    """Neighbouring grains, packed. Grains of zeros are left out."""
 
     start: int
     end: int
@@ -60,16 +60,16 @@ def write_stream_optimized(
     level: int = 1,
     progress: Callable[[int], None] | None = None,
 ) -> StreamReport:
-    """Create ``target`` as a streamOptimized VMDK of the first ``size_bytes`` of ``source``, and fsync it.
+    """Create ``target`` as a streamOptimized VMDK of the first ``size_bytes`` of ``source``, and sync it.
 
-    ``source`` is a readable descriptor (without O_DIRECT; its file offset moves) or a :data:`ReadInto`; only a
-    descriptor can tell its holes. ``extent_name`` is the name inside, by default the target's. ``level`` is zlib's, 0
-    to 9. ``progress`` hears in this thread, ascending, up to which byte of the disk the target is written.
+    ``source`` is a readable descriptor without O_DIRECT, whose file offset moves, or a :data:`ReadInto`. Only a
+    descriptor can tell its holes. ``extent_name`` is the name inside the VMDK, by default the target's. ``level`` is
+    zlib's, 0 to 9. ``progress`` is called in this thread with the byte of the disk up to which the target is written.
 
-    ``workers`` threads read and compress; at most ``2 * workers + 1`` pieces of 1 MiB are in flight. This thread
-    writes them in order. The first error, of any thread, surfaces here after all threads have ended, and the target
-    is gone. Raises :class:`TargetExists` and :class:`InvalidRequest` before anything was written, except that data
-    which compresses to more than 2 TiB is known only on the way.
+    ``workers`` threads read and compress, and this thread writes the pieces in order. At most ``2 * workers + 1``
+    pieces of 1 MiB are in flight. The first error of any thread is raised here when all threads have ended, and the
+    target is removed. :class:`TargetExists` and :class:`InvalidRequest` are raised before anything is written. Only
+    data that compresses to more than 2 TiB is refused later.
     """
     _check_options(workers, level)
     path = Path(target)
@@ -85,7 +85,7 @@ def write_stream_optimized(
 
 
 def piece_spans(ranges: Iterable[tuple[int, int]], size_bytes: int) -> Iterator[tuple[int, int]]:
-    """Cut ascending data ranges into (start, end) of at most PIECE_BYTES: grain-aligned, disjoint, within the disk."""
+    """Cut ascending data ranges into disjoint (start, end) of at most PIECE_BYTES, aligned to grains."""
     done = 0
     for start, end in ranges:
         first = max(done, start // GRAIN_BYTES * GRAIN_BYTES)
@@ -102,7 +102,7 @@ def _in_order(
     *,
     ahead: int,
 ) -> Generator[_Piece, None, None]:
-    """Compressed pieces in the order of ``spans``, up to ``ahead`` of them under way while the caller has one."""
+    """The compressed pieces in the order of ``spans``. Up to ``ahead`` are in flight while the caller has one."""
     waiting: deque[Future[_Piece]] = deque()
     try:
         for start, end in spans:
@@ -132,7 +132,7 @@ def _write(
 
 
 def _compress(read_into: ReadInto, level: int, start: int, end: int) -> _Piece:
-    """Runs in a worker; reading and compressing release the GIL."""
+    """Runs in a worker. Reading and compressing release the GIL."""
     data = memoryview(bytearray(end - start))
     read_into(start, data)
     grains = []

@@ -1,4 +1,4 @@
-"""A new file of a VMDK: there in the end only if it is whole and its content durable."""
+"""A new file of a VMDK. It remains only if it is whole and its content is durable."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from jetdr_core.errors import TargetExists
 
 @contextmanager
 def new_file(path: Path) -> Iterator[BinaryIO]:
-    """:func:`jetdr_core.durable.new_file`, but raises :class:`TargetExists` if anything has the name."""
+    """Like :func:`jetdr_core.durable.new_file`, but :class:`TargetExists` if anything has the name."""
     with ExitStack() as opened:
         try:
             target = opened.enter_context(durable.new_file(path))

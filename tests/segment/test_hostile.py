@@ -232,7 +232,7 @@ def test_signed_frame_that_decodes_to_less_is_found() -> None:
     row = np.zeros(1, FRAME)[0]
     row["stored_bytes"], row["raw_bytes"], row["codec"] = len(block), 1024, 1
     row["checksum"] = xxhash.xxh3_64_intdigest(block)
-    with pytest.raises(DamagedObject, match="512 bytes where 1024"):
+    with pytest.raises(DamagedObject, match="512 bytes instead of 1024"):
         decode_frame(block, row, KEY)
 
 
