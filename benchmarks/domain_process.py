@@ -13,7 +13,7 @@ import sys
 from dataclasses import asdict, dataclass
 
 from benchmarks.exports import DISK
-from jetdr_core.domain import HostedDisk, ProtectedDomain
+from jetdr_core.domain import HostedDomain
 from jetdr_core.host import HostComponent, HostOptions
 
 __all__ = ["Answer", "Spec"]
@@ -47,7 +47,7 @@ async def serve(spec: Spec) -> None:
     host = HostOptions(runtime=spec.runtime, state=spec.state, write_back=spec.write_back)
     component = HostComponent(spec.name, host)
     try:
-        async with ProtectedDomain.create(
+        async with HostedDomain.create(
             spec.name, log=spec.log, log_bytes=spec.log_bytes, store=spec.store, host=host
         ) as domain:
             await domain.protect(DISK, spec.primary)
@@ -60,7 +60,7 @@ async def serve(spec: Spec) -> None:
         component.stop()  # otherwise it would go on serving guests
 
 
-def _tell(domain: ProtectedDomain[HostedDisk], component: HostComponent) -> None:
+def _tell(domain: HostedDomain, component: HostComponent) -> None:
     status = domain.status()
     answer = Answer(
         uri=domain.disk(DISK).nbd_uri,

@@ -108,7 +108,7 @@ def _full_log(path: Path, payload_bytes: int) -> Iterator[_FullLog]:
         log.start(ring)
         begin = log.tail
         lsn = _write_all(ring, payload, path.with_suffix(".primary"))
-        yield _FullLog(_KeptLog(log, ring, "bench", 1), begin, lsn, payload, ring)
+        yield _FullLog(_KeptLog(log, ring, "bench"), begin, lsn, payload, ring)
 
 
 def _write_all(ring: Ring, payload: memoryview, primary: Path) -> int:

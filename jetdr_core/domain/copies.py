@@ -1,8 +1,11 @@
-"""Copies: which disks are owed a copy of their data, why, and the threads that make them.
+"""Copies: which disks are owed a copy of their data, why, and the threads that make the copies.
 
-Invariants: a gap that is owed because primary and log may differ is in the log before its disk is copied, and closed at
-the LSN at which no such copy is owed; DISK_READY comes after the last background record of its disk; a copy that was
-superseded or forgotten says nothing more. Resyncs do not wait for initial copies.
+What is owed is decided here and nowhere else: a disk whose initial copy is not complete is owed that, any other is owed
+a resync when primary and log may differ.
+
+Invariants: the gap of a resync is in the log before the disk is copied, and closed at the LSN at which no resync is
+owed. DISK_READY comes after the last background record of its disk. A copy that was superseded or forgotten appends
+nothing more. Resyncs do not wait for initial copies.
 """
 
 from __future__ import annotations
@@ -10,7 +13,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import threading
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import suppress
 from typing import TypeVar
@@ -21,7 +24,7 @@ from jetdr_core.control_bodies import DiskReady, GapClose
 from jetdr_core.domain.control_log import ControlLog
 from jetdr_core.domain.disk import ProtectedDisk
 from jetdr_core.errors import HostGone, LoggingOff, NotConsistent, StallTimeout
-from jetdr_core.resync import copy_regions, regions_of
+from jetdr_core.resync import copy_regions
 
 __all__ = ["Copies"]
 
@@ -39,44 +42,62 @@ class _Copy:
         self.reason = reason
         self.stopping = threading.Event()
         self.settled: Future[None] = Future()
-        self.begun = False  # with the journal's lock held
+        self.begun = False  # with the control log's lock held
         self.interrupted = False  # logging went off, or the host component away
         self.ended = threading.Event()
 
 
 class Copies:
-    """Thread-safe; ``_owed`` is changed with the journal's lock held.
+    """Thread-safe; what is attached and what is owed changes with the control log's lock held.
 
-    A copy that failed stays owed, and the gap open: :meth:`wait` raises its error, opening the domain again repeats it.
-    One that was interrupted, because logging went off or the host component away, waits to be begun again. While the
-    log ``is_crowded`` copies pause.
+    A copy that failed stays owed, and its gap open. :meth:`wait` raises the error, and the copy is made when the domain
+    is opened again. A copy that was interrupted, because logging went off or the host component away, waits for
+    :meth:`resume_interrupted`. While the log ``is_crowded`` copies pause.
     """
 
-    def __init__(self, ring: Ring, control_log: ControlLog, *, is_crowded: Callable[[], bool] = lambda: False) -> None:
+    def __init__(self, ring: Ring, control_log: ControlLog, *, is_crowded: Callable[[], bool]) -> None:
         self._ring = ring
         self._control_log = control_log
         self._is_crowded = is_crowded
+        self._disks: dict[int, ProtectedDisk] = {}
         self._owed: dict[int, _Copy] = {}
         self._stopping = threading.Event()
         self._initial = ThreadPoolExecutor(1, "jetdr-copy")
         self._resync = ThreadPoolExecutor(1, "jetdr-resync")
 
-    def owe_initial(self, disk: ProtectedDisk, *, log_holes: bool) -> None:
-        """Copy the data of a new disk. ``log_holes`` where an earlier attempt may have logged some of it."""
-        self._owe(self._initial, _Copy(disk, ""), log_holes=log_holes)
+    # -- what is owed ------------------------------------------------------------------------------------------------
 
-    def owe_resync(self, disk: ProtectedDisk, reason: str) -> None:
-        """Primary and log may differ: open a gap for ``reason``, and copy all of the disk."""
-        self._owe(self._resync, _Copy(disk, reason), log_holes=True)
+    def attach(self, disk: ProtectedDisk) -> None:
+        """From now on copies of ``disk`` may be owed. With the control log's lock held."""
+        self._disks[disk.number] = disk
 
-    def owe_again(self, disks: Iterable[ProtectedDisk], reason: str) -> None:
-        """Writes to any of ``disks`` may have gone past the log: copy all of them, from the beginning."""
-        for disk in disks:
-            if self._control_log.is_ready(disk.number):
-                self.owe_resync(disk, reason)
-            else:
-                self.owe_initial(disk, log_holes=True)
+    def owe_new(self, disk: ProtectedDisk) -> None:
+        """Owe a new disk the copy of the data it holds: nothing of it is in the log."""
+        self._owe(_Copy(disk, ""), log_holes=False)
+
+    def owe_known(self) -> None:
+        """Owe what the history says is owed: in a gap a copy of every disk, otherwise the initial copies."""
+        gap = self._control_log.history.gap_open
+        self.owe_all("" if gap is None else gap.reason or "a gap is open")
+
+    def owe_all(self, reason: str) -> None:
+        """Owe every attached disk its copy, from the beginning: primaries and log may differ, for ``reason``.
+
+        With an empty ``reason`` they do not differ, and only initial copies are owed.
+        """
+        with self._control_log.lock:
+            for disk in self._disks.values():
+                if not self._control_log.is_ready(disk.number):
+                    self._owe(_Copy(disk, ""), log_holes=True)  # an earlier attempt may have logged some of it
+                elif reason:
+                    self._owe(_Copy(disk, reason), log_holes=True)
         self.close_gap_when_paid()
+
+    def owe_suspect(self, disk: ProtectedDisk) -> None:
+        """A write failed on the primary, and what it left could not be logged: owe the disk a resync."""
+        with self._control_log.lock:
+            if not self._stopping.is_set() and self._disks.get(disk.number) is disk:
+                self._owe(_Copy(disk, f"disk {disk.name} failed a write"), log_holes=True)
 
     def resume_interrupted(self, is_served: Callable[[ProtectedDisk], bool]) -> None:
         """Begin again the copies that were interrupted, of the disks that are served."""
@@ -84,11 +105,11 @@ class Copies:
             return
         with self._control_log.lock:
             for copy in [copy for copy in self._owed.values() if copy.interrupted and is_served(copy.disk)]:
-                pool = self._resync if copy.reason else self._initial
-                self._owe(pool, _Copy(copy.disk, copy.reason), log_holes=True)
+                self._owe(_Copy(copy.disk, copy.reason), log_holes=True)
 
     def forget(self, disk: ProtectedDisk) -> Callable[[], bool]:
-        """The disk is no longer protected. With the journal's lock held; call the result without it, to wait."""
+        """The disk is no longer protected. With the control log's lock held; call the result without it, to wait."""
+        self._disks.pop(disk.number, None)
         copy = self._owed.pop(disk.number, None)
         if copy is None:
             return lambda: True
@@ -137,7 +158,8 @@ class Copies:
 
     # -- one copy ----------------------------------------------------------------------------------------------------
 
-    def _owe(self, pool: ThreadPoolExecutor, copy: _Copy, *, log_holes: bool) -> None:
+    def _owe(self, copy: _Copy, *, log_holes: bool) -> None:
+        pool = self._resync if copy.reason else self._initial
         with self._control_log.lock:
             earlier = self._owed.get(copy.disk.number)
             if earlier is not None:
@@ -175,11 +197,10 @@ class Copies:
         if copy.reason:
             _persist(copy.stopping, lambda: self._control_log.open_gap(copy.reason))
             disk.copy_filter.trust()
-        regions = regions_of(disk.device.fileno(), disk.size_bytes)
         whole = copy_regions(
             disk.copy_filter,
             self._ring,
-            regions,
+            disk.regions(),
             log_holes=log_holes,
             stopping=copy.stopping,
             progress=disk.copy.advance,
@@ -207,7 +228,7 @@ class Copies:
 
 
 def _persist(stopping: threading.Event, append: Callable[[], T]) -> T | None:
-    """Append when the log has room, leaving the journal to others between tries; None once it is to stop."""
+    """Append when the log has room, leaving the control log to others between tries; None once it is to stop."""
     while not stopping.is_set():
         try:
             return append()

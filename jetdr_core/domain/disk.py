@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -12,7 +12,7 @@ from typing_extensions import Buffer
 from jetdr_core._core import FilterStats, IoFilter
 from jetdr_core.domain.primary import Primary
 from jetdr_core.errors import PrimaryFailed
-from jetdr_core.resync import BackgroundFilter
+from jetdr_core.resync import BackgroundFilter, Region
 
 __all__ = ["CopyFilter", "CopyProgress", "Disk", "ProtectedDisk"]
 
@@ -45,12 +45,17 @@ class ProtectedDisk(ABC):
         self.name = name
         self.path = primary.path
         self.size_bytes = primary.device.size_bytes
+        self.nbd_uri = ""
         self.copy = CopyProgress()
         self.primary = primary
         self.device = primary.device
 
     def __repr__(self) -> str:
         return f"{type(self).__name__}({self.name!r}, {self.size_bytes} bytes, {self.path!r})"
+
+    def regions(self) -> Iterator[Region]:
+        """What a copy of the disk consists of, in order."""
+        return self.primary.regions()
 
     @property
     @abstractmethod

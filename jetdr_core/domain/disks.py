@@ -1,29 +1,192 @@
-"""The disks of a domain."""
+"""Disks: the disks of an open domain, as they are added and removed.
+
+Invariants: a disk is served only once its DISK_ADD is in the log. A disk whose DISK_REMOVE is in the log is not served.
+What guests still write to a disk that is being removed is in the log, or its copy is owed.
+"""
 
 from __future__ import annotations
 
-from contextlib import AsyncExitStack
+import time
+from collections.abc import Callable
+from typing import Generic
+from uuid import uuid4
 
-from jetdr_core.catalog import DomainHistory
-from jetdr_core.domain.primary import Primary, open_primary
-from jetdr_core.domain.request import DomainRequest
-from jetdr_core.errors import InvalidRequest
+from jetdr_core.control_bodies import DiskAdd, DiskRemove
+from jetdr_core.domain.control_log import ControlLog
+from jetdr_core.domain.copies import Copies
+from jetdr_core.domain.disk import ProtectedDisk
+from jetdr_core.domain.mode import D, Mode
+from jetdr_core.domain.primary import DiskPlace, Primaries, Primary
+from jetdr_core.domain.status import DiskStatus, counters
+from jetdr_core.errors import InvalidRequest, LoggingOff
+from jetdr_core.identity import check_name
+from jetdr_core.limits import DISKS_MAX
 
-__all__ = ["open_primaries"]
+__all__ = ["Disks"]
+
+POLL_S = 0.05
+
+LOGGING_LIMIT_S = 45.0
+"""Longer than the longest wait before logging is switched on again."""
 
 
-def open_primaries(request: DomainRequest, history: DomainHistory, opened: AsyncExitStack) -> dict[int, Primary]:
-    """Open the domain's disks, by number, where they were or where the caller says they are now."""
-    unknown = request.places.keys() - {state.name for state in history.disks}
-    if unknown:
-        raise InvalidRequest(
-            f"domain {request.name!r} protects no disk {', '.join(map(repr, sorted(unknown)))}",
-            hint=f"it protects {', '.join(state.name for state in history.disks) or 'none'}",
-        )
-    primaries = {}
-    for state in history.disks:
-        place = request.places.get(state.name, state.path)
-        shared = request.host is not None
-        primaries[state.disk] = open_primary(state.name, place, size_bytes=state.size_bytes, shared=shared)
-        opened.callback(primaries[state.disk].close)
-    return primaries
+class Disks(Generic[D]):
+    """Thread-safe; which disks there are changes with the control log's lock held. Adding and removing may block."""
+
+    def __init__(self, domain: str, mode: Mode[D], control_log: ControlLog, copies: Copies) -> None:
+        self._domain = domain
+        self._mode = mode
+        self._control_log = control_log
+        self._copies = copies
+        self._disks: dict[str, D] = {}
+        self._frozen = False
+
+    def by_name(self) -> dict[str, D]:
+        """The disks at this moment. Waits for nothing."""
+        return dict(self._disks)
+
+    def status(self) -> tuple[DiskStatus, ...]:
+        """The disks at this moment."""
+        disks = self.by_name().values()
+        return tuple(_status(disk, ready=self._control_log.is_ready(disk.number)) for disk in disks)
+
+    # -- begin and end -----------------------------------------------------------------------------------------------
+
+    def attach_known(self, primaries: Primaries) -> list[D]:
+        """Attach the disks that the history has; some may have been added while the last owner ended."""
+        return [self._attach(state.disk, state.name, primaries.of(state)) for state in self._control_log.history.disks]
+
+    def freeze(self) -> None:
+        """From now on no disk is added or removed: the domain is being closed. With the control log's lock held."""
+        self._frozen = True
+
+    def close(self, errors: list[Exception]) -> bool:
+        """Close all disks and flush their primaries; False when primary and log of one may differ."""
+        same = True
+        for disk in self.by_name().values():
+            try:
+                same &= disk.close()
+            except Exception as error:  # noqa: BLE001 - kept, and raised when all is closed
+                errors.append(error)
+                same = False
+        return same
+
+    # -- add ---------------------------------------------------------------------------------------------------------
+
+    def protect(self, name: str, place: DiskPlace, size_bytes: int | None) -> D:
+        """Open a new disk, log that it is protected, and owe a copy of what it holds."""
+        check_name("disk", name)
+        self._check_new(name)
+        primary = self._mode.open_new(name, place, size_bytes)
+        try:
+            holds_data = any(not region.hole for region in primary.regions())
+            disk = self._add(name, primary, holds_data=holds_data)
+            self._serve(disk)
+            with self._control_log.lock:
+                if holds_data and self._disks.get(name) is disk:
+                    self._copies.owe_new(disk)
+        except BaseException:
+            primary.close()
+            raise
+        return disk
+
+    def _add(self, name: str, primary: Primary, *, holds_data: bool) -> D:
+        with self._control_log.lock:
+            self._check_new(name)  # again: others may have come first while it was opened
+            disk = self._attach(self._control_log.history.disk_next, name, primary)
+            added = DiskAdd(
+                name=name,
+                uuid=str(uuid4()),
+                size_bytes=disk.size_bytes,
+                path=primary.path,
+                holds_data=holds_data,
+            )
+            try:
+                self._control_log.append(added, disk.number)
+            except BaseException:
+                self._detach(disk)
+                self._mode.withdraw(disk)
+                raise
+        return disk
+
+    def _serve(self, disk: D) -> None:
+        """A disk that cannot be served is not protected any more."""
+        try:
+            self._mode.serve(disk)
+        except BaseException:
+            with self._control_log.lock:
+                self._detach(disk)
+                self._control_log.append(DiskRemove(), disk.number)  # or it is tried again at the next opening
+            self._copies.close_gap_when_paid()
+            raise
+
+    def _attach(self, number: int, name: str, primary: Primary) -> D:
+        disk = self._disks[name] = self._mode.attach(number, name, primary)
+        self._copies.attach(disk)
+        return disk
+
+    def _detach(self, disk: D) -> Callable[[], bool]:
+        """The result waits until the disk's copy has ended."""
+        del self._disks[disk.name]
+        return self._copies.forget(disk)
+
+    def _check_new(self, name: str) -> None:
+        self._check_not_frozen()
+        if name in self._disks:
+            raise InvalidRequest(f"disk {name!r} is protected already", hint="use domain.disk(name)")
+        if len(self._disks) >= DISKS_MAX:
+            raise InvalidRequest(
+                f"domain {self._domain!r} protects {DISKS_MAX} disks already", hint="use another domain"
+            )
+
+    def _check_not_frozen(self) -> None:
+        if self._frozen:
+            raise InvalidRequest(f"domain {self._domain!r} is being closed", hint="open it again")
+
+    # -- remove ------------------------------------------------------------------------------------------------------
+
+    def unprotect(self, disk: D) -> None:
+        """Log that the disk is no longer protected, then let it go. With a full log: refused, with nothing changed."""
+        try:
+            wait_for_copy = self._remove(disk)
+        except LoggingOff:
+            wait_for_copy = self._remove_when_logging(disk)
+        self._mode.withdraw(disk)
+        wait_for_copy()
+        disk.primary.close()
+        self._copies.close_gap_when_paid()
+
+    def _remove(self, disk: D) -> Callable[[], bool]:
+        """Log the removal; the result waits until the disk's copy has ended."""
+        with self._control_log.lock:
+            self._check_not_frozen()
+            if self._disks.get(disk.name) is not disk:
+                raise InvalidRequest(f"domain {self._domain!r} protects no disk {disk.name!r}", hint="it was removed")
+            self._control_log.append(DiskRemove(), disk.number)
+            return self._detach(disk)
+
+    def _remove_when_logging(self, disk: D) -> Callable[[], bool]:
+        """Take the disk from its guests first: a disk that fails keeps switching logging off."""
+        self._mode.withdraw(disk)
+        deadline = time.monotonic() + LOGGING_LIMIT_S
+        while True:
+            try:
+                return self._remove(disk)
+            except LoggingOff:
+                if time.monotonic() > deadline:
+                    self._mode.serve(disk)
+                    raise
+                time.sleep(POLL_S)
+
+
+def _status(disk: ProtectedDisk, *, ready: bool) -> DiskStatus:
+    return DiskStatus(
+        name=disk.name,
+        path=disk.path,
+        nbd_uri=disk.nbd_uri,
+        size_bytes=disk.size_bytes,
+        ready=ready,
+        copied_bytes=disk.copy.copied_bytes,
+        copy_bytes=disk.copy.total_bytes,
+        **counters(disk.stats()),
+    )

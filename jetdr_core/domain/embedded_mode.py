@@ -1,64 +1,143 @@
-"""Serving: how guests reach a domain's disks, and the way it is for an embedded domain.
+"""EmbeddedMode: this process writes to the primaries, for callers that have its disks. Its ring ends with it.
 
-Invariant: a disk is served only once DISK_ADD stands in the log.
+Invariants: logging is always on, so a ring that stays full is an error for the caller. After an unclean stop the gap is
+in the ring before anything can be uploaded or written.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Protocol
+from dataclasses import asdict
 
-from jetdr_core._core import IoFilter, Ring
-from jetdr_core.domain.disk import Disk, ProtectedDisk
-from jetdr_core.domain.primary import DiskPlace, Primary, open_primary
+from jetdr_core._core import IoFilter, ManualClock, Ring
+from jetdr_core.aio import in_thread
+from jetdr_core.catalog import DomainHistory
+from jetdr_core.domain.continuity import decide, found_embedded
+from jetdr_core.domain.control_log import ControlLog
+from jetdr_core.domain.copies import Copies
+from jetdr_core.domain.disk import Disk
+from jetdr_core.domain.log_section import check_write_mode, log_found
+from jetdr_core.domain.log_source import DurableLog
+from jetdr_core.domain.mode import RingSettings
+from jetdr_core.domain.primary import DiskPlace, Primaries, Primary, open_primary
+from jetdr_core.errors import LogFailed
+from jetdr_core.options import DomainOptions
+from jetdr_core.replication_log import Cursor, ReplicationLog
 
-__all__ = ["EmbeddedMode", "Serving"]
+__all__ = ["EmbeddedMode", "EmbeddedResumption"]
 
 
-class Serving(Protocol):
-    """Thread-safe."""
+class EmbeddedResumption:
+    """Implements :class:`jetdr_core.domain.mode.Resumption`. ``clock`` None: the machine's."""
 
-    def open_new(self, name: str, place: DiskPlace, size_bytes: int | None) -> Primary:
-        """Open and check the primary of a new disk; make a file that is missing."""
+    shares_primaries = False
+    write_back = False
 
-    def attach(self, number: int, name: str, primary: Primary) -> ProtectedDisk:
-        """The disk on its primary, which nobody writes to yet."""
+    def __init__(self, name: str, clock: ManualClock | None, log: ReplicationLog, settings: RingSettings) -> None:
+        check_write_mode(name, log, write_back=False)
+        self.name = name
+        self.log = log
+        self.ring = Ring(**asdict(settings), clock=clock)
+        self.gap = ""
+        self.gap_since_ns = settings.time_ns_last + 1
+        self._log_found = log_found(log)
 
-    def serve(self, disk: ProtectedDisk) -> None:
-        """From now on guests may write to it."""
+    def claim_time_ns(self, _stored_ns: int) -> int:
+        return self.ring.observe()[1]
 
-    def withdraw(self, disk: ProtectedDisk) -> None:
-        """No more I/O; returns when what is in flight has ended."""
+    def claimed(self, _epoch: int) -> None:
+        """There is nobody to tell."""
+
+    def begin_ring(self, history: DomainHistory, _primaries: Primaries) -> Ring:
+        self.gap = decide(found_embedded(self._log_found, disks=bool(history.disks))).gap
+        return self.ring
+
+    def make_mode(
+        self,
+        options: DomainOptions,
+        control_log: ControlLog,
+        copies: Copies,
+        _failure: Callable[[], BaseException | None],
+    ) -> EmbeddedMode:
+        return EmbeddedMode(self, options, control_log, copies)
+
+    def close(self) -> None:
+        """The ring is freed with its last user."""
 
 
 class EmbeddedMode:
-    """Disks whose filter is in this process: their caller is the guest."""
+    """Implements :class:`jetdr_core.domain.mode.Mode`."""
+
+    why_inconsistent = ""
+    is_quiet = True
+    is_crowded = False
+    bypassed_s = 0.0
 
     def __init__(
-        self, ring: Ring, *, write_bytes_max: int, stall_limit_s: float, on_suspect: Callable[[Disk], None]
+        self, resumption: EmbeddedResumption, options: DomainOptions, control_log: ControlLog, copies: Copies
     ) -> None:
-        self._ring = ring
-        self._write_bytes_max = write_bytes_max
-        self._stall_limit_s = stall_limit_s
-        self._on_suspect = on_suspect
+        self.source = DurableLog(resumption.log, resumption.ring, resumption.name)
+        self._resumption = resumption
+        self._options = options
+        self._control_log = control_log
+        self._copies = copies
+
+    async def begin(self, _cursor: Cursor, start_upload: Callable[[], None], attach: Callable[[], list[Disk]]) -> None:
+        await in_thread(self._attach, attach)
+        start_upload()
+
+    def _attach(self, attach: Callable[[], list[Disk]]) -> None:
+        attach()
+        if self._resumption.gap:
+            self._control_log.open_gap(self._resumption.gap, self._resumption.gap_since_ns)
+        self._copies.owe_known()
+
+    # -- disks -------------------------------------------------------------------------------------------------------
 
     def open_new(self, name: str, place: DiskPlace, size_bytes: int | None) -> Primary:
         return open_primary(name, place, size_bytes=size_bytes, create=True)
 
-    def attach(self, number: int, name: str, primary: Primary) -> ProtectedDisk:
+    def attach(self, number: int, name: str, primary: Primary) -> Disk:
         io_filter = IoFilter(
-            self._ring,
+            self._resumption.ring,
             primary.device,
             disk=number,
             size_bytes=primary.device.size_bytes,
-            write_bytes_max=self._write_bytes_max,
-            stall_limit_s=self._stall_limit_s,
+            write_bytes_max=self._resumption.log.write_bytes_max,
+            stall_limit_s=self._options.stall_limit_s,
         )
-        return Disk(number, name, primary, io_filter, self._on_suspect)
+        return Disk(number, name, primary, io_filter, self._copies.owe_suspect)
 
-    def serve(self, disk: ProtectedDisk) -> None:
-        """The caller gets the disk from the domain, which gives it out only now."""
+    def serve(self, disk: Disk) -> None:
+        """The caller gets the disk from the domain, which returns it only now."""
 
-    def withdraw(self, disk: ProtectedDisk) -> None:
-        assert isinstance(disk, Disk)
+    def withdraw(self, disk: Disk) -> None:
         disk.io_filter.close()
+
+    # -- host component: there is none -------------------------------------------------------------------------------
+
+    def status(self) -> None:
+        return None
+
+    async def stop_watching(self) -> None:
+        """Nothing watches."""
+
+    async def stop_trimming(self) -> None:
+        """Only the uploader trims."""
+
+    # -- end ---------------------------------------------------------------------------------------------------------
+
+    def end(self, *, stop_host: bool) -> bool:  # noqa: ARG002 - there is no host component
+        return True
+
+    def log_closed(self) -> None:
+        ring = self._resumption.ring
+        if ring.lsn_durable >= ring.lsn_reserved:
+            return
+        raise LogFailed(
+            f"domain {self._resumption.name!r}: its log could not take LSN {ring.lsn_durable + 1} to "
+            f"{ring.lsn_reserved}",
+            hint="the disks hold them; they are copied again, behind a gap, when the domain is opened again",
+            lsn_durable=ring.lsn_durable,
+            lsn_reserved=ring.lsn_reserved,
+        )

@@ -11,8 +11,9 @@ from contextlib import AsyncExitStack, contextmanager
 from os import PathLike
 
 from jetdr_core.device.protocol import BlockDevice
-from jetdr_core.domain.hosting.continuity import LogFound
+from jetdr_core.domain.continuity import LogFound
 from jetdr_core.domain.known import Known
+from jetdr_core.domain.mode import D
 from jetdr_core.domain.request import DomainRequest, Way
 from jetdr_core.errors import ChainBroken, InvalidRequest, LogBusy, LogForeign
 from jetdr_core.limits import SECTION_ALIGN_BYTES
@@ -32,17 +33,17 @@ _devices_in_use: set[int] = set()
 """A caller's device has no lock of its own: within this process it is one volume at a time."""
 
 
-def open_log_volume(request: DomainRequest, opened: AsyncExitStack) -> LogVolume:
+def open_log_volume(request: DomainRequest[D], opened: AsyncExitStack) -> LogVolume:
     """Open the log volume, which ``opened`` closes. For a new log, a missing or blank one is formatted first."""
     create = request.way is not Way.REOPEN
-    if isinstance(request.log, str | PathLike):
-        lease = open_volume(request.log, owner=request.owner, create=create)
+    if isinstance(request.settings.log, str | PathLike):
+        lease = open_volume(request.settings.log, owner=request.settings.owner, create=create)
         opened.callback(lease.close)
         return lease.volume
-    opened.enter_context(_in_use(request.log))
-    if create and is_blank(request.log):
-        format_volume(request.log, owner=request.owner, where="log device")
-    return LogVolume(request.log, owner=request.owner, where="log device")
+    opened.enter_context(_in_use(request.settings.log))
+    if create and is_blank(request.settings.log):
+        format_volume(request.settings.log, owner=request.settings.owner, where="log device")
+    return LogVolume(request.settings.log, owner=request.settings.owner, where="log device")
 
 
 @contextmanager
@@ -56,7 +57,9 @@ def _in_use(device: BlockDevice) -> Iterator[None]:
         _devices_in_use.discard(id(device))
 
 
-def open_domain_log(request: DomainRequest, volume: LogVolume, known: Known, opened: AsyncExitStack) -> ReplicationLog:
+def open_domain_log(
+    request: DomainRequest[D], volume: LogVolume, known: Known, opened: AsyncExitStack
+) -> ReplicationLog:
     """Open the domain's log, which ``opened`` closes: the one its last owner used, or a new one."""
     if request.way is Way.REOPEN:
         section = volume.open_section(request.name, known.domain_uuid)
@@ -80,7 +83,7 @@ def _check_last_log(section: Section, known: Known, name: str) -> None:
     )
 
 
-def _unwritten_section(request: DomainRequest, volume: LogVolume, known: Known) -> Section:
+def _unwritten_section(request: DomainRequest[D], volume: LogVolume, known: Known) -> Section:
     """A section that nothing was ever written to; one that an earlier, refused attempt made is used again."""
     assert request.log_bytes is not None, "a new section has a size"
     section_bytes = -(-request.log_bytes // SECTION_ALIGN_BYTES) * SECTION_ALIGN_BYTES

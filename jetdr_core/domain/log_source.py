@@ -1,9 +1,10 @@
-"""The replication log as the uploader sees it: durable records behind a cursor."""
+"""The replication log as the uploader sees it: durable records after a cursor."""
 
 from __future__ import annotations
 
 import threading
 from collections import deque
+from collections.abc import Callable
 
 from jetdr_core._core import Ring
 from jetdr_core.errors import LogFailed
@@ -12,27 +13,29 @@ from jetdr_core.replication_log import Cursor, LogBatch, ReplicationLog
 __all__ = ["DurableLog"]
 
 FLUSH_LIMIT_S = 60
-"""A log device that takes longer for a flush is as good as gone,"""
+"""A log device that takes longer for a flush is given up."""
+
 FLUSH_WAIT_S = 1.0
-"""but waits are short: of the time for which this process is stopped (a paused VM) only one of them counts."""
+"""The limit is waited for in steps. While this process is stopped (in a paused VM) only one step can run out."""
 
 
 class DurableLog:
     """Implements :class:`jetdr_core.uploader.LogSource` on an open log and its ring.
 
-    With write-back the log's tail stays behind what the primaries do not have yet, and with a host component behind
-    what the domain has not read yet itself; :meth:`trim` moves it on.
+    The log's tail moves no further than the primaries have come in write-back, and no further than :meth:`hold` says.
+    ``on_fence`` is called before the ring is poisoned, when another owner has taken the domain over.
     """
 
-    def __init__(self, log: ReplicationLog, ring: Ring, domain: str, epoch: int, *, hosted: bool = False) -> None:
+    def __init__(
+        self, log: ReplicationLog, ring: Ring, domain: str, *, on_fence: Callable[[], object] = lambda: None
+    ) -> None:
         self._trimming = threading.Lock()
         self._stored: deque[Cursor] = deque()  # places that the store allows the tail to move to
         self._held: int | None = None
         self._log = log
         self._ring = ring
         self._domain = domain
-        self._epoch = epoch
-        self._hosted = hosted
+        self._on_fence = on_fence
 
     @property
     def data_bytes(self) -> int:
@@ -73,15 +76,12 @@ class DurableLog:
         return not self._ring.logging
 
     def checkpoint(self, cursor: Cursor) -> None:
-        if not self._hosted:
-            self._log.checkpoint(cursor.lsn, cursor)
-            return
         with self._trimming:
             self._stored.append(cursor)
         self.trim()
 
     def hold(self, lsn: int | None) -> None:
-        """The tail is to stay at or before ``lsn``: what follows is still to be read here. None: all was read."""
+        """Keep the tail at or before ``lsn``, because what follows is still to be read. None: all was read."""
         with self._trimming:
             self._held = lsn
         self.trim()
@@ -101,6 +101,5 @@ class DurableLog:
         return min(limits, default=None)
 
     def fence(self, epoch_newer: int) -> None:
-        if self._hosted:
-            self._ring.stop_logging()  # guests need not find out by waiting
-        self._ring.poison(1, fence=(self._domain, self._epoch, epoch_newer))
+        self._on_fence()
+        self._ring.poison(1, fence=(self._domain, self._log.body.epoch, epoch_newer))

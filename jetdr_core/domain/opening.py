@@ -1,16 +1,16 @@
-"""Opens the parts of a protected domain (store, log, disks, chain, history), and claims the domain for this process.
+"""Opening: the order in which a domain's parts are opened, and the domain is claimed for this process.
 
-Invariants: what can be refused is refused before the domain is claimed; store and log must meet (the log holds every
-LSN that the store does not); a new epoch stands in the chain before the log takes it on, both before any write.
+Invariants: what can be refused is refused before the domain is claimed. Store and log meet: the log holds every LSN
+that the store does not. A new epoch is in the chain before the log begins it, and in both before any write.
 """
 
 from __future__ import annotations
 
 import math
 import socket
-import time
 from contextlib import AsyncExitStack
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
+from typing import Generic
 from uuid import uuid4
 
 from jetdr_core._core import Ring
@@ -18,18 +18,10 @@ from jetdr_core.aio import in_thread
 from jetdr_core.catalog import DomainHistory
 from jetdr_core.control_bodies import EpochOwner
 from jetdr_core.domain.control_log import fold_control
-from jetdr_core.domain.disks import open_primaries
-from jetdr_core.domain.hosting.resumption import Resumption, RingSettings, look
 from jetdr_core.domain.known import Known, read_known, read_unborn
-from jetdr_core.domain.log_section import (
-    check_write_mode,
-    log_found,
-    log_id,
-    meeting_point,
-    open_domain_log,
-    open_log_volume,
-)
-from jetdr_core.domain.primary import Primary
+from jetdr_core.domain.log_section import log_id, meeting_point, open_domain_log, open_log_volume
+from jetdr_core.domain.mode import D, Resumption, RingSettings
+from jetdr_core.domain.primary import Primaries
 from jetdr_core.domain.request import DomainRequest, Way
 from jetdr_core.errors import ChainBroken
 from jetdr_core.replication_log import Cursor, ReplicationLog
@@ -46,12 +38,8 @@ RETRY_WHILE_RUNNING = RetryPolicy(attempts_max=1 << 62, deadline_s=math.inf, del
 
 
 @dataclass(slots=True)
-class Parts:
-    """An opened and claimed domain; ``opened`` closes it.
-
-    ``cursor`` is the log position behind the chain's last LSN, ``time_ns_known`` the time up to which log and store
-    know everything, ``primaries`` the open disks by number. ``resumption``: with a host component, how it goes on.
-    """
+class Parts(Generic[D]):
+    """An opened and claimed domain; ``opened`` closes it. ``cursor``: the log position after the chain's last LSN."""
 
     store: RetryingStore
     log: ReplicationLog
@@ -59,19 +47,18 @@ class Parts:
     history: DomainHistory
     ring: Ring
     cursor: Cursor
-    time_ns_known: int
-    primaries: dict[int, Primary]
-    resumption: Resumption | None
+    primaries: Primaries
+    resumption: Resumption[D]
     opened: AsyncExitStack
 
     @property
     def clean(self) -> bool:
-        """Whether log and disks are as their last owner left them when he closed."""
+        """Whether log and disks are as the last owner left them by closing the domain."""
         return self.log.outcome.clean
 
 
-async def open_parts(request: DomainRequest) -> Parts:
-    """Open everything, claim the domain. After an error all is closed; what was made for a new domain may stay."""
+async def open_parts(request: DomainRequest[D]) -> Parts[D]:
+    """Open everything, and claim the domain. After an error all is closed; what was made for a new domain may stay."""
     async with AsyncExitStack() as opened:
         store = await _open_store(request, opened)
         known = await (read_unborn if request.way is Way.CREATE else read_known)(store, request.name)
@@ -95,46 +82,56 @@ async def open_parts(request: DomainRequest) -> Parts:
         )
 
 
-async def _open_store(request: DomainRequest, opened: AsyncExitStack) -> RetryingStore:
+async def _open_store(request: DomainRequest[D], opened: AsyncExitStack) -> RetryingStore:
     return await opened.enter_async_context(
         connected(
-            request.store,
+            request.settings.store,
             create=request.way is Way.CREATE,
             retry=RETRY_WHILE_OPENING,
-            bandwidth_bytes_per_s=request.options.bandwidth_bytes_per_s,
+            bandwidth_bytes_per_s=request.settings.options.bandwidth_bytes_per_s,
         )
     )
 
 
 async def _claim(
-    request: DomainRequest, store: RetryingStore, log: ReplicationLog, known: Known, opened: AsyncExitStack
-) -> Parts:
+    request: DomainRequest[D], store: RetryingStore, log: ReplicationLog, known: Known, opened: AsyncExitStack
+) -> Parts[D]:
     """See that log and store meet and the disks are there; put the next epoch into the chain, then into the log."""
     cursor = await in_thread(meeting_point, log, known.tail.lsn_last, request.name)
     await in_thread(fold_control, log, cursor, known.history)
-    primaries = await in_thread(open_primaries, request, known.history, opened)
-    time_ns_known = max(log.outcome.head.time_ns, known.time_ns_last)
-    settings, found_log = _ring_settings(request, log, time_ns_known), log_found(log)
-    resumption = await in_thread(_look_for_ring, request, log, opened)
+    resumption = await in_thread(_look, request, log, known, opened)
+    primaries = Primaries(request.name, request.places, shared=resumption.shares_primaries)
+    opened.callback(primaries.close)
+    await in_thread(primaries.open_all, known.history.disks)
     chain = ChainWriter(
         store, domain=request.name, domain_uuid=known.domain_uuid, timeline=known.timeline, end=known.chain_end
     )
-    if resumption is None:
-        ring = Ring(**asdict(settings), clock=request.clock)
-        await chain.claim(cursor.lsn + 1, ring.observe()[1], _claimant(request, known, log.body.section_id))
-        await in_thread(log.begin, chain.epoch, timeline=known.timeline)
-    else:  # what the ring holds may be older than this moment
-        await chain.claim(
-            cursor.lsn + 1, known.time_ns_last or time.time_ns(), _claimant(request, known, log.body.section_id)
-        )
-        await in_thread(resumption.claimed, log, chain.epoch)
-        await in_thread(log.begin, chain.epoch, timeline=known.timeline, write_back=resumption.marker is not None)
-        ring = await in_thread(resumption.begin, log, settings, known.history, primaries, found_log=found_log)
+    time_ns = resumption.claim_time_ns(known.time_ns_last)
+    await chain.claim(cursor.lsn + 1, time_ns, _claimant(request, known, log.body.section_id))
+    await in_thread(resumption.claimed, chain.epoch)
+    await in_thread(log.begin, chain.epoch, timeline=known.timeline, write_back=resumption.write_back)
+    ring = await in_thread(resumption.begin_ring, known.history, primaries)
     log.start(ring)
-    return Parts(store, log, chain, known.history, ring, cursor, time_ns_known, primaries, resumption, opened)
+    return Parts(store, log, chain, known.history, ring, cursor, primaries, resumption, opened)
 
 
-def _claimant(request: DomainRequest, known: Known, section_id: int) -> EpochOwner:
+def _look(request: DomainRequest[D], log: ReplicationLog, known: Known, opened: AsyncExitStack) -> Resumption[D]:
+    options, payload_bytes = request.settings.options, request.settings.options.ring_bytes
+    while payload_bytes < 2 * log.write_bytes_max:
+        payload_bytes *= 2
+    settings = RingSettings(
+        payload_bytes=payload_bytes,
+        slots=options.ring_slots,
+        lsn_next=log.outcome.head.lsn + 1,
+        time_ns_last=max(log.outcome.head.time_ns, known.time_ns_last),
+        record_bytes_max=log.write_bytes_max,
+    )
+    resumption = request.look(log, settings)
+    opened.callback(resumption.close)
+    return resumption
+
+
+def _claimant(request: DomainRequest[D], known: Known, section_id: int) -> EpochOwner:
     """Who claims. The nonce distinguishes two claims that say the same at the same time."""
     is_first = known.tail.number == 0
     return EpochOwner(
@@ -143,27 +140,5 @@ def _claimant(request: DomainRequest, known: Known, section_id: int) -> EpochOwn
         host=socket.gethostname(),
         log=log_id(section_id),
         nonce=uuid4().hex,
-        owner=str(request.owner),
+        owner=str(request.settings.owner),
     )
-
-
-def _ring_settings(request: DomainRequest, log: ReplicationLog, time_ns_last: int) -> RingSettings:
-    options, payload_bytes = request.options, request.options.ring_bytes
-    while payload_bytes < 2 * log.write_bytes_max:
-        payload_bytes *= 2
-    return RingSettings(
-        payload_bytes=payload_bytes,
-        slots=options.ring_slots,
-        lsn_next=log.outcome.head.lsn + 1,
-        time_ns_last=time_ns_last,
-        record_bytes_max=log.write_bytes_max,
-    )
-
-
-def _look_for_ring(request: DomainRequest, log: ReplicationLog, opened: AsyncExitStack) -> Resumption | None:
-    if request.host is None:
-        check_write_mode(request.name, log, write_back=False)
-        return None
-    resumption = look(request.name, request.host, log)
-    opened.callback(resumption.close)
-    return resumption

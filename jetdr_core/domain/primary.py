@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from os import PathLike, fspath
 from pathlib import Path
 
+from jetdr_core.catalog import DiskState
 from jetdr_core.device import FileDevice
 from jetdr_core.device.protocol import BlockDevice
 from jetdr_core.durable import new_file, sync_folder
 from jetdr_core.errors import InvalidRequest
 from jetdr_core.limits import DISK_BYTES_MAX, SECTOR_BYTES
+from jetdr_core.resync import Region, regions_of
 
-__all__ = ["DiskPlace", "Primary", "open_primary"]
+__all__ = ["DiskPlace", "Primaries", "Primary", "open_primary"]
 
 DiskPlace = str | PathLike[str] | BlockDevice
 
@@ -24,10 +27,50 @@ class Primary:
     device: BlockDevice
     path: str
 
+    def regions(self) -> Iterator[Region]:
+        """All of the disk, data and holes in order."""
+        return regions_of(self.device.fileno(), self.device.size_bytes)
+
     def close(self) -> None:
-        """Close what was opened here; twice is harmless."""
+        """Close what was opened here. Idempotent."""
         if self.path:
             self.device.close()
+
+
+class Primaries:
+    """The primaries of the disks that a domain has when it is opened, by disk number.
+
+    They are where they were, or where ``places`` says, by the disk's name. ``shared``: another process writes to them.
+    """
+
+    def __init__(self, domain: str, places: Mapping[str, DiskPlace], *, shared: bool) -> None:
+        self.opened: dict[int, Primary] = {}
+        self._domain = domain
+        self._places = places
+        self._shared = shared
+
+    def open_all(self, disks: Sequence[DiskState]) -> None:
+        """Open the primaries of ``disks``. :class:`InvalidRequest` for a place of a disk that is not among them."""
+        unknown = self._places.keys() - {state.name for state in disks}
+        if unknown:
+            raise InvalidRequest(
+                f"domain {self._domain!r} protects no disk {', '.join(map(repr, sorted(unknown)))}",
+                hint=f"it protects {', '.join(state.name for state in disks) or 'none'}",
+            )
+        for state in disks:
+            self.of(state)
+
+    def of(self, state: DiskState) -> Primary:
+        """Return the primary of that disk, opened now if the disk was not known before."""
+        if state.disk not in self.opened:
+            place = self._places.get(state.name, state.path)
+            self.opened[state.disk] = open_primary(state.name, place, size_bytes=state.size_bytes, shared=self._shared)
+        return self.opened[state.disk]
+
+    def close(self) -> None:
+        """Close what was opened here. Idempotent."""
+        for primary in self.opened.values():
+            primary.close()
 
 
 def open_primary(

@@ -4,21 +4,21 @@ from __future__ import annotations
 
 import enum
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from os import PathLike
+from typing import Generic
 from uuid import UUID
 
-from jetdr_core._core import ManualClock
 from jetdr_core.device.protocol import BlockDevice
+from jetdr_core.domain.mode import D, Look
 from jetdr_core.domain.primary import DiskPlace
-from jetdr_core.errors import InvalidRequest, LogTooSmall
-from jetdr_core.host import HostComponent, HostOptions
-from jetdr_core.identity import check_name
+from jetdr_core.errors import LogTooSmall
+from jetdr_core.identity import check_name, host_owner
 from jetdr_core.limits import SECTION_BYTES_MIN
 from jetdr_core.options import DomainOptions
 from jetdr_core.store import ObjectStore
 
-__all__ = ["DomainRequest", "LogPlace", "Way"]
+__all__ = ["DomainRequest", "DomainSettings", "LogPlace", "Way"]
 
 LogPlace = str | PathLike[str] | BlockDevice
 
@@ -32,28 +32,39 @@ class Way(enum.Enum):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class DomainRequest:
-    """What the caller asked for. ``log`` and ``store`` may be open objects, which stay the caller's to close."""
+class DomainSettings:
+    """What all ways in have in common. ``log`` and ``store`` may be open objects, which stay the caller's to close."""
+
+    log: LogPlace
+    store: str | ObjectStore
+    options: DomainOptions
+    owner: UUID
+
+    @classmethod
+    def of(
+        cls, log: LogPlace, store: str | ObjectStore, options: DomainOptions | None, owner: UUID | None
+    ) -> DomainSettings:
+        """Settings with the default options, and this machine as the owner, in place of None."""
+        return cls(log=log, store=store, options=options or DomainOptions(), owner=owner or host_owner())
+
+
+@dataclass(frozen=True, slots=True)
+class DomainRequest(Generic[D]):
+    """What the caller asked for.
+
+    ``look`` is the choice of the mode. ``log_bytes``: how large a new log is to be. ``places``: where disks are now, by
+    name, if not where they were.
+    """
 
     way: Way
     name: str
-    log: LogPlace
-    log_bytes: int | None
-    store: str | ObjectStore
-    places: Mapping[str, DiskPlace]
-    owner: UUID
-    options: DomainOptions
-    clock: ManualClock | None
-    host: HostOptions | None
+    settings: DomainSettings
+    look: Look[D]
+    log_bytes: int | None = None
+    places: Mapping[str, DiskPlace] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         check_name("domain", self.name)
-        if self.host is not None and self.clock is not None:
-            raise InvalidRequest(
-                f"domain {self.name!r} has a host component, which keeps its own time", hint="pass no clock"
-            )
-        if self.host is not None:
-            HostComponent(self.name, self.host)  # refuses paths that are too long
         if self.log_bytes is not None and self.log_bytes < SECTION_BYTES_MIN:
             raise LogTooSmall(
                 f"a log of {self.log_bytes} bytes is too small", hint=f"use at least {SECTION_BYTES_MIN} bytes"

@@ -1,4 +1,4 @@
-"""Opens the ProtectedDomain that a configuration describes.
+"""Opens the domain that a configuration describes.
 
 Invariant: nothing else turns a configuration into a domain.
 """
@@ -10,13 +10,13 @@ from pathlib import Path
 from typing import Any
 
 from jetdr_core.device import IscsiLun
-from jetdr_core.domain import Disk, HostedDisk, ProtectedDomain
+from jetdr_core.domain import HostedDomain, ProtectedDomain
 from jetdr_core.drva.config import DomainConfig, VolumeConfig
 from jetdr_core.store import RetryPolicy, connected
 
 __all__ = ["AnyDomain", "open_domain", "store_is_empty"]
 
-AnyDomain = ProtectedDomain[HostedDisk] | ProtectedDomain[Disk]
+AnyDomain = HostedDomain | ProtectedDomain
 
 
 async def open_domain(config: DomainConfig, *, hosted: bool = True) -> AnyDomain:
@@ -25,17 +25,14 @@ async def open_domain(config: DomainConfig, *, hosted: bool = True) -> AnyDomain
     The domain is taken over if the configuration asks for it, and created if its store is empty and creating is
     allowed. ``hosted``: a host component serves its disks to guests. Otherwise this process does their I/O.
     """
-    places: dict[str, Any] = {
-        "log": _log(config.volume),
-        "store": config.store,
-        "options": config.options,
-        "host": config.host if hosted else None,
-    }
+    face: type[HostedDomain | ProtectedDomain] = HostedDomain if hosted else ProtectedDomain
+    settings: dict[str, Any] = {"log": _log(config.volume), "store": config.store, "options": config.options}
+    settings |= {"host": config.host} if hosted else {}
     if config.take_over:
-        return ProtectedDomain.take_over(config.name, log_bytes=config.section_bytes, **places)
+        return face.take_over(config.name, log_bytes=config.section_bytes, **settings)
     if config.create and await store_is_empty(config.store, create=True):
-        return ProtectedDomain.create(config.name, log_bytes=config.section_bytes, **places)
-    return ProtectedDomain.open(config.name, **places)
+        return face.create(config.name, log_bytes=config.section_bytes, **settings)
+    return face.open(config.name, **settings)
 
 
 async def store_is_empty(url: str, *, create: bool = False) -> bool:

@@ -78,28 +78,28 @@ class HostComponent:
         domain_uuid: UUID | None = None,
         *,
         disks: Sequence[StartDisk] = (),
-        marker_path: str | os.PathLike[str] | None = None,
+        bypassed_path: str | os.PathLike[str] | None = None,
     ) -> None:
         """Start the process and wait until it answers; it goes on when this process ends.
 
         ``ring_path`` None: nothing is protected. ``disks`` are served from the first moment, as write-back needs to
-        write what the ring still holds; ``marker_path``, on storage that lasts, is for write-back alone.
+        write what the ring still holds; ``bypassed_path``, on storage that lasts, is for write-back alone.
         :class:`HostFailed`: it did not come up, and why. :class:`HostDeaf`: one is there already, but cannot be asked.
         """
         if self.running():
             raise InvalidRequest(
                 f"domain {self.name!r}: its host component runs already, as process {self.pid}", hint="use that one"
             )
-        if self.options.write_back != (marker_path is not None):
+        if self.options.write_back != (bypassed_path is not None):
             raise InvalidRequest(
-                f"domain {self.name!r}: write_back={self.options.write_back} and marker_path={marker_path}",
-                hint="write-back has a marker, write-through has none",
+                f"domain {self.name!r}: write_back={self.options.write_back} and bypassed_path={bypassed_path}",
+                hint="write-back has a bypassed file, write-through has none",
             )
         self.folder.mkdir(mode=0o700, parents=True, exist_ok=True)
         if self._nbd_socket:
             _remove_stale_socket(self._nbd_socket)
         with self._log() as log:
-            process = self._spawn(self._command(ring_path, domain_uuid, disks, marker_path), log)
+            process = self._spawn(self._command(ring_path, domain_uuid, disks, bypassed_path), log)
         self._await_hello(process)
 
     def stop(self) -> None:
@@ -146,13 +146,13 @@ class HostComponent:
         ring_path: str | os.PathLike[str] | None,
         domain_uuid: UUID | None,
         disks: Sequence[StartDisk],
-        marker_path: str | os.PathLike[str] | None,
+        bypassed_path: str | os.PathLike[str] | None,
     ) -> list[str]:
         command = [self.options.nbdkit, "--foreground", *self._listening(), *self.options.arguments, str(PLUGIN_PATH)]
         command += [f"control={self.control.path}", f"stall-limit={self.options.stall_limit_s!r}"]
         command += [f"ring={os.fspath(ring_path)}"] if ring_path is not None else []
         command += [f"domain={domain_uuid}"] if domain_uuid is not None else []
-        command += [f"write-back={os.fspath(marker_path)}"] if marker_path is not None else []
+        command += [f"write-back={os.fspath(bypassed_path)}"] if bypassed_path is not None else []
         return command + [f"disk={disk.number}:{disk.name}:{disk.size_bytes}:{disk.path}" for disk in disks]
 
     def _listening(self) -> list[str]:

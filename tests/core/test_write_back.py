@@ -294,7 +294,7 @@ def test_a_ring_does_not_begin_anew_while_what_it_held_is_being_flushed() -> Non
 
 
 def test_logging_does_not_resume_while_a_primary_lacks_what_was_logged(monkeypatch: pytest.MonkeyPatch) -> None:
-    """What lies before the gap is not replayed after a power loss. A marker that is late is no sign of the contrary."""
+    """What lies before the gap is not replayed after a power loss. A bypassed file that is late proves nothing."""
     monkeypatch.setattr(bypass, "SETTLE_S", 0.0)
     with shared_ring(write_back=True) as shared:
         host = shared.host()
@@ -303,18 +303,18 @@ def test_logging_does_not_resume_while_a_primary_lacks_what_was_logged(monkeypat
         host.call("block-flushes")
         assert host.call("write", 0, 4096, 7) == 1
         ring = shared.drva
-        marker = BypassedFile(shared.folder, "vm")
-        journal = SimpleNamespace(
+        bypassed_file = BypassedFile(shared.folder, "vm")
+        copies = SimpleNamespace(owe_all=lambda _reason: None)
+        control_log = SimpleNamespace(
             lock=threading.RLock(),
             append=lambda body: ring.control(body.kind, 0, b"{}", stall_limit_s=5),
             make_durable=lambda: ring.wait_durable(ring.lsn_reserved, 5),
         )
         log: Any = SimpleNamespace(state=lambda: SimpleNamespace(failed=0, used_bytes=0, data_bytes=1 << 20))
         watched = bypass.Bypass(
-            *("vm", ring, log, journal, marker),  # type: ignore[arg-type]
+            *("vm", ring, log, control_log, copies, bypassed_file),  # type: ignore[arg-type]
             because="",
             can_upload=lambda: True,
-            owe_copies=lambda _reason: None,
         )
         ring.stop_logging()
         until(lambda: _on_primary(shared, 0) == 7, "the primary to follow")

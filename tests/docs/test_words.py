@@ -34,10 +34,8 @@ LEFTOVERS = {
     "behind": "behind flush_behind jdr_ring_primaries_behind primaries_behind"
     " primary_is_behind read_behind write_behind",
     "jdr_ring_lsn_applied": "jdr_ring_lsn_applied",
-    "marker": "_marker drop_marker marker marker_path set_marker",
-    "open_gap": "open_gap",
+    "marker": "drop_marker marker marker_path set_marker",
     "orphan": "jdr_ring_is_orphan jdr_ring_void_orphan",
-    "Serving": "Serving",
     "write_bytes_max": "WRITE_BYTES_MAX _write_bytes_max write_bytes_max",
 }
 """Names that are being changed. Nothing is to be added."""

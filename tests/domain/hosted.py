@@ -24,7 +24,6 @@ from types import TracebackType
 from typing import Any
 
 import jetdr_core as jetdr
-from jetdr_core.domain import HostedDisk
 from jetdr_core.errors import HostFailed
 from jetdr_core.host import HostComponent, HostOptions
 from tests.domain.fixture import rebuilt
@@ -82,20 +81,20 @@ class Machine:
         return self.folder / "run/vm/ring"
 
     @property
-    def marker(self) -> Path:
+    def bypassed(self) -> Path:
         return self.folder / "state/vm/bypassed"
 
-    def create(self, **more: Any) -> jetdr.ProtectedDomain[HostedDisk]:
+    def create(self, **more: Any) -> jetdr.HostedDomain:
         settings: dict[str, Any] = {"log_bytes": LOG_BYTES, "options": self.options, "host": self.host_options} | more
-        return jetdr.ProtectedDomain.create("vm", log=self.log, store=self.store, **settings)
+        return jetdr.HostedDomain.create("vm", log=self.log, store=self.store, **settings)
 
-    def open(self, **more: Any) -> jetdr.ProtectedDomain[HostedDisk]:
+    def open(self, **more: Any) -> jetdr.HostedDomain:
         settings: dict[str, Any] = {"options": self.options, "host": self.host_options} | more
-        return jetdr.ProtectedDomain.open("vm", log=self.log, store=self.store, **settings)
+        return jetdr.HostedDomain.open("vm", log=self.log, store=self.store, **settings)
 
-    def take_over(self) -> jetdr.ProtectedDomain[HostedDisk]:
+    def take_over(self) -> jetdr.HostedDomain:
         settings: dict[str, Any] = {"log_bytes": LOG_BYTES, "options": self.options}
-        return jetdr.ProtectedDomain.take_over("vm", log=self.log, store=self.store, host=self.host_options, **settings)
+        return jetdr.HostedDomain.take_over("vm", log=self.log, store=self.store, host=self.host_options, **settings)
 
     def client(self, disk: str = "db01") -> NbdClient:
         return NbdClient(str(self.folder / "run/vm/nbd.sock"), disk)
@@ -143,12 +142,12 @@ def until(condition: Callable[[], object], limit_s: float = 20.0) -> None:
         time.sleep(0.01)
 
 
-def gaps(domain: jetdr.ProtectedDomain[HostedDisk]) -> list[str]:
+def gaps(domain: jetdr.HostedDomain) -> list[str]:
     """Why the domain was not consistent, so far."""
     return [gap.reason for gap in domain._alive.control_log.history.gaps]
 
 
-async def assert_replica_equals_primary(domain: jetdr.ProtectedDomain[HostedDisk], made: Machine) -> None:
+async def assert_replica_equals_primary(domain: jetdr.HostedDomain, made: Machine) -> None:
     """The newest point, with nobody writing, is what the primaries hold once they have all of it."""
     ring = domain._alive.parts.ring
     await asyncio.to_thread(until, lambda: not ring.write_back or ring.lsn_applied >= ring.lsn_reserved)

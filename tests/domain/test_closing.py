@@ -274,8 +274,8 @@ def test_a_wish_for_what_the_full_log_cannot_take_does_not_spin() -> None:
         domain = new_domain(store, log_bytes=1 << 20, options=IMPATIENT)
         await domain.__aenter__()
         disk = await domain.protect("db01", MemoryDevice(DISK_BYTES))
-        assert domain._running is not None
-        source = domain._running.uploader._source
+        assert domain._opened is not None
+        source = domain._opened.uploader._source
         reads, read_durable = 0, source.read_durable
 
         def counting(*arguments: Any) -> Any:

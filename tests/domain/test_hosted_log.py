@@ -8,7 +8,7 @@ from contextlib import suppress
 
 import pytest
 
-from jetdr_core.domain import HostedDisk, ProtectedDomain
+import jetdr_core as jetdr
 from jetdr_core.errors import JetdrError, LogFailed
 from tests.domain.hosted import (
     DISK_BYTES,
@@ -101,7 +101,7 @@ def test_a_disk_added_while_the_log_failed_is_there_after_the_next_opening(made:
     asyncio.run(scenario())
 
 
-async def close(domain: ProtectedDomain[HostedDisk]) -> None:
+async def close(domain: jetdr.HostedDomain) -> None:
     """As a DRVA does when a domain has failed."""
     with suppress(LogFailed):
         await domain.close(upload=False)

@@ -31,7 +31,7 @@ def read_from(ring: Any) -> None:
     async def scenario() -> None:
         async with new_domain(fresh_store()) as domain:
             log = domain._alive.parts.log
-            DurableLog(log, ring, "vm", 1).read_durable(log.outcome.head, 1 << 20)
+            DurableLog(log, ring, "vm").read_durable(log.outcome.head, 1 << 20)
 
     asyncio.run(scenario())
 

@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterator
 
 import pytest
 
+import jetdr_core as jetdr
 from jetdr_core.domain.hosting import bypass
 from jetdr_core.errors import InvalidRequest
 from tests.domain.fixture import rebuilt
@@ -159,13 +160,13 @@ def test_a_disk_protected_as_the_host_component_dies_is_served_by_the_next_one(m
     asyncio.run(scenario())
 
 
-def test_with_the_marker_the_log_is_not_replayed_but_the_disks_are_read(made: Machine) -> None:
+def test_with_the_bypassed_file_the_log_is_not_replayed_but_the_disks_are_read(made: Machine) -> None:
     async def scenario() -> None:
         with Drva(made, "create") as drva:
             await asyncio.to_thread(write_and_flush, made, 1)
             drva.kill()
             with Load(made, pause_s=0) as load:
-                await asyncio.to_thread(until, made.marker.exists)
+                await asyncio.to_thread(until, made.bypassed.exists)
                 await asyncio.to_thread(load.goes_on, 200)
             with made.client() as guest:
                 guest.flush()
@@ -175,7 +176,7 @@ def test_with_the_marker_the_log_is_not_replayed_but_the_disks_are_read(made: Ma
         async with made.open() as domain:
             await asyncio.wait_for(domain.wait_consistent(), 20)
             assert gaps(domain) == ["unclean stop"]
-            assert not made.marker.exists()
+            assert not made.bypassed.exists()
             with made.client() as guest:
                 assert guest.read(0, DISK_BYTES) == expected
             await domain.uploaded(domain.mark("after").lsn)
@@ -186,19 +187,19 @@ def test_with_the_marker_the_log_is_not_replayed_but_the_disks_are_read(made: Ma
     asyncio.run(scenario())
 
 
-def test_logging_that_went_off_comes_back_behind_a_gap_and_leaves_no_marker(made: Machine) -> None:
+def test_logging_that_went_off_comes_back_behind_a_gap_and_leaves_no_bypassed_file(made: Machine) -> None:
     async def scenario() -> None:
         with Drva(made, "create") as drva:
             with Load(made, pause_s=0) as load:
                 await asyncio.to_thread(load.goes_on)
                 drva.kill()
-                await asyncio.to_thread(until, made.marker.exists)
+                await asyncio.to_thread(until, made.bypassed.exists)
                 await asyncio.to_thread(load.goes_on, 200)
             async with made.open() as domain:
                 with Load(made) as more:
                     await asyncio.to_thread(more.goes_on)
                 await asyncio.wait_for(domain.wait_consistent(), 20)
-                assert not made.marker.exists()
+                assert not made.bypassed.exists()
                 assert len(gaps(domain)) == 1
                 await domain.close(stop_host=True)
         async with made.open() as domain:
@@ -209,19 +210,19 @@ def test_logging_that_went_off_comes_back_behind_a_gap_and_leaves_no_marker(made
     asyncio.run(scenario())
 
 
-def test_a_drva_that_died_between_marker_and_logging_holds_up_nothing(
+def test_a_drva_that_died_between_bypassed_file_and_logging_holds_up_nothing(
     made: Machine, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """It had removed the marker, the host component makes none again."""
+    """It had removed the bypassed file, and the host component makes none again."""
     monkeypatch.setattr(bypass, "SETTLE_S", 0.5)
 
     async def scenario() -> None:
         with Drva(made, "create") as drva:
             drva.kill()
             with Load(made, pause_s=0) as load:
-                await asyncio.to_thread(until, made.marker.exists)
+                await asyncio.to_thread(until, made.bypassed.exists)
                 await asyncio.to_thread(load.goes_on, 200)
-        made.marker.unlink()
+        made.bypassed.unlink()
         async with made.open() as domain:
             await asyncio.wait_for(domain.wait_consistent(), 20)
             await assert_replica_equals_primary(domain, made)
@@ -230,13 +231,13 @@ def test_a_drva_that_died_between_marker_and_logging_holds_up_nothing(
     asyncio.run(scenario())
 
 
-def test_a_marker_of_an_earlier_domain_is_not_believed(made: Machine) -> None:
-    made.marker.parent.mkdir(parents=True)
-    made.marker.touch()
+def test_a_bypassed_file_of_an_earlier_domain_is_not_believed(made: Machine) -> None:
+    made.bypassed.parent.mkdir(parents=True)
+    made.bypassed.touch()
 
     async def scenario() -> None:
         async with made.create() as domain:
-            assert not made.marker.exists()
+            assert not made.bypassed.exists()
             await domain.close(stop_host=True)
 
     asyncio.run(scenario())
@@ -276,7 +277,7 @@ def test_the_mode_is_changed_only_where_nothing_is_pending(made: Machine) -> Non
             async with made.open():
                 pass
         with pytest.raises(InvalidRequest, match="write-back"):
-            async with made.open(host=None):
+            async with jetdr.ProtectedDomain.open("vm", log=made.log, store=made.store, options=made.options):
                 pass
         made.write_back = True
         async with made.open() as domain:

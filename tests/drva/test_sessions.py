@@ -194,7 +194,7 @@ def test_a_domain_that_hangs_is_an_alarm_and_holds_up_nobody(monkeypatch: pytest
     monkeypatch.setattr("jetdr_core.drva.alarms.NO_ANSWER_S", 0.5)
     monkeypatch.setattr("jetdr_core.drva.last_status.ANSWER_S", 0.2)
     with place() as here, running(here) as drva:
-        lock = drva.domain()._running.control_log.lock  # type: ignore[union-attr]
+        lock = drva.domain()._opened.control_log.lock  # type: ignore[union-attr]
         with lock:
             found = here.until(lambda s: s["alarms"])
             assert [alarm["name"] for alarm in found["alarms"]] == ["no_answer"]

@@ -43,7 +43,7 @@ class Protected:
     def start(self, domain: bytes = DOMAIN) -> None:
         disk = StartDisk(1, "boot", self.shared.size_bytes, str(self.shared.primary))
         marker = self.shared.marker if self.shared.write_back else None
-        self.host.start(self.shared.path, UUID(bytes=domain), disks=[disk], marker_path=marker)
+        self.host.start(self.shared.path, UUID(bytes=domain), disks=[disk], bypassed_path=marker)
 
     def client(self) -> NbdClient:
         return NbdClient(str(self.host.folder / "nbd.sock"), "boot")
@@ -220,13 +220,13 @@ def test_a_file_that_is_no_ring_is_refused(
             guest.start()
 
 
-def test_write_back_and_its_marker_belong_together(peer: Callable[[str], str]) -> None:
+def test_write_back_and_its_bypassed_file_belong_together(peer: Callable[[str], str]) -> None:
     with protected(peer) as guest:
         options = HostOptions(runtime=guest.host.options.runtime, write_back=True)
-        with pytest.raises(InvalidRequest, match="write-back has a marker"):
+        with pytest.raises(InvalidRequest, match="write-back has a bypassed file"):
             HostComponent("vm", options).start(guest.shared.path)
         with pytest.raises(HostFailed, match="is write-through: leave out write-back="):
-            HostComponent("vm", options).start(guest.shared.path, marker_path=guest.shared.marker)
+            HostComponent("vm", options).start(guest.shared.path, bypassed_path=guest.shared.marker)
 
 
 # -- write-back ----------------------------------------------------------------------------------------------------

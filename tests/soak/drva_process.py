@@ -13,7 +13,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from jetdr_core.domain import ProtectedDomain
+from jetdr_core.domain import HostedDomain
 from jetdr_core.drva.config import DomainConfig, load_config
 from jetdr_core.drva.configured_domain import AnyDomain, store_is_empty
 from jetdr_core.drva.daemon import Drva
@@ -41,8 +41,8 @@ async def opened(config: DomainConfig) -> AnyDomain:
         "host": config.host,
     }
     if new:
-        return ProtectedDomain.create(config.name, log_bytes=config.section_bytes, **settings)
-    return ProtectedDomain.open(config.name, **settings)
+        return HostedDomain.create(config.name, log_bytes=config.section_bytes, **settings)
+    return HostedDomain.open(config.name, **settings)
 
 
 async def run() -> None:

@@ -13,7 +13,6 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 import jetdr_core as jetdr
-from jetdr_core.domain import HostedDisk
 from jetdr_core.host import HostComponent, HostOptions
 
 _T = TypeVar("_T")
@@ -29,7 +28,7 @@ LIMIT_S = 60.0
 class ProtectedDisks:
     """A running domain. Any thread may call any method; each returns, or raises TimeoutError, within a minute."""
 
-    def __init__(self, domain: jetdr.ProtectedDomain[HostedDisk], store: str, folder: Path) -> None:
+    def __init__(self, domain: jetdr.HostedDomain, store: str, folder: Path) -> None:
         self.store = store
         self.uris = {name: disk.nbd_uri for name, disk in domain.disks.items()}
         """Of each disk's NBD export."""
@@ -75,7 +74,7 @@ def protected_disks(
         host = HostOptions(
             runtime=runtime, state=str(folder / "state"), stall_limit_s=STALL_LIMIT_S, write_back=write_back
         )
-        domain = jetdr.ProtectedDomain.create(
+        domain = jetdr.HostedDomain.create(
             "guests", log=folder / "log", log_bytes=LOG_BYTES, store=store, options=OPTIONS, host=host
         )
         stack.callback(stop_host, HostComponent("guests", host))

@@ -1,9 +1,9 @@
-"""Bypass: logging is off, guests write to their primaries alone; back to logging when the way is free again.
+"""Bypass: logging is off, and guests write to their primaries alone. Switches logging on again when that can last.
 
-Invariants: from the moment logging is off the domain is not consistent; it is switched on behind a GAP_OPEN, in one
-step with owing a copy of every disk, so the gap cannot close before all are copied; with write-back the host component
-has made its marker, the GAP_OPEN is durable and the marker gone before logging is on, so none is made later. Off again
-meanwhile: all of that once more. With each time soon after the last the wait grows.
+Invariants: from the moment logging is off the domain is not consistent. Logging is switched on after a GAP_OPEN, in one
+step with owing a copy of every disk, so the gap cannot close before all disks are copied. In write-back the host
+component has made its bypassed file first, the GAP_OPEN is durable, and the file is removed before logging is on; so
+none is made later. Logging that goes off meanwhile costs all of that once more, and the wait grows.
 """
 
 from __future__ import annotations
@@ -15,20 +15,21 @@ from collections.abc import Callable
 from jetdr_core._core import Ring, RingOff
 from jetdr_core.control_bodies import GapOpen
 from jetdr_core.domain.control_log import ControlLog
+from jetdr_core.domain.copies import Copies
 from jetdr_core.domain.hosting.bypassed_file import BypassedFile
 from jetdr_core.replication_log import ReplicationLog
 
-__all__ = ["Bypass", "open_gap"]
+__all__ = ["Bypass", "log_bypass_gap"]
 
 log_ = logging.getLogger(__name__)
 
 DELAY_FIRST_S = 0.05
 DELAY_MAX_S = 30.0
 SETTLE_S = 10.0
-"""A marker that is missing for so long was removed by an appliance that then died, before it switched logging on."""
+"""A bypassed file that is missing for so long was removed by an appliance that died before it switched logging on."""
 
 CALM_S = 60.0
-"""Logging that stayed on for so long is believed to last."""
+"""Logging that stayed on for so long is expected to last."""
 
 REASONS = {
     1: "ring or log stayed full for the stall limit",
@@ -45,7 +46,7 @@ class Bypass:
     """Used by the watch's thread; :attr:`why` by any.
 
     ``because``: why this process has switched logging off; empty if it has not. ``can_upload`` says whether the log
-    will be drained; ``owe_copies`` owes a copy of every disk, for a reason.
+    will be drained.
     """
 
     def __init__(
@@ -54,19 +55,19 @@ class Bypass:
         ring: Ring,
         log: ReplicationLog,
         control_log: ControlLog,
-        marker: BypassedFile | None,
+        copies: Copies,
+        bypassed_file: BypassedFile | None,
         *,
         because: str,
         can_upload: Callable[[], bool],
-        owe_copies: Callable[[str], None],
     ) -> None:
         self._name = name
         self._ring = ring
         self._log = log
         self._control_log = control_log
-        self._marker = marker
+        self._copies = copies
+        self._bypassed_file = bypassed_file
         self._can_upload = can_upload
-        self._owe_copies = owe_copies
         self._because = because
         self._times = 0
         self._noticed_s = self._resumed_s = time.monotonic()
@@ -115,22 +116,22 @@ class Bypass:
         return drained and log.used_bytes < log.data_bytes // 2
 
     def _is_settled(self) -> bool:
-        """With write-back, do the primaries have everything, and does the marker stand?
+        """In write-back, whether the primaries have everything that was logged, and the bypassed file is there.
 
-        What lies before the gap is not replayed; and the host component is to make no marker behind our back.
+        What is before the gap is not replayed, and no file may be made once this process has looked.
         """
-        if self._marker is None or not self._ring.host_alive:
+        if self._bypassed_file is None or not self._ring.host_alive:
             return True
         if self._ring.primaries_behind:
             return False
-        return self._marker.stands or time.monotonic() - self._noticed_s > SETTLE_S
+        return self._bypassed_file.stands or time.monotonic() - self._noticed_s > SETTLE_S
 
     def _resume(self, off: RingOff) -> None:
         reason = self._reason(off)
-        open_gap(self._control_log, self._marker, reason, off.since_ns)
+        log_bypass_gap(self._control_log, self._bypassed_file, reason, off.since_ns)
         with self._control_log.lock:
             self._ring.resume_logging()
-            self._owe_copies(reason)
+            self._copies.owe_all(reason)
         self._because, self._resumed_s = "", time.monotonic()
         log_.warning("domain %s: logging is on again; all disks are copied", self._name)
 
@@ -139,12 +140,13 @@ class Bypass:
         return self._because if self._because and off.reason == OFF_BY_DRVA else words
 
 
-def open_gap(control_log: ControlLog, marker: BypassedFile | None, reason: str, since_ns: int) -> None:
-    """Say in the log that from ``since_ns`` on it is not all; with a marker, durably, and remove that.
+def log_bypass_gap(control_log: ControlLog, bypassed_file: BypassedFile | None, reason: str, since_ns: int) -> None:
+    """Append a GAP_OPEN: from ``since_ns`` on writes may have bypassed the log. Also in a gap that is open already.
 
-    Also in a gap: what lies before this boundary must not be replayed over what went past the log.
+    With a bypassed file the record is durable at return, and the file removed: what is before this GAP_OPEN is not
+    replayed over what bypassed the log.
     """
     control_log.append(GapOpen(reason, since_ns if since_ns > 0 else None))
-    if marker is not None:
+    if bypassed_file is not None:
         control_log.make_durable()
-        marker.remove()
+        bypassed_file.remove()

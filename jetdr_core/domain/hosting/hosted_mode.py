@@ -1,7 +1,7 @@
-"""HostedMode: all that a domain has more when its disks are served by a host component.
+"""HostedMode: a host component writes to the primaries, and serves the disks to guests. It and its ring outlive us.
 
-Invariants: control records that the ring held are in the history before anything is decided on it; what is owed because
-a ring is lost stands in the new ring before that has its name, and before the host component is started; the ring is
+Invariants: control records that the ring held are in the history before anything is decided on it. What is owed because
+a ring is lost is in the new ring before that has its name, and before the host component is started. The ring is
 removed only when log and primaries hold everything.
 """
 
@@ -10,134 +10,187 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 
 from jetdr_core._core import Ring
 from jetdr_core.aio import in_thread
 from jetdr_core.domain.control_log import ControlLog, fold_control
 from jetdr_core.domain.copies import Copies
-from jetdr_core.domain.disk import ProtectedDisk
-from jetdr_core.domain.hosting.bypass import Bypass, open_gap
-from jetdr_core.domain.hosting.resumption import Resumption
-from jetdr_core.domain.hosting.served_disks import DiskServer
+from jetdr_core.domain.hosting.bypass import Bypass, log_bypass_gap
+from jetdr_core.domain.hosting.bypassed_file import BypassedFile
+from jetdr_core.domain.hosting.ring_place import RingPlace
+from jetdr_core.domain.hosting.served_disks import DiskServer, HostedDisk
 from jetdr_core.domain.hosting.watch import Watch
 from jetdr_core.domain.log_source import DurableLog
+from jetdr_core.domain.primary import DiskPlace, Primary
 from jetdr_core.domain.status import HostStatus
 from jetdr_core.errors import JetdrError
 from jetdr_core.host import HostComponent
+from jetdr_core.options import DomainOptions
 from jetdr_core.replication_log import Cursor, ReplicationLog
 
-__all__ = ["HostedMode"]
+__all__ = ["HostedMode", "Resumed"]
 
 log_ = logging.getLogger(__name__)
 
 CATCH_UP_POLL_S = 0.01
 COUNT_S = 0.5
 ROOM_LIMIT_S = 3.0
-"""With write-back a full log has room within this: the primaries are flushed every second, then it is trimmed."""
+"""With write-back a full log has room within this: the primaries are flushed every second, then the log is trimmed."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Resumed:
+    """What a hosted domain goes on from, once it is claimed.
+
+    ``lsn_kept``: up to there the ring may hold control records that the log does not. ``gap``: why a gap is owed after
+    what log and store hold, and from ``gap_since_ns`` on; ``stopped``: why logging was switched off. Both may be empty.
+    """
+
+    component: HostComponent
+    place: RingPlace
+    bypassed_file: BypassedFile | None
+    ring: Ring
+    log: ReplicationLog
+    lsn_kept: int
+    gap: str
+    gap_since_ns: int
+    stopped: str
 
 
 class HostedMode:
-    """Made with its domain's parts; :meth:`catch_up`, :meth:`begin`, then :meth:`end`."""
+    """Implements :class:`jetdr_core.domain.mode.Mode`."""
 
     def __init__(
         self,
-        component: HostComponent,
-        resumption: Resumption,
-        ring: Ring,
-        log: ReplicationLog,
-        source: DurableLog,
+        resumed: Resumed,
+        options: DomainOptions,
         control_log: ControlLog,
         copies: Copies,
-        *,
-        can_upload: Callable[[], bool],
-        owe_copies: Callable[[str], None],
+        failure: Callable[[], BaseException | None],
     ) -> None:
-        self._resumption = resumption
+        name, ring, log = resumed.component.name, resumed.ring, resumed.log
+        self.source = DurableLog(log, ring, name, on_fence=ring.stop_logging)  # so that guests need not wait for it
+        self._resumed = resumed
+        self._stall_limit_s = options.stall_limit_s
         self._ring = ring
         self._log = log
-        self._source = source
         self._control_log = control_log
-        self.serving = DiskServer(component, ring, resumption.place, resumption.marker)
+        self._copies = copies
+        self._failure = failure
+        self._server = DiskServer(resumed.component, ring, resumed.place, resumed.bypassed_file)
         self._bypass = Bypass(
-            component.name,
+            name,
             ring,
             log,
             control_log,
-            resumption.marker,
-            because=resumption.stopped,
-            can_upload=can_upload,
-            owe_copies=owe_copies,
+            copies,
+            resumed.bypassed_file,
+            because=resumed.stopped,
+            can_upload=lambda: failure() is None,
         )
-        self.watch = Watch(component.name, ring, self.serving, self._bypass, copies, trim=source.trim)
+        self._watch = Watch(name, ring, self._server, self._bypass, copies, trim=self.source.trim)
         self._counting: asyncio.Task[None] | None = None
 
     # -- begin -------------------------------------------------------------------------------------------------------
 
-    def hold_log(self, uploaded: Cursor) -> None:
-        """What :meth:`catch_up` is to read stays in the log; what is ``uploaded`` goes. Before more is."""
-        self._source.hold(self._log.outcome.head.lsn)
-        self._source.checkpoint(uploaded)
+    async def begin(
+        self, cursor: Cursor, start_upload: Callable[[], None], attach: Callable[[], list[HostedDisk]]
+    ) -> None:
+        """What the ring held is shipped first: it is older than anything that is owed."""
+        await in_thread(self._hold_log, cursor)
+        start_upload()
+        await self._catch_up()
+        await in_thread(self._serve_known, attach)
+        self._watch.start()
+        self._counting = asyncio.create_task(self._count_forever())
 
-    async def catch_up(self, failure: Callable[[], BaseException | None]) -> None:
+    def _hold_log(self, cursor: Cursor) -> None:
+        """What :meth:`_catch_up` is to read stays in the log. What is uploaded already goes, before more is."""
+        self.source.hold(self._log.outcome.head.lsn)
+        self.source.checkpoint(cursor)
+
+    async def _catch_up(self) -> None:
         """Bring into the history what the ring held when it was found, on its way through the log.
 
-        Returns when the log holds it; raises what will keep it from that. While the log is full it waits for uploads.
+        Returns when the log holds it, and raises what will keep the log from that. A full log waits for uploads.
         """
-        cursor, lsn = self._log.outcome.head, self._resumption.lsn_kept
+        cursor, lsn = self._log.outcome.head, self._resumed.lsn_kept
         while cursor.lsn < lsn:
-            self._raise_if_hopeless(failure())
-            await in_thread(self._source.hold, cursor.lsn)
+            if (failure := self._failure()) is not None:
+                raise failure
+            if self._ring.poisoned:
+                self._ring.fail(-self._ring.poisoned, "taking over what the ring holds")
+            await in_thread(self.source.hold, cursor.lsn)
             self._ring.request_durable(lsn)
             cursor = await in_thread(fold_control, self._log, cursor, self._control_log.history)
             await asyncio.sleep(CATCH_UP_POLL_S)
-        await in_thread(self._source.hold, None)
+        await in_thread(self.source.hold, None)
 
-    def _raise_if_hopeless(self, failure: BaseException | None) -> None:
-        if failure is not None:
-            raise failure
-        if self._ring.poisoned:
-            self._ring.fail(-self._ring.poisoned, "taking over what the ring holds")
+    def _serve_known(self, attach: Callable[[], list[HostedDisk]]) -> None:
+        """Open the gap that is owed, then see that the host component runs and serves the disks the domain has."""
+        resumed, ring = self._resumed, self._ring
+        disks = attach()
+        if resumed.gap:
+            bypassed_file = resumed.bypassed_file if ring.logging else None  # with logging off Bypass removes the file
+            log_bypass_gap(self._control_log, bypassed_file, resumed.gap, resumed.gap_since_ns)
+        resumed.place.publish(self._log.body.epoch)
+        self._start_host(disks)
+        self._copies.owe_known()
 
-    def begin(self, disks: Sequence[ProtectedDisk], time_ns_known: int) -> None:
-        """Open the gap that is owed, then see that the host component runs and serves ``disks``."""
-        resumption, ring = self._resumption, self._ring
-        if resumption.gap:
-            marker = resumption.marker if ring.logging else None  # with logging off the bypass sees to it
-            open_gap(self._control_log, marker, resumption.gap, time_ns_known + 1)
-        resumption.place.publish(self._log.body.epoch)
-        lived = ring.host_alive
+    def _start_host(self, disks: Sequence[HostedDisk]) -> None:
+        lived = self._ring.host_alive
         try:
-            self.serving.begin(disks)
+            self._server.begin(disks)
         except (JetdrError, OSError) as error:
             if not lived:
                 raise
             log_.error("domain: its host component: %s; trying again", error)  # guests go on meanwhile
 
-    def watch_over(self) -> None:
-        """From now on; in the event loop."""
-        self.watch.start()
-        self._counting = asyncio.create_task(self._count_forever())
-
     async def _count_forever(self) -> None:
         while True:
-            await in_thread(self.serving.take_stats)
+            await in_thread(self._server.take_stats)
             await asyncio.sleep(COUNT_S)
 
-    # -- while it runs -----------------------------------------------------------------------------------------------
+    # -- disks -------------------------------------------------------------------------------------------------------
+
+    def open_new(self, name: str, place: DiskPlace, size_bytes: int | None) -> Primary:
+        return self._server.open_new(name, place, size_bytes)
+
+    def attach(self, number: int, name: str, primary: Primary) -> HostedDisk:
+        return self._server.attach(number, name, primary)
+
+    def serve(self, disk: HostedDisk) -> None:
+        self._server.serve(disk)
+
+    def withdraw(self, disk: HostedDisk) -> None:
+        self._server.withdraw(disk)
+
+    # -- while the domain is open ------------------------------------------------------------------------------------
 
     @property
     def why_inconsistent(self) -> str:
         return self._bypass.why
 
     @property
+    def is_quiet(self) -> bool:
+        if not self._watch.is_quiet or self._copies.owes_any or self._bypass.why:
+            return False
+        with self._control_log.lock:
+            return not self._control_log.history.why_inconsistent
+
+    @property
+    def is_crowded(self) -> bool:
+        log = self._log.state()
+        return log.used_bytes > log.data_bytes // 2
+
+    @property
     def bypassed_s(self) -> float:
-        """For how long writes have gone past the log; 0 while logging is on."""
         off = self._ring.off()
         return 0.0 if off.logging else max(0.0, (self._ring.now_ns() - off.since_ns) / 1e9)
 
     def status(self) -> HostStatus:
-        """At this moment; asks nobody."""
-        watch, off = self.watch, self._ring.off()
+        watch, off = self._watch, self._ring.off()
         return HostStatus(
             alive=self._ring.host_alive,
             restarts=watch.host_restarts,
@@ -147,35 +200,30 @@ class HostedMode:
             off_times=off.times,
         )
 
-    @property
-    def is_quiet(self) -> bool:
-        return self.watch.is_quiet
-
     # -- end ---------------------------------------------------------------------------------------------------------
 
     async def stop_watching(self) -> None:
-        """The log is still trimmed, until :meth:`stop_trimming`."""
-        await asyncio.to_thread(self.watch.close)
+        await asyncio.to_thread(self._watch.close)
         if self._counting is not None:
             self._counting.cancel()
             await asyncio.gather(self._counting, return_exceptions=True)
 
     async def stop_trimming(self) -> None:
-        await asyncio.to_thread(self.watch.stop)
+        await asyncio.to_thread(self._watch.stop)
 
-    def end(self, *, stop_host: bool, limit_s: float) -> bool:
-        """Let the host component go on, or end it in order; True if log and primaries then hold everything."""
+    def end(self, *, stop_host: bool) -> bool:
         ring = self._ring
         try:
             if stop_host:
                 if not ring.poisoned:  # with write-back only what is durable reaches the primaries
-                    ring.wait_durable(ring.lsn_reserved, limit_s + ROOM_LIMIT_S)
-                self.serving.stop()
+                    ring.wait_durable(ring.lsn_reserved, self._stall_limit_s + ROOM_LIMIT_S)
+                self._server.stop()
         finally:
-            self.serving.close()
+            self._server.close()
         applied = not ring.write_back or ring.lsn_applied >= ring.lsn_reserved
-        return self.serving.host_ended and ring.logging and applied
+        return self._server.host_ended and ring.logging and applied
 
-    def forget_ring(self) -> None:
-        """The log was closed clean."""
-        self._resumption.place.remove()
+    def log_closed(self) -> None:
+        """What the log did not take stays in the ring."""
+        if self._log.body.clean:
+            self._resumed.place.remove()

@@ -1,30 +1,36 @@
-"""Resumption: what a hosted domain finds of its ring and its host component, and how it goes on from there.
+"""HostedResumption: what a hosted domain finds of its ring and its host component, and how it goes on from there.
 
-Invariants: what can be refused is refused by :func:`look`, which changes nothing; the ring gives back what the log
-holds only once that is durable; a ring that is given up is forgotten only with logging off, so that writes go past it.
+Invariants: what can be refused is refused when a resumption is made, which changes nothing. The ring gives back what
+the log holds only once that is durable. A ring that is given up is begun anew only with logging off, so that writes
+bypass the log. What is owed because a ring is lost is in the new ring before that has its name.
 """
 
 from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Callable
+from dataclasses import asdict
 from pathlib import Path
 
 from jetdr_core._core import Ring
 from jetdr_core.catalog import DomainHistory
+from jetdr_core.domain.continuity import NOTHING_OWED, Continuity, Found, HostFound, LogFound, RingFound, decide
+from jetdr_core.domain.control_log import ControlLog
+from jetdr_core.domain.copies import Copies
 from jetdr_core.domain.hosting.bypassed_file import BypassedFile
-from jetdr_core.domain.hosting.continuity import NOTHING_OWED, Found, HostFound, LogFound, RingFound, decide
+from jetdr_core.domain.hosting.hosted_mode import HostedMode, Resumed
 from jetdr_core.domain.hosting.replay import flush, replay
 from jetdr_core.domain.hosting.ring_place import RingPlace
-from jetdr_core.domain.log_section import check_write_mode, write_mode
-from jetdr_core.domain.primary import Primary
+from jetdr_core.domain.log_section import check_write_mode, log_found, write_mode
+from jetdr_core.domain.mode import RingSettings
+from jetdr_core.domain.primary import Primaries
 from jetdr_core.errors import InvalidRequest, JetdrError, RingApart, StallTimeout
-from jetdr_core.host import HostOptions
+from jetdr_core.host import HostComponent, HostOptions
+from jetdr_core.options import DomainOptions
 from jetdr_core.replication_log import ReplicationLog
 
-__all__ = ["Resumption", "RingSettings", "look"]
+__all__ = ["HostedResumption"]
 
 log_ = logging.getLogger(__name__)
 
@@ -34,123 +40,129 @@ RESET_LIMIT_S = 60.0
 RESET_POLL_S = 0.01
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class RingSettings:
-    """How a ring that is made or begun anew is to be."""
+class HostedResumption:
+    """Implements :class:`jetdr_core.domain.mode.Resumption`."""
 
-    payload_bytes: int
-    slots: int
-    lsn_next: int
-    time_ns_last: int
-    record_bytes_max: int
+    shares_primaries = True
 
+    def __init__(self, name: str, options: HostOptions, log: ReplicationLog, settings: RingSettings) -> None:
+        check_write_mode(name, log, write_back=options.write_back)
+        self._component = HostComponent(name, options)
+        self._bypassed_file = BypassedFile(Path(options.state), name) if options.write_back else None
+        self._log = log
+        self._log_found = log_found(log)
+        self._settings = settings
+        self._place = RingPlace(Path(options.runtime) / name, log.body.domain_uuid)
+        self._survivor = self._place.open()
+        self._goes_on = self._place.goes_on_with(log.body.epoch)
+        self._resumed: Resumed | None = None
+        try:
+            _check_survivor(name, options, log, self._survivor)
+        except BaseException:
+            self.close()
+            raise
 
-@dataclass(slots=True)
-class Resumption:
-    """Made by :func:`look`; :meth:`begin` then fills in ``ring`` and all below it.
+    @property
+    def write_back(self) -> bool:
+        return self._bypassed_file is not None
 
-    ``goes_on``: the survivor, if any, was last used with this log at this epoch. ``lsn_kept``: up to there the ring may
-    hold control records that the log did not. ``gap``: why one is owed behind what log and store hold, ``stopped``: why
-    logging was switched off here; empty for neither.
-    """
+    def claim_time_ns(self, stored_ns: int) -> int:
+        """What the ring holds may be older than this moment."""
+        return stored_ns or time.time_ns()
 
-    place: RingPlace
-    marker: BypassedFile | None
-    survivor: Ring | None
-    goes_on: bool
-    ring: Ring | None = None
-    lsn_kept: int = 0
-    gap: str = ""
-    stopped: str = ""
+    def claimed(self, epoch: int) -> None:
+        """A ring that goes on with the log now will go on with it at ``epoch`` too."""
+        if self._survivor is not None and self._goes_on:
+            self._place.note(self._log.body.epoch, epoch)
+
+    def begin_ring(self, history: DomainHistory, primaries: Primaries) -> Ring:
+        if self._bypassed_file is not None:
+            self._bypassed_file.make_folder()
+        found = self._find(history)
+        owed = decide(found)
+        self._bring_primaries_up(found, owed, history, primaries)
+        ring = self._ring(found.ring)
+        if owed.stop:
+            ring.stop_logging()
+        self._resumed = Resumed(
+            component=self._component,
+            place=self._place,
+            bypassed_file=self._bypassed_file,
+            ring=ring,
+            log=self._log,
+            lsn_kept=ring.lsn_reserved,
+            gap=owed.gap,
+            gap_since_ns=self._settings.time_ns_last + 1,
+            stopped=owed.stop,
+        )
+        log_.info("%s: %s; owed: %s", self._place.path, found, owed.gap or owed.stop or "nothing")
+        return ring
+
+    def make_mode(
+        self,
+        options: DomainOptions,
+        control_log: ControlLog,
+        copies: Copies,
+        failure: Callable[[], BaseException | None],
+    ) -> HostedMode:
+        assert self._resumed is not None, "the ring was begun"
+        return HostedMode(self._resumed, options, control_log, copies, failure)
 
     def close(self) -> None:
-        """Leave the ring to others; twice is harmless."""
-        for ring in (self.survivor, self.ring):
-            if ring is not None:
-                ring.leave()
+        if self._survivor is not None:
+            self._survivor.leave()
+        if self._resumed is not None:
+            self._resumed.ring.leave()
 
-    def claimed(self, log: ReplicationLog, epoch: int) -> None:
-        """The log is about to begin ``epoch``: a ring that goes on with it now will do so then."""
-        if self.survivor is not None and self.goes_on:
-            self.place.note(log.body.epoch, epoch)
+    # -- what is there -----------------------------------------------------------------------------------------------
 
-    def begin(
-        self,
-        log: ReplicationLog,
-        settings: RingSettings,
-        history: DomainHistory,
-        primaries: Mapping[int, Primary],
-        *,
-        found_log: LogFound,
-    ) -> Ring:
-        """Get the ring that the log, begun and not yet started, is to drain. What is owed stands in :attr:`gap`."""
-        if self.marker is not None:
-            self.marker.make_folder()
-        survivor = self.survivor
-        write_back = self.marker is not None
-        if survivor is None or survivor.write_back != write_back:  # of the other mode: the log was closed clean since
-            ring_found = RingFound.NONE
-        elif not self.goes_on:
-            ring_found = RingFound.APART if survivor.host_alive else RingFound.NONE
-        else:
-            ring_found = _meet(survivor, settings.lsn_next - 1, found_log)
-        found = Found(
-            ring=ring_found,
-            log=found_log,
+    def _find(self, history: DomainHistory) -> Found:
+        """Ask what survived. A ring that meets the log gives back what the log holds."""
+        survivor = self._survivor
+        return Found(
+            ring=self._find_ring(),
+            log=self._log_found,
             host=_host(survivor),
             logging=survivor is None or survivor.logging,
-            write_back=write_back,
-            marker=self.marker is not None and self.marker.stands,
+            write_back=self.write_back,
+            bypassed=self._bypassed_file is not None and self._bypassed_file.stands,
+            disks=bool(history.disks),
         )
-        continuity = decide(found)
-        self.gap, self.stopped = continuity.gap, continuity.stop
-        at_rest = found.logging and found.host is not HostFound.ALIVE
-        if self.marker is not None and at_rest and continuity == NOTHING_OWED:
-            self.marker.remove()  # of a domain that had this name before, or of a host component as it died
-        if continuity.replay:
-            replay(log, history, primaries)
-        if survivor is not None and ring_found is RingFound.KEPT and found.host is HostFound.DIED and write_back:
-            _flush(survivor, history, primaries)
-        self.ring = self._ring(ring_found, settings, log.body.epoch)
-        if self.stopped:
-            self.ring.stop_logging()
-        self.lsn_kept = self.ring.lsn_reserved
-        log_.info("%s: %s; owed: %s", self.place.path, found, self.gap or self.stopped or "nothing")
-        return self.ring
 
-    def _ring(self, found: RingFound, settings: RingSettings, epoch: int) -> Ring:
+    def _find_ring(self) -> RingFound:
+        survivor = self._survivor
+        if survivor is None or survivor.write_back != self.write_back:
+            return RingFound.NONE  # of the other write mode: the log was closed clean since
+        if not self._goes_on:
+            return RingFound.APART if survivor.host_alive else RingFound.NONE
+        return _meet(survivor, self._settings.lsn_next - 1, self._log_found)
+
+    # -- what is done about it ---------------------------------------------------------------------------------------
+
+    def _bring_primaries_up(self, found: Found, owed: Continuity, history: DomainHistory, primaries: Primaries) -> None:
+        """In write-back, make primaries and bypassed file agree with what was found."""
+        if self._bypassed_file is None:
+            return
+        at_rest = found.logging and found.host is not HostFound.ALIVE
+        if at_rest and owed == NOTHING_OWED:
+            self._bypassed_file.remove()  # of a domain that had this name before, or of a host component as it died
+        if owed.replay:
+            replay(self._log, history, primaries.opened)
+        if self._survivor is not None and found.ring is RingFound.KEPT and found.host is HostFound.DIED:
+            _flush(self._survivor, history, primaries)
+
+    def _ring(self, found: RingFound) -> Ring:
         """The ring to go on with: the survivor if it can be, else a new one in its place."""
-        survivor = self.survivor
+        survivor = self._survivor
         if survivor is not None and found is RingFound.KEPT:
             return survivor
         if survivor is not None and survivor.host_alive:
-            _forget(survivor, settings)
-            self.place.note(epoch)
+            _begin_anew(survivor, self._settings)
+            self._place.note(self._log.body.epoch)
             return survivor
         if survivor is not None:
             survivor.leave()
-        return self.place.make(
-            payload_bytes=settings.payload_bytes,
-            slots=settings.slots,
-            lsn_next=settings.lsn_next,
-            time_ns_last=settings.time_ns_last,
-            record_bytes_max=settings.record_bytes_max,
-            write_back=self.marker is not None,
-        )
-
-
-def look(name: str, options: HostOptions, log: ReplicationLog) -> Resumption:
-    """Find the ring, and see that the domain can go on in the way asked for. The caller closes the result."""
-    marker = BypassedFile(Path(options.state), name) if options.write_back else None
-    check_write_mode(name, log, write_back=options.write_back)
-    place = RingPlace(Path(options.runtime) / name, log.body.domain_uuid)
-    found = Resumption(place, marker, place.open(), place.goes_on_with(log.body.epoch))
-    try:
-        _check_survivor(name, options, log, found.survivor)
-    except BaseException:
-        found.close()
-        raise
-    return found
+        return self._place.make(**asdict(self._settings), write_back=self.write_back)
 
 
 def _check_survivor(name: str, options: HostOptions, log: ReplicationLog, ring: Ring | None) -> None:
@@ -169,10 +181,10 @@ def _check_survivor(name: str, options: HostOptions, log: ReplicationLog, ring: 
         )
 
 
-def _flush(ring: Ring, history: DomainHistory, primaries: Mapping[int, Primary]) -> None:
-    """What the host component wrote before it died need not be in the log: a full one has room for the ring's rest."""
+def _flush(ring: Ring, history: DomainHistory, primaries: Primaries) -> None:
+    """Flush what the host component wrote before it died: a full log then has room for the rest of the ring."""
     try:
-        failed = flush(history, primaries)
+        failed = flush(history, primaries.opened)
     except (JetdrError, OSError) as error:
         log_.warning("a primary cannot be opened, and the log keeps what it may lack: %s", error)
         return
@@ -182,15 +194,15 @@ def _flush(ring: Ring, history: DomainHistory, primaries: Mapping[int, Primary])
 
 
 def _meet(ring: Ring, lsn_log: int, log: LogFound) -> RingFound:
-    """Does the ring go on where the log ends? If so it gives back what the log holds."""
+    """Whether the ring goes on where the log ends. If so it gives back what the log holds."""
     if log is not LogFound.NEW:
         try:
             ring.adopt(lsn_log)
             return RingFound.KEPT
         except RingApart:
             pass
-    behind = ring.lsn_reserved < lsn_log and not ring.host_alive
-    return RingFound.NONE if behind else RingFound.APART
+    is_left = ring.lsn_reserved < lsn_log and not ring.host_alive
+    return RingFound.NONE if is_left else RingFound.APART
 
 
 def _host(ring: Ring | None) -> HostFound:
@@ -199,8 +211,8 @@ def _host(ring: Ring | None) -> HostFound:
     return HostFound.ALIVE if ring.host_alive else HostFound.DIED
 
 
-def _forget(ring: Ring, settings: RingSettings) -> None:
-    """The host component lives on, its ring begins anew, with logging off."""
+def _begin_anew(ring: Ring, settings: RingSettings) -> None:
+    """The host component lives on; its ring begins anew, with logging off."""
     ring.stop_logging()
     deadline = time.monotonic() + RESET_LIMIT_S
     while not ring.reset(
@@ -208,7 +220,7 @@ def _forget(ring: Ring, settings: RingSettings) -> None:
     ):
         if time.monotonic() > deadline:
             raise StallTimeout(
-                f"the host component did not let go of the ring within {RESET_LIMIT_S} s",
-                hint="a disk of it does not answer; open the domain again when it does, or stop the host component",
+                f"the host component did not release the ring within {RESET_LIMIT_S} s",
+                hint="one of its disks does not answer; open the domain again when it does, or stop the host component",
             )
         time.sleep(RESET_POLL_S)

@@ -58,22 +58,24 @@ class HostedDisk(ProtectedDisk):
 class DiskServer:
     """The host component of one domain, and the disks it serves. Thread-safe."""
 
-    def __init__(self, component: HostComponent, ring: Ring, place: RingPlace, marker: BypassedFile | None) -> None:
+    def __init__(
+        self, component: HostComponent, ring: Ring, place: RingPlace, bypassed_file: BypassedFile | None
+    ) -> None:
         self._component = component
         self._ring = ring
         self._place = place
-        self._marker = marker
+        self._bypassed_file = bypassed_file
         limit_s = component.options.stall_limit_s + ANSWER_LIMIT_S
         self._control = HostControl(component.control.path, limit_s=limit_s)
         self._stats_control = HostControl(component.control.path, limit_s=STATS_LIMIT_S)
         self._lock = threading.Lock()  # what is served changes
-        self._wanted: dict[int, ProtectedDisk] = {}
+        self._wanted: dict[int, HostedDisk] = {}
         self._served: set[int] = set()
         self._unused = False
         self.is_complete = False
         """The host component runs, and serves all that it should."""
 
-    # -- Serving -----------------------------------------------------------------------------------------------------
+    # -- disks -------------------------------------------------------------------------------------------------------
 
     def open_new(self, name: str, place: DiskPlace, size_bytes: int | None) -> Primary:
         primary = open_primary(name, place, size_bytes=size_bytes, create=True, shared=True)
@@ -84,7 +86,7 @@ class DiskServer:
             raise
         return primary
 
-    def attach(self, number: int, name: str, primary: Primary) -> ProtectedDisk:
+    def attach(self, number: int, name: str, primary: Primary) -> HostedDisk:
         size_bytes = primary.device.size_bytes
         copy_filter = HostedFilter(self._control, number, size_bytes, self._ring.record_bytes_max)
         return HostedDisk(number, name, primary, self._component.nbd_uri(name), copy_filter)
@@ -93,7 +95,7 @@ class DiskServer:
         """Whether the host component was told of the disk, and took it."""
         return disk.number in self._served
 
-    def serve(self, disk: ProtectedDisk) -> None:
+    def serve(self, disk: HostedDisk) -> None:
         with self._lock:
             self._wanted[disk.number] = disk
             try:
@@ -104,7 +106,7 @@ class DiskServer:
                 del self._wanted[disk.number]
                 raise
 
-    def withdraw(self, disk: ProtectedDisk) -> None:
+    def withdraw(self, disk: HostedDisk) -> None:
         """What does not reach the host component now is made up for when it is reached again."""
         with self._lock:
             self._served.discard(disk.number)
@@ -122,7 +124,7 @@ class DiskServer:
         """No host component lives, and the last one that had a disk ended in order."""
         return self._ring.host_ended or (self._unused and not self._ring.host_alive)
 
-    def begin(self, disks: Sequence[ProtectedDisk] | None = None) -> bool:
+    def begin(self, disks: Sequence[HostedDisk] | None = None) -> bool:
         """See that the host component runs, and serves ``disks`` (by default those it should) and no others.
 
         Returns whether it was started here. Raises the first error; the other disks are served all the same.
@@ -148,12 +150,12 @@ class DiskServer:
         if self._component.running():
             return False
         disks = [StartDisk(disk.number, disk.name, disk.size_bytes, disk.path) for disk in self._wanted.values()]
-        if self._marker is None:  # it has no disk before it is told of one
+        if self._bypassed_file is None:  # it has no disk before it is told of one
             self._unused = self.host_ended
             self._component.start(self._place.path, self._place.domain_uuid)
         else:
-            marker_path = self._marker.path
-            self._component.start(self._place.path, self._place.domain_uuid, disks=disks, marker_path=marker_path)
+            path = self._bypassed_file.path
+            self._component.start(self._place.path, self._place.domain_uuid, disks=disks, bypassed_path=path)
         return True
 
     def stop(self) -> None:
@@ -167,12 +169,12 @@ class DiskServer:
         for control in (self._control, self._stats_control, self._component.control):
             control.close()
 
-    def _add(self, disk: ProtectedDisk) -> None:
+    def _add(self, disk: HostedDisk) -> None:
         self._unused = False
         self._control.add(disk.number, disk.size_bytes, 0, disk.name, disk.path)
         self._served.add(disk.number)
 
-    def _try_add(self, disk: ProtectedDisk) -> Exception | None:
+    def _try_add(self, disk: HostedDisk) -> Exception | None:
         try:
             self._add(disk)
         except HostGone:
@@ -190,5 +192,5 @@ class DiskServer:
         except (HostGone, OSError):
             return
         for number, disk in dict(self._wanted).items():
-            if isinstance(disk, HostedDisk) and number in found:
+            if number in found:
                 disk.counted = found[number].filter

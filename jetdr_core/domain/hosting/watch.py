@@ -35,7 +35,7 @@ class Watch:
         self,
         name: str,
         ring: Ring,
-        serving: DiskServer,
+        server: DiskServer,
         bypass: Bypass,
         copies: Copies,
         *,
@@ -44,7 +44,7 @@ class Watch:
         self.host_restarts = 0
         self._name = name
         self._ring = ring
-        self._serving = serving
+        self._server = server
         self._bypass = bypass
         self._copies = copies
         self._trim = trim
@@ -83,7 +83,7 @@ class Watch:
 
     @property
     def _serves(self) -> bool:
-        return self._serving.is_complete and self._ring.host_alive
+        return self._server.is_complete and self._ring.host_alive
 
     def _run(self) -> None:
         while not self._stopping.wait(POLL_S):
@@ -99,15 +99,15 @@ class Watch:
             self._try("host component", self._restart_host)
         self._try("logging", self._bypass.look)
         if self._ring.logging and self._ring.host_alive:
-            self._try("copies", lambda: self._copies.resume_interrupted(self._serving.serves))
+            self._try("copies", lambda: self._copies.resume_interrupted(self._server.serves))
 
     def _restart_host(self) -> None:
         ring = self._ring
         self._restart_at_s = time.monotonic() + self._retry_s
         self._retry_s = min(2 * self._retry_s, RETRY_MAX_S)
-        if not ring.host_alive and not self._serving.host_ended and not ring.write_back and ring.logging:
+        if not ring.host_alive and not self._server.host_ended and not ring.write_back and ring.logging:
             self._bypass.begin("the host component died")
-        if self._serving.begin():
+        if self._server.begin():
             self.host_restarts += 1
             log_.warning("domain %s: its host component was started again", self._name)
         self._retry_s = RETRY_FIRST_S

@@ -1,0 +1,190 @@
+"""Domain: what can be asked of a protected domain, in whichever mode it runs.
+
+Which thread runs what. Threads of the caller, or of a host component, write through the IO filter (C core). One native
+thread commits the ring to the log. One thread runs an event loop with the uploader, so that no caller's blocking write
+holds it up. One thread copies pre-existing data. A hosted domain has one more thread, which watches its host component.
+The async methods may be awaited from any event loop.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Mapping
+from types import TracebackType
+from typing import Generic, Self
+
+from jetdr_core.aio import settle, shielded
+from jetdr_core.catalog import RecoveryPoint
+from jetdr_core.control_bodies import ConfigFile
+from jetdr_core.domain.loop_thread import LoopThread
+from jetdr_core.domain.mode import D
+from jetdr_core.domain.open_domain import OpenDomain
+from jetdr_core.domain.primary import DiskPlace
+from jetdr_core.domain.request import DomainRequest
+from jetdr_core.domain.status import DomainStatus
+from jetdr_core.errors import InvalidRequest
+from jetdr_core.identity import check_config_name
+
+__all__ = ["Domain"]
+
+
+class Domain(Generic[D]):
+    """``async with`` opens the domain, and leaving the block closes it.
+
+    One process owns a domain at a time: opening it claims a new epoch in the store, which fences every earlier owner.
+    """
+
+    def __init__(self, request: DomainRequest[D]) -> None:
+        self.name = request.name
+        self._request = request
+        self._opened: OpenDomain[D] | None = None
+
+    async def __aenter__(self) -> Self:
+        if self._opened is not None:
+            raise InvalidRequest(f"domain {self.name!r} is open already", hint="use one 'async with' for each opening")
+        loop = LoopThread(f"jetdr-{self.name}")
+        opening, cancel = loop.start(OpenDomain.start(self._request, loop))
+        try:
+            self._opened = await shielded(opening)
+        except BaseException:
+            await settle(cancel())
+            opened = await settle(opening)
+            if opened is not None:  # before it could be cancelled
+                await settle(opened.end(upload=False))
+            loop.stop()
+            raise
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        await self.close()
+
+    # -- disks -------------------------------------------------------------------------------------------------------
+
+    @property
+    def disks(self) -> Mapping[str, D]:
+        """The protected disks by name."""
+        return self._alive.disks.by_name()
+
+    def disk(self, name: str) -> D:
+        """The protected disk of that name."""
+        disks = self.disks
+        if name not in disks:
+            raise InvalidRequest(
+                f"domain {self.name!r} protects no disk {name!r}", hint=f"it protects {', '.join(disks) or 'none'}"
+            )
+        return disks[name]
+
+    async def protect(self, name: str, path: DiskPlace, *, size_bytes: int | None = None, wait: bool = True) -> D:
+        """Protect the raw or flat file or block device at ``path``; with ``size_bytes`` a missing one is made.
+
+        That the disk is protected is durable at return. One that holds data is copied as background data; the call
+        returns when the copy is in the log, or at once with ``wait=False``. While the first disks are copied the domain
+        is not consistent; a disk added later is left out of recovery points until its copy is complete.
+        """
+        disk = await asyncio.to_thread(self._alive.disks.protect, name, path, size_bytes)
+        if wait:
+            await self._alive.copies.wait()
+        await asyncio.to_thread(self._alive.control_log.make_durable)
+        return disk
+
+    async def unprotect(self, name: str) -> None:
+        """Stop protecting a disk; recovery points before this moment keep it. The primary stays as it is."""
+        await asyncio.to_thread(self._alive.disks.unprotect, self.disk(name))
+        await asyncio.to_thread(self._alive.control_log.make_durable)
+
+    # -- points ------------------------------------------------------------------------------------------------------
+
+    def mark(self, name: str) -> RecoveryPoint:
+        """Name the present moment as a recovery point: everything acknowledged before the call lies before it.
+
+        Not durable at return: see :meth:`uploaded`. :class:`NotConsistent` while background data is outstanding,
+        :class:`DuplicateMark` for a name in use, :class:`InvalidRequest` for one that cannot be.
+        """
+        domain = self._alive
+        return domain.control_log.mark(name, lambda: domain.why_owed)
+
+    def store_config(self, name: str, text: str) -> int:
+        """Keep a configuration file of the domain's machines (a .vmx, say); recovery writes it beside the disks.
+
+        Returns its LSN. A later one of the same name replaces it for later recovery points.
+        """
+        check_config_name(name)
+        return self._alive.control_log.append(ConfigFile(name, text)).lsn
+
+    async def make_durable(self) -> int:
+        """Make durable in the log everything acknowledged so far; returns its last LSN. :class:`StallTimeout`."""
+        domain = self._alive
+        lsn = domain.parts.ring.lsn_reserved
+        await asyncio.to_thread(domain.control_log.make_durable)
+        return lsn
+
+    async def uploaded(self, lsn: int) -> None:
+        """Seal what is pending, and return when the store holds everything up to ``lsn``.
+
+        Raises what stopped the upload (:class:`Fenced`, :class:`StoreError`, ...). An unreachable store is waited for.
+        """
+        domain = self._alive
+        if not 0 <= lsn <= domain.parts.ring.lsn_reserved:
+            raise InvalidRequest(
+                f"LSN {lsn} has not been written in domain {self.name!r}",
+                hint=f"the last LSN is {domain.parts.ring.lsn_reserved}",
+            )
+        await domain.loop.run(domain.uploader.wait_uploaded(lsn))
+
+    def pause(self) -> None:
+        """Stop uploading, while the log goes on taking writes: until :meth:`resume`, or until the domain is closed.
+
+        Closing a paused domain uploads nothing: what its log holds is uploaded after the next opening.
+        """
+        self._alive.uploader.pause()
+
+    def resume(self) -> None:
+        """Upload again, beginning with what the log holds."""
+        domain = self._alive
+        domain.loop.call(domain.uploader.resume)
+
+    @property
+    def failure(self) -> BaseException | None:
+        """What stopped the upload for good (:class:`Fenced`, :class:`StoreError`, :class:`LogFailed`...), or None."""
+        return self._alive.uploader.failure
+
+    @property
+    def consistent(self) -> bool:
+        """Whether the present moment is a recovery point."""
+        return not self._alive.why_inconsistent
+
+    async def wait_consistent(self) -> None:
+        """Return when no background data is outstanding; raises the error of a copy that failed."""
+        await self._alive.wait_consistent()
+
+    def status(self) -> DomainStatus:
+        """The domain at this moment."""
+        return self._alive.status()
+
+    # -- end ---------------------------------------------------------------------------------------------------------
+
+    async def close(self, *, upload: bool = True, stop_host: bool = False) -> None:
+        """Flush, upload what is there (unless told not to), mark the log clean, release everything.
+
+        A host component goes on, and its ring keeps what guests write until the next opening; with ``stop_host`` it
+        ends in order, and only then is the log marked clean. Nothing is uploaded with ``upload=False`` or while paused.
+        Raises the first error met; everything is released all the same, and what the log holds is uploaded after the
+        next opening. Twice is harmless.
+        """
+        domain = self._opened
+        if domain is None:
+            return
+        errors = await shielded(domain.end(upload=upload, stop_host=stop_host))
+        if self._opened is not domain:
+            return  # another caller closed it and was told
+        self._opened = None
+        if errors:
+            raise errors[0]
+
+    @property
+    def _alive(self) -> OpenDomain[D]:
+        if self._opened is None or self._opened.ending:
+            raise InvalidRequest(f"domain {self.name!r} is not open", hint="use it inside 'async with'")
+        return self._opened
