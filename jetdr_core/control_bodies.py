@@ -1,11 +1,11 @@
 """Bodies of control records and of epoch objects: one frozen class a kind. Pure.
 
-``encode`` gives the JSON object that goes into a log or a store; :func:`~jetdr_core.record.control_payload` turns it
-into bytes. ``decode`` takes a JSON object that was read from one, and trusts nothing in it.
+``encode`` gives the JSON object that goes into a log or a store, and :func:`~jetdr_core.record.control_payload` turns
+it into bytes. ``decode`` takes a JSON object that was read from a log or a store, and trusts nothing in it.
+docs/formats/segment.md has the table.
 
-Invariants: a key is spelled here and nowhere else. ``decode`` checks the type and range of every field it knows, and
-raises :class:`DamagedObject` for the first one that is wrong. Fields it does not know are ignored, so that a newer
-engine may add some. docs/formats/segment.md has the table.
+Invariants: each key is spelled here and nowhere else. ``decode`` checks type and range of every field that it knows,
+and raises :class:`DamagedObject` for the first wrong one. It ignores other fields, so that a newer engine may add some.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ Body = Mapping[str, object]
 
 
 class _Fields:
-    """The fields of one JSON object that was read from a log or a store, checked as they are asked for."""
+    """The fields of one JSON object that was read from a log or a store. Asking for a field checks it."""
 
     def __init__(self, body: Body, where: str, part: str) -> None:
         self._body = body
@@ -55,14 +55,14 @@ class _Fields:
         return self.text(name) if name in self._body else None
 
     def name(self, name: str, check: Callable[[str], str]) -> str:
-        """Text that ``check`` accepts: it becomes a file name, or part of a key."""
+        """Text that ``check`` accepts, because it becomes a file name or part of a key."""
         try:
             return check(self.text(name))
         except InvalidRequest as error:
             raise self._damaged(str(error)) from None
 
     def flag(self, name: str) -> bool:
-        """A boolean, False where it is missing."""
+        """A boolean. False if it is missing."""
         value = self._body.get(name, False)
         if not isinstance(value, bool):
             raise self._damaged(f"{name!r} is {value!r}")
@@ -110,9 +110,9 @@ class Mark:
 
 @dataclass(frozen=True, slots=True)
 class GapOpen:
-    """From this LSN on the domain is not consistent.
+    """From this LSN the domain is not consistent.
 
-    ``since_ns``: an earlier instant from which nothing is known, for example the last one before an unclean stop.
+    ``since_ns`` is an earlier instant from which nothing is known, for example the last one before an unclean stop.
     """
 
     kind: ClassVar[Kind] = Kind.GAP_OPEN
@@ -143,7 +143,7 @@ class _Empty:
 
 
 class GapClose(_Empty):
-    """From this LSN on the domain is consistent again."""
+    """From this LSN the domain is consistent again."""
 
     __slots__ = ()
     kind: ClassVar[Kind] = Kind.GAP_CLOSE
@@ -151,9 +151,9 @@ class GapClose(_Empty):
 
 @dataclass(frozen=True, slots=True)
 class DiskAdd:
-    """The record's disk is protected from this LSN on; ready at once unless it holds data, which is then copied.
+    """From this LSN the record's disk is protected. It is ready at once unless it holds data, which must be copied.
 
-    ``path`` is where the primary lies, ``uuid`` identifies the disk across domains.
+    ``path`` is where the primary lies. ``uuid`` identifies the disk.
     """
 
     kind: ClassVar[Kind] = Kind.DISK_ADD
@@ -217,7 +217,7 @@ class DiskGrow:
 
 @dataclass(frozen=True, slots=True)
 class ConfigFile:
-    """A configuration file of the domain's machines; replaces an earlier one of the same name."""
+    """A configuration file of the domain's machines. It replaces an earlier one with the same name."""
 
     kind: ClassVar[Kind] = Kind.CONFIG
 
@@ -234,7 +234,7 @@ class ConfigFile:
 
 
 class Void(_Empty):
-    """The record's producer died before it published; the LSN carries nothing."""
+    """The record was abandoned, because its producer died before it published. The LSN carries nothing."""
 
     __slots__ = ()
     kind: ClassVar[Kind] = Kind.VOID
@@ -248,7 +248,7 @@ _OF_KIND: dict[Kind, type[ControlBody]] = {
 
 
 def body_of(record: ControlRecord) -> ControlBody:
-    """The checked body of a control record; :class:`DamagedObject` names its LSN."""
+    """The checked body of a control record. :class:`DamagedObject` names its LSN."""
     return _OF_KIND[record.kind].decode(record.body, f"LSN {record.lsn}")
 
 
@@ -260,9 +260,9 @@ def _fields(kind: Kind, body: Body, where: str) -> _Fields:
 class EpochOwner:
     """The body of an epoch object: who claimed the domain. None stands for a field that the object does not have.
 
-    ``owner`` is the UUID of the claiming machine and ``host`` its name; ``log`` identifies the log section in use;
-    ``nonce`` distinguishes two claims that say the same at the same time. Only a chain's first object names the
-    ``domain`` and its ``domain_uuid``.
+    ``owner`` is the UUID of the claiming machine and ``host`` its name. ``log`` identifies the log section in use.
+    ``nonce`` distinguishes two claims that are otherwise equal. Only a chain's first object has the ``domain``'s name
+    and ``domain_uuid``.
     """
 
     domain: str | None = None

@@ -168,10 +168,10 @@ def contradiction(summary: Summary, head: Head, domain_uuid: UUID, sizes: dict[i
     if summary.domain_uuid != domain_uuid or summary.predecessor != head.checksum:
         return "it does not continue the chain"
     if int(first["first_lsn"]) != head.lsn_last + 1 or (rows["timeline"] != head.timeline).any():
-        return "its LSNs do not go on"
+        return "its LSNs do not continue the chain's"
     newer = int(first["epoch"]) - head.epoch
     if newer < 0 or (newer > 0) != (first["kind"] == ObjectKind.EPOCH):
-        return "its epoch does not go on"
+        return "its epoch does not continue the chain's"
     records = rows[rows["kind"] == ObjectKind.SEGMENT]
     if len(records) and int(records["first_time_ns"][0]) < head.time_ns_last:
         return "its times go back"

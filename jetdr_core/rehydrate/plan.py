@@ -23,7 +23,7 @@ from jetdr_core.segment import NO_FRAME, SegmentIndex
 
 __all__ = [
     "GET_BYTES_MAX",
-    "GET_HOLE_BYTES_MAX",
+    "GET_UNNEEDED_BYTES_MAX",
     "FrameRange",
     "PlannedDisk",
     "Planner",
@@ -36,7 +36,7 @@ __all__ = [
 GET_BYTES_MAX = 4 << 20
 """The longest range-GET. No frame is longer."""
 
-GET_HOLE_BYTES_MAX = 64 << 10
+GET_UNNEEDED_BYTES_MAX = 64 << 10
 """The most unneeded bytes between two needed frames that are fetched, because another GET would cost more."""
 
 
@@ -167,7 +167,7 @@ def frame_ranges(segment: SegmentPlan) -> Iterator[FrameRange]:
     for row in range(1, len(starts) + 1):
         joins = (
             row < len(starts)
-            and starts[row] - ends[row - 1] <= GET_HOLE_BYTES_MAX
+            and starts[row] - ends[row - 1] <= GET_UNNEEDED_BYTES_MAX
             and ends[row] - starts[first] <= GET_BYTES_MAX
         )
         if not joins:

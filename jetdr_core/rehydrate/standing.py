@@ -1,7 +1,7 @@
 """Standing: how far an earlier run of the same recovery came with one disk.
 
-Invariants: looking changes nothing. What no recovery left behind, and what another recovery left behind, is refused, so
-that nothing is ever overwritten. docs/formats/recovery-journal.md says what a damaged journal costs.
+Invariants: looking changes nothing. Files of another recovery, and files that no recovery wrote, are refused, so that
+nothing is ever overwritten. docs/formats/recovery-journal.md says what a damaged journal costs.
 """
 
 from __future__ import annotations

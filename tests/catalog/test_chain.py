@@ -1,4 +1,4 @@
-"""A reader follows checksums, not numbers: what a fenced owner left behind is passed over, what is broken is named."""
+"""A reader follows checksums, not numbers: an orphan is passed over, and a break is named."""
 
 from __future__ import annotations
 
@@ -165,7 +165,7 @@ def test_record_that_contradicts_the_history_ends_it_before_its_segment() -> Non
     maker.write()
     maker.add_disk(1, "again")
     key = maker.segment()
-    maker.mark("behind")
+    maker.mark("after")
     maker.segment()
     catalog = maker.open()
     assert (break_of(catalog).key, catalog.lsn_last, catalog.chain.tail.lsn_last) == (key, 3, 3)

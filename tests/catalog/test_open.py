@@ -50,12 +50,12 @@ def test_footer_longer_than_one_read_is_read_whole() -> None:
     maker = domain(1)
     text = random.Random(1).randbytes(100_000).hex()
     maker.control(Kind.CONFIG, name="db01.vmx", text=text)
-    maker.mark("behind it")
+    maker.mark("after it")
     maker.segment()
     catalog = maker.open()
     assert int(catalog.segments["index_stored_bytes"][-1]) > TAIL_BYTES
     assert catalog.history.configs_at(catalog.lsn_last) == {"db01.vmx": text}
-    assert "behind it" in catalog.marks
+    assert "after it" in catalog.marks
 
 
 class Failing(StoreWrapper):

@@ -56,7 +56,7 @@ def long_chain() -> ChainMaker:
 
 
 def take_over(maker: ChainMaker) -> None:
-    """The next epoch begins; behind it lies what its fenced predecessor had in flight: an orphan."""
+    """The next epoch begins. After it lies what its fenced predecessor had in flight, an orphan."""
     fenced = maker.fork()
     fenced.predecessor = b"?" * 16
     fenced.write()

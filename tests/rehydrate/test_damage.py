@@ -1,4 +1,4 @@
-"""Damage is found, named and contained: by default nothing is announced, with keep_going everything else is rebuilt."""
+"""Damage is named and contained: nothing is announced, or, with keep_going, everything else is recovered."""
 
 from __future__ import annotations
 
@@ -53,7 +53,7 @@ def test_damaged_frame_is_named_and_nothing_is_announced(tmp_path: Path) -> None
     assert all(path.name.startswith(".") for path in tmp_path.iterdir())
 
 
-def test_everything_that_does_not_need_the_damaged_frame_is_rebuilt(tmp_path: Path) -> None:
+def test_everything_that_does_not_need_the_damaged_frame_is_recovered(tmp_path: Path) -> None:
     async def scenario() -> tuple[Chain, Report]:
         chain = await build()
         await damage(chain, chain.keys[2], HEADER_BYTES)

@@ -1,4 +1,4 @@
-"""Memory follows the number of live extents, not the bytes rebuilt."""
+"""Memory follows the number of live extents, not the bytes recovered."""
 
 from __future__ import annotations
 

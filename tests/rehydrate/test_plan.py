@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from jetdr_core.errors import DamagedObject
 from jetdr_core.rehydrate.plan import (
     GET_BYTES_MAX,
-    GET_HOLE_BYTES_MAX,
+    GET_UNNEEDED_BYTES_MAX,
     PlannedDisk,
     Planner,
     SegmentPlace,
@@ -69,7 +69,7 @@ async def chain_of(writes: list[tuple[int, int, int, bool, bool]]) -> Chain:
     return chain
 
 
-async def rebuilt(chain: Chain, planner: Planner) -> list[bytes]:
+async def images_of(chain: Chain, planner: Planner) -> list[bytes]:
     images = [bytearray(disk.size_bytes) for disk in planner.disks]
     written = [np.zeros(disk.size_bytes, bool) for disk in planner.disks]
     for segment in planner.segments:
@@ -92,7 +92,7 @@ def test_plan_at_any_lsn_equals_a_replay(writes: list[tuple[int, int, int, bool,
         chain = await chain_of(writes)
         lsn = data.draw(st.integers(0, chain.lsn))
         planner = await planned(chain, lsn, PlannedDisk(2, "b", SIZE), PlannedDisk(1, "a", SIZE))
-        assert await rebuilt(chain, planner) == [chain.replay(disk, SIZE, lsn) for disk in (2, 1)]
+        assert await images_of(chain, planner) == [chain.replay(disk, SIZE, lsn) for disk in (2, 1)]
 
     asyncio.run(scenario())
 
@@ -152,7 +152,7 @@ def test_zeros_cover_but_are_not_planned() -> None:
         planner = await planned(chain, chain.lsn, PlannedDisk(1, "a", SIZE))
         assert planner.disks[0].bytes_live == SIZE // 4
         assert planner.disks[0].uncovered() == [(SIZE // 2, SIZE // 2)]
-        assert await rebuilt(chain, planner) == [chain.replay(1, SIZE, chain.lsn)]
+        assert await images_of(chain, planner) == [chain.replay(1, SIZE, chain.lsn)]
 
     asyncio.run(scenario())
 
@@ -191,8 +191,8 @@ def test_ranges_cover_the_needed_frames_and_little_else(seed: int) -> None:
             for get, following in itertools.pairwise(ranges):
                 assert get.length <= GET_BYTES_MAX
                 joined = following.offset + following.length - get.offset
-                hole = following.offset - get.offset - get.length
+                between = following.offset - get.offset - get.length
                 first_alone = int(segment.frames[following.first]["stored_bytes"])
-                assert hole > GET_HOLE_BYTES_MAX or joined > GET_BYTES_MAX - first_alone
+                assert between > GET_UNNEEDED_BYTES_MAX or joined > GET_BYTES_MAX - first_alone
 
     asyncio.run(scenario())

@@ -147,7 +147,7 @@ def test_report_and_progress_tell_what_was_done(tmp_path: Path) -> None:
     assert [row[1] for row in heard] == sorted(row[1] for row in heard)
 
 
-def test_only_the_chosen_disks_are_rebuilt(tmp_path: Path) -> None:
+def test_only_the_chosen_disks_are_recovered(tmp_path: Path) -> None:
     async def scenario() -> Report:
         chain = await domain(SIZE, SIZE)
         chain.write(1, 0, b"1" * 65536)

@@ -172,7 +172,7 @@ WRITES = st.lists(
 
 @settings(max_examples=25)
 @given(WRITES, st.data())
-def test_a_point_survives_exactly_if_rehydrate_rebuilds_it(
+def test_a_point_survives_exactly_if_it_can_be_recovered(
     writes: list[tuple[int, int, int, str]], data: st.DataObject
 ) -> None:
     async def scenario() -> None:
@@ -195,7 +195,7 @@ def test_a_point_survives_exactly_if_rehydrate_rebuilds_it(
         await damage_frames(chain, data)
         report = await verify(chain.store)
         for check in report.points:
-            assert check.survives == await rebuilds(chain, check.point.lsn)
+            assert check.survives == await is_recovered(chain, check.point.lsn)
 
     asyncio.run(scenario())
 
@@ -210,7 +210,7 @@ async def damage_frames(chain: Chain, data: st.DataObject) -> None:
                 await flip(chain, key, int(frame["offset"]))
 
 
-async def rebuilds(chain: Chain, lsn: int) -> bool:
+async def is_recovered(chain: Chain, lsn: int) -> bool:
     with TemporaryDirectory() as target:
         try:
             report = await rehydrate(chain.store, at=lsn, target=target, format="raw")

@@ -138,7 +138,7 @@ def test_progress_ascends_to_the_size_of_the_disk(tmp_path: Path) -> None:
 
 def test_pieces_in_flight_stay_bounded_while_the_writer_is_behind(tmp_path: Path) -> None:
     read: list[int] = []
-    behind: list[int] = []
+    ahead: list[int] = []
     lock = threading.Lock()
 
     def read_into(offset: int, target: memoryview) -> None:
@@ -147,10 +147,10 @@ def test_pieces_in_flight_stay_bounded_while_the_writer_is_behind(tmp_path: Path
 
     def progress(written: int) -> None:
         with lock:
-            behind.append(len(read) - -(-written // PIECE_BYTES))
+            ahead.append(len(read) - -(-written // PIECE_BYTES))
 
     write_stream_optimized(read_into, 64 * PIECE_BYTES, tmp_path / "disk.vmdk", cid=1, workers=2, progress=progress)
-    assert max(behind) <= 5
+    assert max(ahead) <= 5
 
 
 def test_an_error_of_the_source_surfaces_and_leaves_no_target(tmp_path: Path) -> None:
