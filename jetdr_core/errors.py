@@ -238,7 +238,7 @@ class DamagedObject(JetdrError):
 
 
 class ChainBroken(JetdrError):
-    """The segment chain has a hole, or store and log do not meet."""
+    """The segment chain has a break, or store and log do not meet."""
 
 
 class Fenced(JetdrError):

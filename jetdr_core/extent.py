@@ -1,7 +1,8 @@
-"""Extents: the live piece of a plan, and the extent that damage has taken.
+"""The live piece of a plan, and the extent that is damaged.
 
-A piece says which bytes of which frame belong at which place of a disk. ``native/kernels/scatter.h`` has the same row.
-Invariant: 32 bytes a piece, so that a plan over millions of them stays small.
+A piece says which bytes of which frame belong to which place of a disk. ``native/kernels/scatter.h`` has the same row.
+
+Invariant: a piece takes 32 bytes, so that a plan with millions of pieces stays small.
 """
 
 from __future__ import annotations
@@ -34,7 +35,7 @@ _EXTENTS_NAMED_MAX = 4
 
 @dataclass(frozen=True, slots=True)
 class DamagedExtent:
-    """``length`` bytes at ``offset`` of ``disk``, of LSNs first to last, whose only copy, in ``key``, is damaged."""
+    """``length`` bytes at ``offset`` of ``disk``, written by LSNs first to last. Their only copy is in ``key``."""
 
     disk: str
     offset: int
@@ -50,7 +51,7 @@ class DamagedExtent:
 
 
 def damaged_extents(disk: str, rows: Iterable[tuple[int, int, int]], key: str, problem: str) -> list[DamagedExtent]:
-    """``rows`` of (offset, length, LSN), in any order, as extents of ``disk``: neighbours become one."""
+    """``rows`` of (offset, length, LSN), in any order, as extents of ``disk``. Neighbours are merged."""
     merged: list[list[int]] = []
     for offset, length, lsn in sorted(rows):
         if merged and offset <= merged[-1][1]:
@@ -62,7 +63,7 @@ def damaged_extents(disk: str, rows: Iterable[tuple[int, int, int]], key: str, p
 
 
 def describe_extents(extents: Sequence[DamagedExtent]) -> str:
-    """One line that names the first few and counts the others."""
+    """One line that names the first few extents and counts the others."""
     named = ", ".join(map(str, extents[:_EXTENTS_NAMED_MAX]))
     more = len(extents) - _EXTENTS_NAMED_MAX
     return f"{named} and {more} more" if more > 0 else named

@@ -1,4 +1,4 @@
-"""Names and identities, checked at the door. A name that passes here is safe as a file name and inside a key."""
+"""Names and identities, checked where they enter. A name that passes is safe as a file name and inside a key."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*\Z")
 def check_name(what: str, name: str) -> str:
     """Return ``name`` if it is a valid domain or disk name, or raise :class:`InvalidRequest`.
 
-    Valid: 1 to 64 letters, digits, ``.``, ``_``, ``-``, the first a letter or digit; so it never is a path.
+    Valid: 1 to 64 letters, digits, ``.``, ``_`` and ``-``. The first is a letter or digit, so the name is never a path.
     """
     if not is_name(name):
         raise InvalidRequest(
@@ -28,12 +28,15 @@ def check_name(what: str, name: str) -> str:
 
 
 def is_name(text: object) -> bool:
-    """Whether :func:`check_name` takes it."""
+    """Whether :func:`check_name` accepts ``text``."""
     return isinstance(text, str) and len(text) <= NAME_CHARS_MAX and _NAME.match(text) is not None
 
 
 def check_mark_name(name: str) -> str:
-    """Return ``name`` if it can name a mark: 1 to 200 printable characters, not ``latest``, not all digits."""
+    """Return ``name`` if it is a valid name of a mark, or raise :class:`InvalidRequest`.
+
+    Valid: 1 to 200 printable characters. Neither ``latest`` nor a number, which name points themselves.
+    """
     if (
         not isinstance(name, str)
         or not 0 < len(name) <= MARK_NAME_CHARS_MAX
@@ -50,10 +53,10 @@ def check_mark_name(name: str) -> str:
 
 
 def check_config_name(name: str) -> str:
-    """Return ``name`` if it can name a configuration file, or raise :class:`InvalidRequest`.
+    """Return ``name`` if it is a valid name of a configuration file, or raise :class:`InvalidRequest`.
 
-    Valid: up to 200 bytes of printable characters (spaces and umlauts too) without ``/``, the first no dot. A file of
-    that name therefore stays in the directory it is written to, and is visible there.
+    Valid: 1 to 200 bytes of printable characters, spaces and umlauts included. No ``/`` and no ``.`` at the beginning,
+    so that the file stays in the directory it is written to, and is visible there.
     """
     if (
         not isinstance(name, str)
@@ -70,7 +73,7 @@ def check_config_name(name: str) -> str:
 
 
 def host_owner() -> UUID:
-    """The owner that this machine is on a log volume: made from its machine id, or its name where it has none."""
+    """The UUID of this machine as the owner of a log volume: made from its machine ID, or from its name."""
     try:
         machine = Path("/etc/machine-id").read_text().strip()
     except OSError:
