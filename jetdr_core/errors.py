@@ -21,6 +21,7 @@ __all__ = [
     "HostDeaf",
     "HostFailed",
     "HostGone",
+    "HostUnreachable",
     "InstantInGap",
     "InvalidRequest",
     "JetdrError",
@@ -178,11 +179,15 @@ class LoggingOff(JetdrError):
 # -- host component ----------------------------------------------------------------------------------------------------
 
 
-class HostGone(SystemFailure, ConnectionError):
-    """The host component cannot be reached, or does not answer; guests' I/O may go on all the same."""
+class HostUnreachable(SystemFailure, ConnectionError):
+    """The host component cannot be asked. Guests' I/O may go on all the same."""
 
 
-class HostDeaf(HostGone):
+class HostGone(HostUnreachable):
+    """No host component answers: there is none, or it went away, or it did not reply in time."""
+
+
+class HostDeaf(HostUnreachable):
     """The host component's process is there, but takes no connection, or none more."""
 
 

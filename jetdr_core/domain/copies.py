@@ -23,7 +23,7 @@ from jetdr_core.aio import shielded
 from jetdr_core.control_bodies import DiskReady, GapClose
 from jetdr_core.domain.control_log import ControlLog
 from jetdr_core.domain.disk import ProtectedDisk
-from jetdr_core.errors import HostGone, LoggingOff, NotConsistent, StallTimeout
+from jetdr_core.errors import HostUnreachable, LoggingOff, NotConsistent, StallTimeout
 from jetdr_core.resync import copy_regions
 
 __all__ = ["Copies"]
@@ -174,7 +174,7 @@ class Copies:
     def _make(self, copy: _Copy, *, log_holes: bool) -> None:
         try:
             self._copy(copy, log_holes=log_holes)
-        except (LoggingOff, HostGone) as error:
+        except (LoggingOff, HostUnreachable) as error:
             log.info("disk %s: its copy was interrupted: %s", copy.disk.name, error)
             copy.interrupted = True
         except Exception as error:  # noqa: BLE001 - it is raised to who waits

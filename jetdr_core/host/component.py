@@ -18,7 +18,7 @@ from pathlib import Path
 from urllib.parse import quote
 from uuid import UUID
 
-from jetdr_core.errors import HostDeaf, HostFailed, HostGone, InvalidRequest
+from jetdr_core.errors import HostDeaf, HostFailed, HostGone, HostUnreachable, InvalidRequest
 from jetdr_core.host.host_client import HELLO_LIMIT_S, HostControl
 from jetdr_core.host.options import HostOptions, StartDisk
 from jetdr_core.identity import check_name
@@ -55,10 +55,10 @@ class HostComponent:
         """Whether the process exists, even if it does not answer."""
         try:
             self.control.listener_pid()
-        except HostDeaf:
-            return True
         except HostGone:
             return False
+        except HostDeaf:
+            pass  # there is one, which takes no connection
         return True
 
     @property
@@ -110,17 +110,11 @@ class HostComponent:
         """
         try:
             pid_fd = os.pidfd_open(self.pid)
-        except HostDeaf:
-            raise
         except (HostGone, ProcessLookupError):
             return
         try:
-            try:
+            with suppress(HostGone):  # it is ending, or hangs: the wait tells which
                 self.control.quit(limit_s=min(HELLO_LIMIT_S, self.options.stop_limit_s))
-            except HostDeaf:
-                raise
-            except HostGone:
-                pass  # it is ending, or hangs: the wait tells which
             self.control.close()
             if not _wait_for_end(pid_fd, self.options.stop_limit_s):
                 signal.pidfd_send_signal(pid_fd, signal.SIGKILL)
@@ -185,7 +179,7 @@ class HostComponent:
     def _await_hello(self, process: subprocess.Popen[bytes]) -> None:
         deadline = time.monotonic() + self.options.start_limit_s
         while process.returncode is None:
-            with suppress(HostGone):
+            with suppress(HostUnreachable):
                 if self.control.hello() == process.pid:
                     return
             if time.monotonic() > deadline:

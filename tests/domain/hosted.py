@@ -16,8 +16,8 @@ import sys
 import tempfile
 import threading
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import asynccontextmanager, contextmanager, suppress
 from dataclasses import replace
 from pathlib import Path
 from types import TracebackType
@@ -157,6 +157,22 @@ async def assert_replica_equals_primary(domain: jetdr.HostedDomain, made: Machin
     assert images.keys() == domain.disks.keys()
     for name, image in images.items():
         assert image == made.primary(name).read_bytes(), f"disk {name} differs"
+
+
+@asynccontextmanager
+async def written_domain(made: Machine) -> AsyncIterator[jetdr.HostedDomain]:
+    """A new domain with one disk, which guests have written to."""
+    async with made.create() as domain:
+        await domain.protect("db01", made.primary(), size_bytes=DISK_BYTES)
+        with Load(made) as load:
+            await asyncio.to_thread(load.goes_on)
+        yield domain
+
+
+async def assert_whole_and_end(domain: jetdr.HostedDomain, made: Machine) -> None:
+    """Replica and primaries are equal. The domain is then closed, with its host component."""
+    await assert_replica_equals_primary(domain, made)
+    await domain.close(stop_host=True)
 
 
 class Load:

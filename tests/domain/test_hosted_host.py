@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterator
 
 import pytest
 
+import jetdr_core as jetdr
 from jetdr_core.domain.hosting import watch
 from jetdr_core.errors import HostFailed
 from tests.domain.hosted import (
@@ -17,10 +18,11 @@ from tests.domain.hosted import (
     LONGEST_S,
     Load,
     Machine,
-    assert_replica_equals_primary,
+    assert_whole_and_end,
     gaps,
     machine,
     until,
+    written_domain,
 )
 
 
@@ -42,45 +44,41 @@ def test_a_host_component_killed_under_load_comes_back_behind_a_gap(made: Machin
                     await asyncio.to_thread(load.goes_on, 50)
                     await asyncio.to_thread(until, lambda n=times: domain.status().host.restarts == n)  # type: ignore[misc,union-attr]
             await asyncio.wait_for(domain.wait_consistent(), 30)
-            await assert_replica_equals_primary(domain, made)
+            await assert_whole_and_end(domain, made)
             assert load.longest_s < LONGEST_S
-            await domain.close(stop_host=True)
 
     asyncio.run(scenario())
 
 
 def test_a_host_component_that_died_while_no_drva_was_there_costs_a_gap(made: Machine) -> None:
     async def scenario() -> None:
-        async with made.create() as domain:
-            await domain.protect("db01", made.primary(), size_bytes=DISK_BYTES)
-            with Load(made) as load:
-                await asyncio.to_thread(load.goes_on)
+        async with written_domain(made):
+            pass
         with Load(made) as load:
             await asyncio.to_thread(load.goes_on)
             await asyncio.to_thread(made.kill_host)
         async with made.open() as domain:
             await asyncio.wait_for(domain.wait_consistent(), 30)
             assert len(gaps(domain)) == 1
-            await assert_replica_equals_primary(domain, made)
-            await domain.close(stop_host=True)
+            await assert_whole_and_end(domain, made)
 
     asyncio.run(scenario())
 
 
+async def assert_it_came_back_at_no_cost(domain: jetdr.HostedDomain) -> None:
+    await asyncio.to_thread(until, lambda: domain.status().host.restarts == 1)  # type: ignore[union-attr]
+    host = domain.status().host
+    assert host is not None
+    assert host.off_times == 0
+    assert domain.consistent
+
+
 def test_a_host_component_that_ended_in_order_costs_nothing(made: Machine) -> None:
     async def scenario() -> None:
-        async with made.create() as domain:
-            await domain.protect("db01", made.primary(), size_bytes=DISK_BYTES)
-            with Load(made) as load:
-                await asyncio.to_thread(load.goes_on)
+        async with written_domain(made) as domain:
             await asyncio.to_thread(made.host.stop)
-            await asyncio.to_thread(until, lambda: domain.status().host.restarts == 1)  # type: ignore[union-attr]
-            host = domain.status().host
-            assert host is not None
-            assert host.off_times == 0
-            assert domain.consistent
-            await assert_replica_equals_primary(domain, made)
-            await domain.close(stop_host=True)
+            await assert_it_came_back_at_no_cost(domain)
+            await assert_whole_and_end(domain, made)
 
     asyncio.run(scenario())
 
@@ -90,10 +88,7 @@ def test_an_opening_whose_host_component_does_not_start_costs_nothing(made: Mach
     obstacle = made.folder / "run/vm/host.sock"
 
     async def scenario() -> None:
-        async with made.create() as domain:
-            await domain.protect("db01", made.primary(), size_bytes=DISK_BYTES)
-            with Load(made) as load:
-                await asyncio.to_thread(load.goes_on)
+        async with written_domain(made) as domain:
             await domain.close(stop_host=True)
         obstacle.mkdir()
         for _ in range(2):
@@ -103,8 +98,7 @@ def test_an_opening_whose_host_component_does_not_start_costs_nothing(made: Mach
         obstacle.rmdir()
         async with made.open() as domain:
             assert gaps(domain) == []
-            await assert_replica_equals_primary(domain, made)
-            await domain.close(stop_host=True)
+            await assert_whole_and_end(domain, made)
 
     asyncio.run(scenario())
 
@@ -116,22 +110,14 @@ def test_a_host_component_that_ended_in_order_and_does_not_start_again_costs_not
     obstacle = made.folder / "run/vm/host.sock"
 
     async def scenario() -> None:
-        async with made.create() as domain:
-            await domain.protect("db01", made.primary(), size_bytes=DISK_BYTES)
-            with Load(made) as load:
-                await asyncio.to_thread(load.goes_on)
+        async with written_domain(made) as domain:
             await asyncio.to_thread(made.host.stop)
             obstacle.unlink(missing_ok=True)
             obstacle.mkdir()
             await asyncio.to_thread(until, lambda: made.host.log_path.read_text().count("Address already in use") >= 2)
             obstacle.rmdir()
-            await asyncio.to_thread(until, lambda: domain.status().host.restarts == 1)  # type: ignore[union-attr]
-            host = domain.status().host
-            assert host is not None
-            assert host.off_times == 0
-            assert domain.consistent
-            await assert_replica_equals_primary(domain, made)
-            await domain.close(stop_host=True)
+            await assert_it_came_back_at_no_cost(domain)
+            await assert_whole_and_end(domain, made)
 
     asyncio.run(scenario())
 

@@ -15,7 +15,7 @@ from tests.domain.hosted import (
     LONGEST_S,
     Load,
     Machine,
-    assert_replica_equals_primary,
+    assert_whole_and_end,
     machine,
     until,
 )
@@ -32,9 +32,7 @@ def made(peer: Callable[[str], str]) -> Iterator[Machine]:
 
 def test_a_log_that_fails_under_load_is_bypassed_and_made_up_for(made: Machine) -> None:
     async def scenario() -> None:
-        domain = made.create()
-        await domain.__aenter__()
-        await domain.protect("db01", made.primary(), size_bytes=DISK_BYTES)
+        domain = await opened(made)
         with Load(made) as load:
             await asyncio.to_thread(load.goes_on)
             made.log.fail_at(1, "permanent")
@@ -50,8 +48,7 @@ def test_a_log_that_fails_under_load_is_bypassed_and_made_up_for(made: Machine) 
                 await asyncio.wait_for(domain.wait_consistent(), 30)
         async with made.open() as domain:
             await asyncio.wait_for(domain.wait_consistent(), 30)
-            await assert_replica_equals_primary(domain, made)
-            await domain.close(stop_host=True)
+            await assert_whole_and_end(domain, made)
         assert load.longest_s < LONGEST_S
 
     asyncio.run(scenario())
@@ -59,9 +56,7 @@ def test_a_log_that_fails_under_load_is_bypassed_and_made_up_for(made: Machine) 
 
 def test_a_log_that_fails_for_a_moment_loses_nothing_that_the_ring_holds(made: Machine) -> None:
     async def scenario() -> None:
-        domain = made.create()
-        await domain.__aenter__()
-        await domain.protect("db01", made.primary(), size_bytes=DISK_BYTES)
+        domain = await opened(made)
         with Load(made, pause_s=0.01, flushes=False, guests=1) as load:
             await asyncio.to_thread(load.goes_on)
             made.log.fail_at(1, "transient")
@@ -72,8 +67,7 @@ def test_a_log_that_fails_for_a_moment_loses_nothing_that_the_ring_holds(made: M
             assert host is not None
             assert host.off_times == 0
             assert domain.consistent
-            await assert_replica_equals_primary(domain, made)
-            await domain.close(stop_host=True)
+            await assert_whole_and_end(domain, made)
 
     asyncio.run(scenario())
 
@@ -82,9 +76,7 @@ def test_a_disk_added_while_the_log_failed_is_there_after_the_next_opening(made:
     """DISK_ADD stands in the ring alone: it must be in the history before anything is decided on that."""
 
     async def scenario() -> None:
-        domain = made.create()
-        await domain.__aenter__()
-        await domain.protect("db01", made.primary(), size_bytes=DISK_BYTES)
+        domain = await opened(made)
         made.log.fail_at(1, "permanent")
         with pytest.raises(JetdrError):
             await domain.protect("web01", made.primary("web01"), size_bytes=DISK_BYTES)
@@ -95,10 +87,17 @@ def test_a_disk_added_while_the_log_failed_is_there_after_the_next_opening(made:
             with made.client("web01") as guest:
                 guest.write(0, b"w" * 512)
             await asyncio.wait_for(domain.wait_consistent(), 30)
-            await assert_replica_equals_primary(domain, made)
-            await domain.close(stop_host=True)
+            await assert_whole_and_end(domain, made)
 
     asyncio.run(scenario())
+
+
+async def opened(made: Machine) -> jetdr.HostedDomain:
+    """A new domain with one disk, which :func:`close` closes."""
+    domain = made.create()
+    await domain.__aenter__()
+    await domain.protect("db01", made.primary(), size_bytes=DISK_BYTES)
+    return domain
 
 
 async def close(domain: jetdr.HostedDomain) -> None:

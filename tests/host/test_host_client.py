@@ -9,7 +9,8 @@ import socket
 import stat
 import threading
 import time
-from contextlib import ExitStack
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 import pytest
@@ -296,44 +297,36 @@ def test_the_client_waits_while_more_call_than_are_heard(folder: Path) -> None:
         control.close()
 
 
-def test_a_host_component_with_too_many_clients_is_to_be_asked_again(folder: Path) -> None:
+@contextmanager
+def replying(folder: Path, *replies: bytes) -> Iterator[HostControl]:
+    """A client of something at the control socket that gives one reply to each connection, and is then gone."""
     path = folder / "host.sock"
     with socket.socket(socket.AF_UNIX) as server:
         server.bind(str(path))
         server.listen()
 
         def answer() -> None:
-            for said in (b"ERR 11 too many connections are at work\n", b"OK 7\n"):
+            for reply in replies:
                 with server.accept()[0] as client:
                     client.recv(100)
-                    client.sendall(said)
+                    client.sendall(reply)
 
-        thread = threading.Thread(target=answer)
+        thread = threading.Thread(target=answer, daemon=True)
         thread.start()
         control = HostControl(path)
+        yield control
+        thread.join()
+        control.close()
+
+
+def test_a_host_component_with_too_many_clients_is_to_be_asked_again(folder: Path) -> None:
+    with replying(folder, b"ERR 11 too many connections are at work\n", b"OK 7\n") as control:
         with pytest.raises(HostDeaf, match="too many connections are at work"):
             control.copy(1, 0, 4096)
         assert control.copy(1, 0, 4096) == 7
-        thread.join()
-        control.close()
 
 
 @pytest.mark.parametrize("said", [b"HTTP/1.1 200 OK\n", b"ERR much\n", b"OK", b"OK jetdr-host 2 1\n", b""])
 def test_the_client_recognises_a_stranger(folder: Path, said: bytes) -> None:
-    path = folder / "host.sock"
-    with socket.socket(socket.AF_UNIX) as server:
-        server.bind(str(path))
-        server.listen()
-
-        def answer() -> None:
-            with server.accept()[0] as stranger:
-                stranger.recv(100)
-                stranger.sendall(said)
-
-        thread = threading.Thread(target=answer)
-        thread.start()
-        control = HostControl(path)
-        with pytest.raises(HostGone):
-            control.hello()
-        thread.join()
-        control.close()
+    with replying(folder, said) as control, pytest.raises(HostGone):
+        control.hello()

@@ -23,7 +23,7 @@ from typing import Any
 from jetdr_core.device import FileDevice
 from jetdr_core.drva.client import ControlClient
 from jetdr_core.drva.errors import DrvaUnreachable
-from jetdr_core.errors import HostFailed, HostGone
+from jetdr_core.errors import HostFailed, HostUnreachable
 from jetdr_core.host import HostComponent, HostOptions
 from tests.children import HELPERS
 from tests.cli.command import environment
@@ -161,7 +161,7 @@ class Site:
         """SIGKILL, or SIGTERM for an end in order; False when none runs. Returns when it is gone."""
         try:
             pid_fd = os.pidfd_open(self.component.pid)
-        except (HostGone, ProcessLookupError):
+        except (HostUnreachable, ProcessLookupError):
             return False
         try:
             self.host_kills += 1

@@ -16,7 +16,7 @@ from jetdr_core.domain.disk import CopyFilter, ProtectedDisk
 from jetdr_core.domain.hosting.bypassed_file import BypassedFile
 from jetdr_core.domain.hosting.ring_place import RingPlace
 from jetdr_core.domain.primary import DiskPlace, Primary, open_primary
-from jetdr_core.errors import HostGone, InvalidRequest, JetdrError
+from jetdr_core.errors import HostUnreachable, InvalidRequest, JetdrError
 from jetdr_core.host import HostComponent, HostControl, HostedFilter, StartDisk
 
 __all__ = ["DiskServer", "HostedDisk"]
@@ -100,7 +100,7 @@ class DiskServer:
             self._wanted[disk.number] = disk
             try:
                 self._add(disk)
-            except HostGone:  # made up for when it is reached again
+            except HostUnreachable:  # made up for when it is reached again
                 self.is_complete = False
             except BaseException:
                 del self._wanted[disk.number]
@@ -114,7 +114,7 @@ class DiskServer:
                 return
             try:
                 self._control.remove(disk.number)
-            except (HostGone, InvalidRequest):  # the latter: it was started again, and could not serve the disk
+            except (HostUnreachable, InvalidRequest):  # the latter: it was started again, and could not serve the disk
                 self.is_complete = False
 
     # -- the process -------------------------------------------------------------------------------------------------
@@ -177,7 +177,7 @@ class DiskServer:
     def _try_add(self, disk: HostedDisk) -> Exception | None:
         try:
             self._add(disk)
-        except HostGone:
+        except HostUnreachable:
             raise
         except (JetdrError, OSError) as error:
             return error
@@ -189,7 +189,7 @@ class DiskServer:
         """Ask for what is counted on every disk; without an answer it stays as last heard."""
         try:
             found = self._stats_control.stats()
-        except (HostGone, OSError):
+        except (HostUnreachable, OSError):
             return
         for number, disk in dict(self._wanted).items():
             if number in found:
