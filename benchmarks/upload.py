@@ -273,13 +273,8 @@ async def _azurite_rows(log: _FullLog, work: Path, size: _Size, server: azurite.
         return 0.0
 
     await _in_container(server, next(numbers), checked)
-    steps = [through_uploader, through_store, bare]
-    figures: dict[Callable[[], Awaitable[float]], list[float]] = {step: [] for step in steps}
-    for _ in range(size.rounds):
-        for step in steps:
-            figures[step].append(await step())
-        steps.reverse()  # the server slows down with all it ever held
-    shipped, stored, alone = (len(log.payload) / median(column) / 1e6 for column in figures.values())
+    columns = await _in_turns(size.rounds, through_uploader, through_store, bare)
+    shipped, stored, alone = (len(log.payload) / median(column) / 1e6 for column in columns)
     peer = f"bare SDK, the same objects, {PUTS} at once"
     note = "the server, the compression and both clients share the machine"
     return [
@@ -293,6 +288,17 @@ async def _azurite_rows(log: _FullLog, work: Path, size: _Size, server: azurite.
         ),
         Row(measure="from the log to Azurite", ours=shipped, unit="MB/s", peer=peer, theirs=alone, note=note),
     ]
+
+
+async def _in_turns(rounds: int, *steps: Callable[[], Awaitable[float]]) -> list[list[float]]:
+    """Return the figures of each step. Every round reverses the order: the server slows down with all it ever held."""
+    figures: list[list[float]] = [[] for _ in steps]
+    order = list(zip(steps, figures, strict=True))
+    for _ in range(rounds):
+        for step, column in order:
+            column.append(await step())
+        order.reverse()
+    return figures
 
 
 async def _objects(log: _FullLog, work: Path) -> list[bytes]:

@@ -1,4 +1,4 @@
-"""Runs Python in a process of its own against the very package under test, with the tests' helpers importable."""
+"""Runs Python in a process of its own, with the package under test and the tests' helpers importable."""
 
 from __future__ import annotations
 
@@ -11,11 +11,11 @@ import jetdr_core
 
 _TESTS = Path(__file__).parent
 HELPERS = f"import sys, types; sys.modules['tests'] = _t = types.ModuleType('tests'); _t.__path__ = [{str(_TESTS)!r}]\n"
-"""What such a process runs first: the helpers beside the tests are importable then."""
+"""The beginning of such a script: it makes the helpers beside the tests importable."""
 
 
 def run_python(script: str, *arguments: object) -> subprocess.CompletedProcess[str]:
-    """Run ``script`` with ``arguments``; its output and errors are captured. A minute at most."""
+    """Run ``script`` with ``arguments`` for at most a minute, and capture its output and errors."""
     return subprocess.run(
         [sys.executable, "-c", HELPERS + script, *map(str, arguments)],
         check=False,

@@ -1,7 +1,7 @@
-"""What every test may count on: the package under test is the one meant, and a peer that is missing is said so.
+"""What every test relies on: the right package is under test, and a test whose peer is missing is skipped by name.
 
-Under ``python -P`` the installed package is tested, never the source tree beside it. With ``JETDR_REQUIRE_PEERS=1``
-(as in CI) a skipped test is a failed one. Helper modules beside the tests import as ``tests.<area>.<module>``.
+Under ``python -P`` the installed package is tested, never the source tree. With ``JETDR_REQUIRE_PEERS=1``, as in CI, a
+skipped test is a failed one. Helper modules beside the tests are imported as ``tests.<area>.<module>``.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ settings.load_profile("jetdr")
 
 
 def pytest_configure() -> None:
-    if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:  # as in a shell's background: children would inherit it
+    if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:  # as in a background shell: children would inherit it
         signal.signal(signal.SIGINT, signal.default_int_handler)
     if sys.flags.safe_path and Path(jetdr_core.__file__).is_relative_to(ROOT / "jetdr_core"):
         raise pytest.UsageError("python -P tests the installed package, but the source tree was imported")
@@ -56,7 +56,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 
 def _importable(name: str) -> None:
-    """Make the folder ``name`` of the repository importable without putting the repository on ``sys.path``."""
+    """Make the repository's folder ``name`` importable without putting the repository on ``sys.path``."""
     module = sys.modules.setdefault(name, ModuleType(name))
     module.__path__ = [str(ROOT / name)]
 
@@ -89,7 +89,7 @@ def pytest_make_collect_report(
 
 @pytest.fixture(scope="session")
 def peer() -> Callable[[str], str]:
-    """``peer("qemu-img")`` is the program's path, or skips the test with the reason."""
+    """``peer("qemu-img")`` returns the path of a program, or skips the test if it is not installed."""
 
     def find(program: str) -> str:
         places = [os.environ.get("PATH", ""), "/usr/sbin", "/sbin", str(ROOT / ".peers/node_modules/.bin")]
@@ -103,7 +103,7 @@ def peer() -> Callable[[str], str]:
 
 @pytest.fixture(scope="session")
 def azurite() -> Iterator[Azurite]:
-    """A running Azurite, one for all tests of the session."""
+    """A running Azurite. All tests of the session share it."""
     from tests.peers.azurite import PeerMissing, running_azurite  # noqa: PLC0415 - after _importable
 
     try:
@@ -115,7 +115,7 @@ def azurite() -> Iterator[Azurite]:
 
 @pytest.fixture(scope="session")
 def tgt() -> Iterator[Tgt]:
-    """A running iSCSI target daemon, one for all tests of the session that do not kill it."""
+    """A running iSCSI target daemon. All tests of the session that do not kill it share it."""
     yield from _tgt()
 
 

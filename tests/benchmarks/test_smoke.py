@@ -1,4 +1,4 @@
-"""Every benchmark runs at tiny sizes, checks its bytes and gives figures, which mean nothing at that size."""
+"""Every benchmark runs at tiny sizes, checks its bytes and returns figures. The figures mean nothing at that size."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The domain under test, and a cache directory of its own for every test."""
+"""The domain under test, and a cache directory for every test."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The domain that CLI tests look at: two disks, two marks, a gap, three segments, in a directory store."""
+"""The domain of the CLI tests: two disks, two marks, a gap and three segments in a directory store."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ from tests.rehydrate.chains import Chain
 SIZE_BYTES = 256 << 10
 
 LSN_BEFORE, LSN_GAP, LSN_CLOSED, LSN_AFTER, LSN_LAST = 6, 8, 10, 12, 12
-"""Mark "before upgrade", the gap's first and last LSN + 1, mark "after upgrade", the end."""
+"""The mark "before upgrade", the first LSN of the gap and the first after it, the mark "after upgrade", the end."""
 
 
 class Payroll:
-    """The domain's store, its chain, and ways to harm it. Object 1 is the epoch object, 2 to 4 are segments."""
+    """The domain's store, its chain, and ways to damage it. Object 1 is the epoch object, 2 to 4 are segments."""
 
     def __init__(self, path: Path, chain: Chain) -> None:
         self.path = path
@@ -28,13 +28,13 @@ class Payroll:
         return self.path / self.chain.keys[number - 1]
 
     def flip(self, number: int, offset: int) -> None:
-        """Turn a bit of an object; a negative offset counts from its end."""
+        """Flip a bit of an object. A negative offset counts from its end."""
         data = bytearray(self.object(number).read_bytes())
         data[offset] ^= 1
         self._put(number, data)
 
     def renew(self, number: int) -> None:
-        """Make an object claim a newer format, its checksum right."""
+        """Make an object claim a newer format, under a correct checksum."""
         data = bytearray(self.object(number).read_bytes())
         trailer = data[-256:]
         trailer[8:10] = (99).to_bytes(2, "little")

@@ -1,4 +1,4 @@
-"""Each command on a sound domain: what it says to a person, and the JSON that programs rely on."""
+"""Each command on a sound domain: the text for a person, and the JSON that programs rely on."""
 
 from __future__ import annotations
 
@@ -10,8 +10,8 @@ from pathlib import Path
 import pytest
 
 import jetdr_core as engine
-from tests.cli.command import environment, jetdr, jetdr_process
 from tests.cli.domains import LSN_AFTER, LSN_BEFORE, LSN_CLOSED, LSN_GAP, LSN_LAST, SIZE_BYTES, Payroll
+from tests.cli.jetdr_command import environment, jetdr, jetdr_process
 
 POINT = {"lsn", "time", "time_ns", "name", "timeline"}
 DOMAIN = {
@@ -146,7 +146,7 @@ def test_inspect_as_json_is_a_list_with_documented_keys(payroll: Payroll) -> Non
 
 @pytest.fixture
 def protected(tmp_path: Path) -> Path:
-    """A folder with log, store and disk of a domain that was protected for real and closed."""
+    """A folder with the log, the store and the disk of a real domain that was closed."""
 
     async def scenario() -> None:
         log, store = tmp_path / "log", (tmp_path / "live").as_uri()

@@ -1,4 +1,4 @@
-"""The demo does what it says, fails loudly when a check fails, and leaves nothing behind."""
+"""The demo does what it says, fails loudly if a check fails, and leaves nothing."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from jetdr_core.cli.exits import ExitCode
-from tests.cli.command import environment, jetdr, jetdr_process
+from tests.cli.jetdr_command import environment, jetdr, jetdr_process
 
 PROGRAMS = ("mke2fs", "debugfs", "e2fsck", "qemu-img")
 
@@ -44,7 +44,7 @@ def test_what_the_demo_keeps_can_be_recovered_again(tmp_path: Path) -> None:
 
 
 def test_a_demo_ended_by_ctrl_c_leaves_nothing(tmp_path: Path) -> None:
-    """SIGINT comes from inside, with the line that announces the attack: in the middle of live writes."""
+    """Send SIGINT from inside, at the line that announces the attack: in the middle of live writes."""
     child = """
 import signal, sys
 from jetdr_core.cli import main

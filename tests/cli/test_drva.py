@@ -1,4 +1,4 @@
-"""Commands that ask a running DRVA: what they say, the JSON that programs rely on, and how they fail."""
+"""Commands that ask a running DRVA: their text, the JSON that programs rely on, and how they fail."""
 
 from __future__ import annotations
 
@@ -12,8 +12,8 @@ from pathlib import Path
 import pytest
 
 from jetdr_core.cli.exits import ExitCode
-from tests.cli.command import environment, jetdr, jetdr_process
-from tests.drva.appliance import DISK_BYTES, InProcess, Place, place, running
+from tests.cli.jetdr_command import environment, jetdr, jetdr_process
+from tests.drva.running_drva import DISK_BYTES, InProcess, Place, place, running
 
 DRVA = {"version", "pid", "started", "started_ns", "stopping", "metrics"}
 DOMAIN = {
@@ -151,7 +151,7 @@ def _rest(controller: int) -> bytes:
     try:
         while data := os.read(controller, 4096):
             rest += data
-    except OSError:  # the terminal's other side is closed
+    except OSError:  # the other side of the terminal is closed
         pass
     return rest
 

@@ -1,4 +1,4 @@
-"""Everything that can go wrong at the command line: one line that names the remedy, and its exit code."""
+"""Every error at the command line is one line that names the remedy, with its exit code."""
 
 from __future__ import annotations
 
@@ -11,8 +11,8 @@ from types import SimpleNamespace
 import pytest
 
 from jetdr_core.cli.exits import MEANINGS, ExitCode
-from tests.cli.command import environment, jetdr, jetdr_process
 from tests.cli.domains import Payroll
+from tests.cli.jetdr_command import environment, jetdr, jetdr_process
 from tests.peers.azurite import Azurite
 
 DOCUMENTATION = Path(__file__).resolve().parents[2] / "docs" / "operations.md"
@@ -257,7 +257,7 @@ class Impatient:
 sys.stderr = Impatient()
 sys.exit(main(sys.argv[2:]))
 """
-"""Answers the first line of progress with SIGINT, from inside the process: it cannot come too early or too late."""
+"""Answers the first line of progress with SIGINT from inside the process, so that it is neither early nor late."""
 
 
 @pytest.mark.parametrize(

@@ -1,4 +1,4 @@
-"""The commands on a log volume that is a LUN."""
+"""The commands on a log volume on a LUN."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ import pytest
 import jetdr_core as engine
 from jetdr_core.identity import host_owner
 from jetdr_core.replication_log import describe_volume, open_volume
-from tests.cli.command import jetdr
+from tests.cli.jetdr_command import jetdr
 from tests.peers.tgt import Lun, Tgt
 
 SECRET = "correct-horse-battery"

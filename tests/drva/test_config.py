@@ -1,4 +1,4 @@
-"""The configuration: the example names every option, and whatever is wrong is named before anything starts."""
+"""The configuration: the example names every option, and every error is named before anything starts."""
 
 from __future__ import annotations
 

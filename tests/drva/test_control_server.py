@@ -1,4 +1,4 @@
-"""The control socket: garbage, giants, strangers and clients that hang are answered or dropped, and disturb nobody."""
+"""The control socket answers or drops garbage, giants, strangers and clients that hang, and they disturb nobody."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from jetdr_core.drva.control_server import ControlLimits, ControlServer
 from jetdr_core.drva.errors import ControlError, DrvaUnreachable
 from jetdr_core.drva.wire import LINE_BYTES_MAX, ControlRequest, Json
 from jetdr_core.errors import InvalidRequest, LogFailed
-from tests.drva.appliance import LIMIT_S, place, running
+from tests.drva.running_drva import LIMIT_S, place, running
 
 
 async def echo(request: ControlRequest) -> Json:
@@ -68,11 +68,11 @@ def serving(
 
 
 def talk(path: Path, sent: bytes, *, ends: bool = False) -> list[Any]:
-    """Send bytes; every reply, until the server ends the conversation (or, without ``ends``, one)."""
+    """Send bytes, and return every reply until the server closes the connection, or the first one without ``ends``."""
     with socket.socket(socket.AF_UNIX) as client:
         client.settimeout(LIMIT_S)
         client.connect(str(path))
-        with contextlib.suppress(BrokenPipeError):  # refused before it was heard
+        with contextlib.suppress(BrokenPipeError):  # refused before the request was read
             client.sendall(sent)
         replies = client.makefile("rb")
         return [json.loads(line) for line in replies] if ends else [json.loads(replies.readline())]
@@ -179,7 +179,7 @@ def test_one_client_too_many_is_told_so_and_served_when_another_has_gone() -> No
 
 
 def test_a_stranger_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The server believes to be another user's; the client is neither that one nor root."""
+    """The server takes itself for another user's. The client is neither that user nor root."""
     with serving() as path:
         monkeypatch.setattr("jetdr_core.drva.control_server.PRIVILEGED", -1)
         monkeypatch.setattr("jetdr_core.drva.control_server.os.getuid", lambda: 4711)

@@ -1,4 +1,4 @@
-"""End to end: real guests on real host components, a DRVA that is stopped, killed and started, and nothing is lost."""
+"""End to end: real guests on real host components lose nothing while the DRVA is stopped, killed and restarted."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from typing import Any
 import pytest
 
 import jetdr_core as jetdr
-from tests.drva.appliance import DISK_BYTES, LIMIT_S, Place, end, place, process
+from tests.drva.running_drva import DISK_BYTES, LIMIT_S, Place, end, place, process
 from tests.drva.test_metrics import scraped
 from tests.host.nbd_client import NbdClient
 
@@ -33,11 +33,11 @@ def nbdkit(peer: Callable[[str], str]) -> str:
 
 PACE_S = 0.002
 ROOMY = "ring_bytes = 33_554_432"
-"""A ring that guests of that pace do not fill in a minute, however slowly a DRVA starts."""
+"""A ring that guests at this pace do not fill in a minute, however slowly a DRVA starts."""
 
 
 class Guest:
-    """Writes stamped sectors to a disk, one after the other, until it is left. ``written``: the last, by sector."""
+    """Writes stamped sectors to a disk, one after the other, inside the context. ``written``: the last per sector."""
 
     def __init__(self, here: Place, domain: str) -> None:
         self.written: dict[int, bytes] = {}
@@ -55,14 +55,14 @@ class Guest:
         self.stop()
 
     def stop(self) -> None:
-        """Write no more; raises what kept it from writing. Twice is harmless."""
+        """Stop writing, and raise the error that stopped it earlier. Idempotent."""
         self._stopping.set()
         self._thread.join(LIMIT_S)
         if self.failed is not None:
             raise self.failed
 
     def goes_on(self, writes: int = 100) -> None:
-        """Return when so many more were acknowledged."""
+        """Wait until ``count`` more writes have been acknowledged."""
         with self._goes_on:
             target = self._count + writes
             assert self._goes_on.wait_for(lambda: self._count >= target or self.failed, LIMIT_S)
@@ -92,7 +92,7 @@ def guests(here: Place) -> Iterator[dict[str, Guest]]:
 
 
 def assert_store_has_what_guests_wrote(here: Place, found: dict[str, Guest], tmp_path: Path) -> None:
-    """With nobody writing: the newest point of the store is the primary, and has every acknowledged write."""
+    """Check, while nobody writes, that the store's newest point is the primary with every acknowledged write."""
     for name, guest in found.items():
         report = asyncio.run(jetdr.rehydrate(here.store(name), at="latest", target=tmp_path / name, format="raw"))
         image = Path(report.disks[0].path).read_bytes()

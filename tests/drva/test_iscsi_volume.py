@@ -1,4 +1,4 @@
-"""A log volume on a LUN that wants a password: the DRVA logs in, goes on after a kill, and says what is wrong."""
+"""A log volume on a LUN with a password: the DRVA logs in, continues after a kill, and reports what is wrong."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.drva.appliance import Place, end, place, process
+from tests.drva.running_drva import Place, end, place, process
 from tests.peers.tgt import Lun, Tgt
 
 SECRET = "correct-horse-battery"

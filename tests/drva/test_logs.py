@@ -1,4 +1,4 @@
-"""Logs: one event is one line that a program can read, and no credential is in it."""
+"""Logs: one event is one line that a program can read, without credentials."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ import pytest
 
 from jetdr_core.drva.logs import LineFormatter, logging_to_stderr
 from jetdr_core.redaction import redacted
-from tests.drva.appliance import end, place, process
+from tests.drva.running_drva import end, place, process
 
 SECRETS = (
     "https://acct.blob.core.windows.net/c?sv=2022&sig=AbC%2Fdef%3D",

@@ -1,4 +1,4 @@
-"""Metrics: what Prometheus reads is what the domains did; asking waits for no domain; every metric is documented."""
+"""Metrics: Prometheus reads what the domains did, a scrape waits for no domain, and every metric is documented."""
 
 from __future__ import annotations
 
@@ -10,14 +10,14 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from jetdr_core.drva.alarms import ALARMS
 from jetdr_core.drva.metrics import DrvaCollector
-from tests.drva.appliance import Place, place, running
+from tests.drva.running_drva import Place, place, running
 
 DOCUMENTATION = (Path(__file__).resolve().parents[2] / "docs" / "operations.md").read_text(encoding="utf-8")
 Samples = dict[tuple[str, ...], float]
 
 
 def scraped(here: Place) -> Samples:
-    """Every sample by name and label values, the domain's name first of these."""
+    """Return every sample by name and label values. The domain's name is the first label."""
     url = here.ask("status")["drva"]["metrics"]
     with urllib.request.urlopen(url, timeout=20) as answer:
         text = answer.read().decode()
@@ -26,7 +26,7 @@ def scraped(here: Place) -> Samples:
 
 
 def _values(labels: dict[str, str]) -> list[str]:
-    """The domain's name first."""
+    """Return the label values, the domain's name first."""
     return [labels[name] for name in sorted(labels, key=lambda name: name != "domain")]
 
 

@@ -1,4 +1,4 @@
-"""The process: signals end it in order, a kill loses nothing, systemd is told, the unit is sound."""
+"""The process: signals end it in order, a kill loses nothing, systemd hears of it, and the unit is sound."""
 
 from __future__ import annotations
 
@@ -15,8 +15,8 @@ from pathlib import Path
 import pytest
 
 from jetdr_core.drva.notify import Notifier
-from tests.cli.command import jetdr_process
-from tests.drva.appliance import DISK_BYTES, LIMIT_S, end, place, process
+from tests.cli.jetdr_command import jetdr_process
+from tests.drva.running_drva import DISK_BYTES, LIMIT_S, end, place, process
 
 UNIT = Path(__file__).resolve().parents[2] / "packaging" / "jetdr-drva.service"
 
@@ -35,7 +35,7 @@ def test_a_signal_uploads_what_is_left_and_ends_cleanly(number: signal.Signals) 
 
 
 def test_a_second_signal_hurries_the_end() -> None:
-    """What the disk holds would take an hour to upload, and close_limit_s is as long."""
+    """The data of the disk would take an hour to upload, and close_limit_s is as long."""
     with place("payroll") as here:
         here.write(options="bandwidth_bytes_per_s = 300")
         here.file.write_text(here.file.read_text().replace("close_limit_s = 5\n", "close_limit_s = 4000\n"))
@@ -66,7 +66,7 @@ def test_a_killed_drva_goes_on_where_its_log_ends() -> None:
 
 
 def test_systemd_is_told_that_it_is_ready_alive_and_stopping() -> None:
-    """Nobody listens while it opens: beats a second apart leave room in the socket's queue of ten for what follows."""
+    """Nobody listens while the DRVA opens. The socket's queue of ten has room for messages a second apart."""
     with place("payroll") as here, socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as systemd:
         systemd.bind(str(here.path / "notify"))
         systemd.settimeout(LIMIT_S)
@@ -104,7 +104,7 @@ def test_a_systemd_that_does_not_listen_is_not_waited_for(tmp_path: Path, caplog
         assert systemd.recv(1000) == b"READY=1\nSTATUS=all open\nWATCHDOG=1"
         notifier.alive()
         assert systemd.recv(1000) == b"WATCHDOG=1"
-    notifier.alive()  # nobody has the socket
+    notifier.alive()  # nobody holds the socket
     os.unlink(path)
     for _ in range(3):
         notifier.alive()

@@ -1,4 +1,4 @@
-"""Domains in a DRVA: kept open, opened again after a failure, each for itself, and given up only when fenced."""
+"""A DRVA keeps each domain open, opens it again after a failure, and gives it up only if it was fenced."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from jetdr_core.drva.configured_domain import AnyDomain, store_is_empty
 from jetdr_core.drva.daemon import Drva
 from jetdr_core.drva.errors import ControlError, DrvaBusy
 from jetdr_core.errors import InvalidRequest
-from tests.drva.appliance import DISK_BYTES, InProcess, embedded, place, running
+from tests.drva.running_drva import DISK_BYTES, InProcess, embedded, place, running
 from tests.faults.device import CrashDevice
 
 
@@ -135,7 +135,7 @@ def test_a_fenced_domain_stays_closed_and_the_others_go_on() -> None:
 
 
 def _copy(disk: Path) -> Path:
-    """What a machine that takes over has: the same disk elsewhere."""
+    """Return what a machine that takes over has: the same disk in another place."""
     return Path(shutil.copy(disk, disk.with_suffix(".copy")))
 
 

@@ -1,8 +1,8 @@
-"""CrashDevice: a disk in memory that loses power and fails on command. A layer under the code, not a mock of it.
+"""CrashDevice: a disk in memory that loses power and fails on command. It is a layer below the code, not a mock of it.
 
-Model: reads see the newest writes; only a sync makes them durable. When power goes, each write since the last sync is
-applied, dropped or torn by 512-byte sector, in any order. A write that fails may have changed any part of its range;
-after a sync that failed, what it should have made durable may be lost for ever, as on real systems.
+The model is that of a real disk. Reads see the newest writes, and only a sync makes writes durable. When power goes,
+each write since the last sync is applied, dropped or torn by 512-byte sector, in any order. A write that fails may have
+changed any part of its range. After a failed sync, the writes it was to make durable may be lost for good.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ Permanence = Literal["transient", "permanent"]
 
 
 class CrashDevice:
-    """``size_bytes`` of zeros, or ``image``. Thread-safe. ``seed`` decides what a failing I/O leaves behind."""
+    """``size_bytes`` of zeros, or ``image``. Thread-safe. ``seed`` decides what a failing I/O leaves."""
 
     def __init__(
         self, size_bytes: int = 0, *, image: bytes | None = None, block_bytes: int = 512, seed: int = 0
@@ -36,23 +36,23 @@ class CrashDevice:
         self._dead = False
         self._fail_at: tuple[int, Permanence] | None = None
         self.operations = 0
-        """I/Os so far: reads, writes, zeros and syncs."""
+        """The number of I/Os so far: reads, writes, zeros and syncs."""
         self.syncs = 0
 
     # -- the faults ------------------------------------------------------------------------------------------------
 
     def fail_at(self, n: int, permanence: Permanence) -> None:
-        """The ``n``-th I/O from now (1 is the next) fails with EIO; permanently: all after it as well."""
+        """Let the ``n``-th I/O from now fail with EIO, where 1 is the next. If permanent, all later ones fail too."""
         with self._lock:
             self._fail_at = (self.operations + n, permanence)
 
     def heal(self) -> None:
-        """No I/O fails any more."""
+        """Let no I/O fail any more."""
         with self._lock:
             self._fail_at = None
 
     def crash(self, seed: int) -> CrashDevice:
-        """Power goes, now. Returns the disk as it is when power is back; this object fails every I/O from here on."""
+        """Cut the power. Return the disk as it is once power is back. This object fails every I/O from now on."""
         with self._lock:
             self._dead = True
             image = bytearray(self._durable)
@@ -60,7 +60,7 @@ class CrashDevice:
         return CrashDevice(image=bytes(image), block_bytes=self._block_bytes, seed=seed)
 
     def image(self) -> bytes:
-        """What a reader sees now."""
+        """Return what a reader sees now."""
         with self._lock:
             return bytes(self._current)
 
@@ -112,7 +112,7 @@ class CrashDevice:
         return -1
 
     def close(self) -> None:
-        """The disk outlives its handle."""
+        """Do nothing: the disk outlives its handle."""
 
     def _write(self, offset: int, data: bytes) -> None:
         with self._lock:
@@ -149,7 +149,7 @@ def _sectors(offset: int, data: bytes) -> list[tuple[int, bytes]]:
 
 
 def _settle(image: bytearray, queue: list[tuple[int, bytes]], dice: random.Random) -> None:
-    """Each queued write is applied, dropped or torn by sector, in any order."""
+    """Apply, drop or tear each queued write by sector, in any order."""
     for offset, data in dice.sample(queue, len(queue)):
         fate = dice.choice(("applied", "dropped", "torn"))
         for start, sector in _sectors(offset, data):

@@ -1,6 +1,6 @@
-"""CuttingProxy: a TCP proxy in front of a real peer that cuts the line or freezes it, at a moment a test chooses.
+"""CuttingProxy: a TCP proxy before a real peer, which cuts or freezes connections at a moment that a test chooses.
 
-It knows nothing of what it carries; it belongs to the event loop it was started in.
+The proxy does not interpret what it carries. It belongs to the event loop it was started in.
 """
 
 from __future__ import annotations
@@ -13,11 +13,11 @@ _PIECE_BYTES = 64 << 10
 
 
 class CuttingProxy:
-    """Connections to ``port`` go to ``port_peer`` on the loopback; counts what passed.
+    """Forwards connections on ``port`` to ``port_peer`` on the loopback, and counts what passes.
 
-    ``freeze``: nothing passes in either direction, and nobody is told. ``cut``: every open connection is reset.
-    ``lose_answers(n, after_bytes)``: n times, when so many more bytes of answers have passed, the next ones are thrown
-    away and their connection is reset. ``cut_uploads(n, after_bytes)``: the same, counting what callers send.
+    ``freeze``: nothing passes in either direction, and connections stay open. ``cut``: every connection is reset.
+    ``lose_answers(n, after_bytes)``: n times, after that many bytes of answers, the next bytes are dropped and their
+    connection is reset. ``cut_uploads(n, after_bytes)``: the same for what callers send.
     """
 
     def __init__(self, port_peer: int) -> None:
@@ -104,7 +104,7 @@ class CuttingProxy:
         _reset(both)
 
     async def finish(self) -> None:
-        """End every connection; one that is being made may appear late."""
+        """End every connection, also one that is still being made."""
         while self._tasks:
             self.cut()
             self.thaw()

@@ -1,9 +1,9 @@
-"""FaultyStore: an object store that fails on purpose, as a plan says.
+"""FaultyStore: an object store that fails on purpose, as a plan decides.
 
-A plan is asked once per call, with the operation (``put``, ``replace``, ``get``, ``get range``, ``list``, ``delete``),
-the key and the number of the call (from 1), and answers with a :class:`Fault` or None. Plans: :func:`scripted`,
-:func:`seeded`, :func:`on`, :func:`first_of`. The store records what it was asked and what it did, so that a test can
-say that its fault was met.
+The plan is called once per operation, with its name (``put``, ``replace``, ``get``, ``get range``, ``list``,
+``delete``), the key and the number of the call (from 1). It returns a :class:`Fault` or None. :func:`scripted`,
+:func:`seeded`, :func:`on` and :func:`first_of` make plans. The store records all calls with their faults, so that a
+test can check that its fault occurred.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from jetdr_core.store.wrapper import StoreWrapper
 
 
 class Fault(enum.Enum):
-    """What goes wrong. A fault that makes no sense for the operation acts as :attr:`FAIL`."""
+    """What goes wrong. A fault that makes no sense for an operation acts as :attr:`FAIL`."""
 
     FAIL = "a transient failure; nothing was done"
     THROTTLED = "a transient refusal: the service is busy; nothing was done"
@@ -47,12 +47,12 @@ Plan = Callable[[str, str, int], Fault | None]
 
 
 def scripted(*faults: Fault | None) -> Plan:
-    """The n-th call meets the n-th fault; those after the last meet none."""
+    """Return a plan whose n-th call meets the n-th fault. Later calls meet none."""
     return lambda _operation, _key, number: faults[number - 1] if number <= len(faults) else None
 
 
 def seeded(seed: int, rates: Mapping[Fault, float]) -> Plan:
-    """Each call meets each fault with its probability; the same seed and order of calls, the same faults."""
+    """Return a plan in which each fault has its probability. The same seed and order of calls give the same faults."""
     source = random.Random(seed)
 
     def plan(_operation: str, _key: str, _number: int) -> Fault | None:
@@ -67,7 +67,7 @@ def seeded(seed: int, rates: Mapping[Fault, float]) -> Plan:
 
 
 def on(operation: str, fault: Fault, *, key: str | None = None, times: int | None = None) -> Plan:
-    """Every call of ``operation`` (on ``key``, where one is given) meets ``fault``, at most ``times`` of them."""
+    """Return a plan in which calls of ``operation``, on ``key`` if given, meet ``fault``, at most ``times`` of them."""
     met = Counter[str]()
 
     def plan(operation_now: str, key_now: str, _number: int) -> Fault | None:
@@ -80,7 +80,7 @@ def on(operation: str, fault: Fault, *, key: str | None = None, times: int | Non
 
 
 def first_of(*plans: Plan) -> Plan:
-    """The first plan that has a fault for a call decides."""
+    """Return a plan that asks ``plans`` in order, until one has a fault."""
 
     def plan(operation: str, key: str, number: int) -> Fault | None:
         return next(filter(None, (plan(operation, key, number) for plan in plans)), None)
@@ -93,7 +93,7 @@ def no_faults(_operation: str, _key: str, _number: int) -> Fault | None:
 
 
 class FaultyStore(StoreWrapper):
-    """``inner`` with the faults of ``plan``, which may be exchanged at any time. ``calls`` lists all, in order."""
+    """``inner`` with the faults of ``plan``, which may be replaced at any time. ``calls`` lists all calls, in order."""
 
     def __init__(self, inner: ObjectStore, plan: Plan = no_faults) -> None:
         super().__init__(inner)
@@ -107,7 +107,7 @@ class FaultyStore(StoreWrapper):
         return Counter(call.fault for call in self.calls if call.fault)
 
     def keys(self, operation: str) -> list[str]:
-        """The keys ``operation`` was asked for, in order."""
+        """Return the keys of all calls of ``operation``, in order."""
         return [call.key for call in self.calls if call.operation == operation]
 
     async def put_if_absent(self, key: str, data: Sequence[Buffer]) -> None:

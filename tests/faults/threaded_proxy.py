@@ -1,4 +1,4 @@
-"""A cutting proxy for callers that block: it lives in a thread, and its switches are called from others."""
+"""A cutting proxy for callers that block. It runs in threads of its own, and other threads may call its methods."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ _PIECE_BYTES = 64 << 10
 
 
 class ThreadedProxy:
-    """Connections to ``port`` go to ``port_peer`` on the loopback.
+    """Forwards connections on ``port`` to ``port_peer`` on the loopback.
 
-    ``freeze``: nothing passes on any connection, and nobody is told, until ``thaw``. ``let_new_ones_pass``: connections
-    made from now on are not frozen, those there are stay so. ``cut``: every connection is reset.
-    ``cut_uploads``: the connection on which so many more bytes have passed towards the peer is reset.
-    ``garble``: from ``first_byte`` of the peer's bytes on, about one in fifty is another.
+    ``freeze``: nothing passes until ``thaw``, and connections stay open. ``let_new_ones_pass``: existing connections
+    stay frozen, new ones are not. ``cut``: every connection is reset. ``cut_uploads``: the connection on which that
+    many bytes have passed to the peer is reset. ``garble``: about one byte in fifty of the peer's, from ``first_byte``
+    on, is changed.
     """
 
     def __init__(self, port_peer: int) -> None:

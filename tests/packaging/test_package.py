@@ -1,4 +1,4 @@
-"""What is installed is whole: typed, with its command, and with the version it says."""
+"""The installed package is complete: typed, with its command and its version."""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
-"""Azurite: Microsoft's own Azure Storage emulator, as the real peer of the Azure store's tests and benchmarks.
+"""Azurite: Microsoft's own Azure Storage emulator, the real peer of the Azure store in tests and benchmarks.
 
-It is installed by npm into ``.peers/`` of the repository, listens on a free loopback port, keeps its objects in memory,
-and has an account with a random key, so that a secret that leaks anywhere can be told from text that is always there.
+npm installs it into ``.peers/`` of the repository. It listens on a free loopback port and keeps its objects in memory.
+The key of its account is random, so that a leaked secret can be told from other text.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ class PeerMissing(Exception):
 
 @dataclass(frozen=True)
 class Azurite:
-    """A running server; ``key`` is its account's, random per run."""
+    """A running server. ``key`` is that of its account, random per run."""
 
     port: int
     key: str = field(repr=False)
@@ -42,11 +42,11 @@ class Azurite:
         return self.endpoint_at(self.port)
 
     def endpoint_at(self, port: int) -> str:
-        """The same server through another port: a proxy's."""
+        """Return the URL of the same server through another port, that of a proxy."""
         return f"http://127.0.0.1:{port}/{self.account}"
 
     def environment(self, port: int | None = None) -> dict[str, str]:
-        """The variables with which ``az://CONTAINER`` means this server."""
+        """Return the variables with which ``az://CONTAINER`` means this server."""
         return {
             "AZURE_STORAGE_ACCOUNT": self.account,
             "AZURE_STORAGE_KEY": self.key,
@@ -60,7 +60,7 @@ class Azurite:
 
 
 def install() -> Path:
-    """Path of the server's program, installed if it is not there; several processes may ask at once."""
+    """Return the path of the server's program, and install it if needed. Several processes may call this at once."""
     program = PEERS / "node_modules" / ".bin" / "azurite-blob"
     if shutil.which("node") is None or shutil.which("npm") is None:
         raise PeerMissing("node and npm are not installed; Azurite needs them")
@@ -75,7 +75,7 @@ def install() -> Path:
 
 @contextlib.contextmanager
 def running_azurite() -> Iterator[Azurite]:
-    """Start a server, and stop it at the end. Raises :class:`PeerMissing` when it cannot be had on this machine."""
+    """Start a server, and stop it at the end. Raises :class:`PeerMissing` if it cannot be installed here."""
     key = base64.b64encode(secrets.token_bytes(64)).decode()
     command = [str(install()), "--blobHost", "127.0.0.1", "--blobPort", "0", "--inMemoryPersistence"]
     command += ["--skipApiVersionCheck", "--silent", "--disableTelemetry"]

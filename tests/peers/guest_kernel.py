@@ -1,6 +1,6 @@
-"""GuestKernel: Debian's kernel for cloud guests and the modules with which it finds a virtio disk.
+"""GuestKernel: Debian's kernel for cloud guests, and the modules it needs for a virtio disk.
 
-Downloaded by apt-get and unpacked into ``.peers/`` of the repository; nothing is installed.
+apt-get downloads it, and it is unpacked into ``.peers/`` of the repository. Nothing is installed.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from tests.peers.azurite import PEERS, PeerMissing
 META_PACKAGE = "linux-image-cloud-amd64"
 FOLDER = PEERS / "guest-kernel"
 MODULES = ("virtio_ring", "virtio", "virtio_pci_legacy_dev", "virtio_pci_modern_dev", "virtio_pci", "virtio_blk")
-"""In the order in which they are loaded."""
+"""In the order in which the guest loads them."""
 
 
 @dataclass(frozen=True)
@@ -27,7 +27,7 @@ class GuestKernel:
 
 
 def install() -> GuestKernel:
-    """The kernel, downloaded if it is not there; several processes may ask at once."""
+    """Return the kernel, and download it if needed. Several processes may call this at once."""
     PEERS.mkdir(exist_ok=True)
     with (PEERS / "lock").open("w") as lock:
         flock(lock, LOCK_EX)

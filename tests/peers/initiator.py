@@ -1,4 +1,4 @@
-"""Another initiator: libiscsi by way of ctypes, for what the engine itself never does to a LUN."""
+"""Another initiator: libiscsi through ctypes, for what the engine itself never does to a LUN."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ _SESSION_NORMAL = 2
 
 
 def reset_lun(lun: Lun) -> None:
-    """LOGICAL UNIT RESET: every other initiator's next command there is answered with a unit attention."""
+    """Send LOGICAL UNIT RESET. The target answers the next command of every other initiator with a unit attention."""
     library = ctypes.CDLL("libiscsi.so.7")
     library.iscsi_create_context.restype = ctypes.c_void_p
     library.iscsi_get_error.restype = ctypes.c_char_p

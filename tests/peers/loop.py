@@ -1,4 +1,4 @@
-"""Loop devices, and partitions on them: block devices of the kernel's own. Root only."""
+"""Loop devices and partitions on them, as real block devices. Only root can make them."""
 
 from __future__ import annotations
 
@@ -17,14 +17,14 @@ _PARTITION_AT = 1 << 20
 
 
 def needs_root() -> None:
-    """Skip the test, which CI forbids, where there are no loop devices to be had."""
+    """Skip the test, which CI forbids, if this process cannot make loop devices."""
     if os.geteuid() != 0 or not Path("/dev/loop-control").exists():
         pytest.skip("loop devices and mounts need root and /dev/loop-control")
 
 
 @contextmanager
 def loop_device(image: Path, size_bytes: int, *, content: bytes = b"") -> Iterator[str]:
-    """The path of a loop device over ``image``, which is made anew."""
+    """Make ``image`` anew, and yield the path of a loop device over it."""
     needs_root()
     image.write_bytes(content)
     os.truncate(image, size_bytes)
@@ -34,15 +34,15 @@ def loop_device(image: Path, size_bytes: int, *, content: bytes = b"") -> Iterat
 
 @contextmanager
 def partition_on_loop_device(image: Path, size_bytes: int) -> Iterator[str]:
-    """The path of the one partition, ``size_bytes`` long, of a partitioned loop device."""
+    """Yield the path of the only partition, of ``size_bytes``, on a loop device."""
     needs_root()
     image.write_bytes(b"")
     os.truncate(image, _PARTITION_AT + size_bytes + _PARTITION_AT)
     table = f"label: gpt\nstart={_PARTITION_AT // 512}, size={size_bytes // 512}\n"
-    command = ["sfdisk", "--quiet", "--no-tell-kernel", str(image)]  # without it sfdisk ends with a machine-wide sync()
+    command = ["sfdisk", "--quiet", "--no-tell-kernel", str(image)]  # otherwise it ends with a machine-wide sync()
     subprocess.run(command, input=table, text=True, check=True)
     with _attached(image, "--partscan") as path:
-        subprocess.run(["partx", "--update", path], check=True)  # for a kernel that reads no partition tables
+        subprocess.run(["partx", "--update", path], check=True)  # for a kernel that does not read partition tables
         try:
             yield _node_of(f"{path}p1", path)
         finally:
@@ -50,7 +50,7 @@ def partition_on_loop_device(image: Path, size_bytes: int) -> Iterator[str]:
 
 
 def attach(image: Path, *options: str) -> str:
-    """A loop device over the file. Two who ask at once may be given the same free one; the slower one asks again."""
+    """Return a loop device over the file. Two processes may be offered the same device, so the slower one retries."""
     deadline = time.monotonic() + LIMIT_S
     while True:
         command = ["losetup", "--find", "--show", *options, str(image)]
@@ -71,7 +71,7 @@ def _attached(image: Path, *options: str) -> Iterator[str]:
 
 
 def _node_of(partition: str, disk: str) -> str:
-    """The partition's device node, made here where no udev does (as in a container)."""
+    """Return the partition's device node. In a container without udev it is made here."""
     if not Path(partition).exists():
         name = Path(partition).name
         major, minor = Path(f"/sys/block/{Path(disk).name}/{name}/dev").read_text().strip().split(":")

@@ -1,4 +1,4 @@
-"""Where a log volume can lie: a file, block devices of the kernel's, LUNs. Each place is empty, and gone afterwards."""
+"""The places for a log volume: a file, block devices, LUNs. Each place is empty, and removed afterwards."""
 
 from __future__ import annotations
 
@@ -12,12 +12,12 @@ from tests.peers.loop import loop_device, partition_on_loop_device
 from tests.peers.tgt import Tgt
 
 PLACE_BYTES = 96 << 20
-"""Of a place that does not grow."""
+"""The size of a place that cannot grow."""
 
 
 @contextmanager
 def opened_place(kind: str, folder: Path, request: pytest.FixtureRequest) -> Iterator[str]:
-    """The path or URL of an empty place."""
+    """Yield the path or URL of an empty place."""
     match kind:
         case "file":
             yield str(folder / "log")

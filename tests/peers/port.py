@@ -1,4 +1,4 @@
-"""Ports for peers to listen on."""
+"""Finds ports for peers to listen on."""
 
 from __future__ import annotations
 
@@ -6,11 +6,11 @@ import random
 import socket
 
 _CHANCE = random.SystemRandom()
-"""Its own in each process, whatever tests seed."""
+"""Random in each process, whatever tests seed."""
 
 
 def free_port() -> int:
-    """One of the loopback address that nobody has, and that the kernel gives no connection of anybody's (32768 on)."""
+    """Return a free port of the loopback address, below 32768: the kernel gives the ports above to connections."""
     while True:
         with socket.socket() as probe:
             try:

@@ -1,7 +1,8 @@
-"""tgtd, the user-space iSCSI target of Linux, as the real peer of the iSCSI device's tests and benchmarks.
+"""tgtd, the user-space iSCSI target of Linux, the real peer of the iSCSI device in tests and benchmarks.
 
-It listens on a free loopback port, its LUNs are sparse files on tmpfs, and its control socket is its own, so that any
-number of them run side by side. What it was told is kept here: after a kill it can be started again with the same LUNs.
+Each daemon has a free loopback port, a control socket and LUNs of its own, which are sparse files on tmpfs. So any
+number of daemons run side by side. :class:`Tgt` keeps their settings, and starts a killed daemon again with the same
+LUNs.
 """
 
 from __future__ import annotations
@@ -30,7 +31,7 @@ class Lun:
 
     port: int
     number: int
-    """The target's; its only LUN is 1."""
+    """The number of the target. Its only LUN is 1."""
     target: str
     image: Path
     block_bytes: int = 512
@@ -45,7 +46,7 @@ class Lun:
         return self.url_at(self.port)
 
     def url_at(self, port: int) -> str:
-        """The same LUN through another port: a proxy's."""
+        """Return the URL of the same LUN through another port, that of a proxy."""
         user = f"{self.user}@" if self.user else ""
         return f"iscsi://{user}127.0.0.1:{port}/{self.target}/1"
 
@@ -67,7 +68,7 @@ class Tgt:
     # -- the daemon ------------------------------------------------------------------------------------------------
 
     def start(self) -> None:
-        """Start it, with all the LUNs it had."""
+        """Start the daemon, with all the LUNs it had."""
         with (self._folder / "log").open("ab") as log:
             command = [self._tgtd, "-f", "-C", "1", "--iscsi", f"portal=127.0.0.1:{self.port}"]
             self._server = subprocess.Popen(command, stdout=log, stderr=log, env=self._environment)
@@ -76,7 +77,7 @@ class Tgt:
             self._configure(lun)
 
     def kill(self) -> None:
-        """SIGKILL: what it had written is in the page cache, its sessions are gone."""
+        """Send SIGKILL. What the daemon had written is in the page cache, and its sessions are gone."""
         assert self._server is not None
         self._server.kill()
         self._server.wait()
@@ -112,7 +113,7 @@ class Tgt:
         password: str = "",
         content: bytes = b"",
     ) -> Lun:
-        """A new LUN of zeros, behind ``content``."""
+        """Add a LUN that begins with ``content`` and holds zeros after it."""
         number = next(_names)
         image = self._folder / f"lun-{number}"
         image.write_bytes(content)
@@ -124,24 +125,24 @@ class Tgt:
         return lun
 
     def change(self, lun: Lun, *, read_only: bool | None = None, size_bytes: int | None = None) -> None:
-        """What the LUN is from the next start on."""
+        """Change the LUN from the next start on."""
         if size_bytes is not None:
             os.truncate(lun.image, size_bytes)
         if read_only is not None:
             self._luns[lun.number] = replace(lun, read_only=read_only)
 
     def exchange(self, lun: Lun) -> None:
-        """From the next start on another LUN, with another serial number, answers in its place."""
+        """Let another LUN, with another serial number, answer in its place from the next start on."""
         self._luns[lun.number] = replace(lun, serial="exchanged")
 
     def remove(self, lun: Lun) -> None:
-        """Take the LUN away, for the running daemon and for later ones; its image stays."""
+        """Remove the LUN from the running daemon and from later ones. Its image stays."""
         self._luns.pop(lun.number, None)
         if self._server is not None:
             self._admin("--op", "delete", "--mode", "target", "--tid", str(lun.number), "--force")
 
     def detach(self, lun: Lun) -> None:
-        """Take the LUN out of its target, which stays."""
+        """Remove the LUN from its target. The target stays."""
         self._admin("--op", "delete", "--mode", "logicalunit", "--tid", str(lun.number), "--lun", "1")
 
     def _configure(self, lun: Lun) -> None:
@@ -177,7 +178,7 @@ class Tgt:
 
 @contextlib.contextmanager
 def running_tgt() -> Iterator[Tgt]:
-    """Start a daemon, and end it. Raises :class:`PeerMissing` when it is not installed."""
+    """Start a daemon, and end it at the end. Raises :class:`PeerMissing` if it is not installed."""
     with tempfile.TemporaryDirectory(prefix="jetdr-tgt-", dir="/dev/shm") as folder:
         tgt = Tgt(Path(folder))
         tgt.start()

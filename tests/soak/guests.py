@@ -1,6 +1,6 @@
 """Guests: connections that load a disk over NBD, check what they read, and measure how long they wait.
 
-A guest whose host component was killed connects again. Anything else that fails is a failure of the soak.
+A guest reconnects if its host component was killed. Any other error is a failure of the soak.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ RECONNECT_S = 0.02
 
 
 class Guests:
-    """``connections`` threads on each disk of ``models``; ``kills`` counts what breaks connections."""
+    """``connections`` threads on each disk of ``models``. ``kills`` returns how often connections were broken."""
 
     def __init__(
         self, path: str, models: dict[str, Model], kills: Callable[[], int], *, connections: int, seed: int
@@ -46,7 +46,7 @@ class Guests:
             thread.start()
 
     def pause(self) -> None:
-        """Return when no request is under way; none begins before :meth:`resume`."""
+        """Wait until no request is in flight. None begins before :meth:`resume`."""
         with self._changed:
             self._paused = True
             assert self._changed.wait_for(lambda: self._busy == 0, 60), "a guest hangs"
@@ -75,7 +75,7 @@ class Guests:
                 if isinstance(error, _Broken) and self._kills() == kills:
                     self._fail(f"{error}, and nobody killed the host component")
                 self._ending.wait(RECONNECT_S)
-            except Exception as error:  # noqa: BLE001 - told by the soak
+            except Exception as error:  # noqa: BLE001 - the soak reports it
                 self._fail(f"{type(error).__name__}: {error}")
 
     def _fail(self, problem: str) -> None:
@@ -83,7 +83,7 @@ class Guests:
         self._ending.set()
 
     def _one(self, client: NbdClient, model: Model, chance: random.Random) -> None:
-        """One request, when requests are wanted."""
+        """Make one request as soon as requests are allowed."""
         with self._changed:
             self._changed.wait_for(lambda: not self._paused or self._ending.is_set())
             self._busy += 1

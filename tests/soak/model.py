@@ -1,8 +1,8 @@
-"""Model: what each block of a disk may hold, given the requests that guests made and what came of them.
+"""Model: what each block of a disk may hold, given the requests of guests and their outcome.
 
-Every block that is written says which it is: disk, block and the number of its write. Guests overlap, so a block may
-hold any write that no acknowledged one began after, and a read may see a part of a write that is under way, as on any
-disk. A write whose connection broke may have come about or not, and comes about no later than that. Thread-safe.
+Every written block names its disk, its block and the number of its write. Guests overlap. So a block may hold any write
+unless a later one began after it had ended and was acknowledged. As on any disk, a read may see part of a write that is
+in flight. A write whose connection broke may have been done or not, and is not done later. Thread-safe.
 """
 
 from __future__ import annotations
@@ -23,8 +23,10 @@ _ZEROS = bytes(BLOCK_BYTES)
 
 @dataclass(slots=True, eq=False)
 class Write:
-    """One request on blocks ``first`` up to ``end``. ``ended``: the moment, by the model's count, from which on it
-    cannot come about any more; 0 while it may."""
+    """One request on the blocks from ``first`` to before ``end``.
+
+    ``ended`` is the moment, by the model's count, after which the write can no longer be done. It is 0 before that.
+    """
 
     number: int
     first: int
@@ -37,7 +39,7 @@ class Write:
 
 
 class Model:
-    """Disk number ``disk``, ``blocks`` blocks of zeros. Reads are checked between :meth:`reading` and :meth:`read`."""
+    """Disk number ``disk``, with ``blocks`` blocks of zeros. A read lies between :meth:`reading` and :meth:`read`."""
 
     def __init__(self, disk: int, blocks: int) -> None:
         self.disk = disk
@@ -52,7 +54,7 @@ class Model:
     # -- writes ------------------------------------------------------------------------------------------------------
 
     def begin(self, first: int, count: int, *, zeros: bool) -> Write:
-        """A write is about to be asked for."""
+        """Note that a write is about to be requested."""
         with self._lock:
             self._now += 1
             write = Write(self._now, first, first + count, zeros)
@@ -63,11 +65,11 @@ class Model:
             return write
 
     def data(self, write: Write) -> bytes:
-        """What it writes."""
+        """Return the bytes of the write."""
         return b"".join(self._stamp(block, write.number) for block in range(write.first, write.end))
 
     def acknowledged(self, write: Write) -> None:
-        """It came about: nothing that had ended before it began is there any more."""
+        """Note that the write was done, so it replaced every write that had ended before it began."""
         with self._lock:
             self._now += 1
             write.ended = self._now
@@ -75,7 +77,7 @@ class Model:
                 self._may_hold[block] = [old for old in self._may_hold[block] if not 0 < old.ended < write.number]
 
     def broken(self, write: Write) -> None:
-        """Its connection broke, with the process that served it gone."""
+        """Note that the write's connection broke, because the process that served it is gone."""
         with self._lock:
             self._now += 1
             write.ended = self._now
@@ -83,19 +85,19 @@ class Model:
     # -- reads -------------------------------------------------------------------------------------------------------
 
     def reading(self, first: int, count: int) -> tuple[int, list[list[Write]]]:
-        """The moment before a read, and what its blocks may hold then."""
+        """Return the moment before a read, and what its blocks may hold then."""
         with self._lock:
             return self._now, [list(self._may_hold[block]) for block in range(first, first + count)]
 
     def read(self, first: int, before: tuple[int, list[list[Write]]], data: bytes) -> None:
-        """Check what a read returned; AssertionError for a block that holds what it must not."""
+        """Check what a read returned. AssertionError names a block that holds what it must not."""
         since, may_hold = before
         for index, writes in enumerate(may_hold):
             found = data[index * BLOCK_BYTES : (index + 1) * BLOCK_BYTES]
             self._check(first + index, since, writes, found)
 
     def settled(self, data: bytes) -> None:
-        """Nothing is under way and the disk holds ``data``: check it, and take it as what there is."""
+        """Check ``data``, all that the disk holds while nothing is in flight, and expect exactly that from now on."""
         self.read(0, self.reading(0, self.blocks), data)
         with self._lock:
             for block in range(self.blocks):
@@ -113,14 +115,14 @@ class Model:
         assert latest > since, f"disk {self.disk} block {block} holds write {number}, not {expected}"
 
     def _was_written(self, block: int, since: int, before: Sequence[Write]) -> bool:
-        """Whether a write was under way at the moment ``since``, or has begun after it."""
+        """Return whether a write was in flight at the moment ``since``, or has begun after it."""
         if not all(write.ended and write.ended <= since for write in before):
             return True
         with self._lock:
             return any(write.number > since for write in self._may_hold[block])
 
     def _number(self, block: int, data: bytes) -> int:
-        """Of the write whose data this is; 0 for zeros."""
+        """Return the number of the write whose data this is, or 0 for zeros."""
         if data == _ZEROS:
             return 0
         magic, disk, _, where, number, _ = _STAMP.unpack_from(data)

@@ -1,4 +1,4 @@
-"""``./check soak``: soaks of one seed after the other, for some minutes. docs/architecture.md says what they check."""
+"""``./check soak``: soaks with one seed after the other, for some minutes. docs/architecture.md lists the checks."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from types import ModuleType
 
 ROOT = Path(__file__).resolve().parents[2]
 SEED_S = 45.0
-"""How long a seed's episodes last, at most about; then the next seed's turn comes."""
+"""About how long the episodes of one seed last before the next seed has its turn."""
 
 
 def main() -> int:
@@ -23,10 +23,10 @@ def main() -> int:
     parser = argparse.ArgumentParser(
         prog="./check soak", description="The whole product under load, kills and outages."
     )
-    parser.add_argument("--minutes", type=float, default=5.0, help="how long, about (default: %(default)g)")
-    parser.add_argument("--seed", type=int, help="this seed alone, for all the time (default: one after the other)")
+    parser.add_argument("--minutes", type=float, default=5.0, help="about how long to run (default: %(default)g)")
+    parser.add_argument("--seed", type=int, help="only this seed (default: one seed after the other)")
     parser.add_argument("--keep", action="store_true", help="keep the folder of a soak that fails")
-    parser.add_argument("--verbose", action="store_true", help="tell every step")
+    parser.add_argument("--verbose", action="store_true", help="print every step")
     chosen = parser.parse_args()
     say = partial(print, flush=True) if chosen.verbose else _silent
     begun = time.monotonic()

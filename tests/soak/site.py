@@ -1,6 +1,6 @@
 """Site: the folder, the processes and the peers of one soak, and what can be done to them.
 
-It is on tmpfs, as the ring must be. Invariant: :meth:`Site.end` leaves no process behind, whatever failed.
+The folder is on tmpfs, because the ring must be. Invariant: :meth:`Site.end` leaves no process, whatever failed.
 """
 
 from __future__ import annotations
@@ -26,16 +26,16 @@ from jetdr_core.drva.errors import DrvaUnreachable
 from jetdr_core.errors import HostFailed, HostUnreachable
 from jetdr_core.host import HostComponent, HostOptions
 from tests.children import HELPERS
-from tests.cli.command import environment
+from tests.cli.jetdr_command import environment
 from tests.peers.tgt import Lun, Tgt, running_tgt
-from tests.soak.plan import Settings
+from tests.soak.soak_plan import Settings
 
 __all__ = ["DISKS", "DISK_BYTES", "MORE", "STALL_LIMIT_S", "Site", "until"]
 
 DISK_BYTES = 4 << 20
 DISKS = ("db01", "web01")
 MORE = "more01"
-"""A disk that comes and goes; nobody writes to it."""
+"""A disk that is added and removed. Nobody writes to it."""
 
 STALL_LIMIT_S = 0.5
 START_LIMIT_S = 60.0
@@ -44,7 +44,7 @@ LUN_BYTES = 64 << 20
 
 
 def until(condition: Callable[[], Any], limit_s: float, what: str) -> Any:
-    """The first truth that ``condition`` tells; fails when there is none within the limit."""
+    """Return the first true value of ``condition``. AssertionError if there is none within the limit."""
     deadline = time.monotonic() + limit_s
     while not (found := condition()):
         assert time.monotonic() < deadline, f"not within {limit_s:g} s: {what}"
@@ -53,7 +53,7 @@ def until(condition: Callable[[], Any], limit_s: float, what: str) -> Any:
 
 
 class Site:
-    """Domain ``vm`` with two disks; nothing runs before :meth:`start_drva`."""
+    """Domain ``vm`` with two disks. Nothing runs before :meth:`start_drva`."""
 
     def __init__(self, settings: Settings) -> None:
         self.settings = settings
@@ -103,9 +103,9 @@ class Site:
     # -- the DRVA ----------------------------------------------------------------------------------------------------
 
     def start_drva(self) -> None:
-        """Return when it answers on its control socket; its domain may not be open yet."""
+        """Start the DRVA, and wait until it answers on its control socket. Its domain may not be open yet."""
         config = str(self.folder / "drva.toml")
-        script = f"{HELPERS}from tests.soak import drva_process; drva_process.main()"
+        script = f"{HELPERS}from tests.soak import soak_drva; soak_drva.main()"
         command = [sys.executable, "-m", "jetdr_core.cli", "drva", config]
         if not self.settings.command_line:
             command = [sys.executable, "-c", script, config]
@@ -136,7 +136,7 @@ class Site:
         self.drva.send_signal(number)
 
     def end_drva(self) -> None:
-        """In order, as a service manager does."""
+        """End the DRVA in order, as a service manager does."""
         assert self.drva is not None
         self.drva.send_signal(signal.SIGTERM)
         try:
@@ -151,14 +151,14 @@ class Site:
             return client.ask(command, **arguments)
 
     def status(self) -> dict[str, Any]:
-        """What the DRVA says of the domain; with the keys of its status beside those of its session."""
+        """Return what the DRVA reports of the domain: the keys of its status beside those of its session."""
         (found,) = self.ask("status", domain="vm")["domains"]
         return dict(found["status"] or {}) | dict(found)
 
     # -- others ------------------------------------------------------------------------------------------------------
 
     def end_host(self, number: signal.Signals) -> bool:
-        """SIGKILL, or SIGTERM for an end in order; False when none runs. Returns when it is gone."""
+        """Send SIGKILL, or SIGTERM for an orderly end, and wait for the host component's end. False if none runs."""
         try:
             pid_fd = os.pidfd_open(self.component.pid)
         except (HostUnreachable, ProcessLookupError):
@@ -178,7 +178,7 @@ class Site:
         path.touch() if begins else path.unlink(missing_ok=True)
 
     def descriptors(self) -> dict[str, tuple[int, int]]:
-        """Process and how many descriptors it has open, of DRVA and host component."""
+        """Return the process and its number of open descriptors, for DRVA and host component."""
         assert self.drva is not None
         pids = {"DRVA": self.drva.pid, "host component": self.component.pid}
         return {name: (pid, len(os.listdir(f"/proc/{pid}/fd"))) for name, pid in pids.items()}
@@ -186,7 +186,7 @@ class Site:
     # -- end ---------------------------------------------------------------------------------------------------------
 
     def assert_nothing_left(self) -> None:
-        """After an end in order: no process, no ring, no lock."""
+        """Check, after an orderly end, that no process, no ring and no lock is left."""
         left = [f"{pid}: {words}" for pid, words in self._processes()]
         assert not left, f"processes are left: {left}"
         assert not (self.run / "vm/ring").exists(), "the ring is left though the log was closed clean"
@@ -199,7 +199,7 @@ class Site:
             os.close(lock)
 
     def _processes(self) -> list[tuple[int, str]]:
-        """All whose command line names the folder."""
+        """Return all processes whose command line names the folder."""
         found = []
         for entry in Path("/proc").iterdir():
             if entry.name.isdigit() and int(entry.name) != os.getpid():
@@ -210,7 +210,7 @@ class Site:
         return found
 
     def end(self, *, keep: bool = False) -> None:
-        """End what runs, and remove the folder unless it is to be kept, or a host component there cannot be asked."""
+        """End all processes, and remove the folder unless ``keep``."""
         with self._held:
             if self.drva is not None:
                 self.kill_drva()
@@ -220,12 +220,12 @@ class Site:
             shutil.rmtree(self.folder)
 
     def bugs(self) -> list[str]:
-        """Lines of the DRVA's log that tell of an error which nobody foresaw."""
+        """Return the lines of the DRVA's log that report a bug."""
         lines = self.drva_log.read_text(errors="replace").splitlines()
         return [line for line in lines if "Traceback" in line or " level=critical" in line]
 
     def tails(self) -> str:
-        """The ends of the logs, for who looks into a failure."""
+        """Return the ends of the logs, for a failure's report."""
         found = []
         for path, count in ((self.drva_log, 60), (self.run / "vm/host.log", 20)):
             if path.exists():
@@ -235,7 +235,7 @@ class Site:
 
 
 def _await_end(pid_fd: int) -> None:
-    """Also of a process that a stopped DRVA cannot reap."""
+    """Wait for the end of a process, even one that a stopped DRVA cannot reap."""
     poll = select.poll()
     poll.register(pid_fd, select.POLLIN)
     assert poll.poll(30_000), "the host component does not end"

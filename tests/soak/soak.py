@@ -1,9 +1,9 @@
-"""Soak: one seed's plan carried out on a site, under load, with everything that must hold checked on the way.
+"""Soak: carries out one seed's plan on a site, under load, and checks on the way everything that must hold.
 
-While a host component lives no guest's request fails, or waits longer than the stall limit and a margin. Every read is
-checked against the model. When an episode is over, the domain becomes consistent by itself; then guests pause, and what
-they see, what the primaries hold and what the store's newest point gives back are the same. Every mark that was
-accepted gives back, in the end, what the guests had then; the store verifies; nothing is left behind.
+While a host component lives, no request of a guest fails, or waits longer than the stall limit and a margin. Every read
+is checked against the model. After an episode, the domain becomes consistent by itself. Guests then pause, and what
+they see, what the primaries hold and what the store's newest point gives back are the same. In the end every accepted
+mark gives back what guests had when it was taken, the store verifies, and nothing is left.
 """
 
 from __future__ import annotations
@@ -27,16 +27,16 @@ from jetdr_core.verify import verify
 from tests.host.nbd_client import NbdClient
 from tests.soak.guests import Guests
 from tests.soak.model import BLOCK_BYTES, Model
-from tests.soak.plan import Act, Plan, Step, plan
 from tests.soak.site import DISK_BYTES, DISKS, MORE, STALL_LIMIT_S, Site, until
+from tests.soak.soak_plan import Act, Plan, Step, plan
 
 __all__ = ["Report", "SoakFailed", "soak"]
 
 MARGIN_S = 8.0
-"""What a request may take beyond the stall limit, on a machine with few cores and much else to do."""
+"""How much longer than the stall limit a request may take on a busy machine with few cores."""
 
 CALM_LIMIT_S = 150.0
-"""Logging that went off often is tried again after up to 30 s; then all is copied."""
+"""Logging that often went off is retried after up to 30 s, and then all disks are copied."""
 
 CALM_PACE_S = 0.05
 READ_BYTES = 1 << 20
@@ -47,12 +47,12 @@ Images = dict[str, bytes]
 
 
 class SoakFailed(AssertionError):
-    """Something that must hold did not. Says what, the seed, what was done until then, and what the logs say."""
+    """Something that must hold did not. The message has the problem, the seed, the steps so far and the logs' ends."""
 
 
 @dataclass
 class Report:
-    """What a soak did and met."""
+    """What a soak did, and what it measured."""
 
     seed: int
     seconds: float = 0.0
@@ -61,11 +61,11 @@ class Report:
     requests: Counter[str] = field(default_factory=Counter)
     longest_s: dict[str, float] = field(default_factory=dict)
     starved_s: float = 0.0
-    """The longest that a thread of the soak itself did not get to run, which says how busy the machine was."""
+    """The longest time that a thread of the soak itself could not run, which shows how busy the machine was."""
     marks: int = 0
     marks_refused: int = 0
     calm_s: float = 0.0
-    """The longest that the domain took to be consistent when all was well again."""
+    """The longest time that the domain took to become consistent after an episode."""
     off_times: int = 0
     unlogged_writes: int = 0
 
@@ -75,14 +75,14 @@ class Report:
         return (
             f"seed {self.seed}: {self.seconds:.0f} s, {self.episodes} episodes, {self.requests.total()} requests, "
             f"{self.marks} marks ({self.marks_refused} refused), logging off {self.off_times} times, "
-            f"{self.unlogged_writes} writes past the log\n"
+            f"{self.unlogged_writes} writes bypassed the log\n"
             f"  {acts}\n  longest: {longest}; calm after at most {self.calm_s:.1f} s; "
             f"this process itself waited up to {self.starved_s:.2f} s"
         )
 
 
 def soak(seed: int, seconds: float, *, say: Say = lambda _line: None, keep: bool = False) -> Report:
-    """Carry out episodes of the seed for about ``seconds``, at least one. Raises :class:`SoakFailed`."""
+    """Carry out episodes of the seed for about ``seconds``, and at least one. Raises :class:`SoakFailed`."""
     chosen = plan(seed)
     site = Site(chosen.settings)
     running = _Soak(chosen, site, say)
@@ -106,7 +106,7 @@ def _story(error: Exception, running: _Soak) -> str:
         f"in {running.site.folder}, after:",
         *running.done,
         running.site.tails(),
-        f"To repeat: ./check soak --seed {running.plan.seed} (the same steps, but not the same timing)",
+        f"To repeat: ./check soak --seed {running.plan.seed} (the same steps, with other timing)",
     ]
     return "\n".join(lines)
 
@@ -178,7 +178,7 @@ class _Soak:
         assert longest_s < STALL_LIMIT_S + MARGIN_S, f"a request took {longest_s:.1f} s: {self.guests.longest_s}"
 
     def _await_calm(self) -> None:
-        """The domain is open, consistent and uploaded, without anybody doing anything for it."""
+        """Wait until the domain is open and consistent by itself."""
 
         def is_calm() -> bool:
             if self.guests is not None:
@@ -195,7 +195,7 @@ class _Soak:
         self._count_off()
 
     def _has_its_disks(self, status: dict[str, Any]) -> bool:
-        """Those it always has; one that could not be taken away while the log was full is taken away now."""
+        """Return whether the domain has exactly its own disks. If the extra disk is still there, it is removed now."""
         if any(disk["name"] == MORE for disk in status["disks"]):
             self._unprotect()
             return False
@@ -221,7 +221,7 @@ class _Soak:
         self._check_descriptors()
 
     def _see_all(self) -> Images:
-        """All that the disks hold, as guests see it; the model agrees."""
+        """Return all that the disks hold, as guests see it, after checking it against the model."""
         images = {name: self._read_all(name) for name in DISKS}
         for name, model in self._models.items():
             model.settled(images[name])
@@ -232,7 +232,7 @@ class _Soak:
             try:
                 with NbdClient(self.site.nbd_path, name) as client:
                     return b"".join(client.read(offset, READ_BYTES) for offset in range(0, DISK_BYTES, READ_BYTES))
-            except (ConnectionError, FileNotFoundError):  # killed, and not back yet
+            except (ConnectionError, FileNotFoundError):  # the host component was killed and is not back yet
                 return None
 
         return bytes(until(read, CALM_LIMIT_S, f"disk {name} is served"))
@@ -295,7 +295,7 @@ class _Soak:
         return self._ask("unprotect", disk=MORE)
 
     def _take_mark(self) -> bool:
-        """With the guests paused, if the domain can be marked now."""
+        """Take a mark with the guests paused, if the domain can be marked now."""
         assert self.guests is not None
         self.guests.pause()
         try:

@@ -1,4 +1,4 @@
-"""A short soak of each kind, and what a soak itself counts on. ``./check soak`` goes on for as long as one likes."""
+"""A short soak of each kind, and tests of what a soak relies on. ``./check soak`` runs for as long as one likes."""
 
 from __future__ import annotations
 
@@ -7,11 +7,11 @@ from collections.abc import Callable
 import pytest
 
 from tests.soak.model import BLOCK_BYTES, Model
-from tests.soak.plan import ENDS_STOP, UNDONE_BY, Act, plan
 from tests.soak.soak import soak
+from tests.soak.soak_plan import ENDS_STOP, UNDONE_BY, Act, plan
 
 SECONDS = 5
-"""An episode is begun as long as so much has not passed: about 25 s, with the start and the last checks."""
+"""A new episode begins until this time has passed. With the start and the last checks, a soak takes about 25 s."""
 
 
 @pytest.mark.timeout(300)
@@ -19,7 +19,7 @@ SECONDS = 5
 def test_a_domain_under_load_kills_and_outages_loses_nothing(
     seed: int, peer: Callable[[str], str], capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """Write-through with its log in a file; write-back with its log on a LUN."""
+    """Seed 0 runs write-through with the log in a file, seed 3 runs write-back with the log on a LUN."""
     peer("nbdkit")
     peer("tgtd")
     report = soak(seed, SECONDS)
@@ -54,7 +54,7 @@ def test_the_model_knows_a_lost_write_a_foreign_block_and_a_torn_one() -> None:
     first, second = (model.begin(0, 1, zeros=False) for _ in range(2))
     for write in (first, second):
         model.acknowledged(write)
-        model.read(0, model.reading(0, 1), model.data(write))  # both were under way at once
+        model.read(0, model.reading(0, 1), model.data(write))  # both were in flight at once
     third = model.begin(0, 1, zeros=False)
     model.acknowledged(third)
     before = model.reading(0, 1)

@@ -1,4 +1,4 @@
-"""Appliance: ``jetdr drva`` and ``jetdr`` as an operator has them, in processes of their own."""
+"""Appliance: ``jetdr drva`` and ``jetdr`` in processes of their own, as an operator runs them."""
 
 from __future__ import annotations
 
@@ -14,14 +14,14 @@ from typing import Any
 from jetdr_core.drva.client import ControlClient
 from jetdr_core.drva.errors import DrvaUnreachable
 from jetdr_core.host import HostComponent, HostOptions
-from tests.cli.command import environment, jetdr_process
-from tests.workloads.protected import stop_host
+from tests.cli.jetdr_command import environment, jetdr_process
+from tests.workloads.protected_disks import stop_host
 
 LIMIT_S = 60.0
 
 
 class Appliance:
-    """Domain ``vm`` with some disks, and a DRVA for it that can be killed and started again."""
+    """Domain ``vm`` with some disks, and a DRVA for it that can be killed and restarted."""
 
     def __init__(
         self,
@@ -32,7 +32,7 @@ class Appliance:
         mode: str,
         stall_limit_s: float,
     ) -> None:
-        """A disk is given by its size, if it is to be a new one, or by its image."""
+        """A new disk is given by its size, an existing one by its image."""
         self.store = store
         self.uris = {name: f"nbd+unix:///{name}?socket={runtime}/vm/nbd.sock" for name in disks}
         self.primaries = {
@@ -60,31 +60,23 @@ create = true
 [domain.options]
 stall_limit_s = {stall_limit_s}
 """
-            + "".join(
-                f"""
-[[domain.disk]]
-name = "{name}"
-path = "{self.primaries[name]}"
-size_bytes = {0 if isinstance(disk, Path) else disk}
-"""
-                for name, disk in disks.items()
-            )
+            + "".join(_disk_table(name, self.primaries[name], disk) for name, disk in disks.items())
         )
 
     @property
     def lsn(self) -> int:
-        """The last LSN given out; 0 while the DRVA is away."""
+        """The last LSN given out. It is 0 while the DRVA is away."""
         status = self._status()
         return status["lsn_reserved"] if status else 0
 
     def end(self) -> None:
-        """SIGTERM: at return the primaries have everything, and so has the store."""
+        """End the DRVA with SIGTERM. At return the primaries and the store have everything."""
         self._daemon.terminate()
         assert self._daemon.wait(LIMIT_S) == 0
 
     @contextlib.contextmanager
     def on(self) -> Iterator[subprocess.Popen[bytes]]:
-        """A DRVA that serves the disk, until the end of the block at the latest."""
+        """Run a DRVA until the end of the context at the latest. The domain is consistent at first."""
         command = [sys.executable, "-m", "jetdr_core.cli", "drva", str(self._file)]
         with self._log.open("a") as log, subprocess.Popen(command, env=environment(), stderr=log) as daemon:
             self._daemon = daemon
@@ -95,7 +87,7 @@ size_bytes = {0 if isinstance(disk, Path) else disk}
                 daemon.kill()
 
     def until(self, condition: Callable[[Any], object]) -> Any:
-        """The first status of the domain that fulfils ``condition``."""
+        """Return the first status of the domain that fulfils ``condition``."""
         deadline = time.monotonic() + LIMIT_S
         while True:
             status = self._status()
@@ -109,7 +101,7 @@ size_bytes = {0 if isinstance(disk, Path) else disk}
         self.until(lambda status: status["lsn_reserved"] >= lsn)
 
     def _status(self) -> Any:
-        """None while it does not answer, or has not opened the domain."""
+        """Return the domain's status, or None while the DRVA does not answer or has not opened the domain."""
         try:
             with ControlClient(self._socket, answer_s=LIMIT_S) as client:
                 answer: Any = client.ask("status", domain="vm")
@@ -126,11 +118,16 @@ size_bytes = {0 if isinstance(disk, Path) else disk}
         assert said.returncode == 0, said.stderr
 
 
+def _disk_table(name: str, primary: Path, disk: int | Path) -> str:
+    size_bytes = 0 if isinstance(disk, Path) else disk
+    return f'[[domain.disk]]\nname = "{name}"\npath = "{primary}"\nsize_bytes = {size_bytes}\n'
+
+
 @contextlib.contextmanager
 def appliance(
     folder: Path, store: str, disks: Mapping[str, int | Path], *, stall_limit_s: float, mode: str = "write-through"
 ) -> Iterator[Appliance]:
-    """One whose DRVA is off. Its host component ends with the block, whatever happened."""
+    """Make an appliance whose DRVA is off. Its host component ends with the context, whatever happened."""
     with tempfile.TemporaryDirectory(dir="/dev/shm", prefix="jetdr-") as runtime:
         try:
             yield Appliance(folder, Path(runtime), store, disks, mode, stall_limit_s)

@@ -1,7 +1,4 @@
-"""What every workload runs on: two stores (a directory, and Azure Blob as Azurite serves it), and two modes of writing.
-
-And the machine of every guest.
-"""
+"""What every workload runs on: a store in a directory or in Azurite, one of two modes, and the guest's machine."""
 
 from __future__ import annotations
 
@@ -16,7 +13,7 @@ from tests.peers.azurite import Azurite, PeerMissing
 from tests.workloads.guest_software import Machine, machine
 
 LIMIT_S = 300
-"""Of one test, on a machine that has much else to do. Every wait in it has a shorter one."""
+"""The limit of one test on a busy machine. Every wait in a test has a shorter limit."""
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
@@ -27,7 +24,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 @pytest.fixture(params=["directory", "azure"])
 def store(request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
-    """The URL of a container that does not exist yet."""
+    """Yield the URL of a container that does not exist yet."""
     if request.param == "directory":
         yield f"file://{tmp_path}/store"
         return
@@ -39,7 +36,7 @@ def store(request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.Mo
 
 @pytest.fixture(params=[False, True], ids=["write-through", "write-back"])
 def write_back(request: pytest.FixtureRequest) -> bool:
-    """Whether writes are acknowledged by the log, and reach the primary later."""
+    """Whether the domain runs in write-back."""
     return bool(request.param)
 
 

@@ -1,8 +1,8 @@
-"""FileWork: what an application does with a file system, and what must be there after each step whatever happens then.
+"""FileWork: what an application does with a file system, and what must be there after each step, whatever happens.
 
-A step commits a row to each of two databases and writes, renames and deletes files; it ends when all of it is durable.
-The databases are SQLite's with synchronous=FULL, one with a write-ahead log and one whose journal is truncated: of one
-whose journal is deleted SQLite promises durability only when the folder has been synced, too.
+A step commits a row to each of two databases, and writes, renames and deletes files. It ends when all of it is durable.
+The databases are SQLite's, with synchronous=FULL. One has a write-ahead log, the other truncates its journal. If SQLite
+deletes its journal, a commit is durable only once the folder has been synced too, so no database here does that.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ GIT = ("git", "-c", "user.name=guest", "-c", "user.email=guest@example.org", "-c
 
 
 class FileWork:
-    """Works below ``root``; :meth:`close` before it is unmounted."""
+    """Works below ``root``. Call :meth:`close` before the file system is unmounted."""
 
     def __init__(self, root: Path) -> None:
         self.root = root
@@ -31,7 +31,7 @@ class FileWork:
         self._databases = [_database(root / name, mode) for name, mode in DATABASES.items()]
 
     def step(self) -> int:
-        """Do one more step; returns its number, from 1, when it is durable."""
+        """Do one more step. Return its number, from 1, once it is durable."""
         number = self.steps + 1
         for database in self._databases:
             with database:
@@ -64,7 +64,7 @@ class FileWork:
         part.rename(self.root / "files" / str(number))
 
     def _write_sparse(self, number: int) -> None:
-        """Every step writes into one large hole, and makes another larger."""
+        """Write into the large hole at the end of a sparse file, and make the file larger."""
         with (self.root / "sparse").open("r+b" if number > 1 else "w+b") as file:
             file.truncate(number << 20)
             file.seek((number << 20) - (number << 9))
@@ -74,12 +74,12 @@ class FileWork:
 
 
 def content(number: int) -> bytes:
-    """Of the file and the row of that step."""
+    """Return the content of the file and of the row of that step."""
     return hashlib.sha256(str(number).encode()).digest() * (number * 37 % 400 + 16)
 
 
 def check(root: Path, steps: int) -> None:
-    """After a power loss: everything that ``steps`` steps made durable is there, and the databases are whole."""
+    """Check, after a power loss, that all that ``steps`` steps made durable is there and the databases are whole."""
     for name in DATABASES:
         with contextlib.closing(sqlite3.connect(root / name)) as database:
             assert database.execute("PRAGMA integrity_check").fetchall() == [("ok",)]
@@ -98,7 +98,7 @@ def check(root: Path, steps: int) -> None:
 
 
 def manifest(root: Path) -> dict[str, str]:
-    """Every file below ``root`` with its kind and the checksum of its content."""
+    """Return every file below ``root`` with its kind and the checksum of its content."""
     found = {}
     for path in sorted(root.rglob("*")):
         if path.is_symlink():
@@ -122,7 +122,7 @@ def _database(path: Path, journal_mode: str) -> sqlite3.Connection:
 
 
 def _archive() -> bytes:
-    """The standard library's ``email`` package, as an example of a tree of small files."""
+    """Return a tar archive of the standard library's ``email`` package, a tree of small files."""
     target = io.BytesIO()
     with tarfile.open(fileobj=target, mode="w") as archive:
         for file in sorted((Path(os.__file__).parent / "email").rglob("*.py")):

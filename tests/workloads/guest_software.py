@@ -1,6 +1,6 @@
-"""What a guest runs: Debian's kernel, an initramfs, and the root file system, which holds busybox and a script of ours.
+"""What a guest runs: Debian's kernel, an initramfs, and a root file system with busybox and a script of ours.
 
-The initramfs loads the virtio driver, checks the root's file system when asked to, and goes over to it.
+The initramfs loads the virtio driver, checks the root file system if asked to, and switches to it.
 """
 
 from __future__ import annotations
@@ -62,7 +62,7 @@ if grep -q jetdr.check /proc/cmdline; then check; poweroff -f; else work; fi
 
 @dataclass(frozen=True)
 class Machine:
-    """What every boot needs; made once."""
+    """What every boot needs. It is made once."""
 
     qemu: str
     kernel: Path
@@ -81,7 +81,7 @@ def machine(folder: Path, qemu: str, kernel: GuestKernel, busybox: str, e2fsck: 
 
 
 def make_root(image: Path, size_mb: int, busybox: str, mkfs: str) -> None:
-    """An ext4 file system at ``image`` from which a guest can run."""
+    """Make an ext4 file system at ``image`` from which a guest can run."""
     root = image.with_suffix(".root")
     for name in ("bin", "sbin", "dev", "proc"):
         (root / name).mkdir(parents=True)
@@ -97,7 +97,7 @@ def make_root(image: Path, size_mb: int, busybox: str, mkfs: str) -> None:
 
 
 def _with_libraries(name: str, program: str) -> dict[str, bytes | None]:
-    """A program and the shared libraries it names, as files of an initramfs."""
+    """Return a program and its shared libraries, as files of an initramfs."""
     files: dict[str, bytes | None] = {name: Path(program).read_bytes()}
     listed = subprocess.run(["ldd", program], check=True, capture_output=True, text=True, timeout=10).stdout
     for path in re.findall(r"(/\S+) \(0x", listed):
@@ -108,7 +108,7 @@ def _with_libraries(name: str, program: str) -> dict[str, bytes | None]:
 
 
 def _newc(files: dict[str, bytes | None]) -> bytes:
-    """A cpio archive; a folder is a name without content."""
+    """Return a cpio archive. A name without content is a folder."""
     pieces = [_member(number, name, data) for number, (name, data) in enumerate(files.items(), start=1)]
     return b"".join([*pieces, _member(0, "TRAILER!!!", b"")])
 

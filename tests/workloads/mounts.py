@@ -1,6 +1,6 @@
-"""A disk image or NBD export as a mounted file system: nbdfuse, loop device, mount. For root only.
+"""Mounts a disk image or NBD export as a file system, with nbdfuse, a loop device and mount. Only root can.
 
-Every block undoes what it did, whatever happens inside it; what cannot be undone in time is detached.
+Invariant: every context undoes what it did, whatever happens inside. A mount that cannot be undone in time is detached.
 """
 
 from __future__ import annotations
@@ -18,11 +18,11 @@ LIMIT_S = 30.0
 
 
 class MountFailed(Exception):
-    """A device or a mount did not come."""
+    """A device or a mount did not appear."""
 
 
 def why_not() -> str:
-    """Why this machine cannot do it; empty if it can."""
+    """Return why this process cannot mount, or an empty text if it can."""
     if os.geteuid() != 0:
         return "mounting needs root"
     missing = [place for place in ("/dev/fuse", "/dev/loop-control") if not Path(place).exists()]
@@ -31,7 +31,7 @@ def why_not() -> str:
 
 @contextlib.contextmanager
 def exported_file(nbdfuse: str, uri: str, folder: Path) -> Iterator[Path]:
-    """A file in the new ``folder`` that is the NBD export."""
+    """Yield a file in the new ``folder`` that is the NBD export."""
     folder.mkdir()
     place, said = folder / "disk", folder.with_suffix(".said")
     place.touch()
@@ -63,7 +63,7 @@ def loop_device(file: Path) -> Iterator[str]:
 
 @contextlib.contextmanager
 def mounted(device: str, folder: Path) -> Iterator[Path]:
-    """The ext4 file system on ``device``, at the new ``folder``."""
+    """Mount the ext4 file system on ``device`` at the new ``folder``."""
     folder.mkdir()
     run("mount", "-t", "ext4", device, folder)
     try:
@@ -73,7 +73,7 @@ def mounted(device: str, folder: Path) -> Iterator[Path]:
 
 
 def run(*command: str | Path) -> str:
-    """What the command printed; MountFailed when it failed."""
+    """Run a command and return what it printed. MountFailed if it failed."""
     done = subprocess.run(command, check=False, capture_output=True, text=True, timeout=LIMIT_S)
     if done.returncode:
         raise MountFailed(f"{' '.join(map(str, command))}: status {done.returncode}\n{done.stdout}{done.stderr}")

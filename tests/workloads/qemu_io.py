@@ -1,6 +1,6 @@
-"""QemuIo: one qemu-io process that is told one command at a time.
+"""QemuIo: one qemu-io process, which takes one command at a time.
 
-QEMU writes what it is told to an NBD export, and the same writes to a log by its blklogwrites driver.
+QEMU writes to an NBD export, and its blklogwrites driver writes the same writes to a log.
 """
 
 from __future__ import annotations
@@ -21,11 +21,11 @@ _TROUBLE = ("failed", "error", "not found", "invalid", "usage")
 
 
 class QemuIoFailed(Exception):
-    """A command was not done."""
+    """qemu-io did not carry out a command."""
 
 
 def recorder(uri: str, log: Path) -> dict[str, Any]:
-    """A block device of QEMU's whose writes go to the NBD export at ``uri``, and to a log in the new file ``log``."""
+    """Return a block device of QEMU's that writes to the NBD export at ``uri`` and to a log in the new file ``log``."""
     log.touch()
     address = urlsplit(uri)
     server = {"type": "unix", "path": parse_qs(address.query)["socket"][0]}
@@ -35,7 +35,7 @@ def recorder(uri: str, log: Path) -> dict[str, Any]:
 
 
 class QemuIo:
-    """``do`` returns when the command is done; with ``aio_write`` that is at the next ``aio_flush``."""
+    """``do`` returns once the command is done. An ``aio_write`` is done at the next ``aio_flush``."""
 
     def __init__(self, process: subprocess.Popen[str]) -> None:
         self._process = process
@@ -53,7 +53,7 @@ class QemuIo:
 
     def _listen(self) -> None:
         assert self._process.stdout is not None
-        with contextlib.suppress(ValueError):  # closed by the other thread at the end
+        with contextlib.suppress(ValueError):  # the other thread closes stdout at the end
             while letter := self._process.stdout.read(1):
                 self._said.put(letter)
         self._said.put(None)
@@ -73,7 +73,7 @@ class QemuIo:
 
 @contextlib.contextmanager
 def recording(qemu_io: str, uri: str, log: Path) -> Iterator[QemuIo]:
-    """A qemu-io on the export at ``uri`` whose writes go to the new file ``log``, too; closed (flushed) at the end."""
+    """Run qemu-io on the export at ``uri``, with its writes also in the new file ``log``. It flushes at the end."""
     command = [qemu_io, "-t", "writeback", f"json:{json.dumps(recorder(uri, log))}"]
     with subprocess.Popen(
         command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True

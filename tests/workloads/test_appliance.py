@@ -1,7 +1,7 @@
 """The appliance is killed under a working guest.
 
-It is back at once, and the guest has to wait for it: then nothing is missed, and every LSN is a point. Or it stays
-away: then the guest goes on by itself, and a gap is open until the appliance is back and has copied the disk.
+If the appliance is back at once, the guest waits for it, no write is missed, and every LSN is a recovery point. If it
+stays away, the guest goes on by itself, and a gap is open until the appliance is back and has copied the disk.
 """
 
 from __future__ import annotations
@@ -14,17 +14,17 @@ from pathlib import Path
 import pytest
 
 from tests.workloads.appliance import appliance
-from tests.workloads.fio import DISK_BYTES, JOBS, all_issued, judge, working
-from tests.workloads.guest import running
+from tests.workloads.fio_jobs import DISK_BYTES, JOBS, all_issued, judge, working
 from tests.workloads.guest_software import Machine, make_root
-from tests.workloads.protected import recovered
+from tests.workloads.linux_guest import running
+from tests.workloads.protected_disks import recovered
 from tests.workloads.test_guest import assert_boots_with, drive
 
 ROOT_MB = 48
 LSN_FIRST = 300
-"""Of about 5000: from here on the appliance is killed."""
+"""From here on the appliance is killed. There are about 5000 LSNs."""
 KILLS = 3
-"""At most: a machine with much else to do starts it so slowly that fio may be done before."""
+"""The most kills. A busy machine restarts the appliance so slowly that fio may be done before."""
 POINTS = 8
 PATIENT_S = 45.0
 IMPATIENT_S = 0.5
@@ -32,7 +32,7 @@ IMPATIENT_S = 0.5
 
 @pytest.fixture
 def is_second(store: str) -> bool:
-    """Appliances and guests take long to start: of two cases one for each store."""
+    """Whether to run the second of two cases. Appliances and guests start slowly, so each store runs one case."""
     return store.startswith("az://")
 
 

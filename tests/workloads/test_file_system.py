@@ -1,7 +1,7 @@
-"""ext4 on a loop device on a protected disk: at any point it mounts, is clean, and what was durable by then is there.
+"""ext4 on a loop device on a protected disk mounts at any recovery point, is clean, and has what was durable then.
 
-The test notes the domain's last LSN when a step of the work has become durable. At that LSN, and at every one behind,
-the step must be there. Where the whole file system was synced and then left alone, the recovered tree is the very same.
+The test notes the domain's last LSN after each durable step of the work. At that LSN, and at every later one, the step
+must be there. Where the whole file system was synced and then left alone, the recovered tree is exactly the same.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ import pytest
 from tests.workloads import file_work
 from tests.workloads.file_work import FileWork
 from tests.workloads.mounts import exported_file, loop_device, mounted, run, why_not
-from tests.workloads.protected import ProtectedDisks, protected_disks
+from tests.workloads.protected_disks import ProtectedDisks, protected_disks
 
 DISK_BYTES = 64 << 20
 STEPS = 60
@@ -29,12 +29,12 @@ OTHER_POINTS = 5
 
 @dataclass
 class Notes:
-    """What is known of the work at which LSN."""
+    """What is known of the work, by LSN."""
 
     lsns: list[int] = field(default_factory=list)
-    """Of each step, when it was durable."""
+    """The last LSN after each step, once the step was durable."""
     trees: dict[int, dict[str, str]] = field(default_factory=dict)
-    """By LSN: every file, when all was synced."""
+    """Every file at an LSN at which everything was synced, by LSN."""
 
     def steps_at(self, lsn: int) -> int:
         return bisect.bisect_right(self.lsns, lsn)
@@ -64,7 +64,7 @@ def test_file_system_and_databases_are_whole_at_every_point(
 
 @contextlib.contextmanager
 def file_system(folder: Path, uri: str, tools: dict[str, str]) -> Iterator[Path]:
-    """A new file system on the NBD export."""
+    """Make and mount a file system on the NBD export."""
     folder.mkdir()
     with (
         exported_file(tools["nbdfuse"], uri, folder / "export") as file,
@@ -92,7 +92,7 @@ def do_work(work: FileWork, protected: ProtectedDisks, notes: Notes) -> None:
 
 
 def points(notes: Notes) -> list[int]:
-    """Flush points, points in the midst of a step, and those at which the whole tree is known."""
+    """Return LSNs after steps, LSNs in the middle of a step, and those at which the whole tree is known."""
     chance = random.Random(0)
     others = chance.sample(range(notes.lsns[0], notes.lsns[-1]), OTHER_POINTS)
     return sorted({notes.lsns[0], *chance.sample(notes.lsns, FLUSH_POINTS), *others, *notes.trees})

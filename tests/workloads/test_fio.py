@@ -1,4 +1,4 @@
-"""fio writes to three disks of one domain at once, and verifies; other points are judged by fio's own records."""
+"""fio writes to three disks of one domain at once, and verifies. fio's own records judge other recovery points."""
 
 from __future__ import annotations
 
@@ -6,8 +6,8 @@ import random
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
-from tests.workloads.fio import DISK_BYTES, JOBS, all_issued, judge, working
-from tests.workloads.protected import ProtectedDisks, protected_disks
+from tests.workloads.fio_jobs import DISK_BYTES, JOBS, all_issued, judge, working
+from tests.workloads.protected_disks import ProtectedDisks, protected_disks
 
 MARKS = 5
 OTHER_POINTS = 8
@@ -38,7 +38,7 @@ def test_disks_written_at_once_come_back_at_any_point(
 
 
 def work(fio: str, folder: Path, protected: ProtectedDisks) -> dict[str, int]:
-    """Run all jobs; marks made meanwhile, at even distances, by name with their LSN."""
+    """Run all jobs, and take marks at even distances meanwhile. Return the LSN of each mark by its name."""
     lsn_first, expected = protected.lsn, sum(job.requests for job in JOBS)
     marks: dict[str, int] = {}
     with working(fio, folder, protected.uris) as process:

@@ -1,4 +1,4 @@
-"""A Linux guest whose root is a protected disk is switched off hard in mid-work, and boots from the recovered VMDK."""
+"""A Linux guest on a protected root disk is switched off hard while it works, and boots from the recovered VMDK."""
 
 from __future__ import annotations
 
@@ -7,9 +7,9 @@ from pathlib import Path
 
 import pytest
 
-from tests.workloads.guest import Guest, running
 from tests.workloads.guest_software import Machine, make_root
-from tests.workloads.protected import protected_disks, recovered
+from tests.workloads.linux_guest import Guest, running
+from tests.workloads.protected_disks import protected_disks, recovered
 
 ROOT_MB = 48
 FILES_BEFORE_MARK = 15
@@ -18,7 +18,7 @@ FILES_BEFORE_POWER_LOSS = 30
 
 @pytest.fixture
 def write_back(store: str) -> bool:
-    """Machines take long to boot: one mode for each store."""
+    """Machines boot slowly, so each store runs one mode."""
     return store.startswith("az://")
 
 
@@ -46,7 +46,7 @@ def test_guest_boots_from_what_was_recovered(
 
 
 def files_done(guest: Guest) -> list[int]:
-    """What else the guest had reported before it was off; the last line may be torn."""
+    """Return what else the guest had reported before it was off. The last line may be torn."""
     words = [line.split() for line in guest.rest() if line.startswith("done ") and line.endswith("\n")]
     return [int(number) for _, number in words]
 
@@ -56,7 +56,7 @@ def drive(file: str | Path, form: str, *options: str) -> list[str]:
 
 
 def assert_boots_with(host: Machine, disk: list[str], files: int) -> None:
-    """The guest finds its file system clean, and every file whole that it had fsynced."""
+    """Check that the guest finds its file system clean, and every file whole that it had fsynced."""
     with running(host, disk, "jetdr.check") as guest:
         assert guest.said(r"^e2fsck says (\d+)")[1] == "0", guest.screen
         found = guest.said(r"^whole (\d+) broken (\d+) first (\d+)")

@@ -1,7 +1,7 @@
-"""QEMU as the oracle of a whole machine: it records in its own log what a Linux guest writes to a protected disk.
+"""QEMU is the oracle of a whole machine: it records in its own log what a Linux guest writes to a protected disk.
 
-Now and then the guest is paused. QEMU then waits for what is in flight and flushes the disk, so that its log counts all
-of its entries, and the domain's last LSN is the state of the disk: one state under two names.
+Now and then the guest is paused. QEMU then waits for requests in flight and flushes the disk, so its log counts all of
+its entries, and the domain's last LSN is the state of the disk. The count and the LSN name the same state.
 """
 
 from __future__ import annotations
@@ -13,9 +13,9 @@ from pathlib import Path
 import pytest
 
 from tests.workloads import write_log
-from tests.workloads.guest import running
 from tests.workloads.guest_software import Machine, make_root
-from tests.workloads.protected import ProtectedDisks, protected_disks
+from tests.workloads.linux_guest import running
+from tests.workloads.protected_disks import ProtectedDisks, protected_disks
 from tests.workloads.qemu_io import recorder
 
 ROOT_MB = 48
@@ -25,7 +25,7 @@ FILES_BETWEEN = 3
 
 @pytest.fixture
 def write_back(store: str) -> bool:
-    """Machines take long to boot: one mode for each store."""
+    """Machines boot slowly, so each store runs one mode."""
     return store.startswith("az://")
 
 
@@ -44,7 +44,7 @@ def test_what_a_guest_wrote_is_what_qemu_recorded(
 
 
 def work(host: Machine, protected: ProtectedDisks, log: Path) -> list[tuple[int, int]]:
-    """Let a guest work; entries of the log and the LSN whenever it was paused, at last before it is switched off."""
+    """Let a guest work. Return the entries of the log and the LSN at each pause, the last one at its end."""
     node = json.dumps(recorder(protected.uris["root"], log) | {"node-name": "root"})
     points = []
     with running(host, ["-blockdev", node, "-device", "virtio-blk-pci,drive=root"]) as guest:

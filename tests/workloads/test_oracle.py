@@ -1,9 +1,9 @@
-"""QEMU as the oracle: it records the writes it makes to a protected disk in its own log (blklogwrites).
+"""QEMU is the oracle: it records the writes it makes to a protected disk in its own log (blklogwrites).
 
-Whenever nothing is in flight, the test notes how many writes it has had done, and the last LSN of the domain: one state
-under two names. QEMU's log holds the same writes, each once, in the order in which they were done, so that state is the
-log's first so many writes, replayed. At a flush the log's superblock counts its entries, and that count is checked
-against the test's own.
+Whenever nothing is in flight, the test notes how many writes were done and the last LSN of the domain. Both name the
+same state. QEMU's log holds the same writes, each once, in the order in which they were done, so replaying that many
+writes of the log gives the state. At a flush the log's superblock counts its entries, and the test compares that count
+with its own.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from typing import NamedTuple
 import pytest
 
 from tests.workloads import write_log
-from tests.workloads.protected import ProtectedDisks, protected_disks
+from tests.workloads.protected_disks import ProtectedDisks, protected_disks
 from tests.workloads.qemu_io import QemuIo, recording
 
 SECTOR = 512
@@ -26,7 +26,7 @@ OTHER_POINTS = 20
 
 
 class Point(NamedTuple):
-    """A state of the disk: after so many writes, at that LSN."""
+    """A state of the disk: the number of writes, and the LSN."""
 
     writes: int
     lsn: int
@@ -62,7 +62,7 @@ def played(qemu: QemuIo, chance: random.Random, log: Path, protected: ProtectedD
 
 
 def burst(chance: random.Random, number: int) -> list[str]:
-    """Some writes in flight at once, which do not overlap; or one zeroing, one discard, one FUA write; or a flush."""
+    """Return commands: several disjoint writes in flight at once, or one zeroing, discard, FUA write or flush."""
     kind = chance.choice(["write", "write", "write", "zero", "discard", "fua", "flush"])
     pattern = number % 255 + 1
     if kind == "write":
@@ -78,7 +78,7 @@ def burst(chance: random.Random, number: int) -> list[str]:
 
 
 def extent(chance: random.Random) -> tuple[int, int]:
-    """Mostly in the first quarter of the disk, so that extents overlap often."""
+    """Return an extent, mostly in the first quarter of the disk, so that extents often overlap."""
     sectors = chance.choice([1, 2, 7, 8, 8, 8, 16, 64, 128, 300])
     end = DISK_BYTES // SECTOR // chance.choice([1, 4, 4, 4]) - sectors
     return chance.randrange(end) * SECTOR, sectors * SECTOR
@@ -94,7 +94,7 @@ def disjoint(chance: random.Random) -> list[tuple[int, int]]:
 
 
 def check_coverage(log: Path, points: list[Point]) -> None:
-    """Every flush in the log is a point that is checked, and the run was worth its name."""
+    """Check that every flush in the log is a checked point, and that the run did enough of everything."""
     writes, flushes, kinds = 0, set(), set()
     for write in write_log.entries(log):
         writes += write.changes

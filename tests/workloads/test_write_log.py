@@ -1,4 +1,4 @@
-"""The reader of write logs, against QEMU's own on a plain file, and against logs that are none."""
+"""The reader of write logs reads QEMU's own log of a plain file, and refuses what is no log."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ write -P 5 512 512
 
 @pytest.fixture
 def recorded(tmp_path: Path, peer: Callable[[str], str]) -> Path:
-    """A log of COMMANDS, done on ``disk.img`` beside it."""
+    """A log of COMMANDS, which qemu-io did on ``disk.img`` beside it."""
     disk, log = tmp_path / "disk.img", tmp_path / "log"
     disk.write_bytes(bytes(DISK_BYTES))
     log.touch()

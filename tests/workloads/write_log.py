@@ -1,13 +1,13 @@
-"""WriteLog: the log of writes that QEMU's blklogwrites driver and Linux's dm-log-writes keep, read and replayed.
+"""Reads and replays the log of writes that QEMU's blklogwrites driver and Linux's dm-log-writes keep.
 
-The format, little-endian, in units of the log's sector size S:
+The format is little-endian, in units of the log's sector size S:
 
 - one sector, the superblock: magic, version, number of entries (u64 each), S (u32);
 - for every entry one sector: first sector, sectors, flags, bytes of a mark's text (u64 each), then that text;
-- behind it the entry's data, unless it is a discard. A flush has neither sectors nor data.
+- after it the entry's data, unless it is a discard. A flush has neither sectors nor data.
 
-QEMU writes the superblock anew at every flush, so it counts the entries up to the last one. It appends an entry when
-the write it stands for is done, so two writes of one range are in the disk's order if they were not in flight together.
+QEMU rewrites the superblock at every flush, so it counts the entries up to the last flush. QEMU appends an entry once
+its write is done. So two writes of one range are in the disk's order unless they were in flight together.
 """
 
 from __future__ import annotations
@@ -25,12 +25,12 @@ ENTRY = struct.Struct("<QQQQ")
 
 
 class DamagedWriteLog(Exception):
-    """What was read is no log of writes, or ends before its last entry does."""
+    """The file is no log of writes, or ends before its last entry does."""
 
 
 @dataclass(frozen=True, slots=True)
 class Write:
-    """One entry; ``offset`` and ``length`` are bytes of the disk, ``data`` is empty for flush, discard and mark."""
+    """One entry. ``offset`` and ``length`` are bytes of the disk. ``data`` is empty for flush, discard and mark."""
 
     offset: int
     length: int
@@ -43,14 +43,14 @@ class Write:
 
 
 def count(path: Path) -> int:
-    """How many entries the superblock counts at this moment: those up to the last flush; 0 before the first."""
+    """Return how many entries the superblock counts now: those up to the last flush, 0 before the first."""
     with path.open("rb") as log:
         data = log.read(SUPERBLOCK.size)
     return _superblock(data)[0] if data.strip(b"\0") else 0
 
 
 def entries(path: Path) -> Iterator[Write]:
-    """All entries that the superblock counts, oldest first."""
+    """Return all entries that the superblock counts, oldest first."""
     log = path.read_bytes()
     total, sector_bytes = _superblock(log[: SUPERBLOCK.size])
     position = sector_bytes
@@ -64,7 +64,7 @@ def entries(path: Path) -> Iterator[Write]:
 
 
 def apply(write: Write, image: bytearray) -> None:
-    """Do to ``image`` what ``write`` did to the disk; what is discarded reads as zeros."""
+    """Do to ``image`` what ``write`` did to the disk. A discarded range reads as zeros."""
     end = write.offset + write.length
     if end > len(image):
         raise DamagedWriteLog(f"a write ends at {end}, the disk at {len(image)}")
@@ -84,7 +84,7 @@ def _superblock(data: bytes) -> tuple[int, int]:
 
 
 def _entry(header: bytes, index: int, position: int, sector_bytes: int) -> tuple[Write, int]:
-    """Entry without its data, and where that begins."""
+    """Return the entry without its data, and where its data begins."""
     if len(header) < sector_bytes:
         raise DamagedWriteLog(f"the log ends inside the header of entry {index}, at {position}")
     sector, sectors, flags, data_bytes = ENTRY.unpack_from(header)

@@ -1,4 +1,4 @@
-"""What CLI tests share: running ``jetdr``, in this process or in one of its own, and what it said."""
+"""Runs ``jetdr``, in this process or in one of its own, and returns its exit code and output."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ PACKAGE_PARENT = Path(jetdr_core.__file__).parents[1]
 
 
 class Said(NamedTuple):
-    """Exit code and both streams."""
+    """The exit code, and what was printed on both streams."""
 
     code: int
     out: str
@@ -30,7 +30,7 @@ class Said(NamedTuple):
 
     @property
     def error(self) -> str:
-        """The one line on stderr that is an error; there must be no second, and no traceback."""
+        """The one error line on stderr. A second one, or a traceback, fails the test."""
         lines = [line for line in self.err.splitlines() if not line.startswith("jetdr: warning: ")]
         (line,) = [line for line in lines if "%" not in line.split(":")[-1]]
         assert line.startswith("jetdr: error: "), self.err
@@ -46,7 +46,7 @@ def jetdr(*arguments: object) -> Said:
 
 
 def environment(**changes: str) -> dict[str, str]:
-    """This process's environment, with the package importable and no taste in colours."""
+    """Return this process's environment, with the package importable and without settings of colours."""
     kept = {name: value for name, value in os.environ.items() if name not in {"NO_COLOR", "FORCE_COLOR", "JETDR_DEBUG"}}
     return kept | {"PYTHONPATH": str(PACKAGE_PARENT)} | changes
 

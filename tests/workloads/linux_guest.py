@@ -1,6 +1,6 @@
-"""Guest: a Linux machine under QEMU without hardware acceleration, whose root is a disk that a test hands it.
+"""Guest: a Linux machine under QEMU, without hardware acceleration, whose root is a disk of the test.
 
-What the guest says on its serial console is what the test knows of it; QEMU itself listens to a monitor (QMP).
+A test learns of the guest from its serial console, and controls QEMU through a monitor (QMP).
 """
 
 from __future__ import annotations
@@ -22,11 +22,11 @@ LIMIT_S = 60.0
 
 
 class GuestFailed(Exception):
-    """The guest, or QEMU, did not say in time what it should have."""
+    """The guest or QEMU did not say in time what it should have."""
 
 
 class Monitor:
-    """QEMU's side of the machine. Talks JSON lines over ``line``."""
+    """QEMU's monitor, over ``line``, in lines of JSON."""
 
     def __init__(self, line: socket.socket) -> None:
         line.settimeout(LIMIT_S)
@@ -36,7 +36,7 @@ class Monitor:
         self.do("qmp_capabilities")
 
     def do(self, command: str) -> None:
-        """Return when QEMU has done it."""
+        """Send a command, and wait until QEMU has carried it out."""
         self._line.sendall(json.dumps({"execute": command}).encode() + b"\n")
         while answer := self._answers.readline():
             told = json.loads(answer)
@@ -52,7 +52,7 @@ class Monitor:
 
 
 class Guest:
-    """A machine that was switched on."""
+    """A running machine."""
 
     def __init__(self, process: subprocess.Popen[str], monitor: Monitor) -> None:
         self._process = process
@@ -63,7 +63,7 @@ class Guest:
         self._listener.start()
 
     def said(self, pattern: str, limit_s: float = LIMIT_S) -> re.Match[str]:
-        """Wait for a line in which ``pattern`` is found."""
+        """Wait for a line that contains ``pattern``."""
         deadline = time.monotonic() + limit_s
         while True:
             line = self._line(pattern, deadline)
@@ -71,14 +71,14 @@ class Guest:
                 return match
 
     def pause(self) -> None:
-        """The guest stands still from now on, with no request in flight and its disk flushed."""
+        """Stop the guest, with no request in flight and its disk flushed."""
         self._monitor.do("stop")
 
     def resume(self) -> None:
         self._monitor.do("cont")
 
     def switch_off_hard(self) -> None:
-        """SIGKILL. Lines that were said before are still there to be read."""
+        """Kill QEMU with SIGKILL. The lines that it had printed can still be read."""
         self._process.kill()
         self.off()
 
@@ -89,11 +89,11 @@ class Guest:
 
     @property
     def screen(self) -> str:
-        """The last lines that were said."""
+        """The last lines of the console."""
         return "".join(self.console[-40:])
 
     def rest(self) -> Iterator[str]:
-        """All further lines until the machine is off."""
+        """Return all further lines until the machine is off."""
         deadline = time.monotonic() + LIMIT_S
         with contextlib.suppress(EOFError):
             while True:
@@ -119,7 +119,7 @@ class Guest:
 
 @contextlib.contextmanager
 def running(host: Machine, disk: Sequence[str], *arguments: str) -> Iterator[Guest]:
-    """Switch a guest on, whose root is the ``disk`` that these options of QEMU's describe; it is off at the end."""
+    """Run a guest until the end of the context. ``disk`` has QEMU's options for its root disk."""
     with contextlib.ExitStack() as stack:
         ours, qemus = socket.socketpair()
         stack.callback(ours.close)

@@ -1,6 +1,6 @@
-"""ProtectedDisks: the disks of one protected domain, served over NBD, and what a workload's test asks of the domain.
+"""ProtectedDisks: the disks of one protected domain, served over NBD, and what the tests of workloads ask of it.
 
-The one place of these tests that knows how a domain and its host component are started and ended.
+Invariant: nothing else in these tests starts or ends a domain and its host component.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from jetdr_core.host import HostComponent, HostOptions
 _T = TypeVar("_T")
 
 STALL_LIMIT_S = 30.0
-"""Not before a machine that tests run on has stood still for longer is a point lost to it."""
+"""A busy machine loses no recovery point unless it stands still for longer than this."""
 
 OPTIONS = jetdr.DomainOptions(segment_bytes=4 << 20, segment_age_s=0.5, stall_limit_s=STALL_LIMIT_S)
 LOG_BYTES = 512 << 20
@@ -26,37 +26,37 @@ LIMIT_S = 60.0
 
 
 class ProtectedDisks:
-    """A running domain. Any thread may call any method; each returns, or raises TimeoutError, within a minute."""
+    """A running domain. Thread-safe. Every method returns, or raises TimeoutError, within a minute."""
 
     def __init__(self, domain: jetdr.HostedDomain, store: str, folder: Path) -> None:
         self.store = store
         self.uris = {name: disk.nbd_uri for name, disk in domain.disks.items()}
-        """Of each disk's NBD export."""
+        """The NBD URI of each disk."""
         self.primaries = {name: Path(disk.path) for name, disk in domain.disks.items()}
         self._domain = domain
         self._folder = folder
 
     @property
     def lsn(self) -> int:
-        """The last LSN given out: every write that was acknowledged before has this one or a lower."""
+        """The last LSN given out. Every write acknowledged before has this LSN or a lower one."""
         return self._domain.status().lsn_reserved
 
     def mark(self, name: str) -> int:
         return self._domain.mark(name).lsn
 
     def end(self) -> None:
-        """Serve no more; at return the primaries have everything, and so has the store."""
+        """Stop serving. At return the primaries and the store have everything."""
         finish(self._domain.close(stop_host=True))
 
     @contextlib.contextmanager
     def recovery(self, at: int | str = "latest") -> Iterator[dict[str, Path]]:
-        """Every disk as it was at that point, rebuilt from the store alone as a raw file that goes with the block."""
+        """Rehydrate every disk at that point, from the store alone, as a raw file. It is removed with the context."""
         with _tmpfs() as target:
             yield recovered(self.store, Path(target), at=at, form="raw", cache=self._folder / "cache")
 
 
 def recovered(store: str, target: Path, *, at: int | str, form: str, cache: Path | None = None) -> dict[str, Path]:
-    """Every disk by name as it was at that point, rebuilt into the folder ``target``."""
+    """Rehydrate every disk at that point into the folder ``target``, and return the files by disk name."""
     work = jetdr.rehydrate(store, at=at, target=target, format=form, cache=cache)
     return {disk.name: Path(disk.path) for disk in finish(work).disks}
 
@@ -65,9 +65,9 @@ def recovered(store: str, target: Path, *, at: int | str, form: str, cache: Path
 def protected_disks(
     folder: Path, store: str, disks: Mapping[str, int | Path], *, write_back: bool = False
 ) -> Iterator[ProtectedDisks]:
-    """A domain protects these disks for as long as the block runs, each with an NBD export of its name.
+    """Protect these disks inside the context. Each has an NBD export of its name.
 
-    A disk is given by its size, if it is to be a new one, or by its image, which is its primary from now on.
+    A new disk is given by its size. An existing one is given by its image, which becomes its primary.
     """
     with contextlib.ExitStack() as stack:
         runtime = stack.enter_context(_tmpfs())
@@ -91,7 +91,7 @@ def _tmpfs() -> tempfile.TemporaryDirectory[str]:
 
 
 def stop_host(host: HostComponent) -> None:
-    """Whatever happened to its domain."""
+    """Stop the host component if it runs, whatever happened to its domain."""
     if host.running():
         host.stop()
 

@@ -1,8 +1,8 @@
-"""fio writes to several disks at once; what it wrote, told from a disk alone: its verify headers, and its own log.
+"""fio jobs on several disks at once. A disk alone shows what fio had written to it, beside fio's own log.
 
 fio begins every piece of a block that it writes with a header (struct verify_header, little-endian): magic, type,
-length, seed, offset, seconds, nanoseconds, thread, number of the write, CRC32C of the header; then XXH32 (seed 1) of
-the rest of the piece. The number counts the job's writes from 0, in the order of its ``write_iolog``.
+length, seed, offset, seconds, nanoseconds, thread, number of the write, CRC32C of the header, and XXH32 (seed 1) of the
+rest of the piece. The number counts the writes of the job from 0, in the order of its ``write_iolog``.
 """
 
 from __future__ import annotations
@@ -31,9 +31,9 @@ class Issued(NamedTuple):
 
 @dataclass(frozen=True)
 class Job:
-    """Random writes over a whole disk, at most ``depth`` of them in flight, which are then read and verified.
+    """Random writes over a whole disk, at most ``depth`` in flight, which fio then reads and verifies.
 
-    There are ``requests`` in all, of which every 33rd is a flush.
+    There are ``requests`` requests, of which every 33rd is a flush.
     """
 
     disk: str
@@ -56,7 +56,7 @@ fsync=32
 
 
 JOBS = (Job("db", 1, 4096, 1200), Job("web", 4, 8192, 1600), Job("mail", 16, 16384, 2000))
-"""They take about equally long."""
+"""All take about the same time."""
 
 DISK_BYTES = 16 << 20
 LIMIT_S = 120.0
@@ -66,9 +66,9 @@ LIMIT_S = 120.0
 def working(
     program: str, folder: Path, uris: Mapping[str, str], *, rest_ms: int = 0
 ) -> Iterator[subprocess.Popen[str]]:
-    """All jobs at once, on the exports of their names. At the end of the block fio has verified what it wrote.
+    """Run all jobs at once, on the exports of their names. At the end of the context fio has verified what it wrote.
 
-    Each rests for ``rest_ms`` after every 16 requests.
+    Each job rests for ``rest_ms`` after every 16 requests.
     """
     sections = [job.section(uris[job.disk], DISK_BYTES, folder / f"{job.disk}.iolog") for job in JOBS]
     (folder / "jobs.fio").write_text(_job_file(sections, seed=1, rest_ms=rest_ms))
@@ -84,16 +84,15 @@ def working(
 
 
 def all_issued(folder: Path) -> dict[str, list[Issued]]:
-    """The writes of each disk's job."""
+    """Return the writes of each disk's job."""
     return {job.disk: _issued(folder / f"{job.disk}.iolog") for job in JOBS}
 
 
 def judge(disks: Mapping[str, Path], writes: Mapping[str, Sequence[Issued]]) -> dict[str, int]:
-    """How many writes fio had issued to each disk when it was as it is here.
+    """Return how many writes fio had issued to each disk when the disk was in the given state.
 
-    A disk holds what some of fio's writes put there, whole blocks only. When fio issued the newest of them, it had at
-    most ``depth`` - 1 others in flight; all older ones had been acknowledged and must be there. A job of depth 1 must
-    be there to the last write, without exception.
+    A disk holds whole blocks of some of fio's writes. When fio issued the newest of them, at most ``depth`` - 1 others
+    were in flight. All older writes had been acknowledged, and must be there. With depth 1 every write must be there.
     """
     counts = {}
     for job in JOBS:
@@ -103,7 +102,7 @@ def judge(disks: Mapping[str, Path], writes: Mapping[str, Sequence[Issued]]) -> 
 
 
 def _job_file(sections: Sequence[str], *, seed: int, rest_ms: int) -> str:
-    """Writes of one job that overlap wait for each other, so that the later one stays."""
+    """Return a job file. Overlapping writes of one job wait for each other, so that the later one stays."""
     return f"""[global]
 ioengine=nbd
 rw=randwrite
@@ -120,15 +119,15 @@ thinktime_blocks=16
 
 
 def _issued(log: Path) -> list[Issued]:
-    """The writes of a ``write_iolog``, in the order in which they were issued."""
+    """Return the writes of a ``write_iolog``, in the order in which fio issued them."""
     words = (line.split() for line in log.read_text().splitlines())
     return [Issued(int(word[-2]), int(word[-1])) for word in words if "write" in word]
 
 
 def numbers(image: bytes) -> dict[int, int]:
-    """For every piece of the disk that was written, the number of the write whose bytes it holds, by offset.
+    """Return, by offset, the number of the write whose bytes each written piece of the disk holds.
 
-    A piece that is neither zeros nor what one write put there is an AssertionError.
+    AssertionError names a piece that holds neither zeros nor the bytes of one write.
     """
     found = {}
     for offset in range(0, len(image), PIECE_BYTES):
@@ -143,9 +142,9 @@ def numbers(image: bytes) -> dict[int, int]:
 
 
 def missing(found: dict[int, int], writes: Sequence[Issued]) -> tuple[int, list[int]]:
-    """How many writes had been issued when the newest that is there was, and which of those the disk must have lacked.
+    """Return how many writes fio had issued up to the newest on the disk, and which of these the disk lacks.
 
-    A write is lacked when the disk holds an older one, or none, anywhere in its place.
+    The disk lacks a write if it holds an older one, or none, anywhere in the write's place.
     """
     count = max(found.values(), default=-1) + 1
     lacked = [

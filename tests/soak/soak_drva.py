@@ -1,7 +1,7 @@
-"""The DRVA of a soak in a process of its own: as ``jetdr drva`` runs it, but behind a store that fails now and then.
+"""The DRVA of a soak in a process of its own: as ``jetdr drva`` runs it, but with a store that fails now and then.
 
-While the file ``outage`` beside the configuration exists, the store refuses everything. Waits between attempts are
-short, so that a soak of minutes sees many of them.
+The store refuses everything as long as the file ``outage`` exists beside the configuration. Waits between attempts are
+short, so that a soak of minutes sees many attempts.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ def faults(outage: Path) -> Plan:
 
 
 async def opened(config: DomainConfig) -> AnyDomain:
-    """As jetdr_core.drva.configured_domain does it, with a store of our own."""
+    """Open the domain as jetdr_core.drva.configured_domain does, with a faulty store."""
     new = config.create and await store_is_empty(config.store, create=True)
     settings: dict[str, Any] = {
         "log": config.volume.path,

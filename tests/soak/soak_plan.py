@@ -1,7 +1,9 @@
-"""Plan: what one soak does, drawn from its seed: the domain's settings, and episodes of faults. Pure.
+"""Plan: the settings of a soak's domain and its episodes of faults, drawn from a seed. Pure.
 
-The same seed gives the same plan. When its steps meet which write is up to the machine: a repeated run is alike, never
-the same. Invariant: a step fits what the steps before it left, and an episode ends with nothing stopped, dead or away.
+The same seed gives the same plan. The machine decides which write a step meets, so two runs are alike but never the
+same.
+
+Invariants: a step is possible after the steps before it. An episode ends with nothing stopped, dead or away.
 """
 
 from __future__ import annotations
@@ -16,7 +18,7 @@ STEPS_MAX = 12
 
 
 class Act(Enum):
-    """What is done to the product or its peers."""
+    """An action on the product or on a peer."""
 
     KILL_DRVA = "SIGKILL the DRVA"
     START_DRVA = "start the DRVA"
@@ -48,20 +50,20 @@ UNDONE_BY = {
     Act.PROTECT: Act.UNPROTECT,
 }
 ENDS_STOP = {Act.KILL_DRVA: Act.CONTINUE_DRVA, Act.KILL_TARGET: Act.CONTINUE_TARGET}
-"""What is dead needs no SIGCONT any more."""
+"""A process that was killed needs no SIGCONT."""
 
 ASKS_DRVA = {Act.PAUSE, Act.RESUME, Act.PROTECT, Act.UNPROTECT, Act.MARK, Act.RESTART_DRVA}
-"""What a DRVA that is dead or stopped cannot do."""
+"""Acts that a dead or stopped DRVA cannot do."""
 
 
 @dataclass(frozen=True, slots=True)
 class Settings:
-    """How the domain of a soak is made. ``pace_s``: what a guest waits between two requests."""
+    """How the domain of a soak is made."""
 
     write_back: bool
     log_on_lun: bool
     command_line: bool
-    """The DRVA is ``jetdr drva`` itself; else the same before a store that fails now and then, and goes away."""
+    """Run ``jetdr drva`` itself. Otherwise the same DRVA runs with a store that fails now and then, and goes away."""
     ring_bytes: int
     ring_slots: int
     log_bytes: int
@@ -70,7 +72,7 @@ class Settings:
 
 @dataclass(frozen=True, slots=True)
 class Step:
-    """``wait_s``, then the act, with guests at ``pace_s`` from then on."""
+    """Wait for ``wait_s``, then act. From then on guests wait about ``pace_s`` between two requests."""
 
     wait_s: float
     act: Act
@@ -82,13 +84,13 @@ class Step:
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """``seed`` of both; episodes without end, each with its number, from :meth:`episode`."""
+    """``seed`` determines the settings and any number of episodes."""
 
     seed: int
     settings: Settings
 
     def episode(self, number: int) -> list[Step]:
-        """The steps of one episode; in their end all that was stopped, killed or taken away is back."""
+        """Return the steps of one episode. At its end, everything that was stopped, killed or taken away is back."""
         chance = random.Random(f"{self.seed}/{number}")
         undo: list[Act] = []
         steps = []

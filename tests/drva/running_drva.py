@@ -1,4 +1,4 @@
-"""A DRVA to test: its configuration in a short directory on tmpfs, itself in a thread of this process or on its own."""
+"""A DRVA under test, in a thread of this process or in a process of its own, with a configuration on tmpfs."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from jetdr_core.drva.daemon import Drva
 from jetdr_core.drva.errors import DrvaUnreachable
 from jetdr_core.drva.session import Backoff, Opener
 from jetdr_core.host import HostComponent, HostOptions
-from tests.cli.command import environment
+from tests.cli.jetdr_command import environment
 
 DISK_BYTES = 1 << 20
 QUICK = Backoff(first_s=0.02, cap_s=0.2)
@@ -30,7 +30,7 @@ LIMIT_S = 40.0
 
 
 class Place:
-    """Directories of a test, and the configuration of a DRVA there. Every domain has a disk ``db01``."""
+    """The directories of a test, with the configuration of a DRVA. Every domain has a disk ``db01``."""
 
     def __init__(self, path: Path, domains: tuple[str, ...] = ("payroll", "web")) -> None:
         self.path = path
@@ -41,7 +41,7 @@ class Place:
         self.write()
 
     def write(self, *, drva: str = "", domain: str = "", options: str = "", create: bool = True) -> None:
-        """Write the configuration; the texts are added to its tables."""
+        """Write the configuration, with the given texts added to its tables."""
         parts = [f'[drva]\nruntime_dir = "{self.run}"\nstate_dir = "{self.path}/state"\n{drva}']
         parts.append(f'[[volume]]\nname = "main"\npath = "{self.path}/log"\n')
         parts += [self._domain(name, domain, options, create) for name in self.domains]
@@ -63,7 +63,7 @@ class Place:
         return self.path / f"{domain}.img"
 
     def component(self, domain: str) -> HostComponent:
-        """The domain's host component, if it runs."""
+        """Return the domain's host component, which may not run."""
         return HostComponent(domain, HostOptions(runtime=str(self.run)))
 
     def ask(self, command: str, /, **arguments: object) -> Any:
@@ -71,12 +71,12 @@ class Place:
             return client.ask(command, **arguments)
 
     def status(self, domain: str = "payroll") -> Any:
-        """What the DRVA says of a domain; with the keys of its status beside those of its session."""
+        """Return what the DRVA reports of a domain: the keys of its status beside those of its session."""
         (found,) = self.ask("status", domain=domain)["domains"]
         return (found["status"] or {}) | found
 
     def until(self, condition: Callable[[Any], object], domain: str = "payroll") -> Any:
-        """The first status of the domain that fulfils ``condition``."""
+        """Return the first status of the domain that fulfils ``condition``."""
         deadline = time.monotonic() + LIMIT_S
         while not condition(found := self.status(domain)):
             assert time.monotonic() < deadline, found
@@ -86,7 +86,7 @@ class Place:
 
 @contextmanager
 def place(*domains: str) -> Iterator[Place]:
-    """On tmpfs, and with a short path: sockets have at most 107 bytes."""
+    """Make a place on tmpfs, with a short path: the path of a socket has at most 107 bytes."""
     with tempfile.TemporaryDirectory(dir="/dev/shm", prefix="jd-") as folder:
         here = Place(Path(folder), domains or ("payroll", "web"))
         try:
@@ -97,7 +97,7 @@ def place(*domains: str) -> Iterator[Place]:
 
 
 async def embedded(config: DomainConfig) -> AnyDomain:
-    """A configured domain without a host component: tests write to its disks in this process."""
+    """Open a configured domain without a host component, so that tests write to its disks in this process."""
     return await open_domain(config, hosted=False)
 
 
@@ -142,7 +142,10 @@ class InProcess:
 def running(
     place: Place, *, create: bool = False, take_over: tuple[str, ...] = (), opener: Opener = embedded
 ) -> Iterator[InProcess]:
-    """The DRVA of a place, its domains tried once; it is stopped at the end. By default this process does the I/O."""
+    """Run the DRVA of a place until the end of the context. It has tried to open each domain once.
+
+    By default this process does the I/O.
+    """
     drva = InProcess(Drva(load_config(place.file), create=create, take_over=take_over, opener=opener, backoff=QUICK))
     try:
         deadline = time.monotonic() + LIMIT_S
@@ -160,7 +163,7 @@ def running(
 
 @contextmanager
 def process(place: Place, *arguments: str, **variables: str) -> Iterator[subprocess.Popen[str]]:
-    """``jetdr drva`` on its own, answering; it is killed at the end if it still runs."""
+    """Run ``jetdr drva`` in a process of its own. At the end of the context it is killed if it still runs."""
     command = [sys.executable, "-m", "jetdr_core.cli", "drva", str(place.file), *arguments]
     with subprocess.Popen(command, env=environment(**variables), stderr=subprocess.PIPE, text=True) as daemon:
         try:
@@ -174,7 +177,7 @@ def process(place: Place, *arguments: str, **variables: str) -> Iterator[subproc
 
 
 def end(daemon: subprocess.Popen[str], number: signal.Signals = signal.SIGTERM) -> str:
-    """End it with a signal; what it logged."""
+    """End the process with a signal, and return what it logged."""
     daemon.send_signal(number)
     _, logged = daemon.communicate(timeout=LIMIT_S)
     return logged
