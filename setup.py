@@ -1,4 +1,4 @@
-"""Builds the three native modules and the nbdkit plugin; everything else is in pyproject.toml."""
+"""Builds the three native modules and the nbdkit plugin. Everything else is in pyproject.toml."""
 
 import os
 from glob import glob
@@ -15,7 +15,7 @@ if os.environ.get("JETDR_SANITIZE") == "1":
 
 
 def wing(name: str, *, without: str = "") -> list[str]:
-    """The C sources of a wing of ``native/``."""
+    """Return the C sources of a wing of ``native/``."""
     return [source for source in sorted(glob(f"native/{name}/*.c")) if not source.endswith(f"/{without}")]
 
 
@@ -41,7 +41,7 @@ PLUGIN.extra_link_args = [*LINK, "-pthread", "-Wl,-z,nodelete"]  # a thread may 
 
 
 class BuildExt(build_ext):
-    """The plugin is no Python module: it has the file name that nbdkit looks for, and exports nothing for Python."""
+    """Gives the plugin the file name that nbdkit looks for. The plugin is not a Python module."""
 
     def get_ext_filename(self, fullname: str) -> str:
         if fullname.endswith("nbdkit-jetdr-plugin"):

@@ -1,9 +1,9 @@
-# What ./demo and ./check share: the Debian packages they miss, the virtual environment, the engine in it.
-# Sourced by both; expects "set -euo pipefail" and ROOT.
+# What ./demo and ./check share: missing Debian packages, the virtual environment, and the engine in it.
+# Both source this file after "set -euo pipefail" and after setting ROOT.
 
 PYTHON="${PYTHON:-python3}"
 VENV="$ROOT/.venv"
-PATH="$PATH:/usr/sbin:/sbin" # mkfs.ext4 and e2fsck, for those who are not root
+PATH="$PATH:/usr/sbin:/sbin" # where mkfs.ext4 and e2fsck are, which only root has on the path
 export PIP_DISABLE_PIP_VERSION_CHECK=1 PIP_ROOT_USER_ACTION=ignore PIP_NO_INPUT=1
 
 say() { printf '%s\n' "$*"; }
@@ -13,7 +13,7 @@ fail() {
     exit 1
 }
 
-# quietly WHAT COMMAND...: says WHAT, shows the command's output only when it fails.
+# quietly WHAT COMMAND...: prints WHAT, and the command's output only if the command fails.
 quietly() {
     local what="$1" log status=0
     shift
@@ -32,7 +32,7 @@ have() { command -v "$1" >/dev/null 2>&1; }
 
 python_can() { have "$PYTHON" && "$PYTHON" -c "$1" >/dev/null 2>&1; }
 
-# Names of the Debian packages that a plain Debian lacks for building and running the engine and its demo.
+# Prints the missing Debian packages among those that build and run the engine and its demo.
 packages_missing_for_engine() {
     have "$PYTHON" || echo python3
     python_can 'import ensurepip, venv' || echo python3-venv
@@ -46,13 +46,13 @@ packages_missing_for_engine() {
     have qemu-img || echo qemu-utils
 }
 
-# install_packages NAME...: one apt-get call for all that is missing; nothing, and no root, when nothing is.
+# install_packages NAME...: installs all packages in one call of apt-get. Without a name it does nothing, without root.
 install_packages() {
     [ $# -gt 0 ] || return 0
-    have apt-get || fail "these are missing and this is not Debian: $*"
+    have apt-get || fail "this is not Debian, and these packages are missing: $*"
     local as_root=()
     if [ "$(id -u)" -ne 0 ]; then
-        have sudo || fail "these Debian packages are missing; as root: apt-get install $*"
+        have sudo || fail "Debian packages are missing; as root: apt-get install $*"
         as_root=(sudo)
     fi
     quietly "reading Debian's package lists" "${as_root[@]}" apt-get update -q
@@ -66,7 +66,7 @@ check_python() {
     python_can 'import ensurepip, venv' || fail "$PYTHON has no venv module; install it, or use PYTHON=/usr/bin/python3"
 }
 
-# The environment is made anew when its Python is gone or too old.
+# Makes the environment anew if its Python is gone or too old.
 virtual_environment() {
     if ! "$VENV/bin/python" -c 'import sys, pip; sys.exit(sys.version_info < (3, 11))' >/dev/null 2>&1; then
         rm -rf "$VENV"
@@ -75,7 +75,7 @@ virtual_environment() {
     fi
 }
 
-# A build folder left by another version or with other flags would be taken over silently: it goes first.
+# Removes the build folder first: setuptools would silently reuse what another version or other flags have left there.
 install_engine() {
     rm -rf "$ROOT/build"
     quietly "building and installing jetdr_core (about a minute)" "$VENV/bin/python" -m pip install -q "$ROOT"

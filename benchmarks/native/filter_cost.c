@@ -1,16 +1,17 @@
 /*
  * filter_cost WRITE_BYTES THREADS ROUNDS WRITES RING_BYTES [PRIMARY LOG]
  *
- * A round times WRITES writes a thread, three ways: to the primary alone, through the filter, and copied into a buffer
- * as large as the ring and hashed (the floor). It prints the three in nanoseconds a write. The primary is memory and
- * the log keeps nothing, unless files are named for both. First every byte that a batch brings to the log is compared.
+ * A round times WRITES writes per thread in three ways: to the primary alone, through the filter, and copied into a
+ * buffer as large as the ring and hashed (the floor). It prints the nanoseconds per write of each. The primary is
+ * memory and the log keeps nothing, unless both are named as files. Before the rounds, every byte that reaches the log
+ * is compared.
  */
 #include "rig.h"
 
 #include "checksum.h"
 
 #define PRIMARY_BYTES (64u << 20)
-#define SOURCE_BYTES (1u << 20) /* per thread: stays in its core's cache, as what a guest has just written does */
+#define SOURCE_BYTES (1u << 20) /* per thread: it stays in the core's cache, as a guest's newest write does */
 #define CHECKED_WRITES 1024
 
 struct load {
@@ -91,7 +92,7 @@ static double time_ns(struct load *load, struct worker *workers,
 
 /* ---- the bytes -------------------------------------------------------------------------------------------------- */
 
-/* A log device that compares every payload with the primary, and its checksum. */
+/* A log device that compares every payload with the primary, and checks its checksum. */
 static int compare_write(const struct jdr_device *device, uint64_t offset, const struct iovec *iov, int count)
 {
     struct load *load = device->context;

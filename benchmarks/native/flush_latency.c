@@ -1,9 +1,10 @@
 /*
  * flush_latency LOG PEER LOG_BYTES ROUNDS FLUSHES
  *
- * Depth 1: a 4 KiB write through the filter and a flush through the engine's log on the O_DIRECT file LOG, the primary
- * in memory; then pwrite of 4 KiB and fdatasync of the O_DIRECT file PEER. A round does FLUSHES of the one, then of the
- * other; prints them in pairs, in nanoseconds. Both files are LOG_BYTES long and have been written before.
+ * Depth 1. The engine writes 4 KiB through the filter and flushes its log on the O_DIRECT file LOG, with the primary in
+ * memory. The peer writes 4 KiB with pwrite to the O_DIRECT file PEER, followed by fdatasync. A round does FLUSHES of
+ * the one, then of the other, and prints them in pairs, in nanoseconds. Both files are LOG_BYTES long and have been
+ * written before.
  */
 #include "rig.h"
 

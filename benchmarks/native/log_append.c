@@ -2,9 +2,9 @@
  * log_append LOG PEER LOG_BYTES ROUNDS BYTES WRITE_BYTES
  *
  * A round writes BYTES in writes of WRITE_BYTES through the filter into the engine's log on the O_DIRECT file LOG, and
- * BYTES in pwrites of 1 MiB to the O_DIRECT file PEER; each ends with everything durable. The primary takes every write
- * and keeps none, so that the log is what is measured. Prints both in nanoseconds. Both files are LOG_BYTES long and
- * have been written before; the log goes round and round in its file, from position 0.
+ * BYTES in pwrites of 1 MiB to the O_DIRECT file PEER. Each of the two ends with everything durable. The primary takes
+ * every write and keeps none, so that only the log is measured. The program prints the nanoseconds of both. Both files
+ * are LOG_BYTES long and have been written before. The log goes round in its file, from position 0.
  */
 #include "rig.h"
 

@@ -1,8 +1,8 @@
 /*
- * rig.h: what the benchmark programs share: time, memory and null devices, a ring with its writer running.
+ * rig.h: what the benchmark programs share: time, memory and null devices, and a ring with a running log writer.
  *
- * Each program is a C caller of the engine (native/jetdr.h), compiled together with it; it prints one line of numbers a
- * round, which benchmarks/caller.py reads. A failed check ends the program with a message and status 1.
+ * Each program is a C caller of the engine (native/jetdr.h), compiled together with it. It prints one line of numbers
+ * per round, which benchmarks/caller.py reads. A failed check ends the program with a message and status 1.
  */
 #ifndef BENCHMARK_RIG_H
 #define BENCHMARK_RIG_H
@@ -44,7 +44,7 @@ static inline int64_t now_ns(void)
     return now.tv_sec * 1000000000ll + now.tv_nsec;
 }
 
-/* Memory that is there: no page of it faults later. */
+/* Returns populated memory, so that no page of it faults later. */
 static inline uint8_t *memory(size_t bytes)
 {
     uint8_t *base = mmap(NULL, bytes, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_POPULATE, -1, 0);
@@ -53,7 +53,7 @@ static inline uint8_t *memory(size_t bytes)
     return base;
 }
 
-/* Bytes that repeat nowhere, so that a piece in the wrong place is seen. */
+/* Fills `data` with bytes that repeat nowhere, so that a piece in the wrong place is noticed. */
 static inline void fill(uint8_t *data, size_t bytes, uint64_t seed)
 {
     for (size_t at = 0; at + 8 <= bytes; at += 8) {
@@ -120,7 +120,7 @@ static inline void *rig_main(void *rig)
     return (void *)(intptr_t)jdr_writer_run(((struct rig *)rig)->writer);
 }
 
-/* Nobody reads the log: what is durable may be overwritten, and the log is one endless lap after another. */
+/* Nobody reads the log, so what is durable may be overwritten, and the log goes round without end. */
 static inline void *rig_trim(void *argument)
 {
     struct rig *rig = argument;
@@ -133,7 +133,7 @@ static inline void *rig_trim(void *argument)
     return NULL;
 }
 
-/* A ring whose consumer commits to [0, log_bytes) of `log`, in a thread of its own. */
+/* Starts a ring whose consumer commits to [0, log_bytes) of `log`, in a thread of its own. */
 static inline void rig_start(struct rig *rig, struct jdr_device log, uint64_t log_bytes, uint64_t ring_bytes)
 {
     struct jdr_ring_options ring = {.payload_bytes = ring_bytes, .slots = SLOTS, .lsn_next = 1};
