@@ -13,15 +13,12 @@ from jetdr_core._core import IoFilter, ManualClock, Ring
 from jetdr_core.aio import in_thread
 from jetdr_core.catalog import DomainHistory
 from jetdr_core.domain.continuity import decide, found_embedded
-from jetdr_core.domain.control_log import ControlLog
-from jetdr_core.domain.copies import Copies
 from jetdr_core.domain.disk import Disk
 from jetdr_core.domain.log_section import check_write_mode, log_found
 from jetdr_core.domain.log_source import DurableLog
-from jetdr_core.domain.mode import RingSettings
+from jetdr_core.domain.mode import ModeParts, RingSettings
 from jetdr_core.domain.primary import DiskPlace, Primaries, Primary, open_primary
 from jetdr_core.errors import LogFailed
-from jetdr_core.options import DomainOptions
 from jetdr_core.replication_log import Cursor, ReplicationLog
 
 __all__ = ["EmbeddedMode", "EmbeddedResumption"]
@@ -52,14 +49,8 @@ class EmbeddedResumption:
         self.gap = decide(found_embedded(self._log_found, disks=bool(history.disks))).gap
         return self.ring
 
-    def make_mode(
-        self,
-        options: DomainOptions,
-        control_log: ControlLog,
-        copies: Copies,
-        _failure: Callable[[], BaseException | None],
-    ) -> EmbeddedMode:
-        return EmbeddedMode(self, options, control_log, copies)
+    def make_mode(self, parts: ModeParts) -> EmbeddedMode:
+        return EmbeddedMode(self, parts)
 
     def close(self) -> None:
         """The ring is freed with its last user."""
@@ -73,14 +64,10 @@ class EmbeddedMode:
     is_crowded = False
     bypassed_s = 0.0
 
-    def __init__(
-        self, resumption: EmbeddedResumption, options: DomainOptions, control_log: ControlLog, copies: Copies
-    ) -> None:
+    def __init__(self, resumption: EmbeddedResumption, parts: ModeParts) -> None:
         self.source = DurableLog(resumption.log, resumption.ring, resumption.name)
         self._resumption = resumption
-        self._options = options
-        self._control_log = control_log
-        self._copies = copies
+        self._parts = parts
 
     async def begin(self, _cursor: Cursor, start_upload: Callable[[], None], attach: Callable[[], list[Disk]]) -> None:
         await in_thread(self._attach, attach)
@@ -89,8 +76,8 @@ class EmbeddedMode:
     def _attach(self, attach: Callable[[], list[Disk]]) -> None:
         attach()
         if self._resumption.gap:
-            self._control_log.open_gap(self._resumption.gap, self._resumption.gap_since_ns)
-        self._copies.owe_known()
+            self._parts.control_log.open_gap(self._resumption.gap, self._resumption.gap_since_ns)
+        self._parts.copies.owe_known()
 
     # -- disks -------------------------------------------------------------------------------------------------------
 
@@ -104,9 +91,9 @@ class EmbeddedMode:
             disk=number,
             size_bytes=primary.device.size_bytes,
             write_bytes_max=self._resumption.log.write_bytes_max,
-            stall_limit_s=self._options.stall_limit_s,
+            stall_limit_s=self._parts.options.stall_limit_s,
         )
-        return Disk(number, name, primary, io_filter, self._copies.owe_suspect)
+        return Disk(number, name, primary, io_filter, self._parts.copies.owe_suspect)
 
     def serve(self, disk: Disk) -> None:
         """The caller gets the disk from the domain, which returns it only now."""

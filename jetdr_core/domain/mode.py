@@ -29,7 +29,7 @@ from jetdr_core.domain.status import HostStatus
 from jetdr_core.options import DomainOptions
 from jetdr_core.replication_log import Cursor, ReplicationLog
 
-__all__ = ["D", "Look", "Mode", "Resumption", "RingSettings"]
+__all__ = ["D", "Look", "Mode", "ModeParts", "Resumption", "RingSettings"]
 
 D = TypeVar("D", bound=ProtectedDisk)
 
@@ -43,6 +43,16 @@ class RingSettings:
     lsn_next: int
     time_ns_last: int
     record_bytes_max: int
+
+
+@dataclass(frozen=True, slots=True)
+class ModeParts:
+    """What of an open domain its mode works with. ``failure`` tells what stopped the upload for good, if anything."""
+
+    options: DomainOptions
+    control_log: ControlLog
+    copies: Copies
+    failure: Callable[[], BaseException | None]
 
 
 class Resumption(Protocol[D]):
@@ -65,14 +75,8 @@ class Resumption(Protocol[D]):
     def begin_ring(self, history: DomainHistory, primaries: Primaries) -> Ring:
         """Return the ring that the log, begun and not yet started, is to drain. The primaries are at rest."""
 
-    def make_mode(
-        self,
-        options: DomainOptions,
-        control_log: ControlLog,
-        copies: Copies,
-        failure: Callable[[], BaseException | None],
-    ) -> Mode[D]:
-        """Return the mode of the domain, which is open now. ``failure`` tells what stopped its upload for good."""
+    def make_mode(self, parts: ModeParts) -> Mode[D]:
+        """Return the mode of the domain, which is open now."""
 
     def close(self) -> None:
         """Leave the ring to others. Idempotent, and possible after any of the steps."""

@@ -16,7 +16,7 @@ from jetdr_core.domain.control_log import ControlLog
 from jetdr_core.domain.copies import Copies
 from jetdr_core.domain.disks import Disks
 from jetdr_core.domain.loop_thread import LoopThread
-from jetdr_core.domain.mode import D
+from jetdr_core.domain.mode import D, ModeParts
 from jetdr_core.domain.opening import Parts, open_parts
 from jetdr_core.domain.request import DomainRequest
 from jetdr_core.domain.status import DomainStatus
@@ -45,7 +45,9 @@ class OpenDomain(Generic[D]):
             stall_limit_s=options.stall_limit_s,
         )
         self.copies = Copies(parts.ring, self.control_log, is_crowded=lambda: self.mode.is_crowded)
-        self.mode = parts.resumption.make_mode(options, self.control_log, self.copies, lambda: self.uploader.failure)
+        self.mode = parts.resumption.make_mode(
+            ModeParts(options, self.control_log, self.copies, failure=lambda: self.uploader.failure)
+        )
         self.disks = Disks(request.name, self.mode, self.control_log, self.copies)
         self.summaries = SummaryWriter(parts.store)
         self.uploader = Uploader(

@@ -14,19 +14,18 @@ from dataclasses import dataclass
 
 from jetdr_core._core import Ring
 from jetdr_core.aio import in_thread
-from jetdr_core.domain.control_log import ControlLog, fold_control
-from jetdr_core.domain.copies import Copies
+from jetdr_core.domain.control_log import fold_control
 from jetdr_core.domain.hosting.bypass import Bypass, log_bypass_gap
 from jetdr_core.domain.hosting.bypassed_file import BypassedFile
 from jetdr_core.domain.hosting.ring_place import RingPlace
 from jetdr_core.domain.hosting.served_disks import DiskServer, HostedDisk
 from jetdr_core.domain.hosting.watch import Watch
 from jetdr_core.domain.log_source import DurableLog
+from jetdr_core.domain.mode import ModeParts
 from jetdr_core.domain.primary import DiskPlace, Primary
 from jetdr_core.domain.status import HostStatus
 from jetdr_core.errors import JetdrError
 from jetdr_core.host import HostComponent
-from jetdr_core.options import DomainOptions
 from jetdr_core.replication_log import Cursor, ReplicationLog
 
 __all__ = ["HostedMode", "Resumed"]
@@ -61,35 +60,25 @@ class Resumed:
 class HostedMode:
     """Implements :class:`jetdr_core.domain.mode.Mode`."""
 
-    def __init__(
-        self,
-        resumed: Resumed,
-        options: DomainOptions,
-        control_log: ControlLog,
-        copies: Copies,
-        failure: Callable[[], BaseException | None],
-    ) -> None:
+    def __init__(self, resumed: Resumed, parts: ModeParts) -> None:
         name, ring, log = resumed.component.name, resumed.ring, resumed.log
         self.source = DurableLog(log, ring, name, on_fence=ring.stop_logging)  # so that guests need not wait for it
         self._resumed = resumed
-        self._stall_limit_s = options.stall_limit_s
         self._ring = ring
         self._log = log
-        self._control_log = control_log
-        self._copies = copies
-        self._failure = failure
+        self._parts = parts
         self._server = DiskServer(resumed.component, ring, resumed.place, resumed.bypassed_file)
         self._bypass = Bypass(
             name,
             ring,
             log,
-            control_log,
-            copies,
+            parts.control_log,
+            parts.copies,
             resumed.bypassed_file,
             because=resumed.stopped,
-            can_upload=lambda: failure() is None,
+            can_upload=lambda: parts.failure() is None,
         )
-        self._watch = Watch(name, ring, self._server, self._bypass, copies, trim=self.source.trim)
+        self._watch = Watch(name, ring, self._server, self._bypass, parts.copies, trim=self.source.trim)
         self._counting: asyncio.Task[None] | None = None
 
     # -- begin -------------------------------------------------------------------------------------------------------
@@ -117,13 +106,13 @@ class HostedMode:
         """
         cursor, lsn = self._log.outcome.head, self._resumed.lsn_kept
         while cursor.lsn < lsn:
-            if (failure := self._failure()) is not None:
+            if (failure := self._parts.failure()) is not None:
                 raise failure
             if self._ring.poisoned:
                 self._ring.fail(-self._ring.poisoned, "taking over what the ring holds")
             await in_thread(self.source.hold, cursor.lsn)
             self._ring.request_durable(lsn)
-            cursor = await in_thread(fold_control, self._log, cursor, self._control_log.history)
+            cursor = await in_thread(fold_control, self._log, cursor, self._parts.control_log.history)
             await asyncio.sleep(CATCH_UP_POLL_S)
         await in_thread(self.source.hold, None)
 
@@ -133,10 +122,10 @@ class HostedMode:
         disks = attach()
         if resumed.gap:
             bypassed_file = resumed.bypassed_file if ring.logging else None  # with logging off Bypass removes the file
-            log_bypass_gap(self._control_log, bypassed_file, resumed.gap, resumed.gap_since_ns)
+            log_bypass_gap(self._parts.control_log, bypassed_file, resumed.gap, resumed.gap_since_ns)
         resumed.place.publish(self._log.body.epoch)
         self._start_host(disks)
-        self._copies.owe_known()
+        self._parts.copies.owe_known()
 
     def _start_host(self, disks: Sequence[HostedDisk]) -> None:
         lived = self._ring.host_alive
@@ -174,10 +163,10 @@ class HostedMode:
 
     @property
     def is_quiet(self) -> bool:
-        if not self._watch.is_quiet or self._copies.owes_any or self._bypass.why:
+        if not self._watch.is_quiet or self._parts.copies.owes_any or self._bypass.why:
             return False
-        with self._control_log.lock:
-            return not self._control_log.history.why_inconsistent
+        with self._parts.control_log.lock:
+            return not self._parts.control_log.history.why_inconsistent
 
     @property
     def is_crowded(self) -> bool:
@@ -216,7 +205,7 @@ class HostedMode:
         try:
             if stop_host:
                 if not ring.poisoned:  # with write-back only what is durable reaches the primaries
-                    ring.wait_durable(ring.lsn_reserved, self._stall_limit_s + ROOM_LIMIT_S)
+                    ring.wait_durable(ring.lsn_reserved, self._parts.options.stall_limit_s + ROOM_LIMIT_S)
                 self._server.stop()
         finally:
             self._server.close()

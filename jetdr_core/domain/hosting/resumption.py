@@ -9,25 +9,21 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Callable
 from dataclasses import asdict
 from pathlib import Path
 
 from jetdr_core._core import Ring
 from jetdr_core.catalog import DomainHistory
 from jetdr_core.domain.continuity import NOTHING_OWED, Continuity, Found, HostFound, LogFound, RingFound, decide
-from jetdr_core.domain.control_log import ControlLog
-from jetdr_core.domain.copies import Copies
 from jetdr_core.domain.hosting.bypassed_file import BypassedFile
 from jetdr_core.domain.hosting.hosted_mode import HostedMode, Resumed
 from jetdr_core.domain.hosting.replay import flush, replay
 from jetdr_core.domain.hosting.ring_place import RingPlace
 from jetdr_core.domain.log_section import check_write_mode, log_found, write_mode
-from jetdr_core.domain.mode import RingSettings
+from jetdr_core.domain.mode import ModeParts, RingSettings
 from jetdr_core.domain.primary import Primaries
 from jetdr_core.errors import InvalidRequest, JetdrError, RingApart, StallTimeout
 from jetdr_core.host import HostComponent, HostOptions
-from jetdr_core.options import DomainOptions
 from jetdr_core.replication_log import ReplicationLog
 
 __all__ = ["HostedResumption"]
@@ -98,15 +94,9 @@ class HostedResumption:
         log_.info("%s: %s; owed: %s", self._place.path, found, owed.gap or owed.stop or "nothing")
         return ring
 
-    def make_mode(
-        self,
-        options: DomainOptions,
-        control_log: ControlLog,
-        copies: Copies,
-        failure: Callable[[], BaseException | None],
-    ) -> HostedMode:
+    def make_mode(self, parts: ModeParts) -> HostedMode:
         assert self._resumed is not None, "the ring was begun"
-        return HostedMode(self._resumed, options, control_log, copies, failure)
+        return HostedMode(self._resumed, parts)
 
     def close(self) -> None:
         if self._survivor is not None:

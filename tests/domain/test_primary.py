@@ -1,0 +1,68 @@
+"""The primaries that a domain is opened with: found where they are, and closed with it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from jetdr_core.catalog import DiskState
+from jetdr_core.device import FileDevice
+from jetdr_core.domain.primary import Primaries, open_primary
+from jetdr_core.errors import DeviceBusy, InvalidRequest
+from tests.domain.fixture import DISK_BYTES
+
+
+def disk(path: Path, number: int = 1, name: str = "db01") -> DiskState:
+    path.write_bytes(bytes(DISK_BYTES))
+    return DiskState(number, name, "uuid", str(path), DISK_BYTES, ready=True)
+
+
+def test_a_disk_is_opened_where_the_caller_says_it_is_now(tmp_path: Path) -> None:
+    known = disk(tmp_path / "old.img")
+    moved = (tmp_path / "old.img").rename(tmp_path / "new.img")
+    primaries = Primaries("vm", {"db01": moved}, shared=False)
+    primaries.open_all([known])
+    assert primaries.opened[1].path == str(moved)
+    primaries.close()
+
+
+def test_a_place_for_a_disk_that_is_not_there_is_refused_and_nothing_is_opened(tmp_path: Path) -> None:
+    primaries = Primaries("vm", {"web01": tmp_path / "web01.img"}, shared=False)
+    with pytest.raises(InvalidRequest, match="domain 'vm' protects no disk 'web01'; it protects db01"):
+        primaries.open_all([disk(tmp_path / "db01.img")])
+    assert primaries.opened == {}
+
+
+def test_what_was_opened_is_closed_with_a_disk_that_became_known_late(tmp_path: Path) -> None:
+    early, late = disk(tmp_path / "db01.img"), disk(tmp_path / "web01.img", 2, "web01")
+    primaries = Primaries("vm", {}, shared=False)
+    primaries.open_all([early])
+    assert primaries.of(early) is primaries.opened[1]
+    primaries.of(late)
+    for state in (early, late):
+        with pytest.raises(DeviceBusy):
+            FileDevice(state.path, direct=False, lock=True)
+    primaries.close()
+    primaries.close()
+    for state in (early, late):
+        FileDevice(state.path, direct=False, lock=True).close()
+
+
+def test_a_primary_that_another_process_writes_is_not_locked_here(tmp_path: Path) -> None:
+    state = disk(tmp_path / "db01.img")
+    primaries = Primaries("vm", {}, shared=True)
+    primaries.open_all([state])
+    FileDevice(state.path, direct=False, lock=True).close()
+    primaries.close()
+
+
+def test_the_regions_of_a_primary_are_its_data_and_its_holes(tmp_path: Path) -> None:
+    primary = open_primary("db01", tmp_path / "db01.img", size_bytes=1 << 20, create=True)
+    assert [region.hole for region in primary.regions()] == [True]
+    primary.device.write(0, b"x" * 4096)
+    primary.device.sync()
+    regions = list(primary.regions())
+    assert not regions[0].hole
+    assert sum(region.length for region in regions) == 1 << 20
+    primary.close()
