@@ -6,6 +6,9 @@ from typing_extensions import Buffer
 
 from jetdr_core.device.protocol import BlockDevice
 
+NATIVE_LIMITS: dict[str, int]
+"""The limits in ``jetdr.h``, by the names that they have in Python."""
+
 @final
 class ManualClock:
     """A clock that moves only when told; nanoseconds UTC. For tests and simulation."""

@@ -7,18 +7,18 @@ from dataclasses import dataclass, fields
 
 from jetdr_core.errors import InvalidRequest
 from jetdr_core.limits import (
+    RECORD_BYTES_MAX,
     RING_BYTES_DEFAULT,
     RING_SLOTS_DEFAULT,
     SEGMENT_AGE_S_DEFAULT,
     SEGMENT_BYTES_DEFAULT,
     SEGMENT_BYTES_MAX,
     STALL_LIMIT_S_DEFAULT,
-    WRITE_BYTES_MAX,
 )
 
 __all__ = ["DomainOptions"]
 
-_SEGMENT_BYTES_LIMIT = SEGMENT_BYTES_MAX - 2 * WRITE_BYTES_MAX
+_SEGMENT_BYTES_LIMIT = SEGMENT_BYTES_MAX - 2 * RECORD_BYTES_MAX
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

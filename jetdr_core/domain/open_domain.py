@@ -41,7 +41,7 @@ class OpenDomain(Generic[D]):
             request.name,
             parts.ring,
             parts.history,
-            record_bytes_max=parts.log.write_bytes_max,
+            record_bytes_max=parts.log.record_bytes_max,
             stall_limit_s=options.stall_limit_s,
         )
         self.copies = Copies(parts.ring, self.control_log, is_crowded=lambda: self.mode.is_crowded)

@@ -117,14 +117,14 @@ async def _claim(
 
 def _look(request: DomainRequest[D], log: ReplicationLog, known: Known, opened: AsyncExitStack) -> Resumption[D]:
     options, payload_bytes = request.settings.options, request.settings.options.ring_bytes
-    while payload_bytes < 2 * log.write_bytes_max:
+    while payload_bytes < 2 * log.record_bytes_max:
         payload_bytes *= 2
     settings = RingSettings(
         payload_bytes=payload_bytes,
         slots=options.ring_slots,
         lsn_next=log.outcome.head.lsn + 1,
         time_ns_last=max(log.outcome.head.time_ns, known.time_ns_last),
-        record_bytes_max=log.write_bytes_max,
+        record_bytes_max=log.record_bytes_max,
     )
     resumption = request.look(log, settings)
     opened.callback(resumption.close)

@@ -17,7 +17,7 @@ import numpy.typing as npt
 import xxhash
 from typing_extensions import Buffer
 
-from jetdr_core.limits import BATCH_RECORDS_MAX, BLOCK_BYTES, SECTOR_BYTES, UNSYNCED_BYTES_MAX, WRITE_BYTES_MAX
+from jetdr_core.limits import BATCH_RECORDS_MAX, BLOCK_BYTES, RECORD_BYTES_MAX, SECTOR_BYTES, UNSYNCED_BYTES_MAX
 from jetdr_core.record import RECORD, RecordBatch, RecordHeaders
 
 BATCH_MAGIC = 0x42524A4C  # "LJRB"
@@ -52,7 +52,7 @@ BATCH_HEADER = np.dtype(
     ]
 )
 assert BATCH_HEADER.itemsize == _HEADER.size == BATCH_HEADER_BYTES
-assert BATCH_PAYLOAD_BYTES_MAX >= WRITE_BYTES_MAX, "the longest record fits into a batch"
+assert BATCH_PAYLOAD_BYTES_MAX >= RECORD_BYTES_MAX, "the longest record fits into a batch"
 
 
 def blocks(length: int) -> int:

@@ -11,14 +11,18 @@ import errno
 import threading
 from typing import NamedTuple, Protocol
 
-from jetdr_core._core import LogWriter, Ring, WriterState
+from jetdr_core import limits
+from jetdr_core._core import NATIVE_LIMITS, LogWriter, Ring, WriterState
 from jetdr_core.errors import InvalidRequest, LogFailed
-from jetdr_core.limits import BATCH_BYTES_DEFAULT, BLOCK_BYTES, write_bytes_max
+from jetdr_core.limits import BATCH_BYTES_DEFAULT, BLOCK_BYTES, record_bytes_max
 from jetdr_core.replication_log.batch import BATCH_PAYLOAD_BYTES_MAX, Cursor
 from jetdr_core.replication_log.reader import CHUNK_BYTES, LogBatch, LogReader
 from jetdr_core.replication_log.recovery_scan import RecoveryOutcome, recover
 from jetdr_core.replication_log.section import Section
 from jetdr_core.replication_log.superblock import SectionBody
+
+_LIMITS = {"BATCH_PAYLOAD_BYTES_MAX": BATCH_PAYLOAD_BYTES_MAX, **vars(limits)}
+assert all(_LIMITS[name] == value for name, value in NATIVE_LIMITS.items()), "Python and native/jetdr.h agree"
 
 
 class Writer(Protocol):
@@ -97,9 +101,9 @@ class ReplicationLog:
         return self._head_position() - self.tail.position
 
     @property
-    def write_bytes_max(self) -> int:
+    def record_bytes_max(self) -> int:
         """Longest payload of one record that this log takes."""
-        return write_bytes_max(self._section.row.section_bytes)
+        return record_bytes_max(self._section.row.section_bytes)
 
     def begin(self, epoch: int, *, timeline: int | None = None, write_back: bool = False) -> None:
         """Take the log into use under ``epoch``; durable at return, and required before :meth:`start`.

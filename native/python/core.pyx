@@ -31,6 +31,15 @@ from jetdr_core.errors import (
 
 include "core_jetdr.pxi"
 
+NATIVE_LIMITS = {
+    "SECTOR_BYTES": JDR_SECTOR,
+    "BLOCK_BYTES": JDR_BLOCK,
+    "RECORD_BYTES_MAX": JDR_RECORD_BYTES_MAX,
+    "BATCH_RECORDS_MAX": JDR_BATCH_RECORDS_MAX,
+    "BATCH_PAYLOAD_BYTES_MAX": JDR_BATCH_BYTES_MAX,
+    "UNSYNCED_BYTES_MAX": JDR_UNSYNCED_BYTES_MAX,
+}
+
 WriterState = namedtuple(
     "WriterState",
     "lsn_written lsn_durable batch_written batch_durable head_position durable_position previous_checksum "

@@ -21,6 +21,11 @@ cdef extern from *:
 cdef extern from "jetdr.h" nogil:
     enum:
         JDR_SECTOR
+        JDR_BLOCK
+        JDR_BATCH_RECORDS_MAX
+        JDR_RECORD_BYTES_MAX
+        JDR_BATCH_BYTES_MAX
+        JDR_UNSYNCED_BYTES_MAX
         JDR_ERRNO_MAX
         JDR_EFENCED
         JDR_SUSPECT

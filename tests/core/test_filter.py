@@ -11,7 +11,7 @@ import pytest
 from jetdr_core._core import IoFilter, Ring
 from jetdr_core.device import FileDevice, MemoryDevice
 from jetdr_core.errors import InvalidRequest
-from jetdr_core.limits import WRITE_BYTES_MAX
+from jetdr_core.limits import RECORD_BYTES_MAX
 from jetdr_core.record import Kind, RecordFlag
 from tests.core.rig import Rig, replay
 
@@ -189,7 +189,7 @@ def test_after_close_nothing_more_is_written() -> None:
     assert rig.ring.used_bytes == 0
 
 
-@pytest.mark.parametrize("write_bytes_max", [0, 511, 1000, WRITE_BYTES_MAX + 512, 1 << 40, 1 << 63, (1 << 64) - 512])
+@pytest.mark.parametrize("write_bytes_max", [0, 511, 1000, RECORD_BYTES_MAX + 512, 1 << 40, 1 << 63, (1 << 64) - 512])
 def test_a_longest_write_beyond_what_any_log_takes_is_refused(write_bytes_max: int) -> None:
     ring = Ring(payload_bytes=128 << 20, slots=16, lsn_next=1)
     for of_ring in (ring, None):

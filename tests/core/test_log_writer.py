@@ -11,7 +11,7 @@ import pytest
 from jetdr_core._core import IoFilter, LogWriter, Ring
 from jetdr_core.device import MemoryDevice
 from jetdr_core.errors import InvalidRequest, LogFailed, StallTimeout
-from jetdr_core.limits import SECTION_SUPERBLOCK_AREA_BYTES, SEGMENT_RECORDS_MAX, write_bytes_max
+from jetdr_core.limits import SECTION_SUPERBLOCK_AREA_BYTES, SEGMENT_RECORDS_MAX, record_bytes_max
 from jetdr_core.record import Kind
 from jetdr_core.replication_log.batch import DataArea
 from jetdr_core.replication_log.reader import LogReader
@@ -212,7 +212,7 @@ def test_longest_records_fill_lap_after_lap() -> None:
     data_bytes, chance = 960 << 10, random.Random(5)
     rig = Rig(log_bytes=data_bytes, ring_bytes=1 << 20)
     longest = rig.ring.record_bytes_max
-    assert longest == write_bytes_max(data_bytes + SECTION_SUPERBLOCK_AREA_BYTES) == 240 << 10
+    assert longest == record_bytes_max(data_bytes + SECTION_SUPERBLOCK_AREA_BYTES) == 240 << 10
     for _ in range(400):
         for length in (longest, 512 * chance.randint(1, 100)):
             lsn, _time = rig.ring.control(Kind.CONFIG, 0, bytes(length), stall_limit_s=0)
@@ -238,9 +238,9 @@ def test_a_record_longer_than_the_log_takes_is_refused_and_jams_nothing() -> Non
 
 def test_a_ring_that_was_given_longer_records_than_the_log_takes_is_refused() -> None:
     log = MemoryDevice(1 << 20)
-    for record_bytes_max in (262144 + 512, 524288):
-        ring = Ring(payload_bytes=1 << 20, slots=16, lsn_next=1, record_bytes_max=record_bytes_max)
-        with pytest.raises(InvalidRequest, match=f"longest record \\({record_bytes_max}\\)"):
+    for longest in (262144 + 512, 524288):
+        ring = Ring(payload_bytes=1 << 20, slots=16, lsn_next=1, record_bytes_max=longest)
+        with pytest.raises(InvalidRequest, match=f"longest record \\({longest}\\)"):
             LogWriter(ring, log, **GEOMETRY)
     LogWriter(Ring(payload_bytes=1 << 20, slots=16, lsn_next=1, record_bytes_max=262144), log, **GEOMETRY)
 

@@ -10,7 +10,7 @@ import pytest
 from jetdr_core._core import ManualClock, Ring
 from jetdr_core.device import MemoryDevice
 from jetdr_core.errors import Fenced, InvalidRequest, LogFailed, StallTimeout
-from jetdr_core.limits import WRITE_BYTES_MAX
+from jetdr_core.limits import RECORD_BYTES_MAX
 from jetdr_core.record import Kind
 from tests.core.rig import Rig
 
@@ -154,7 +154,7 @@ def test_a_ring_of_odd_size_is_refused(payload_bytes: int, slots: int) -> None:
 
 def test_a_record_has_at_most_half_of_the_ring_and_what_was_asked_for() -> None:
     assert Ring(payload_bytes=1 << 16, slots=16, lsn_next=1).record_bytes_max == 1 << 15
-    assert Ring(payload_bytes=128 << 20, slots=16, lsn_next=1).record_bytes_max == WRITE_BYTES_MAX
+    assert Ring(payload_bytes=128 << 20, slots=16, lsn_next=1).record_bytes_max == RECORD_BYTES_MAX
     assert Ring(payload_bytes=1 << 16, slots=16, lsn_next=1, record_bytes_max=4096).record_bytes_max == 4096
     with pytest.raises(InvalidRequest, match="at most half the bytes"):
         Ring(payload_bytes=1 << 16, slots=16, lsn_next=1, record_bytes_max=(1 << 15) + 512)

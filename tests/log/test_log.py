@@ -92,7 +92,7 @@ def test_log_wraps_around_many_times() -> None:
 def test_wrap_marker_closes_a_lap_that_has_no_room_for_the_next_batch() -> None:
     device = CrashDevice(VOLUME_BYTES)
     with hand_driven(new_volume(device)) as driven:
-        big = driven.log.write_bytes_max
+        big = driven.log.record_bytes_max
         area = driven.log.body.area
         written = []
         for n in range(8):
@@ -347,7 +347,7 @@ def test_threads_write_while_the_log_is_read_and_trimmed_behind_them(log_place: 
         log.start(ring)
         disks = [MemoryDevice(1 << 20), MemoryDevice(1 << 20)]
         filters = [
-            IoFilter(ring, disk, disk=n, size_bytes=1 << 20, write_bytes_max=log.write_bytes_max, stall_limit_s=20)
+            IoFilter(ring, disk, disk=n, size_bytes=1 << 20, write_bytes_max=log.record_bytes_max, stall_limit_s=20)
             for n, disk in enumerate(disks)
         ]
 

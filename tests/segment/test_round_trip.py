@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from jetdr_core.control_bodies import EpochOwner
-from jetdr_core.limits import FRAME_BYTES, WRITE_BYTES_MAX
+from jetdr_core.limits import FRAME_BYTES, RECORD_BYTES_MAX
 from jetdr_core.record import Kind, RecordBatch
 from jetdr_core.segment import (
     NO_FRAME,
@@ -107,7 +107,7 @@ def test_no_long_zero_run_is_stored(capture: tuple[list[RecordBatch], Want]) -> 
 
 def test_longest_record_survives() -> None:
     records = Records()
-    data = noise(1, WRITE_BYTES_MAX - 1024) + bytes(512) + noise(2, 512)
+    data = noise(1, RECORD_BYTES_MAX - 1024) + bytes(512) + noise(2, 512)
     records.write(4, 512, data)
     stored = object_bytes(sealed(records.batch()))
     assert joined(stored) == [(1, 4, 512, data)]
@@ -115,11 +115,11 @@ def test_longest_record_survives() -> None:
 
 def test_longest_record_of_zeros_takes_one_entry_and_no_frame() -> None:
     records = Records()
-    records.write(4, 0, bytes(WRITE_BYTES_MAX))
+    records.write(4, 0, bytes(RECORD_BYTES_MAX))
     segment = sealed(records.batch())
     assert segment.trailer.frame_count == 0
     assert segment.trailer.entry_count == 1
-    assert segment.trailer.payload_bytes == WRITE_BYTES_MAX
+    assert segment.trailer.payload_bytes == RECORD_BYTES_MAX
     assert segment.size_bytes < 512
 
 

@@ -163,10 +163,10 @@ def _check_survivor(name: str, options: HostOptions, log: ReplicationLog, ring: 
             f"the host component of domain {name!r} runs in {write_mode(write_back=ring.write_back)} mode",
             hint="stop it, then open the domain in the other mode",
         )
-    if ring.record_bytes_max > log.write_bytes_max:
+    if ring.record_bytes_max > log.record_bytes_max:
         raise InvalidRequest(
             f"the host component of domain {name!r} writes records of up to {ring.record_bytes_max} bytes, "
-            f"the log takes {log.write_bytes_max}",
+            f"the log takes {log.record_bytes_max}",
             hint="use a larger log, or stop the host component first",
         )
 
