@@ -266,7 +266,9 @@ struct jdr_filter_stats {
 int jdr_filter_open(jdr_filter **filter, const struct jdr_filter_options *options);
 /*
  * Write-through: room in the ring, then the range (overlapping writes in flight take turns), then the primary, then the
- * record. Returns the LSN (0 without a ring). The caller must not change the data during the call.
+ * record. Returns the LSN (0 without a ring). The caller must not change the data during the call. With bypass, or
+ * without a ring, a write that is too long for one record becomes several, one after the other, and the LSN is the last
+ * one's; otherwise it is refused.
  *
  * Nothing was changed after -EINVAL: unaligned, out of range or too long; -ESHUTDOWN: closed; the ring's poison;
  * -ETIMEDOUT: no room in the ring within the stall limit; -EBUSY: all that time half the ring was held by writes of

@@ -19,33 +19,32 @@ void jdr_primary_destroy(struct jdr_primary *primary)
     pthread_mutex_destroy(&primary->mutex);
 }
 
-static int banded(int result)
+int jdr_primary_error(int result)
 {
-    if (result == 0)
-        return 0;
     return -(JDR_PRIMARY | (result < 0 && result >= -JDR_ERRNO_MAX ? -result : EIO));
 }
 
 int jdr_primary_read(const struct jdr_primary *primary, uint64_t offset, void *target, size_t length)
 {
-    return banded(primary->device.read(&primary->device, offset, target, length));
+    int result = primary->device.read(&primary->device, offset, target, length);
+    return result ? jdr_primary_error(result) : 0;
 }
 
-int jdr_primary_change(struct jdr_primary *primary, const struct jdr_change *change)
+/* With the mutex held: the flush itself. */
+static void sync_device(struct jdr_primary *primary)
 {
-    const struct jdr_device *device = &primary->device;
-    return banded(change->pieces ? device->write(device, change->offset, change->pieces, change->count)
-                                 : device->zero(device, change->offset, change->length));
+    atomic_fetch_add(&primary->syncs_begun, 1);
+    int result = primary->device.sync(&primary->device);
+    if (result)
+        primary->failed = jdr_primary_error(result);
 }
 
 int jdr_primary_sync(struct jdr_primary *primary)
 {
     uint64_t direct = atomic_load(&primary->direct), seen = atomic_load(&primary->syncs_begun);
     pthread_mutex_lock(&primary->mutex);
-    if (!primary->failed && atomic_load(&primary->syncs_begun) == seen) {
-        atomic_fetch_add(&primary->syncs_begun, 1);
-        primary->failed = banded(primary->device.sync(&primary->device));
-    }
+    if (!primary->failed && atomic_load(&primary->syncs_begun) == seen)
+        sync_device(primary);
     int result = primary->failed;
     if (!result && primary->direct_synced < direct)
         primary->direct_synced = direct;

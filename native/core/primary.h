@@ -15,8 +15,9 @@
 /* `length` bytes at `offset` become these pieces, or zeros. */
 struct jdr_change {
     uint64_t offset, length;
-    const struct iovec *pieces; /* NULL: zeros */
+    const struct iovec *pieces; /* a guest's is one; NULL: zeros */
     int count;
+    bool discard; /* zeros, by the guest's TRIM */
 };
 
 struct jdr_primary {
@@ -42,8 +43,18 @@ static inline bool jdr_primary_has(const struct jdr_primary *primary, uint64_t o
 }
 
 int jdr_primary_read(const struct jdr_primary *primary, uint64_t offset, void *target, size_t length);
+/* What a result of the device's, other than 0, is called from here on. */
+int jdr_primary_error(int result);
+
 /* The one door: change a held range. */
-int jdr_primary_change(struct jdr_primary *primary, const struct jdr_change *change);
+static inline int jdr_primary_change(struct jdr_primary *primary, const struct jdr_change *change)
+{
+    const struct jdr_device *device = &primary->device;
+    int result = change->pieces ? device->write(device, change->offset, change->pieces, change->count)
+                                : device->zero(device, change->offset, change->length);
+    return result ? jdr_primary_error(result) : 0;
+}
+
 /* Flush. A call shares a flush that began after the call did. */
 int jdr_primary_sync(struct jdr_primary *primary);
 /* An acknowledged write cannot reach the primary. */

@@ -46,13 +46,10 @@ void jdr_ranges_leave(struct jdr_ranges *ranges)
     jdr_ranges_unlock(ranges);
 }
 
-int jdr_ranges_enter(struct jdr_ranges *ranges)
+void jdr_ranges_turn_back(struct jdr_ranges *ranges)
 {
-    if (!(atomic_fetch_add(&ranges->inside, 1) & JDR_RANGES_CLOSED))
-        return 0;
     pthread_mutex_lock(&ranges->mutex);
     jdr_ranges_leave(ranges);
-    return -ESHUTDOWN;
 }
 
 /* ---- ranges in flight ------------------------------------------------------------------------------------------- */
@@ -84,8 +81,8 @@ static void wait_for_older(struct jdr_ranges *ranges, const struct jdr_range *ra
 bool jdr_ranges_hold(struct jdr_ranges *ranges, struct jdr_range *range, struct jdr_room share)
 {
     pthread_mutex_lock(&ranges->mutex);
-    bool granted = has_share(ranges, range->room, share);
-    if (granted) {
+    range->held = has_share(ranges, range->room, share);
+    if (range->held) {
         ranges->in_flight = jdr_room_sum(ranges->in_flight, range->room);
         range->older = ranges->newest;
         range->newer = NULL;
@@ -96,16 +93,20 @@ bool jdr_ranges_hold(struct jdr_ranges *ranges, struct jdr_range *range, struct 
             wait_for_older(ranges, range);
     }
     pthread_mutex_unlock(&ranges->mutex);
-    return granted;
+    return range->held;
 }
 
-void jdr_ranges_release(struct jdr_ranges *ranges, struct jdr_range *range)
+bool jdr_ranges_release(struct jdr_ranges *ranges, struct jdr_range *range)
 {
     pthread_mutex_lock(&ranges->mutex);
+    if (!range->held)
+        return false;
     ranges->in_flight = jdr_room_less(ranges->in_flight, range->room);
     if (range->older)
         range->older->newer = range->newer;
     *(range->newer ? &range->newer->older : &ranges->newest) = range->older;
+    range->held = false;
+    return true;
 }
 
 int jdr_ranges_wait_share(struct jdr_ranges *ranges, struct jdr_room room, struct jdr_room share, int64_t deadline_ns)

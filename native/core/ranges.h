@@ -17,6 +17,7 @@ struct jdr_range {
     uint64_t begin, end;
     struct jdr_room room;            /* taken for it in the ring; none: it is not to be logged */
     struct jdr_range *older, *newer; /* in order of arrival */
+    bool held;
 };
 
 static inline bool jdr_range_is_logged(const struct jdr_range *range)
@@ -38,11 +39,19 @@ struct jdr_ranges {
 
 void jdr_ranges_init(struct jdr_ranges *ranges);
 void jdr_ranges_destroy(struct jdr_ranges *ranges);
+void jdr_ranges_turn_back(struct jdr_ranges *ranges); /* of jdr_ranges_enter */
 /* Refuse calls from now on, and wait for those inside. Idempotent. */
 void jdr_ranges_close(struct jdr_ranges *ranges);
 
-/* Begin a call: 0 or, once closed, -ESHUTDOWN. */
-int jdr_ranges_enter(struct jdr_ranges *ranges);
+/* Begin a call. False, and it is not begun: the disk is closed. */
+static inline bool jdr_ranges_enter(struct jdr_ranges *ranges)
+{
+    if (!(atomic_fetch_add(&ranges->inside, 1) & JDR_RANGES_CLOSED))
+        return true;
+    jdr_ranges_turn_back(ranges);
+    return false;
+}
+
 /* End a call. The mutex is held, and is given back. */
 void jdr_ranges_leave(struct jdr_ranges *ranges);
 /* Give the mutex back, and wake those who wait for what was done under it. */
@@ -53,8 +62,11 @@ void jdr_ranges_unlock(struct jdr_ranges *ranges);
  * disk would have more than `share`. A range without room is always held.
  */
 bool jdr_ranges_hold(struct jdr_ranges *ranges, struct jdr_range *range, struct jdr_room share);
-/* Give a range back. Returns with the mutex held, for statistics: to be ended by jdr_ranges_leave or _unlock. */
-void jdr_ranges_release(struct jdr_ranges *ranges, struct jdr_range *range);
+/*
+ * Give a range back, if it is held: was it? Returns with the mutex held, for statistics: to be ended by
+ * jdr_ranges_leave or jdr_ranges_unlock.
+ */
+bool jdr_ranges_release(struct jdr_ranges *ranges, struct jdr_range *range);
 /* Wait until the share has so much room left: 0, or -EBUSY at the deadline. */
 int jdr_ranges_wait_share(struct jdr_ranges *ranges, struct jdr_room room, struct jdr_room share, int64_t deadline_ns);
 

@@ -1,140 +1,13 @@
 /* ring.c: the producers' side of the ring: admission, LSN order, copy and hash, durability waits. See ring_shared.h. */
 #include "ring_shared.h"
 
-#include <stdlib.h>
 #include <string.h>
-#include <sys/mman.h>
 
 #include "checksum.h"
 
-#define HUGE_PAGE (2u << 20)
 #define COPY_CHUNK (128u << 10) /* copied and hashed while it is in the cache */
 #define LOCK_SPINS 200
 #define LOCK_LIMIT_NS 500000000ll /* for a lock that is held for a few instructions: its holder was stopped there */
-
-_Static_assert(sizeof(struct jdr_ring_shared) <= JDR_BLOCK, "the header of a ring's file is one block");
-_Static_assert(sizeof(struct jdr_claim) <= sizeof((struct jdr_record){0}.reserved),
-               "a claim fits into the reserved bytes");
-
-static bool power_of_two(uint64_t value)
-{
-    return value && !(value & (value - 1));
-}
-
-static uint64_t record_bytes_limit(uint64_t payload_bytes)
-{
-    return payload_bytes / 2 < JDR_RECORD_BYTES_MAX ? payload_bytes / 2 : JDR_RECORD_BYTES_MAX;
-}
-
-bool jdr_ring_valid_options(const struct jdr_ring_options *options)
-{
-    return power_of_two(options->payload_bytes) && options->payload_bytes >= (64u << 10) &&
-           options->payload_bytes <= (1ull << 40) && power_of_two(options->slots) && options->slots >= 16 &&
-           options->slots <= (1u << 22) && options->lsn_next >= 1 &&
-           options->record_bytes_max <= record_bytes_limit(options->payload_bytes);
-}
-
-/* Header, slots, ends; then, at a huge page, the payload. */
-static uint64_t payload_offset(uint64_t slot_count)
-{
-    uint64_t end = JDR_BLOCK + slot_count * (sizeof(struct jdr_record) + sizeof(uint64_t));
-    return (end + HUGE_PAGE - 1) & ~(uint64_t)(HUGE_PAGE - 1);
-}
-
-uint64_t jdr_ring_memory_bytes(uint64_t slot_count, uint64_t payload_bytes)
-{
-    return payload_offset(slot_count) + payload_bytes;
-}
-
-/* Where the parts of a ring with `slot_count` and `payload_bytes` lie in its memory. */
-void jdr_ring_lay_out(struct jdr_ring *ring, void *memory)
-{
-    uint8_t *base = memory;
-    ring->shared = memory;
-    ring->slots = (struct jdr_record *)(base + JDR_BLOCK);
-    ring->ends = (_Atomic uint64_t *)(ring->slots + ring->slot_count);
-    ring->payload = base + payload_offset(ring->slot_count);
-    ring->nap_bytes = ring->payload_bytes / 8 < (4u << 20) ? ring->payload_bytes / 8 : 4u << 20;
-    ring->map_bytes = jdr_ring_memory_bytes(ring->slot_count, ring->payload_bytes);
-}
-
-/*
- * Memory in huge pages where the kernel gives them: to a device that reads payloads directly, few long pieces instead
- * of many short ones, which is worth a third of a fast log's speed.
- */
-static void *map_anonymous(uint64_t bytes)
-{
-    uint8_t *base = mmap(NULL, bytes + HUGE_PAGE, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
-    if (base == MAP_FAILED)
-        return NULL;
-    uint8_t *memory = (uint8_t *)(((uintptr_t)base + HUGE_PAGE - 1) & ~(uintptr_t)(HUGE_PAGE - 1));
-    if (memory > base)
-        munmap(base, (size_t)(memory - base));
-    if (memory < base + HUGE_PAGE)
-        munmap(memory + bytes, (size_t)(base + HUGE_PAGE - memory));
-    madvise(memory, bytes, MADV_HUGEPAGE); /* a wish */
-    madvise(memory, bytes, MADV_DONTFORK); /* a child that wrote here would write to nobody's log */
-    memset(memory, 0, bytes);              /* so that no page of it faults in a guest's write */
-    return memory;
-}
-
-/* Nothing in it yet: the next record has LSN lsn_next. */
-void jdr_ring_begin(struct jdr_ring *ring, const struct jdr_ring_options *options)
-{
-    struct jdr_ring_shared *shared = ring->shared;
-    uint64_t lsn = options->lsn_next - 1;
-    atomic_store(&ring->ends[lsn & (ring->slot_count - 1)], 0);
-    shared->lsn_reserved = shared->lsn_durable = shared->lsn_released = shared->lsn_applied = shared->lsn_primary = lsn;
-    shared->sync_wanted = shared->lsn_written = lsn;
-    if (options->time_ns_last > shared->time_ns_last)
-        shared->time_ns_last = options->time_ns_last;
-    shared->record_bytes_max = options->record_bytes_max ? options->record_bytes_max
-                                                         : record_bytes_limit(ring->payload_bytes);
-}
-
-static void init_private_locks(struct jdr_ring_shared *shared)
-{
-    pthread_mutexattr_t adaptive;
-    pthread_mutexattr_init(&adaptive);
-    pthread_mutexattr_settype(&adaptive, PTHREAD_MUTEX_ADAPTIVE_NP);
-    pthread_mutex_init(&shared->reserve, &adaptive);
-    pthread_mutexattr_destroy(&adaptive);
-    pthread_mutex_init(&shared->gate, NULL);
-}
-
-int jdr_ring_create(jdr_ring **out, const struct jdr_ring_options *options)
-{
-    if (!jdr_ring_valid_options(options) || options->write_back)
-        return -EINVAL;
-    jdr_ring *ring = calloc(1, sizeof *ring);
-    void *memory = map_anonymous(jdr_ring_memory_bytes(options->slots, options->payload_bytes));
-    if (!ring || !memory) {
-        if (memory)
-            munmap(memory, jdr_ring_memory_bytes(options->slots, options->payload_bytes));
-        free(ring);
-        return -ENOMEM;
-    }
-    ring->fd = -1;
-    ring->slot_count = options->slots;
-    ring->payload_bytes = options->payload_bytes;
-    ring->record_bytes_given = options->record_bytes_max;
-    ring->clock = options->clock;
-    jdr_ring_lay_out(ring, memory);
-    init_private_locks(ring->shared);
-    jdr_ring_begin(ring, options);
-    *out = ring;
-    return 0;
-}
-
-void jdr_ring_destroy(jdr_ring *ring)
-{
-    if (!ring)
-        return;
-    munmap(ring->shared, ring->map_bytes);
-    if (ring->fd >= 0)
-        close(ring->fd); /* and with it the side's lock */
-    free(ring);
-}
 
 int64_t jdr_ring_now(const jdr_ring *ring)
 {
@@ -171,129 +44,6 @@ static int lock_reserve(const jdr_ring *ring)
     if (jdr_in_file(ring))
         return jdr_ring_lock(&ring->shared->reserve, jdr_monotonic_ns() + LOCK_LIMIT_NS);
     return -pthread_mutex_lock(&ring->shared->reserve);
-}
-
-/* ---- admission -------------------------------------------------------------------------------------------------- */
-
-/* Up to which record the room has been given back, and the payload position behind it. */
-static uint64_t tail_of(const jdr_ring *ring, uint64_t *position)
-{
-    for (;;) {
-        uint64_t lsn = atomic_load(&ring->shared->lsn_released);
-        uint64_t applied = ring->write_back ? atomic_load(&ring->shared->lsn_applied) : lsn;
-        *position = jdr_end(ring, applied < lsn ? applied : lsn);
-        /* unchanged: then nobody can have written over that end meanwhile */
-        if (lsn == atomic_load(&ring->shared->lsn_released) &&
-            (!ring->write_back || applied == atomic_load(&ring->shared->lsn_applied)))
-            return applied < lsn ? applied : lsn;
-    }
-}
-
-/* The room in use; the order of the loads makes what is moving count twice rather than not at all. */
-static uint64_t room_used(const jdr_ring *ring)
-{
-    uint64_t tail_position, tail = tail_of(ring, &tail_position);
-    struct jdr_producer *producers = ring->shared->producers;
-    uint64_t admitted = atomic_load(&producers[0].admitted) + atomic_load(&producers[1].admitted);
-    uint64_t head = atomic_load(&ring->shared->lsn_reserved);
-    return admitted + (head - tail) * JDR_ROOM_RECORD + (jdr_end(ring, head) - tail_position) / JDR_SECTOR;
-}
-
-static bool fits(const jdr_ring *ring, struct jdr_room more)
-{
-    uint64_t then = room_used(ring) + more.taken;
-    return JDR_ROOM_RECORDS(then) < ring->slot_count && JDR_ROOM_SECTORS(then) <= ring->payload_bytes / JDR_SECTOR;
-}
-
-static bool take_room(jdr_ring *ring, struct jdr_room room)
-{
-    if (!fits(ring, room))
-        return false;
-    atomic_fetch_add(&ring->shared->producers[ring->side].admitted, room.taken);
-    if (fits(ring, (struct jdr_room){0}))
-        return true;
-    jdr_give_back(ring, room); /* another one was quicker */
-    return false;
-}
-
-/* Why nothing is to be admitted, as a negative error, or 0. */
-static int refusal(const jdr_ring *ring)
-{
-    int poison = jdr_ring_poisoned(ring);
-    if (poison)
-        return -poison;
-    return ring->side == JDR_HOST && !jdr_logging(ring) ? -ECANCELED : 0;
-}
-
-/* Is the room that is missing held for a primary that is slower than the log? Its host waits for it. */
-static bool primary_is_behind(const jdr_ring *ring)
-{
-    return ring->write_back && ring->side == JDR_HOST &&
-           atomic_load(&ring->shared->lsn_applied) < atomic_load(&ring->shared->lsn_released);
-}
-
-/* Wait at the gate's head for room. */
-static int wait_for_room(jdr_ring *ring, struct jdr_room room, int64_t limit_ns, int64_t deadline)
-{
-    for (;;) {
-        uint32_t seen = atomic_load(&ring->shared->space_seq);
-        int result = refusal(ring);
-        if (limit_ns > 0 && primary_is_behind(ring)) /* before the look for room: it may catch up in between */
-            deadline = jdr_monotonic_ns() + limit_ns;
-        if (result || take_room(ring, room))
-            return result;
-        int64_t left = deadline - jdr_monotonic_ns();
-        if (left <= 0)
-            return -ETIMEDOUT;
-        jdr_wake_consumer(ring, JDR_NAP);
-        jdr_futex_wait(&ring->shared->space_seq, seen, left);
-    }
-}
-
-/* In turn: the gate's holder waits for room, the others wait for the gate, so that a long write is not starved. */
-static int admit_queued(jdr_ring *ring, struct jdr_room room, int64_t limit_ns)
-{
-    struct jdr_ring_shared *shared = ring->shared;
-    int64_t deadline = jdr_monotonic_ns() + limit_ns;
-    atomic_fetch_add(&shared->producers[ring->side].queued, 1);
-    bool behind = limit_ns > 0 && primary_is_behind(ring);
-    int result;
-    while ((result = jdr_ring_lock(&shared->gate, deadline)) == -ETIMEDOUT && behind) {
-        behind = primary_is_behind(ring); /* caught up: once more, for the log */
-        deadline = jdr_monotonic_ns() + limit_ns;
-    }
-    if (result == 0) {
-        result = wait_for_room(ring, room, limit_ns, deadline);
-        pthread_mutex_unlock(&shared->gate);
-    }
-    atomic_fetch_sub(&shared->producers[ring->side].queued, 1);
-    return result;
-}
-
-int jdr_ring_admit(jdr_ring *ring, uint64_t payload_bytes, int64_t limit_ns, struct jdr_room *room)
-{
-    if (payload_bytes % JDR_SECTOR)
-        return -EINVAL;
-    if (payload_bytes > jdr_ring_record_bytes_max(ring))
-        return -EMSGSIZE;
-    int result = refusal(ring);
-    if (result)
-        return result;
-    struct jdr_room taken = jdr_room_for(payload_bytes);
-    if (jdr_queued(ring) || !take_room(ring, taken))
-        result = admit_queued(ring, taken, limit_ns);
-    if (result)
-        return result;
-    if ((result = refusal(ring)))
-        jdr_give_back(ring, taken); /* switched off meanwhile: a reset of the ring waits for this room */
-    else
-        *room = taken;
-    return result;
-}
-
-void jdr_ring_cancel(jdr_ring *ring, struct jdr_room room)
-{
-    jdr_give_back(ring, room);
 }
 
 /* ---- append ----------------------------------------------------------------------------------------------------- */
@@ -427,7 +177,7 @@ int jdr_ring_wait_durable(jdr_ring *ring, uint64_t lsn, int64_t limit_ns)
         uint32_t seen = atomic_load(&shared->durable_seq);
         if (jdr_ring_lsn_durable(ring) >= lsn)
             return 0;
-        int result = refusal(ring);
+        int result = jdr_refusal(ring);
         if (result)
             return result;
         int64_t left = deadline - jdr_monotonic_ns();
@@ -535,24 +285,14 @@ int64_t jdr_ring_time_last(const jdr_ring *ring)
     return atomic_load(&ring->shared->time_ns_last);
 }
 
-uint64_t jdr_ring_used_bytes(const jdr_ring *ring)
-{
-    return JDR_ROOM_SECTORS(room_used(ring)) * JDR_SECTOR;
-}
-
 uint64_t jdr_ring_record_bytes_max(const jdr_ring *ring)
 {
-    return atomic_load_explicit(&ring->shared->record_bytes_max, memory_order_relaxed);
+    return jdr_record_bytes_max(ring);
 }
 
 uint64_t jdr_ring_payload_bytes(const jdr_ring *ring)
 {
     return ring->payload_bytes;
-}
-
-struct jdr_room jdr_ring_share(const jdr_ring *ring)
-{
-    return jdr_room_of(ring->slot_count / 2, ring->payload_bytes / 2);
 }
 
 bool jdr_ring_is_host(const jdr_ring *ring)

@@ -196,19 +196,34 @@ static inline void jdr_publish(struct jdr_ring *ring, const struct jdr_record *r
     __atomic_store_n(&slot->lsn, record->lsn, __ATOMIC_RELEASE);
 }
 
+/* The most payload that one record holds. */
+static inline uint64_t jdr_record_bytes_max(const struct jdr_ring *ring)
+{
+    return atomic_load_explicit(&ring->shared->record_bytes_max, memory_order_relaxed);
+}
+
 static inline bool jdr_logging(const struct jdr_ring *ring)
 {
     return !atomic_load(&ring->shared->off);
 }
 
-/* ring.c, for ring_file.c */
+/* Why nothing is to be admitted, as a negative error, or 0. */
+static inline int jdr_refusal(const jdr_ring *ring)
+{
+    int poison = atomic_load_explicit(&ring->poison, memory_order_relaxed);
+    if (poison)
+        return -poison;
+    return ring->side == JDR_HOST && !jdr_logging(ring) ? -ECANCELED : 0;
+}
+
+/* ring_memory.c, for ring_file.c */
 void jdr_ring_lay_out(struct jdr_ring *ring, void *memory);
 bool jdr_ring_valid_options(const struct jdr_ring_options *options);
 uint64_t jdr_ring_memory_bytes(uint64_t slot_count, uint64_t payload_bytes);
 void jdr_ring_begin(struct jdr_ring *ring, const struct jdr_ring_options *options);
-/* Lock `reserve` or `gate`, also after its owner died: 0 or -ETIMEDOUT. */
+/* ring.c: lock `reserve` or `gate`, also after its owner died: 0 or -ETIMEDOUT. */
 int jdr_ring_lock(pthread_mutex_t *mutex, int64_t deadline_ns);
-/* Is the producer of an unpublished record gone for good? */
+/* ring_file.c: is the producer of an unpublished record gone for good? */
 bool jdr_ring_is_orphan(const struct jdr_ring *ring, uint64_t lsn);
 /* The consumer's: if the producer of the next record is gone, publish it as VOID. */
 bool jdr_ring_void_orphan(struct jdr_ring *ring, uint64_t lsn);

@@ -227,21 +227,11 @@ static int finish(struct host_disk *disk, uint32_t flags)
     return flags & NBDKIT_FLAG_FUA ? plugin_flush(disk, 0) : 0;
 }
 
-/* A client that asked for more than the longest write at once gets several. */
 static int plugin_pwrite(void *handle, const void *data, uint32_t count, uint64_t offset, uint32_t flags)
 {
     struct host_disk *disk = handle;
-    uint32_t piece_max = (uint32_t)disk->spec.write_bytes_max;
-    if (count % JDR_SECTOR || offset % JDR_SECTOR)
-        return fail(disk, "write", offset, count, -EINVAL);
-    for (uint32_t done = 0; done < count;) {
-        uint32_t piece = count - done < piece_max ? count - done : piece_max;
-        int64_t lsn = jdr_filter_pwrite(disk->filter, (const char *)data + done, piece, offset + done);
-        if (lsn < 0)
-            return fail(disk, "write", offset + done, piece, lsn);
-        done += piece;
-    }
-    return finish(disk, flags);
+    int64_t lsn = jdr_filter_pwrite(disk->filter, data, count, offset);
+    return lsn < 0 ? fail(disk, "write", offset, count, lsn) : finish(disk, flags);
 }
 
 static int plugin_trim(void *handle, uint32_t count, uint64_t offset, uint32_t flags)

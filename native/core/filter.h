@@ -1,0 +1,97 @@
+/*
+ * filter.h: what the files of the IO filter share: the filter of one disk, its way of writing, and the steps of a
+ * write.
+ *
+ * A write goes down this list, and comes back to none of it before the end:
+ *   filter.c     checks the range, begins the call, and asks the mode
+ *   the mode     unprotected.c, write_through.c or write_back.c: which of the steps, in which order
+ *   room.c       room in the ring, then the range; or the range alone, as logging is off
+ *   primary.c    the primary is changed
+ *   record.c     the change is logged
+ *   filter.c     gives the range back, counts, ends the call
+ *
+ * Bypass: a guest never stops because of the log. Rather than fail a guest's call for want of the log, or let it wait
+ * beyond the stall limit, logging is switched off, and writes bypass the log until the DRVA switches it on again. A
+ * write that finds logging off with its range held goes to the primary alone: whoever switches logging on again copies
+ * that range later, and so after the write.
+ */
+#ifndef JETDR_FILTER_H
+#define JETDR_FILTER_H
+
+#include "jetdr.h"
+#include "primary.h"
+
+/* A way of writing: what is done of a call that has begun. */
+struct jdr_mode {
+    /*
+     * Change the disk: the LSN, 0 if the change was not logged, or an error. The range is held at return, unless
+     * nothing was done.
+     */
+    int64_t (*change)(jdr_filter *filter, const struct jdr_change *change, struct jdr_range *range);
+    int (*read)(jdr_filter *filter, uint64_t offset, void *target, size_t length);
+    /* Make durable what was acknowledged before: the last LSN, 0 without a ring, or an error. */
+    int64_t (*flush)(jdr_filter *filter);
+    /* No call is inside any more. NULL: then there is nothing left to do. */
+    void (*end)(jdr_filter *filter);
+    /* Of a held range: the newest data; is it certain, without a look at it, that all of it is zeros? */
+    int (*read_held)(const jdr_filter *filter, uint64_t offset, void *target, size_t length);
+    bool (*is_hole)(const jdr_filter *filter, uint64_t offset, uint64_t length);
+    /* Logging is off: hold the range without room. False, and the range is not held: logging is on again, or may be. */
+    bool (*hold_bypassing)(jdr_filter *filter, struct jdr_range *range);
+    bool cuts; /* a write that is longer than a record becomes several; else it is refused */
+};
+
+extern const struct jdr_mode jdr_unprotected;
+extern const struct jdr_mode jdr_write_through;           /* refuses what the log has no room for */
+extern const struct jdr_mode jdr_write_through_or_bypass; /* never refuses: switches logging off instead */
+extern const struct jdr_mode jdr_write_back;              /* likewise */
+
+struct jdr_filter {
+    const struct jdr_mode *mode;
+    jdr_ring *ring;       /* NULL: unprotected */
+    jdr_applier *applier; /* in write-back */
+    uint64_t write_bytes_max;
+    struct jdr_room share; /* of the ring, that this disk may have */
+    int64_t stall_limit_ns;
+    struct jdr_primary primary;
+    JDR_LINE struct jdr_filter_stats stats; /* guarded by the ranges' mutex; some are the primary's */
+};
+
+static inline uint64_t jdr_payload_bytes(const struct jdr_change *change)
+{
+    return change->pieces ? change->length : 0;
+}
+
+/* ---- room.c ----------------------------------------------------------------------------------------------------- */
+
+/*
+ * Take room for a record with so much payload, then hold the range: 0, or an error, and nothing of that. -ETIMEDOUT: no
+ * room within the stall limit; -EBUSY: this disk's share of the ring was taken all that time; -EMSGSIZE: longer than a
+ * record; -ECANCELED: logging is off; the poison.
+ */
+int jdr_room_take(jdr_filter *filter, struct jdr_range *range, uint64_t payload_bytes);
+/* The same for a guest: 0, the range without room if logging is off, or -EMSGSIZE. */
+int jdr_room_or_bypass(jdr_filter *filter, struct jdr_range *range, uint64_t payload_bytes);
+
+/* ---- record.c: with the range held ------------------------------------------------------------------------------ */
+
+/* Log a change. The room is used up in any case, as by those below. */
+int64_t jdr_log_change(jdr_filter *filter, struct jdr_room room, const struct jdr_change *change);
+/* The same for a guest; 0, if logging is off. */
+int64_t jdr_log_or_bypass(jdr_filter *filter, struct jdr_room room, const struct jdr_change *change);
+/* The primary has failed a change: log what it holds now. False: primary and log may differ. */
+bool jdr_log_failure(jdr_filter *filter, struct jdr_room room, const struct jdr_change *change);
+
+/* The error of a primary that may differ from the log because of it. */
+static inline int jdr_suspect(int error)
+{
+    return -(-error | JDR_SUSPECT);
+}
+
+/* The same for a guest: the log does not go on as it was. */
+int jdr_suspect_and_bypass(jdr_filter *filter, int error);
+/* Wait, for a guest, until the log has what is up to `lsn`. False: logging is off, the primary's flush is all there is.
+ */
+bool jdr_durable_or_bypass(jdr_filter *filter, uint64_t lsn);
+
+#endif

@@ -1,0 +1,65 @@
+/*
+ * room.c: room in the ring for a record of one disk, and then the disk's range.
+ *
+ * Invariants: room is taken before the range, so who holds a range never waits for the log; between taking room and
+ * publishing, one disk has at most half of the ring, so that a primary that hangs does not stop the other disks.
+ */
+#include <errno.h>
+
+#include "filter.h"
+#include "ring.h"
+
+/* With the mutex held. */
+static void count_stall(struct jdr_filter_stats *stats, uint64_t stalled_ns)
+{
+    stats->stalls++;
+    stats->stall_ns += stalled_ns;
+    if (stalled_ns > stats->stall_ns_max)
+        stats->stall_ns_max = stalled_ns;
+}
+
+/* There was no room at once: wait for the ring's and for this disk's share, until there is both. */
+static int take_stalled(jdr_filter *filter, struct jdr_range *range, uint64_t payload_bytes)
+{
+    struct jdr_ranges *ranges = &filter->primary.ranges;
+    int64_t begun = jdr_monotonic_ns(), deadline = begun + filter->stall_limit_ns;
+    int result;
+    while ((result = jdr_ring_admit(filter->ring, payload_bytes, deadline - jdr_monotonic_ns(), &range->room)) == 0) {
+        if (jdr_ranges_hold(ranges, range, filter->share))
+            break;
+        jdr_ring_cancel(filter->ring, range->room);
+        if ((result = jdr_ranges_wait_share(ranges, range->room, filter->share, deadline)))
+            break;
+    }
+    pthread_mutex_lock(&ranges->mutex);
+    count_stall(&filter->stats, (uint64_t)(jdr_monotonic_ns() - begun));
+    pthread_mutex_unlock(&ranges->mutex);
+    return result;
+}
+
+int jdr_room_take(jdr_filter *filter, struct jdr_range *range, uint64_t payload_bytes)
+{
+    int result = jdr_ring_admit(filter->ring, payload_bytes, 0, &range->room);
+    if (result == 0) {
+        if (jdr_ranges_hold(&filter->primary.ranges, range, filter->share))
+            return 0;
+        jdr_ring_cancel(filter->ring, range->room);
+    } else if (result != -ETIMEDOUT) {
+        return result;
+    }
+    return take_stalled(filter, range, payload_bytes);
+}
+
+int jdr_room_or_bypass(jdr_filter *filter, struct jdr_range *range, uint64_t payload_bytes)
+{
+    for (;;) {
+        int result = jdr_room_take(filter, range, payload_bytes);
+        if (result == 0 || result == -EMSGSIZE)
+            return result;
+        if (result != -ECANCELED && result != -EBUSY) /* a primary that hangs is waited for */
+            jdr_ring_stop_logging(filter->ring, JDR_OFF_FULL, filter->primary.disk);
+        range->room = (struct jdr_room){0};
+        if (!jdr_ring_logging(filter->ring) && filter->mode->hold_bypassing(filter, range))
+            return 0;
+    }
+}

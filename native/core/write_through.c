@@ -1,0 +1,104 @@
+/*
+ * write_through.c: the ways of writing in which the primary comes first: a change completes when the primary has it and
+ * the ring has its record, a flush when both are durable.
+ *
+ * An embedded caller is told when the log has no room. A guest is not: its writes bypass the log then.
+ */
+#include "filter.h"
+#include "ring.h"
+
+static int64_t change(jdr_filter *filter, const struct jdr_change *change, struct jdr_range *range)
+{
+    int refused = jdr_room_take(filter, range, jdr_payload_bytes(change));
+    if (refused)
+        return refused;
+    int failed = jdr_primary_change(&filter->primary, change);
+    if (!failed)
+        return jdr_log_change(filter, range->room, change);
+    return jdr_log_failure(filter, range->room, change) ? failed : jdr_suspect(failed);
+}
+
+static int64_t change_or_bypass(jdr_filter *filter, const struct jdr_change *change, struct jdr_range *range)
+{
+    int refused = jdr_room_or_bypass(filter, range, jdr_payload_bytes(change));
+    if (refused)
+        return refused;
+    int failed = jdr_primary_change(&filter->primary, change);
+    if (!jdr_range_is_logged(range))
+        return failed;
+    if (!failed)
+        return jdr_log_or_bypass(filter, range->room, change);
+    return jdr_log_failure(filter, range->room, change) ? failed : jdr_suspect_and_bypass(filter, failed);
+}
+
+static bool hold_bypassing(jdr_filter *filter, struct jdr_range *range)
+{
+    jdr_ranges_hold(&filter->primary.ranges, range, filter->share);
+    if (!jdr_ring_logging(filter->ring)) /* now that it is held: a copy after logging resumes comes after it */
+        return true;
+    jdr_ranges_release(&filter->primary.ranges, range);
+    jdr_ranges_unlock(&filter->primary.ranges);
+    return false;
+}
+
+static int read_any(jdr_filter *filter, uint64_t offset, void *target, size_t length)
+{
+    return jdr_primary_read(&filter->primary, offset, target, length);
+}
+
+static int read_held(const jdr_filter *filter, uint64_t offset, void *target, size_t length)
+{
+    return jdr_primary_read(&filter->primary, offset, target, length);
+}
+
+static bool is_hole(const jdr_filter *filter, uint64_t offset, uint64_t length)
+{
+    return jdr_primary_is_hole(&filter->primary, offset, length);
+}
+
+/* Flush the primary, while the log commits what is up to *lsn, the last LSN given out. */
+static int flush_primary(jdr_filter *filter, uint64_t *lsn)
+{
+    *lsn = jdr_ring_lsn_reserved(filter->ring);
+    jdr_ring_request_durable(filter->ring, *lsn);
+    return jdr_primary_sync(&filter->primary);
+}
+
+static int64_t flush(jdr_filter *filter)
+{
+    uint64_t lsn;
+    int failed = flush_primary(filter, &lsn);
+    if (failed)
+        return jdr_suspect(failed);
+    int result = jdr_ring_wait_durable(filter->ring, lsn, filter->stall_limit_ns);
+    return result ? result : (int64_t)lsn;
+}
+
+static int64_t flush_or_bypass(jdr_filter *filter)
+{
+    uint64_t lsn;
+    bool known = filter->primary.failed;
+    int failed = flush_primary(filter, &lsn);
+    if (failed) /* a loss that is known does not switch logging off again */
+        return known ? failed : jdr_suspect_and_bypass(filter, failed);
+    jdr_durable_or_bypass(filter, lsn);
+    return (int64_t)lsn;
+}
+
+const struct jdr_mode jdr_write_through = {
+    .change = change,
+    .read = read_any,
+    .flush = flush,
+    .read_held = read_held,
+    .is_hole = is_hole,
+};
+
+const struct jdr_mode jdr_write_through_or_bypass = {
+    .change = change_or_bypass,
+    .read = read_any,
+    .flush = flush_or_bypass,
+    .read_held = read_held,
+    .is_hole = is_hole,
+    .hold_bypassing = hold_bypassing,
+    .cuts = true,
+};
