@@ -19,7 +19,7 @@ from uuid import UUID
 
 import numpy as np
 
-from jetdr_core.catalog.follow import Damage, Follower, Head, describe
+from jetdr_core.catalog.follow import BrokenLink, Follower, Head, describe
 from jetdr_core.catalog.footer import Footer, read_footer, read_trailer
 from jetdr_core.catalog.keys import chain_key, group_numbers, summary_key
 from jetdr_core.catalog.links import LinkTable, chained
@@ -205,9 +205,9 @@ async def _chain(
     store: ObjectStore, name: str, listing: Listing, follower: Follower, summarised: frozenset[int]
 ) -> Chain:
     head, links = follower.head, follower.links()
-    if follower.damage and head.epoch == 0:
-        raise DamagedObject(chain_key(1), "object", follower.damage.problem)
-    end = _chain_break(listing, follower.damage)
+    if follower.broken_link and head.epoch == 0:
+        raise DamagedObject(chain_key(1), "object", follower.broken_link.problem)
+    end = _chain_break(listing, follower.broken_link)
     if end:
         log.warning("the chain of domain %s ends at LSN %d: %s", name, head.lsn_last, end)
     tail = ChainTail(listing.number_last, head.checksum, head.epoch, head.lsn_last, head.time_ns_last)
@@ -215,10 +215,10 @@ async def _chain(
     return Chain(follower.domain_uuid, name, owner, head.timeline, links, follower.control, tail, end, summarised)
 
 
-def _chain_break(listing: Listing, damage: Damage | None) -> ChainBreak | None:
+def _chain_break(listing: Listing, broken: BrokenLink | None) -> ChainBreak | None:
     there = listing.number_last + listing.objects_after
-    if damage:
-        return ChainBreak(damage.number, chain_key(damage.number), describe(damage), there - damage.number)
+    if broken:
+        return ChainBreak(broken.number, chain_key(broken.number), describe(broken), there - broken.number)
     if listing.objects_after:
         key = chain_key(listing.number_last + 1)
         return ChainBreak(listing.number_last + 1, key, f"{key} is missing", listing.objects_after)

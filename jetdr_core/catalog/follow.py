@@ -40,7 +40,7 @@ class Head(NamedTuple):
     time_ns_last: int = 0
 
 
-class Damage(NamedTuple):
+class BrokenLink(NamedTuple):
     """An object that should be part of the chain, but is not usable as one."""
 
     number: int
@@ -51,20 +51,20 @@ class Damage(NamedTuple):
 class Follower:
     """Takes the groups in number order: the footers of a group, or its summary.
 
-    ``damage`` is set while no object after the damaged one has chained. The history then ends before it. ``owner`` is
+    ``broken_link`` is set while no object after it has chained. The history then ends before it. ``owner`` is
     None if the last epoch object was taken from a summary.
     """
 
     domain_uuid: UUID
     head: Head = field(default_factory=Head)
-    damage: Damage | None = None
+    broken_link: BrokenLink | None = None
     owner: EpochOwner | None = None
     control: list[ControlRecord] = field(default_factory=list)
     tables: list[LinkTable] = field(default_factory=list)
 
     def take_summary(self, links: LinkTable, control: Sequence[ControlRecord], head: Head) -> None:
         """Take a group from its summary. The caller has checked that the summary continues :attr:`head`."""
-        self.head, self.damage = head, None
+        self.head, self.broken_link = head, None
         self.owner = None
         self.control += control
         self.tables.append(links)
@@ -83,21 +83,21 @@ class Follower:
 
     def _row(self, number: int, size: int, footer: Footer | DamagedObject) -> tuple[object, ...]:
         if isinstance(footer, DamagedObject):
-            self._damaged(number, str(footer))
+            self._break_at(number, str(footer))
             return orphan_link(number, size)
         if not self._chains(footer.trailer):
             if footer.trailer.epoch >= self.head.epoch:
-                self._damaged(number, f"{footer.key}: does not continue the chain, and is not an orphan")
+                self._break_at(number, f"{footer.key}: does not continue the chain, and is not an orphan")
             return orphan_link(number, size)
         problem = str(footer.damage) if footer.damage else self._contradiction(footer.trailer)
         if problem:
-            self._damaged(number, problem)
+            self._break_at(number, problem)
             return orphan_link(number, size)
         self._extend(footer)
         return link(number, footer.trailer, footer.checksum)
 
-    def _damaged(self, number: int, problem: str) -> None:
-        self.damage = self.damage or Damage(number, problem)
+    def _break_at(self, number: int, problem: str) -> None:
+        self.broken_link = self.broken_link or BrokenLink(number, problem)
 
     def _chains(self, trailer: Trailer) -> bool:
         newer = trailer.epoch > self.head.epoch
@@ -119,7 +119,7 @@ class Follower:
 
     def _extend(self, footer: Footer) -> None:
         self.head = next_head(self.head, footer.trailer, footer.checksum)
-        self.damage = None
+        self.broken_link = None
         self.control += footer.control
         if footer.trailer.kind == ObjectKind.EPOCH:
             self.owner = footer.owner
@@ -131,7 +131,7 @@ def next_head(head: Head, trailer: Trailer, checksum: bytes) -> Head:
     return Head(checksum, trailer.epoch, trailer.timeline, trailer.last_lsn, time_ns)
 
 
-def describe(damage: Damage) -> str:
-    """The damage in words that begin with the object's key."""
-    key = chain_key(damage.number)
-    return damage.problem if damage.problem.startswith(key) else f"{key}: {damage.problem}"
+def describe(broken: BrokenLink) -> str:
+    """What is wrong with the object, in words that begin with its key."""
+    key = chain_key(broken.number)
+    return broken.problem if broken.problem.startswith(key) else f"{key}: {broken.problem}"

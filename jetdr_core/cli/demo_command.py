@@ -11,7 +11,7 @@ from jetdr_core.cli.exits import ExitCode
 from jetdr_core.cli.interrupt import run_to_end
 from jetdr_core.cli.terminal import Terminal, Work
 from jetdr_core.cli.words import human_bytes, human_seconds
-from jetdr_core.demo import Captured, DemoReport, Recovered, run_demo
+from jetdr_core.demo import Capture, DemoReport, Recovered, run_demo
 
 __all__ = ["demo"]
 
@@ -67,7 +67,7 @@ def _show(terminal: Terminal, report: DemoReport) -> None:
         terminal.say(f"kept in {report.folder}; try: jetdr points {(report.folder / 'store').as_uri()}")
 
 
-def _captured_row(row: Captured) -> tuple[object, ...]:
+def _captured_row(row: Capture) -> tuple[object, ...]:
     ratio = row.payload_bytes / row.stored_bytes if row.stored_bytes else 1.0
     return (
         row.point.name,

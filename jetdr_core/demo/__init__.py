@@ -4,8 +4,8 @@ Invariants: a program of others (e2fsck, debugfs, qemu-img) checked every claim 
 ends the demo with :class:`DemoFailed`.
 """
 
-from jetdr_core.demo.demo_report import Captured, DemoReport, Recovered
+from jetdr_core.demo.demo_report import Capture, DemoReport, Recovered
 from jetdr_core.demo.programs import DemoFailed, ProgramMissing
 from jetdr_core.demo.story import run_demo
 
-__all__ = ["Captured", "DemoFailed", "DemoReport", "ProgramMissing", "Recovered", "run_demo"]
+__all__ = ["Capture", "DemoFailed", "DemoReport", "ProgramMissing", "Recovered", "run_demo"]

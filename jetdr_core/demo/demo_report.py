@@ -7,11 +7,11 @@ from pathlib import Path
 
 from jetdr_core import RecoveryPoint
 
-__all__ = ["Captured", "DemoReport", "Recovered"]
+__all__ = ["Capture", "DemoReport", "Recovered"]
 
 
 @dataclass(frozen=True, slots=True)
-class Captured:
+class Capture:
     """The work up to one mark: writes, bytes captured, bytes stored for them, segments.
 
     ``capture_s`` is the time of the guest's writes and flushes, or of the initial copy. ``upload_s`` is the wait after
@@ -52,5 +52,5 @@ class DemoReport:
     image_bytes: int
     build_s: float
     total_s: float
-    captured: tuple[Captured, ...]
+    captured: tuple[Capture, ...]
     recovered: tuple[Recovered, ...]

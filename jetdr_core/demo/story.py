@@ -15,7 +15,7 @@ import xxhash
 
 from jetdr_core import Disk, DomainStatus, ProtectedDomain, RecoveryPoint, rehydrate
 from jetdr_core.demo.checks import Moment, check_disk
-from jetdr_core.demo.demo_report import Captured, DemoReport, Recovered
+from jetdr_core.demo.demo_report import Capture, DemoReport, Recovered
 from jetdr_core.demo.ext4_guest import BLOCK_BYTES, IMAGE_BYTES, Guest
 from jetdr_core.demo.files import STEPS_BEFORE_LSN, Step, attack, files_at_first, month
 from jetdr_core.demo.programs import DemoFailed, Programs, find_programs
@@ -79,7 +79,7 @@ class _Story:
         self.tell = tell
         self.build_s = 0.0
         self.moments: dict[int, Moment] = {}
-        self.captured: list[Captured] = []
+        self.captured: list[Capture] = []
         self.recovered: list[Recovered] = []
 
     async def run(self) -> None:
@@ -147,7 +147,7 @@ class _Story:
     def _note(self, point: RecoveryPoint, status: DomainStatus, capture_s: float, upload_s: float) -> None:
         """Note the work since the last mark. The uploader counts from the start, so earlier marks are subtracted."""
         self.captured.append(
-            Captured(
+            Capture(
                 point=point,
                 writes=sum(disk.writes for disk in status.disks) - sum(row.writes for row in self.captured),
                 payload_bytes=status.payload_bytes_uploaded - sum(row.payload_bytes for row in self.captured),

@@ -1,7 +1,7 @@
-"""Applier: verifies the frames of one fetched range, decompresses them, and writes their live pieces to the targets.
+"""FrameWriter: verifies the frames of a fetched range, decompresses them, and writes their live pieces to the targets.
 
 Invariants: a frame is verified before a byte of it is written. A piece is written once, by the one range that holds it.
-An :class:`Applier` has no state that changes, so any number of worker threads may share it.
+A :class:`FrameWriter` has no state that changes, so any number of worker threads may share it.
 """
 
 from __future__ import annotations
@@ -18,10 +18,10 @@ from jetdr_core.rehydrate.plan import FrameRange
 from jetdr_core.rehydrate.recovery_disk import RecoveryDisk
 from jetdr_core.segment import decode_frame
 
-__all__ = ["Applier", "damage_of", "raise_damage"]
+__all__ = ["FrameWriter", "damage_of", "raise_damage"]
 
 
-class Applier:
+class FrameWriter:
     """Writes to ``disks``, whose rows are those of the plan."""
 
     def __init__(self, disks: Sequence[RecoveryDisk]) -> None:

@@ -16,7 +16,7 @@ import numpy as np
 from jetdr_core.aio import shielded
 from jetdr_core.errors import ChainBroken, DamagedObject, ObjectNotFound, StoreAccessDenied, StoreError
 from jetdr_core.extent import DamagedExtent, describe_extents
-from jetdr_core.rehydrate.apply import Applier, damage_of, raise_damage
+from jetdr_core.rehydrate.apply import FrameWriter, damage_of, raise_damage
 from jetdr_core.rehydrate.journal import Applied
 from jetdr_core.rehydrate.plan import FrameRange, SegmentPlan, bytes_by_disk, frame_ranges
 from jetdr_core.rehydrate.recovery_disk import RecoveryDisk
@@ -53,7 +53,7 @@ class Transfer:
         self._by_name = {disk.name: disk for disk in disks}
         self._workers = workers
         self._keep_going = keep_going
-        self._applier = Applier(disks)
+        self._frame_writer = FrameWriter(disks)
         self._pool = ThreadPoolExecutor(min(workers, max(2, os.cpu_count() or 2)), thread_name_prefix="jetdr-apply")
         self._saver = ThreadPoolExecutor(1, thread_name_prefix="jetdr-save")
         self._unsaved_bytes = 0
@@ -80,7 +80,7 @@ class Transfer:
             data = await self._get(wanted)
             if data is None:
                 continue
-            damage = await loop.run_in_executor(self._pool, self._applier.apply, wanted, data)
+            damage = await loop.run_in_executor(self._pool, self._frame_writer.apply, wanted, data)
             del data
             if damage and not self._keep_going:
                 raise_damage(damage)

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import ast
 import re
+from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cache
@@ -140,6 +141,12 @@ def test_every_public_class_is_in_the_glossary() -> None:
     explained = {part for quoted in re.findall(r"`([^`]+)`", GLOSSARY) for part in IDENTIFIER.findall(quoted)}
     public = {name.text for name in names() if name.of_class and not name.text.startswith("_")}
     assert not public - explained, f"docs/glossary.md does not explain {sorted(public - explained)}"
+
+
+def test_no_two_public_classes_have_one_name() -> None:
+    defined = [name for name in names() if name.of_class and not name.text.startswith("_")]
+    counts = Counter(name.text for name in defined)
+    assert not {f"{name.path}: {name.text}" for name in defined if counts[name.text] > 1}
 
 
 def test_the_glossary_explains_no_class_that_is_gone() -> None:
