@@ -1,14 +1,102 @@
-"""Connections to Unix sockets."""
+"""Unix sockets: connections to them, and the names that are bound and removed.
+
+Invariant: no name is removed but that of a socket which this user made and nobody listens on any more. Anything else
+that has the name, such as a disk named by mistake, is refused and left as it is.
+"""
 
 from __future__ import annotations
 
 import os
 import socket
+import stat
 import time
+from pathlib import Path
 
-__all__ = ["connect_unix"]
+from jetdr_core.errors import DeviceBusy, InvalidRequest
+from jetdr_core.ownership import check_guarded
+
+__all__ = ["UnixListener", "check_socket_place", "clear_socket_place", "connect_unix"]
 
 _POLL_S = 0.005
+
+_KINDS = {
+    stat.S_IFREG: "a regular file",
+    stat.S_IFDIR: "a folder",
+    stat.S_IFLNK: "a symbolic link",
+    stat.S_IFBLK: "a block device",
+    stat.S_IFCHR: "a character device",
+    stat.S_IFIFO: "a pipe",
+}
+
+
+class UnixListener:
+    """A stream socket that listens at ``path``, for this user alone (mode 0600).
+
+    ``what`` names the path in errors: the key of the configuration. :class:`InvalidRequest` if something else has the
+    name, :class:`DeviceBusy` if somebody listens there.
+    """
+
+    def __init__(self, what: str, path: Path) -> None:
+        clear_socket_place(what, path)
+        self.path = path
+        self.socket = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+        try:
+            os.fchmod(self.socket.fileno(), 0o600)  # before it has a name, so that it never has another mode
+            self.socket.bind(str(path))
+            self.socket.listen()
+            self._identity = _identity(path)
+        except BaseException:
+            self.socket.close()
+            raise
+
+    def remove_name(self) -> None:
+        """Remove the name, unless another socket has it by now. To be called while the socket is still open.
+
+        An open socket keeps its inode, so no other socket can have the same one.
+        """
+        if _identity(self.path) == self._identity:
+            self.path.unlink()
+
+
+def check_socket_place(what: str, path: Path) -> None:
+    """Refuse ``path`` as the place of a socket if its folder is missing or not guarded, or if no socket has the name.
+
+    A socket on which somebody listens is no reason: that may be this program.
+    """
+    check_guarded(f"the folder of {what}", path.parent)
+    if not path.parent.is_dir():
+        raise InvalidRequest(f"{what} {path}: its folder does not exist", hint="make it, or name another path")
+    status = _status(path)
+    if status is None:
+        return
+    kind = stat.S_IFMT(status.st_mode)
+    if kind != stat.S_IFSOCK:
+        raise InvalidRequest(
+            f"{what} {path} is {_KINDS.get(kind, 'no socket')} that exists, and was left as it is",
+            hint="name a path of its own for the socket, or move what is there away",
+        )
+    if status.st_uid != os.geteuid():
+        raise InvalidRequest(
+            f"{what} {path} is a socket of user {status.st_uid}, and was left as it is",
+            hint="name another path, or remove the socket if nobody uses it",
+        )
+
+
+def clear_socket_place(what: str, path: Path) -> None:
+    """See that a socket can be made at ``path``: remove the one that a process of this user left there when it died."""
+    check_socket_place(what, path)
+    try:
+        connect_unix(path, 0).close()
+    except FileNotFoundError:
+        return
+    except ConnectionRefusedError:
+        path.unlink(missing_ok=True)
+        return
+    except OSError:
+        pass  # it takes no connection now, or is no stream: its owner lives
+    raise DeviceBusy(
+        f"{what} {path} is in use by another process", hint="stop that process, or name another path", path=str(path)
+    )
 
 
 def connect_unix(path: str | os.PathLike[str], limit_s: float) -> socket.socket:
@@ -33,3 +121,15 @@ def connect_unix(path: str | os.PathLike[str], limit_s: float) -> socket.socket:
             connection.close()
             raise
         return connection
+
+
+def _status(path: Path) -> os.stat_result | None:
+    try:
+        return path.lstat()
+    except FileNotFoundError:
+        return None
+
+
+def _identity(path: Path) -> tuple[int, int] | None:
+    status = _status(path)
+    return None if status is None else (status.st_dev, status.st_ino)

@@ -10,6 +10,7 @@ import typer
 from jetdr_core.cli.exits import ExitCode
 from jetdr_core.cli.terminal import Terminal, Work
 from jetdr_core.cli.words import plural
+from jetdr_core.ownership import check_guarded
 
 __all__ = ["drva"]
 
@@ -29,7 +30,7 @@ TakeOver = Annotated[
         "still runs the domain elsewhere is fenced. May be repeated.",
     ),
 ]
-Check = Annotated[bool, typer.Option("--check", help="Only check the configuration.")]
+Check = Annotated[bool, typer.Option("--check", help="Only check the configuration, and the places that it names.")]
 
 
 def drva(
@@ -47,9 +48,12 @@ def _drva(terminal: Terminal, path: Path, *, create: bool, take_over: list[str],
     """Run the DRVA. It is imported here, so that no other command waits for its imports."""
     from jetdr_core.drva.config import load_config  # noqa: PLC0415
     from jetdr_core.drva.daemon import run_drva  # noqa: PLC0415
+    from jetdr_core.drva.places import check_places  # noqa: PLC0415
 
+    check_guarded("the configuration", path)
     config = load_config(path)
     if check:
+        check_places(config)
         terminal.say(
             f"{path} is good: {plural(len(config.domains), 'domain')}, {plural(len(config.volumes), 'volume')}"
         )

@@ -28,6 +28,8 @@ __all__ = ["Address", "DiskConfig", "DomainConfig", "DrvaConfig", "VolumeConfig"
 T = TypeVar("T")
 
 RUNTIME_DIR = "/run/jetdr"
+LOCK_NAME = "drva.lock"
+"""The file in the runtime directory that a running DRVA holds locked."""
 SOCKET_PATH_BYTES_MAX = 107
 """The longest path of a Unix socket that the kernel accepts."""
 
@@ -288,8 +290,16 @@ def _check(file: str, config: DrvaConfig) -> None:
         file, "listen", lambda listen: listen, [domain.host.listen for domain in domains if domain.host.listen]
     )
     _refuse_twice(file, "disk of a domain", lambda pair: f"{pair[0].name}/{pair[1].name}", disks)
-    places = [_true_path(disk.path) for _, disk in disks] + [_true_path(volume.path) for volume in config.volumes]
-    _refuse_twice(file, "path", lambda place: place, places)
+    named = [*(disk.path for _, disk in disks), *(volume.path for volume in config.volumes)]
+    _refuse_twice(file, "path", _true_path, [*named, str(config.control_socket), *_own_places(config)])
+
+
+def _own_places(config: DrvaConfig) -> set[str]:
+    """Return what the DRVA makes in its directories, and the password files that it reads."""
+    names = [domain.name for domain in config.domains]
+    made = {str(folder / name) for folder in (config.runtime_dir, config.state_dir) for name in names}
+    passwords = {volume.password_file for volume in config.volumes if volume.password_file}
+    return made | passwords | {str(config.runtime_dir / LOCK_NAME)}
 
 
 def _refuse_twice(file: str, what: str, key: Callable[[T], Hashable], things: Iterable[T]) -> None:

@@ -20,6 +20,7 @@ from jetdr_core.drva import wire
 from jetdr_core.drva.errors import DrvaBusy, DrvaUnreachable
 from jetdr_core.drva.wire import LINE_BYTES_MAX, ControlRequest, Json
 from jetdr_core.errors import InvalidRequest, JetdrError
+from jetdr_core.unix_socket import UnixListener
 
 __all__ = ["ControlLimits", "ControlServer"]
 
@@ -50,26 +51,21 @@ class ControlServer:
         self._path = path
         self._answer = answer
         self._limits = limits or ControlLimits()
+        self._listener: UnixListener | None = None
         self._server: asyncio.Server | None = None
         self._conversations: set[asyncio.Task[None]] = set()
 
     async def start(self) -> None:
-        """Listen. A socket that an earlier DRVA left at the path is replaced."""
-        with suppress(FileNotFoundError):
-            self._path.unlink()
-        listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
-        umask = os.umask(0o177)
-        try:
-            listener.bind(str(self._path))
-        finally:
-            os.umask(umask)
-        self._server = await asyncio.start_unix_server(self._accept, sock=listener, limit=LINE_BYTES_MAX)
+        """Listen. A socket that an earlier DRVA left at the path is replaced, and nothing else."""
+        self._listener = UnixListener("control_socket", self._path)
+        self._server = await asyncio.start_unix_server(self._accept, sock=self._listener.socket, limit=LINE_BYTES_MAX)
 
     async def stop(self) -> None:
         """Stop listening, and close all connections. Answers in flight are dropped."""
+        if self._listener is not None:
+            self._listener.remove_name()
         if self._server is not None:
             self._server.close()
-            self._path.unlink(missing_ok=True)
         for conversation in self._conversations:
             conversation.cancel()
         await asyncio.gather(*self._conversations, return_exceptions=True)

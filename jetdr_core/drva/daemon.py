@@ -14,7 +14,6 @@ import fcntl
 import logging
 import os
 import signal
-import stat
 import time
 from collections.abc import Collection, Iterator
 from contextlib import ExitStack, contextmanager
@@ -24,17 +23,19 @@ from pathlib import Path
 from jetdr_core.catalog import iso_time
 from jetdr_core.device.iscsi_url import IscsiLun, options_of
 from jetdr_core.drva.commands import Commands
-from jetdr_core.drva.config import DrvaConfig
+from jetdr_core.drva.config import LOCK_NAME, DrvaConfig
 from jetdr_core.drva.configured_domain import open_domain
 from jetdr_core.drva.control_server import ControlServer
 from jetdr_core.drva.errors import DrvaBusy
 from jetdr_core.drva.logs import logging_to_stderr
 from jetdr_core.drva.metrics import DrvaCollector, MetricsServer, version
 from jetdr_core.drva.notify import Notifier
+from jetdr_core.drva.places import check_places
 from jetdr_core.drva.session import Backoff, DomainSession, Opener
 from jetdr_core.drva.session_state import State
 from jetdr_core.drva.wire import Json
 from jetdr_core.errors import InvalidRequest
+from jetdr_core.ownership import make_private
 
 __all__ = ["Drva", "run_drva"]
 
@@ -95,6 +96,7 @@ class Drva:
     async def run(self) -> None:
         """Run until :meth:`stop`."""
         control = ControlServer(self.config.control_socket, Commands(self.sessions, self._about).answer)
+        check_places(self.config)
         with ExitStack() as held:
             held.enter_context(_sole_use(self.config.runtime_dir))
             if self.config.metrics is not None:
@@ -173,14 +175,8 @@ def _secrets(config: DrvaConfig) -> list[str]:
 @contextmanager
 def _sole_use(path: Path) -> Iterator[None]:
     """Hold the runtime directory, which only this user may enter. DrvaBusy if another DRVA holds it."""
-    path.mkdir(mode=0o700, exist_ok=True)
-    found = path.stat()
-    if found.st_uid != os.getuid() or stat.S_IMODE(found.st_mode) & 0o077:
-        raise InvalidRequest(
-            f"runtime_dir {path} belongs to user {found.st_uid} with mode {stat.S_IMODE(found.st_mode):04o}",
-            hint=f"chown {os.getuid()} and chmod 0700, so that it is the DRVA's alone",
-        )
-    lock = os.open(path / "drva.lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    make_private("runtime_dir", path)
+    lock = os.open(path / LOCK_NAME, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
     try:
         fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         yield

@@ -22,7 +22,8 @@ from jetdr_core.errors import HostDeaf, HostFailed, HostGone, HostUnreachable, I
 from jetdr_core.host.host_client import HELLO_LIMIT_S, HostControl
 from jetdr_core.host.options import HostOptions, StartDisk
 from jetdr_core.identity import check_name
-from jetdr_core.unix_socket import connect_unix
+from jetdr_core.ownership import make_private
+from jetdr_core.unix_socket import clear_socket_place
 
 __all__ = ["PLUGIN_PATH", "HostComponent"]
 
@@ -95,9 +96,9 @@ class HostComponent:
                 f"domain {self.name!r}: write_back={self.options.write_back} and bypassed_path={bypassed_path}",
                 hint="write-back has a bypassed file, write-through has none",
             )
-        self.folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        make_private("the runtime folder", self.folder)
         if self._nbd_socket:
-            _remove_stale_socket(self._nbd_socket)
+            clear_socket_place("the socket for guests", Path(self._nbd_socket))
         with self._log() as log:
             process = self._spawn(self._command(ring_path, domain_uuid, disks, bypassed_path), log)
         self._await_hello(process)
@@ -127,7 +128,7 @@ class HostComponent:
         finally:
             os.close(pid_fd)
         if self._nbd_socket:
-            _remove_stale_socket(self._nbd_socket)
+            clear_socket_place("the socket for guests", Path(self._nbd_socket))
 
     # -- the process -------------------------------------------------------------------------------------------------
 
@@ -204,13 +205,3 @@ def _wait_for_end(pid_fd: int, limit_s: float) -> bool:
     poll = select.poll()
     poll.register(pid_fd, select.POLLIN)
     return bool(poll.poll(limit_s * 1000))
-
-
-def _remove_stale_socket(path: str) -> None:
-    """Remove the socket of a dead process. A socket that somebody listens on stays, and nbdkit then reports it."""
-    try:
-        connect_unix(path, 0).close()
-    except ConnectionRefusedError:
-        os.unlink(path)
-    except (FileNotFoundError, TimeoutError):
-        pass

@@ -36,6 +36,7 @@ struct connection {
 };
 
 static struct sockaddr_un address = {.sun_family = AF_UNIX};
+static struct stat bound;                 /* the name that this process gave to its socket */
 static int listening = -1, stopping = -1; /* the socket; an eventfd that is readable once all is to end */
 static pthread_t acceptor;
 static bool accepting;
@@ -257,9 +258,12 @@ static void *accept_all(void *context)
 
 /* ---- the socket ------------------------------------------------------------------------------------------------- */
 
-/* Does nobody listen there any more? */
+/* Is there a socket of this user's that nobody listens on any more? Nothing else may be removed. */
 static bool is_stale(void)
 {
+    struct stat status;
+    if (lstat(address.sun_path, &status) || !S_ISSOCK(status.st_mode) || status.st_uid != geteuid())
+        return false;
     int fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
     bool stale = fd >= 0 && connect(fd, (struct sockaddr *)&address, sizeof address) && errno == ECONNREFUSED;
     if (fd >= 0)
@@ -272,6 +276,8 @@ static int bind_private(int fd)
     mode_t mask = umask(0177);
     int result = bind(fd, (struct sockaddr *)&address, sizeof address) ? -errno : 0;
     umask(mask);
+    if (!result && lstat(address.sun_path, &bound))
+        result = -errno;
     return result;
 }
 
@@ -290,7 +296,9 @@ int host_control_listen(const char *path, char *message)
     if (!result && listen(fd, 64))
         result = -errno;
     if (result) {
-        snprintf(message, HOST_MESSAGE, "control socket %s: %s", path, strerrordesc_np(-result));
+        snprintf(message, HOST_MESSAGE, "control socket %s: %s%s", path, strerrordesc_np(-result),
+                 result == -EADDRINUSE ? "; stop the process that listens there, or, if that is no socket, move it away"
+                                       : "");
         if (fd >= 0)
             close(fd);
         return result;
@@ -320,6 +328,14 @@ static void end_connections(void)
     pthread_mutex_unlock(&mutex);
 }
 
+/* Unless another socket has the name by now. */
+static void remove_name(void)
+{
+    struct stat status;
+    if (lstat(address.sun_path, &status) == 0 && status.st_dev == bound.st_dev && status.st_ino == bound.st_ino)
+        unlink(address.sun_path);
+}
+
 void host_control_stop(void)
 {
     if (accepting) {
@@ -328,7 +344,7 @@ void host_control_stop(void)
         end_connections();
     }
     if (listening >= 0) {
-        unlink(address.sun_path);
+        remove_name(); /* an open socket keeps its inode, so no other can have the same one */
         close(listening);
     }
     if (stopping >= 0)

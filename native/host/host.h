@@ -106,7 +106,8 @@ void host_free(void);
 
 /* ---- control socket --------------------------------------------------------------------------------------------- */
 
-/* Make the socket `path`; one that a dead host left there is replaced. -EADDRINUSE: a live one has it. */
+/* Make the socket `path`; a socket that a dead host of this user left there is replaced, and nothing else. -EADDRINUSE:
+ * a live one has it. */
 int host_control_listen(const char *path, char *message);
 /* Serve it in threads. `quit` is called, once, after a QUIT was answered. */
 int host_control_start(void (*quit)(void), char *message);

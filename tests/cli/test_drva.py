@@ -197,5 +197,5 @@ def test_the_daemon_s_errors_before_it_starts_are_one_line() -> None:
         here.run.chmod(0o755)
         done = jetdr_process("drva", here.file)
         assert done.returncode == ExitCode.USAGE
-        assert "so that it is the DRVA's alone" in done.stderr
+        assert "so that it is this user's alone" in done.stderr
         assert "Traceback" not in done.stderr

@@ -232,13 +232,36 @@ def test_a_drva_that_died_between_bypassed_file_and_logging_holds_up_nothing(
 
 
 def test_a_bypassed_file_of_an_earlier_domain_is_not_believed(made: Machine) -> None:
-    made.bypassed.parent.mkdir(parents=True)
+    made.bypassed.parent.mkdir(parents=True, mode=0o700)
     made.bypassed.touch()
 
     async def scenario() -> None:
         async with made.create() as domain:
             assert not made.bypassed.exists()
             await domain.close(stop_host=True)
+
+    asyncio.run(scenario())
+
+
+def open_state_folder(made: Machine) -> None:
+    made.bypassed.parent.chmod(0o770)
+
+
+def state_folder_below_an_open_one(made: Machine) -> None:
+    made.bypassed.parents[1].chmod(0o777)
+
+
+@pytest.mark.parametrize("spoil", [open_state_folder, state_folder_below_an_open_one])
+def test_a_state_folder_that_others_can_change_decides_nothing(made: Machine, spoil: Callable[[Machine], None]) -> None:
+    """Whether the file is there decides whether the log is replayed over the primaries."""
+
+    async def scenario() -> None:
+        async with made.create() as domain:
+            await domain.close(stop_host=True)
+        spoil(made)
+        with pytest.raises(InvalidRequest, match=r"the state folder .*/vm(: .*)? (belongs|may be changed) (to|by)"):
+            async with made.open():
+                pass
 
     asyncio.run(scenario())
 

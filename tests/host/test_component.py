@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import fcntl
 import os
+import select
 import signal
 import socket
 import time
@@ -192,6 +193,46 @@ def test_a_control_socket_in_use_is_not_taken_away(guest: Guest) -> None:
     refused = guest.run("nbdkit", "-f", "--unix", address, str(PLUGIN_PATH), control, check=False)
     assert "Address already in use" in refused.stderr
     assert guest.host.control.hello() == guest.host.pid
+
+
+@pytest.mark.parametrize("empty", [False, True])
+def test_a_file_with_the_name_of_a_socket_for_guests_is_refused_and_stays(
+    folder: Path, peer: Callable[[str], str], empty: bool
+) -> None:
+    disk = folder / "precious.img"
+    disk.write_bytes(b"" if empty else b"a virtual machine")
+    guest = Guest(folder, peer, listen=str(disk))
+    with pytest.raises(InvalidRequest, match=r"precious.img is a regular file that exists, and was left as it is; "):
+        guest.start()
+    assert disk.read_bytes() == (b"" if empty else b"a virtual machine")
+    assert not guest.host.running()
+
+
+def test_a_file_with_the_name_of_the_control_socket_is_refused_and_stays(stopped: Guest) -> None:
+    disk = stopped.folder / "precious.img"
+    disk.write_bytes(b"a virtual machine")
+    address = str(stopped.folder / "other.sock")
+    refused = stopped.run("nbdkit", "-f", "--unix", address, str(PLUGIN_PATH), f"control={disk}", check=False)
+    assert "precious.img: Address already in use; stop the process that listens there, or, if that" in refused.stderr
+    assert disk.read_bytes() == b"a virtual machine"
+
+
+def test_a_file_that_took_the_name_of_the_control_socket_stays(guest: Guest) -> None:
+    pid_fd = os.pidfd_open(guest.host.pid)
+    os.unlink(guest.host.control.path)
+    Path(guest.host.control.path).write_bytes(b"a virtual machine")
+    signal.pidfd_send_signal(pid_fd, signal.SIGTERM)
+    assert select.select([pid_fd], [], [], 20)[0]
+    os.close(pid_fd)
+    assert Path(guest.host.control.path).read_bytes() == b"a virtual machine"
+
+
+def test_a_runtime_folder_that_others_can_change_is_refused(stopped: Guest) -> None:
+    (stopped.folder / "run").mkdir()
+    (stopped.folder / "run").chmod(0o777)
+    with pytest.raises(InvalidRequest, match=r"the runtime folder .*/run may be changed by others \(mode 0777\)"):
+        stopped.start()
+    assert os.listdir(stopped.folder / "run") == []
 
 
 def test_it_listens_on_tcp(folder: Path, peer: Callable[[str], str]) -> None:

@@ -8,10 +8,13 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from jetdr_core.durable import make_folders, remove, sync_folder
+from jetdr_core.durable import remove, sync_folder
 from jetdr_core.identity import check_name
+from jetdr_core.ownership import check_private, make_private
 
 __all__ = ["BypassedFile"]
+
+_WHAT = "the state folder"
 
 
 class BypassedFile:
@@ -21,8 +24,12 @@ class BypassedFile:
         self._folder = state_dir / check_name("domain", domain)
         self.path = self._folder / "bypassed"
 
+    def check_folder(self) -> None:
+        """Refuse a folder that others can change: whether the file stands decides whether the log is replayed."""
+        check_private(_WHAT, self._folder)
+
     def make_folder(self) -> None:
-        make_folders(self._folder, mode=0o700)
+        make_private(_WHAT, self._folder)
         for folder in (self._folder, self._folder.parent):  # whoever made them may have died before syncing them
             sync_folder(folder)
 

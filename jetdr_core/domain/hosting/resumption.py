@@ -45,6 +45,8 @@ class HostedResumption:
         check_write_mode(name, log, write_back=options.write_back)
         self._component = HostComponent(name, options)
         self._bypassed_file = BypassedFile(Path(options.state), name) if options.write_back else None
+        if self._bypassed_file is not None:
+            self._bypassed_file.check_folder()
         self._log = log
         self._log_found = log_found(log)
         self._settings = settings

@@ -13,11 +13,11 @@ from pathlib import Path
 from uuid import UUID
 
 from jetdr_core._core import Ring
-from jetdr_core.errors import InvalidRequest
+from jetdr_core.ownership import check_private, make_private
 
 __all__ = ["RingPlace"]
 
-_OTHERS = 0o077
+_WHAT = "the runtime folder"
 
 
 class RingPlace:
@@ -34,8 +34,10 @@ class RingPlace:
     def open(self) -> Ring | None:
         """The ring that survived, or None without a file.
 
-        Raises RingForeign for another domain's, RingBusy, UnsupportedVersion, DamagedObject; nothing is changed then.
+        Raises RingForeign for another domain's, RingBusy, UnsupportedVersion, DamagedObject, and InvalidRequest if
+        others may enter the folder. Nothing is changed then.
         """
+        check_private(_WHAT, self._folder)
         try:
             fd = os.open(self.path, os.O_RDWR | os.O_CLOEXEC | os.O_NOFOLLOW)
         except FileNotFoundError:
@@ -56,7 +58,7 @@ class RingPlace:
         write_back: bool,
     ) -> Ring:
         """A new ring, which has no name before :meth:`publish`."""
-        self._make_folder()
+        make_private(_WHAT, self._folder)
         with suppress(FileNotFoundError):
             self._new.unlink()  # of a process that ended before it was published
         fd = os.open(self._new, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
@@ -104,13 +106,3 @@ class RingPlace:
         for path in (self.path, self._new, self._epochs):
             with suppress(FileNotFoundError):
                 path.unlink()
-
-    def _make_folder(self) -> None:
-        self._folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-        status = self._folder.stat()
-        mode = status.st_mode & 0o777
-        if mode & _OTHERS or status.st_uid != os.geteuid():
-            raise InvalidRequest(
-                f"{self._folder} belongs to user {status.st_uid} with mode {mode:o}: others may enter",
-                hint="make it this user's, with mode 700, or name another runtime directory",
-            )

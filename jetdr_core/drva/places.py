@@ -1,0 +1,31 @@
+"""The places that a configuration names, looked at before anything starts: who can change them, and what is there.
+
+Invariant: nothing is changed. A place that does not exist yet is not refused.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from jetdr_core.device.iscsi_url import is_iscsi
+from jetdr_core.drva.config import DrvaConfig
+from jetdr_core.ownership import check_guarded, check_private
+from jetdr_core.unix_socket import check_socket_place
+
+__all__ = ["check_places"]
+
+
+def check_places(config: DrvaConfig) -> None:
+    """Raise ``InvalidRequest`` for the first place that the DRVA would not use, naming its key."""
+    check_private("runtime_dir", config.runtime_dir)
+    check_guarded("state_dir", config.state_dir)
+    for domain in config.domains:
+        check_private(f"domain {domain.name!r}: the runtime folder", config.runtime_dir / domain.name)
+        check_private(f"domain {domain.name!r}: the state folder", config.state_dir / domain.name)
+    if config.control_socket.parent != config.runtime_dir or config.runtime_dir.exists():
+        check_socket_place("control_socket", config.control_socket)
+    for volume in config.volumes:
+        if volume.password_file:
+            check_guarded(f"volume {volume.name!r}: password_file", Path(volume.password_file))
+        if not is_iscsi(volume.path):
+            check_guarded(f"volume {volume.name!r}: path", Path(volume.path))

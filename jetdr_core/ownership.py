@@ -1,0 +1,96 @@
+"""Ownership: which files and folders are believed. What another user can change decides nothing.
+
+A state folder decides whether a log is replayed over the primaries, a runtime folder which process serves them. Whoever
+can write to such a folder, or replace it by another, decides in our place.
+
+Invariants: nothing is changed here but by :func:`make_private`. A way is looked at from the root down, through every
+symbolic link, so that afterwards only root and this user can make it lead elsewhere. What does not exist yet is not
+refused, because it is made in a folder that was looked at.
+"""
+
+from __future__ import annotations
+
+import os
+import stat
+from collections.abc import Iterator
+from pathlib import Path
+
+from jetdr_core.durable import make_folders
+from jetdr_core.errors import InvalidRequest
+
+__all__ = ["check_guarded", "check_private", "make_private"]
+
+_ROOT = 0
+_LINKS_MAX = 40
+"""As many as the kernel follows."""
+
+_OTHERS_WRITE = stat.S_IWGRP | stat.S_IWOTH
+_OTHERS = stat.S_IRWXG | stat.S_IRWXO
+
+
+def check_guarded(what: str, path: Path) -> None:
+    """Refuse ``path`` if others than root and this user can change it, or can change where it leads.
+
+    A folder with the sticky bit, like ``/tmp``, is no reason: others cannot rename or remove what is in it.
+    """
+    for place, status in _way(path):
+        if reason := _open_to_others(status):
+            where = "" if place == path else f": {place}"
+            raise InvalidRequest(
+                f"{what} {path}{where} {reason}",
+                hint=f"make it root's or this user's, and let nobody else write there (chown {os.geteuid()} and "
+                f"chmod go-w {place}), or name another place",
+            )
+
+
+def check_private(what: str, folder: Path) -> None:
+    """Refuse ``folder`` unless it is guarded, and this user's alone: owned by it, with no access for others."""
+    check_guarded(what, folder)
+    try:
+        status = folder.stat()
+    except FileNotFoundError:
+        return
+    if not stat.S_ISDIR(status.st_mode):
+        raise InvalidRequest(f"{what} {folder} is no folder", hint="name another, or move that file away")
+    if status.st_uid != os.geteuid() or status.st_mode & _OTHERS:
+        raise InvalidRequest(
+            f"{what} {folder} belongs to user {status.st_uid} with mode {stat.S_IMODE(status.st_mode):04o}",
+            hint=f"chown {os.geteuid()} and chmod 0700 it, so that it is this user's alone, or name another place",
+        )
+
+
+def make_private(what: str, folder: Path) -> None:
+    """Create ``folder`` with mode 0700 if it is missing, durably, and see that it is private."""
+    check_guarded(what, folder)
+    make_folders(folder, mode=0o700)
+    check_private(what, folder)
+
+
+def _way(path: Path) -> Iterator[tuple[Path, os.stat_result]]:
+    """Each folder and symbolic link that ``path`` leads through, and then what it leads to, as far as they exist."""
+    here, names, links = Path("/"), [*reversed(path.absolute().parts[1:])], 0
+    yield here, here.lstat()
+    while names:
+        here /= names.pop()
+        try:
+            status = here.lstat()
+        except (FileNotFoundError, NotADirectoryError):
+            return
+        yield here, status
+        if stat.S_ISLNK(status.st_mode):
+            target, links = here.readlink(), links + 1
+            names += reversed(target.parts[target.is_absolute() :])
+            here = Path("/") if target.is_absolute() else here.parent
+            if links > _LINKS_MAX:
+                return  # nobody can open it
+
+
+def _open_to_others(status: os.stat_result) -> str:
+    """Why others than root and this user can change the thing; empty if they cannot."""
+    if status.st_uid not in {_ROOT, os.geteuid()}:
+        return f"belongs to user {status.st_uid}"
+    is_sticky = stat.S_ISDIR(status.st_mode) and status.st_mode & stat.S_ISVTX
+    is_checked = stat.S_ISDIR(status.st_mode) or stat.S_ISREG(status.st_mode)  # of a device the system decides
+    if is_checked and status.st_mode & _OTHERS_WRITE and not is_sticky:
+        return f"may be changed by others (mode {stat.S_IMODE(status.st_mode):04o})"
+    return ""
