@@ -12,8 +12,8 @@ from jetdr_core.drva.config import load_config
 from jetdr_core.drva.daemon import Drva
 from jetdr_core.errors import DeviceBusy, InvalidRequest
 from jetdr_core.unix_socket import UnixListener
-from tests.cli.command import jetdr_process
-from tests.drva.appliance import InProcess, Place, embedded, place, running
+from tests.cli.jetdr_command import jetdr_process
+from tests.drva.running_drva import InProcess, Place, embedded, place, running
 
 CONTENT = b"a virtual machine"
 
