@@ -1,9 +1,11 @@
 """AzureBlobStore: a container, or a prefix in one, of Azure Blob Storage or of a server that speaks its protocol.
 
-Each put is one Put Blob request, so it is atomic, and durable when the service answers; put-if-absent sends
-``If-None-Match: *`` and the service decides. The SDK's own retries are off. Every SDK error becomes a
-:class:`StoreError` here, and here is decided whether it is transient; what the service answered is told as status,
-error code and request id, never in the SDK's words, which quote URLs and signatures.
+Each put is one Put Blob request. So it is atomic, and durable once the service has answered. put-if-absent sends
+``If-None-Match: *``, and the service decides. The SDK's own retries are off.
+
+Invariants: every SDK error becomes a :class:`StoreError` here, and is classified as transient or lasting. An error
+quotes status, error code and request id of the service's answer, never the SDK's words, because those quote URLs and
+signatures.
 """
 
 from __future__ import annotations
@@ -44,9 +46,9 @@ _QUOTED_QUERY = re.compile(r"\?\S+")
 
 
 class AzureBlobStore:
-    """The place that ``target`` names; with ``create``, the first operation creates the container when it is missing.
+    """The place that ``target`` names. With ``create``, the first operation creates the container if it is missing.
 
-    ``stall_limit_s``: how long a request may stand still before it fails as transient.
+    A request that stands still for ``stall_limit_s`` fails as transient.
     """
 
     def __init__(
@@ -121,7 +123,7 @@ class AzureBlobStore:
         return chunks[0] if len(chunks) == 1 else b"".join(chunks)
 
     async def _empty_range(self, key: str, offset: int) -> bytes:
-        """The protocol has no empty range: ask for the size instead."""
+        """Return an empty range. The protocol has none, so ask for the size instead."""
         properties = await self._call("get range", key, lambda: self._blob(key).get_blob_properties())
         if offset > properties.size:
             raise too_short(key, offset, 0)
@@ -143,7 +145,7 @@ class AzureBlobStore:
                 failure = _refused(operation, key, self._target, error)
             else:
                 failure = _unanswered(operation, key, self._target, error)
-        raise failure  # outside the except block: the SDK's error, and the URLs in it, must not travel as its context
+        raise failure  # outside the except block, so that the SDK's error, which quotes URLs, is not its context
 
     async def _create_container(self) -> None:
         async with self._creating:
@@ -171,7 +173,7 @@ def _service(target: AzureTarget, credential: Any, stall_limit_s: float) -> Blob
     }
     if not target.connection_string:
         return BlobServiceClient(target.endpoint, credential, **options)
-    with contextlib.suppress(ValueError):  # its text may quote the secret: neither shown nor chained
+    with contextlib.suppress(ValueError):  # its text may quote the secret, so it is neither shown nor chained
         return BlobServiceClient.from_connection_string(target.connection_string, **options)
     raise InvalidRequest(
         "AZURE_STORAGE_CONNECTION_STRING is malformed",
@@ -180,10 +182,10 @@ def _service(target: AzureTarget, credential: Any, stall_limit_s: float) -> Blob
 
 
 class _Listing:
-    """Names and sizes, page by page, read from the answers' XML.
+    """Names and sizes, page by page, read from the XML of the answers.
 
-    The SDK has a quick listing of names and one with sizes that takes a quarter of a millisecond a blob; so this turns
-    the pages of the first and takes the sizes from the same answers.
+    The SDK has a fast listing of names, and one with sizes that takes a quarter of a millisecond for each blob. So this
+    turns the pages of the first, and takes the sizes from the same answers.
     """
 
     def __init__(self, container: ContainerClient, name_prefix: str) -> None:
@@ -194,7 +196,7 @@ class _Listing:
         self._body = b""
 
     async def next_page(self) -> list[tuple[str, int]] | None:
-        """The next page's rows, or None after the last."""
+        """Return the rows of the next page, or None after the last."""
         if await anext(self._pages, None) is None:
             return None
         blobs = ET.fromstring(self._body).iter("Blob")
@@ -205,19 +207,19 @@ class _Listing:
 
 
 def _unanswered(operation: str, key: str, target: AzureTarget, error: AzureError) -> StoreError:
-    """What it means that the service gave no answer: the line failed, or the SDK did not send the request."""
+    """Return the error of a request without an answer: the connection failed, or the SDK did not send the request."""
     cause = f"{type(error).__name__}: {_plain(error, target)}"
     if isinstance(error, ClientAuthenticationError):
         hint = "set AZURE_STORAGE_KEY or AZURE_STORAGE_SAS_TOKEN, or sign in with azure-identity"
         return StoreAccessDenied(operation, key, cause, hint=hint)
     if isinstance(error.inner_exception, aiohttp.ClientConnectorCertificateError):
         return StoreError(operation, key, cause, transient=False, hint="check the endpoint's TLS certificate")
-    is_of_line = error.inner_exception is not None
-    return StoreError(operation, key, cause, transient=is_of_line, hint="check the network and the endpoint")
+    transient = error.inner_exception is not None  # without one, the SDK itself refused to send
+    return StoreError(operation, key, cause, transient=transient, hint="check the network and the endpoint")
 
 
 def _refused(operation: str, key: str, target: AzureTarget, error: HttpResponseError) -> StoreError:
-    """What the service's HTTP status and error code mean for this operation."""
+    """Return the error that the HTTP status and error code of the answer mean for this operation."""
     headers = error.response.headers  # type: ignore[union-attr]
     status, code = error.status_code or 0, headers.get("x-ms-error-code", "")
     cause = f"HTTP {status} {code} (request {headers.get('x-ms-request-id', 'unnamed')})"
@@ -240,7 +242,7 @@ def _refused(operation: str, key: str, target: AzureTarget, error: HttpResponseE
 
 
 def _plain(error: AzureError, target: AzureTarget) -> str:
-    """First line of the error's text, without queries and without the secrets we hold."""
+    """Return the first line of the error's text, without queries and without the secrets of ``target``."""
     text = _QUOTED_QUERY.sub("?...", str(error).partition("\n")[0])
     for secret in (target.key, target.sas, target.connection_string):
         text = text.replace(secret, "...") if secret else text

@@ -1,8 +1,10 @@
 """AzureTarget: which container a URL and the environment mean, and with which credential. Pure: opens nothing.
 
-Invariants: a secret (key, shared access signature, connection string) is in no repr and no message; a credential is
-used only for the account it belongs to. The environment variables are those of the Azure command line:
-AZURE_STORAGE_CONNECTION_STRING, _ACCOUNT, _KEY, _SAS_TOKEN, _SERVICE_ENDPOINT.
+The environment variables are those of the Azure command line: AZURE_STORAGE_CONNECTION_STRING, _ACCOUNT, _KEY,
+_SAS_TOKEN and _SERVICE_ENDPOINT.
+
+Invariants: no repr and no message contains a secret (key, shared access signature, connection string). A credential is
+used only for the account that it belongs to.
 """
 
 from __future__ import annotations
@@ -36,7 +38,7 @@ _SETTINGS_HINT = (
 
 @dataclass(frozen=True, slots=True)
 class AzureTarget:
-    """``prefix`` is empty or ends with ``/``. At most one credential is set; with none, azure-identity signs in."""
+    """``prefix`` is empty or ends with ``/``. At most one credential is set. Without one, azure-identity signs in."""
 
     url: str
     container: str

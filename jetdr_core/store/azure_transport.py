@@ -1,10 +1,12 @@
-"""PatientTransport: the HTTP transport under the Azure SDK, with limits on standing still instead of on duration.
+"""PatientTransport: the HTTP transport under the Azure SDK, which limits how long a request stands still.
 
-Invariants: a request ends, with an error, when for ``stall_limit_s`` no piece of its body is taken or no byte of the
-answer arrives, however large the object; a slow line that moves is left alone. An upload that a kept-alive connection
-lost is not sent again behind our back: retries have one place. (Requests without a body aiohttp repeats once when a
-kept-alive connection proves dead before the answer; that is harmless.) An answer is read whole, so that the SDK's own
-loops around the reading of a body find nothing to do.
+A limit on its duration would have to fit the largest object on the slowest line. So a request fails if for
+``stall_limit_s`` no piece of its body was taken, or no byte of the answer arrived. A slow line that moves is left
+alone.
+
+Invariants: an upload that was lost with a kept-alive connection is not repeated here, because retries have one place.
+(aiohttp does repeat a request without a body, once, if the connection proves dead before the answer. That is
+idempotent.) An answer is read whole, so the SDK's own loops around the reading of a body find nothing to do.
 """
 
 from __future__ import annotations
@@ -23,14 +25,14 @@ _CONNECT_LIMIT_S = 10.0
 
 
 class PatientTransport(AioHttpTransport):  # type: ignore[misc]  # azure-core gives it without a type
-    """One connection pool; belongs to one event loop from its first request on."""
+    """One connection pool. From its first request on it belongs to one event loop."""
 
     def __init__(self, *, stall_limit_s: float) -> None:
         super().__init__(connection_timeout=min(_CONNECT_LIMIT_S, stall_limit_s), read_timeout=stall_limit_s)
         self._stall_limit_s = stall_limit_s
 
     async def send(self, request: Any, *, stream: bool = False, **config: Any) -> Any:  # noqa: ARG002
-        """Send; ``stream`` is not heeded: the answer's body is in memory at return."""
+        """Send. The whole answer is in memory at return, whatever ``stream`` says."""
         body = request.data
         if not isinstance(body, bytes) or not body:
             return await super().send(request, stream=False, **config)
@@ -42,7 +44,10 @@ class PatientTransport(AioHttpTransport):  # type: ignore[misc]  # azure-core gi
 
 
 class _Pieces(aiohttp.Payload):
-    """``body``, written piece by piece, each within the limit; ``consumed`` at once, so aiohttp tries it only once."""
+    """``body``, written piece by piece, each within the limit.
+
+    It counts as consumed at once, so aiohttp sends it once.
+    """
 
     def __init__(self, body: bytes, stall_limit_s: float) -> None:
         super().__init__(body)

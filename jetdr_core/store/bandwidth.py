@@ -1,8 +1,8 @@
 """BandwidthLimitedStore: uploads no faster than a number of bytes per second.
 
-Invariant: by any time t after the start, the objects handed to the inner store hold at most ``burst + rate x t`` bytes;
-puts go in the order in which they were asked for. Inside a RetryingStore, retried bytes count again, as they
-do on the line. Downloads are not limited.
+Invariants: by any time t after the start, the objects given to the inner store hold at most ``burst + rate x t`` bytes.
+Puts begin in the order of the calls. Downloads are not limited. Inside a RetryingStore, retried bytes count again, as
+they do on the line.
 """
 
 from __future__ import annotations
@@ -22,10 +22,10 @@ __all__ = ["BandwidthLimitedStore"]
 
 
 class BandwidthLimitedStore(StoreWrapper):
-    """``inner``, with uploads held to ``bytes_per_s`` on average.
+    """``inner``, with uploads limited to ``bytes_per_s`` on average.
 
-    ``burst_bytes`` may go at once after a pause (default: one second's worth). A put that is longer waits until all its
-    bytes are paid for and then goes at line speed.
+    After a pause, ``burst_bytes`` may go at once (default: the bytes of one second). A longer put waits until all its
+    bytes are paid for, and then goes at line speed.
     """
 
     def __init__(
@@ -56,7 +56,7 @@ class BandwidthLimitedStore(StoreWrapper):
         await self._inner.replace(key, data)
 
     async def _pay(self, data: Sequence[Buffer]) -> None:
-        """Take the tokens now, in debt if need be, and wait until the debt is paid; so later callers queue behind."""
+        """Take the tokens now, in debt if need be, and wait until the debt is paid. Later callers wait longer."""
         amount = size_bytes(byte_views(data))
         delay = self._bucket.take(amount)
         if delay > 0:
@@ -68,7 +68,7 @@ class BandwidthLimitedStore(StoreWrapper):
 
 
 class _TokenBucket:
-    """Tokens are bytes; the level may fall below zero."""
+    """Tokens are bytes. A negative level is debt."""
 
     def __init__(self, rate: float, burst: float, clock: Callable[[], float]) -> None:
         self._rate = rate
@@ -78,7 +78,7 @@ class _TokenBucket:
         self._time = clock()
 
     def take(self, amount: int) -> float:
-        """Remove ``amount``; return the seconds until the level is back at zero."""
+        """Remove ``amount``, and return the seconds until no debt is left."""
         now = self._clock()
         self._level = min(self._burst, self._level + (now - self._time) * self._rate)
         self._time = now

@@ -1,8 +1,8 @@
 """How a URL becomes a store: the table of schemes, and the one place that stacks wrappers.
 
-:func:`connected` is the way to a store for everybody who works with one. :func:`open_store` gives the bare store, for
-those who stack something else on it. Help texts and error texts take the forms of URLs from the table, so another kind
-of store is one more row of :data:`SCHEMES`. No other module reads the environment variables of a store.
+:func:`connected` gives a store that is ready for use. :func:`open_store` gives the bare store, on which a caller may
+stack something else. Help texts and error texts take the forms of URLs from :data:`SCHEMES`, so another kind of store
+is one more row there. No other module reads the environment variables of a store.
 """
 
 from __future__ import annotations

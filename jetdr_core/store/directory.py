@@ -1,10 +1,12 @@
 """DirectoryStore: a container in a directory of a local or network file system.
 
-Each operation is one hop to a thread of the store's own, where :class:`~jetdr_core.store.tree.ObjectTree` does all its
-steps; so a slow disk holds up neither the event loop nor the threads that compress. When a call has
-ended, also by cancellation, no thread touches its buffers any more. ``put_if_absent`` and ``replace`` are durable
-at return (file, directory and new parent directories synced); ``delete`` is not: a power cut may bring the object back.
-Every ``OSError`` becomes a :class:`StoreError` here, and here is decided whether it is transient.
+A slow disk must hold up neither the event loop nor the threads that compress. So each operation is one hop to a thread
+of the store's own, where :class:`~jetdr_core.store.tree.ObjectTree` does all its steps.
+
+Invariants: once a call has ended, even by cancellation, no thread touches its buffers. ``put_if_absent`` and
+``replace`` are durable at return: file, directory and new parent directories are synced. ``delete`` is not, so a power
+loss may bring the object back. Every ``OSError`` becomes a :class:`StoreError` here, and is classified as transient or
+lasting.
 """
 
 from __future__ import annotations
@@ -48,7 +50,7 @@ THREADS_DEFAULT = 8
 _TRANSIENT = {
     errno.ENOSPC: "free some space on the file system of the store",
     errno.EDQUOT: "free some space or raise the quota",
-    errno.EIO: "check the disk or the network behind the store",
+    errno.EIO: "check the disk or the network that the store is on",
     errno.ESTALE: "check the network file system",
     errno.ETIMEDOUT: "check the network file system",
     errno.EAGAIN: "",
@@ -72,7 +74,7 @@ _DENIED = {errno.EACCES, errno.EPERM}
 
 
 class DirectoryStore:
-    """The container at the absolute ``path``, which must exist unless ``create``."""
+    """The container at the absolute ``path``. Without ``create`` it must exist."""
 
     def __init__(self, path: Path, *, create: bool = False, threads: int = THREADS_DEFAULT) -> None:
         self._path = path
@@ -142,7 +144,7 @@ class DirectoryStore:
         try:
             await self._hop(operation, key, step, key, views)
         finally:
-            for view in views:  # a thread or a traceback may hold on to them, but not to the caller's memory
+            for view in views:  # a thread or a traceback may keep the view, but not the caller's memory
                 view.release()
 
     async def _scan(self, directory: str, name_prefix: str) -> list[Row]:
@@ -158,7 +160,7 @@ class DirectoryStore:
 
 
 def failure_of(operation: str, key: str, error: OSError) -> StoreError:
-    """What the caller is told about ``error``, and whether the same call may succeed later."""
+    """Return the store error for ``error``, which says whether the same call may succeed later."""
     code = error.errno or 0
     cause = error.strerror or str(error)
     if code == errno.EEXIST and operation == "put":

@@ -1,7 +1,7 @@
-"""Keys, prefixes, ranges and data, checked at the door alike for every store; and the refusals all stores share.
+"""Checks of keys, prefixes, ranges and data that every store makes at its door, and the errors that all stores share.
 
-Invariants: a key that passes names a file below its container on any POSIX file system and a blob on Azure, and never
-leads out of it; nothing was changed when a check raises.
+Invariants: a key that passes is the name of a file below its container on any POSIX file system, and of a blob on
+Azure. It never leads out of its container. When a check raises, nothing was changed.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ _HINT = "use parts of letters, digits, '.', '_' or '-', each beginning with a le
 
 
 def is_key(text: str) -> bool:
-    """Whether ``text`` could be a key; anything else found in a container is not ours and is left alone."""
+    """Whether ``text`` can be a key. Anything else that is found in a container is not ours, and is left alone."""
     return _KEY.fullmatch(text) is not None and _fits(text)
 
 
@@ -33,7 +33,7 @@ def check_key(key: str) -> None:
 
 
 def check_prefix(prefix: str) -> None:
-    """Accept any string that begins a key, the empty one included."""
+    """Accept any string that begins a key, including the empty one."""
     if not isinstance(prefix, str) or not _PREFIX.fullmatch(prefix) or not _fits(prefix):
         raise InvalidRequest(f"key prefix {prefix!r} begins no valid key", hint=_HINT)
 
@@ -44,7 +44,7 @@ def check_range(key: str, offset: int, length: int) -> None:
 
 
 def byte_views(data: Sequence[Buffer]) -> list[memoryview]:
-    """Flat byte views of the buffers, empty ones left out. They pin the caller's memory until dropped."""
+    """Return flat byte views of the buffers that are not empty. They pin the caller's memory until they are freed."""
     if isinstance(data, (bytes, bytearray, memoryview)):
         raise InvalidRequest("an object's data is one buffer", hint="pass a sequence of buffers: [data]")
     return [view.cast("B") for view in (memoryview(buffer) for buffer in data) if view.nbytes]
@@ -59,7 +59,7 @@ def store_closed(operation: str, key: str) -> StoreError:
 
 
 def too_short(key: str, offset: int, length: int) -> StoreError:
-    """The object ends inside the range asked for; asking again cannot help."""
+    """Return the error of an object that ends inside the range. It is not transient."""
     return StoreError(
         "get range",
         key,

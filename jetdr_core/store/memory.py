@@ -1,7 +1,7 @@
 """MemoryStore: objects in this process's memory, for tests, demonstrations and dry runs.
 
-Invariants: handles opened with the same name see the same objects, from any thread; an object is a private copy of the
-bytes it was given. Nothing survives the process.
+Invariants: all handles of one name see the same objects, from any thread. An object is a private copy of the bytes that
+were put. Nothing survives the process.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ __all__ = ["MemoryStore"]
 
 
 class _Container:
-    """The objects of one name; ``lock`` makes put-if-absent one step."""
+    """The objects of one name. ``lock`` makes put-if-absent one step."""
 
     def __init__(self) -> None:
         self.objects: dict[str, bytes] = {}
@@ -32,7 +32,7 @@ _containers_lock = threading.Lock()
 
 
 class MemoryStore:
-    """A handle on the container ``name``; without a name, on a new one of its own. Containers outlive their handles."""
+    """A handle on the container ``name``, or on a new one if there is no name. Containers outlive their handles."""
 
     def __init__(self, name: str | None = None) -> None:
         if name is not None and (not is_key(name) or "/" in name):

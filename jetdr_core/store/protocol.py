@@ -1,7 +1,7 @@
-"""ObjectStore: the container a protected domain lives in. One conformance suite holds for all implementations.
+"""ObjectStore: the container that a protected domain lives in. All implementations pass one conformance suite.
 
-Keys are relative, ``/``-separated, of parts that match ``[A-Za-z0-9][A-Za-z0-9._-]*``; anything else is an
-:class:`InvalidRequest`, so a key cannot leave its container.
+A key is one or more parts joined by ``/``, each of which matches ``[A-Za-z0-9][A-Za-z0-9._-]*``. Anything else is an
+:class:`InvalidRequest`, so no key leads out of its container.
 """
 
 from __future__ import annotations
@@ -20,42 +20,42 @@ class ObjectInfo(NamedTuple):
 
 
 class ObjectStore(Protocol):
-    """Immutable objects under keys. Usable from one event loop.
+    """Immutable objects under keys. Used from one event loop.
 
-    Every failure is a :class:`StoreError` whose ``transient`` is set. ``data`` is a sequence of buffers, written one
-    after the other; the caller may not change them until the call returns.
+    Every failure is a :class:`StoreError` that says whether it is transient. ``data`` is a sequence of buffers, written
+    one after the other. The caller leaves them unchanged until the call returns.
     """
 
     @property
     def url(self) -> str:
-        """Where the store is, without credentials."""
+        """Return where the store is, without credentials."""
 
     async def put_if_absent(self, key: str, data: Sequence[Buffer]) -> None:
-        """Create the object, whole and durable at return, or raise :class:`ObjectExists`, touching nothing.
+        """Create the object, whole and durable at return, or raise :class:`ObjectExists` with nothing changed.
 
-        Of several concurrent callers exactly one succeeds. After a transient error the object may exist all the same.
+        Of several concurrent callers exactly one succeeds. After a transient error the object may exist nevertheless.
         """
 
     async def replace(self, key: str, data: Sequence[Buffer]) -> None:
-        """Create or replace the object, whole: a reader sees the old bytes or the new, never a mixture."""
+        """Create or replace the object. A reader sees the old bytes or the new ones, never a mixture."""
 
     async def get(self, key: str) -> bytes:
-        """All bytes of the object, or :class:`ObjectNotFound`."""
+        """Return all bytes of the object, or raise :class:`ObjectNotFound`."""
 
     async def get_range(self, key: str, offset: int, length: int) -> bytes:
-        """Exactly ``length`` bytes from ``offset``.
+        """Return exactly ``length`` bytes from ``offset``.
 
-        An object that ends earlier is a non-transient :class:`StoreError`.
+        Raises a :class:`StoreError` that is not transient if the object ends earlier.
         """
 
     def list_prefix(self, prefix: str) -> AsyncIterator[ObjectInfo]:
-        """Objects whose key begins with ``prefix`` (any string that begins a key), in key order.
+        """List the objects whose key begins with ``prefix`` (any string that begins a key), in key order.
 
-        Sees every object whose put had returned.
+        The list has every object whose put had returned before the call.
         """
 
     async def delete(self, key: str) -> None:
-        """Remove the object; one that does not exist is not an error."""
+        """Remove the object. Idempotent."""
 
     async def close(self) -> None:
-        """Release connections; twice is harmless."""
+        """Release all connections. Idempotent."""

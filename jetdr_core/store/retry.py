@@ -1,9 +1,11 @@
-"""RetryingStore: the one place where a store operation is tried again.
+"""RetryingStore: the one place where store operations are retried.
 
-Invariants: only a :class:`StoreError` that says ``transient`` is retried, after exponential backoff with full jitter
-(each wait uniform between 0 and the bound, so that many writers do not return in step); no attempt begins after the
-deadline. The last error goes up as it was. A put_if_absent whose answer was lost may meet its own object when retried:
-that :class:`ObjectExists` goes up, because only the caller can tell its own object from another's.
+Only transient errors are retried, with exponential backoff and full jitter: each wait is uniform between 0 and its
+bound, so that many writers do not come back in step.
+
+Invariants: no attempt begins after the deadline. The last error is raised as it was. A retried put_if_absent may meet
+its own object, because the first answer was lost. Its :class:`ObjectExists` is raised all the same, because only the
+caller can tell its own object from another one.
 """
 
 from __future__ import annotations
@@ -31,7 +33,7 @@ _DOUBLINGS_MAX = 60  # keeps 2**n a float of ordinary size, however many attempt
 
 @dataclass(frozen=True, slots=True)
 class RetryPolicy:
-    """How often and how long. ``deadline_s`` counts from the first attempt and may be ``math.inf``."""
+    """How often and for how long to try. ``deadline_s`` counts from the first attempt, and may be ``math.inf``."""
 
     attempts_max: int = 10
     deadline_s: float = 120.0
@@ -47,15 +49,15 @@ class RetryPolicy:
             )
 
     def delay_max_s(self, failures: int) -> float:
-        """Upper bound of the wait after that many failures in a row (1 or more)."""
+        """Return the upper bound of the wait after ``failures`` in a row (1 or more)."""
         return min(self.delay_cap_s, self.delay_base_s * 2.0 ** min(failures - 1, _DOUBLINGS_MAX))
 
 
 class RetryingStore(StoreWrapper):
-    """``inner``, with transient failures retried under ``policy``.
+    """``inner``, with transient errors retried as ``policy`` says.
 
-    ``retries`` counts, by operation, the attempts after a first one. Waits, chance and time are taken from ``sleep``,
-    ``uniform`` (of two bounds) and ``clock`` (seconds, never decreasing).
+    ``retries`` counts the retries by operation. ``sleep``, ``uniform`` (of two bounds) and ``clock`` (seconds, never
+    decreasing) are where waits, chance and time come from.
     """
 
     def __init__(
@@ -90,7 +92,7 @@ class RetryingStore(StoreWrapper):
         await self._persist("delete", lambda: self._inner.delete(key))
 
     async def list_prefix(self, prefix: str) -> AsyncIterator[ObjectInfo]:
-        """List, and after a failure list again from the start but pass on only what comes after the last key seen."""
+        """List. After a failure, list again from the start, but pass on only keys after the last one seen."""
         key_last, failures, deadline = "", 0, self._deadline()
         while True:
             try:
@@ -113,7 +115,7 @@ class RetryingStore(StoreWrapper):
                 await self._wait(operation, failures, deadline, error)
 
     async def _wait(self, operation: str, failures: int, deadline: float, error: StoreError) -> None:
-        """Wait before the next attempt, or raise ``error`` when there is to be none."""
+        """Wait before the next attempt. Raise ``error`` if there is to be none."""
         if not error.transient or failures >= self.policy.attempts_max:
             raise error
         delay = self._uniform(0.0, self.policy.delay_max_s(failures))

@@ -1,10 +1,12 @@
-"""ObjectTree: objects as files below one directory. Synchronous; raises the ``OSError`` it saw.
+"""ObjectTree: objects as files below one directory. Synchronous. Raises the ``OSError`` that it saw.
 
-Invariants: a file under its final name is whole, and its bytes were synced before it got the name; a name that is taken
-is never given to other bytes by :meth:`ObjectTree.create`. Files are mode 0600, directories 0700. Every step down is
-``openat`` with ``O_NOFOLLOW`` from a descriptor of the container, so that neither a key nor a symbolic link planted in
-the container leads out of it. Objects in the making live in ``.tmp``, which is on the same file system and is no key.
-Methods may be called from several threads, ``close`` only when none is running.
+An object is written to a temporary file in ``.tmp`` first. That folder is on the same file system, and its name is no
+key. Then the file is linked or renamed to its final name.
+
+Invariants: a file under its final name is whole, and was synced before it got the name. :meth:`ObjectTree.create` never
+gives a name that is taken to other bytes. Files have mode 0600, directories 0700. Every step down is ``openat`` with
+``O_NOFOLLOW`` from a descriptor of the container, so neither a key nor a planted symbolic link leads out of it.
+Several threads may call the methods at once, but ``close`` only when no other call is running.
 """
 
 from __future__ import annotations
@@ -25,16 +27,16 @@ __all__ = ["ObjectTree", "Row"]
 
 TEMPORARY_AREA = ".tmp"
 STALE_S = 24 * 3600.0
-"""A temporary file this much older than a new one has no living writer."""
+"""A temporary file that is so much older than a new one has no living writer."""
 
 _BUFFERS_MAX = min(os.sysconf("SC_IOV_MAX"), 1024)
 _DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
-_READ = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC  # NONBLOCK: a planted pipe must not hold us
+_READ = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC  # NONBLOCK: a planted pipe must not block us
 _CREATE = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
 
 
 class Row(NamedTuple):
-    """One entry of a directory; ``name`` ends with ``/`` when it is a directory, which also sorts it as keys sort."""
+    """One entry of a directory. The name of a directory ends with ``/``, and so sorts as keys sort."""
 
     name: str
     size_bytes: int
@@ -45,14 +47,14 @@ class ObjectTree:
 
     def __init__(self, path: Path) -> None:
         self._root = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-        self._durable: set[str] = set()  # directories whose entry in their parent is known to be durable
+        self._durable: set[str] = set()  # directories whose name in their parent is known to be durable
         self._swept = threading.Event()
 
     def close(self) -> None:
         os.close(self._root)
 
     def create(self, key: str, views: Sequence[memoryview]) -> None:
-        """Give ``key`` to the bytes, durably, or raise ``FileExistsError``: then the one that exists is durable."""
+        """Create the object durably, or raise ``FileExistsError``. The object that exists is then durable."""
         directory, name = _split(key)
         with self._directory(directory, make=True) as target:
             try:
@@ -60,7 +62,7 @@ class ObjectTree:
                 with self._temporary(views) as (area, temporary):
                     os.link(temporary, name, src_dir_fd=area, dst_dir_fd=target, follow_symlinks=False)
             except FileExistsError:
-                os.fsync(target)  # its writer may have died, or still be, between naming and syncing
+                os.fsync(target)  # its writer may be between naming and syncing, or have died there
                 raise
             os.fsync(target)
 
@@ -76,14 +78,14 @@ class ObjectTree:
             return _read(fd, 0, size)
 
     def read_range(self, key: str, offset: int, length: int) -> bytes:
-        """The bytes of the range, or ``EOFError`` when the object ends earlier."""
+        """Return the bytes of the range. ``EOFError`` if the object ends earlier."""
         with self._object(key) as (fd, size):
             if offset + length > size:
                 raise EOFError(key)
             return _read(fd, offset, length)
 
     def scan(self, directory: str, name_prefix: str) -> list[Row]:
-        """Objects and directories in ``directory`` that a key could name, as keys sort; none when it is missing."""
+        """Return what in ``directory`` a key can name, as keys sort. A missing directory has nothing."""
         try:
             with self._directory(directory) as fd, os.scandir(fd) as entries:
                 rows = [_row(entry) for entry in entries if entry.name.startswith(name_prefix) and is_key(entry.name)]
@@ -103,7 +105,7 @@ class ObjectTree:
 
     @contextlib.contextmanager
     def _directory(self, path: str, *, make: bool = False) -> Iterator[int]:
-        """Descriptor of the directory ``path`` of the container (empty: the container itself)."""
+        """Give a descriptor of the directory ``path`` of the container. An empty path is the container itself."""
         fd = os.dup(self._root)
         try:
             parts = path.split("/") if path else []
@@ -128,7 +130,7 @@ class ObjectTree:
 
     @contextlib.contextmanager
     def _temporary(self, views: Sequence[memoryview]) -> Iterator[tuple[int, str]]:
-        """A synced file with these bytes, as (descriptor of its directory, name); its name is gone afterwards."""
+        """Give a synced file with these bytes, as (descriptor of its directory, name). The name is gone afterwards."""
         with self._directory(TEMPORARY_AREA, make=True) as area:
             name = f"{os.getpid()}-{secrets.token_hex(12)}"
             try:
@@ -142,7 +144,7 @@ class ObjectTree:
                     os.unlink(name, dir_fd=area)
 
     def _sweep_once(self, area: int, now: float) -> None:
-        """Remove what dead writers left; ``now`` is the file system's own time, so clocks of hosts do not matter."""
+        """Remove what dead writers left. ``now`` is the file system's own time, so hosts' clocks do not matter."""
         if self._swept.is_set():
             return
         self._swept.set()
@@ -153,7 +155,7 @@ class ObjectTree:
 
     @contextlib.contextmanager
     def _object(self, key: str) -> Iterator[tuple[int, int]]:
-        """(descriptor, size) of the regular file that is the object."""
+        """Give (descriptor, size) of the regular file that is the object."""
         directory, name = _split(key)
         with self._directory(directory) as parent, _opened(os.open(name, _READ, dir_fd=parent)) as fd:
             status = os.fstat(fd)
@@ -176,7 +178,7 @@ def _split(key: str) -> tuple[str, str]:
 
 
 def _refuse_existing(directory: int, name: str) -> None:
-    """Spare the write when the name is taken already; ``link`` still decides."""
+    """Save the write if the name is taken already. ``link`` still decides."""
     with contextlib.suppress(FileNotFoundError):
         mode = os.stat(name, dir_fd=directory, follow_symlinks=False).st_mode
         if stat.S_ISDIR(mode):
@@ -197,7 +199,7 @@ def _row(entry: os.DirEntry[str]) -> Row | None:
 
 
 def _write(fd: int, views: Sequence[memoryview]) -> None:
-    """Write all bytes, as many buffers a call as the system takes."""
+    """Write all bytes, with as many buffers a call as the system takes."""
     first, done = 0, 0  # the buffer to go on with, and how much of it is written
     while first < len(views):
         with views[first][done:] as rest:
@@ -208,7 +210,7 @@ def _write(fd: int, views: Sequence[memoryview]) -> None:
 
 
 def _read(fd: int, offset: int, length: int) -> bytes:
-    """``length`` bytes, however few the system gives at a time; ``EOFError`` when the file was cut meanwhile."""
+    """Return ``length`` bytes, however few the system gives at a time. ``EOFError`` if the file was cut meanwhile."""
     data = os.pread(fd, length, offset)
     if len(data) == length:
         return data

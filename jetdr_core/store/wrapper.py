@@ -1,4 +1,4 @@
-"""StoreWrapper passes every call on to an inner store. A wrapper overrides the calls it changes, and does one thing."""
+"""StoreWrapper: passes every call on to an inner store. Each wrapper does one thing, and overrides the calls for it."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ __all__ = ["StoreWrapper"]
 
 
 class StoreWrapper:
-    """An :class:`ObjectStore` that is ``inner``; closing it closes ``inner``."""
+    """An :class:`ObjectStore` that does what ``inner`` does. Closing it closes ``inner``."""
 
     def __init__(self, inner: ObjectStore) -> None:
         self._inner = inner

@@ -1,4 +1,7 @@
-"""AgeOfOldest: how old the oldest record is that is not stored yet."""
+"""AgeOfOldest: since when the oldest record waits that is not stored yet.
+
+Invariant: memory is bounded. Instants that lie closer together than a 64th of the whole time are merged.
+"""
 
 from __future__ import annotations
 
@@ -11,14 +14,14 @@ _PART = 64
 
 
 class AgeOfOldest:
-    """Remembers, for LSNs, the latest instant at which each was the last one given out. Thread-safe."""
+    """Remembers for LSNs the latest instant at which each was the last one given out. Thread-safe."""
 
     def __init__(self, lsn: int, now: float) -> None:
         self._lock = threading.Lock()
-        self._last_at: deque[tuple[int, float]] = deque([(lsn, now)])  # both ascending; the first is stored
+        self._last_at: deque[tuple[int, float]] = deque([(lsn, now)])  # both ascending. The first LSN is stored
 
     def look(self, lsn: int, now: float) -> None:
-        """At ``now``, ``lsn`` was the last one given out."""
+        """Note that ``lsn`` was the last one given out at ``now``."""
         with self._lock:
             if lsn <= self._last_at[-1][0]:
                 self._last_at[-1] = (self._last_at[-1][0], now)
@@ -28,13 +31,16 @@ class AgeOfOldest:
             self._last_at.append((lsn, now))
 
     def stored(self, lsn: int) -> None:
-        """Everything up to ``lsn`` is stored."""
+        """Note that everything up to ``lsn`` is stored."""
         with self._lock:
             while len(self._last_at) > 1 and self._last_at[1][0] <= lsn:
                 self._last_at.popleft()
 
     def since(self, lsn: int) -> float | None:
-        """An instant shortly before the first record behind ``lsn``; None: none was seen. What is stored, or later."""
+        """Return an instant shortly before the first record after ``lsn``, or None if there was none.
+
+        ``lsn`` is stored or later.
+        """
         with self._lock:
             if self._last_at[-1][0] <= lsn:
                 return None

@@ -1,8 +1,11 @@
-"""ChainWriter: extends a domain's chain, and finds out who else does.
+"""ChainWriter: extends a domain's chain, and finds out if another owner does.
 
-Invariants: every object is put if absent, so the store decides who extends history; a claim of ownership is an epoch
-object at the first missing number; whatever an older epoch still puts behind it does not chain, and is stepped over.
-After :class:`Fenced` this writer puts nothing more. Used from one event loop.
+Two owners may write to one store: one has taken the domain over, and the other does not know yet. The store decides
+between them. Every object is put if absent, so each number of the chain has one object.
+
+Invariants: a claim of ownership is an epoch object at the first missing number. What an older epoch puts after that
+object does not chain, and readers step over it. After :class:`Fenced` this writer puts nothing more. Used from one
+event loop.
 """
 
 from __future__ import annotations
@@ -32,7 +35,7 @@ log = logging.getLogger(__name__)
 
 
 class ChainEnd(NamedTuple):
-    """The last chained object: what the next one must name as its predecessor. ``number`` is the last number in use."""
+    """The last chained object, which the next one names as its predecessor. ``number`` is the last number in use."""
 
     number: int
     checksum: bytes
@@ -40,15 +43,18 @@ class ChainEnd(NamedTuple):
 
 
 class NumberTaken(Exception):
-    """An orphan of an older epoch holds the number; put the object at a later one."""
+    """An orphan of an older epoch holds the number. The object has to be put at a later one."""
 
 
 class ClaimLost(Exception):
-    """The chain grew while it was being claimed; read it again."""
+    """The chain grew while it was being claimed, and has to be read again."""
 
 
 class ChainWriter:
-    """One owner's end of the chain. ``number_next`` and ``checksum`` move when an object is sealed, not when stored."""
+    """One owner's end of the chain.
+
+    ``number_next`` and ``checksum`` move when an object is sealed, before it is stored.
+    """
 
     def __init__(self, store: ObjectStore, *, domain: str, domain_uuid: UUID, timeline: int, end: ChainEnd) -> None:
         self.store = store
@@ -60,7 +66,10 @@ class ChainWriter:
         self.checksum = end.checksum
 
     async def claim(self, lsn_next: int, time_ns: int, owner: EpochOwner) -> SealedSegment:
-        """Become the owner: put the next epoch's object at the first missing number, or raise :class:`ClaimLost`."""
+        """Become the owner: put the next epoch's object at the first missing number.
+
+        :class:`ClaimLost` if one is there.
+        """
         sealed = seal_epoch(
             domain_uuid=self.domain_uuid,
             epoch=self.epoch + 1,
@@ -82,7 +91,7 @@ class ChainWriter:
         return sealed
 
     def seal(self, body: SegmentBody) -> tuple[int, SealedSegment]:
-        """Give ``body`` its place: the next number, the last sealed object as predecessor."""
+        """Give ``body`` the next number, and the last sealed object as its predecessor."""
         sealed = seal(
             body,
             domain_uuid=self.domain_uuid,
@@ -95,10 +104,11 @@ class ChainWriter:
         return number, sealed
 
     async def put(self, number: int, sealed: SealedSegment) -> None:
-        """Store the object at ``number``; whole and durable at return.
+        """Store the object at ``number``, whole and durable at return.
 
-        An object already there is a success if it is this one (a lost answer), :class:`NumberTaken` if an older epoch
-        put it, :class:`Fenced` if a newer one did, :class:`ChainBroken` otherwise.
+        An object may be there already. If it is this one, the answer to an earlier attempt was lost, and all is well.
+        If an older epoch put it, :class:`NumberTaken` is raised, for a newer epoch :class:`Fenced`, and otherwise
+        :class:`ChainBroken`.
         """
         key = chain_key(number)
         try:
@@ -121,7 +131,7 @@ class ChainWriter:
         raise NumberTaken
 
     async def _there(self, key: str) -> tuple[Trailer, bytes]:
-        """Trailer and checksum of the chain object that holds ``key``."""
+        """Return trailer and checksum of the chain object that has ``key``."""
         async for info in self.store.list_prefix(key):
             if info.key == key and info.size_bytes >= TRAILER_BYTES:
                 tail = await self.store.get_range(key, info.size_bytes - TRAILER_BYTES, TRAILER_BYTES)

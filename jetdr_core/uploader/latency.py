@@ -8,12 +8,12 @@ from dataclasses import dataclass, field
 __all__ = ["LATENCY_BOUNDS_S", "UploadLatency"]
 
 LATENCY_BOUNDS_S = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0)
-"""Upper bounds of the buckets, inclusive; one more bucket takes what is longer."""
+"""Upper bounds of the buckets, inclusive. One more bucket is for what took longer."""
 
 
 @dataclass(slots=True)
 class UploadLatency:
-    """``counts``: by bucket, not cumulative; ``sum_s``: of all together. Retries and their waits are included."""
+    """``counts`` by bucket, not cumulative, and the sum of all. Retries and their waits are included."""
 
     counts: list[int] = field(default_factory=lambda: [0] * (len(LATENCY_BOUNDS_S) + 1))
     sum_s: float = 0.0

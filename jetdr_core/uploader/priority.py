@@ -1,4 +1,4 @@
-"""The priority of threads that prepare uploads, below that of everything that a guest waits for."""
+"""The priority of threads that prepare uploads: lower than that of everything that a guest waits for."""
 
 from __future__ import annotations
 
@@ -8,12 +8,12 @@ import threading
 __all__ = ["yield_to_guests"]
 
 NICE_MORE = 10
-"""A tenth of the share of a thread of usual priority."""
+"""The thread gets about a tenth of the share of a thread with usual priority."""
 NICE_MAX = 19
 
 
 def yield_to_guests() -> None:
-    """Lower the calling thread's priority, once and for good."""
+    """Lower the calling thread's priority for good."""
     thread = threading.get_native_id()
     nice = os.getpriority(os.PRIO_PROCESS, thread)
     os.setpriority(os.PRIO_PROCESS, thread, min(NICE_MAX, nice + NICE_MORE))

@@ -1,4 +1,4 @@
-"""LogSource: what the uploader takes records from."""
+"""LogSource: what an uploader needs of a replication log."""
 
 from __future__ import annotations
 
@@ -10,35 +10,38 @@ __all__ = ["LogSource"]
 
 
 class LogSource(Protocol):
-    """The durable end of a replication log. What waits for a device is called in a worker thread, one at a time."""
+    """A replication log and its ring. Calls that wait for a device come from one worker thread, one at a time."""
 
     @property
     def data_bytes(self) -> int:
-        """Capacity of the log."""
+        """Return the capacity of the log."""
 
     def backlog(self, cursor: Cursor) -> int:
-        """Bytes of log written behind ``cursor``, durable or not; 0 when there is none.
+        """Return the bytes of log that were written after ``cursor``, durable or not.
 
-        Raises :class:`LogFailed` when there is none and none will come.
+        Raises :class:`LogFailed` if there are none, and none will come.
         """
 
     def want(self, lsn: int) -> None:
-        """Somebody waits for ``lsn``: have it written and flushed soon. Does not wait."""
+        """Have everything up to ``lsn`` written and flushed soon. Does not wait."""
 
     def read_durable(self, cursor: Cursor, payload_bytes_max: int) -> list[LogBatch]:
-        """Make durable what is written, then read behind ``cursor`` up to the maximum of payload. Empty at the end.
+        """Make durable what is written, then read the batches after ``cursor``, up to the maximum of payload.
 
-        Raises :class:`LogFailed` when there is none and none will come.
+        Returns nothing at the end of the log. Raises :class:`LogFailed` if there is nothing, and nothing will come.
         """
 
     def observe(self) -> tuple[int, int]:
-        """(last LSN given out, an instant at which it was the last)."""
+        """Return the last LSN given out, and an instant at which it was the last."""
 
     def is_bypassed(self) -> bool:
-        """Whether writes go past the log: if not, none did at an instant observed before, unless LSNs came since."""
+        """Whether writes bypass the log.
+
+        False also covers the instant of the last :meth:`observe`, provided that no LSN was given out since.
+        """
 
     def checkpoint(self, cursor: Cursor) -> None:
-        """Everything up to ``cursor`` is stored: its log space may be overwritten."""
+        """Note that the store holds everything up to ``cursor``, so that its log space may be overwritten."""
 
     def fence(self, epoch_newer: int) -> None:
-        """Another owner has taken the domain over: accept no more writes."""
+        """Accept no more writes, because the owner of epoch ``epoch_newer`` has taken the domain over."""

@@ -1,6 +1,6 @@
 """SummaryWriter: writes the catalog summary of a group of chain objects once the group is complete.
 
-Invariants: summaries are advisory, so a failure to write one is logged and never stops the upload; they are made from
+Invariants: summaries are advisory, so a failure to write one is logged, and never stops the upload. They are made from
 the chain as the store holds it, not from memory.
 """
 
@@ -20,19 +20,19 @@ log = logging.getLogger(__name__)
 
 
 class SummaryWriter:
-    """Feed :meth:`on_segment` what is uploaded; used in one event loop."""
+    """Is told by :meth:`on_segment` what is stored. Used in one event loop."""
 
     def __init__(self, store: ObjectStore) -> None:
         self._store = store
         self._task: asyncio.Task[None] | None = None
 
     def on_segment(self, number: int) -> None:
-        """Chain object ``number`` is stored. Summarises in the background when it is its group's last."""
+        """Note that chain object ``number`` is stored. Summarise in the background if it is the last of its group."""
         if (number + 1) % CHAIN_GROUP == 0 and (self._task is None or self._task.done()):
             self._task = asyncio.create_task(self._summarise())
 
     async def stop(self) -> None:
-        """Give up what is not finished: the next complete group includes it."""
+        """Give up a summary that is not finished. The next complete group includes it."""
         if self._task is not None:
             self._task.cancel()
             await asyncio.gather(self._task, return_exceptions=True)
