@@ -8,6 +8,7 @@ import subprocess
 from dataclasses import dataclass
 from pathlib import Path
 
+from jetdr_core.child_environment import child_environment
 from jetdr_core.errors import JetdrError
 
 __all__ = ["DemoFailed", "ProgramMissing", "Programs", "find_programs"]
@@ -45,7 +46,7 @@ class Programs:
         done = subprocess.run(
             [self.paths[name], *arguments],
             cwd=folder,
-            env=os.environ | {"LC_ALL": "C", "DEBUGFS_PAGER": "cat"},
+            env=child_environment(LC_ALL="C", DEBUGFS_PAGER="cat"),
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,

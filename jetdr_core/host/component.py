@@ -1,7 +1,8 @@
 """HostComponent: the process that serves one domain's disks. It is started here, found again, and asked to end.
 
 Invariants: the process has a session of its own and outlives this one. Everything about it is asked of its control
-socket, and nothing is remembered. Only the owner can enter the domain's runtime folder.
+socket, and nothing is remembered. Only the owner can enter the domain's runtime folder. The process
+inherits no credential.
 """
 
 from __future__ import annotations
@@ -18,6 +19,7 @@ from pathlib import Path
 from urllib.parse import quote
 from uuid import UUID
 
+from jetdr_core.child_environment import child_environment
 from jetdr_core.errors import HostDeaf, HostFailed, HostGone, HostUnreachable, InvalidRequest
 from jetdr_core.host.host_client import HELLO_LIMIT_S, HostControl
 from jetdr_core.host.options import HostOptions, StartDisk
@@ -167,7 +169,14 @@ class HostComponent:
     def _spawn(self, command: list[str], log: int) -> subprocess.Popen[bytes]:
         try:
             process = subprocess.Popen(
-                command, stdin=subprocess.DEVNULL, stdout=log, stderr=log, start_new_session=True, cwd="/", umask=0o077
+                command,
+                env=child_environment(),
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=log,
+                start_new_session=True,
+                cwd="/",
+                umask=0o077,
             )
         except OSError as error:
             raise HostFailed(

@@ -283,3 +283,18 @@ def test_a_disk_added_later_is_served(guest: Guest) -> None:
     path = make_disk(guest.folder / "late.img")
     guest.host.control.add(3, DISK_BYTES, 0, "late", str(path))
     assert guest.qemu_io("late", "write -P 1 0 4096").endswith("exit 0")
+
+
+def test_it_inherits_no_credential(stopped: Guest, monkeypatch: pytest.MonkeyPatch) -> None:
+    secrets = {
+        "AZURE_STORAGE_KEY": "c2VjcmV0LWtleS1tYXRlcmlhbA==",
+        "AZURE_STORAGE_CONNECTION_STRING": "AccountKey=abcdefgh",
+        "JETDR_ISCSI_PASSWORD": "hunter2hunter2",
+        "https_proxy": "http://user:hunter3@proxy",
+    }
+    for name, value in secrets.items():
+        monkeypatch.setenv(name, value)
+    stopped.start()
+    inherited = Path(f"/proc/{stopped.host.pid}/environ").read_bytes().decode()
+    assert not [name for name, value in secrets.items() if name in inherited or value in inherited]
+    assert f"PATH={os.environ['PATH']}" in inherited.split("\0")
