@@ -61,13 +61,14 @@ _Static_assert(sizeof(struct jdr_record) == 64, "the record header is a fixed 64
 
 /*
  * A block device under the filter or the log writer. write() is vectored and whole: 0, or a negative errno after which
- * any part of the range may have changed. sync() makes durable every write that returned before it began; after it
- * fails none of them may be relied on.
+ * any part of the range may have changed. zero() makes the range read as zeros; with `may_discard` it may give their
+ * space back, without it the space stays allocated where the device can do that. sync() makes durable every write that
+ * returned before it began; after it fails none of them may be relied on.
  */
 struct jdr_device {
     int (*read)(const struct jdr_device *, uint64_t offset, void *target, size_t length);
     int (*write)(const struct jdr_device *, uint64_t offset, const struct iovec *iov, int iov_count);
-    int (*zero)(const struct jdr_device *, uint64_t offset, uint64_t length);
+    int (*zero)(const struct jdr_device *, uint64_t offset, uint64_t length, bool may_discard);
     int (*sync)(const struct jdr_device *);
     void *context;        /* the implementation's own */
     int fd;               /* of a descriptor device, else -1 */
@@ -278,11 +279,17 @@ int jdr_filter_open(jdr_filter **filter, const struct jdr_filter_options *option
  * log, and copies the disk again.
  */
 int64_t jdr_filter_pwrite(jdr_filter *filter, const void *data, size_t length, uint64_t offset);
+/* What becomes of the space under zeros. */
+enum jdr_zeroing {
+    JDR_ZERO_KEEPS_SPACE, /* it stays allocated where the device can do that; not in write-back, as no record says so */
+    JDR_ZERO_FREES_SPACE, /* it may be given back */
+    JDR_ZERO_DISCARDS,    /* the guest's TRIM: likewise, and the record says so */
+};
 /*
  * Zeros on both sides; one record without payload, however long. Otherwise like jdr_filter_pwrite, but a range that the
  * primary failed to zero is not read back: the disk is suspect.
  */
-int64_t jdr_filter_zero(jdr_filter *filter, uint64_t offset, uint64_t length, bool discard);
+int64_t jdr_filter_zero(jdr_filter *filter, uint64_t offset, uint64_t length, enum jdr_zeroing zeroing);
 int jdr_filter_pread(jdr_filter *filter, void *target, size_t length, uint64_t offset);
 /*
  * Everything acknowledged on any disk of the ring before the call is durable in the log, and this disk's in its primary

@@ -79,7 +79,7 @@ static inline int memory_write(const struct jdr_device *device, uint64_t offset,
     return 0;
 }
 
-static inline int memory_zero(const struct jdr_device *device, uint64_t offset, uint64_t length)
+static inline int memory_zero(const struct jdr_device *device, uint64_t offset, uint64_t length, bool may_discard)
 {
     memset((uint8_t *)device->context + offset, 0, length);
     return 0;

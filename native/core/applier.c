@@ -97,7 +97,7 @@ static void fail_disk(const jdr_applier *applier, struct jdr_primary *primary, i
 static int change(struct jdr_primary *primary, const struct jdr_pending *pending)
 {
     const struct jdr_record *record = &pending->record;
-    struct jdr_change change = {.offset = record->offset, .length = record->length};
+    struct jdr_change change = {.offset = record->offset, .length = record->length, .zeroing = JDR_ZERO_FREES_SPACE};
     if (primary->failed)
         return primary->failed;
     if (!jdr_primary_has(primary, record->offset, record->length))

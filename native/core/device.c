@@ -137,21 +137,45 @@ static int write_zeros(const struct jdr_device *device, uint64_t offset, uint64_
     return 0;
 }
 
+static int allocate(int fd, int mode, uint64_t offset, uint64_t length)
+{
+    int result;
+    do
+        result = fallocate(fd, mode, (off_t)offset, (off_t)length);
+    while (result && errno == EINTR);
+    return result ? -errno : 0;
+}
+
+static bool not_supported(int result)
+{
+    return result == -EOPNOTSUPP || result == -ENOSYS || result == -EINVAL || result == -ENODEV;
+}
+
 /* Deallocate where that is certain to read back as zeros (files; block devices whose kernel promises it), else write
  * them. */
-static int fd_zero(const struct jdr_device *device, uint64_t offset, uint64_t length)
+static int zero_deallocated(const struct jdr_device *device, uint64_t offset, uint64_t length)
+{
+    int result = allocate(device->fd, FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE, offset, length);
+    return not_supported(result) ? write_zeros(device, offset, length) : result;
+}
+
+/* Zeros that keep their space: where the file system cannot do it in one step, a hole is made and filled. */
+static int zero_allocated(const struct jdr_device *device, uint64_t offset, uint64_t length)
+{
+    int result = allocate(device->fd, FALLOC_FL_ZERO_RANGE | FALLOC_FL_KEEP_SIZE, offset, length);
+    if (!not_supported(result))
+        return result;
+    result = zero_deallocated(device, offset, length);
+    if (!result)
+        result = allocate(device->fd, 0, offset, length);
+    return not_supported(result) ? 0 : result; /* zeros they are */
+}
+
+static int fd_zero(const struct jdr_device *device, uint64_t offset, uint64_t length, bool may_discard)
 {
     if (!length)
         return 0;
-    int result;
-    do
-        result = fallocate(device->fd, FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE, (off_t)offset, (off_t)length);
-    while (result && errno == EINTR);
-    if (result == 0)
-        return 0;
-    if (errno != EOPNOTSUPP && errno != ENOSYS && errno != EINVAL && errno != ENODEV)
-        return -errno;
-    return write_zeros(device, offset, length);
+    return may_discard ? zero_deallocated(device, offset, length) : zero_allocated(device, offset, length);
 }
 
 static int fd_sync(const struct jdr_device *device)

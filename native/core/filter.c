@@ -152,9 +152,9 @@ int64_t jdr_filter_pwrite(jdr_filter *filter, const void *data, size_t length, u
     return lsn == -EMSGSIZE && filter->mode->cuts ? write_several(filter, data, length, offset) : lsn;
 }
 
-int64_t jdr_filter_zero(jdr_filter *filter, uint64_t offset, uint64_t length, bool discard)
+int64_t jdr_filter_zero(jdr_filter *filter, uint64_t offset, uint64_t length, enum jdr_zeroing zeroing)
 {
-    struct jdr_change zeros = {.offset = offset, .length = length, .discard = discard};
+    struct jdr_change zeros = {.offset = offset, .length = length, .zeroing = zeroing};
     return jdr_primary_has(&filter->primary, offset, length) ? change(filter, &zeros) : -EINVAL;
 }
 

@@ -17,7 +17,7 @@ struct jdr_change {
     uint64_t offset, length;
     const struct iovec *pieces; /* a guest's is one; NULL: zeros */
     int count;
-    bool discard; /* zeros, by the guest's TRIM */
+    enum jdr_zeroing zeroing;
 };
 
 struct jdr_primary {
@@ -50,8 +50,9 @@ int jdr_primary_error(int result);
 static inline int jdr_primary_change(struct jdr_primary *primary, const struct jdr_change *change)
 {
     const struct jdr_device *device = &primary->device;
-    int result = change->pieces ? device->write(device, change->offset, change->pieces, change->count)
-                                : device->zero(device, change->offset, change->length);
+    int result = change->pieces
+                     ? device->write(device, change->offset, change->pieces, change->count)
+                     : device->zero(device, change->offset, change->length, change->zeroing != JDR_ZERO_KEEPS_SPACE);
     return result ? jdr_primary_error(result) : 0;
 }
 

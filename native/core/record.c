@@ -21,9 +21,9 @@ static int64_t append(jdr_filter *filter, struct jdr_room room, uint8_t kind, ui
 
 int64_t jdr_log_change(jdr_filter *filter, struct jdr_room room, const struct jdr_change *change)
 {
-    uint8_t flags = change->discard ? JDR_DISCARD : 0;
     if (change->pieces)
-        return append(filter, room, JDR_WRITE, flags, change->offset, change->length, change->pieces->iov_base);
+        return append(filter, room, JDR_WRITE, 0, change->offset, change->length, change->pieces->iov_base);
+    uint8_t flags = change->zeroing == JDR_ZERO_DISCARDS ? JDR_DISCARD : 0;
     return append(filter, room, JDR_ZERO, flags, change->offset, change->length, NULL);
 }
 

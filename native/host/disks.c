@@ -39,7 +39,7 @@ static int open_filter(struct host_disk *disk, char *message)
         .bypass = options.ring != NULL,
         .applier = options.applier,
     };
-    host_primary_device(disk->fd, &filter.primary);
+    jdr_device_from_fd(&filter.primary, disk->fd, JDR_SECTOR);
     disk->write_back = options.applier != NULL;
     int result = jdr_filter_open(&disk->filter, &filter);
     if (result)

@@ -71,15 +71,11 @@ void host_disk_release(struct host_disk *disk);
 /* Say (to *data) what begins at offset, and (to *end) where that ends: -ESHUTDOWN, -errno. */
 int host_disk_extent(struct host_disk *disk, uint64_t offset, bool *data, uint64_t *end);
 int host_disk_read_ahead(struct host_disk *disk, uint64_t offset, uint64_t length);
-/* Like jdr_filter_zero; with `keep_allocated` the file system keeps the space. */
-int64_t host_disk_zero(struct host_disk *disk, uint64_t offset, uint64_t length, bool keep_allocated);
 
 /* ---- primaries -------------------------------------------------------------------------------------------------- */
 
 /* Open the disk's primary, lock it, and find out what it can do. */
 int host_primary_open(struct host_disk *disk, char *message);
-/* The device that a filter is given; the descriptor stays the caller's. */
-void host_primary_device(int fd, struct jdr_device *device);
 /* Say what is wrong: -error. */
 __attribute__((format(printf, 3, 4))) int host_refuse(int error, char *message, const char *format, ...);
 

@@ -237,7 +237,7 @@ static int plugin_pwrite(void *handle, const void *data, uint32_t count, uint64_
 static int plugin_trim(void *handle, uint32_t count, uint64_t offset, uint32_t flags)
 {
     struct host_disk *disk = handle;
-    int64_t lsn = jdr_filter_zero(disk->filter, offset, count, true);
+    int64_t lsn = jdr_filter_zero(disk->filter, offset, count, JDR_ZERO_DISCARDS);
     return lsn < 0 ? fail(disk, "trim", offset, count, lsn) : finish(disk, flags);
 }
 
@@ -248,7 +248,8 @@ static int plugin_zero(void *handle, uint32_t count, uint64_t offset, uint32_t f
         nbdkit_set_error(EOPNOTSUPP);
         return -1;
     }
-    int64_t lsn = host_disk_zero(disk, offset, count, !(flags & NBDKIT_FLAG_MAY_TRIM));
+    enum jdr_zeroing zeroing = flags & NBDKIT_FLAG_MAY_TRIM ? JDR_ZERO_FREES_SPACE : JDR_ZERO_KEEPS_SPACE;
+    int64_t lsn = jdr_filter_zero(disk->filter, offset, count, zeroing);
     return lsn < 0 ? fail(disk, "zero", offset, count, lsn) : finish(disk, flags);
 }
 

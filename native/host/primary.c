@@ -1,6 +1,6 @@
 /*
  * primary.c: the file or block device under a disk: opened, locked, asked what it can do, and what a filter has no
- * call for: extents, reading ahead, zeros that keep their space.
+ * call for: extents, reading ahead.
  *
  * Invariant: outside of the filter its descriptor is used under fd_lock only.
  */
@@ -28,15 +28,6 @@ int host_refuse(int error, char *message, const char *format, ...)
 
 /* ---- opening ---------------------------------------------------------------------------------------------------- */
 
-static int allocate(int fd, int mode, uint64_t offset, uint64_t length)
-{
-    int result;
-    do
-        result = fallocate(fd, mode, (off_t)offset, (off_t)length);
-    while (result && errno == EINTR);
-    return result ? -errno : 0;
-}
-
 /* Does the block device write zeroes by itself? */
 static bool block_zeroes_fast(dev_t device)
 {
@@ -56,12 +47,20 @@ static bool block_zeroes_fast(dev_t device)
     return bytes > 0;
 }
 
-/* What the primary can do. Nothing is changed: the hole lies behind the end of the file. */
+static bool punches_holes(int fd, uint64_t offset)
+{
+    int result;
+    do
+        result = fallocate(fd, FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE, (off_t)offset, JDR_BLOCK);
+    while (result && errno == EINTR);
+    return result == 0;
+}
+
+/* What the primary can do. Nothing is changed: the hole lies beyond the end of the file. */
 static void find_abilities(struct host_disk *disk, const struct stat *status)
 {
     if (S_ISREG(status->st_mode))
-        disk->zeroes_fast = allocate(disk->fd, FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE,
-                                     ((uint64_t)status->st_size | 0xfffff) + 1, JDR_BLOCK) == 0;
+        disk->zeroes_fast = punches_holes(disk->fd, ((uint64_t)status->st_size | 0xfffff) + 1);
     else
         disk->zeroes_fast = block_zeroes_fast(status->st_rdev);
     disk->knows_holes = lseek(disk->fd, 0, SEEK_DATA) >= 0 || errno == ENXIO;
@@ -93,52 +92,6 @@ int host_primary_open(struct host_disk *disk, char *message)
     if (disk->fd < 0)
         return host_refuse(errno, message, "%s: %s", disk->spec.path, strerrordesc_np(errno));
     return check_primary(disk, message);
-}
-
-/* ---- zeros ------------------------------------------------------------------------------------------------------ */
-
-static _Thread_local bool keep_allocated; /* of the zero that this thread is about to do */
-
-static bool not_supported(int result)
-{
-    return result == -EOPNOTSUPP || result == -ENOSYS || result == -EINVAL || result == -ENODEV;
-}
-
-/* Zeros that keep their space: where the file system cannot do it in one step, a hole is made and filled. */
-static int zero_allocated(const struct jdr_device *device, uint64_t offset, uint64_t length)
-{
-    int result = allocate(device->fd, FALLOC_FL_ZERO_RANGE | FALLOC_FL_KEEP_SIZE, offset, length);
-    if (!not_supported(result))
-        return result;
-    struct jdr_device plain;
-    jdr_device_from_fd(&plain, device->fd, JDR_SECTOR);
-    result = plain.zero(&plain, offset, length);
-    if (!result)
-        result = allocate(device->fd, 0, offset, length);
-    return not_supported(result) ? 0 : result; /* zeros they are */
-}
-
-static int primary_zero(const struct jdr_device *device, uint64_t offset, uint64_t length)
-{
-    if (keep_allocated)
-        return zero_allocated(device, offset, length);
-    struct jdr_device plain;
-    jdr_device_from_fd(&plain, device->fd, JDR_SECTOR);
-    return plain.zero(&plain, offset, length);
-}
-
-void host_primary_device(int fd, struct jdr_device *device)
-{
-    jdr_device_from_fd(device, fd, JDR_SECTOR);
-    device->zero = primary_zero;
-}
-
-int64_t host_disk_zero(struct host_disk *disk, uint64_t offset, uint64_t length, bool keep)
-{
-    keep_allocated = keep;
-    int64_t result = jdr_filter_zero(disk->filter, offset, length, false);
-    keep_allocated = false;
-    return result;
 }
 
 /* ---- extents and reading ahead ---------------------------------------------------------------------------------- */

@@ -186,7 +186,7 @@ static int lun_write(const struct jdr_device *device, uint64_t offset, const str
     return change(device, &request);
 }
 
-static int lun_zero(const struct jdr_device *device, uint64_t offset, uint64_t length)
+static int lun_zero(const struct jdr_device *device, uint64_t offset, uint64_t length, bool may_discard)
 {
     struct request request = {.kind = REQUEST_ZERO, .offset = offset, .length = length};
     return change(device, &request);

@@ -73,7 +73,7 @@ cdef int python_write(const jdr_device *device, uint64_t offset, const iovec *io
         return bound.failed(error)
 
 
-cdef int python_zero(const jdr_device *device, uint64_t offset, uint64_t length) noexcept with gil:
+cdef int python_zero(const jdr_device *device, uint64_t offset, uint64_t length, c_bool may_discard) noexcept with gil:
     bound = <_Bound>device.context
     try:
         bound.device.zero(offset, length)

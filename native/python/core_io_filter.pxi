@@ -60,10 +60,10 @@ cdef class IoFilter:
     def zero(self, offset, length, *, discard=False):
         cdef uint64_t at = check(offset)
         cdef uint64_t size = check(length)
-        cdef bint is_discard = discard
+        cdef jdr_zeroing zeroing = JDR_ZERO_DISCARDS if discard else JDR_ZERO_FREES_SPACE
         cdef int64_t result
         with nogil:
-            result = jdr_filter_zero(self.filter, at, size, is_discard)
+            result = jdr_filter_zero(self.filter, at, size, zeroing)
         if result < 0:
             self.fail(result, "discard" if discard else "zero", at, size)
         return result

@@ -5,6 +5,9 @@ cdef extern from "<sys/uio.h>" nogil:
         void *iov_base
         size_t iov_len
 
+cdef extern from "<stdbool.h>" nogil:
+    ctypedef bint c_bool "bool"
+
 cdef extern from *:
     """
     #include <stdatomic.h>
@@ -43,7 +46,7 @@ cdef extern from "jetdr.h" nogil:
     struct jdr_device:
         int (*read)(const jdr_device *, uint64_t, void *, size_t) noexcept nogil
         int (*write)(const jdr_device *, uint64_t, const iovec *, int) noexcept nogil
-        int (*zero)(const jdr_device *, uint64_t, uint64_t) noexcept nogil
+        int (*zero)(const jdr_device *, uint64_t, uint64_t, c_bool) noexcept nogil
         int (*sync)(const jdr_device *) noexcept nogil
         void *context
         int fd
@@ -119,7 +122,10 @@ cdef extern from "jetdr.h" nogil:
         pass
     int jdr_filter_open(jdr_filter **, const jdr_filter_options *)
     int64_t jdr_filter_pwrite(jdr_filter *, const void *, size_t, uint64_t)
-    int64_t jdr_filter_zero(jdr_filter *, uint64_t, uint64_t, bint)
+    enum jdr_zeroing:
+        JDR_ZERO_FREES_SPACE
+        JDR_ZERO_DISCARDS
+    int64_t jdr_filter_zero(jdr_filter *, uint64_t, uint64_t, jdr_zeroing)
     int jdr_filter_pread(jdr_filter *, void *, size_t, uint64_t)
     int64_t jdr_filter_flush(jdr_filter *)
     int64_t jdr_filter_copy(jdr_filter *, uint64_t, uint64_t)

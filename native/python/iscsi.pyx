@@ -24,11 +24,14 @@ cdef extern from "<sys/uio.h>" nogil:
         void *iov_base
         size_t iov_len
 
+cdef extern from "<stdbool.h>" nogil:
+    ctypedef bint c_bool "bool"
+
 cdef extern from "jetdr.h" nogil:
     struct jdr_device:
         int (*read)(const jdr_device *, uint64_t, void *, size_t) noexcept nogil
         int (*write)(const jdr_device *, uint64_t, const iovec *, int) noexcept nogil
-        int (*zero)(const jdr_device *, uint64_t, uint64_t) noexcept nogil
+        int (*zero)(const jdr_device *, uint64_t, uint64_t, c_bool) noexcept nogil
         int (*sync)(const jdr_device *) noexcept nogil
 
 cdef extern from "iscsi/session.h" nogil:
@@ -185,7 +188,7 @@ cdef class Session:
         cdef uint64_t count = length
         cdef int result
         with nogil:
-            result = self.device.zero(&self.device, at, count)
+            result = self.device.zero(&self.device, at, count, True)
         self.check(result)
 
     def sync(self):

@@ -54,3 +54,14 @@ def test_a_wing_includes_of_the_others_only_what_is_public(wing: str) -> None:
 def test_only_the_ring_sees_its_memory() -> None:
     seeing = {source.name for source in sources("core") if "core/ring_shared.h" in includes(source)}
     assert seeing <= RING_FILES
+
+
+def test_a_primary_is_changed_at_one_door() -> None:
+    calls = re.compile(r"(?:->|\.)(?:write|zero)\(")
+    calling = {
+        source.relative_to(NATIVE).as_posix()
+        for wing in ("core", "host")
+        for source in sources(wing)
+        if calls.search(source.read_text(encoding="utf-8"))
+    }
+    assert calling == {"core/primary.h", "core/log_writer.c"}, "the log writer writes to the log's own device"

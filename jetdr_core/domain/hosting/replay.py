@@ -1,7 +1,8 @@
 """Replay: after an unclean stop with write-back, bring the primaries up to the end of the log.
 
-Invariants: records go to the primaries in LSN order, and are flushed before anybody reads them; only those behind the
-log's last gap boundary are replayed: what is before it is not newer than the primaries. Repeating it is harmless.
+Invariants: records go to the primaries in LSN order, through an IO filter without a ring, so that a replay changes a
+primary as a guest's write does; the primaries are flushed before anybody reads them; only records after the log's last
+gap boundary are replayed, as what comes before it is not newer than the primaries. Idempotent.
 """
 
 from __future__ import annotations
@@ -12,10 +13,11 @@ from contextlib import ExitStack
 
 import numpy as np
 
-from jetdr_core.catalog import DomainHistory
+from jetdr_core._core import IoFilter
+from jetdr_core.catalog import DiskState, DomainHistory
 from jetdr_core.device import FileDevice
-from jetdr_core.device.protocol import BlockDevice
 from jetdr_core.domain.primary import Primary
+from jetdr_core.limits import RECORD_BYTES_MAX
 from jetdr_core.record import Kind, RecordBatch
 from jetdr_core.replication_log import ReplicationLog
 
@@ -34,12 +36,12 @@ def replay(log: ReplicationLog, history: DomainHistory, primaries: Mapping[int, 
     lsn_from = _last_gap(log) + 1
     written = 0
     with ExitStack() as opened:
-        devices = {state.disk: _open(primaries[state.disk], opened) for state in history.disks}
+        disks = {state.disk: _open(state, primaries[state.disk], opened) for state in history.disks}
         for records in _batches(log):
-            written += _apply(records, devices, lsn_from)
-        for device in devices.values():
-            device.sync()
-    log_.info("replayed %d records of the log to %d disks", written, len(devices))
+            written += _apply(records, disks, lsn_from)
+        for disk in disks.values():
+            disk.flush()
+    log_.info("replayed %d records of the log to %d disks", written, len(disks))
     return written
 
 
@@ -51,19 +53,27 @@ def flush(history: DomainHistory, primaries: Mapping[int, Primary]) -> list[int]
     failed = []
     with ExitStack() as opened:
         for state in history.disks:
-            device = _open(primaries[state.disk], opened)
+            disk = _open(state, primaries[state.disk], opened)
             try:
-                device.sync()
+                disk.flush()
             except OSError as error:
                 log_.error("disk %s: its primary cannot be flushed: %s", state.name, error)
                 failed.append(state.disk)
     return failed
 
 
-def _open(primary: Primary, opened: ExitStack) -> FileDevice:
+def _open(state: DiskState, primary: Primary, opened: ExitStack) -> IoFilter:
+    """The disk without a ring: what is written goes to its primary alone."""
     device = FileDevice(primary.path, direct=False, lock=True)
     opened.callback(device.close)
-    return device
+    return IoFilter(
+        None,
+        device,
+        disk=state.disk,
+        size_bytes=state.size_bytes,
+        write_bytes_max=RECORD_BYTES_MAX,
+        stall_limit_s=0,
+    )
 
 
 def _batches(log: ReplicationLog) -> Iterator[RecordBatch]:
@@ -82,18 +92,18 @@ def _last_gap(log: ReplicationLog) -> int:
     return last
 
 
-def _apply(records: RecordBatch, devices: Mapping[int, BlockDevice], lsn_from: int) -> int:
+def _apply(records: RecordBatch, disks: Mapping[int, IoFilter], lsn_from: int) -> int:
     written = 0
     ends = np.cumsum(records.headers["payload_bytes"], dtype=np.uint64).tolist()
     for header, end in zip(records.headers, ends, strict=True):
-        device = devices.get(int(header["disk"]))
-        if device is None or int(header["lsn"]) < lsn_from:
+        disk = disks.get(int(header["disk"]))
+        if disk is None or int(header["lsn"]) < lsn_from:
             continue
         offset, length = int(header["offset"]), int(header["length"])
         if header["kind"] == Kind.WRITE:
-            device.write(offset, records.payload[end - length : end])
+            disk.write(offset, records.payload[end - length : end])
         elif header["kind"] == Kind.ZERO:
-            device.zero(offset, length)
+            disk.zero(offset, length)
         else:
             continue
         written += 1

@@ -312,7 +312,7 @@ static void obey(const char *line)
     if (!strcmp(verb, "write"))
         write_bytes(a, b, (int)c);
     else if (!strcmp(verb, "zero"))
-        printf("%ld\n", jdr_filter_zero(filter, a, b, false));
+        printf("%ld\n", jdr_filter_zero(filter, a, b, JDR_ZERO_FREES_SPACE));
     else if (!strcmp(verb, "read"))
         read_back(a, b);
     else if (!strcmp(verb, "flush"))
