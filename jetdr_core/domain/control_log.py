@@ -1,7 +1,7 @@
-"""ControlLog: appends the domain's control records, and keeps the history they make.
+"""ControlLog: appends the domain's control records, and keeps the history that they make.
 
-Invariants: the history has every control record up to the last LSN given to one here, in LSN order; checks that depend
-on the history (a mark used twice) and the append that follows are one step.
+Invariants: the history has every control record that was appended here, in LSN order. A check that depends on the
+history, such as whether a mark's name is in use, is one step with the append that follows.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ READ_BYTES = 16 << 20
 
 
 class ControlLog:
-    """Thread-safe; ``lock`` may be held around several steps that belong together."""
+    """Thread-safe. ``lock`` may be held around several steps that belong together."""
 
     def __init__(
         self, domain: str, ring: Ring, history: DomainHistory, *, record_bytes_max: int, stall_limit_s: float
@@ -40,7 +40,7 @@ class ControlLog:
         return self.history.gap_open is not None
 
     def open_gap(self, reason: str, since_ns: int | None = None) -> None:
-        """Unless a gap is open: from here on (in time: from ``since_ns`` on) the domain is not consistent."""
+        """Append a GAP_OPEN, unless a gap is open. The gap begins here, or at the earlier time ``since_ns``."""
         with self.lock:
             if not self.gap_open:
                 self.append(GapOpen(reason, since_ns))
@@ -51,12 +51,11 @@ class ControlLog:
             return any(state.disk == disk and state.ready for state in self.history.disks)
 
     def append(self, body: ControlBody, disk: int = 0) -> ControlRecord:
-        """Append a control record after everything acknowledged so far. Not durable at return.
+        """Append a control record after everything acknowledged so far. It is not durable at return.
 
-        ``disk`` is the number of the disk that it concerns.
-
-        Raises, with nothing written: :class:`InvalidRequest` for one longer than the log takes, :class:`DamagedObject`
-        for one that contradicts the history, :class:`StallTimeout`.
+        ``disk`` is the number of the disk that the record concerns. Raises, with nothing written:
+        :class:`InvalidRequest` for a record longer than the log takes, :class:`DamagedObject` for a record that
+        contradicts the history, and :class:`StallTimeout`.
         """
         kind, fields = body.kind, body.encode()
         payload = control_payload(fields)
@@ -73,23 +72,23 @@ class ControlLog:
             return record
 
     def make_durable(self) -> None:
-        """Make durable in the log everything appended so far."""
+        """Make everything appended so far durable in the log."""
         lsn = self._ring.lsn_reserved
         if not self._ring.wait_durable(lsn, self._stall_limit_s):
             raise StallTimeout(
                 f"domain {self._domain!r}: LSN {lsn} was not durable within {self._stall_limit_s} s",
-                hint="the log is full or its device does not answer; it becomes durable as soon as there is room",
+                hint="the log is full, or its device does not answer; records become durable when there is room",
             )
 
     def mark(self, name: str, gap_owed: Callable[[], str]) -> RecoveryPoint:
-        """Name the present moment; ``gap_owed`` tells why the log is about to say that it is not consistent."""
+        """Append a mark. ``gap_owed`` tells why the log is about to say that the domain is not consistent."""
         check_mark_name(name)
         with self.lock:
             why = gap_owed() or self.history.why_inconsistent
             if why:
                 raise NotConsistent(
                     f"domain {self._domain!r} is not consistent: {why}",
-                    hint="mark it when its background copy is complete (wait_consistent)",
+                    hint="mark it when its copies are complete (wait_consistent)",
                 )
             if name in self.history.marks:
                 raise DuplicateMark(

@@ -35,23 +35,23 @@ RETRY_S = 0.05
 
 
 class _Copy:
-    """One copy that is owed. ``reason`` of the gap it ends, empty for an initial copy; ``settled`` when it is paid."""
+    """One copy that is owed. ``reason`` is that of the gap it ends, and empty for an initial copy."""
 
     def __init__(self, disk: ProtectedDisk, reason: str) -> None:
         self.disk = disk
         self.reason = reason
         self.stopping = threading.Event()
-        self.settled: Future[None] = Future()
-        self.begun = False  # with the control log's lock held
-        self.interrupted = False  # logging went off, or the host component away
+        self.paid: Future[None] = Future()  # done once the copy is no longer owed, or has failed
+        self.begun = False  # changes with the control log's lock held
+        self.interrupted = False
         self.ended = threading.Event()
 
 
 class Copies:
-    """Thread-safe; what is attached and what is owed changes with the control log's lock held.
+    """Thread-safe. What is attached and what is owed changes with the control log's lock held.
 
-    A copy that failed stays owed, and its gap open. :meth:`wait` raises the error, and the copy is made when the domain
-    is opened again. A copy that was interrupted, because logging went off or the host component away, waits for
+    A copy that failed stays owed, and its gap open: :meth:`wait` raises the error, and the next opening owes the copy
+    again. A copy is interrupted when logging goes off or the host component cannot be reached. It then waits for
     :meth:`resume_interrupted`. While the log ``is_crowded`` copies pause.
     """
 
@@ -100,7 +100,7 @@ class Copies:
                 self._owe(_Copy(disk, f"disk {disk.name} failed a write"), log_holes=True)
 
     def resume_interrupted(self, is_served: Callable[[ProtectedDisk], bool]) -> None:
-        """Begin again the copies that were interrupted, of the disks that are served."""
+        """Begin the interrupted copies anew, of those disks that are served."""
         if not any(copy.interrupted for copy in list(self._owed.values())):
             return
         with self._control_log.lock:
@@ -108,18 +108,21 @@ class Copies:
                 self._owe(_Copy(copy.disk, copy.reason), log_holes=True)
 
     def forget(self, disk: ProtectedDisk) -> Callable[[], bool]:
-        """The disk is no longer protected. With the control log's lock held; call the result without it, to wait."""
+        """Owe the disk nothing more. The result waits until its copy has ended.
+
+        Called with the control log's lock held, its result without it.
+        """
         self._disks.pop(disk.number, None)
         copy = self._owed.pop(disk.number, None)
         if copy is None:
             return lambda: True
         copy.stopping.set()
-        if not copy.settled.done():
-            copy.settled.set_result(None)
+        if not copy.paid.done():
+            copy.paid.set_result(None)
         return copy.ended.wait if copy.begun else lambda: True
 
     def close_gap_when_paid(self) -> None:
-        """Close a gap that no copy is owed for any more, as soon as the log has room."""
+        """Close the gap as soon as the log has room, unless a resync is owed."""
         with suppress(RuntimeError):  # the domain is closing: the gap is closed after the next opening
             self._resync.submit(_persist, self._stopping, self._close_gap_if_paid)
 
@@ -134,12 +137,12 @@ class Copies:
         return bool(self._owed)
 
     async def wait(self) -> None:
-        """Return when nothing is owed. Raises the error of a copy that failed; NotConsistent when the domain closes."""
+        """Return when nothing is owed. Raises the error of a copy that failed; NotConsistent if the domain closes."""
         while owed := list(self._owed.values()):
-            await asyncio.gather(*(shielded(copy.settled) for copy in owed))
+            await asyncio.gather(*(shielded(copy.paid) for copy in owed))
 
     def stop(self) -> None:
-        """End the copies where they are, and tell who waits for them."""
+        """End the copies where they are. Whoever waits for one gets :class:`NotConsistent`."""
         self._stopping.set()
         with self._control_log.lock:
             owed = list(self._owed.values())
@@ -148,11 +151,11 @@ class Copies:
         self._initial.shutdown(wait=True, cancel_futures=True)
         self._resync.shutdown(wait=True, cancel_futures=True)
         for copy in owed:
-            if not copy.settled.done():
-                copy.settled.set_exception(
+            if not copy.paid.done():
+                copy.paid.set_exception(
                     NotConsistent(
                         f"the domain was closed before the copy of disk {copy.disk.name!r} was complete",
-                        hint="it is made when the domain is opened again",
+                        hint="the copy begins anew when the domain is opened again",
                     )
                 )
 
@@ -164,9 +167,9 @@ class Copies:
             earlier = self._owed.get(copy.disk.number)
             if earlier is not None:
                 earlier.stopping.set()
-                copy.settled, copy.reason = earlier.settled, copy.reason or earlier.reason
-                if copy.settled.done():
-                    copy.settled = Future()
+                copy.paid, copy.reason = earlier.paid, copy.reason or earlier.reason
+                if copy.paid.done():
+                    copy.paid = Future()
             self._owed[copy.disk.number] = copy
             copy.disk.copy.total_bytes, copy.disk.copy.copied_bytes = copy.disk.size_bytes, 0
             pool.submit(self._make, copy, log_holes=log_holes or earlier is not None)
@@ -177,12 +180,12 @@ class Copies:
         except (LoggingOff, HostUnreachable) as error:
             log.info("disk %s: its copy was interrupted: %s", copy.disk.name, error)
             copy.interrupted = True
-        except Exception as error:  # noqa: BLE001 - it is raised to who waits
+        except Exception as error:  # noqa: BLE001 - wait() raises it
             with self._control_log.lock:
                 current = self._owed.get(copy.disk.number) is copy
-                if current and not copy.settled.done():
+                if current and not copy.paid.done():
                     log.error("disk %s: its copy failed: %s", copy.disk.name, error)
-                    copy.settled.set_exception(error)
+                    copy.paid.set_exception(error)
         finally:
             if self._owed.get(copy.disk.number, copy) is copy:
                 copy.disk.copy.running = False
@@ -207,18 +210,18 @@ class Copies:
             is_crowded=self._is_crowded,
         )
         if whole:
-            _persist(copy.stopping, lambda: self._settle(copy))
+            _persist(copy.stopping, lambda: self._complete(copy))
 
-    def _settle(self, copy: _Copy) -> None:
-        """The disk is owed no copy any more; with the last resync the gap ends."""
+    def _complete(self, copy: _Copy) -> None:
+        """The copy is complete, and no longer owed. The last resync closes the gap."""
         with self._control_log.lock:
             if self._owed.get(copy.disk.number) is not copy or copy.disk.suspect:
                 return
             if not self._control_log.is_ready(copy.disk.number):
                 self._control_log.append(DiskReady(), copy.disk.number)
             self._close_gap_if_paid(but=copy)
-            del self._owed[copy.disk.number]  # last: it is what makes the domain consistent, and what wait() looks at
-            copy.settled.set_result(None)
+            del self._owed[copy.disk.number]  # last, because wait() and consistency depend on it
+            copy.paid.set_result(None)
 
     def _close_gap_if_paid(self, but: _Copy | None = None) -> None:
         with self._control_log.lock:
@@ -228,7 +231,7 @@ class Copies:
 
 
 def _persist(stopping: threading.Event, append: Callable[[], T]) -> T | None:
-    """Append when the log has room, leaving the control log to others between tries; None once it is to stop."""
+    """Append once the log has room. Returns None when ``stopping`` is set first. Between attempts the lock is free."""
     while not stopping.is_set():
         try:
             return append()

@@ -1,4 +1,7 @@
-"""A protected disk (:class:`ProtectedDisk`), and the one that is open for I/O in this process (:class:`Disk`)."""
+"""ProtectedDisk: one disk of a domain. Disk: one whose IO filter is in this process.
+
+Invariant: what copies, status and the end of a domain need of a disk does not depend on where its IO filter runs.
+"""
 
 from __future__ import annotations
 
@@ -30,14 +33,14 @@ class CopyProgress:
 
 
 class CopyFilter(BackgroundFilter, Protocol):
-    """What a copy of a whole disk needs of the filter on its write path, wherever that runs."""
+    """What a copy of a whole disk needs of the filter on its write path, in whichever process that runs."""
 
     def trust(self) -> None:
-        """No longer suspect: all of the disk is about to be copied again."""
+        """Take the disk for suspect no longer: all of it is about to be copied."""
 
 
 class ProtectedDisk(ABC):
-    """A protected disk, wherever its IO filter runs. ``primary`` is the handle that this process has on it."""
+    """A protected disk. ``primary`` is this process's handle on it. ``nbd_uri`` is where guests find it, or empty."""
 
     def __init__(self, number: int, name: str, primary: Primary) -> None:
         self.number = number
@@ -54,32 +57,32 @@ class ProtectedDisk(ABC):
         return f"{type(self).__name__}({self.name!r}, {self.size_bytes} bytes, {self.path!r})"
 
     def regions(self) -> Iterator[Region]:
-        """What a copy of the disk consists of, in order."""
+        """Return what a copy of the disk consists of, in order."""
         return self.primary.regions()
 
     @property
     @abstractmethod
     def copy_filter(self) -> CopyFilter:
-        """What copies of the disk go through."""
+        """The filter that copies of the disk go through."""
 
     @property
     @abstractmethod
     def suspect(self) -> bool:
-        """Whether primary and log may differ, as far as this process is the one to know."""
+        """Whether primary and log may differ, and this process is the one that knows."""
 
     @abstractmethod
     def stats(self) -> FilterStats:
-        """Counters since the filter was put on the disk."""
+        """Return what the filter has counted since it was put on the disk."""
 
     @abstractmethod
     def close(self) -> bool:
-        """Let the disk go when the domain closes; False if primary and log may differ."""
+        """Let the disk go, because the domain closes. Returns False if primary and log may differ."""
 
 
 class Disk(ProtectedDisk):
-    """A disk whose filter is here. Thread-safe: any number of threads may be in any method; none holds the GIL.
+    """A disk whose filter is in this process. Thread-safe: no method holds the GIL, and any number of threads may call.
 
-    Offsets and lengths are bytes, multiples of 512. Writes that overlap in flight take turns; in what order is open.
+    Offsets and lengths are bytes, multiples of 512. Overlapping writes in flight take turns, in any order.
     """
 
     def __init__(
@@ -98,11 +101,11 @@ class Disk(ProtectedDisk):
         return bool(self.io_filter.stats().suspect)
 
     def write(self, offset: int, data: Buffer) -> int:
-        """Write ``data``; returns its LSN once the primary has it and the log has accepted it in order.
+        """Write ``data``; returns its LSN once the primary has it and the ring has accepted it in order.
 
-        Not durable before :meth:`flush`. ``data`` must not change during the call. Raises :class:`InvalidRequest` and
-        :class:`StallTimeout` with nothing changed; :class:`PrimaryFailed` with the replica equal to what the disk now
-        holds; :class:`LogFailed` or :class:`Fenced` when the domain accepts no more writes.
+        The write is durable after :meth:`flush`. ``data`` must not change during the call. :class:`InvalidRequest` and
+        :class:`StallTimeout` change nothing. After :class:`PrimaryFailed` the replica equals what the disk now holds.
+        After :class:`LogFailed` or :class:`Fenced` the domain accepts no more writes.
         """
         try:
             return self.io_filter.write(offset, data)
@@ -111,7 +114,7 @@ class Disk(ProtectedDisk):
             raise
 
     def zero(self, offset: int, length: int, *, discard: bool = False) -> int:
-        """Make a range zeros (``discard``: the guest's TRIM): one record, however long. Else like :meth:`write`."""
+        """Make a range zeros, as one record of any length; else like :meth:`write`. ``discard``: the guest's TRIM."""
         try:
             return self.io_filter.zero(offset, length, discard=discard)
         except (PrimaryFailed, KeyboardInterrupt) as error:
@@ -119,7 +122,7 @@ class Disk(ProtectedDisk):
             raise
 
     def read(self, offset: int, length: int) -> bytes:
-        """``length`` bytes of the primary."""
+        """Return ``length`` bytes of the primary."""
         return self.io_filter.read(offset, length)
 
     def read_into(self, offset: int, target: Buffer) -> None:
@@ -127,10 +130,10 @@ class Disk(ProtectedDisk):
         self.io_filter.read_into(offset, target)
 
     def flush(self) -> int:
-        """Make durable, on the primary and in the log, everything acknowledged before; returns the LSN that is durable.
+        """Make everything acknowledged before durable, on this primary and in the log; returns the last durable LSN.
 
-        Covers this disk's primary and the log of the whole domain. :class:`StallTimeout` after the stall limit: nothing
-        is lost, but durability is not known.
+        The log is that of the whole domain. :class:`StallTimeout` after the stall limit: nothing is lost, but it is not
+        known what is durable.
         """
         try:
             return self.io_filter.flush()
@@ -139,11 +142,14 @@ class Disk(ProtectedDisk):
             raise
 
     def stats(self) -> FilterStats:
-        """Counters since the disk was opened."""
+        """Return what was counted since the disk was opened."""
         return self.io_filter.stats()
 
     def close(self) -> bool:
-        """Close the disk and flush its primary; False if primary and log may differ. Raises what the flush raised."""
+        """Close the disk and flush its primary. Returns False if primary and log may differ.
+
+        Raises what the flush raised.
+        """
         self.io_filter.close()
         try:
             self.device.sync()

@@ -1,7 +1,7 @@
-"""Disks: the disks of an open domain, as they are added and removed.
+"""Disks: the disks of an open domain, and how they are added and removed.
 
-Invariants: a disk is served only once its DISK_ADD is in the log. A disk whose DISK_REMOVE is in the log is not served.
-What guests still write to a disk that is being removed is in the log, or its copy is owed.
+Invariants: a disk is served only once its DISK_ADD is in the log. A disk that cannot be served is not protected, and
+the log says so. Removing a disk needs room in the log, and is refused without it, with nothing changed.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ LOGGING_LIMIT_S = 45.0
 
 
 class Disks(Generic[D]):
-    """Thread-safe; which disks there are changes with the control log's lock held. Adding and removing may block."""
+    """Thread-safe. Disks are added and removed with the control log's lock held, which may block."""
 
     def __init__(self, domain: str, mode: Mode[D], control_log: ControlLog, copies: Copies) -> None:
         self._domain = domain
@@ -53,15 +53,17 @@ class Disks(Generic[D]):
     # -- begin and end -----------------------------------------------------------------------------------------------
 
     def attach_known(self, primaries: Primaries) -> list[D]:
-        """Attach the disks that the history has; some may have been added while the last owner ended."""
-        return [self._attach(state.disk, state.name, primaries.of(state)) for state in self._control_log.history.disks]
+        """Attach the disks that the history has. The last owner may have added some of them as it ended."""
+        with self._control_log.lock:
+            states = self._control_log.history.disks
+            return [self._attach(state.disk, state.name, primaries.of(state)) for state in states]
 
     def freeze(self) -> None:
         """From now on no disk is added or removed: the domain is being closed. With the control log's lock held."""
         self._frozen = True
 
     def close(self, errors: list[Exception]) -> bool:
-        """Close all disks and flush their primaries; False when primary and log of one may differ."""
+        """Close all disks and flush their primaries. Returns False if primary and log of any disk may differ."""
         same = True
         for disk in self.by_name().values():
             try:
@@ -92,7 +94,7 @@ class Disks(Generic[D]):
 
     def _add(self, name: str, primary: Primary, *, holds_data: bool) -> D:
         with self._control_log.lock:
-            self._check_new(name)  # again: others may have come first while it was opened
+            self._check_new(name)  # again: another caller may have been faster
             disk = self._attach(self._control_log.history.disk_next, name, primary)
             added = DiskAdd(
                 name=name,
@@ -110,13 +112,13 @@ class Disks(Generic[D]):
         return disk
 
     def _serve(self, disk: D) -> None:
-        """A disk that cannot be served is not protected any more."""
+        """Have the disk served. If that fails, it is not protected any more."""
         try:
             self._mode.serve(disk)
         except BaseException:
             with self._control_log.lock:
                 self._detach(disk)
-                self._control_log.append(DiskRemove(), disk.number)  # or it is tried again at the next opening
+                self._control_log.append(DiskRemove(), disk.number)  # otherwise the next opening would serve it
             self._copies.close_gap_when_paid()
             raise
 
@@ -126,7 +128,7 @@ class Disks(Generic[D]):
         return disk
 
     def _detach(self, disk: D) -> Callable[[], bool]:
-        """The result waits until the disk's copy has ended."""
+        """Forget the disk. The result waits until its copy has ended."""
         del self._disks[disk.name]
         return self._copies.forget(disk)
 
@@ -146,7 +148,7 @@ class Disks(Generic[D]):
     # -- remove ------------------------------------------------------------------------------------------------------
 
     def unprotect(self, disk: D) -> None:
-        """Log that the disk is no longer protected, then let it go. With a full log: refused, with nothing changed."""
+        """Log that the disk is no longer protected, then let it go. With a full log, refuse and change nothing."""
         try:
             wait_for_copy = self._remove(disk)
         except LoggingOff:
@@ -157,7 +159,7 @@ class Disks(Generic[D]):
         self._copies.close_gap_when_paid()
 
     def _remove(self, disk: D) -> Callable[[], bool]:
-        """Log the removal; the result waits until the disk's copy has ended."""
+        """Log the removal. The result waits until the disk's copy has ended."""
         with self._control_log.lock:
             self._check_not_frozen()
             if self._disks.get(disk.name) is not disk:
@@ -166,7 +168,7 @@ class Disks(Generic[D]):
             return self._detach(disk)
 
     def _remove_when_logging(self, disk: D) -> Callable[[], bool]:
-        """Take the disk from its guests first: a disk that fails keeps switching logging off."""
+        """Take the disk from its guests, then remove it once logging is on: a failing disk keeps switching it off."""
         self._mode.withdraw(disk)
         deadline = time.monotonic() + LOGGING_LIMIT_S
         while True:

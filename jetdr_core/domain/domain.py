@@ -1,9 +1,9 @@
-"""Domain: what can be asked of a protected domain, in whichever mode it runs.
+"""Domain: what a caller can ask of a protected domain, in either mode.
 
-Which thread runs what. Threads of the caller, or of a host component, write through the IO filter (C core). One native
-thread commits the ring to the log. One thread runs an event loop with the uploader, so that no caller's blocking write
-holds it up. One thread copies pre-existing data. A hosted domain has one more thread, which watches its host component.
-The async methods may be awaited from any event loop.
+Threads. The caller's threads, or a host component's, write through the IO filter in the C core. One native thread
+commits the ring to the log. One thread runs an event loop with the uploader, so that a caller's blocking write does not
+hold up the upload. Two threads make initial copies and resyncs. A hosted domain has one more thread, which watches its
+host component. The async methods may be awaited from any event loop.
 """
 
 from __future__ import annotations
@@ -29,9 +29,10 @@ __all__ = ["Domain"]
 
 
 class Domain(Generic[D]):
-    """``async with`` opens the domain, and leaving the block closes it.
+    """Entering an ``async with`` block opens the domain, and leaving it closes the domain.
 
-    One process owns a domain at a time: opening it claims a new epoch in the store, which fences every earlier owner.
+    One process owns a domain at a time. Opening a domain claims a new epoch in the store, which fences every earlier
+    owner.
     """
 
     def __init__(self, request: DomainRequest[D]) -> None:
@@ -49,7 +50,7 @@ class Domain(Generic[D]):
         except BaseException:
             await settle(cancel())
             opened = await settle(opening)
-            if opened is not None:  # before it could be cancelled
+            if opened is not None:  # the cancellation came too late
                 await settle(opened.end(upload=False))
             loop.stop()
             raise
@@ -77,11 +78,13 @@ class Domain(Generic[D]):
         return disks[name]
 
     async def protect(self, name: str, path: DiskPlace, *, size_bytes: int | None = None, wait: bool = True) -> D:
-        """Protect the raw or flat file or block device at ``path``; with ``size_bytes`` a missing one is made.
+        """Protect the raw or flat file or block device at ``path``. With ``size_bytes`` a missing file is created.
 
-        That the disk is protected is durable at return. One that holds data is copied as background data; the call
-        returns when the copy is in the log, or at once with ``wait=False``. While the first disks are copied the domain
-        is not consistent; a disk added later is left out of recovery points until its copy is complete.
+        That the disk is protected is durable at return. A disk that holds data is copied as background data, and the
+        call returns when the copy is in the log, or at once with ``wait=False``.
+
+        The domain is not consistent until its first disks have been copied. A disk that is added later is left out of
+        recovery points until its own copy is complete.
         """
         disk = await asyncio.to_thread(self._alive.disks.protect, name, path, size_bytes)
         if wait:
@@ -90,31 +93,32 @@ class Domain(Generic[D]):
         return disk
 
     async def unprotect(self, name: str) -> None:
-        """Stop protecting a disk; recovery points before this moment keep it. The primary stays as it is."""
+        """Stop protecting a disk. Recovery points before this moment keep it, and the primary stays as it is."""
         await asyncio.to_thread(self._alive.disks.unprotect, self.disk(name))
         await asyncio.to_thread(self._alive.control_log.make_durable)
 
     # -- points ------------------------------------------------------------------------------------------------------
 
     def mark(self, name: str) -> RecoveryPoint:
-        """Name the present moment as a recovery point: everything acknowledged before the call lies before it.
+        """Name the present moment as a recovery point, after everything that was acknowledged before the call.
 
-        Not durable at return: see :meth:`uploaded`. :class:`NotConsistent` while background data is outstanding,
-        :class:`DuplicateMark` for a name in use, :class:`InvalidRequest` for one that cannot be.
+        The mark is not durable at return: see :meth:`uploaded`. :class:`NotConsistent` while background data is
+        outstanding, :class:`DuplicateMark` for a name in use, :class:`InvalidRequest` for a name that is not valid.
         """
         domain = self._alive
         return domain.control_log.mark(name, lambda: domain.why_owed)
 
     def store_config(self, name: str, text: str) -> int:
-        """Keep a configuration file of the domain's machines (a .vmx, say); recovery writes it beside the disks.
+        """Keep a configuration file of the domain's machines, a .vmx for example; returns its LSN.
 
-        Returns its LSN. A later one of the same name replaces it for later recovery points.
+        A recovery writes the file beside the disks. A later file of the same name replaces it for later recovery
+        points.
         """
         check_config_name(name)
         return self._alive.control_log.append(ConfigFile(name, text)).lsn
 
     async def make_durable(self) -> int:
-        """Make durable in the log everything acknowledged so far; returns its last LSN. :class:`StallTimeout`."""
+        """Make everything acknowledged so far durable in the log; returns the last LSN. :class:`StallTimeout`."""
         domain = self._alive
         lsn = domain.parts.ring.lsn_reserved
         await asyncio.to_thread(domain.control_log.make_durable)
@@ -123,7 +127,7 @@ class Domain(Generic[D]):
     async def uploaded(self, lsn: int) -> None:
         """Seal what is pending, and return when the store holds everything up to ``lsn``.
 
-        Raises what stopped the upload (:class:`Fenced`, :class:`StoreError`, ...). An unreachable store is waited for.
+        Raises what stopped the upload: :class:`Fenced`, :class:`StoreError` and others. Waits for an unreachable store.
         """
         domain = self._alive
         if not 0 <= lsn <= domain.parts.ring.lsn_reserved:
@@ -134,9 +138,9 @@ class Domain(Generic[D]):
         await domain.loop.run(domain.uploader.wait_uploaded(lsn))
 
     def pause(self) -> None:
-        """Stop uploading, while the log goes on taking writes: until :meth:`resume`, or until the domain is closed.
+        """Stop uploading until :meth:`resume`, or until the domain is closed. The log goes on taking writes.
 
-        Closing a paused domain uploads nothing: what its log holds is uploaded after the next opening.
+        Closing a paused domain uploads nothing. What its log holds is uploaded after the next opening.
         """
         self._alive.uploader.pause()
 
@@ -147,7 +151,7 @@ class Domain(Generic[D]):
 
     @property
     def failure(self) -> BaseException | None:
-        """What stopped the upload for good (:class:`Fenced`, :class:`StoreError`, :class:`LogFailed`...), or None."""
+        """What stopped the upload for good: :class:`Fenced`, :class:`StoreError`, :class:`LogFailed`, or None."""
         return self._alive.uploader.failure
 
     @property
@@ -156,7 +160,7 @@ class Domain(Generic[D]):
         return not self._alive.why_inconsistent
 
     async def wait_consistent(self) -> None:
-        """Return when no background data is outstanding; raises the error of a copy that failed."""
+        """Return when no background data is outstanding. Raises the error of a copy that failed."""
         await self._alive.wait_consistent()
 
     def status(self) -> DomainStatus:
@@ -166,19 +170,20 @@ class Domain(Generic[D]):
     # -- end ---------------------------------------------------------------------------------------------------------
 
     async def close(self, *, upload: bool = True, stop_host: bool = False) -> None:
-        """Flush, upload what is there (unless told not to), mark the log clean, release everything.
+        """Flush, upload what the log holds, mark the log clean, and release everything. Idempotent.
 
-        A host component goes on, and its ring keeps what guests write until the next opening; with ``stop_host`` it
-        ends in order, and only then is the log marked clean. Nothing is uploaded with ``upload=False`` or while paused.
-        Raises the first error met; everything is released all the same, and what the log holds is uploaded after the
-        next opening. Twice is harmless.
+        With ``upload=False``, or while paused, nothing is uploaded. What the log then still holds is uploaded after the
+        next opening. A host component goes on, and its ring keeps what guests write until then. With ``stop_host`` the
+        host component ends in order, and only then is the log marked clean.
+
+        Raises the first error met. Everything is released all the same.
         """
         domain = self._opened
         if domain is None:
             return
         errors = await shielded(domain.end(upload=upload, stop_host=stop_host))
         if self._opened is not domain:
-            return  # another caller closed it and was told
+            return  # another caller has closed the domain, and got the errors
         self._opened = None
         if errors:
             raise errors[0]

@@ -1,7 +1,7 @@
-"""EmbeddedMode: this process writes to the primaries, for callers that have its disks. Its ring ends with it.
+"""EmbeddedMode: this process writes to the primaries, on behalf of its callers. Its ring ends with it.
 
-Invariants: logging is always on, so a ring that stays full is an error for the caller. After an unclean stop the gap is
-in the ring before anything can be uploaded or written.
+Invariants: logging is always on, so a ring that stays full is an error for the caller. After an unclean stop the
+GAP_OPEN is in the ring before anything can be uploaded or written.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ __all__ = ["EmbeddedMode", "EmbeddedResumption"]
 
 
 class EmbeddedResumption:
-    """Implements :class:`jetdr_core.domain.mode.Resumption`. ``clock`` None: the machine's."""
+    """Implements :class:`jetdr_core.domain.mode.Resumption`. Without a ``clock`` records get the machine's time."""
 
     shares_primaries = False
     write_back = False
@@ -124,7 +124,7 @@ class EmbeddedMode:
         raise LogFailed(
             f"domain {self._resumption.name!r}: its log could not take LSN {ring.lsn_durable + 1} to "
             f"{ring.lsn_reserved}",
-            hint="the disks hold them; they are copied again, behind a gap, when the domain is opened again",
+            hint="the disks hold them, and are resynced when the domain is opened again",
             lsn_durable=ring.lsn_durable,
             lsn_reserved=ring.lsn_reserved,
         )

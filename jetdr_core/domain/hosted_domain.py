@@ -22,10 +22,10 @@ __all__ = ["HostedDomain"]
 
 
 class HostedDomain(Domain[HostedDisk]):
-    """A protected domain: ``async with HostedDomain.create(...)`` or ``.open(...)``; leaving the block closes it.
+    """A protected domain: ``async with HostedDomain.create(...)`` or ``.open(...)``. Leaving the block closes it.
 
-    Guests reach its disks, which are :class:`HostedDisk`, over NBD. A host component serves them, as ``host`` says: a
-    process of its own that outlives this one, and keeps its own time.
+    Guests reach its disks, which are :class:`HostedDisk`, over NBD. A host component serves the disks, as ``host``
+    says. It is a process of its own, outlives this one, and keeps its own time.
     """
 
     @classmethod
@@ -40,10 +40,11 @@ class HostedDomain(Domain[HostedDisk]):
         owner: UUID | None = None,
         host: HostOptions,
     ) -> Self:
-        """A new domain, with an empty ``store`` (a URL, or an open store) and ``log_bytes`` of the log volume ``log``.
+        """Return a new domain, with an empty ``store`` and a section of ``log_bytes`` on the log volume ``log``.
 
-        A log file that does not exist is created; one that holds other domains' sections gets one more. ``owner`` names
-        whose the log volume is (default: this machine). Nothing happens before ``async with``.
+        ``store`` is a URL or an open store. A log file that does not exist is created, and a log volume with sections
+        of other domains gets one more. ``owner`` names whose the log volume is, by default this machine's. Nothing
+        happens before ``async with``.
         """
         settings, look = DomainSettings.of(log, store, options, owner), _look(name, host)
         return cls(DomainRequest(Way.CREATE, name, settings, look, log_bytes=log_bytes))
@@ -60,10 +61,10 @@ class HostedDomain(Domain[HostedDisk]):
         owner: UUID | None = None,
         host: HostOptions,
     ) -> Self:
-        """A known domain: goes on where its log ends, with its disks, at the paths they had or those in ``disks``.
+        """Return a known domain, which goes on where its log ends. Its disks are where they were, or as ``disks`` says.
 
-        After an unclean stop a gap is open until all its disks have been copied again (:meth:`wait_consistent`), unless
-        ring and host component survived.
+        If the ring or the host component did not survive, a gap may be open until all disks have been resynced: see
+        :meth:`wait_consistent`.
         """
         settings, look = DomainSettings.of(log, store, options, owner), _look(name, host)
         return cls(DomainRequest(Way.REOPEN, name, settings, look, places=disks or {}))
@@ -81,9 +82,9 @@ class HostedDomain(Domain[HostedDisk]):
         owner: UUID | None = None,
         host: HostOptions,
     ) -> Self:
-        """A known domain whose log is lost or left: goes on after what the store holds, with a new log.
+        """Return a known domain whose log is lost or left. It goes on after what the store holds, with a new log.
 
-        What the old log held and the store does not is given up. A gap is open until all disks have been copied again.
+        What the old log held and the store does not is given up. A gap is open until all disks have been resynced.
         """
         settings, look = DomainSettings.of(log, store, options, owner), _look(name, host)
         return cls(DomainRequest(Way.TAKE_OVER, name, settings, look, log_bytes=log_bytes, places=disks or {}))

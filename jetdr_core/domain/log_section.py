@@ -72,7 +72,7 @@ def open_domain_log(
 
 
 def _check_last_log(section: Section, known: Known, name: str) -> None:
-    """The chain's last owner must have used this very log: another log's LSNs may say something else."""
+    """Refuse a log that the chain's last owner did not use: its LSNs may be other writes."""
     if known.owner.log == log_id(section.body.section_id):
         return
     section.close()
@@ -84,7 +84,7 @@ def _check_last_log(section: Section, known: Known, name: str) -> None:
 
 
 def _unwritten_section(request: DomainRequest[D], volume: LogVolume, known: Known) -> Section:
-    """A section that nothing was ever written to; one that an earlier, refused attempt made is used again."""
+    """Return a section that nothing was ever written to. One that an earlier, refused attempt made is used again."""
     assert request.log_bytes is not None, "a new section has a size"
     section_bytes = -(-request.log_bytes // SECTION_ALIGN_BYTES) * SECTION_ALIGN_BYTES
     lsn_next, new = known.tail.lsn_last + 1, request.way is Way.CREATE
@@ -108,7 +108,7 @@ def _unwritten_section(request: DomainRequest[D], volume: LogVolume, known: Know
 
 
 def log_id(section_id: int) -> str:
-    """A log as the chain names it."""
+    """Return the name that the chain has for a log."""
     return f"{section_id:016x}"
 
 
@@ -136,14 +136,14 @@ def meeting_point(log: ReplicationLog, lsn_stored: int, name: str) -> Cursor:
 
 
 def log_found(log: ReplicationLog) -> LogFound:
-    """How the last owner left the log, before it begins anew."""
+    """Return how the last owner left the log. Before the log begins anew."""
     if log.outcome.clean:
         return LogFound.CLEAN
     return LogFound.UNCLEAN if log.body.epoch else LogFound.NEW
 
 
 def check_write_mode(name: str, log: ReplicationLog, *, write_back: bool) -> None:
-    """A domain changes between write-through and write-back only where nothing is pending."""
+    """Refuse to change between write-through and write-back, unless nothing is pending."""
     if log.body.epoch == 0 or log.outcome.clean or log.body.write_back == write_back:
         return
     was = write_mode(write_back=log.body.write_back)

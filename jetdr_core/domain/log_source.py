@@ -65,7 +65,7 @@ class DurableLog:
         return any(self._ring.wait_durable(lsn, FLUSH_WAIT_S) for _ in range(FLUSH_LIMIT_S))
 
     def _raise_if_poisoned(self) -> None:
-        """Nothing more will come from a log that has failed."""
+        """Raise what poisoned the ring: nothing more comes from such a log."""
         if self._ring.poisoned:
             self._ring.fail(-self._ring.poisoned, "reading what is to be uploaded")
 
@@ -87,7 +87,7 @@ class DurableLog:
         self.trim()
 
     def trim(self) -> None:
-        """Move the tail as far as the store, the primaries, and who reads here allow."""
+        """Move the tail as far as the store, the primaries and :meth:`hold` allow."""
         with self._trimming:
             reached, limit = None, self._limit()
             while self._stored and (limit is None or self._stored[0].lsn <= limit):

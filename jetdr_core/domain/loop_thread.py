@@ -1,4 +1,4 @@
-"""LoopThread: an event loop in a thread of its own, so that a caller's blocking write never holds up the uploader."""
+"""LoopThread: an event loop in a thread of its own, so that a caller's blocking write does not hold up the uploader."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ class LoopThread:
         return await asyncio.wrap_future(self.submit(work))
 
     def start(self, work: Coroutine[Any, Any, T]) -> tuple[Future[T], Callable[[], Future[None]]]:
-        """Run ``work``; the second result, when called, cancels it and is done when it has ended."""
+        """Run ``work``. The second result cancels ``work`` when it is called, and is done when ``work`` has ended."""
         tasks: list[asyncio.Task[Any]] = []
 
         async def run() -> T:
@@ -48,7 +48,7 @@ class LoopThread:
         return self.submit(run()), lambda: self.submit(end())
 
     def call(self, work: Callable[[], object]) -> None:
-        """Call ``work`` in the loop's thread, soon; not at all if the loop has ended."""
+        """Call ``work`` in the loop's thread, soon. If the loop has ended, do nothing."""
         with suppress(RuntimeError):
             self._loop.call_soon_threadsafe(work)
 
@@ -64,7 +64,7 @@ class LoopThread:
         return self.submit(last())
 
     def stop(self) -> None:
-        """End the loop, if it has not. What still runs in it is cancelled and awaited by its thread."""
+        """End the loop. Its thread cancels and awaits what still runs in it. Idempotent."""
         self.call(self._loop.stop)
 
     def _run(self) -> None:

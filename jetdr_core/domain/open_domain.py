@@ -31,7 +31,7 @@ POLL_S = 0.05
 
 
 class OpenDomain(Generic[D]):
-    """An open domain's machinery: made by :meth:`start`, which runs in the loop's thread; ended by :meth:`end`."""
+    """The parts of an open domain, joined. :meth:`start` runs in the loop's thread; :meth:`end` may come from any."""
 
     def __init__(self, request: DomainRequest[D], parts: Parts[D], loop: LoopThread) -> None:
         options = self._options = request.settings.options
@@ -78,10 +78,10 @@ class OpenDomain(Generic[D]):
         return self._ending is not None
 
     def end(self, *, upload: bool, stop_host: bool = False) -> Future[list[Exception]]:
-        """Begin to close, once; the result is what was met on the way. The loop ends with it.
+        """Begin to close the domain. The result holds the errors met, and is done when the loop has ended. Idempotent.
 
-        With ``stop_host`` the host component ends, too. Called again with ``upload=False`` it gives up an upload that
-        is being waited for.
+        With ``stop_host`` the host component ends too. A second call, with ``upload=False``, gives up the upload that
+        the first one waits for.
         """
         with self.control_log.lock:
             if self._ending is None:
@@ -106,7 +106,7 @@ class OpenDomain(Generic[D]):
         return errors
 
     def _end_disks(self, errors: list[Exception], *, stop_host: bool) -> bool:
-        """Let the disks go; False when primaries and log may differ, and the log must not be called clean."""
+        """Let the disks go. Returns False if primaries and log may differ, so that the log must not be called clean."""
         self.copies.stop()
         agree = self.disks.close(errors) and not self.copies.gap_owed
         return self.mode.end(stop_host=stop_host) and agree
@@ -134,7 +134,7 @@ class OpenDomain(Generic[D]):
 
     @property
     def why_inconsistent(self) -> str:
-        """In a few words; empty while the present moment is a recovery point."""
+        """Why the present moment is no recovery point, in a few words. Empty if it is one."""
         with self.control_log.lock:
             return self.why_owed or self.control_log.history.why_inconsistent
 
@@ -187,7 +187,7 @@ class OpenDomain(Generic[D]):
 
 
 async def _step(errors: list[Exception], step: Callable[[], Awaitable[T]]) -> T | None:
-    """Take a step of the end; what it raises is kept."""
+    """Take a step of the end, and keep what it raises."""
     try:
         return await step()
     except Exception as error:  # noqa: BLE001 - kept, and raised when all is closed

@@ -1,4 +1,7 @@
-"""Primary: the disk that the guest writes to, opened and checked."""
+"""Primary: the disk that the guest writes to, opened and checked.
+
+Invariant: a primary has the size that its domain's history says, and its path is absolute.
+"""
 
 from __future__ import annotations
 
@@ -22,7 +25,7 @@ DiskPlace = str | PathLike[str] | BlockDevice
 
 @dataclass(frozen=True, slots=True)
 class Primary:
-    """An open primary. ``path`` is absolute; a device that the caller opened has none, and stays the caller's."""
+    """An open primary. ``path`` is empty for a device that the caller opened, which stays the caller's to close."""
 
     device: BlockDevice
     path: str
@@ -78,8 +81,9 @@ def open_primary(
 ) -> Primary:
     """Open disk ``name`` at ``place``, which must have ``size_bytes`` if that is known.
 
-    With ``create`` a file that does not exist is made, all zeros, of that size. Without a place there is no disk: an
-    empty path stands for a device that only its caller knows. ``shared``: another process writes it, here it is read.
+    With ``create`` a file that does not exist is created, with that size and all zeros. An empty path stands for a
+    device that only its caller knows, so it cannot be opened. ``shared``: another process writes to the primary, and
+    this one only reads it.
     """
     if not isinstance(place, str | PathLike):
         _check_shareable(name, shared=shared)
@@ -122,7 +126,7 @@ def _checked(name: str, primary: Primary, size_bytes: int | None) -> Primary:
 
 
 def _true_size(primary: Primary) -> int:
-    """A device counts whole blocks only; a file may have a rest."""
+    """A device counts whole blocks only, but a file may end within one."""
     if primary.path and Path(primary.path).is_file():
         return Path(primary.path).stat().st_size
     return primary.device.size_bytes

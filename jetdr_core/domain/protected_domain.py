@@ -21,9 +21,9 @@ __all__ = ["ProtectedDomain"]
 
 
 class ProtectedDomain(Domain[Disk]):
-    """A protected domain: ``async with ProtectedDomain.create(...)`` or ``.open(...)``; leaving the block closes it.
+    """A protected domain: ``async with ProtectedDomain.create(...)`` or ``.open(...)``. Leaving the block closes it.
 
-    This process does the I/O of its disks, which are :class:`Disk`. ``clock`` is for tests: the time that records get.
+    This process reads and writes its disks, which are :class:`Disk`. ``clock`` is the time that records get, for tests.
     """
 
     @classmethod
@@ -38,10 +38,11 @@ class ProtectedDomain(Domain[Disk]):
         owner: UUID | None = None,
         clock: ManualClock | None = None,
     ) -> Self:
-        """A new domain, with an empty ``store`` (a URL, or an open store) and ``log_bytes`` of the log volume ``log``.
+        """Return a new domain, with an empty ``store`` and a section of ``log_bytes`` on the log volume ``log``.
 
-        A log file that does not exist is created; one that holds other domains' sections gets one more. ``owner`` names
-        whose the log volume is (default: this machine). Nothing happens before ``async with``.
+        ``store`` is a URL or an open store. A log file that does not exist is created, and a log volume with sections
+        of other domains gets one more. ``owner`` names whose the log volume is, by default this machine's. Nothing
+        happens before ``async with``.
         """
         settings, look = DomainSettings.of(log, store, options, owner), partial(EmbeddedResumption, name, clock)
         return cls(DomainRequest(Way.CREATE, name, settings, look, log_bytes=log_bytes))
@@ -58,9 +59,9 @@ class ProtectedDomain(Domain[Disk]):
         owner: UUID | None = None,
         clock: ManualClock | None = None,
     ) -> Self:
-        """A known domain: goes on where its log ends, with its disks, at the paths they had or those in ``disks``.
+        """Return a known domain, which goes on where its log ends. Its disks are where they were, or as ``disks`` says.
 
-        After an unclean stop a gap is open until all its disks have been copied again (:meth:`wait_consistent`).
+        After an unclean stop a gap is open until all disks have been resynced: see :meth:`wait_consistent`.
         """
         settings, look = DomainSettings.of(log, store, options, owner), partial(EmbeddedResumption, name, clock)
         return cls(DomainRequest(Way.REOPEN, name, settings, look, places=disks or {}))
@@ -78,9 +79,9 @@ class ProtectedDomain(Domain[Disk]):
         owner: UUID | None = None,
         clock: ManualClock | None = None,
     ) -> Self:
-        """A known domain whose log is lost or left: goes on after what the store holds, with a new log.
+        """Return a known domain whose log is lost or left. It goes on after what the store holds, with a new log.
 
-        What the old log held and the store does not is given up. A gap is open until all disks have been copied again.
+        What the old log held and the store does not is given up. A gap is open until all disks have been resynced.
         """
         settings, look = DomainSettings.of(log, store, options, owner), partial(EmbeddedResumption, name, clock)
         return cls(DomainRequest(Way.TAKE_OVER, name, settings, look, log_bytes=log_bytes, places=disks or {}))

@@ -26,14 +26,14 @@ LogPlace = str | PathLike[str] | BlockDevice
 class Way(enum.Enum):
     """The three ways in."""
 
-    CREATE = "a new domain: an empty container, a new section of the log volume"
-    REOPEN = "a known domain with its own log: goes on where the log ends"
-    TAKE_OVER = "a known domain with a new log: its old one is given up, and with it what it had not uploaded"
+    CREATE = "a new domain, with an empty container and a new section of the log volume"
+    REOPEN = "a known domain with its own log, which goes on where the log ends"
+    TAKE_OVER = "a known domain with a new log: the old one is given up, and with it what it had not uploaded"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class DomainSettings:
-    """What all ways in have in common. ``log`` and ``store`` may be open objects, which stay the caller's to close."""
+    """What all three ways in need. ``log`` and ``store`` may be open objects, which stay the caller's to close."""
 
     log: LogPlace
     store: str | ObjectStore
@@ -44,7 +44,7 @@ class DomainSettings:
     def of(
         cls, log: LogPlace, store: str | ObjectStore, options: DomainOptions | None, owner: UUID | None
     ) -> DomainSettings:
-        """Settings with the default options, and this machine as the owner, in place of None."""
+        """Return settings in which None stands for the default options, and for this machine as the owner."""
         return cls(log=log, store=store, options=options or DomainOptions(), owner=owner or host_owner())
 
 
@@ -52,8 +52,8 @@ class DomainSettings:
 class DomainRequest(Generic[D]):
     """What the caller asked for.
 
-    ``look`` is the choice of the mode. ``log_bytes``: how large a new log is to be. ``places``: where disks are now, by
-    name, if not where they were.
+    ``look`` is the choice of the mode. ``log_bytes`` is the size of a new log. ``places`` says where disks are now, by
+    name, if they are not where they were.
     """
 
     way: Way

@@ -33,7 +33,7 @@ class Counted(Metric):
 
 @dataclass(frozen=True, slots=True)
 class DiskStatus:
-    """One disk. ``copied_bytes`` of ``copy_bytes``: how far its copy or resync is; 0 of 0 when none was owed.
+    """One disk. ``copied_bytes`` of ``copy_bytes`` says how far its copy has come, and is 0 of 0 if none was owed.
 
     ``nbd_uri``: where guests find the disk, empty without a host component. A hosted disk's counters are as last
     reported by the host component, since it first served the disk.
@@ -88,8 +88,8 @@ def _shown(value: int, divisor: int) -> int | float:
 class HostStatus:
     """The host component, and logging: whether guests' writes are logged, why not, and how often they were not.
 
-    ``restarts``: how often it was started again since the domain was opened; ``failure``: why not all disks are served,
-    or logging is not switched on again, at present.
+    ``restarts`` counts restarts of the host component since the domain was opened. ``failure`` says why not all disks
+    are served at present, or why logging is not switched on again.
     """
 
     alive: bool
@@ -104,10 +104,9 @@ class HostStatus:
 class DomainStatus:
     """One domain at one moment.
 
-    ``rpo_s`` is the age of the oldest acknowledged write that the store does not hold, also of one that went past the
-    log; ``lsn_recovered`` the last LSN
-    that the log held when the domain was opened; ``upload_latency_counts`` (by bucket of
-    ``LATENCY_BOUNDS_S``) how long each object took to be stored. ``host``: None without a host
+    ``rpo_s`` is the age of the oldest acknowledged write that the store does not hold, writes that bypassed the log
+    included. ``lsn_recovered`` is the last LSN that the log held when the domain was opened. ``upload_latency_counts``
+    says how long objects took to be stored, by bucket of ``LATENCY_BOUNDS_S``. ``host`` is None without a host
     component.
     """
 

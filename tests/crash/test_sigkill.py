@@ -15,7 +15,7 @@ import pytest
 import jetdr_core as jetdr
 from jetdr_core.errors import InstantInGap
 from tests.crash import writer
-from tests.domain.fixture import rebuilt
+from tests.domain.fixture import recovered
 
 
 @pytest.mark.parametrize("seed", range(5))
@@ -53,12 +53,12 @@ async def check(folder: Path, seed: int, log: str, lsn_ready: int, lsn_flushed: 
         assert not domain.consistent or domain.status().lsn_reserved > lsn_recovered
         await domain.wait_consistent()
     primary = (folder / "db01.img").read_bytes()
-    assert await rebuilt(store) == {"db01": primary}
+    assert await recovered(store) == {"db01": primary}
     chance = random.Random(seed)
     for lsn in {lsn_recovered, lsn_flushed, chance.randint(lsn_ready, lsn_recovered)}:
-        assert await rebuilt(store, lsn) == {"db01": state_at(seed, lsn - lsn_ready)}
+        assert await recovered(store, lsn) == {"db01": state_at(seed, lsn - lsn_ready)}
     with pytest.raises(InstantInGap):
-        await rebuilt(store, lsn_recovered + 1)
+        await recovered(store, lsn_recovered + 1)
 
 
 def state_at(seed: int, changes: int) -> bytes:

@@ -14,7 +14,7 @@ import jetdr_core as jetdr
 from jetdr_core.errors import DeviceGone, LogFailed
 from jetdr_core.replication_log import describe_volume
 from tests.crash.test_sigkill import check, kill_a_writer
-from tests.domain.fixture import rebuilt
+from tests.domain.fixture import recovered
 from tests.faults.threaded_proxy import threaded_proxy
 from tests.peers.tgt import Tgt
 
@@ -91,7 +91,7 @@ async def domain_under_load(folder: Path, log: str, trouble: object) -> None:
         lsn = await asyncio.to_thread(disk.flush)
         await domain.uploaded(lsn)
         expected = disk.read(0, DISK_BYTES)
-    assert await rebuilt(store) == {"db01": expected}
+    assert await recovered(store) == {"db01": expected}
     described = await asyncio.to_thread(describe_volume, log)
     assert [(section.damage, section.clean) for section in described.sections] == [(None, True)]
 
@@ -188,4 +188,4 @@ def test_target_that_stays_away_fails_the_log_and_the_domain_opens_again(
     own_tgt.start()
     expected = asyncio.run(come_back(lsn))
     assert expected[:8192] == b"flushed." * 512 + b"too late" * 512
-    assert asyncio.run(rebuilt(store)) == {"db01": expected}
+    assert asyncio.run(recovered(store)) == {"db01": expected}

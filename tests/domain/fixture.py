@@ -1,4 +1,4 @@
-"""What domain tests share: a small domain over memory devices and a memory store, and its disks rebuilt as bytes."""
+"""What domain tests share: a small domain over memory devices and a memory store, and its disks as bytes."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ def image(primary: MemoryDevice) -> bytes:
     return bytes(target)
 
 
-async def rebuilt(store: Any, at: int | datetime | str = "latest") -> dict[str, bytes]:
+async def recovered(store: Any, at: int | datetime | str = "latest") -> dict[str, bytes]:
     """Every disk at that point, as raw bytes by name."""
     with tempfile.TemporaryDirectory() as folder:
         report = await jetdr.rehydrate(store, at=at, target=folder, format="raw")

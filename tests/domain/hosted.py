@@ -26,7 +26,7 @@ from typing import Any
 import jetdr_core as jetdr
 from jetdr_core.errors import HostFailed
 from jetdr_core.host import HostComponent, HostOptions
-from tests.domain.fixture import rebuilt
+from tests.domain.fixture import recovered
 from tests.host.nbd_client import NbdClient
 
 STALL_LIMIT_S = 0.5
@@ -153,7 +153,7 @@ async def assert_replica_equals_primary(domain: jetdr.HostedDomain, made: Machin
     await asyncio.to_thread(until, lambda: not ring.write_back or ring.lsn_applied >= ring.lsn_reserved)
     point = domain.mark(f"check {time.time_ns()}")
     await domain.uploaded(point.lsn)
-    images = await rebuilt(made.store, point.lsn)
+    images = await recovered(made.store, point.lsn)
     assert images.keys() == domain.disks.keys()
     for name, image in images.items():
         assert image == made.primary(name).read_bytes(), f"disk {name} differs"

@@ -22,7 +22,7 @@ from tests.domain.fixture import (
     fresh_store,
     log_device,
     new_domain,
-    rebuilt,
+    recovered,
 )
 
 
@@ -138,6 +138,6 @@ def test_a_takeover_with_the_unborn_log_of_a_refused_creation_owes_a_resync() ->
         ) as domain:
             await domain.wait_consistent()
             domain.mark("taken over")
-        assert (await rebuilt(store))["db01"][:512] == b"b" * 512
+        assert (await recovered(store))["db01"][:512] == b"b" * 512
 
     asyncio.run(scenario())

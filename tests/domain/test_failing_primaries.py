@@ -17,7 +17,7 @@ from tests.domain.fixture import (
     fresh_store,
     log_device,
     new_domain,
-    rebuilt,
+    recovered,
 )
 from tests.faults.device import CrashDevice
 
@@ -38,7 +38,7 @@ def test_a_failed_flush_of_the_primary_owes_a_resync_even_after_a_clean_close() 
             "payroll", log=log, store=store, disks={"db01": primary}, options=QUICK
         ) as domain:
             await domain.wait_consistent()
-        assert (await rebuilt(store))["db01"] == primary.image()
+        assert (await recovered(store))["db01"] == primary.image()
 
     asyncio.run(scenario())
 
@@ -72,6 +72,6 @@ def test_a_primary_that_timed_out_opens_a_gap_as_any_other_failure_does() -> Non
             after = disk.write(8192, b"c" * 512)
             await domain.uploaded(after)
             assert not said_consistent, "the core opened a gap, the domain does not know of it and owes no copy"
-            assert (await rebuilt(store, after))["db01"] == bytes(primary._bytes)
+            assert (await recovered(store, after))["db01"] == bytes(primary._bytes)
 
     asyncio.run(scenario())

@@ -33,7 +33,7 @@ def made(peer: Callable[[str], str]) -> Iterator[Machine]:
         yield one
 
 
-def test_a_host_component_killed_under_load_comes_back_behind_a_gap(made: Machine) -> None:
+def test_a_host_component_killed_under_load_comes_back_after_a_gap(made: Machine) -> None:
     async def scenario() -> None:
         async with made.create() as domain:
             await domain.protect("db01", made.primary(), size_bytes=DISK_BYTES)

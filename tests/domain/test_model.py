@@ -20,7 +20,7 @@ import jetdr_core as jetdr
 from jetdr_core._core import ManualClock
 from jetdr_core.device import MemoryDevice
 from jetdr_core.errors import JetdrError, NoSuchPoint
-from tests.domain.fixture import fresh_store, image, rebuilt
+from tests.domain.fixture import fresh_store, image, recovered
 from tests.faults.device import CrashDevice
 
 T = TypeVar("T")
@@ -142,30 +142,30 @@ class DomainModel(RuleBasedStateMachine):
         self.marks = {name: at for name, at in self.marks.items() if at <= lsn}
 
     @rule(nth=st.integers(0, 1 << 16))
-    def rebuild(self, nth: int) -> None:
+    def recover(self, nth: int) -> None:
         self.upload()
         lsn = self.pick(nth, self.points)
-        assert self.run(rebuilt(self.store, lsn)) == self.points[lsn]
+        assert self.run(recovered(self.store, lsn)) == self.points[lsn]
 
     @rule()
-    def rebuild_latest(self) -> None:
+    def recover_latest(self) -> None:
         self.upload()
-        assert self.run(rebuilt(self.store)) == {name: image(primary) for name, primary in self.primaries.items()}
+        assert self.run(recovered(self.store)) == {name: image(primary) for name, primary in self.primaries.items()}
 
     @rule(nth=st.integers(0, 1 << 16))
-    def rebuild_at_a_time(self, nth: int) -> None:
+    def recover_at_a_time(self, nth: int) -> None:
         self.upload()
         time_ns = self.times[self.pick(nth, self.points)]
         lsn = max(lsn for lsn in self.points if self.times[lsn] <= time_ns)
         at = datetime.fromtimestamp(time_ns // 10**9, UTC) + timedelta(microseconds=time_ns % 10**9 // 1000)
-        assert self.run(rebuilt(self.store, at)) == self.points[lsn]
+        assert self.run(recovered(self.store, at)) == self.points[lsn]
 
     @rule(nth=st.integers(0, 1 << 16))
-    def rebuild_mark(self, nth: int) -> None:
+    def recover_mark(self, nth: int) -> None:
         self.upload()
         if self.marks:
             name = self.pick(nth, self.marks)
-            assert self.run(rebuilt(self.store, name)) == self.points[self.marks[name]]
+            assert self.run(recovered(self.store, name)) == self.points[self.marks[name]]
 
     @invariant()
     def consistent(self) -> None:

@@ -31,7 +31,7 @@ from tests.domain.fixture import (
     image,
     log_device,
     new_domain,
-    rebuilt,
+    recovered,
 )
 from tests.faults.device import CrashDevice
 from tests.faults.store import Fault, FaultyStore
@@ -48,7 +48,7 @@ def test_every_write_is_a_recovery_point_across_all_disks() -> None:
                 states[lsn] = {each.name: each.read(0, DISK_BYTES) for each in disks}
             await domain.uploaded(max(states))
         for lsn, state in states.items():
-            assert await rebuilt(store, lsn) == state
+            assert await recovered(store, lsn) == state
 
     asyncio.run(scenario())
 
@@ -64,8 +64,8 @@ def test_a_mark_names_the_moment_it_was_made() -> None:
             await domain.uploaded(point.lsn)
             with pytest.raises(DuplicateMark, match="before upgrade"):
                 domain.mark("before upgrade")
-        assert (await rebuilt(store, "before upgrade"))["db01"][:512] == b"a" * 512
-        assert (await rebuilt(store))["db01"][:512] == b"b" * 512
+        assert (await recovered(store, "before upgrade"))["db01"][:512] == b"a" * 512
+        assert (await recovered(store))["db01"][:512] == b"b" * 512
         catalog = await jetdr.Catalog.open(store)
         assert point in catalog.points()
 
@@ -108,7 +108,7 @@ def test_closing_uploads_everything_and_opening_goes_on_without_a_gap() -> None:
             assert domain.status().epoch == 2
             second = domain.disk("db01").write(512, b"b" * 512)
             assert second == first + 1
-        assert (await rebuilt(store))["db01"] == image(primary)
+        assert (await recovered(store))["db01"] == image(primary)
 
     asyncio.run(scenario())
 
@@ -123,11 +123,11 @@ def test_a_disk_that_holds_data_is_copied_while_writes_go_on() -> None:
                 disk.write(n * 1024, bytes([n + 1]) * 512)
             await domain.wait_consistent()
             point = domain.mark("copied")
-        assert await rebuilt(store, "copied") == {"db01": image(primary)}
+        assert await recovered(store, "copied") == {"db01": image(primary)}
         catalog = await jetdr.Catalog.open(store)
         assert catalog.intervals()[0].lsn_first <= point.lsn
         with pytest.raises(NoSuchPoint):
-            await rebuilt(store, 1)
+            await recovered(store, 1)
 
     asyncio.run(scenario())
 
@@ -153,8 +153,8 @@ def test_a_disk_added_later_is_left_out_of_points_until_it_is_copied() -> None:
             later.write(0, b"old data" * 64)
             await domain.protect("web01", later)
             assert domain.consistent
-        assert set(await rebuilt(store, lsn)) == {"db01"}
-        assert await rebuilt(store) == {"db01": b"a" * 512 + bytes(DISK_BYTES - 512), "web01": image(later)}
+        assert set(await recovered(store, lsn)) == {"db01"}
+        assert await recovered(store) == {"db01": b"a" * 512 + bytes(DISK_BYTES - 512), "web01": image(later)}
 
     asyncio.run(scenario())
 
@@ -170,13 +170,13 @@ def test_an_unprotected_disk_keeps_its_points() -> None:
             one.write(0, b"d" * 512)
             with pytest.raises(InvalidRequest, match="closed"):
                 two.write(0, b"x" * 512)
-        assert set(await rebuilt(store, before)) == {"db01", "web01"}
-        assert set(await rebuilt(store)) == {"db01"}
+        assert set(await recovered(store, before)) == {"db01", "web01"}
+        assert set(await recovered(store)) == {"db01"}
 
     asyncio.run(scenario())
 
 
-def test_after_an_unclean_stop_all_disks_are_read_again_behind_a_gap() -> None:
+def test_after_an_unclean_stop_all_disks_are_resynced_in_a_gap() -> None:
     async def scenario() -> None:
         store, log, primary = fresh_store(), CrashDevice(8 << 20), MemoryDevice(DISK_BYTES)
         domain = new_domain(store, log=log)
@@ -191,10 +191,10 @@ def test_after_an_unclean_stop_all_disks_are_read_again_behind_a_gap() -> None:
         ) as domain:
             await domain.wait_consistent()
             assert domain.consistent
-        assert await rebuilt(store) == {"db01": image(primary)}
-        assert (await rebuilt(store, durable))["db01"][:512] == b"a" * 512
+        assert await recovered(store) == {"db01": image(primary)}
+        assert (await recovered(store, durable))["db01"][:512] == b"a" * 512
         with pytest.raises(InstantInGap, match="unclean stop"):
-            await rebuilt(store, durable + 1)
+            await recovered(store, durable + 1)
 
     asyncio.run(scenario())
 
@@ -218,7 +218,7 @@ def test_a_second_owner_fences_the_first() -> None:
             second.disk("db01").write(0, b"second" + bytes(506))
         with pytest.raises(Fenced):
             await first.close()
-        assert await rebuilt(store) == {"db01": image(two)}
+        assert await recovered(store) == {"db01": image(two)}
 
     asyncio.run(scenario())
 
@@ -269,7 +269,7 @@ def test_a_log_smaller_than_the_burst_makes_the_writer_wait_not_fail(tmp_path: P
             data = os.urandom(64 << 10)
             await asyncio.to_thread(lambda: [disk.write(n << 16, data) for n in range(256)])
             disk.flush()
-        assert await rebuilt(store) == {"db01": (tmp_path / "disk").read_bytes()}
+        assert await recovered(store) == {"db01": (tmp_path / "disk").read_bytes()}
 
     asyncio.run(scenario())
 
@@ -298,7 +298,7 @@ def test_a_log_that_stays_full_is_a_clear_error_and_changes_nothing() -> None:
         assert disk.read(0, 512) == before
         unreachable = False
         await domain.close()
-        assert await rebuilt(store) == {"db01": (before * 128) + bytes(DISK_BYTES - 65536)}
+        assert await recovered(store) == {"db01": (before * 128) + bytes(DISK_BYTES - 65536)}
 
     asyncio.run(scenario())
 
@@ -365,7 +365,7 @@ def test_several_domains_share_one_log_volume(tmp_path: Path) -> None:
         for domain in domains:
             await domain.close()
         for n, store in enumerate(stores):
-            assert (await rebuilt(store))["disk"][:512] == bytes([n + 1]) * 512
+            assert (await recovered(store))["disk"][:512] == bytes([n + 1]) * 512
 
     asyncio.run(scenario())
 

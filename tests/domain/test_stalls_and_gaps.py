@@ -29,7 +29,7 @@ from tests.domain.fixture import (
     Gate,
     fresh_store,
     new_domain,
-    rebuilt,
+    recovered,
     within,
 )
 from tests.faults.device import CrashDevice
@@ -170,7 +170,7 @@ def test_a_failed_write_that_a_full_log_cannot_hold_makes_the_domain_inconsisten
         differs = disk.read(0, 128 << 10)
         await domain.close()
         if consistent:
-            assert (await rebuilt(inner, "after failure"))["db01"][: 128 << 10] == differs
+            assert (await recovered(inner, "after failure"))["db01"][: 128 << 10] == differs
 
     asyncio.run(scenario())
 
@@ -238,7 +238,7 @@ def test_instants_between_the_last_durable_record_and_an_unclean_reopening_are_r
             await domain.wait_consistent()
         at = datetime.fromtimestamp(written_ns // 10**9 + 1, UTC)
         try:
-            found = (await rebuilt(store, at))["db01"][:512]
+            found = (await recovered(store, at))["db01"][:512]
         except InstantInGap:
             return
         assert found == b"b" * 512, "that is what the disk held at that instant"

@@ -27,7 +27,7 @@ from tests.domain.fixture import (
     fresh_store,
     log_device,
     new_domain,
-    rebuilt,
+    recovered,
 )
 
 
@@ -171,7 +171,7 @@ def test_a_takeover_whose_claims_answer_was_lost_still_owes_a_copy_when_opened()
             await domain.wait_consistent()
             domain.mark("now")
             expected = domain.disk("db01").read(0, DISK_BYTES)
-        assert (await rebuilt(inner, "now"))["db01"] == expected
+        assert (await recovered(inner, "now"))["db01"] == expected
 
     asyncio.run(scenario())
 

@@ -1,4 +1,4 @@
-"""Write-back: acknowledged by the log, written behind; a crash at any instant loses nothing that was flushed."""
+"""Write-back: the log acknowledges, and the primaries follow. A crash at any instant loses nothing that was flushed."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import pytest
 import jetdr_core as jetdr
 from jetdr_core.domain.hosting import bypass
 from jetdr_core.errors import InvalidRequest
-from tests.domain.fixture import rebuilt
+from tests.domain.fixture import recovered
 from tests.domain.hosted import (
     DISK_BYTES,
     LONGEST_S,
@@ -57,7 +57,7 @@ def test_reads_are_newest_and_the_replica_equals_what_was_written(made: Machine)
             expected = await asyncio.to_thread(write_and_flush, made, 1)
             point = domain.mark("written")
             await domain.uploaded(point.lsn)
-            assert (await rebuilt(made.store))["db01"] == expected
+            assert (await recovered(made.store))["db01"] == expected
             await domain.close(stop_host=True)
         assert made.primary().read_bytes() == expected
         assert not made.ring.exists()
@@ -109,7 +109,7 @@ def test_after_a_crash_that_lost_the_ring_the_log_is_replayed(made: Machine, see
                 assert guest.read(0, DISK_BYTES) == expected
             point = domain.mark("after the crash")
             await domain.uploaded(point.lsn)
-            assert (await rebuilt(made.store))["db01"] == expected
+            assert (await recovered(made.store))["db01"] == expected
             await domain.close(stop_host=True)
         assert made.primary().read_bytes() == expected
 
@@ -139,7 +139,7 @@ def test_a_host_component_killed_under_load_costs_no_gap(made: Machine) -> None:
             point = domain.mark("end")
             await domain.uploaded(point.lsn)
             await domain.close(stop_host=True)
-        assert (await rebuilt(made.store))["db01"] == made.primary().read_bytes()
+        assert (await recovered(made.store))["db01"] == made.primary().read_bytes()
         assert load.longest_s < LONGEST_S
 
     asyncio.run(scenario())
@@ -160,7 +160,7 @@ def test_a_disk_protected_as_the_host_component_dies_is_served_by_the_next_one(m
     asyncio.run(scenario())
 
 
-def test_with_the_bypassed_file_the_log_is_not_replayed_but_the_disks_are_read(made: Machine) -> None:
+def test_with_the_bypassed_file_the_log_is_not_replayed_but_the_disks_are_resynced(made: Machine) -> None:
     async def scenario() -> None:
         with Drva(made, "create") as drva:
             await asyncio.to_thread(write_and_flush, made, 1)
@@ -180,14 +180,14 @@ def test_with_the_bypassed_file_the_log_is_not_replayed_but_the_disks_are_read(m
             with made.client() as guest:
                 assert guest.read(0, DISK_BYTES) == expected
             await domain.uploaded(domain.mark("after").lsn)
-            assert (await rebuilt(made.store))["db01"] == expected
+            assert (await recovered(made.store))["db01"] == expected
             await domain.close(stop_host=True)
         assert load.longest_s < LONGEST_S
 
     asyncio.run(scenario())
 
 
-def test_logging_that_went_off_comes_back_behind_a_gap_and_leaves_no_bypassed_file(made: Machine) -> None:
+def test_logging_that_went_off_comes_back_after_a_gap_and_leaves_no_bypassed_file(made: Machine) -> None:
     async def scenario() -> None:
         with Drva(made, "create") as drva:
             with Load(made, pause_s=0) as load:
@@ -266,7 +266,7 @@ def test_a_state_folder_that_others_can_change_decides_nothing(made: Machine, sp
     asyncio.run(scenario())
 
 
-def test_a_ring_left_behind_in_the_other_mode_is_given_up(made: Machine) -> None:
+def test_a_ring_that_was_left_in_the_other_mode_is_given_up(made: Machine) -> None:
     """A DRVA that died as it closed had marked the log clean, and not yet removed the ring."""
 
     async def scenario() -> None:

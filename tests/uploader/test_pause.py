@@ -6,7 +6,7 @@ import asyncio
 
 import jetdr_core as jetdr
 from jetdr_core.device import MemoryDevice
-from tests.domain.fixture import DISK_BYTES, QUICK, fresh_store, log_device, new_domain, rebuilt
+from tests.domain.fixture import DISK_BYTES, QUICK, fresh_store, log_device, new_domain, recovered
 from tests.uploader.test_uploader import until
 
 
@@ -28,7 +28,7 @@ def test_a_paused_domain_uploads_nothing_until_it_is_resumed() -> None:
             await waiting
             assert domain.status().lsn_uploaded == lsn
             assert not domain.status().paused
-        assert (await rebuilt(store))["db01"][:512] == b"a" * 512
+        assert (await recovered(store))["db01"][:512] == b"a" * 512
 
     asyncio.run(scenario())
 
@@ -47,7 +47,7 @@ def test_a_domain_closed_while_paused_uploads_after_the_next_opening() -> None:
         ) as again:
             assert not again.status().paused
             await again.uploaded(lsn)
-        assert (await rebuilt(store))["db01"][:512] == b"b" * 512
+        assert (await recovered(store))["db01"][:512] == b"b" * 512
 
     asyncio.run(scenario())
 

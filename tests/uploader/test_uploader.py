@@ -20,7 +20,7 @@ from jetdr_core.errors import Fenced, NoSuchPoint, StoreAccessDenied
 from jetdr_core.store import MemoryStore
 from jetdr_core.store.wrapper import StoreWrapper
 from tests.domain import fixture
-from tests.domain.fixture import DISK_BYTES, LOG_BYTES, QUICK, fresh_store, log_device, rebuilt
+from tests.domain.fixture import DISK_BYTES, LOG_BYTES, QUICK, fresh_store, log_device, recovered
 from tests.faults.store import Fault, FaultyStore, on, seeded
 
 MANY = jetdr.DomainOptions(
@@ -85,7 +85,7 @@ def test_a_store_that_fails_loses_answers_and_throttles_gets_every_lsn_once(seed
             last = domain.status().lsn_reserved
         assert store.injected[Fault.LOST_RESPONSE]
         await assert_dense(inner, last)
-        assert await rebuilt(inner) == {"db01": expected}
+        assert await recovered(inner) == {"db01": expected}
 
     asyncio.run(scenario())
 
@@ -121,7 +121,7 @@ def test_orphans_of_a_fenced_owner_are_stepped_over() -> None:
         with pytest.raises(Fenced):
             await old.close()
         await assert_dense(inner, last)
-        assert await rebuilt(inner) == {"db01": expected}
+        assert await recovered(inner) == {"db01": expected}
         catalog = await jetdr.Catalog.open(inner)
         assert (catalog.chain.links["kind"] == 0).sum() >= 2, "the orphans are still there, and no part of history"
         assert catalog.chain_break is None
@@ -162,7 +162,7 @@ def test_a_late_put_of_a_fenced_owner_does_not_break_the_new_owners_chain() -> N
         with pytest.raises(Fenced):
             await old.close()
         await assert_dense(inner, last)
-        assert await rebuilt(inner) == {"db01": expected}
+        assert await recovered(inner) == {"db01": expected}
 
     asyncio.run(scenario())
 
@@ -189,7 +189,7 @@ def test_a_stop_in_mid_upload_is_gone_on_with_behind_the_last_chained_segment() 
             assert again.consistent
             last = again.status().lsn_reserved
         await assert_dense(inner, last)
-        assert (await rebuilt(inner))["db01"][: 6 * 4096] == b"".join(bytes([n + 1]) * 4096 for n in range(6))
+        assert (await recovered(inner))["db01"][: 6 * 4096] == b"".join(bytes([n + 1]) * 4096 for n in range(6))
 
     asyncio.run(scenario())
 

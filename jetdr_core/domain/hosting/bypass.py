@@ -43,10 +43,10 @@ OFF_BY_DRVA = 4
 
 
 class Bypass:
-    """Used by the watch's thread; :attr:`why` by any.
+    """For the watch's thread; :attr:`why` is for any thread.
 
-    ``because``: why this process has switched logging off; empty if it has not. ``can_upload`` says whether the log
-    will be drained.
+    ``because`` says why this process has switched logging off, and is empty if it has not. ``can_upload`` tells whether
+    the log will be drained.
     """
 
     def __init__(
@@ -75,17 +75,17 @@ class Bypass:
 
     @property
     def why(self) -> str:
-        """Why logging is off, in words; empty while it is on."""
+        """Why logging is off, in words. Empty while logging is on."""
         off = self._ring.off()
         return "" if off.logging else self._reason(off)
 
     def begin(self, reason: str) -> None:
-        """Switch logging off: what reached a primary may be missing in the ring."""
+        """Switch logging off, because the ring may lack what reached a primary."""
         self._because = reason
         self._ring.stop_logging()
 
     def look(self) -> None:
-        """Notice that logging is off; switch it on again when there is room for it to last."""
+        """Notice that logging is off, and switch it on again when there is room for it to last."""
         off = self._ring.off()
         if off.logging:
             return
@@ -100,7 +100,7 @@ class Bypass:
         self._delay_s = DELAY_FIRST_S if calm else min(2 * self._delay_s, DELAY_MAX_S)
         self._times, self._noticed_s = off.times, now
         log_.warning(
-            "domain %s: logging is off, a gap is open: %s; writes go to the disks alone",
+            "domain %s: logging is off, and writes bypass the log: %s",
             self._name,
             self._reason(off),
         )
@@ -133,7 +133,7 @@ class Bypass:
             self._ring.resume_logging()
             self._copies.owe_all(reason)
         self._because, self._resumed_s = "", time.monotonic()
-        log_.warning("domain %s: logging is on again; all disks are copied", self._name)
+        log_.warning("domain %s: logging is on again, and all disks are resynced", self._name)
 
     def _reason(self, off: RingOff) -> str:
         words = REASONS.get(off.reason, "logging was switched off").format(disk=off.disk)

@@ -1,7 +1,10 @@
-"""BypassedFile: the file that says "with write-back, writes went past the log": then the log must not be replayed.
+"""BypassedFile: the file that says that writes bypassed the log in write-back.
 
-The host component makes it, durably, before the first such write; it is removed once a gap that covers those writes is
-durable in the log, and before logging is on again.
+After a power loss in write-back the log is replayed to the primaries. That would undo writes that bypassed the log. So
+the host component creates this file before the first such write, and a log is not replayed while the file exists.
+
+Invariants: the file is durable before the first write that bypasses the log. It is removed once a GAP_OPEN that covers
+those writes is durable, and before logging is on again.
 """
 
 from __future__ import annotations
@@ -18,7 +21,7 @@ _WHAT = "the state folder"
 
 
 class BypassedFile:
-    """``<state_dir>/<domain>/bypassed``; the folder is made here, durably, so that making the file needs no more."""
+    """The file ``<state_dir>/<domain>/bypassed``. The host component creates it, in a folder that is made here."""
 
     def __init__(self, state_dir: Path, domain: str) -> None:
         self._folder = state_dir / check_name("domain", domain)
@@ -38,6 +41,6 @@ class BypassedFile:
         return self.path.exists()
 
     def remove(self) -> None:
-        """Durable at return; harmless when there is none."""
+        """Remove the file, durably. Idempotent."""
         if self.stands:
             remove(self.path)

@@ -62,6 +62,7 @@ class HostedMode:
 
     def __init__(self, resumed: Resumed, parts: ModeParts) -> None:
         name, ring, log = resumed.component.name, resumed.ring, resumed.log
+        self._name = name
         self.source = DurableLog(log, ring, name, on_fence=ring.stop_logging)  # so that guests need not wait for it
         self._resumed = resumed
         self._ring = ring
@@ -134,7 +135,7 @@ class HostedMode:
         except (JetdrError, OSError) as error:
             if not lived:
                 raise
-            log_.error("domain: its host component: %s; trying again", error)  # guests go on meanwhile
+            log_.error("domain %s: its host component: %s; trying again", self._name, error)  # guests go on meanwhile
 
     async def _count_forever(self) -> None:
         while True:

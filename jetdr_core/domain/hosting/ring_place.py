@@ -1,8 +1,8 @@
 """RingPlace: the file that a hosted domain's ring lives in, ``<runtime>/<domain>/ring``, on tmpfs.
 
-Invariants: the file has its name only once it is formatted, and what is owed because an earlier one is lost stands in
-it; a surviving file is never changed here before it was found to be this domain's. The domain's log is locked
-meanwhile, so no other DRVA is at work here.
+Invariants: a new ring file gets its name only once it is formatted, and holds what is owed because an earlier ring is
+lost. A surviving file is not changed before it was found to be this domain's. The domain's log is locked meanwhile, so
+no other DRVA works here.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ _WHAT = "the runtime folder"
 
 
 class RingPlace:
-    """``folder`` is the domain's own, made with mode 0700."""
+    """``folder`` belongs to the domain, and is made with mode 0700."""
 
     def __init__(self, folder: Path, domain_uuid: UUID) -> None:
         self.path = folder / "ring"
@@ -32,10 +32,10 @@ class RingPlace:
         self.domain_uuid = domain_uuid
 
     def open(self) -> Ring | None:
-        """The ring that survived, or None without a file.
+        """Return the ring that survived, or None without a file.
 
-        Raises RingForeign for another domain's, RingBusy, UnsupportedVersion, DamagedObject, and InvalidRequest if
-        others may enter the folder. Nothing is changed then.
+        :class:`RingForeign` for another domain's ring, :class:`RingBusy`, :class:`UnsupportedVersion`,
+        :class:`DamagedObject`, and :class:`InvalidRequest` if others may enter the folder. Each changes nothing.
         """
         check_private(_WHAT, self._folder)
         try:
@@ -57,10 +57,10 @@ class RingPlace:
         record_bytes_max: int,
         write_back: bool,
     ) -> Ring:
-        """A new ring, which has no name before :meth:`publish`."""
+        """Return a new ring, which has no name before :meth:`publish`."""
         make_private(_WHAT, self._folder)
         with suppress(FileNotFoundError):
-            self._new.unlink()  # of a process that ended before it was published
+            self._new.unlink()  # of a process that ended before it published its ring
         fd = os.open(self._new, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
         try:
             ring = Ring.create_file(
@@ -82,27 +82,27 @@ class RingPlace:
             os.close(fd)
 
     def publish(self, epoch: int) -> None:
-        """Give the new ring its name, in place of one that was given up; one that was not made here has no say."""
+        """Give the ring that was made here its name, in place of one that was given up. Without one, do nothing."""
         if self._made:
             self._new.rename(self.path)
             self._made = False
             self.note(epoch)
 
     def note(self, *epochs: int) -> None:
-        """The ring goes on with the log at any of these epochs."""
+        """Write down that the ring goes on with the log at any of these epochs."""
         new = self._epochs.with_suffix(".new")
         new.write_text(" ".join(map(str, epochs)))
         new.rename(self._epochs)
 
     def goes_on_with(self, epoch: int) -> bool:
-        """Whether the log is where the ring was left: at a later epoch the same LSNs may be other writes."""
+        """Return whether the ring was last used with the log at ``epoch``. Later, its LSNs may be other writes."""
         try:
             return str(epoch) in self._epochs.read_text().split()
-        except FileNotFoundError:  # its owner died before it had noted that
+        except FileNotFoundError:  # the ring's owner died before it wrote them down
             return True
 
     def remove(self) -> None:
-        """Nothing is owed, and no host component is there: the next opening makes a ring anew."""
+        """Remove the ring: nothing is owed, and no host component uses it. The next opening makes another."""
         for path in (self.path, self._new, self._epochs):
             with suppress(FileNotFoundError):
                 path.unlink()

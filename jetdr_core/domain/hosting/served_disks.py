@@ -1,8 +1,8 @@
-"""Hosted disks: their IO filters run in the host component, which guests reach over NBD.
+"""DiskServer and HostedDisk: disks whose IO filters run in the host component, which guests reach over NBD.
 
-Invariants: the host component alone writes to a primary, and holds its lock; this process has a handle for reading, to
-tell holes from data. It serves no disk that the domain does not protect. What it counts is asked for by a task of its
-own, with a short limit, so nobody who asks for status waits for it.
+Invariants: the host component alone writes to a primary, and holds its lock. This process has a handle for reading, to
+tell holes from data. The host component serves no disk that the domain does not protect. A task of its own asks for
+counters, with a short limit, so a caller that asks for status never waits for the host component.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from jetdr_core.host import HostComponent, HostControl, HostedFilter, StartDisk
 __all__ = ["DiskServer", "HostedDisk"]
 
 ANSWER_LIMIT_S = 10.0
-"""A command that takes longer than this and the stall limit is as good as lost."""
+"""A command that takes longer than this and the stall limit is given up."""
 
 STATS_LIMIT_S = 1.0
 
@@ -42,15 +42,15 @@ class HostedDisk(ProtectedDisk):
 
     @property
     def suspect(self) -> bool:
-        """False: the host component switches logging off where primary and log may differ."""
+        """Always False: where primary and log may differ, the host component switches logging off."""
         return False
 
     def stats(self) -> FilterStats:
-        """What the host component counted, as last heard."""
+        """Return what the host component counted, as it last reported."""
         return self.counted
 
     def close(self) -> bool:
-        """Let go of the handle; guests go on."""
+        """Close the handle. Guests go on."""
         self.primary.close()
         return True
 
@@ -73,14 +73,14 @@ class DiskServer:
         self._served: set[int] = set()
         self._unused = False
         self.is_complete = False
-        """The host component runs, and serves all that it should."""
+        """Whether the host component runs, and serves all disks that it should."""
 
     # -- disks -------------------------------------------------------------------------------------------------------
 
     def open_new(self, name: str, place: DiskPlace, size_bytes: int | None) -> Primary:
         primary = open_primary(name, place, size_bytes=size_bytes, create=True, shared=True)
         try:
-            FileDevice(primary.path, direct=False, lock=True).close()  # one in use is refused before it is logged
+            FileDevice(primary.path, direct=False, lock=True).close()  # refuses a file in use before it is logged
         except BaseException:
             primary.close()
             raise
@@ -92,7 +92,7 @@ class DiskServer:
         return HostedDisk(number, name, primary, self._component.nbd_uri(name), copy_filter)
 
     def serves(self, disk: ProtectedDisk) -> bool:
-        """Whether the host component was told of the disk, and took it."""
+        """Return whether the host component has accepted the disk."""
         return disk.number in self._served
 
     def serve(self, disk: HostedDisk) -> None:
@@ -100,34 +100,34 @@ class DiskServer:
             self._wanted[disk.number] = disk
             try:
                 self._add(disk)
-            except HostUnreachable:  # made up for when it is reached again
+            except HostUnreachable:  # done when the host component is reachable again
                 self.is_complete = False
             except BaseException:
                 del self._wanted[disk.number]
                 raise
 
     def withdraw(self, disk: HostedDisk) -> None:
-        """What does not reach the host component now is made up for when it is reached again."""
+        """Withdraw the disk. A host component that cannot be reached is told when it is reachable again."""
         with self._lock:
             self._served.discard(disk.number)
             if self._wanted.pop(disk.number, None) is None:
                 return
             try:
                 self._control.remove(disk.number)
-            except (HostUnreachable, InvalidRequest):  # the latter: it was started again, and could not serve the disk
+            except (HostUnreachable, InvalidRequest):  # the latter: it was restarted, and could not serve the disk
                 self.is_complete = False
 
     # -- the process -------------------------------------------------------------------------------------------------
 
     @property
     def host_ended(self) -> bool:
-        """No host component lives, and the last one that had a disk ended in order."""
+        """Whether no host component lives, and the last one that had a disk ended in order."""
         return self._ring.host_ended or (self._unused and not self._ring.host_alive)
 
     def begin(self, disks: Sequence[HostedDisk] | None = None) -> bool:
-        """See that the host component runs, and serves ``disks`` (by default those it should) and no others.
+        """Make the host component run, and serve exactly ``disks``, or by default the disks that it should serve.
 
-        Returns whether it was started here. Raises the first error; the other disks are served all the same.
+        Returns whether it was started here. Raises the first error. All other disks are served nevertheless.
         """
         with self._lock:
             self.is_complete = False
@@ -144,13 +144,13 @@ class DiskServer:
             return started
 
     def _see_that_it_runs(self) -> bool:
-        """One that lives on a ring that was given up is ended first."""
+        """Start the host component unless it runs. One that uses a ring that was given up is ended first."""
         if self._component.running() and not self._ring.host_alive:
             self._component.stop()
         if self._component.running():
             return False
         disks = [StartDisk(disk.number, disk.name, disk.size_bytes, disk.path) for disk in self._wanted.values()]
-        if self._bypassed_file is None:  # it has no disk before it is told of one
+        if self._bypassed_file is None:  # in write-through it starts without disks
             self._unused = self.host_ended
             self._component.start(self._place.path, self._place.domain_uuid)
         else:
@@ -159,13 +159,13 @@ class DiskServer:
         return True
 
     def stop(self) -> None:
-        """End the host component in order; its guests lose their disks."""
+        """End the host component in order. Its guests lose their disks."""
         with self._lock:
             self.is_complete = False
             self._component.stop()
 
     def close(self) -> None:
-        """Guests go on."""
+        """Close the connections. Guests go on."""
         for control in (self._control, self._stats_control, self._component.control):
             control.close()
 
@@ -186,7 +186,7 @@ class DiskServer:
     # -- what it counts ----------------------------------------------------------------------------------------------
 
     def take_stats(self) -> None:
-        """Ask for what is counted on every disk; without an answer it stays as last heard."""
+        """Ask for the counters of every disk. Without a reply they stay as last reported."""
         try:
             found = self._stats_control.stats()
         except (HostUnreachable, OSError):

@@ -1,8 +1,8 @@
-"""Watch: the thread that looks after a hosted domain: is logging on, does the host component live?
+"""Watch: the thread that sees to it that logging is on, and that the host component serves all disks.
 
-Invariants: nothing here is waited for by a guest; before a host component that died is started again, logging is off,
-unless its records carry all that it had acknowledged (write-back), or it ended in order; its guests need no room in the
-log to go on. What fails is tried again, ever more slowly, and said in :attr:`Watch.failure`.
+Invariants: no guest waits for anything here. Before a host component that died is restarted, logging is off, unless its
+records hold all that it had acknowledged, as in write-back, or it ended in order. The restart needs no room in the log.
+What fails is tried again, ever more slowly, and reported in :attr:`Watch.failure`.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ TRIM_S = 1.0
 
 
 class Watch:
-    """``trim`` moves the log's tail over what the primaries have by now."""
+    """``trim`` moves the log's tail as far as the primaries have come."""
 
     def __init__(
         self,
@@ -61,24 +61,24 @@ class Watch:
         self._thread.start()
 
     def close(self) -> None:
-        """The domain closes: from now on the log is trimmed, which makes room in a full one, and nothing else done."""
+        """From now on only trim the log, because the domain closes. That makes room in a full log."""
         with self._round:
             self._closing = True
 
     def stop(self) -> None:
-        """End the thread; twice is harmless."""
+        """End the thread. Idempotent."""
         self._stopping.set()
         if self._thread.is_alive():
             self._thread.join()
 
     @property
     def failure(self) -> str:
-        """Why not all disks are served, or logging is not on again, in words; empty otherwise."""
+        """Why not all disks are served, or logging is not on again. Empty if neither is so."""
         return "; ".join(dict(self._failures).values())
 
     @property
     def is_quiet(self) -> bool:
-        """Logging is on, all disks are served: what has happened so far makes no further copy owed."""
+        """Whether logging is on and all disks are served. Nothing that has happened so far then makes a copy owed."""
         return self._ring.logging and self._serves
 
     @property
@@ -109,15 +109,15 @@ class Watch:
             self._bypass.begin("the host component died")
         if self._server.begin():
             self.host_restarts += 1
-            log_.warning("domain %s: its host component was started again", self._name)
+            log_.warning("domain %s: its host component was restarted", self._name)
         self._retry_s = RETRY_FIRST_S
 
     def _try(self, what: str, part: Callable[[], None]) -> None:
-        """Take a part of the round; one that fails is taken again in the next."""
+        """Take one part of the round. A part that fails is taken again in the next round."""
         try:
             part()
             self._failures.pop(what, None)
-        except Exception as error:  # it is said, and the watch must not end
+        except Exception as error:  # it is reported, and the watch must not end
             if self._failures.get(what) != str(error):
                 log_.error(
                     "domain %s: %s: %s", self._name, what, error, exc_info=not isinstance(error, JetdrError | OSError)
