@@ -122,7 +122,7 @@ def _filter(primary_path: Path, log_path: Path, ring_bytes: int) -> Iterator[tup
     writer.start()
     try:
         yield (
-            IoFilter(ring, primary, disk=1, size_bytes=PRIMARY_BYTES, write_bytes_max=1 << 20, stall_limit_s=30),
+            IoFilter(ring, primary, disk=1, size_bytes=PRIMARY_BYTES, record_bytes_max=1 << 20, stall_limit_s=30),
             writer,
         )
     finally:

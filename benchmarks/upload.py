@@ -115,7 +115,7 @@ def _write_all(ring: Ring, payload: memoryview, primary: Path) -> int:
     added = DiskAdd(name="disk", uuid="bench", path="disk", size_bytes=len(payload), holds_data=False)
     ring.control(added.kind, 1, control_payload(added.encode()), stall_limit_s=30)
     device = FileDevice(primary, direct=False, create_bytes=len(payload))
-    io_filter = IoFilter(ring, device, disk=1, size_bytes=len(payload), write_bytes_max=1 << 20, stall_limit_s=30)
+    io_filter = IoFilter(ring, device, disk=1, size_bytes=len(payload), record_bytes_max=1 << 20, stall_limit_s=30)
     for offset in range(0, len(payload), WRITE_BYTES):
         io_filter.write(offset, payload[offset : offset + WRITE_BYTES])
     lsn = io_filter.flush()

@@ -118,13 +118,13 @@ class Ring:
     @property
     def write_back(self) -> bool: ...
     @property
-    def lsn_applied(self) -> int:
+    def lsn_in_primaries(self) -> int:
         """With write-back: durable in the primaries up to here."""
     @property
-    def primaries_behind(self) -> bool:
+    def primaries_lag(self) -> bool:
         """With write-back: the primaries that work still lack, durably, something that the ring was given."""
     def primaries_flushed(self) -> bool:
-        """With write-back and no host component: the primaries were flushed, :attr:`lsn_applied` follows.
+        """With write-back and no host component: the primaries were flushed, :attr:`lsn_in_primaries` follows.
 
         False, and nothing changes: a host component lives, or a primary had failed, and the log must keep what it lacks.
         """
@@ -236,13 +236,13 @@ class IoFilter:
         *,
         disk: int,
         size_bytes: int,
-        write_bytes_max: int,
+        record_bytes_max: int,
         stall_limit_s: float,
     ) -> Self: ...
     @property
     def size_bytes(self) -> int: ...
     @property
-    def write_bytes_max(self) -> int: ...
+    def record_bytes_max(self) -> int: ...
     def write(self, offset: int, data: Buffer) -> int: ...
     def zero(self, offset: int, length: int, *, discard: bool = ...) -> int: ...
     def read(self, offset: int, length: int) -> bytes: ...
@@ -251,7 +251,7 @@ class IoFilter:
     def copy_background(self, offset: int, length: int) -> int:
         """Log what the primary holds in the range as background data, its range held meanwhile; returns the LSN.
 
-        A range longer than ``write_bytes_max`` is logged only if it is a hole of the primary's file; else 0, and nothing is.
+        A range longer than ``record_bytes_max`` is logged only if it is a hole of the primary's file; else 0, and nothing is.
         """
     def stats(self) -> FilterStats: ...
     def trust(self) -> None:

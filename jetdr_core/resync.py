@@ -31,7 +31,7 @@ class BackgroundFilter(Protocol):
     """What copying needs of the IO filter on a disk's write path, which may run in another process."""
 
     @property
-    def write_bytes_max(self) -> int: ...
+    def record_bytes_max(self) -> int: ...
 
     def copy_background(self, offset: int, length: int) -> int:
         """Log what the primary holds in the range, held meanwhile; returns the LSN; 0: a long one, and no hole."""
@@ -96,7 +96,7 @@ def copy_regions(
         if region.hole and (not log_holes or patience.copy(region.offset, region.length)):
             progress(region.length)
             continue
-        piece_max = min(PIECE_BYTES, io_filter.write_bytes_max)
+        piece_max = min(PIECE_BYTES, io_filter.record_bytes_max)
         for offset in range(region.offset, region.offset + region.length, piece_max):
             length = min(piece_max, region.offset + region.length - offset)
             if not patience.copy(offset, length):

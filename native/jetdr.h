@@ -204,9 +204,9 @@ int jdr_ring_adopt(jdr_ring *ring, uint64_t lsn);
  * record_bytes_max), complete up to time_ns_last. -EBUSY: the host still holds room, try again; -EINVAL.
  */
 int jdr_ring_reset(jdr_ring *ring, const struct jdr_ring_options *options);
-uint64_t jdr_ring_lsn_applied(const jdr_ring *ring); /* write-back: durable in the primaries up to here */
+uint64_t jdr_ring_lsn_in_primaries(const jdr_ring *ring); /* write-back: durable in the primaries up to here */
 /* Write-back: do the primaries that work still lack, durably, something that the ring was given? */
-bool jdr_ring_primaries_behind(const jdr_ring *ring);
+bool jdr_ring_primaries_lag(const jdr_ring *ring);
 /*
  * The DRVA's, with write-back and no host: the primaries have been flushed, so what that host had given them is durable
  * in them. false: a host lives, or a primary had failed, and the log must keep it.
@@ -220,14 +220,14 @@ bool jdr_ring_write_back(const jdr_ring *ring);
 /* ---- IO filter -------------------------------------------------------------------------------------------------- */
 
 typedef struct jdr_filter jdr_filter;
-typedef struct jdr_applier jdr_applier; /* writes behind, see below */
+typedef struct jdr_applier jdr_applier; /* of write-back, see below */
 
 struct jdr_filter_options {
     jdr_ring *ring; /* NULL: writes go to the primary alone */
     struct jdr_device primary;
     uint32_t disk; /* its number within the domain */
     uint64_t size_bytes;
-    uint64_t write_bytes_max; /* at most JDR_RECORD_BYTES_MAX, and the ring's record_bytes_max */
+    uint64_t record_bytes_max; /* at most JDR_RECORD_BYTES_MAX, and the ring's record_bytes_max */
     int64_t stall_limit_ns;
     bool bypass;          /* switch the ring's logging off rather than fail a guest's call: for a ring in a file */
     jdr_applier *applier; /* write-back through this applier; NULL: write-through */
@@ -301,7 +301,7 @@ int jdr_filter_pread(jdr_filter *filter, void *target, size_t length, uint64_t o
 int64_t jdr_filter_flush(jdr_filter *filter);
 /*
  * Log what the primary holds as background data, the range held meanwhile; returns the LSN. Zeros become a ZERO record.
- * -E2BIG: longer than write_bytes_max, and not a hole of the primary's file system. Otherwise like jdr_filter_pwrite.
+ * -E2BIG: longer than record_bytes_max, and not a hole of the primary's file system. Otherwise like jdr_filter_pwrite.
  */
 int64_t jdr_filter_copy(jdr_filter *filter, uint64_t offset, uint64_t length);
 void jdr_filter_stats(jdr_filter *filter, struct jdr_filter_stats *stats);
@@ -322,11 +322,11 @@ void jdr_filter_destroy(jdr_filter *filter);
  * The applier writes what is durable in the log to the primaries, in LSN order, one thread for all disks of a ring in a
  * file with `write_back`. A filter that has one completes a write when the ring has it, reads the newest data, and a
  * flush when the log is durable. When logging goes off, everything in the ring is applied and flushed to the primaries,
- * then `marker` is created durably, and only then does a write go to its primary alone: a power loss later is not
- * followed by a replay of the log over such a write. Create it before the filters; open all of the disks' filters, then
- * run.
+ * then `bypassed_file` is created durably, and only then does a write go to its primary alone: a power loss later is
+ * not followed by a replay of the log over such a write. Create it before the filters; open all of the disks' filters,
+ * then run.
  */
-int jdr_applier_create(jdr_applier **applier, jdr_ring *ring, const char *marker);
+int jdr_applier_create(jdr_applier **applier, jdr_ring *ring, const char *bypassed_file);
 /* Until jdr_applier_stop, which makes it apply what is durable and flush the primaries. One thread. */
 void jdr_applier_run(jdr_applier *applier);
 void jdr_applier_stop(jdr_applier *applier);

@@ -165,14 +165,14 @@ static inline void rig_stop(struct rig *rig)
 }
 
 static inline jdr_filter *rig_filter(jdr_ring *ring, struct jdr_device primary, uint64_t size_bytes,
-                                     uint64_t write_bytes_max)
+                                     uint64_t record_bytes_max)
 {
     struct jdr_filter_options options = {
         .ring = ring,
         .primary = primary,
         .disk = 1,
         .size_bytes = size_bytes,
-        .write_bytes_max = write_bytes_max,
+        .record_bytes_max = record_bytes_max,
         .stall_limit_ns = STALL_LIMIT_NS,
     };
     jdr_filter *filter;

@@ -90,7 +90,7 @@ class EmbeddedMode:
             primary.device,
             disk=number,
             size_bytes=primary.device.size_bytes,
-            write_bytes_max=self._resumption.log.record_bytes_max,
+            record_bytes_max=self._resumption.log.record_bytes_max,
             stall_limit_s=self._parts.options.stall_limit_s,
         )
         return Disk(number, name, primary, io_filter, self._parts.copies.owe_suspect)

@@ -96,7 +96,7 @@ class DurableLog:
                 self._log.checkpoint(reached.lsn, reached)
 
     def _limit(self) -> int | None:
-        limits = [self._ring.lsn_applied] if self._ring.write_back else []
+        limits = [self._ring.lsn_in_primaries] if self._ring.write_back else []
         limits += [self._held] if self._held is not None else []
         return min(limits, default=None)
 

@@ -79,16 +79,16 @@ class HostControl:
         finally:
             connection.close()
 
-    def add(self, number: int, size_bytes: int, write_bytes_max: int, name: str, path: str) -> None:
+    def add(self, number: int, size_bytes: int, record_bytes_max: int, name: str, path: str) -> None:
         """Serve a disk. Idempotent; :class:`InvalidRequest` if another disk has the number or the name.
 
-        ``write_bytes_max`` 0 stands for the longest record that the ring takes. ``FileNotFoundError``,
+        ``record_bytes_max`` 0 stands for the longest record that the ring takes. ``FileNotFoundError``,
         :class:`DeviceBusy` and ``OSError`` are about the primary.
         """
         check_name("disk", name)
         if not path.startswith("/") or "\n" in path or "\0" in path:
             raise InvalidRequest(f"disk {name!r}: {path!r} is no path for its primary", hint="use an absolute path")
-        self._ask(f"ADD {number} {size_bytes} {write_bytes_max} {name} {path}", refused=_refused_disk)
+        self._ask(f"ADD {number} {size_bytes} {record_bytes_max} {name} {path}", refused=_refused_disk)
 
     def remove(self, number: int) -> None:
         """Stop serving the disk: refuse new I/O, wait for the I/O in flight, close the primary."""

@@ -15,17 +15,17 @@ class HostedFilter:
     Guests keep the disk after :meth:`close`. :meth:`remove` takes it away from them.
     """
 
-    def __init__(self, control: HostControl, number: int, size_bytes: int, write_bytes_max: int) -> None:
+    def __init__(self, control: HostControl, number: int, size_bytes: int, record_bytes_max: int) -> None:
         self._control = control
         self._number = number
         self.size_bytes = size_bytes
-        self.write_bytes_max = write_bytes_max
+        self.record_bytes_max = record_bytes_max
         self._closed = False
 
     def copy_background(self, offset: int, length: int) -> int:
         """Log what the primary holds in the range as background data, while the range is held. Returns the LSN.
 
-        0, and nothing is logged, if the range is longer than ``write_bytes_max`` and is no hole of the primary's file.
+        0, and nothing is logged, if the range is longer than ``record_bytes_max`` and is no hole of the primary's file.
         :class:`LoggingOff` while logging is off.
         """
         self._check_open()

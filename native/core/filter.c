@@ -18,8 +18,8 @@
 static bool valid_options(const struct jdr_filter_options *options)
 {
     uint64_t longest = options->ring ? jdr_ring_record_bytes_max(options->ring) : JDR_RECORD_BYTES_MAX;
-    return options->size_bytes % JDR_SECTOR == 0 && options->write_bytes_max % JDR_SECTOR == 0 &&
-           options->write_bytes_max >= JDR_SECTOR && options->write_bytes_max <= longest &&
+    return options->size_bytes % JDR_SECTOR == 0 && options->record_bytes_max % JDR_SECTOR == 0 &&
+           options->record_bytes_max >= JDR_SECTOR && options->record_bytes_max <= longest &&
            options->primary.block_bytes <= JDR_SECTOR && options->stall_limit_ns >= 0 &&
            (!options->bypass || (options->ring && jdr_ring_in_file(options->ring))) &&
            (!options->applier || options->bypass);
@@ -53,7 +53,7 @@ int jdr_filter_open(jdr_filter **out, const struct jdr_filter_options *options)
     memset(filter, 0, sizeof *filter);
     filter->mode = mode_of(options);
     filter->ring = options->ring;
-    filter->write_bytes_max = options->write_bytes_max;
+    filter->record_bytes_max = options->record_bytes_max;
     filter->stall_limit_ns = options->stall_limit_ns;
     if (options->ring)
         filter->share = jdr_ring_share(options->ring);
@@ -125,7 +125,7 @@ static int64_t write_one(jdr_filter *filter, const uint8_t *data, size_t length,
 static uint64_t longest_record(const jdr_filter *filter)
 {
     uint64_t ring_takes = filter->ring ? jdr_ring_record_bytes_max(filter->ring) : JDR_RECORD_BYTES_MAX;
-    return ring_takes < filter->write_bytes_max ? ring_takes : filter->write_bytes_max;
+    return ring_takes < filter->record_bytes_max ? ring_takes : filter->record_bytes_max;
 }
 
 static int64_t write_several(jdr_filter *filter, const uint8_t *data, size_t length, uint64_t offset)
@@ -145,7 +145,7 @@ static int64_t write_several(jdr_filter *filter, const uint8_t *data, size_t len
 
 int64_t jdr_filter_pwrite(jdr_filter *filter, const void *data, size_t length, uint64_t offset)
 {
-    bool fits = length <= filter->write_bytes_max;
+    bool fits = length <= filter->record_bytes_max;
     if (!jdr_primary_has(&filter->primary, offset, length) || (!fits && !filter->mode->cuts))
         return -EINVAL;
     int64_t lsn = fits ? write_one(filter, data, length, offset) : -EMSGSIZE;

@@ -50,7 +50,7 @@ struct jdr_filter {
     const struct jdr_mode *mode;
     jdr_ring *ring;       /* NULL: unprotected */
     jdr_applier *applier; /* in write-back */
-    uint64_t write_bytes_max;
+    uint64_t record_bytes_max;
     struct jdr_room share; /* of the ring, that this disk may have */
     int64_t stall_limit_ns;
     struct jdr_primary primary;

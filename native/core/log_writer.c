@@ -262,15 +262,15 @@ static int write_published(jdr_writer *writer)
     writer->full = false;
     if (!jdr_published(writer->ring, writer->state.lsn_written + 1))
         return 0;
-    struct take take, behind = {0};
+    struct take take, after = {0};
     int result = take_published(writer, (limit < lap_end ? limit : lap_end) - head, &take);
     if (!result && !take.count) {
         if (limit > lap_end)
-            result = take_published(writer, limit - lap_end, &behind);
-        writer->full = !result && !behind.count;
+            result = take_published(writer, limit - lap_end, &after);
+        writer->full = !result && !after.count;
         if (result || writer->full || (result = write_batch(writer, &take, BATCH_WRAP, lap_end)))
             return result;
-        take = behind;
+        take = after;
     }
     if (!result)
         result = write_batch(writer, &take, 0,
@@ -336,7 +336,7 @@ static bool can_write(jdr_writer *writer)
 {
     pthread_mutex_lock(&writer->role);
     uint64_t next = writer->state.lsn_written + 1;
-    bool can = !writer->full && (jdr_published(writer->ring, next) || jdr_ring_void_orphan(writer->ring, next));
+    bool can = !writer->full && (jdr_published(writer->ring, next) || jdr_ring_void_abandoned(writer->ring, next));
     pthread_mutex_unlock(&writer->role);
     return can;
 }

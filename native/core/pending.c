@@ -88,7 +88,7 @@ static bool is_nothing(const jdr_ring *ring, uint64_t lsn)
 {
     struct jdr_claim claim;
     memcpy(&claim, jdr_slot(ring, lsn)->reserved, sizeof claim);
-    return !jdr_published(ring, lsn) && (claim.side_plus_1 == JDR_DRVA + 1 || jdr_ring_is_orphan(ring, lsn));
+    return !jdr_published(ring, lsn) && (claim.side_plus_1 == JDR_DRVA + 1 || jdr_ring_is_abandoned(ring, lsn));
 }
 
 void jdr_pending_applied(jdr_ring *ring, uint64_t lsn)
@@ -121,21 +121,21 @@ bool jdr_pending_next(jdr_ring *ring, uint64_t *walked, uint64_t last, struct jd
 
 /* ---- durable in the primaries ----------------------------------------------------------------------------------- */
 
-uint64_t jdr_ring_lsn_applied(const jdr_ring *ring)
+uint64_t jdr_ring_lsn_in_primaries(const jdr_ring *ring)
 {
-    return atomic_load(&ring->shared->lsn_primary);
+    return atomic_load(&ring->shared->lsn_in_primaries);
 }
 
 bool jdr_pending_flush_due(const jdr_ring *ring)
 {
     const struct jdr_ring_shared *shared = ring->shared;
-    return atomic_load(&shared->lsn_applied) > atomic_load(&shared->lsn_primary) &&
+    return atomic_load(&shared->lsn_applied) > atomic_load(&shared->lsn_in_primaries) &&
            !atomic_load(&shared->primary_failed);
 }
 
 struct jdr_pending_flush jdr_pending_flush_begin(const jdr_ring *ring)
 {
-    uint64_t before = atomic_load(&ring->shared->lsn_primary);
+    uint64_t before = atomic_load(&ring->shared->lsn_in_primaries);
     return (struct jdr_pending_flush){before, jdr_pending_lsn_applied(ring)};
 }
 
@@ -143,7 +143,7 @@ void jdr_pending_flush_end(jdr_ring *ring, struct jdr_pending_flush flush)
 {
     struct jdr_ring_shared *shared = ring->shared;
     if (!atomic_load(&shared->primary_failed)) /* unless the ring began anew meanwhile */
-        atomic_compare_exchange_strong(&shared->lsn_primary, &flush.lsn_before, flush.lsn_applied);
+        atomic_compare_exchange_strong(&shared->lsn_in_primaries, &flush.lsn_before, flush.lsn_applied);
 }
 
 bool jdr_ring_primaries_flushed(jdr_ring *ring)
@@ -152,14 +152,14 @@ bool jdr_ring_primaries_flushed(jdr_ring *ring)
     if (ring->side != JDR_DRVA || !ring->write_back || jdr_ring_side_alive(ring, JDR_HOST) ||
         atomic_load(&shared->primary_failed))
         return false;
-    atomic_store(&shared->lsn_primary, atomic_load(&shared->lsn_applied));
+    atomic_store(&shared->lsn_in_primaries, atomic_load(&shared->lsn_applied));
     return true;
 }
 
-bool jdr_ring_primaries_behind(const jdr_ring *ring)
+bool jdr_ring_primaries_lag(const jdr_ring *ring)
 {
     const struct jdr_ring_shared *shared = ring->shared;
-    uint64_t primary = atomic_load(&shared->lsn_primary), applied = atomic_load(&shared->lsn_applied);
+    uint64_t primary = atomic_load(&shared->lsn_in_primaries), applied = atomic_load(&shared->lsn_applied);
     uint64_t head = atomic_load(&shared->lsn_reserved);
     return ring->write_back && (applied < head || (primary < head && !atomic_load(&shared->primary_failed)));
 }

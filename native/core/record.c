@@ -102,7 +102,7 @@ int64_t jdr_filter_copy(jdr_filter *filter, uint64_t offset, uint64_t length)
         return -EINVAL;
     struct jdr_ranges *ranges = &filter->primary.ranges;
     struct jdr_range range = {.begin = offset, .end = offset + length};
-    bool whole = length <= filter->write_bytes_max;
+    bool whole = length <= filter->record_bytes_max;
     if (!jdr_ranges_enter(ranges))
         return -ESHUTDOWN;
     int64_t result = jdr_room_take(filter, &range, whole ? length : 0);

@@ -230,7 +230,7 @@ bool jdr_ring_host_ended(const jdr_ring *ring)
     return !jdr_ring_side_alive(ring, JDR_HOST) && atomic_load(&ring->shared->host_ended);
 }
 
-bool jdr_ring_is_orphan(const struct jdr_ring *ring, uint64_t lsn)
+bool jdr_ring_is_abandoned(const struct jdr_ring *ring, uint64_t lsn)
 {
     struct jdr_claim claim;
     memcpy(&claim, jdr_slot(ring, lsn)->reserved, sizeof claim);
@@ -241,9 +241,9 @@ bool jdr_ring_is_orphan(const struct jdr_ring *ring, uint64_t lsn)
            !jdr_ring_side_alive(ring, side);
 }
 
-bool jdr_ring_void_orphan(struct jdr_ring *ring, uint64_t lsn)
+bool jdr_ring_void_abandoned(struct jdr_ring *ring, uint64_t lsn)
 {
-    if (lsn > jdr_ring_lsn_reserved(ring) || jdr_published(ring, lsn) || !jdr_ring_is_orphan(ring, lsn) ||
+    if (lsn > jdr_ring_lsn_reserved(ring) || jdr_published(ring, lsn) || !jdr_ring_is_abandoned(ring, lsn) ||
         jdr_published(ring, lsn)) /* it was alive a moment ago */
         return false;
     const struct jdr_record *slot = jdr_slot(ring, lsn);
@@ -286,10 +286,10 @@ static bool is_quiet(const jdr_ring *ring)
     if (atomic_load(&shared->producers[JDR_HOST].admitted))
         return false;
     if (jdr_ring_side_alive(ring, JDR_HOST) &&
-        jdr_ring_primaries_behind(ring)) /* what it flushes is theirs up to lsn_applied */
+        jdr_ring_primaries_lag(ring)) /* what it flushes is theirs up to lsn_applied */
         return false;
     for (uint64_t lsn = shared->lsn_released + 1; lsn <= head; lsn++)
-        if (!jdr_published(ring, lsn) && !jdr_ring_is_orphan(ring, lsn))
+        if (!jdr_published(ring, lsn) && !jdr_ring_is_abandoned(ring, lsn))
             return false;
     return true;
 }

@@ -85,7 +85,8 @@ void jdr_ring_begin(struct jdr_ring *ring, const struct jdr_ring_options *option
     struct jdr_ring_shared *shared = ring->shared;
     uint64_t lsn = options->lsn_next - 1;
     atomic_store(&ring->ends[lsn & (ring->slot_count - 1)], 0);
-    shared->lsn_reserved = shared->lsn_durable = shared->lsn_released = shared->lsn_applied = shared->lsn_primary = lsn;
+    shared->lsn_reserved = shared->lsn_durable = shared->lsn_released = shared->lsn_applied = shared->lsn_in_primaries =
+        lsn;
     shared->sync_wanted = shared->lsn_written = lsn;
     if (options->time_ns_last > shared->time_ns_last)
         shared->time_ns_last = options->time_ns_last;

@@ -55,7 +55,7 @@ struct jdr_ring_shared {
     _Atomic uint64_t lsn_written; /* to the log, durable or not: a hint for who wakes the consumer */
     /* applier */
     JDR_LINE _Atomic uint64_t lsn_applied; /* the primaries were given what is up to here */
-    _Atomic uint64_t lsn_primary;          /* durable in the primaries */
+    _Atomic uint64_t lsn_in_primaries;     /* durable in the primaries */
     /* logging on and off */
     JDR_LINE _Atomic uint32_t off;
     _Atomic uint32_t off_reason, off_disk;
@@ -224,8 +224,8 @@ void jdr_ring_begin(struct jdr_ring *ring, const struct jdr_ring_options *option
 /* ring.c: lock `reserve` or `gate`, also after its owner died: 0 or -ETIMEDOUT. */
 int jdr_ring_lock(pthread_mutex_t *mutex, int64_t deadline_ns);
 /* ring_file.c: is the producer of an unpublished record gone for good? */
-bool jdr_ring_is_orphan(const struct jdr_ring *ring, uint64_t lsn);
+bool jdr_ring_is_abandoned(const struct jdr_ring *ring, uint64_t lsn);
 /* The consumer's: if the producer of the next record is gone, publish it as VOID. */
-bool jdr_ring_void_orphan(struct jdr_ring *ring, uint64_t lsn);
+bool jdr_ring_void_abandoned(struct jdr_ring *ring, uint64_t lsn);
 
 #endif

@@ -111,9 +111,9 @@ static bool do_add(int fd, char *rest)
     char message[HOST_MESSAGE] = "";
     uint64_t number;
     if (!take_number(&rest, UINT32_MAX, &number) || !take_number(&rest, INT64_MAX, &spec.size_bytes) ||
-        !take_number(&rest, INT64_MAX, &spec.write_bytes_max) ||
+        !take_number(&rest, INT64_MAX, &spec.record_bytes_max) ||
         !take_text(spec.name, sizeof spec.name, take_word(&rest)) || !take_text(spec.path, sizeof spec.path, rest))
-        return garbage(fd, "ADD takes NUMBER SIZE WRITE_BYTES_MAX NAME PATH");
+        return garbage(fd, "ADD takes NUMBER SIZE RECORD_BYTES_MAX NAME PATH");
     spec.number = (uint32_t)number;
     return answer(fd, host_disks_add(&spec, message), message);
 }

@@ -34,7 +34,7 @@ static int open_filter(struct host_disk *disk, char *message)
         .ring = options.ring,
         .disk = disk->spec.number,
         .size_bytes = disk->spec.size_bytes,
-        .write_bytes_max = disk->spec.write_bytes_max,
+        .record_bytes_max = disk->spec.record_bytes_max,
         .stall_limit_ns = options.stall_limit_ns,
         .bypass = options.ring != NULL,
         .applier = options.applier,
@@ -45,7 +45,7 @@ static int open_filter(struct host_disk *disk, char *message)
     if (result)
         return host_refuse(-result, message, "disk %s: %s (size %llu, longest write %llu)", disk->spec.name,
                            strerrordesc_np(-result), (unsigned long long)disk->spec.size_bytes,
-                           (unsigned long long)disk->spec.write_bytes_max);
+                           (unsigned long long)disk->spec.record_bytes_max);
     return 0;
 }
 
@@ -76,7 +76,7 @@ static int check_spec(const struct host_disk_spec *spec, char *message)
 static bool same_spec(const struct host_disk_spec *one, const struct host_disk_spec *other)
 {
     return one->number == other->number && one->size_bytes == other->size_bytes &&
-           one->write_bytes_max == other->write_bytes_max && !strcmp(one->name, other->name) &&
+           one->record_bytes_max == other->record_bytes_max && !strcmp(one->name, other->name) &&
            !strcmp(one->path, other->path);
 }
 
@@ -100,7 +100,7 @@ static int check_place(const struct host_disk_spec *spec, char *message)
                                disk->spec.name);
         return host_refuse(EEXIST, message, "disk %u is %s (%llu bytes, longest write %llu, %.200s)", disk->spec.number,
                            disk->spec.name, (unsigned long long)disk->spec.size_bytes,
-                           (unsigned long long)disk->spec.write_bytes_max, disk->spec.path);
+                           (unsigned long long)disk->spec.record_bytes_max, disk->spec.path);
     }
     return count < HOST_DISKS_MAX ? 0 : host_refuse(ENOSPC, message, "there are %d disks already", HOST_DISKS_MAX);
 }
@@ -155,8 +155,8 @@ static int enter(const struct host_disk_spec *spec, struct host_disk **out, char
 int host_disks_add(const struct host_disk_spec *given, char *message)
 {
     struct host_disk_spec spec = *given;
-    if (!spec.write_bytes_max)
-        spec.write_bytes_max = options.ring ? jdr_ring_record_bytes_max(options.ring) : JDR_RECORD_BYTES_MAX;
+    if (!spec.record_bytes_max)
+        spec.record_bytes_max = options.ring ? jdr_ring_record_bytes_max(options.ring) : JDR_RECORD_BYTES_MAX;
     int result = check_spec(&spec, message);
     if (result)
         return result;

@@ -22,7 +22,7 @@
 struct host_disk_spec {
     uint32_t number;
     uint64_t size_bytes;
-    uint64_t write_bytes_max; /* 0: as much as the ring takes */
+    uint64_t record_bytes_max; /* 0: as much as the ring takes */
     char name[HOST_NAME_MAX + 1];
     char path[HOST_PATH_MAX];
 };
@@ -83,7 +83,7 @@ __attribute__((format(printf, 3, 4))) int host_refuse(int error, char *message, 
 
 struct host_options {
     char *ring_path; /* NULL: nothing is protected */
-    char *control_path, *marker_path;
+    char *control_path, *bypassed_path;
     uint8_t domain[16];
     bool has_domain;
     int64_t stall_limit_ns;

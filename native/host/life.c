@@ -62,14 +62,14 @@ static int attach_ring(char *message)
 static int create_applier(char *message)
 {
     bool wanted = jdr_ring_write_back(ring);
-    if (wanted != (options->marker_path != NULL)) {
+    if (wanted != (options->bypassed_path != NULL)) {
         snprintf(message, HOST_MESSAGE, "ring %.300s is %s: %s write-back=", options->ring_path,
                  wanted ? "write-back" : "write-through", wanted ? "give" : "leave out");
         return -EINVAL;
     }
-    int result = wanted ? jdr_applier_create(&applier, ring, options->marker_path) : 0;
+    int result = wanted ? jdr_applier_create(&applier, ring, options->bypassed_path) : 0;
     if (result)
-        snprintf(message, HOST_MESSAGE, "write-back, marker %.300s: %s", options->marker_path,
+        snprintf(message, HOST_MESSAGE, "write-back, bypassed file %.300s: %s", options->bypassed_path,
                  strerrordesc_np(-result));
     return result;
 }

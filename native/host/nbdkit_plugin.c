@@ -117,7 +117,7 @@ static int plugin_block_size(void *handle, uint32_t *minimum, uint32_t *preferre
 {
     const struct host_disk *disk = handle;
     *minimum = JDR_SECTOR;
-    *maximum = (uint32_t)disk->spec.write_bytes_max;
+    *maximum = (uint32_t)disk->spec.record_bytes_max;
     *preferred = *maximum < JDR_BLOCK ? JDR_SECTOR : JDR_BLOCK;
     return 0;
 }

@@ -107,7 +107,7 @@ int nbdkit_parameters_set(const char *key, const char *value)
     if (!strcmp(key, "control"))
         return set_path(&nbdkit_parameters.control_path, key, value);
     if (!strcmp(key, "write-back"))
-        return set_path(&nbdkit_parameters.marker_path, key, value);
+        return set_path(&nbdkit_parameters.bypassed_path, key, value);
     if (!strcmp(key, "domain"))
         return set_domain(value);
     if (!strcmp(key, "stall-limit"))
@@ -124,7 +124,7 @@ int nbdkit_parameters_check(void)
         nbdkit_error("nothing to serve: name a disk=, or a control= socket to add disks over");
         return -1;
     }
-    if (nbdkit_parameters.marker_path && !nbdkit_parameters.ring_path) {
+    if (nbdkit_parameters.bypassed_path && !nbdkit_parameters.ring_path) {
         nbdkit_error("write-back= needs a ring=");
         return -1;
     }
@@ -135,6 +135,6 @@ void nbdkit_parameters_free(void)
 {
     free(nbdkit_parameters.ring_path);
     free(nbdkit_parameters.control_path);
-    free(nbdkit_parameters.marker_path);
+    free(nbdkit_parameters.bypassed_path);
     free(nbdkit_parameters.disks);
 }

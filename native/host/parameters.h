@@ -9,7 +9,7 @@
     "control=PATH           socket over which disks are added and removed\n"         \
     "domain=UUID            refuse the ring of another domain\n"                     \
     "stall-limit=SECONDS    a write waits no longer for replication (default 2.0)\n" \
-    "write-back=PATH        the marker file of a write-back ring\n"                  \
+    "write-back=PATH        the bypassed file of a write-back ring\n"                \
     "disk=NUMBER:NAME:SIZE:PATH   a disk to serve from the start; may be repeated"
 
 extern struct host_options nbdkit_parameters;

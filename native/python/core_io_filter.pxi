@@ -7,15 +7,15 @@ cdef class IoFilter:
     cdef Ring ring
     cdef _Bound bound
     cdef readonly uint64_t size_bytes
-    cdef readonly uint64_t write_bytes_max
+    cdef readonly uint64_t record_bytes_max
     cdef object __weakref__
 
-    def __cinit__(self, Ring ring, device, *, disk, size_bytes, write_bytes_max, stall_limit_s):
+    def __cinit__(self, Ring ring, device, *, disk, size_bytes, record_bytes_max, stall_limit_s):
         cdef jdr_filter_options options
         self.ring = ring
         self.bound = _Bound(device)
         self.size_bytes = size_bytes
-        self.write_bytes_max = write_bytes_max
+        self.record_bytes_max = record_bytes_max
         options.primary = self.bound.native
         if options.primary.block_bytes > JDR_SECTOR:
             raise InvalidRequest(
@@ -25,7 +25,7 @@ cdef class IoFilter:
         options.ring = ring.ring if ring is not None else NULL
         options.disk = disk
         options.size_bytes = size_bytes
-        options.write_bytes_max = write_bytes_max
+        options.record_bytes_max = record_bytes_max
         options.stall_limit_ns = nanoseconds(stall_limit_s)
         options.bypass = False
         options.applier = NULL
@@ -34,7 +34,7 @@ cdef class IoFilter:
             raise MemoryError("IO filter")
         if result:
             raise InvalidRequest(
-                f"disk of {size_bytes} bytes with writes of up to {write_bytes_max} bytes is not valid",
+                f"disk of {size_bytes} bytes with writes of up to {record_bytes_max} bytes is not valid",
                 hint=(
                     "sizes are multiples of 512; a write has at most 32 MiB"
                     + (f", with this log {ring.record_bytes_max} bytes" if ring is not None else "")
@@ -132,7 +132,7 @@ cdef class IoFilter:
         if result == -errno.EINVAL:
             raise InvalidRequest(
                 f"{where} is not valid on a disk of {self.size_bytes} bytes",
-                hint=f"offset and length are multiples of 512 within the disk; a write has 512 to {self.write_bytes_max} bytes",
+                hint=f"offset and length are multiples of 512 within the disk; a write has 512 to {self.record_bytes_max} bytes",
                 offset=offset, length=length, size_bytes=self.size_bytes,
             )
         if result == -errno.ESHUTDOWN:

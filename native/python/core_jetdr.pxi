@@ -83,8 +83,8 @@ cdef extern from "jetdr.h" nogil:
     void jdr_ring_resume_logging(jdr_ring *)
     int jdr_ring_adopt(jdr_ring *, uint64_t)
     int jdr_ring_reset(jdr_ring *, const jdr_ring_options *)
-    uint64_t jdr_ring_lsn_applied(const jdr_ring *)
-    bint jdr_ring_primaries_behind(const jdr_ring *)
+    uint64_t jdr_ring_lsn_in_primaries(const jdr_ring *)
+    bint jdr_ring_primaries_lag(const jdr_ring *)
     bint jdr_ring_primaries_flushed(jdr_ring *)
     void jdr_ring_note_primary_failure(jdr_ring *, uint32_t)
     bint jdr_ring_write_back(const jdr_ring *)
@@ -114,7 +114,7 @@ cdef extern from "jetdr.h" nogil:
         jdr_device primary
         uint32_t disk
         uint64_t size_bytes
-        uint64_t write_bytes_max
+        uint64_t record_bytes_max
         int64_t stall_limit_ns
         bint bypass
         void *applier

@@ -105,12 +105,12 @@ cdef class Ring:
         return bool(jdr_ring_write_back(self.ring))
 
     @property
-    def lsn_applied(self):
-        return jdr_ring_lsn_applied(self.ring)
+    def lsn_in_primaries(self):
+        return jdr_ring_lsn_in_primaries(self.ring)
 
     @property
-    def primaries_behind(self):
-        return bool(jdr_ring_primaries_behind(self.ring))
+    def primaries_lag(self):
+        return bool(jdr_ring_primaries_lag(self.ring))
 
     def primaries_flushed(self):
         return bool(jdr_ring_primaries_flushed(self.ring))

@@ -50,8 +50,15 @@ def until(condition: Callable[[], bool], what: str) -> None:
 class Host:
     """One process on the host's side."""
 
-    def __init__(self, ring: Path, primary: Path, size_bytes: int, limit_ms: int, marker: Path | None) -> None:
-        arguments = [program("ring_host"), ring, primary, size_bytes, limit_ms, *([marker] if marker else [])]
+    def __init__(self, ring: Path, primary: Path, size_bytes: int, limit_ms: int, bypassed_file: Path | None) -> None:
+        arguments = [
+            program("ring_host"),
+            ring,
+            primary,
+            size_bytes,
+            limit_ms,
+            *([bypassed_file] if bypassed_file else []),
+        ]
         self.process = subprocess.Popen(
             list(map(str, arguments)), stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, bufsize=1
         )
@@ -101,7 +108,7 @@ class Shared:
 
     def __init__(self, folder: Path, *, ring_bytes: int, slots: int, size_bytes: int, write_back: bool) -> None:
         self.folder, self.path, self.primary = folder, folder / "ring", folder / "primary"
-        self.marker = folder / "bypassed"
+        self.bypassed_file = folder / "bypassed"
         self.write_back = write_back
         self.size_bytes = size_bytes
         self.primary.write_bytes(bytes(size_bytes))
@@ -120,8 +127,8 @@ class Shared:
         return self.ring
 
     def host(self, *, limit_ms: int = 10_000) -> Host:
-        marker = self.marker if self.write_back else None
-        host = Host(self.path, self.primary, self.size_bytes, limit_ms, marker)
+        bypassed_file = self.bypassed_file if self.write_back else None
+        host = Host(self.path, self.primary, self.size_bytes, limit_ms, bypassed_file)
         self.hosts.append(host)
         return host
 

@@ -54,7 +54,7 @@ class Rig:
             batch_number=0,
             previous_checksum=0,
         )
-        self.write_bytes_max = min(ring_bytes // 4, self.ring.record_bytes_max)
+        self.record_bytes_max = min(ring_bytes // 4, self.ring.record_bytes_max)
 
     def disk(self, primary: BlockDevice, number: int = 1, *, stall_limit_s: float = 5.0) -> IoFilter:
         return IoFilter(
@@ -62,7 +62,7 @@ class Rig:
             primary,
             disk=number,
             size_bytes=primary.size_bytes,
-            write_bytes_max=self.write_bytes_max,
+            record_bytes_max=self.record_bytes_max,
             stall_limit_s=stall_limit_s,
         )
 

@@ -189,8 +189,8 @@ def test_after_close_nothing_more_is_written() -> None:
     assert rig.ring.used_bytes == 0
 
 
-@pytest.mark.parametrize("write_bytes_max", [0, 511, 1000, RECORD_BYTES_MAX + 512, 1 << 40, 1 << 63, (1 << 64) - 512])
-def test_a_longest_write_beyond_what_any_log_takes_is_refused(write_bytes_max: int) -> None:
+@pytest.mark.parametrize("record_bytes_max", [0, 511, 1000, RECORD_BYTES_MAX + 512, 1 << 40, 1 << 63, (1 << 64) - 512])
+def test_a_longest_write_beyond_what_any_log_takes_is_refused(record_bytes_max: int) -> None:
     ring = Ring(payload_bytes=128 << 20, slots=16, lsn_next=1)
     for of_ring in (ring, None):
         with pytest.raises(InvalidRequest, match="is not valid"):
@@ -199,21 +199,21 @@ def test_a_longest_write_beyond_what_any_log_takes_is_refused(write_bytes_max: i
                 MemoryDevice(SIZE),
                 disk=1,
                 size_bytes=SIZE,
-                write_bytes_max=write_bytes_max,
+                record_bytes_max=record_bytes_max,
                 stall_limit_s=0,
             )
 
 
 def test_a_longest_write_beyond_this_log_is_refused_with_what_it_takes() -> None:
     rig = Rig(log_bytes=256 << 10, ring_bytes=1 << 20)
-    rig.write_bytes_max = 65536 + 512
+    rig.record_bytes_max = 65536 + 512
     with pytest.raises(InvalidRequest, match="with this log 65536 bytes"):
         rig.disk(MemoryDevice(SIZE))
 
 
 def test_without_a_ring_writes_go_to_the_primary_alone() -> None:
     primary = MemoryDevice(SIZE)
-    disk = IoFilter(None, primary, disk=1, size_bytes=SIZE, write_bytes_max=SIZE, stall_limit_s=1)
+    disk = IoFilter(None, primary, disk=1, size_bytes=SIZE, record_bytes_max=SIZE, stall_limit_s=1)
     assert disk.write(0, b"z" * 512) == 0
     assert disk.flush() == 0
     assert disk.read(0, 512) == b"z" * 512

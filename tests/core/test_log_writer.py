@@ -173,7 +173,7 @@ def test_a_tail_that_moves_back_or_beyond_what_is_durable_is_refused_and_changes
     head = (1 << 20) + (900 << 10)
     ring = Ring(payload_bytes=1 << 20, slots=1024, lsn_next=1)
     writer = LogWriter(ring, device, **(GEOMETRY | {"head_position": head, "tail_position": head}))
-    disk = IoFilter(ring, MemoryDevice(1 << 20), disk=1, size_bytes=1 << 20, write_bytes_max=1 << 18, stall_limit_s=0)
+    disk = IoFilter(ring, MemoryDevice(1 << 20), disk=1, size_bytes=1 << 20, record_bytes_max=1 << 18, stall_limit_s=0)
     disk.write(0, b"x" * (200 << 10))
     writer.commit()
     for position in (0, head - 4096, head + 4096, head + 1, 1 << 62):

@@ -53,7 +53,7 @@ def test_the_primary_gets_nothing_that_the_log_may_lose() -> None:
             writer.commit()
             until(lambda: _on_primary(shared, 0) == byte, "the primary to follow")  # noqa: B023
         assert log.seen == list(range(49))
-        until(lambda: shared.drva.lsn_applied == 49, "the primary's flush")
+        until(lambda: shared.drva.lsn_in_primaries == 49, "the primary's flush")
 
 
 def test_a_flush_needs_the_log_alone() -> None:
@@ -113,7 +113,7 @@ def test_a_killed_host_leaves_what_was_acknowledged_in_the_ring_and_the_next_one
         assert _on_primary(shared, 0) == 0
         shared.log_writer().start()
         until(lambda: shared.drva.wait_durable(shared.drva.lsn_reserved, 0.1), "the log")
-        until(lambda: shared.drva.lsn_applied == 17, "the primary to follow")
+        until(lambda: shared.drva.lsn_in_primaries == 17, "the primary to follow")
         assert shared.writer is not None
         shared.writer.stop()
         assert replay(shared.records(), shared.size_bytes) == shared.primary.read_bytes()
@@ -165,15 +165,15 @@ def test_a_primary_that_is_slower_than_the_log_is_waited_for_with_logging_on() -
         shared.writer.stop()
 
 
-def test_with_logging_off_the_primary_has_everything_and_the_marker_stands_before_a_write_goes_round_the_log() -> None:
+def test_the_primary_has_everything_and_the_bypassed_file_stands_before_a_write_bypasses_the_log() -> None:
     with shared_ring(ring_bytes=1 << 16, write_back=True) as shared:
         host = shared.host(limit_ms=30)
         shared.leave()
         for n in range(16):
             assert host.call("write", n * 4096, 4096, n + 1) == n + 1
-        assert not shared.marker.exists()
+        assert not shared.bypassed_file.exists()
         assert host.call("write", 0, 4096, 99) == 0
-        assert shared.marker.exists()
+        assert shared.bypassed_file.exists()
         assert [_on_primary(shared, n * 4096) for n in range(16)] == [99, *range(2, 17)]
         assert host.call("read", 0, 4096) == 99
         assert host.call("flush") >= 0
@@ -190,7 +190,7 @@ def test_logging_that_resumed_is_written_behind_again() -> None:
         shared.log_writer().start()
         until(lambda: shared.drva.wait_durable(16, 0.1), "the log")
         gap = shared.drva.control(Kind.GAP_OPEN, 0, b"{}", stall_limit_s=1)[0]
-        shared.marker.unlink()
+        shared.bypassed_file.unlink()
         shared.drva.resume_logging()
         for offset in range(0, shared.size_bytes, 16384):
             assert host.call("copy", offset, 16384) > gap
@@ -200,7 +200,7 @@ def test_logging_that_resumed_is_written_behind_again() -> None:
         assert shared.writer is not None
         shared.writer.stop()
         assert replay(shared.records(), shared.size_bytes) == shared.primary.read_bytes()
-        assert not shared.marker.exists()
+        assert not shared.bypassed_file.exists()
 
 
 def test_a_flush_after_logging_resumed_covers_what_went_to_the_primary_alone() -> None:
@@ -213,7 +213,7 @@ def test_a_flush_after_logging_resumed_covers_what_went_to_the_primary_alone() -
         shared.log_writer().start()
         until(lambda: shared.drva.wait_durable(16, 0.1), "the log")
         gap = shared.drva.control(Kind.GAP_OPEN, 0, b"{}", stall_limit_s=1)[0]
-        shared.marker.unlink()
+        shared.bypassed_file.unlink()
         shared.drva.resume_logging()
         assert host.call("flush") >= gap
         assert host.call("syncs") > syncs
@@ -226,22 +226,22 @@ def test_a_flush_after_logging_resumed_covers_what_went_to_the_primary_alone() -
         shared.writer.stop()
 
 
-def test_logging_that_goes_off_again_at_once_finds_a_marker_to_set() -> None:
+def test_logging_that_goes_off_again_at_once_finds_a_bypassed_file_to_set() -> None:
     with shared_ring(write_back=True) as shared:
         host = shared.host()
         ring = shared.drva
         ring.stop_logging()
         assert host.call("write", 0, 4096, 1) == 0
         host.send(signal.SIGSTOP)
-        shared.marker.unlink()
+        shared.bypassed_file.unlink()
         ring.resume_logging()
         ring.stop_logging()
         host.send(signal.SIGCONT)
         assert host.call("write", 0, 4096, 2) == 0
-        assert shared.marker.exists()
+        assert shared.bypassed_file.exists()
 
 
-def test_a_marker_is_not_set_any_more_once_logging_is_on() -> None:
+def test_a_bypassed_file_is_not_set_any_more_once_logging_is_on() -> None:
     with shared_ring(write_back=True) as shared:
         host = shared.host()
         shared.log_writer().start()
@@ -252,7 +252,7 @@ def test_a_marker_is_not_set_any_more_once_logging_is_on() -> None:
         host.call("unblock")
         assert host.call("write", 0, 4096, 7) == 1
         until(lambda: _on_primary(shared, 0) == 7, "the primary to follow")
-        assert not shared.marker.exists()
+        assert not shared.bypassed_file.exists()
         assert shared.writer is not None
         shared.writer.stop()
 
@@ -262,7 +262,7 @@ def test_neither_reads_nor_copies_take_what_was_given_back(tmp_path: Path, threa
     """Room in the ring is used again at once, while other threads put together what is pending."""
     mix = program("ring_mix")
     done = subprocess.run(
-        [mix, "2", str(piece_bytes), str(1 << 20), tmp_path / "marker", threads],
+        [mix, "2", str(piece_bytes), str(1 << 20), tmp_path / "bypassed_file", threads],
         check=True,
         capture_output=True,
         text=True,
@@ -285,12 +285,12 @@ def test_a_ring_does_not_begin_anew_while_what_it_held_is_being_flushed() -> Non
         ring = shared.drva
         ring.stop_logging()
         for _ in range(20):
-            assert ring.primaries_behind
+            assert ring.primaries_lag
             assert not ring.reset(lsn_next=9, time_ns_last=0, record_bytes_max=None)
             time.sleep(0.01)
         host.call("unblock")
         until(lambda: ring.reset(lsn_next=9, time_ns_last=0, record_bytes_max=None), "the ring to begin anew")
-        assert ring.lsn_applied == ring.lsn_reserved == 8
+        assert ring.lsn_in_primaries == ring.lsn_reserved == 8
 
 
 def test_logging_does_not_resume_while_a_primary_lacks_what_was_logged(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -329,7 +329,7 @@ def test_logging_does_not_resume_while_a_primary_lacks_what_was_logged(monkeypat
             return ring.logging
 
         until(resumes, "logging to resume")
-        assert ring.lsn_applied >= 1
+        assert ring.lsn_in_primaries >= 1
         writer.stop()
 
 
@@ -360,7 +360,7 @@ def test_what_a_failed_primary_lacks_stays_in_the_log_and_no_later_host_serves_w
         assert again.call("read", 0, 4096) < 0
         assert again.call("write", 4096, 4096, 8) < 0
         assert again.call("close") == 0
-        assert shared.drva.lsn_applied == 0
+        assert shared.drva.lsn_in_primaries == 0
         assert shared.writer is not None
         shared.writer.stop()
 
@@ -376,6 +376,6 @@ def test_under_load_log_and_primary_end_equal(threads: int) -> None:
             writer.set_tail(writer.state().durable_position)
         assert host.end()[2] == 0
         assert host.call("flush") > 0
-        until(lambda: shared.drva.lsn_applied == shared.drva.lsn_durable, "the primary to follow")
+        until(lambda: shared.drva.lsn_in_primaries == shared.drva.lsn_durable, "the primary to follow")
         assert shared.drva.logging
         writer.stop()

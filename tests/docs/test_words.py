@@ -31,16 +31,6 @@ C_COMMENT_OR_TEXT = re.compile(
 IDENTIFIER = re.compile(r"[A-Za-z_]\w*")
 WORD = re.compile(r"[A-Z]?[a-z0-9]+|[A-Z]+(?![a-z])")
 
-LEFTOVERS = {
-    "behind": "behind flush_behind jdr_ring_primaries_behind primaries_behind"
-    " primary_is_behind read_behind write_behind",
-    "jdr_ring_lsn_applied": "jdr_ring_lsn_applied",
-    "marker": "drop_marker marker marker_path set_marker",
-    "orphan": "jdr_ring_is_orphan jdr_ring_void_orphan",
-    "write_bytes_max": "WRITE_BYTES_MAX _write_bytes_max write_bytes_max",
-}
-"""Names that are being changed. Nothing is to be added."""
-
 
 @dataclass(frozen=True)
 class Forbidden:
@@ -68,7 +58,7 @@ class Name:
 
 @cache
 def words(name: str) -> str:
-    """``jdr_ring_is_orphan`` and ``JdrRingIsOrphan`` are the words ``jdr ring is orphan``."""
+    """``jdr_ring_is_abandoned`` and ``JdrRingIsAbandoned`` are the words ``jdr ring is abandoned``."""
     return " ".join(word.lower() for word in WORD.findall(name))
 
 
@@ -126,13 +116,10 @@ def names() -> list[Name]:
 
 @pytest.mark.parametrize("word", forbidden(), ids=lambda word: word.name)
 def test_no_name_uses_a_forbidden_word(word: Forbidden) -> None:
-    left = LEFTOVERS.get(word.name, "").split()
     users = {
         f"{name.path}:{name.line}: {name.text}"
         for name in names()
-        if name.text not in left
-        and word.is_in(name.text, of_class=name.of_class)
-        and not name.path.startswith(word.allowed_in or "\0")
+        if word.is_in(name.text, of_class=name.of_class) and not name.path.startswith(word.allowed_in or "\0")
     }
     assert not users, f"use {word.instead} instead of {word.name!r}:\n" + "\n".join(sorted(users))
 
@@ -180,7 +167,7 @@ def test_no_page_uses_a_forbidden_word(page: Path) -> None:
 
 
 def test_names_are_split_into_their_words() -> None:
-    assert words("jdr_ring_is_orphan") == "jdr ring is orphan"
+    assert words("jdr_ring_is_abandoned") == "jdr ring is abandoned"
     assert words("BypassedFile") == "bypassed file"
     assert words("JDR_RING") == "jdr ring"
     assert Forbidden("open_gap", "", ()).is_in("_open_gap_now", of_class=False)

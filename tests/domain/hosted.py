@@ -150,7 +150,7 @@ def gaps(domain: jetdr.HostedDomain) -> list[str]:
 async def assert_replica_equals_primary(domain: jetdr.HostedDomain, made: Machine) -> None:
     """The newest point, with nobody writing, is what the primaries hold once they have all of it."""
     ring = domain._alive.parts.ring
-    await asyncio.to_thread(until, lambda: not ring.write_back or ring.lsn_applied >= ring.lsn_reserved)
+    await asyncio.to_thread(until, lambda: not ring.write_back or ring.lsn_in_primaries >= ring.lsn_reserved)
     point = domain.mark(f"check {time.time_ns()}")
     await domain.uploaded(point.lsn)
     images = await recovered(made.store, point.lsn)

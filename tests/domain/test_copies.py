@@ -32,7 +32,7 @@ class Site:
         number, gate = self.control_log.history.disk_next, Gate(DISK_BYTES)
         gate.write(0, b"x" * 512)
         io_filter = IoFilter(
-            self.ring, gate, disk=number, size_bytes=DISK_BYTES, write_bytes_max=1 << 16, stall_limit_s=1
+            self.ring, gate, disk=number, size_bytes=DISK_BYTES, record_bytes_max=1 << 16, stall_limit_s=1
         )
         disk = Disk(number, name, Primary(gate, ""), io_filter, self.copies.owe_suspect)
         self.control_log.append(DiskAdd(name, "uuid", DISK_BYTES, "", holds_data=not ready), number)

@@ -91,7 +91,7 @@ def test_statistics_are_all_that_a_filter_counts(guest: Guest) -> None:
 
 
 @pytest.mark.parametrize(
-    ("number", "size_bytes", "write_bytes_max", "name", "file"),
+    ("number", "size_bytes", "record_bytes_max", "name", "file"),
     [
         (1, DISK_BYTES, 4096, "boot", "boot"),
         (1, DISK_BYTES - 512, 0, "boot", "boot"),
@@ -101,11 +101,11 @@ def test_statistics_are_all_that_a_filter_counts(guest: Guest) -> None:
     ],
 )
 def test_a_number_or_name_in_use_is_refused(
-    guest: Guest, number: int, size_bytes: int, write_bytes_max: int, name: str, file: str
+    guest: Guest, number: int, size_bytes: int, record_bytes_max: int, name: str, file: str
 ) -> None:
     make_disk(guest.folder / "new.img")
     with pytest.raises(InvalidRequest, match="disk 1 is boot") as refused:
-        guest.host.control.add(number, size_bytes, write_bytes_max, name, str(guest.folder / f"{file}.img"))
+        guest.host.control.add(number, size_bytes, record_bytes_max, name, str(guest.folder / f"{file}.img"))
     assert refused.value.facts["errno"] == errno.EEXIST
     assert len(guest.host.control.stats()) == 2
 

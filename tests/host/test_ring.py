@@ -28,7 +28,7 @@ STALL_LIMIT_S = 2.0
 SHORT_LIMIT_S = 0.3
 """For those that wait it out."""
 
-WRITE_BYTES_MAX = 32 << 10
+RECORD_BYTES_MAX = 32 << 10
 
 
 class Protected:
@@ -42,14 +42,14 @@ class Protected:
 
     def start(self, domain: bytes = DOMAIN) -> None:
         disk = StartDisk(1, "boot", self.shared.size_bytes, str(self.shared.primary))
-        marker = self.shared.marker if self.shared.write_back else None
-        self.host.start(self.shared.path, UUID(bytes=domain), disks=[disk], bypassed_path=marker)
+        bypassed_file = self.shared.bypassed_file if self.shared.write_back else None
+        self.host.start(self.shared.path, UUID(bytes=domain), disks=[disk], bypassed_path=bypassed_file)
 
     def client(self) -> NbdClient:
         return NbdClient(str(self.host.folder / "nbd.sock"), "boot")
 
     def filter(self) -> HostedFilter:
-        return HostedFilter(self.host.control, 1, self.shared.size_bytes, WRITE_BYTES_MAX)
+        return HostedFilter(self.host.control, 1, self.shared.size_bytes, RECORD_BYTES_MAX)
 
     def replica(self) -> bytes:
         return replay(self.shared.records(), self.shared.size_bytes)
@@ -226,7 +226,7 @@ def test_write_back_and_its_bypassed_file_belong_together(peer: Callable[[str], 
         with pytest.raises(InvalidRequest, match="write-back has a bypassed file"):
             HostComponent("vm", options).start(guest.shared.path)
         with pytest.raises(HostFailed, match="is write-through: leave out write-back="):
-            HostComponent("vm", options).start(guest.shared.path, bypassed_path=guest.shared.marker)
+            HostComponent("vm", options).start(guest.shared.path, bypassed_path=guest.shared.bypassed_file)
 
 
 # -- write-back ----------------------------------------------------------------------------------------------------
@@ -245,7 +245,7 @@ def test_written_behind_a_guest_reads_what_it_wrote_and_the_primary_follows(peer
         until(lambda: guest.shared.primary.read_bytes()[:4096] == b"x" * 4096, "the primary to follow")
         guest.host.stop()
         assert guest.shared.drva.host_ended
-        assert guest.shared.drva.lsn_applied == 1
+        assert guest.shared.drva.lsn_in_primaries == 1
         writer.stop()
 
 
@@ -290,7 +290,7 @@ def test_a_disk_is_removed_once_its_primary_has_everything(peer: Callable[[str],
             guest.host.control.remove(1)
             assert guest.shared.primary.read_bytes()[:4096] == b"x" * 4096
             path = str(guest.shared.primary)
-            guest.host.control.add(1, guest.shared.size_bytes, WRITE_BYTES_MAX, "boot", path)
+            guest.host.control.add(1, guest.shared.size_bytes, RECORD_BYTES_MAX, "boot", path)
             with guest.client() as again:
                 again.write(0, b"y" * 4096, FUA)
             until(lambda: guest.shared.primary.read_bytes()[:4096] == b"y" * 4096, "the primary to follow")
@@ -319,7 +319,7 @@ def test_written_behind_a_guest_whose_drva_is_gone_goes_on(peer: Callable[[str],
                 client.write(n * 16384 % (1 << 20), bytes([n + 1]) * 16384)
             client.flush()
         assert guest.shared.primary.read_bytes()[-16384:] == bytes([64]) * 16384
-        assert guest.shared.marker.exists()
+        assert guest.shared.bypassed_file.exists()
         guest.host.stop()
 
 

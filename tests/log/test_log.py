@@ -347,7 +347,7 @@ def test_threads_write_while_the_log_is_read_and_trimmed_behind_them(log_place: 
         log.start(ring)
         disks = [MemoryDevice(1 << 20), MemoryDevice(1 << 20)]
         filters = [
-            IoFilter(ring, disk, disk=n, size_bytes=1 << 20, write_bytes_max=log.record_bytes_max, stall_limit_s=20)
+            IoFilter(ring, disk, disk=n, size_bytes=1 << 20, record_bytes_max=log.record_bytes_max, stall_limit_s=20)
             for n, disk in enumerate(disks)
         ]
 

@@ -62,7 +62,7 @@ class HandDriven:
             self.disk,
             disk=1,
             size_bytes=DISK_BYTES,
-            write_bytes_max=self.log.record_bytes_max,
+            record_bytes_max=self.log.record_bytes_max,
             stall_limit_s=0.01,
         )
 

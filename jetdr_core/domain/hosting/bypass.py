@@ -122,7 +122,7 @@ class Bypass:
         """
         if self._bypassed_file is None or not self._ring.host_alive:
             return True
-        if self._ring.primaries_behind:
+        if self._ring.primaries_lag:
             return False
         return self._bypassed_file.stands or time.monotonic() - self._noticed_s > SETTLE_S
 

@@ -210,7 +210,7 @@ class HostedMode:
                 self._server.stop()
         finally:
             self._server.close()
-        applied = not ring.write_back or ring.lsn_applied >= ring.lsn_reserved
+        applied = not ring.write_back or ring.lsn_in_primaries >= ring.lsn_reserved
         return self._server.host_ended and ring.logging and applied
 
     def log_closed(self) -> None:

@@ -71,7 +71,7 @@ def _open(state: DiskState, primary: Primary, opened: ExitStack) -> IoFilter:
         device,
         disk=state.disk,
         size_bytes=state.size_bytes,
-        write_bytes_max=RECORD_BYTES_MAX,
+        record_bytes_max=RECORD_BYTES_MAX,
         stall_limit_s=0,
     )
 

@@ -2,7 +2,7 @@
  * ring_host.c: a host component without NBD, for tests: takes the host's side of a ring file, and obeys lines on stdin.
  * Every command answers one line. Some end the process where a host component must never die, but might.
  *
- *   ring_host RING PRIMARY SIZE LIMIT_MS [MARKER]
+ *   ring_host RING PRIMARY SIZE LIMIT_MS [BYPASSED_FILE]
  *   write OFFSET LENGTH BYTE | zero OFFSET LENGTH | read OFFSET LENGTH | flush | copy OFFSET LENGTH   -> a number, or a
  * byte busy SECONDS THREADS   writes 4 KiB blocks, flushing now and then -> writes, flushes, longest call in ms stats |
  * close start OFFSET LENGTH BYTE   writes in a thread of its own -> 0; join -> the number of each that was started
@@ -354,14 +354,14 @@ int main(int argc, char **argv)
     struct jdr_filter_options options = {.ring = ring,
                                          .disk = 1,
                                          .size_bytes = size_bytes = strtoull(argv[3], NULL, 10),
-                                         .write_bytes_max = 1u << 20,
+                                         .record_bytes_max = 1u << 20,
                                          .stall_limit_ns = atoll(argv[4]) * 1000000,
                                          .bypass = true,
                                          .applier = applier};
     options.primary = primary_on(primary);
     if (!result) {
         uint64_t longest = jdr_ring_record_bytes_max(ring);
-        options.write_bytes_max = longest < options.write_bytes_max ? longest : options.write_bytes_max;
+        options.record_bytes_max = longest < options.record_bytes_max ? longest : options.record_bytes_max;
         result = jdr_filter_open(&filter, &options);
     }
     if (!result && applier)

@@ -1,7 +1,7 @@
 /*
  * ring_mix.c: both sides of a write-back ring in one process, and a guest that knows what it must read.
  *
- *   ring_mix SECONDS PIECE_BYTES RING_BYTES MARKER THREADS
+ *   ring_mix SECONDS PIECE_BYTES RING_BYTES BYPASSED_FILE THREADS
  *
  * The disk's first half holds one byte all the time; each letter of THREADS is a thread that writes it again (w),
  * copies it in the background (c), or reads it (r). The second half is written with another byte, fast enough for the
@@ -163,7 +163,7 @@ static int temporary(const char *folder)
     return fd;
 }
 
-static void set_up(uint64_t ring_bytes, const char *marker)
+static void set_up(uint64_t ring_bytes, const char *bypassed_file)
 {
     const uint8_t domain[16] = {1};
     int fd = temporary("/dev/shm"), primary = temporary("/dev/shm");
@@ -181,7 +181,7 @@ static void set_up(uint64_t ring_bytes, const char *marker)
         .batch_bytes_max = 1 << 20,
     };
     must("writer", jdr_writer_create(&writer, &log));
-    must("applier", jdr_applier_create(&applier, host, marker));
+    must("applier", jdr_applier_create(&applier, host, bypassed_file));
     uint8_t *ours = malloc(HALF);
     memset(ours, OURS, HALF);
     must("primary", ftruncate(primary, 2 * HALF) || pwrite(primary, ours, HALF, 0) != HALF ? -errno : 0);
@@ -190,7 +190,7 @@ static void set_up(uint64_t ring_bytes, const char *marker)
         .ring = host,
         .disk = 1,
         .size_bytes = 2 * HALF,
-        .write_bytes_max = piece,
+        .record_bytes_max = piece,
         .stall_limit_ns = 20000000000ll,
         .bypass = true,
         .applier = applier,
