@@ -10,11 +10,11 @@ import asyncio
 import os
 import sys
 from collections.abc import Sequence
-from importlib import metadata
 from typing import Annotated
 
 import typer
 
+from jetdr_core import __version__
 from jetdr_core.cli.appliance_commands import mark, pause, protect, resume, unprotect
 from jetdr_core.cli.demo_command import demo
 from jetdr_core.cli.drva_command import drva
@@ -46,11 +46,7 @@ app = typer.Typer(
 
 def _version(*, wanted: bool) -> None:
     if wanted:
-        try:
-            version = metadata.version("jetdr_core")
-        except metadata.PackageNotFoundError:
-            version = "(a source tree that is not installed)"
-        typer.echo(f"jetdr {version}")
+        typer.echo(f"jetdr {__version__}")
         raise typer.Exit
 
 

@@ -20,6 +20,7 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import replace
 from pathlib import Path
 
+from jetdr_core import __version__
 from jetdr_core.catalog import iso_time
 from jetdr_core.device.iscsi_url import IscsiLun, options_of
 from jetdr_core.drva.commands import Commands
@@ -28,7 +29,7 @@ from jetdr_core.drva.configured_domain import open_domain
 from jetdr_core.drva.control_server import ControlServer
 from jetdr_core.drva.errors import DrvaBusy
 from jetdr_core.drva.logs import logging_to_stderr
-from jetdr_core.drva.metrics import DrvaCollector, MetricsServer, version
+from jetdr_core.drva.metrics import DrvaCollector, MetricsServer
 from jetdr_core.drva.notify import Notifier
 from jetdr_core.drva.places import check_places
 from jetdr_core.drva.session import Backoff, DomainSession, Opener
@@ -142,7 +143,7 @@ class Drva:
     def _about(self) -> Json:
         metrics = self.metrics
         return {
-            "version": version(),
+            "version": __version__,
             "pid": os.getpid(),
             "started": iso_time(int(self._started_s * 1e9)),
             "started_ns": int(self._started_s * 1e9),

@@ -7,7 +7,6 @@ can scrape. The counters of a domain restart from 0 when the domain is opened ag
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from importlib import metadata
 from itertools import accumulate
 from operator import attrgetter
 
@@ -16,13 +15,14 @@ from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Histo
 from prometheus_client.metrics_core import Metric
 from prometheus_client.registry import Collector
 
+from jetdr_core import __version__
 from jetdr_core.domain import DiskStatus, DomainStatus, HostStatus
 from jetdr_core.domain.status import disk_metrics
 from jetdr_core.drva.config import Address
 from jetdr_core.drva.session_state import SessionView, State
 from jetdr_core.uploader import LATENCY_BOUNDS_S
 
-__all__ = ["DrvaCollector", "MetricsServer", "version"]
+__all__ = ["DrvaCollector", "MetricsServer"]
 
 _OF_SESSION: dict[str, tuple[str, Callable[[SessionView], float]]] = {
     "jetdr_domain_open": ("1 while the domain is open", lambda view: view.state is State.OPEN),
@@ -79,7 +79,7 @@ class DrvaCollector(Collector):
 
     def collect(self) -> Iterator[Metric]:
         about = GaugeMetricFamily("jetdr_drva_info", "version of the DRVA", labels=["version"])
-        about.add_metric([version()], 1)
+        about.add_metric([__version__], 1)
         yield about
         yield GaugeMetricFamily("jetdr_drva_start_time_seconds", "when it was started", value=self._started_s)
         yield from _families(self._views())
@@ -139,10 +139,3 @@ def _latency(statuses: Iterable[tuple[SessionView, DomainStatus]]) -> Metric:
         buckets = [(bound, float(count)) for bound, count in zip(bounds, counts, strict=True)]
         family.add_metric([view.name], buckets, status.upload_latency_sum_s)
     return family
-
-
-def version() -> str:
-    try:
-        return metadata.version("jetdr_core")
-    except metadata.PackageNotFoundError:
-        return "unknown"

@@ -8,6 +8,8 @@ from pathlib import Path
 
 import pytest
 
+import jetdr_core
+
 PROJECT = tomllib.loads((Path(__file__).resolve().parents[2] / "pyproject.toml").read_text(encoding="utf-8"))["project"]
 
 
@@ -25,7 +27,7 @@ def installed() -> metadata.Distribution:
 
 
 def test_the_installed_version_is_the_declared_one(installed: metadata.Distribution) -> None:
-    assert installed.version == PROJECT["version"]
+    assert jetdr_core.__version__ == installed.version == PROJECT["version"]
 
 
 def test_the_command_is_installed(installed: metadata.Distribution) -> None:
