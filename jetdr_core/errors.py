@@ -1,8 +1,8 @@
-"""Every error the engine raises, with its facts as attributes.
+"""Every error that the engine raises, with its facts as attributes.
 
-Invariants: a message names the thing, the value and the remedy; an error raised for bad input has changed nothing.
-Built-in families stay themselves: a bad argument is also a ``ValueError``, a wait that ran out also a ``TimeoutError``,
-an existing target also a ``FileExistsError``.
+Invariants: a message names the thing, the value and the remedy. An error about bad input has changed nothing. Errors
+belong to the built-in families as well: a bad argument is also a ``ValueError``, an expired wait a ``TimeoutError``,
+and an existing target a ``FileExistsError``.
 """
 
 from __future__ import annotations
@@ -55,11 +55,12 @@ __all__ = [
 class JetdrError(Exception):
     """Base of all errors of the engine.
 
-    ``hint`` is the remedy, already part of ``str(error)``; ``facts`` holds the named values of the message.
+    ``str(error)`` is the message and the ``hint``, which is the remedy. ``facts`` are the named values of the message.
     """
 
     def __init__(self, message: str, *, hint: str = "", **facts: object) -> None:
         super().__init__(f"{message}; {hint}" if hint else message)
+        self.message = message
         self.hint = hint
         self.facts = facts
 
@@ -67,7 +68,7 @@ class JetdrError(Exception):
 class SystemFailure(JetdrError, OSError):
     """Base of the errors that the operating system, a device or a peer reported.
 
-    ``errno`` is the number that was reported; None if there was none.
+    ``errno`` is the number that was reported, or None.
     """
 
     def __init__(self, message: str, *, hint: str = "", errno: int | None = None, **facts: object) -> None:
@@ -76,11 +77,11 @@ class SystemFailure(JetdrError, OSError):
 
 
 class InvalidRequest(JetdrError, ValueError):
-    """An argument outside its documented range; nothing was changed."""
+    """An argument is outside its documented range. Nothing was changed."""
 
 
 class UnsupportedVersion(JetdrError):
-    """A format newer than this engine reads."""
+    """The format is newer than this engine reads."""
 
 
 class DeviceBusy(SystemFailure):
@@ -88,7 +89,7 @@ class DeviceBusy(SystemFailure):
 
 
 class DeviceFull(SystemFailure):
-    """The file system has no room for a file of that size; nothing was left behind."""
+    """The file system has no room for a file of that size. Nothing is left of the attempt."""
 
 
 class DeviceGone(SystemFailure):
@@ -104,7 +105,7 @@ class DeviceReadOnly(SystemFailure):
 
 
 class DeviceResized(SystemFailure):
-    """The LUN is shorter than when it was opened, and the range lies beyond its new end."""
+    """The LUN has shrunk since it was opened, and the range lies beyond its new end."""
 
 
 # -- capture and log ---------------------------------------------------------------------------------------------------
@@ -113,8 +114,8 @@ class DeviceResized(SystemFailure):
 class PrimaryFailed(SystemFailure):
     """The primary disk failed an I/O. ``errno`` is its own.
 
-    ``suspect``: what the disk now holds is not known to be what the log says; it must be copied again. Otherwise a
-    failed write was read back and logged.
+    If ``suspect``, the disk may not hold what the log says, and owes a resync. Otherwise what a failed write left was
+    read back and logged.
     """
 
     def __init__(
@@ -125,7 +126,7 @@ class PrimaryFailed(SystemFailure):
 
 
 class StallTimeout(SystemFailure, TimeoutError):
-    """Ring or log stayed full for the whole stall limit; the write was not started."""
+    """Ring or log stayed full for the whole stall limit. The write was not begun."""
 
 
 class LogError(JetdrError):
@@ -133,11 +134,11 @@ class LogError(JetdrError):
 
 
 class LogFailed(LogError, SystemFailure):
-    """The log device failed a write or flush: the writer is poisoned and acknowledges nothing more."""
+    """The log device failed an I/O. The writer is poisoned, and acknowledges nothing more."""
 
 
 class LogDamaged(LogError):
-    """A record that had been acknowledged as durable is unreadable."""
+    """A record that was acknowledged as durable cannot be read."""
 
 
 class LogNotALog(LogError):
@@ -161,7 +162,7 @@ class RingError(JetdrError):
 
 
 class RingForeign(RingError):
-    """The ring file belongs to another domain, or others may read or write it; it was not changed."""
+    """The ring file belongs to another domain, or others may read or write it. It was not changed."""
 
 
 class RingBusy(RingError):
@@ -169,11 +170,11 @@ class RingBusy(RingError):
 
 
 class RingApart(RingError):
-    """Ring and log do not meet: records between them are lost, or the log is an older copy."""
+    """Ring and log do not meet. Records between them are lost, or the log is an older copy."""
 
 
 class LoggingOff(JetdrError):
-    """Logging is switched off: nothing but the gap that follows can be logged."""
+    """Logging is off. Nothing but the gap that follows can be logged."""
 
 
 # -- host component ----------------------------------------------------------------------------------------------------
@@ -192,7 +193,7 @@ class HostDeaf(HostUnreachable):
 
 
 class HostFailed(JetdrError):
-    """The host component's process did not come up, or not end, as it should."""
+    """The host component's process did not start or end as it should."""
 
 
 # -- store and chain ---------------------------------------------------------------------------------------------------
@@ -201,7 +202,7 @@ class HostFailed(JetdrError):
 class StoreError(SystemFailure):
     """An object store operation failed.
 
-    ``transient`` was decided where the failure was seen: True means that the same call may succeed later.
+    ``transient``: the same call may succeed later. That was decided where the failure was seen.
     """
 
     def __init__(self, operation: str, key: str, cause: str, *, transient: bool, hint: str = "") -> None:
@@ -213,7 +214,7 @@ class StoreError(SystemFailure):
 
 
 class ObjectExists(StoreError):
-    """put-if-absent lost: the key is taken."""
+    """The key of a put-if-absent is taken."""
 
     def __init__(self, operation: str, key: str) -> None:
         super().__init__(operation, key, "the object exists already", transient=False)
@@ -227,14 +228,14 @@ class ObjectNotFound(StoreError):
 
 
 class StoreAccessDenied(StoreError):
-    """Credentials are missing, wrong, or not allowed to do this."""
+    """Credentials are missing or wrong, or do not allow this."""
 
     def __init__(self, operation: str, key: str, cause: str, *, hint: str = "check the credentials") -> None:
         super().__init__(operation, key, cause, transient=False, hint=hint)
 
 
 class DamagedObject(JetdrError):
-    """Bytes read from log or store fail their checks. ``key`` names the object, ``part`` the piece of it."""
+    """Bytes from log or store fail their checks. ``key`` names the object, and ``part`` the part of it."""
 
     def __init__(self, key: str, part: str, problem: str, *, hint: str = "") -> None:
         super().__init__(f"{key}: {part}: {problem}", hint=hint, key=key, part=part)
@@ -247,7 +248,7 @@ class ChainBroken(JetdrError):
 
 
 class Fenced(JetdrError):
-    """A newer epoch owns the domain; this writer has stopped."""
+    """A newer epoch owns the domain. This writer has stopped."""
 
     def __init__(self, domain: str, epoch: int, epoch_newer: int) -> None:
         super().__init__(
@@ -262,10 +263,7 @@ class Fenced(JetdrError):
 
 
 class NoSuchPoint(JetdrError, LookupError):
-    """The instant asked for lies outside the history.
-
-    ``before`` / ``after`` are the nearest points, where there are any.
-    """
+    """The instant lies outside the history. ``before`` and ``after`` are the nearest points, if there are any."""
 
 
 class InstantInGap(NoSuchPoint):
@@ -273,7 +271,7 @@ class InstantInGap(NoSuchPoint):
 
 
 class NotConsistent(JetdrError):
-    """The domain is not consistent at present (background data is outstanding)."""
+    """The domain is not consistent at present, because background data is outstanding."""
 
 
 class DuplicateMark(JetdrError, ValueError):
@@ -285,4 +283,4 @@ class TargetExists(SystemFailure, FileExistsError):
 
 
 class TargetFull(SystemFailure):
-    """The target has less free space than the recovery needs; nothing was written."""
+    """The target has less free space than the recovery needs. Nothing was written."""

@@ -23,30 +23,30 @@ _SEGMENT_BYTES_LIMIT = SEGMENT_BYTES_MAX - 2 * RECORD_BYTES_MAX
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class DomainOptions:
-    """Settings of a protected domain. Sizes are bytes, times seconds."""
+    """Settings of a protected domain. Sizes are in bytes, times in seconds."""
 
     segment_bytes: int = SEGMENT_BYTES_DEFAULT
     """A segment is sealed when it holds this much payload,"""
     segment_age_s: float = SEGMENT_AGE_S_DEFAULT
-    """or when its oldest record is this old: most of the recovery point objective."""
+    """or when its oldest record is this old. This is most of the recovery point objective."""
     upload_workers: int = max(1, min(4, os.cpu_count() or 1))
     """Threads that compress."""
     puts_max: int = 4
     """Uploads in flight."""
     bandwidth_bytes_per_s: float | None = None
-    """Upload limit; None for none."""
+    """Limit of uploads. None for no limit."""
     verify_frames: bool = True
-    """Decode each compressed frame and compare before it is uploaded."""
+    """Decode each compressed frame, and compare it, before it is uploaded."""
     heartbeat_s: float = 5.0
-    """An idle domain proves this often that its newest recovery point is current."""
+    """How often an idle domain says that its newest recovery point is current."""
     stall_limit_s: float = STALL_LIMIT_S_DEFAULT
     """A write or flush waits at most this long for the replication log."""
     close_limit_s: float = 60.0
-    """Closing waits at most this long for what is not yet uploaded; it stays in the log for the next opening."""
+    """Closing waits at most this long for uploads. The rest stays in the log for the next opening."""
     ring_bytes: int = RING_BYTES_DEFAULT
-    """Memory between filter and log; a power of two."""
+    """Payload that the ring holds between filter and log. A power of two."""
     ring_slots: int = RING_SLOTS_DEFAULT
-    """Records between filter and log; a power of two."""
+    """Records that the ring holds between filter and log. A power of two."""
 
     def __post_init__(self) -> None:
         limits = {

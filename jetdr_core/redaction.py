@@ -1,6 +1,6 @@
-"""Text without secrets: what may stand in a log line, on a terminal, in an answer to a client. Pure.
+"""Removes secrets from text for a log line, a terminal or an answer to a client. Pure.
 
-Invariants: keys and signatures of Azure, and the user part of any URL, never pass.
+Invariant: neither keys and signatures of Azure nor the user part of a URL pass.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ _USER = re.compile(r"(?<=://)[^/?#@\s'\"]+@")
 
 
 def redacted(text: str, secrets: Iterable[str] = ()) -> str:
-    """``text`` with credentials, and each of the literal ``secrets``, replaced by a word."""
+    """Return ``text`` with a word in place of each credential, and of each of the literal ``secrets``."""
     for secret in secrets:
         text = text.replace(secret, _HIDDEN)
     return _USER.sub(f"{_HIDDEN}@", _NAMED.sub(rf"\1\2{_HIDDEN}", text))

@@ -1,8 +1,9 @@
-"""The one engine that copies pre-existing data: initial copy of a disk, and resync after an unclean stop.
+"""The one engine that copies pre-existing data: the initial copy of a disk, and every resync.
+
+Which regions are owed is an iterable. So a dirty map can take the place of "all of the disk".
 
 Invariants: each piece is read and logged while its range is held, so a guest's write to it comes wholly before or
-after; the copy runs behind new writes, never ahead of them: it waits while the ring holds more than a few pieces.
-Which regions are owed is an iterable of extents, so that a dirty map can take the place of "all of the disk".
+after. New writes go first: the copy waits while the ring holds more than a few pieces.
 """
 
 from __future__ import annotations
@@ -21,24 +22,27 @@ __all__ = ["BackgroundFilter", "Region", "copy_regions", "regions_of"]
 
 PIECE_BYTES = 1 << 20
 RING_SHARE_BYTES = 8 << 20
-"""Background data waits while more than this, or a quarter of the ring, is on its way to the log."""
+"""Background data waits while the ring holds more than this, or more than a quarter of its size."""
 
 PAUSE_S = 0.001
 CROWDED_S = 0.02
 
 
 class BackgroundFilter(Protocol):
-    """What copying needs of the IO filter on a disk's write path, which may run in another process."""
+    """What a copy needs of the IO filter on a disk's write path, which may run in another process."""
 
     @property
     def record_bytes_max(self) -> int: ...
 
     def copy_background(self, offset: int, length: int) -> int:
-        """Log what the primary holds in the range, held meanwhile; returns the LSN; 0: a long one, and no hole."""
+        """Log what the primary holds in the range, and return the LSN. The range is held meanwhile.
+
+        0, and nothing is logged, if the range is longer than one record and is no hole.
+        """
 
 
 class Region(NamedTuple):
-    """Half open [offset, offset + length) of a disk; ``hole`` says that the primary's file has no data there."""
+    """[offset, offset + length) of a disk. ``hole``: the primary's file has no data there."""
 
     offset: int
     length: int
@@ -46,7 +50,7 @@ class Region(NamedTuple):
 
 
 def regions_of(fd: int, size_bytes: int) -> Iterator[Region]:
-    """All of a disk, data and holes in order; a device that knows no holes is one region of data."""
+    """Yield all of a disk, data and holes in order. A device without holes is one region of data."""
     offset = 0
     while offset < size_bytes:
         data = _seek(fd, offset, os.SEEK_DATA, size_bytes)
@@ -60,7 +64,7 @@ def regions_of(fd: int, size_bytes: int) -> Iterator[Region]:
 
 
 def _seek(fd: int, offset: int, whence: int, size_bytes: int) -> int:
-    """Where data or a hole begins at or behind ``offset``, in whole sectors; the disk's end where there is none."""
+    """Return where data or a hole begins at ``offset`` or later, in whole sectors. The disk's end if there is none."""
     if fd < 0:
         return offset if whence == os.SEEK_DATA else size_bytes
     try:
@@ -85,11 +89,11 @@ def copy_regions(
     progress: Callable[[int], None],
     is_crowded: Callable[[], bool] = lambda: False,
 ) -> bool:
-    """Log ``regions`` as background data; True when all of them are in the log, False when ``stopping`` came first.
+    """Log ``regions`` as background data. Return whether all of them are logged, which ``stopping`` prevents.
 
-    ``log_holes``: also say that holes are zeros (needed where the replica may hold older data there). ``progress`` gets
-    the bytes of each piece. A full log is waited for, and one that ``is_crowded``; an error of the primary, the log or
-    the ring is raised.
+    With ``log_holes``, log that holes are zeros. That is needed where the replica may hold older data. ``progress`` is
+    given the bytes of each piece. A log that is full, or that ``is_crowded``, is waited for. An error of the primary,
+    the log or the ring is raised.
     """
     patience = _Patience(io_filter, ring, stopping, is_crowded)
     for region in regions:
@@ -106,7 +110,7 @@ def copy_regions(
 
 
 class _Patience:
-    """Copies when the ring has room for background data, and again after a stall."""
+    """Copies once the ring has room for background data, and tries again after a stall."""
 
     def __init__(
         self, io_filter: BackgroundFilter, ring: Ring, stopping: threading.Event, is_crowded: Callable[[], bool]
@@ -118,14 +122,14 @@ class _Patience:
         self._stopping = stopping
 
     def copy(self, offset: int, length: int) -> int:
-        """The LSN; 0 once ``stopping`` is set, or when a long range is not a hole (any more)."""
+        """Return the LSN. 0 once ``stopping`` is set, or if a long range is no hole, or no longer one."""
         while not self._stopping.is_set():
             if self._is_crowded() and not self._ring.poisoned:
                 self._stopping.wait(CROWDED_S)
                 continue
             if self._is_busy():
                 self._ring.wait_durable(self._ring.lsn_reserved, 1.0)
-                if self._is_busy():  # with writes that their primaries have not answered
+                if self._is_busy():  # with writes that their primaries have not completed
                     self._stopping.wait(PAUSE_S)
                 continue
             try:

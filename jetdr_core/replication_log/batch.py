@@ -1,9 +1,12 @@
 """The batch: what one group commit writes. Pure: packs and checks bytes, does no I/O.
 
-Invariants: a batch is 4 KiB aligned and never crosses the end of the data area; batch numbers are dense from 1; each
-batch names the checksum of the one before it, so that what an older lap or life left behind never continues the chain.
-Bytes to be parsed are untrusted: no length in them is used before it is bounded. The layout is shared with
-``native/core/log_writer.c``; docs/formats/log-volume.md has its offset tables.
+A data area is written again and again, so it is full of batches of older laps, and of batches that were cut after a
+crash. A reader must take none of them for the next batch. Therefore batch numbers are dense from 1, and each batch
+names the checksum of the one before.
+
+Invariants: a batch is 4 KiB aligned, and never crosses the end of the data area. Bytes to be parsed are untrusted: no
+length in them is used before it is bounded. ``native/core/log_writer.c`` has the same layout, and
+docs/formats/log-volume.md its offset tables.
 """
 
 from __future__ import annotations
@@ -26,7 +29,7 @@ BATCH_HEADER_BYTES = 128
 FLAG_WRAP = 1
 
 BATCH_PAYLOAD_BYTES_MAX = UNSYNCED_BYTES_MAX
-"""No writer makes a longer payload; no reader believes one."""
+"""No writer makes a longer payload, and no reader believes one."""
 
 _HEADER = struct.Struct("<IHHQQQQIIQQQQQ32xQ")
 _CHECKED_BYTES = 120
@@ -56,7 +59,7 @@ assert BATCH_PAYLOAD_BYTES_MAX >= RECORD_BYTES_MAX, "the longest record fits int
 
 
 def blocks(length: int) -> int:
-    """``length`` rounded up to whole 4 KiB blocks."""
+    """Return ``length`` rounded up to whole 4 KiB blocks."""
     return -(-length // BLOCK_BYTES) * BLOCK_BYTES
 
 
@@ -64,10 +67,10 @@ BATCH_BYTES_MAX = blocks(BATCH_HEADER_BYTES + BATCH_RECORDS_MAX * RECORD.itemsiz
 
 
 class Cursor(NamedTuple):
-    """A place between two batches: right behind batch ``batch_number``, whose checksum is ``checksum``.
+    """A place between two batches: right after batch ``batch_number``, whose checksum is ``checksum``.
 
-    ``position`` (virtual, bytes) is where the next batch begins; ``lsn`` and ``time_ns`` are the last record's.
-    Batch number 0 stands for the place before the first batch.
+    The next batch begins at ``position`` (virtual, bytes). ``lsn`` and ``time_ns`` are those of the last record. Batch
+    number 0 stands for the place before the first batch.
     """
 
     position: int
@@ -101,7 +104,7 @@ class BatchHeader(NamedTuple):
 
     @property
     def total_bytes(self) -> int:
-        """Bytes the batch takes in the log."""
+        """How many bytes of the log the batch takes."""
         return self.header_bytes + blocks(self.payload_bytes)
 
     @property
@@ -110,9 +113,9 @@ class BatchHeader(NamedTuple):
 
 
 class DataArea(NamedTuple):
-    """Where a section's batches live: ``data_bytes`` at ``data_offset`` of the volume, used as a ring.
+    """Where a section's batches lie: ``data_bytes`` at ``data_offset`` of the volume, used as a ring.
 
-    Positions are virtual: they only grow; one lap of the ring is ``data_bytes`` long.
+    Positions are virtual: they only grow. One lap of the ring is ``data_bytes`` long.
     """
 
     section_id: int
@@ -120,11 +123,11 @@ class DataArea(NamedTuple):
     data_bytes: int
 
     def physical(self, position: int) -> int:
-        """Volume offset of a virtual position."""
+        """Return the offset on the volume of a virtual position."""
         return self.data_offset + position % self.data_bytes
 
     def lap_end(self, position: int) -> int:
-        """The virtual position at which the lap that ``position`` lies in ends."""
+        """Return the virtual position at which the lap of ``position`` ends."""
         return (position // self.data_bytes + 1) * self.data_bytes
 
 
@@ -141,9 +144,9 @@ def pack_batch(
     durable_batch: int,
     flags: int = 0,
 ) -> tuple[bytes, int]:
-    """The batch that follows ``cursor``, ready to be written at its position, and the batch's checksum.
+    """Return the batch that follows ``cursor``, ready to be written at its position, and its checksum.
 
-    ``payloads`` are in record order and as long as the headers say.
+    ``payloads`` are in the order of the records, and as long as the headers say.
     """
     records = headers.tobytes()
     payload = b"".join(payloads)
@@ -159,7 +162,7 @@ def pack_batch(
 
 
 def pack_wrap(*, section_id: int, epoch: int, cursor: Cursor, durable_batch: int) -> tuple[bytes, int]:
-    """The empty batch that says: the next one begins at the start of the next lap."""
+    """Return the empty batch which says that the next one begins with the next lap, and its checksum."""
     none = np.zeros(0, RECORD)
     return pack_batch(
         none, (), section_id=section_id, epoch=epoch, cursor=cursor, durable_batch=durable_batch, flags=FLAG_WRAP
@@ -170,7 +173,7 @@ def pack_wrap(*, section_id: int, epoch: int, cursor: Cursor, durable_batch: int
 
 
 def parse_header(block: Buffer) -> BatchHeader | None:
-    """The header at the start of ``block`` (at least 128 bytes), or None where there is none to be believed."""
+    """Return the header at the start of ``block`` (at least 128 bytes), or None if none there can be believed."""
     view = memoryview(block)[:BATCH_HEADER_BYTES]
     magic, *fields = _HEADER.unpack(view)
     if magic != BATCH_MAGIC or xxhash.xxh3_64_intdigest(view[:_CHECKED_BYTES]) != fields[-1]:
@@ -193,9 +196,9 @@ def _is_bounded(header: BatchHeader) -> bool:
 
 
 def parse_records(header: BatchHeader, view: memoryview) -> RecordHeaders | None:
-    """The record headers of the batch in ``view`` (its first ``header_bytes``), or None if they fail their checks.
+    """Return the record headers of the batch in ``view``, or None if they fail their checks.
 
-    The array stands on ``view``'s memory and keeps it alive.
+    ``view`` has at least ``header_bytes`` of the batch. The array refers to the memory of ``view``, and keeps it alive.
     """
     records = view[BATCH_HEADER_BYTES : BATCH_HEADER_BYTES + header.record_count * RECORD.itemsize]
     if xxhash.xxh3_64_intdigest(records) != header.records_checksum:
@@ -216,20 +219,20 @@ def _are_plausible(header: BatchHeader, headers: RecordHeaders) -> bool:
 
 
 def records_of(header: BatchHeader, headers: RecordHeaders, view: memoryview) -> RecordBatch:
-    """The batch in ``view``, without copying."""
+    """Return the records of the batch in ``view``, without copying."""
     return RecordBatch(headers, view[header.header_bytes : header.header_bytes + header.payload_bytes])
 
 
 def cursor_after(header: BatchHeader, area: DataArea, *, time_ns: int) -> Cursor:
-    """The place right behind the batch; ``time_ns`` is its last record's, or the time before when it is empty."""
+    """Return the place after the batch. ``time_ns`` is that of the last record, in this batch or an earlier one."""
     end = area.lap_end(header.position) if header.wraps else header.position + header.total_bytes
     return Cursor(end, header.batch_number, header.last_lsn, header.checksum, time_ns)
 
 
 def find_headers(view: memoryview, position: int, area: DataArea, *, number_above: int) -> list[BatchHeader]:
-    """Headers of ``area`` in ``view`` (whole blocks, read from ``position``) with a number above ``number_above``.
+    """Return the headers of ``area`` in ``view`` (whole blocks, read from ``position``) above ``number_above``.
 
-    Only those that lie where they say; the blocks of payloads in between are passed over.
+    Only headers that lie where they say count. The blocks of payloads in between are passed over.
     """
     count = len(view) // BLOCK_BYTES
     table: npt.NDArray[np.void] = np.ndarray((count,), BATCH_HEADER, buffer=view, strides=(BLOCK_BYTES,))

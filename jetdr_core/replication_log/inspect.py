@@ -1,6 +1,6 @@
-"""Describes a log volume for people and programs, without changing it, also while its owner writes.
+"""Describes a log volume for people and programs, without changing it, even while its owner writes.
 
-Invariant: damage is part of the description, not an error, so that everything readable is still shown.
+Invariant: damage is a part of the description, not an error. So everything that can be read is shown.
 """
 
 from __future__ import annotations
@@ -18,12 +18,12 @@ from jetdr_core.replication_log.superblock import SectionBody, SectionRow
 from jetdr_core.replication_log.volume import LogVolume
 
 _ATTEMPTS = 3
-"""A running owner moves the tail under our eyes: look again this often before calling it damage."""
+"""How often to look before calling it damage: a running owner may move the tail meanwhile."""
 
 
 @dataclass(frozen=True)
 class SectionDescription:
-    """One section. Sizes in bytes, positions virtual; what damage hides is None."""
+    """One section. Sizes are in bytes, positions virtual. What damage hides is None."""
 
     name: str
     domain_uuid: UUID
@@ -47,7 +47,7 @@ class SectionDescription:
 
     @property
     def fill(self) -> float | None:
-        """Used part of the section, 0 to 1."""
+        """The used part of the section, 0 to 1."""
         return self.used_bytes / self.data_bytes if self.used_bytes is not None and self.data_bytes else None
 
 
@@ -64,11 +64,11 @@ class VolumeDescription:
     sections: tuple[SectionDescription, ...]
 
     def as_json(self) -> dict[str, object]:
-        """Plain numbers, strings, lists and dicts."""
+        """Return plain numbers, strings, lists and dicts."""
         return {name: _plain(value) for name, value in dataclasses.asdict(self).items()}
 
     def lines(self) -> list[str]:
-        """The description for a terminal."""
+        """Return the description for a terminal."""
         head = [
             f"log volume {self.path}",
             f"  volume {self.volume_uuid}, owner {self.owner}",
@@ -78,9 +78,9 @@ class VolumeDescription:
 
 
 def describe_volume(path: str | os.PathLike[str]) -> VolumeDescription:
-    """Read the volume at ``path``, its sections and their logs from tail to head.
+    """Describe the volume at ``path``. Its sections and their logs are read from tail to head.
 
-    Raises what opening the volume raises; a damaged section is described, not raised.
+    Raises what opening the volume raises. Damage of a section is described, not raised.
     """
     volume, device = look_at_volume(path)
     try:
@@ -98,7 +98,7 @@ def describe_volume(path: str | os.PathLike[str]) -> VolumeDescription:
 
 
 def describe_section(volume: LogVolume, row: SectionRow) -> SectionDescription:
-    """Describe one section of a volume opened for looking at it."""
+    """Describe one section of a volume that was opened for inspection."""
     bare = SectionDescription(row.name, row.domain_uuid, row.offset, row.section_bytes)
     description = bare
     for _ in range(_ATTEMPTS):

@@ -1,8 +1,8 @@
 """ReplicationLog: one domain's log, opened for appending, reading and trimming.
 
-Invariants: the log on disk is a prefix of the LSN order; what lies between tail and head is never overwritten, and the
-tail moves in the superblock before it moves for the writer; from the first append until a clean close the superblock
-does not say "clean"; after a failed write or flush nothing more is acknowledged.
+Invariants: the log on disk is a prefix of the LSN order. What lies between tail and head is never overwritten, because
+the tail moves in the superblock before it moves for the writer. From the first append until a clean close, the
+superblock does not say "clean". After a failed write or flush, nothing more is acknowledged.
 """
 
 from __future__ import annotations
@@ -55,20 +55,21 @@ class LogState(NamedTuple):
 
 
 class ReplicationLog:
-    """The log in ``section``. Opening it recovers: :attr:`outcome` says what was found; nothing has been changed yet.
+    """The log in ``section``. To open it is to recover it: :attr:`outcome` says what was found. Nothing is changed yet.
 
-    Life: open, :meth:`begin` (new epoch, on disk), :meth:`start` (the writer drains the ring), then :meth:`read` and
-    :meth:`checkpoint` by the uploader while writers append to the ring, at last :meth:`close`.
+    Life. Open it. :meth:`begin` takes it into use under a new epoch. From :meth:`start` on, the writer drains the ring.
+    Then the uploader calls :meth:`read` and :meth:`checkpoint` while producers append to the ring. :meth:`close` is the
+    end.
 
     Threads. :meth:`begin`, :meth:`start` and :meth:`close` belong to the domain's thread, one at a time. The native
-    writer has a thread of its own, which alone writes batches; the superblock is written by whoever calls
-    :meth:`checkpoint`, never concurrently with itself. :meth:`read` is for one thread at a time (a second waits), and
-    what it returns may be used by any. :meth:`state` is for all.
+    writer has a thread of its own, which alone writes batches. :meth:`checkpoint` writes the superblock in its caller's
+    thread, and never runs twice at once. :meth:`read` is for one thread at a time (a second one waits), and any thread
+    may use what it returns. :meth:`state` is for all.
 
-    Errors. The writer's failure poisons the ring: those who wait on it get :class:`LogFailed`; a failed superblock
-    write is raised here and poisons the ring too. Afterwards only :meth:`close` is of use.
+    Errors. A failure of the writer poisons the ring, and whoever waits on the ring gets :class:`LogFailed`. A failed
+    write of the superblock is raised, and poisons the ring as well. Afterwards only :meth:`close` is of use.
 
-    Raises on opening: :class:`LogDamaged`, :class:`LogFailed`, :class:`UnsupportedVersion`; the section is then closed.
+    Opening raises :class:`LogDamaged`, :class:`LogFailed` or :class:`UnsupportedVersion`. The section is then closed.
     """
 
     def __init__(self, section: Section, *, chunk_bytes: int = CHUNK_BYTES) -> None:
@@ -92,7 +93,7 @@ class ReplicationLog:
 
     @property
     def tail(self) -> Cursor:
-        """Where reading begins after a restart: behind it lies everything that may not have been uploaded."""
+        """Where reading begins after a restart. Everything that may not have been uploaded lies after it."""
         return self._section.body.tail
 
     @property
@@ -102,14 +103,14 @@ class ReplicationLog:
 
     @property
     def record_bytes_max(self) -> int:
-        """Longest payload of one record that this log takes."""
+        """The most payload of a record that this log takes."""
         return record_bytes_max(self._section.row.section_bytes)
 
     def begin(self, epoch: int, *, timeline: int | None = None, write_back: bool = False) -> None:
-        """Take the log into use under ``epoch``; durable at return, and required before :meth:`start`.
+        """Take the log into use under ``epoch``. Durable at return. To be called before :meth:`start`.
 
-        ``write_back``: from now on the primaries may be behind the log. What was cut is erased, so that it cannot come
-        back; what was found is flushed before it is called durable.
+        With ``write_back`` the primaries may lag the log from now on. What was cut is erased, so that it cannot come
+        back. What was found is flushed before it is called durable.
         """
         self._check_open()
         if self._writer is not None or epoch < self.body.epoch:
@@ -130,9 +131,9 @@ class ReplicationLog:
         self._begun = True
 
     def start(self, ring: Ring, *, batch_bytes_max: int = BATCH_BYTES_DEFAULT, threaded: bool = True) -> Writer:
-        """Begin to drain ``ring``, whose next LSN follows :attr:`outcome`'s head, into the log; returns the writer.
+        """Begin to drain ``ring`` into the log, and return the writer. The ring goes on where :attr:`outcome` ends.
 
-        With ``threaded=False`` nothing runs by itself: the caller drives ``commit`` (for simulations).
+        With ``threaded=False`` nothing runs by itself, and the caller calls ``commit`` (for simulations).
         """
         self._check_open()
         head = self.outcome.head
@@ -158,10 +159,10 @@ class ReplicationLog:
         return writer
 
     def read(self, cursor: Cursor, *, payload_bytes_max: int) -> list[LogBatch]:
-        """Durable batches behind ``cursor``, about ``payload_bytes_max`` of payload, at least one when there is one.
+        """Return durable batches after ``cursor``, with about ``payload_bytes_max`` of payload.
 
-        Each comes with the cursor behind it. Empty when nothing more is durable. Raises :class:`LogDamaged` or
-        :class:`LogFailed`; what had been returned before stays good.
+        There is at least one if any is durable, and each has the cursor after it. Raises :class:`LogDamaged` or
+        :class:`LogFailed`. What was returned before stays valid.
         """
         self._check_open()
         limit = self._writer.state().durable_position if self._writer else self.outcome.head.position
@@ -169,7 +170,7 @@ class ReplicationLog:
             return self._reader.read(cursor, limit, payload_bytes_max=payload_bytes_max)
 
     def checkpoint(self, lsn_uploaded: int, cursor: Cursor) -> None:
-        """Give back the log before ``cursor``, everything up to ``lsn_uploaded`` being safe in the store.
+        """Reclaim the log before ``cursor``. The store must hold everything up to ``lsn_uploaded``.
 
         The superblock is durable before the writer may overwrite anything. A cursor before the tail moves nothing.
         """
@@ -208,11 +209,11 @@ class ReplicationLog:
         )
 
     def close(self, *, clean: bool = True) -> None:
-        """Stop the writer, flush, record the end of the log; twice is harmless.
+        """Stop the writer, flush, and record the end of the log. Idempotent.
 
         The log is marked clean only if it holds everything that the ring was given. With ``clean=False`` the superblock
-        is left as it is, as after a crash. Raises :class:`LogFailed` when the end could not be recorded; all is
-        released nevertheless.
+        stays as it is, as after a crash. Raises :class:`LogFailed` if the end could not be recorded. All is released
+        nevertheless.
         """
         if self._closed:
             return
@@ -235,12 +236,12 @@ class ReplicationLog:
         except OSError as error:
             raise LogFailed(
                 f"{self._section.where}: erasing the torn end failed: {error}",
-                hint="check the device; open the log again",
+                hint="check the device, and open the log again",
                 errno=error.errno,
             ) from error
 
     def _stop(self, *, drain: bool) -> None:
-        """End the writer's thread; what is published is then in the log and flushed, unless the writer is poisoned."""
+        """End the writer's thread. With ``drain``, what is published is then durable, unless the writer is poisoned."""
         if self._writer is None or self._ring is None:
             return
         self._writer.stop()
@@ -249,7 +250,7 @@ class ReplicationLog:
 
     @staticmethod
     def _drain(ring: Ring, writer: Writer) -> None:
-        """For a writer without a thread, and for what was published while the thread ended."""
+        """Commit what a writer without a thread has left, or what was published while the thread ended."""
         ring.request_durable(ring.lsn_reserved)
         while writer.commit() > 0:
             pass
@@ -262,14 +263,14 @@ class ReplicationLog:
         self._update(lambda body: body._replace(head=_later(body.head, head), clean=complete))
 
     def _durable_head(self, state: WriterState | None) -> Cursor:
-        """The furthest place known durable; its checksum is known only if nothing was written since the flush."""
+        """Return the furthest durable place whose checksum is known: nothing was written since the flush."""
         if state is None or self._ring is None:
             return self.outcome.head
         if state.batch_durable < state.batch_written:
             return self.body.head
         lsn, time_ns = self._ring.observe()
         if lsn > state.lsn_durable:
-            time_ns = 0  # what comes next was captured before this moment
+            time_ns = 0  # the next record was captured before this moment
         return Cursor(state.durable_position, state.batch_durable, state.lsn_durable, state.previous_checksum, time_ns)
 
     def _failed(self) -> bool:
@@ -304,6 +305,6 @@ def _checkpointed(body: SectionBody, lsn_uploaded: int, cursor: Cursor, head: Cu
 
 
 def _later(one: Cursor, other: Cursor) -> Cursor:
-    """The place further on; no record behind it gets a time before that of either."""
+    """Return the place that is further on. No record after it gets a time before that of either."""
     newer = other if other.batch_number > one.batch_number else one
     return newer._replace(time_ns=max(one.time_ns, other.time_ns))

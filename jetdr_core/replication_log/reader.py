@@ -1,9 +1,9 @@
-"""LogReader: follows the chain of batches on a section, with few large reads.
+"""LogReader: follows the batches of a section, with few large reads.
 
-Invariants: one read of the device serves as many batches as it holds; no byte is read twice while the reader moves
-forward; nothing at or beyond ``limit`` is looked at, so what a writer is about to write is never cached; a batch is
-handed out only after its header, record headers and payloads have passed their checks. Batches stand on memory of
-their own, from a pool, and stay valid for as long as they are referred to.
+Invariants: one read of the device serves all batches in it, and no byte is read twice while the reader moves forward.
+Nothing at or beyond ``limit`` is looked at, so what a writer is about to write is never cached. A batch is returned
+only after its header, record headers and payloads have passed their checks. Batches lie in memory of a pool, and stay
+valid for as long as anything refers to them.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ _RECORDS_MAX = SEGMENT_RECORDS_MAX - BATCH_RECORDS_MAX
 
 
 class LogBatch(NamedTuple):
-    """The records of one batch, and the place right behind it."""
+    """The records of one batch, and the place after it."""
 
     records: RecordBatch
     end: Cursor
@@ -50,9 +50,9 @@ class BadBatch(NamedTuple):
 
 
 class LogReader:
-    """Reads one section. One thread at a time; the batches it returns may be used by any.
+    """Reads one section. For one thread at a time, but any thread may use the batches that it returns.
 
-    ``chunk_bytes`` is what one read of the device takes where a batch is not longer.
+    One read of the device takes ``chunk_bytes``, or one batch that is longer.
     """
 
     def __init__(
@@ -73,11 +73,11 @@ class LogReader:
         self._window = memoryview(b"")
 
     def read(self, cursor: Cursor, limit: int, *, payload_bytes_max: int) -> list[LogBatch]:
-        """Batches behind ``cursor`` and before position ``limit``, all of which must be durable.
+        """Return the batches after ``cursor`` and before position ``limit``. All of them must be durable.
 
-        Stops once their payloads reach ``payload_bytes_max``, or as many records as one segment takes: at least one
-        batch, when there is one. Empty at the end.
-        Raises :class:`LogDamaged` when the very next batch is not what it was; one further on ends the list before it.
+        The list ends once it has ``payload_bytes_max`` of payload, or as many records as one segment takes. It has at
+        least one batch if there is one. Raises :class:`LogDamaged` if the very next batch is not what was written. A
+        damaged batch further on ends the list before it.
         """
         batches: list[LogBatch] = []
         payload_bytes = records = 0
@@ -114,7 +114,7 @@ class LogReader:
         return self._examine_content(header, cursor, limit)
 
     def headers_beyond(self, cursor: Cursor, end: int) -> Iterator[BatchHeader]:
-        """Headers of this section between ``cursor`` and position ``end`` whose number is above the cursor's."""
+        """Yield the headers of this section between ``cursor`` and position ``end`` that have a higher number."""
         position = cursor.position
         while position < end:
             length = min(self._chunk_bytes, end - position, self._area.lap_end(position) - position)
@@ -124,7 +124,7 @@ class LogReader:
             position += length
 
     def forget(self) -> None:
-        """Read from the device again what was read ahead."""
+        """Forget what was read ahead. It is read from the device again."""
         self._window = memoryview(b"")
 
     def damaged(self, cursor: Cursor, found: BadBatch, why: str) -> LogDamaged:
@@ -138,7 +138,7 @@ class LogReader:
         return LogDamaged(
             f"{self._where}: batch {number} ({lsns}) at offset {self._area.physical(cursor.position)} is damaged: "
             f"{problem}, though {why}",
-            hint=f"records up to LSN {cursor.lsn} can be read; what follows needs a new log and a resynchronisation",
+            hint=f"records up to LSN {cursor.lsn} can be read; to go on, take the domain over with a new log",
             batch_number=number,
             position=cursor.position,
             lsn_first=lsn,
@@ -148,7 +148,7 @@ class LogReader:
     # -- checks ----------------------------------------------------------------------------------------------------
 
     def _fits(self, header: BatchHeader, cursor: Cursor, limit: int) -> bool:
-        """Whether a batch of that length can lie at the cursor; a later version's lengths mean nothing here."""
+        """Whether a batch of that length can lie at the cursor. The lengths of a later version mean nothing here."""
         end = min(limit, self._area.lap_end(cursor.position))
         return header.version > BATCH_VERSION or cursor.position + header.total_bytes <= end
 
@@ -175,7 +175,7 @@ class LogReader:
     # -- the window ------------------------------------------------------------------------------------------------
 
     def _peek(self, position: int, length: int, limit: int) -> memoryview | None:
-        """``length`` bytes from ``position``, or None when they would cross ``limit`` or the end of the lap."""
+        """Return ``length`` bytes from ``position``, or None if they cross ``limit`` or the end of the lap."""
         stop = min(limit, self._area.lap_end(position))
         if position + length > stop:
             return None
@@ -186,7 +186,7 @@ class LogReader:
         return self._window[at : at + length]
 
     def _load(self, position: int, length: int) -> None:
-        """Move the window to ``position``; what is there already is copied, the rest is read."""
+        """Move the window to ``position``. What it has already is copied, and the rest is read."""
         at = position - self._start
         left = self._window[at:] if 0 <= at < len(self._window) else self._window[:0]
         window = self._pool.take(length)

@@ -1,7 +1,7 @@
-"""Finds the end of a section's log: follows the chain from the tail, and asks the decision table where it ends.
+"""Finds the end of a section's log: follows the batches from the tail, and asks the decision table where they end.
 
-Invariants: every byte between tail and head is read and verified; a device that cannot be read never leads to a cut;
-nothing is written.
+Invariants: every byte between tail and head is read and verified. A device that cannot be read never leads to a cut.
+Nothing is written.
 """
 
 from __future__ import annotations
@@ -16,15 +16,15 @@ from jetdr_core.replication_log.recovery_table import Case, Decision, Facts, dec
 from jetdr_core.replication_log.superblock import SectionBody
 
 SCAN_BYTES = 2 * UNSYNCED_BYTES_MAX + BATCH_BYTES_MAX
-"""How far behind a torn batch a witness can lie: the writer flushes every UNSYNCED_BYTES_MAX, a wrap skips a batch."""
+"""How far after a torn batch a witness can lie: the writer flushes every UNSYNCED_BYTES_MAX, a wrap skips a batch."""
 
 
 class RecoveryOutcome(NamedTuple):
     """What opening found.
 
-    ``head`` is the end of the log; ``clean`` says that it is where the last owner closed it; ``cut_bytes`` reach from
-    there to the end of the furthest batch that was cut; ``leftovers`` are the positions of headers beyond the head that
-    could one day seem to continue it; ``case`` is the row of the decision table that ended the log.
+    ``head`` is the end of the log, and ``clean`` says that the last owner closed it there. ``cut_bytes`` reach from the
+    head to the end of the furthest batch that was cut. ``leftovers`` are the positions of headers after the head that
+    could one day seem to continue the log. ``case`` is the row of the decision table that ended the log.
     """
 
     head: Cursor
@@ -39,7 +39,7 @@ class RecoveryOutcome(NamedTuple):
 def recover(device: BlockDevice, body: SectionBody, *, where: str) -> RecoveryOutcome:
     """Follow the log from its tail to its end.
 
-    Raises :class:`LogDamaged` when a batch that had been durable cannot be followed, :class:`LogFailed` when the device
+    Raises :class:`LogDamaged` if a batch that had been durable cannot be followed, and :class:`LogFailed` if the device
     cannot be read.
     """
     reader = LogReader(device, body.area, where=where)
@@ -66,7 +66,7 @@ def _facts(body: SectionBody, cursor: Cursor, found: LogBatch | BadBatch) -> Fac
 
 
 def _ended(reader: LogReader, body: SectionBody, cursor: Cursor, found: BadBatch, facts: Facts) -> RecoveryOutcome:
-    """The chain does not go on at ``cursor``: is that its end, or damage?"""
+    """Decide whether the log ends at ``cursor`` or is damaged there. :class:`LogDamaged`."""
     number = cursor.batch_number + 1
     end = min(cursor.position + SCAN_BYTES, body.tail.position + body.data_bytes)
     later = [] if facts.durable_by_superblock or facts.clean else list(reader.headers_beyond(cursor, end))
@@ -90,5 +90,5 @@ def _outcome(body: SectionBody, head: Cursor) -> RecoveryOutcome:
 
 
 def _same_place(one: Cursor, other: Cursor) -> bool:
-    """Equal but for the time: a head knows that of the last record and any later one that was promised."""
+    """Whether two places are equal but for the time. A head may know of a later time that was promised."""
     return one._replace(time_ns=0) == other._replace(time_ns=0)

@@ -1,7 +1,7 @@
 """What to do about the next batch when a log is opened: a decision table. Pure: facts in, decision out.
 
-Invariants: every combination of facts matches exactly one case; nothing known to have been durable is ever cut; a whole
-batch that continues the chain is always followed. The facts are gathered in ``recovery_scan``.
+Invariants: every combination of facts matches exactly one case. Nothing that is known to have been durable is ever cut.
+A whole batch that continues the log is always followed. ``recovery_scan`` gathers the facts.
 """
 
 from __future__ import annotations
@@ -21,20 +21,20 @@ class Decision(enum.Enum):
 
 
 class Facts(NamedTuple):
-    """What was found where batch n+1 should begin, n being the last batch followed."""
+    """What was found where batch n+1 should begin. Batch n is the last one that was followed."""
 
     defect: Defect | None
-    """What is wrong there; None if the batch is whole and continues the chain."""
+    """What is wrong there. None if the batch is whole and continues the log."""
     durable_by_superblock: bool
-    """The superblock knew batch n+1 as durable."""
+    """The superblock knew batch n+1 to be durable."""
     durable_by_later: bool
     """A batch with a higher number, further on, says that batch n+1 was durable when it was written."""
     clean: bool
-    """The superblock says that the log was closed cleanly."""
+    """The superblock says that the log was closed clean."""
 
 
 class Case(NamedTuple):
-    """One row. ``knowledge`` are the three facts after the defect; None stands for either value.
+    """One row. ``knowledge`` are the three facts after the defect, where None stands for either value.
 
     ``story`` tells how a disk comes to look so.
     """
@@ -54,32 +54,32 @@ _DEFECTS: tuple[tuple[str, Defect, str], ...] = (
     (
         "no header",
         Defect.NO_HEADER,
-        "Never written, or payload of an older lap lies here, or the block was torn or has rotted.",
+        "Nothing was ever written, or payload of an older lap lies here, or the block was torn or has rotted.",
     ),
     (
         "another section's header",
         Defect.OTHER_SECTION,
-        "The volume was formatted anew over an older one whose batches are still there, or a write went astray.",
+        "The volume was formatted over an older one whose batches are still there, or a write went astray.",
     ),
     (
         "a header of another number",
         Defect.OTHER_NUMBER,
-        "The ring's last lap: the batch that lay here before, in its time a valid one.",
+        "The batch that lay here one lap ago. It was a valid one then.",
     ),
     (
         "a header of another past",
         Defect.OTHER_PAST,
-        "An earlier life wrote its batch n+1 here, crashed, and was cut before it; then batch n was written anew.",
+        "An earlier life wrote its batch n+1 here, crashed, and was cut before it. Then batch n was written anew.",
     ),
     (
         "broken record headers",
         Defect.BROKEN_RECORDS,
-        "The header's sector reached the disk, those of the record headers did not, or have rotted since.",
+        "The header's sector reached the disk, but a sector of the record headers did not, or has rotted since.",
     ),
     (
         "broken payload",
         Defect.BROKEN_PAYLOAD,
-        "Headers reached the disk, some sector of a payload did not, or has rotted since.",
+        "The headers reached the disk, but some sector of a payload did not, or has rotted since.",
     ),
 )
 
@@ -100,13 +100,13 @@ _SITUATIONS: tuple[tuple[str, tuple[bool | None, bool | None, bool | None], Deci
         "after a clean end",
         (False, False, True),
         Decision.CUT,
-        "The log was closed here and has not been written since; what follows is left over.",
+        "The log was closed here, and has not been written since. What follows is left over.",
     ),
     (
         "at the torn end",
         (False, False, False),
         Decision.CUT,
-        "Power or process went while the batch was on its way; nobody had been told that it was durable.",
+        "Power or process failed while the batch was being written. Nobody had been told that it was durable.",
     ),
 )
 
@@ -116,21 +116,21 @@ CASES: tuple[Case, ...] = (
         None,
         (True, None, None),
         Decision.FOLLOW,
-        "Written, flushed, and known to be: the middle of any log.",
+        "Written, flushed, and known to be flushed: the middle of any log.",
     ),
     Case(
         "the next batch, durable unknown to the superblock",
         None,
         (False, None, False),
         Decision.FOLLOW,
-        "Written since the last checkpoint; flushed or not, it is here and continues the log.",
+        "Written since the last checkpoint. Flushed or not, it is here and continues the log.",
     ),
     Case(
         "a batch after a clean end",
         None,
         (False, None, True),
         Decision.FOLLOW,
-        "The superblock that reopened the log is lost on too many copies and an older one was elected: keep what is "
+        "The superblock that reopened the log was lost on too many copies, and an older one was elected. Keep what is "
         "whole, and do not believe that the end was clean.",
     ),
     *(
@@ -139,9 +139,9 @@ CASES: tuple[Case, ...] = (
         for when, knowledge, decision, when_story in _SITUATIONS
     ),
 )
-"""Every way to find the next batch. The order does not matter: no two rows match the same facts."""
+"""Every way to find the next batch. No two rows match the same facts, so the order does not matter."""
 
 
 def decide(facts: Facts) -> Case:
-    """The case that the facts match."""
+    """Return the case that the facts match."""
     return next(case for case in CASES if case.matches(facts))

@@ -1,8 +1,8 @@
-"""Opens log volumes by path or ``iscsi://`` URL, each once per process: several domains share one open volume.
+"""Opens log volumes by path or ``iscsi://`` URL. Each is opened once in a process, and shared by several domains.
 
-Invariants: one process holds a volume (an advisory lock on the file or device; a LUN is reserved besides, so that no
-other machine writes it); within it every path that leads to the same bytes leads to the same LogVolume; the volume
-closes when the last user lets it go.
+Invariants: one process holds a volume, by an advisory lock on the file or device. A LUN is reserved as well, so that no
+other machine writes it. Within the process, all paths to the same bytes give the same LogVolume. The volume is closed
+when its last user releases it.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from jetdr_core.replication_log.volume import LogVolume, format_volume, is_blank
 
 
 class _Entry:
-    """One open volume and how many use it."""
+    """One open volume, and how many use it."""
 
     def __init__(self, device: PlacedDevice, volume: LogVolume) -> None:
         self.device = device
@@ -31,7 +31,7 @@ class _Entry:
 
 
 class Registry:
-    """The volumes that this process has open. Thread-safe: opening and closing take turns."""
+    """The volumes that this process has open. Thread-safe. One opens or closes at a time."""
 
     def __init__(self) -> None:
         self._entries: dict[Hashable, _Entry] = {}
@@ -61,7 +61,7 @@ class Registry:
 
 
 class VolumeLease:
-    """One user's hold on a shared volume, a context manager; :meth:`close` twice is harmless."""
+    """One user's hold on a shared volume. A context manager. :meth:`close` is idempotent."""
 
     def __init__(self, registry: Registry, entry: _Entry) -> None:
         self._registry = registry
@@ -86,19 +86,19 @@ _REGISTRY = Registry()
 
 
 def open_volume(path: Place, *, owner: UUID, create: bool = False, direct: bool = True) -> VolumeLease:
-    """Open the log volume at ``path`` for ``owner``; with ``create`` a missing or blank one is made first.
+    """Open the log volume at ``path`` for ``owner``. With ``create``, make it first if it is missing or blank.
 
-    Raises ``FileNotFoundError``, ``PermissionError`` as they are, :class:`LogBusy` when another process holds it, and
-    what :class:`LogVolume` raises.
+    Raises ``FileNotFoundError`` and ``PermissionError`` as they are, :class:`LogBusy` if another process holds the
+    volume, and what :class:`LogVolume` raises.
     """
     return _REGISTRY.open(path, owner=owner, create=create, direct=direct)
 
 
 def take_over_volume(path: Place, owner: UUID, *, expected: UUID | None = None) -> UUID:
-    """Make ``owner`` the owner of the volume at ``path``, which nobody may have open; returns whose it was.
+    """Make ``owner`` the owner of the volume at ``path``, which nobody may have open, and return the old owner.
 
-    ``expected`` is whose it is thought to be: :class:`LogForeign` if it is another's. A LUN that another machine has
-    reserved is taken from it: whatever that machine writes from then on is refused by the target.
+    :class:`LogForeign` if the old owner is not ``expected``. If another machine has reserved the LUN, the reservation
+    moves to this one, and the target refuses whatever that machine writes from then on.
     """
     _check_owner(path, expected)
     device = _locked(path, preempt=True)
@@ -111,26 +111,26 @@ def take_over_volume(path: Place, owner: UUID, *, expected: UUID | None = None) 
 
 
 def _check_owner(path: Place, expected: UUID | None) -> None:
-    """That it is a volume, and whose, before anything is taken from anybody."""
+    """Check that there is a volume, and whose, before anything is taken from anybody."""
     volume, device = look_at_volume(path)
     device.close()
     if expected is not None and volume.owner != expected:
         raise LogForeign(
             f"{volume.where} belongs to owner {volume.owner}, not to {expected}",
-            hint="name the owner that it is to be taken from, as 'jetdr inspect' shows it",
+            hint="name the owner that 'jetdr inspect' shows",
             owner=volume.owner,
         )
 
 
 class ReadOnlyVolume(NamedTuple):
-    """A volume opened for looking at it, perhaps while another process writes; the caller closes ``device``."""
+    """A volume opened for inspection, perhaps while another process writes. The caller closes ``device``."""
 
     volume: LogVolume
     device: PlacedDevice
 
 
 def look_at_volume(path: Place) -> ReadOnlyVolume:
-    """Open the volume at ``path`` without lock, owner or repair."""
+    """Open the volume at ``path`` for inspection, without lock, owner or repair."""
     device = open_device(path, writable=False)
     try:
         return ReadOnlyVolume(LogVolume(device, owner=None, where=device.path), device)
@@ -156,9 +156,7 @@ def _locked(path: Place, *, create: bool = False, direct: bool = True, preempt: 
             return FileDevice(path, direct=direct, create_bytes=VOLUME_SUPERBLOCK_AREA_BYTES, lock=True)
         device = open_device(path, direct=direct, lock=True, preempt=preempt)
     except DeviceBusy as error:
-        busy = LogBusy(f"log volume {error}")
-        busy.hint = error.hint
-        raise busy from error
+        raise LogBusy(f"log volume {error.message}", hint=error.hint) from error
     if create and isinstance(device, FileDevice) and device.can_grow and os.fstat(device.fileno()).st_size == 0:
         device.grow(VOLUME_SUPERBLOCK_AREA_BYTES)
     if device.size_bytes >= VOLUME_SUPERBLOCK_AREA_BYTES:

@@ -1,7 +1,7 @@
-"""Section: one domain's part of a log volume: its superblock, and the device handle that its log is written through.
+"""Section: one domain's part of a log volume, with its superblock and the device handle for its log.
 
-Invariants: the superblock in memory is the one that is durable; it changes only through :meth:`update`, one change at a
-time; after a failed write of it every further change is refused.
+Invariants: the superblock in memory is the one that is durable. It changes only in :meth:`Section.update`, one change
+at a time. After a failed write of the superblock, every further change is refused.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from jetdr_core.replication_log.superblock_copies import SuperblockCopies
 
 
 class Section:
-    """An open section. Thread-safe. ``on_close`` is called once, when the section is let go."""
+    """An open section. Thread-safe. ``on_close`` is called once, when the section is closed."""
 
     def __init__(
         self, device: BlockDevice, row: SectionRow, *, where: str, repair: bool = True, on_close: Callable[[], None]
@@ -50,7 +50,7 @@ class Section:
         return self._copies.failed
 
     def update(self, change: Callable[[SectionBody], SectionBody]) -> SectionBody:
-        """Replace the superblock by what ``change`` makes of it; durable at return. :class:`LogFailed` is final."""
+        """Replace the superblock by what ``change`` makes of it. Durable at return. :class:`LogFailed` is final."""
         with self._lock:
             body = change(self._body)
             self._copies.write(superblock.encode_section(body))
@@ -58,7 +58,7 @@ class Section:
             return body
 
     def begin_at(self, initial_lsn: int, time_ns: int, *, clean: bool) -> None:
-        """Move the beginning of a section that no epoch was ever begun on; durable at return.
+        """Move the beginning of a section in which no epoch has begun. Durable at return.
 
         ``clean``: whether the disks hold nothing beyond that LSN.
         """
@@ -73,7 +73,7 @@ class Section:
         self.update(change)
 
     def close(self) -> None:
-        """Let the section go; twice is harmless."""
+        """Release the section. Idempotent."""
         with self._lock:
             closed, self._closed = self._closed, True
         if not closed:
@@ -87,7 +87,7 @@ def _start(initial_lsn: int, time_ns: int) -> Cursor:
 def create_superblock(
     device: BlockDevice, row: SectionRow, *, timeline: int, initial_lsn: int, time_ns: int, clean: bool, where: str
 ) -> None:
-    """Write the first superblock of a new section; durable at return."""
+    """Write the first superblock of a new section. Durable at return."""
     empty = _start(initial_lsn, time_ns)
     body = SectionBody(
         name=row.name,
@@ -108,5 +108,5 @@ def create_superblock(
 
 
 def matches_domain(row: SectionRow, domain_uuid: UUID | None) -> bool:
-    """Whether the section is that domain's; None asks for no particular one."""
+    """Whether the section belongs to that domain. None stands for any domain."""
     return domain_uuid is None or row.domain_uuid == domain_uuid

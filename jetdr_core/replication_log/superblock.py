@@ -1,8 +1,11 @@
-"""Superblocks of the volume and of its sections. Pure: envelope, bodies and the quorum rule; does no I/O.
+"""Superblocks of the volume and of its sections: envelope, bodies and the quorum rule. Pure: does no I/O.
 
-Invariants: the copies of one sequence number are identical; what a quorum of two copies holds is the truth; each
-superblock names the checksum of its predecessor, so that a copy from another history is told from an interrupted write.
-Magic, version, sequence and checksum keep their places in every version of the format.
+A superblock is written in place, so a crash may tear a copy, and a device may lose a write that it had confirmed. So
+there are four copies, and what a quorum of two holds is the truth. Each superblock names the checksum of its
+predecessor. That tells a copy that an interrupted write left from a copy of another history.
+
+Invariants: copies with the same sequence number are identical. Magic, version, sequence and checksum keep their places
+in every version of the format.
 """
 
 from __future__ import annotations
@@ -57,7 +60,7 @@ SECTION_LAYOUT = Layout("section superblock", b"JDRSECSB", 4 << 10, 16 << 10)
 
 
 class Superblock(NamedTuple):
-    """One superblock, out of its envelope."""
+    """One superblock, taken out of its envelope."""
 
     version: int
     sequence: int
@@ -67,7 +70,7 @@ class Superblock(NamedTuple):
 
 
 class Election(NamedTuple):
-    """``losers`` are the indexes of the copies that differ from the winner and are to be rewritten with ``raw``."""
+    """``losers`` are the indexes of the copies that differ from the winner. They are to be rewritten with ``raw``."""
 
     winner: Superblock
     raw: bytes
@@ -78,7 +81,7 @@ class Election(NamedTuple):
 
 
 def seal(layout: Layout, body: bytes, *, parent: Superblock | None) -> bytes:
-    """One copy of the superblock that follows ``parent`` (None: the first)."""
+    """Return one copy of the superblock that follows ``parent``, or of the first one."""
     assert len(body) <= layout.body_bytes_max
     sequence, parent_checksum = (parent.sequence + 1, parent.checksum) if parent else (1, 0)
     head = _ENVELOPE.pack(layout.magic, SUPERBLOCK_VERSION, COPIES, len(body), sequence, parent_checksum, 0)
@@ -87,7 +90,7 @@ def seal(layout: Layout, body: bytes, *, parent: Superblock | None) -> bytes:
 
 
 def unseal(layout: Layout, raw: bytes) -> Superblock | None:
-    """The superblock in one copy, or None where there is none to be believed."""
+    """Return the superblock in one copy, or None if none there can be believed."""
     if len(raw) != layout.copy_bytes or not raw.startswith(layout.magic):
         return None
     _, version, _, body_bytes, sequence, parent_checksum, checksum = _ENVELOPE.unpack_from(raw)
@@ -98,17 +101,17 @@ def unseal(layout: Layout, raw: bytes) -> Superblock | None:
 
 
 def _checksum(raw: bytes) -> int:
-    """XXH3-64 of everything but the checksum itself."""
+    """Return the XXH3-64 of everything but the checksum itself."""
     digest = xxhash.xxh3_64(raw[:_CHECKSUM_AT])
     digest.update(memoryview(raw)[_CHECKSUM_AT + 8 :])
     return digest.intdigest()
 
 
 def elect(layout: Layout, copies: Sequence[bytes], *, where: str) -> Election:
-    """Decide by quorum which superblock holds.
+    """Decide by quorum which superblock is valid.
 
-    Raises :class:`LogNotALog` where no copy was ever one, :class:`LogDamaged` without a quorum, or when a newer copy
-    shows that the quorum is out of date, :class:`UnsupportedVersion` when the winner is newer than this engine.
+    Raises :class:`LogNotALog` if no copy was ever a superblock, :class:`LogDamaged` if there is no quorum or if a newer
+    copy shows that the quorum is out of date, and :class:`UnsupportedVersion` if the winner is newer than this engine.
     """
     votes = Counter(raw for raw in copies if unseal(layout, raw))
     candidates = [raw for raw, count in votes.items() if count >= QUORUM]
@@ -138,24 +141,24 @@ def _no_quorum(layout: Layout, copies: Sequence[bytes], where: str) -> LogNotALo
     whole = sum(unseal(layout, raw) is not None for raw in copies)
     return LogDamaged(
         f"{where}: quorum lost: {whole} of {COPIES} copies of the {layout.what} are valid, no {QUORUM} of them agree",
-        hint="restore the volume's first bytes from a backup, or create a new log and resynchronise",
+        hint="restore the volume's first MiB from a backup, or take the domain over with a new log",
     )
 
 
 def _check_descent(layout: Layout, winner: Superblock, others: Sequence[Superblock], where: str) -> None:
-    """A newer copy is what an interrupted write left only if it is the winner's child."""
+    """Refuse a newer copy, unless it is the winner's child: only then an interrupted write left it."""
     for other in others:
         child = other.sequence == winner.sequence + 1 and other.parent_checksum == winner.checksum
         if other.sequence >= winner.sequence and not child:
             raise LogDamaged(
                 f"{where}: quorum lost: a copy of the {layout.what} has sequence {other.sequence}, "
                 f"which does not follow from {winner.sequence}, the newest that a quorum holds",
-                hint="the device lost flushed writes; replace it, create a new log and resynchronise",
+                hint="the device lost flushed writes: replace it, and take the domain over with a new log",
             )
 
 
 def is_unfinished_format(copies: Sequence[bytes]) -> bool:
-    """Whether the copies are what an interrupted first write of a volume superblock leaves behind, or blank."""
+    """Whether the copies are blank, or are what an interrupted first write of a volume superblock leaves."""
     first = [copy for copy in (unseal(VOLUME_LAYOUT, raw) for raw in copies) if copy and copy.sequence == 1]
     blank = sum(not any(raw) for raw in copies)
     return len(first) + blank == COPIES and len(first) < QUORUM
@@ -169,7 +172,7 @@ assert _ENVELOPE.size + _VOLUME.size + SECTIONS_MAX * _ROW.size <= VOLUME_LAYOUT
 
 
 class SectionRow(NamedTuple):
-    """One row of the section table: the section's name, whose it is, and where it lies on the volume."""
+    """One row of the section table: the section's name, its domain, and where it lies on the volume."""
 
     name: str
     domain_uuid: UUID
@@ -198,7 +201,7 @@ def encode_volume(body: VolumeBody) -> bytes:
 
 
 def decode_volume(raw: bytes, *, where: str) -> VolumeBody:
-    """Raises :class:`LogDamaged` for a body that no engine wrote."""
+    """Decode the body. :class:`LogDamaged` if no engine wrote it."""
     if len(raw) < _VOLUME.size:
         raise _malformed(VOLUME_LAYOUT, where, f"its body has {len(raw)} bytes")
     volume_uuid, owner, size_bytes, count = _VOLUME.unpack_from(raw)
@@ -239,7 +242,7 @@ def _check_rows(rows: Sequence[SectionRow], size_bytes: int, where: str) -> None
 def _malformed(layout: Layout, where: str, problem: str) -> LogDamaged:
     return LogDamaged(
         f"{where}: the {layout.what} is malformed: {problem}",
-        hint="restore the superblock from a backup, or create a new log and resynchronise",
+        hint="restore the superblock from a backup, or take the domain over with a new log",
     )
 
 
@@ -255,9 +258,9 @@ _FLAG_WRITE_BACK = 2
 class SectionBody(NamedTuple):
     """What a section superblock says.
 
-    ``tail`` is where the oldest batch still needed begins; ``head`` is the furthest place known to be durable when this
-    was written; with ``clean`` it is the very end of the log. ``initial_lsn`` is the first LSN the section ever held.
-    ``write_back``: the primaries may be behind the log.
+    The oldest batch that is still needed begins at ``tail``. ``head`` is the furthest place that was known to be
+    durable when this was written. With ``clean`` it is the end of the log. ``initial_lsn`` is the first LSN that the
+    section ever held. With ``write_back`` the primaries may lag the log.
     """
 
     name: str
@@ -289,7 +292,7 @@ def encode_section(body: SectionBody) -> bytes:
 
 
 def decode_section(raw: bytes, *, where: str) -> SectionBody:
-    """Raises :class:`LogDamaged` for a body that no engine wrote."""
+    """Decode the body. :class:`LogDamaged` if no engine wrote it."""
     if len(raw) != _SECTION.size + 2 * _CURSOR.size:
         raise _malformed(SECTION_LAYOUT, where, f"its body has {len(raw)} bytes")
     name, domain_uuid, *numbers = _SECTION.unpack_from(raw)

@@ -1,7 +1,7 @@
 """SuperblockCopies: reads, writes and repairs the four copies of one superblock on a device.
 
-Invariants: copies 0 and 1 are durable before 2 and 3 are touched, so at every instant either the old or the new
-superblock has a quorum; after one failed write or sync nothing more is written through this object.
+Invariants: copies 0 and 1 are durable before 2 and 3 are touched, so at every instant the old or the new superblock has
+a quorum. After one failed write or sync, nothing more is written through this object.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ class SuperblockCopies:
 
     @property
     def sequence(self) -> int:
-        """Sequence number of the newest superblock that is durable; 0 before the first."""
+        """Sequence number of the newest superblock that is durable. 0 before the first."""
         return self._newest.sequence if self._newest else 0
 
     @property
@@ -33,11 +33,11 @@ class SuperblockCopies:
         return self._failure is not None
 
     def read_all(self) -> list[bytes]:
-        """The raw copies; one that cannot be read is empty."""
+        """Return the raw copies. A copy that cannot be read is empty."""
         return [self._read(offset) for offset in self._layout.offsets()]
 
     def load(self, *, repair: bool) -> bytes:
-        """The body that a quorum holds; with ``repair`` the copies that differ from it are rewritten, durably."""
+        """Return the body that a quorum holds. With ``repair``, rewrite the copies that differ from it, durably."""
         copies = self.read_all()
         try:
             election = superblock.elect(self._layout, copies, where=self._where)
@@ -53,7 +53,10 @@ class SuperblockCopies:
         return election.winner.body
 
     def write(self, body: bytes) -> None:
-        """Make ``body`` the superblock; durable at return. :class:`LogFailed` poisons: old or new may then be found."""
+        """Make ``body`` the superblock, durable at return.
+
+        After :class:`LogFailed` a reader may find the old one or this.
+        """
         raw = superblock.seal(self._layout, body, parent=self._newest)
         self._write_copies(list(range(QUORUM)), raw)
         self._write_copies(list(range(QUORUM, COPIES)), raw)

@@ -1,8 +1,8 @@
-"""LogVolume: an open log volume: whose it is, and which section lies where.
+"""LogVolume: an open log volume, with its owner and its table of sections.
 
-Invariants: nothing is written to a volume before its owner has been checked; the section table in memory is the one
-that is durable; a section is in the table only after its own superblock is durable; sections do not overlap and lie
-within the volume; a section is open at most once.
+Invariants: nothing is written to a volume before its owner was checked. The section table in memory is the one that is
+durable. A section is in the table only after its own superblock is durable. Sections do not overlap, and lie within the
+volume. A section is open at most once.
 """
 
 from __future__ import annotations
@@ -28,11 +28,11 @@ from jetdr_core.replication_log.superblock_copies import SuperblockCopies
 class LogVolume:
     """A log volume on ``device``, opened by its owner. Thread-safe.
 
-    ``owner=None`` reads only: nothing is checked against an owner, nothing repaired, nothing can be changed.
-    The device stays the caller's: whoever opened it closes it after the volume.
+    With ``owner=None`` it is read only: no owner is checked, nothing is repaired, and nothing can be changed. The
+    device is the caller's to close, after the volume.
 
-    Raises :class:`LogNotALog`, :class:`LogForeign`, :class:`LogDamaged` (quorum lost, shorter than it was, sections
-    outside it), :class:`UnsupportedVersion`; the volume is then as it was.
+    Raises :class:`LogNotALog`, :class:`LogForeign`, :class:`UnsupportedVersion`, and :class:`LogDamaged` if the quorum
+    is lost, if the volume is shorter than it was, or if a section lies outside of it. The volume is then unchanged.
     """
 
     def __init__(self, device: BlockDevice, *, owner: UUID | None, where: str) -> None:
@@ -67,7 +67,7 @@ class LogVolume:
 
     @property
     def size_bytes(self) -> int:
-        """Size that the superblock knows; the device may be longer."""
+        """The size that the superblock knows. The device may be larger."""
         return self._body.size_bytes
 
     @property
@@ -90,11 +90,11 @@ class LogVolume:
         time_ns: int = 0,
         clean: bool = True,
     ) -> SectionRow:
-        """Make room for a domain's log; durable at return.
+        """Make a section for a domain's log. Durable at return.
 
-        ``section_bytes`` counts superblock area and data, rounded up to 1 MiB. A file grows; a full device of fixed
-        size is :class:`LogTooSmall`. ``initial_lsn`` and ``time_ns`` continue a history that began elsewhere; ``clean``
-        says whether the disks hold nothing beyond it.
+        ``section_bytes`` counts superblock area and data, and is rounded up to 1 MiB. A file grows. A device of fixed
+        size without room is :class:`LogTooSmall`. ``initial_lsn`` and ``time_ns`` continue a history that began
+        elsewhere, and ``clean`` says whether the disks hold nothing beyond it.
         """
         check_name("section", name)
         section_bytes = _aligned(section_bytes)
@@ -116,9 +116,10 @@ class LogVolume:
         return row
 
     def open_section(self, name: str, domain_uuid: UUID | None = None) -> Section:
-        """Open a domain's section; ``domain_uuid`` is checked where it is known.
+        """Open a domain's section. A ``domain_uuid`` is checked.
 
-        Raises :class:`LogForeign` for a section that is not there or another domain's, :class:`LogBusy` for one in use.
+        Raises :class:`LogForeign` if there is no such section or if it belongs to another domain, and :class:`LogBusy`
+        if it is in use.
         """
         with self._lock:
             row = self._find(name, domain_uuid)
@@ -128,7 +129,7 @@ class LogVolume:
         return section
 
     def take_over(self, owner: UUID) -> None:
-        """Make ``owner`` the volume's owner; durable at return."""
+        """Make ``owner`` the volume's owner. Durable at return."""
         with self._lock:
             self._write(self._body._replace(owner=owner))
 
@@ -189,7 +190,7 @@ class LogVolume:
         self._body = body
 
     def _end(self) -> int:
-        """Where the next section begins."""
+        """Return where the next section begins."""
         return max((row.end for row in self.sections), default=VOLUME_SUPERBLOCK_AREA_BYTES)
 
     def _make_room(self, row: SectionRow) -> None:
@@ -206,17 +207,17 @@ class LogVolume:
         device.grow(row.end)
 
     def _opened(self, row: SectionRow) -> Section:
-        """A section on a handle of its own, so that no other section's flush can take its errors away."""
+        """Open the section on a handle of its own, so that no other section's flush consumes its errors."""
         own = self._device.reopen() if isinstance(self._device, ReopenableDevice) else None
 
-        def let_go() -> None:
+        def release() -> None:
             with self._lock:
                 self._open.pop(row.name, None)
             if own is not None:
                 own.close()
 
         try:
-            return Section(own or self._device, row, where=self._where, repair=self._writable, on_close=let_go)
+            return Section(own or self._device, row, where=self._where, repair=self._writable, on_close=release)
         except BaseException:
             if own is not None:
                 own.close()
@@ -224,10 +225,10 @@ class LogVolume:
 
 
 def format_volume(device: BlockDevice, *, owner: UUID, where: str, overwrite: bool = False) -> None:
-    """Make ``device`` an empty log volume; durable at return.
+    """Make ``device`` an empty log volume. Durable at return.
 
-    Refuses, with :class:`InvalidRequest`, a device whose first MiB holds anything, unless ``overwrite``. What an
-    interrupted format left behind does not count.
+    Without ``overwrite``, :class:`InvalidRequest` if the first MiB of the device holds anything but what an interrupted
+    format left.
     """
     _check_size(device, where)
     copies = SuperblockCopies(device, VOLUME_LAYOUT, 0, where=where)
@@ -241,7 +242,7 @@ def format_volume(device: BlockDevice, *, owner: UUID, where: str, overwrite: bo
 
 
 def is_blank(device: BlockDevice) -> bool:
-    """Whether the first MiB holds nothing but, at most, the traces of an interrupted format."""
+    """Whether the first MiB holds nothing, or only what an interrupted format left."""
     if device.size_bytes < VOLUME_SUPERBLOCK_AREA_BYTES:
         return False
     area = bytearray(VOLUME_SUPERBLOCK_AREA_BYTES)
