@@ -44,6 +44,14 @@ def test_every_repository_path_exists(page: Path) -> None:
     assert not missing, f"{name(page)} names {missing}"
 
 
+def test_every_native_file_named_alone_exists() -> None:
+    page = (ROOT / "docs" / "architecture.md").read_text(encoding="utf-8")
+    named = set(re.findall(r"`(\w+\.[ch])`", page))
+    assert named <= {path.name for path in (ROOT / "native").rglob("*.[ch]")}
+    core = {path.name for path in (ROOT / "native" / "core").glob("*.c")}
+    assert core - named == {"device.c"}, "the table of native/core/ names every step of a write"
+
+
 def test_paths_are_found_where_pages_name_them() -> None:
     found = PATH.findall("see `native/core/ring.c`, docs/formats/ring.md. and (jetdr_core/store/); /x/native/y")
     assert found == ["native/core/ring.c", "docs/formats/ring.md", "jetdr_core/store/"]
