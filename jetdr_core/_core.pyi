@@ -1,5 +1,6 @@
 """The native core: ring, IO filter, log writer (native/python/core.pyx over native/jetdr.h). No call here holds the GIL while it waits or does I/O."""
 
+from enum import IntEnum
 from typing import NamedTuple, NoReturn, Self, final
 
 from typing_extensions import Buffer
@@ -7,6 +8,8 @@ from typing_extensions import Buffer
 from jetdr_core.device.protocol import BlockDevice
 
 NATIVE_LIMITS: dict[str, int]
+NATIVE_KINDS: dict[str, int]
+NATIVE_FLAGS: dict[str, int]
 """The limits in ``jetdr.h``, by the names that they have in Python."""
 
 @final
@@ -57,10 +60,22 @@ class FilterStats(NamedTuple):
     sync_failed: int = ...
     """errno of the primary's first failed flush, 0 for none. Stays until the disk is opened again."""
 
+class OffReason(IntEnum):
+    """Why logging was switched off."""
+
+    FULL = 1
+    """The ring stayed full for the stall limit."""
+    FLUSH = 2
+    """A flush was not durable in the log within the stall limit."""
+    DISK = 3
+    """A disk's primary and the log may differ."""
+    DRVA = 4
+    """The DRVA said so."""
+
 class RingOff(NamedTuple):
     """Whether logging is on, and when and why it was last switched off (``times`` so far): ``since_ns`` UTC, up to which the log is complete.
 
-    ``reason``: 1 ring full, 2 a flush not durable in time, 3 ``disk`` and log may differ, 4 switched off by the DRVA.
+    ``reason`` is an :class:`OffReason`, or 0 if logging was never off; ``disk`` is for ``OffReason.DISK``.
     """
 
     logging: bool

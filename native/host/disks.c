@@ -67,7 +67,7 @@ static int check_spec(const struct host_disk_spec *spec, char *message)
                            spec->name, HOST_NAME_MAX);
     if (spec->path[0] != '/')
         return host_refuse(EINVAL, message, "disk %s: '%.200s' is not an absolute path", spec->name, spec->path);
-    if (!spec->size_bytes || spec->size_bytes % JDR_SECTOR || spec->size_bytes > 1ull << 50)
+    if (!spec->size_bytes || spec->size_bytes % JDR_SECTOR || spec->size_bytes > HOST_DISK_BYTES_MAX)
         return host_refuse(EINVAL, message, "disk %s: %llu is not a disk's size", spec->name,
                            (unsigned long long)spec->size_bytes);
     return 0;

@@ -16,6 +16,7 @@
 #define HOST_NAME_MAX 64
 #define HOST_PATH_MAX 4096
 #define HOST_DISKS_MAX 500
+#define HOST_DISK_BYTES_MAX (1ull << 50)
 
 /* ---- disks ------------------------------------------------------------------------------------------------------ */
 

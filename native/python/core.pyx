@@ -5,6 +5,7 @@ import errno
 import os
 import threading
 from collections import namedtuple
+from enum import IntEnum
 
 cimport cython
 from cpython.buffer cimport PyBUF_SIMPLE, PyBUF_WRITABLE, PyBuffer_Release, PyObject_GetBuffer
@@ -39,6 +40,17 @@ NATIVE_LIMITS = {
     "BATCH_PAYLOAD_BYTES_MAX": JDR_BATCH_BYTES_MAX,
     "UNSYNCED_BYTES_MAX": JDR_UNSYNCED_BYTES_MAX,
 }
+
+NATIVE_KINDS = {"WRITE": JDR_WRITE, "ZERO": JDR_ZERO, "GAP_OPEN": JDR_GAP_OPEN, "VOID": JDR_VOID}
+NATIVE_FLAGS = {"BACKGROUND": JDR_BACKGROUND, "DISCARD": JDR_DISCARD, "REREAD": JDR_REREAD}
+
+
+class OffReason(IntEnum):
+    FULL = JDR_OFF_FULL
+    FLUSH = JDR_OFF_FLUSH
+    DISK = JDR_OFF_DISK
+    DRVA = JDR_OFF_DRVA
+
 
 WriterState = namedtuple(
     "WriterState",

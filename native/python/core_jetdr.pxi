@@ -33,6 +33,15 @@ cdef extern from "jetdr.h" nogil:
         JDR_EFENCED
         JDR_SUSPECT
         JDR_PRIMARY
+    enum jdr_kind:
+        JDR_WRITE
+        JDR_ZERO
+        JDR_GAP_OPEN
+        JDR_VOID
+    enum jdr_flag:
+        JDR_BACKGROUND
+        JDR_DISCARD
+        JDR_REREAD
     struct jdr_record:
         uint64_t lsn
         int64_t time_ns
@@ -67,6 +76,9 @@ cdef extern from "jetdr.h" nogil:
         JDR_HOST
         JDR_DRVA
     enum jdr_off_reason:
+        JDR_OFF_FULL
+        JDR_OFF_FLUSH
+        JDR_OFF_DISK
         JDR_OFF_DRVA
     struct c_ring_off "jdr_ring_off":
         bint logging

@@ -8,7 +8,7 @@ from tempfile import TemporaryFile
 
 import pytest
 
-from jetdr_core._core import Ring
+from jetdr_core._core import OffReason, Ring
 from jetdr_core.errors import (
     DamagedObject,
     InvalidRequest,
@@ -132,7 +132,7 @@ def test_a_full_ring_switches_logging_off_and_the_guest_goes_on() -> None:
         for n in range(40):
             assert host.call("write", n * 4096, 4096, n + 1) >= 0
         off = shared.drva.off()
-        assert (off.logging, off.reason, off.times) == (False, 1, 1)
+        assert (off.logging, off.reason, off.times) == (False, OffReason.FULL, 1)
         assert host.call("flush") >= 0
         assert shared.primary.read_bytes()[39 * 4096] == 40
         shared.drain()

@@ -12,7 +12,7 @@ import logging
 import time
 from collections.abc import Callable
 
-from jetdr_core._core import Ring, RingOff
+from jetdr_core._core import OffReason, Ring, RingOff
 from jetdr_core.control_bodies import GapOpen
 from jetdr_core.domain.control_log import ControlLog
 from jetdr_core.domain.copies import Copies
@@ -31,15 +31,12 @@ SETTLE_S = 10.0
 CALM_S = 60.0
 """Logging that stayed on for so long is expected to last."""
 
-REASONS = {
-    1: "ring or log stayed full for the stall limit",
-    2: "a flush was not durable in the log within the stall limit",
-    3: "disk {disk} and the log may differ",
-    4: "the appliance switched logging off",
+REASONS: dict[int, str] = {
+    OffReason.FULL: "ring or log stayed full for the stall limit",
+    OffReason.FLUSH: "a flush was not durable in the log within the stall limit",
+    OffReason.DISK: "disk {disk} and the log may differ",
+    OffReason.DRVA: "the appliance switched logging off",
 }
-"""As in native/jetdr.h."""
-
-OFF_BY_DRVA = 4
 
 
 class Bypass:
@@ -137,7 +134,7 @@ class Bypass:
 
     def _reason(self, off: RingOff) -> str:
         words = REASONS.get(off.reason, "logging was switched off").format(disk=off.disk)
-        return self._because if self._because and off.reason == OFF_BY_DRVA else words
+        return self._because if self._because and off.reason == OffReason.DRVA else words
 
 
 def log_bypass_gap(control_log: ControlLog, bypassed_file: BypassedFile | None, reason: str, since_ns: int) -> None:
