@@ -141,6 +141,6 @@ def test_descriptor_if_any_reaches_the_same_bytes(device: BlockDevice) -> None:
         assert target[:] == pattern(4096)
 
 
-def test_closing_twice_is_harmless(device: BlockDevice) -> None:
+def test_closing_is_idempotent(device: BlockDevice) -> None:
     device.close()
     device.close()

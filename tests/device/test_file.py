@@ -98,7 +98,7 @@ def test_busy_file_is_not_removed_by_the_one_who_came_second(tmp_path: Path) -> 
     first.close()
 
 
-def test_grown_file_keeps_its_bytes_and_reads_zeros_behind_them(tmp_path: Path) -> None:
+def test_grown_file_keeps_its_bytes_and_reads_zeros_after_them(tmp_path: Path) -> None:
     device = FileDevice(tmp_path / "log", create_bytes=1 << 20)
     device.write(0, b"x" * 4096)
     device.grow(2 << 20)

@@ -47,7 +47,7 @@ IMAGE, FORGE = sample()
 
 
 def sealed(block: bytearray) -> bytes:
-    """The batch header with its checksum made right again."""
+    """Return the batch header with a correct checksum."""
     block[120:128] = xxhash.xxh3_64_intdigest(bytes(block[:120])).to_bytes(8, "little")
     return bytes(block)
 

@@ -1,4 +1,4 @@
-"""The log in use: appending, reading behind the writer, trimming, wrapping, running full, and failing."""
+"""The log in use: appending, reading after the writer, trimming, wrapping, running full, and failing."""
 
 from __future__ import annotations
 
@@ -108,7 +108,7 @@ def test_wrap_marker_closes_a_lap_that_has_no_room_for_the_next_batch() -> None:
 
 
 def fill(driven: HandDriven) -> int:
-    """Write until log and ring are full; returns the last LSN that was taken."""
+    """Write until log and ring are full, and return the last LSN that was taken."""
     lsn = 0
     with pytest.raises(StallTimeout):
         while lsn < 1000:
@@ -172,7 +172,7 @@ def test_time_promised_before_closing_is_not_undercut_afterwards() -> None:
 
 
 def test_a_checkpoint_promises_no_time_that_what_is_on_its_way_undercuts() -> None:
-    """A ring that outlives its process brings it to the log later, with the times it has."""
+    """A ring that outlives its process brings its records to the log later, with the times that they have."""
     device = CrashDevice(VOLUME_BYTES)
     driven = HandDriven(new_volume(device))
     driven.write(0, BLOCK)
@@ -337,7 +337,25 @@ def test_damage_found_while_reading_is_named_and_what_came_before_is_returned() 
 # -- the real thing ----------------------------------------------------------------------------------------------------
 
 
-def test_threads_write_while_the_log_is_read_and_trimmed_behind_them(log_place: str) -> None:
+def replicate(log: ReplicationLog, ring: Ring, lsn_last: int) -> list[bytes]:
+    """Read the log up to ``lsn_last`` meanwhile, trim it, and return what the two disks of 1 MiB then hold."""
+    replicas = [bytearray(1 << 20), bytearray(1 << 20)]
+    cursor, lsn = log.tail, 0
+    while lsn < lsn_last:
+        for batch in log.read(cursor, payload_bytes_max=1 << 20):
+            start = 0
+            for header in batch.records.headers:
+                end, at = start + int(header["payload_bytes"]), int(header["offset"])
+                replicas[int(header["disk"])][at : at + end - start] = batch.records.payload[start:end]
+                lsn, start = lsn + 1, end
+                assert int(header["lsn"]) == lsn
+            cursor = batch.end
+        log.checkpoint(cursor.lsn, cursor)
+        ring.wait_durable(min(lsn + 1, ring.lsn_reserved), 0.05)
+    return [bytes(replica) for replica in replicas]
+
+
+def test_threads_write_while_the_log_is_read_and_trimmed(log_place: str) -> None:
     """A log of 4 MiB takes 24 MiB from two disks, on a real place, with the writer's own thread."""
     with open_volume(log_place, owner=OWNER, create=True) as volume:
         volume.create_section(NAME, DOMAIN, 4 << 20)
@@ -360,30 +378,15 @@ def test_threads_write_while_the_log_is_read_and_trimmed_behind_them(log_place: 
         threads = [threading.Thread(target=hammer, args=(number,)) for number in range(2)]
         for thread in threads:
             thread.start()
-        replicas = [bytearray(1 << 20), bytearray(1 << 20)]
-        cursor, lsn = log.tail, 0
-        while lsn < 384:
-            for batch in log.read(cursor, payload_bytes_max=1 << 20):
-                start = 0
-                for header in batch.records.headers:
-                    end = start + int(header["payload_bytes"])
-                    at = int(header["offset"])
-                    replicas[int(header["disk"])][at : at + end - start] = batch.records.payload[start:end]
-                    lsn, start = lsn + 1, end
-                    assert int(header["lsn"]) == lsn
-                cursor = batch.end
-            log.checkpoint(cursor.lsn, cursor)
-            ring.wait_durable(min(lsn + 1, ring.lsn_reserved), 0.05)
+        replicas = replicate(log, ring, 384)
         for thread in threads:
             thread.join()
-        for disk, replica in zip(disks, replicas, strict=True):
-            assert bytes(disk._bytes) == bytes(replica)
+        assert [bytes(disk._bytes) for disk in disks] == replicas
         for each in filters:
             each.close()
         log.close()
         log = ReplicationLog(volume.open_section(NAME))
-        assert log.outcome.clean
-        assert log.outcome.head.lsn == 384
+        assert (log.outcome.clean, log.outcome.head.lsn) == (True, 384)
         log.close()
 
 

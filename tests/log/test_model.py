@@ -15,7 +15,7 @@ from tests.log.tools import VOLUME_BYTES, HandDriven, Written, new_volume, open_
 
 
 class LogMachine(RuleBasedStateMachine):
-    """``written`` is every record that the log accepted and did not lose; ``durable`` of them may never be lost."""
+    """``written`` are the records that the log accepted and did not lose. The first ``durable`` may never be lost."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -49,7 +49,7 @@ class LogMachine(RuleBasedStateMachine):
 
     @rule(payload_bytes=st.integers(1, 1 << 18))
     def read_on(self, payload_bytes: int) -> None:
-        """Read behind the writer: the very records, in order, and nothing that is not durable."""
+        """Read after the writer: the very records, in order, and nothing that is not durable."""
         batches = self.driven.log.read(self.cursor, payload_bytes_max=payload_bytes)
         first = self.cursor.lsn
         self.cursor = batches[-1].end if batches else self.cursor
@@ -72,7 +72,7 @@ class LogMachine(RuleBasedStateMachine):
 
     @rule()
     def kill(self) -> None:
-        """The process dies, the disk stays powered: nothing that was written is lost."""
+        """The process dies while the disk keeps its power. Nothing that was written is lost."""
         written = self.driven.log.state().lsn_written
         self.driven.filter.close()
         self.reopen(self.device)

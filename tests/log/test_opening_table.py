@@ -101,7 +101,10 @@ def test_flushed_writes_survive_power_loss_and_the_rest_is_a_prefix() -> None:
 
 
 def test_what_was_cut_never_comes_back() -> None:
-    """The same records again, at the same times: only erasing tells the second life's log from the first's."""
+    """The same records come again, at the same times.
+
+    Only erasing tells the log of the second life from that of the first.
+    """
     cuts = 0
     for seed in range(60):
         device = CrashDevice(VOLUME_BYTES)
@@ -118,7 +121,7 @@ def test_what_was_cut_never_comes_back() -> None:
             driven.flush()
             found.append(Written(len(found) + 1, 4096 * len(found), bytes([len(found) + 1]) * 8192))
         assert recovered(device.crash(seed))[1] == found, seed
-    assert cuts, "no seed left anything behind the cut"
+    assert cuts, "no seed left anything after the cut"
 
 
 def test_damaged_middle_known_by_a_later_batch_is_named(device: CrashDevice) -> None:
@@ -187,7 +190,7 @@ def test_witness_on_the_next_lap_counts(device: CrashDevice) -> None:
         recovered(device)
 
 
-def test_torn_middle_of_unflushed_batches_is_cut_with_all_behind_it(device: CrashDevice) -> None:
+def test_torn_middle_of_unflushed_batches_is_cut_with_all_after_it(device: CrashDevice) -> None:
     forge = forged(device)
     for _ in range(6):
         forge.batch([BLOCK, BLOCK])
@@ -236,7 +239,7 @@ def test_batch_of_another_section_is_cut(device: CrashDevice) -> None:
     assert log.outcome.case.label == "another section's header, at the torn end"
 
 
-def test_batch_behind_a_clean_end_is_kept_and_the_end_is_not_clean(device: CrashDevice) -> None:
+def test_batch_after_a_clean_end_is_kept_and_the_end_is_not_clean(device: CrashDevice) -> None:
     forge = forged(device, clean=True)
     forge.batch([BLOCK])
     log, found = recovered(device)

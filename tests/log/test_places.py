@@ -1,4 +1,4 @@
-"""A log volume on every place it can lie: what a file promises, block devices and LUNs promise, too."""
+"""A log volume in every place that it can lie: block devices and LUNs promise what a file promises."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The reader: few large reads, memory that stays valid while it is looked at, and is reused when it is not."""
+"""The reader: few large reads, and memory that stays valid while it is used, and is reused afterwards."""
 
 from __future__ import annotations
 
@@ -85,11 +85,11 @@ def test_reading_stops_at_the_payload_asked_for_but_gives_at_least_one(forge: Fo
 
 def test_nothing_beyond_the_limit_is_remembered(forge: Forge) -> None:
     start = forge.cursor
-    behind_first = forge.batch([bytes(512)])
+    after_first = forge.batch([bytes(512)])
     reader = reader_of(forge)
-    assert len(reader.read(start, behind_first.position, payload_bytes_max=1 << 20)) == 1
+    assert len(reader.read(start, after_first.position, payload_bytes_max=1 << 20)) == 1
     forge.batch([b"\xff" * 512])
-    (batch,) = reader.read(behind_first, forge.cursor.position, payload_bytes_max=1 << 20)
+    (batch,) = reader.read(after_first, forge.cursor.position, payload_bytes_max=1 << 20)
     assert bytes(batch.records.payload) == b"\xff" * 512
 
 

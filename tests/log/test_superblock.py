@@ -194,7 +194,7 @@ def test_power_loss_during_the_repair_is_harmless() -> None:
 
 
 def interrupted_write(device: CrashDevice, seed: int) -> CrashDevice:
-    """Power goes during the write of ``new``."""
+    """Power fails during the write of ``new``."""
     copies = copies_on(device)
     copies.load(repair=False)
     device.fail_at(1 + seed % 6, "permanent")

@@ -1,4 +1,4 @@
-"""The volume: whose it is, which sections it holds, and how bad volumes are refused without changing them."""
+"""The volume: its owner, its sections, and how bad volumes are refused without changing them."""
 
 from __future__ import annotations
 

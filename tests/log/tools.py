@@ -74,7 +74,7 @@ class HandDriven:
         return self.writer.commit()
 
     def flush(self) -> int:
-        """Commit and flush everything that fits; returns the durable LSN."""
+        """Commit and flush everything that fits, and return the durable LSN."""
         self.ring.request_durable(self.ring.lsn_reserved)
         while self.writer.commit() > 0:
             pass
@@ -102,7 +102,7 @@ def hand_driven(volume: LogVolume, *, clean: bool = True, name: str = NAME) -> I
 
 
 def read_all(log: ReplicationLog, cursor: Cursor | None = None, *, payload_bytes_max: int = 64 << 10) -> list[Written]:
-    """All durable writes from ``cursor`` (the tail) on, copied."""
+    """Return copies of all durable writes from ``cursor`` on, by default from the tail."""
     cursor = cursor or log.tail
     found: list[Written] = []
     while batches := log.read(cursor, payload_bytes_max=payload_bytes_max):
@@ -123,7 +123,7 @@ def writes_in(headers: RecordHeaders, payload: memoryview) -> list[Written]:
 
 
 def recovered(device: BlockDevice, name: str = NAME) -> tuple[ReplicationLog, list[Written]]:
-    """Open the section for recovery alone, and read what is there; the log is closed."""
+    """Open the section for recovery alone, and read what is there. The log is closed at return."""
     log = ReplicationLog(open_volume_on(device).open_section(name))
     found = read_all(log)
     log.close()
@@ -146,7 +146,7 @@ def write_records(cursor: Cursor, payloads: Sequence[bytes], *, offset: int = 0)
 
 
 class Forge:
-    """Packs batches one behind the other and puts them on a device; the reference for the native writer."""
+    """Packs batches one after the other, and writes them to a device. The reference for the native writer."""
 
     def __init__(self, device: BlockDevice, area: DataArea, cursor: Cursor, *, epoch: int = 1) -> None:
         self.device = device
@@ -158,7 +158,7 @@ class Forge:
         """Batch number to (volume offset, bytes)."""
 
     def batch(self, payloads: Sequence[bytes], *, offset: int = 0) -> Cursor:
-        """Append one batch of WRITE records, behind a WRAP batch where it needs one; returns the cursor behind it."""
+        """Append one batch of WRITE records, after a WRAP batch if it needs one. Return the cursor after it."""
         headers = write_records(self.cursor, payloads, offset=offset)
         length = blocks(128 + 64 * len(headers)) + blocks(sum(map(len, payloads)))
         if self.cursor.position + length > self.area.lap_end(self.cursor.position):
@@ -178,7 +178,7 @@ class Forge:
         )
 
     def flushed(self) -> None:
-        """From now on batches say that all before them are durable."""
+        """Have later batches say that all batches before now are durable."""
         self.durable = self.cursor.batch_number
 
     def _chain(self) -> dict[str, Any]:
@@ -189,12 +189,12 @@ class Forge:
             "durable_batch": self.durable,
         }
 
-    def _put(self, raw: bytes, behind: Cursor) -> Cursor:
+    def _put(self, raw: bytes, after: Cursor) -> Cursor:
         offset = self.area.physical(self.cursor.position)
         self.device.write(offset, raw)
-        self.places[behind.batch_number] = (offset, len(raw))
-        self.cursor = behind
-        return behind
+        self.places[after.batch_number] = (offset, len(raw))
+        self.cursor = after
+        return after
 
 
 def damage(device: BlockDevice, offset: int) -> None:

@@ -1,4 +1,4 @@
-"""The containers that the store tests run on: one of every kind, new and empty, able to give several handles."""
+"""The containers that the store tests run on: one of every kind, new and empty, which gives several handles."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from tests.faults.store import Fault, FaultyStore, seeded
 
 
 class Container:
-    """``open`` gives a new handle on the same container; :meth:`run` runs a scenario on one handle, or on several."""
+    """``open`` gives a new handle on the same container. :meth:`run` runs a scenario on one or more handles."""
 
     def __init__(self, opener: Callable[[], ObjectStore]) -> None:
         self.open = opener
@@ -50,7 +50,7 @@ def _memory() -> Callable[[], ObjectStore]:
 
 
 def _faulty_but_patient() -> Callable[[], ObjectStore]:
-    """Every third call fails before anything is done; retrying hides it."""
+    """About every third call fails before anything is done. Retries hide that."""
     memory = _memory()
     rates = {Fault.FAIL: 0.2, Fault.THROTTLED: 0.1, Fault.HALF_LISTING: 0.1}
     policy = RetryPolicy(attempts_max=50)

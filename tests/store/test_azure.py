@@ -1,4 +1,4 @@
-"""What the Azure store promises beyond every store: credentials kept, answers understood, a bad line survived."""
+"""What the Azure store promises beyond every store: it keeps credentials, understands answers, survives a bad line."""
 
 from __future__ import annotations
 

@@ -293,7 +293,7 @@ def test_caller_may_reuse_its_buffers_after_the_call(container: Container) -> No
     container.run(scenario)
 
 
-def test_closing_twice_is_harmless_and_a_closed_store_says_so(container: Container) -> None:
+def test_closing_is_idempotent_and_a_closed_store_says_so(container: Container) -> None:
     async def scenario(store: ObjectStore) -> None:
         await store.put_if_absent("k", [b"x"])
         await store.close()

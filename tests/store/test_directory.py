@@ -1,4 +1,4 @@
-"""What the directory store promises beyond every store: the steps of durability, no escape, clear refusals."""
+"""What the directory store promises beyond every store: durability step by step, no escape, clear errors."""
 
 from __future__ import annotations
 
@@ -149,7 +149,7 @@ def test_failed_put_leaves_nothing_behind(tmp_path: Path, monkeypatch: pytest.Mo
             with pytest.raises(StoreError, match=r"put 'a/1': No space left on device; free some space") as caught:
                 await store.put_if_absent("a/1", [buffer])
         assert caught.value.transient
-        buffer.clear()  # nothing, not even the error, holds the caller's memory
+        buffer.clear()  # nothing, not even the error, keeps the caller's memory
         assert files(tmp_path / "c") == set()
         await store.put_if_absent("a/1", [b"x"])
 

@@ -14,7 +14,7 @@ from tests.faults.store import Fault, FaultyStore, Plan, on, scripted
 
 
 class Scene:
-    """A retrying store over a faulty one; only waiting moves its clock, and chance is always the upper bound."""
+    """A retrying store over a faulty one. Only waits move its clock, and chance always gives the upper bound."""
 
     def __init__(self, plan: Plan, policy: RetryPolicy | None = None) -> None:
         self.waits: list[float] = []

@@ -1,4 +1,4 @@
-"""What a store URL means, and how one that means nothing is refused: with the remedy, and without a secret."""
+"""What a store URL means, and how a bad one is refused: with the remedy, and without a secret."""
 
 from __future__ import annotations
 

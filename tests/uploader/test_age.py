@@ -1,4 +1,4 @@
-"""How old the oldest record is that is not stored: the recovery point objective as it is, never nicer."""
+"""How old the oldest record is that is not stored: the age is never reported too low."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ def test_records_stored_before_they_were_seen_have_no_age() -> None:
 def test_an_age_is_never_too_low_and_hardly_too_high_however_long_nothing_is_stored(seconds: int) -> None:
     age = AgeOfOldest(0, 0.0)
     for lsn in range(1, seconds + 1):
-        age.look(lsn, float(lsn))  # the record lsn + 1 comes right behind it
+        age.look(lsn, float(lsn))  # the record lsn + 1 comes right after it
     for lsn in (0, 1, seconds // 2, seconds - 1):
         since = age.since(lsn)
         assert since is not None
@@ -56,7 +56,7 @@ def test_an_age_is_never_too_low_and_hardly_too_high_however_long_nothing_is_sto
 
 
 def test_the_rpo_of_writes_that_waited_for_the_store_is_not_that_of_their_segment() -> None:
-    """A full pipeline cuts late: what it cuts then is as old as its writes."""
+    """A full pipeline cuts late. What it cuts then is as old as its writes."""
 
     async def scenario() -> None:
         first = HoldingStore(fresh_store(), {chain_key(4)})

@@ -23,7 +23,7 @@ DOMAIN_UUID = UUID("7f1d2c3b-0000-4000-8000-00000000d0a1")
 
 
 class HoldingStore(StoreWrapper):
-    """Puts of ``held`` numbers wait until they are released; ``denied`` numbers are refused."""
+    """Puts of ``held`` keys wait until they are released. Those of ``denied`` keys are refused."""
 
     def __init__(self, inner: MemoryStore) -> None:
         super().__init__(inner)

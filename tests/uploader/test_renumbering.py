@@ -1,4 +1,4 @@
-"""Several puts in flight when one of them meets an orphan: how the others ended counts."""
+"""Several puts are in flight when one of them meets an orphan. It matters how the others ended."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ PATIENT = jetdr.DomainOptions(segment_age_s=3600, ring_bytes=1 << 20, ring_slots
 
 
 class HoldingStore(StoreWrapper):
-    """Puts of ``held`` keys wait until ``released``; those of ``denied`` keys are then refused, once each."""
+    """Puts of ``held`` keys wait until ``released``. Those of ``denied`` keys are then refused, once each."""
 
     def __init__(self, inner: Any) -> None:
         super().__init__(inner)
@@ -45,7 +45,10 @@ class HoldingStore(StoreWrapper):
 
 
 async def two_in_flight(inner: Any, store: HoldingStore) -> tuple[jetdr.ProtectedDomain, int, int]:
-    """A domain of epoch 2 with two puts held, the first where an orphan of epoch 1 stands; (it, number, last LSN)."""
+    """Return a domain of epoch 2 with two puts held, the number of the first, and the last LSN.
+
+    An orphan has that number.
+    """
     log, primary = log_device(), MemoryDevice(DISK_BYTES)
     async with jetdr.ProtectedDomain.create(
         "payroll", log=log, log_bytes=LOG_BYTES, store=inner, options=QUICK
@@ -64,7 +67,7 @@ async def two_in_flight(inner: Any, store: HoldingStore) -> tuple[jetdr.Protecte
     return domain, number, domain.status().lsn_reserved
 
 
-def test_a_fenced_writer_with_several_puts_in_flight_does_not_go_on_behind_the_fence() -> None:
+def test_a_fenced_writer_with_several_puts_in_flight_does_not_go_on_after_the_fence() -> None:
     async def scenario() -> None:
         inner = fresh_store()
         store = HoldingStore(inner)

@@ -1,4 +1,4 @@
-"""The uploader: an unbroken chain without a lost or doubled LSN, whatever the store does, whenever the owner stops."""
+"""The uploader: an unbroken chain without a lost or doubled LSN, whatever the store does and whenever it stops."""
 
 from __future__ import annotations
 
@@ -30,7 +30,10 @@ MANY = jetdr.DomainOptions(
 
 
 class HoldingStore(StoreWrapper):
-    """Puts of ``held`` keys wait, undone, until ``released``. Events of threads: the uploader has a loop of its own."""
+    """Puts of ``held`` keys wait until ``released``.
+
+    The uploader has a loop of its own, so these are events of threads.
+    """
 
     def __init__(self, inner: MemoryStore, held: set[str]) -> None:
         super().__init__(inner)
@@ -91,7 +94,7 @@ def test_a_store_that_fails_loses_answers_and_throttles_gets_every_lsn_once(seed
 
 
 def test_orphans_of_a_fenced_owner_are_stepped_over() -> None:
-    """The old owner's put of one number hangs while later ones are stored: the new owner meets them as orphans."""
+    """The old owner's put of one number hangs while later ones are stored. The new owner meets those as orphans."""
 
     async def scenario() -> None:
         inner, primary = fresh_store(), MemoryDevice(DISK_BYTES)
@@ -130,7 +133,7 @@ def test_orphans_of_a_fenced_owner_are_stepped_over() -> None:
 
 
 def test_a_late_put_of_a_fenced_owner_does_not_break_the_new_owners_chain() -> None:
-    """A put of the old owner lands behind the new owner's epoch object, where the new owner's next segment belongs."""
+    """A put of the old owner lands right after the new owner's epoch object, where its next segment belongs."""
 
     async def scenario() -> None:
         inner, primary = fresh_store(), MemoryDevice(DISK_BYTES)
@@ -167,7 +170,7 @@ def test_a_late_put_of_a_fenced_owner_does_not_break_the_new_owners_chain() -> N
     asyncio.run(scenario())
 
 
-def test_a_stop_in_mid_upload_is_gone_on_with_behind_the_last_chained_segment() -> None:
+def test_after_a_stop_in_mid_upload_the_next_uploader_begins_after_the_last_chained_segment() -> None:
     async def scenario() -> None:
         inner, primary, log = fresh_store(), MemoryDevice(DISK_BYTES), log_device()
         store = HoldingStore(inner, set())
