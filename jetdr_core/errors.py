@@ -89,7 +89,7 @@ class DeviceBusy(SystemFailure):
 
 
 class DeviceFull(SystemFailure):
-    """The file system has no room for a file of that size. Nothing is left of the attempt."""
+    """The file system has no room for a file of that size, or takes none so long. Nothing is left of the attempt."""
 
 
 class DeviceGone(SystemFailure):
@@ -97,7 +97,7 @@ class DeviceGone(SystemFailure):
 
 
 class DeviceAccessDenied(SystemFailure, PermissionError):
-    """The target refuses user, password or initiator."""
+    """The target refuses user, password or initiator, or the file system this user."""
 
 
 class DeviceReadOnly(SystemFailure):

@@ -21,7 +21,8 @@ from typing_extensions import Buffer
 from jetdr_core.device import linux
 from jetdr_core.device.bounds import byte_view, check_range, target_view
 from jetdr_core.durable import sync_folder
-from jetdr_core.errors import DeviceBusy, DeviceFull, InvalidRequest
+from jetdr_core.errors import DeviceBusy, InvalidRequest
+from jetdr_core.file_making import making
 from jetdr_core.limits import BLOCK_BYTES, SECTOR_BYTES
 
 _BOUNCE_BYTES = 1 << 20
@@ -36,10 +37,11 @@ class FileDevice:
     ``direct`` asks for O_DIRECT. Where the file system refuses it (FUSE, some network and memory file systems), the
     page cache is used and :attr:`direct` is False. ``create_bytes`` makes a new regular file of that size, allocated,
     mode 0600, with its name durable at return. ``lock`` takes an exclusive advisory lock, which ends with the process.
+    It also claims a block device that is to be written: one that is mounted is refused, and cannot be mounted then.
 
     Raises ``FileNotFoundError``, ``FileExistsError`` and ``PermissionError`` as they are, :class:`DeviceFull` if there
-    is no room, :class:`DeviceBusy` if another process has the lock, and :class:`InvalidRequest` for anything that is
-    neither a regular file nor a block device.
+    is no room, :class:`DeviceBusy` if another process has the lock, or the system the device, and
+    :class:`InvalidRequest` for anything that is neither a regular file nor a block device.
     """
 
     def __init__(
@@ -56,14 +58,14 @@ class FileDevice:
         self._fd = -1
         self._size_bytes = 0
         self._block_bytes = SECTOR_BYTES
-        if create_bytes is not None:
+        if create_bytes is None:
+            self._fd, self._direct = _open(self._path, writable=writable, direct=direct)
+            self._set_up(None, lock=lock)
+        else:
             self._check_create(create_bytes)
-        self._fd, self._direct = _open(self._path, writable=writable, create=create_bytes is not None, direct=direct)
-        try:
-            self._set_up(create_bytes, lock=lock)
-        except BaseException:
-            self._abandon(remove=create_bytes is not None)
-            raise
+            with making(self._path, f"making a file of {create_bytes} bytes, allocated,"):
+                self._fd, self._direct = _create(self._path, direct=direct)
+                self._set_up(create_bytes, lock=lock)
 
     @property
     def path(self) -> str:
@@ -133,8 +135,9 @@ class FileDevice:
                 hint="only a regular file grows, to a multiple of its block size",
             )
         if size_bytes > self._size_bytes:
-            self._allocate(self._size_bytes, size_bytes)
-            os.fsync(self.fileno())
+            with making(self._path, f"growing from {self._size_bytes} to {size_bytes} bytes"):
+                self._allocate(self._size_bytes, size_bytes)
+                os.fsync(self.fileno())
             self._size_bytes = size_bytes
 
     def sync(self) -> None:
@@ -160,18 +163,32 @@ class FileDevice:
             )
 
     def _set_up(self, create_bytes: int | None, *, lock: bool) -> None:
-        self._regular = _is_regular(self._path, self._fd)
-        if lock:
-            self._lock()
-        if create_bytes is not None:
-            self._allocate(0, create_bytes)
-            os.fsync(self._fd)
-            sync_folder(Path(self._path).absolute().parent)
-        self._size_bytes = os.lseek(self._fd, 0, os.SEEK_END)
-        self._block_bytes = self._find_block_bytes()
-        self._size_bytes -= self._size_bytes % self._block_bytes
+        try:
+            self._regular = _is_regular(self._path, self._fd)
+            if lock:
+                self._lock()
+            if create_bytes is not None:
+                self._allocate(0, create_bytes)
+                os.fsync(self._fd)
+                sync_folder(Path(self._path).absolute().parent)
+            self._size_bytes = os.lseek(self._fd, 0, os.SEEK_END)
+            self._block_bytes = self._find_block_bytes()
+            self._size_bytes -= self._size_bytes % self._block_bytes
+        except BaseException:
+            if create_bytes is not None:
+                with suppress(OSError):
+                    os.unlink(self._path)
+            self.close()
+            raise
 
     def _lock(self) -> None:
+        """Keep others away. A block device is claimed, too: the lock is known to those alone who ask for it, and is the
+        node's, of which a device may have several.
+        """
+        if self._writable and not self._regular:
+            flags = fcntl.fcntl(self._fd, fcntl.F_GETFL) | os.O_CLOEXEC | os.O_EXCL
+            plain, self._fd = self._fd, _open_device(f"/proc/self/fd/{self._fd}", flags, self._path)
+            os.close(plain)
         try:
             fcntl.flock(self._fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
@@ -181,34 +198,15 @@ class FileDevice:
                 path=self._path,
             ) from None
 
-    def _abandon(self, *, remove: bool) -> None:
-        if remove:
-            with suppress(OSError):
-                os.unlink(self._path)
-        self.close()
-
     def _allocate(self, size_old: int, size_bytes: int) -> None:
         """Reserve the bytes from ``size_old`` on. If there is no room, the size stays as it was."""
         try:
             linux.allocate(self._fd, size_old, size_bytes - size_old)
         except OSError as error:
-            if error.errno in linux.NOT_SUPPORTED:
-                os.ftruncate(self._fd, size_bytes)
-                return
-            os.ftruncate(self._fd, size_old)
-            if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
-                raise self._full(size_bytes - size_old) from error
-            raise
-
-    def _full(self, wanted: int) -> DeviceFull:
-        free = os.fstatvfs(self._fd)
-        return DeviceFull(
-            f"{self._path}: no room for {wanted} bytes ({free.f_bavail * free.f_frsize} are free)",
-            hint="free space on that file system, or ask for less",
-            errno=errno.ENOSPC,
-            path=self._path,
-            wanted_bytes=wanted,
-        )
+            if error.errno not in linux.NOT_SUPPORTED:
+                os.ftruncate(self._fd, size_old)
+                raise
+            os.ftruncate(self._fd, size_bytes)
 
     def _find_block_bytes(self) -> int:
         """The alignment that I/O needs. O_DIRECT is dropped here if the file system accepts it only at open."""
@@ -286,20 +284,40 @@ def identity_of(status: os.stat_result) -> tuple[int, int, int]:
     return (0, 0, status.st_rdev) if stat.S_ISBLK(status.st_mode) else (status.st_dev, status.st_ino, 0)
 
 
-def _open(path: str, *, writable: bool, create: bool, direct: bool) -> tuple[int, bool]:
-    """Open ``path``. Returns the descriptor, and whether it is direct."""
-    flags = (os.O_RDWR if writable else os.O_RDONLY) | os.O_CLOEXEC | os.O_NONBLOCK
-    flags |= os.O_CREAT | os.O_EXCL if create else 0
+def _create(path: str, *, direct: bool) -> tuple[int, bool]:
+    """Create ``path``. Returns the descriptor, and whether it is direct."""
+    fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC | os.O_NONBLOCK, 0o600)
     if direct:
         try:
-            return os.open(path, flags | os.O_DIRECT, 0o600), True
+            fcntl.fcntl(fd, fcntl.F_SETFL, fcntl.fcntl(fd, fcntl.F_GETFL) | os.O_DIRECT)
+        except OSError:
+            direct = False
+    return fd, direct
+
+
+def _open(path: str, *, writable: bool, direct: bool) -> tuple[int, bool]:
+    """Open ``path``. Returns the descriptor, and whether it is direct."""
+    flags = (os.O_RDWR if writable else os.O_RDONLY) | os.O_CLOEXEC | os.O_NONBLOCK
+    if direct:
+        try:
+            return _open_device(path, flags | os.O_DIRECT, path), True
         except OSError as error:
             if error.errno != errno.EINVAL:
                 raise
-            if create:  # the kernel made the name before it refused the flag
-                with suppress(FileNotFoundError):
-                    os.unlink(path)
-    return os.open(path, flags, 0o600), False
+    return _open_device(path, flags, path), False
+
+
+def _open_device(path: str, flags: int, shown: str) -> int:
+    try:
+        return os.open(path, flags)
+    except OSError as error:
+        if error.errno != errno.EBUSY:
+            raise
+    raise DeviceBusy(
+        f"{shown} is in use by another process, or is mounted, or part of an array or volume group",
+        hint="see lsblk and findmnt, and end that use, or name another device",
+        path=shown,
+    )
 
 
 def _is_regular(path: str, fd: int) -> bool:

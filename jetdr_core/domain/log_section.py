@@ -37,9 +37,7 @@ def open_log_volume(request: DomainRequest[D], opened: AsyncExitStack) -> LogVol
     """Open the log volume, which ``opened`` closes. For a new log, a missing or blank one is formatted first."""
     create = request.way is not Way.REOPEN
     if isinstance(request.settings.log, str | PathLike):
-        lease = open_volume(request.settings.log, owner=request.settings.owner, create=create)
-        opened.callback(lease.close)
-        return lease.volume
+        return opened.enter_context(open_volume(request.settings.log, owner=request.settings.owner, create=create))
     opened.enter_context(_in_use(request.settings.log))
     if create and is_blank(request.settings.log):
         format_volume(request.settings.log, owner=request.settings.owner, where="log device")

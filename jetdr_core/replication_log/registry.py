@@ -24,10 +24,19 @@ from jetdr_core.replication_log.volume import LogVolume, format_volume, is_blank
 class _Entry:
     """One open volume, and how many use it."""
 
-    def __init__(self, device: PlacedDevice, volume: LogVolume) -> None:
+    def __init__(self, path: Place, device: PlacedDevice, volume: LogVolume, *, is_new: bool) -> None:
+        self.path = path
         self.device = device
         self.volume = volume
         self.users = 0
+        self._is_new = is_new
+
+    def close(self, *, failed: bool) -> None:
+        """Close the volume. A file that was made here, and got no section because that failed, is removed."""
+        unused = failed and self._is_new and not self.volume.sections
+        if unused and identity_at(self.path) == self.device.identity():
+            os.unlink(self.path)
+        self.device.close()
 
 
 class Registry:
@@ -52,12 +61,12 @@ class Registry:
             entry.users += 1
         return VolumeLease(self, entry)
 
-    def close(self, entry: _Entry) -> None:
+    def close(self, entry: _Entry, *, failed: bool) -> None:
         with self._lock:
             entry.users -= 1
             if entry.users == 0:
                 del self._entries[entry.device.identity()]
-                entry.device.close()
+                entry.close(failed=failed)
 
 
 class VolumeLease:
@@ -68,10 +77,11 @@ class VolumeLease:
         self._entry: _Entry | None = entry
         self.volume = entry.volume
 
-    def close(self) -> None:
+    def close(self, *, failed: bool = False) -> None:
+        """Let the volume go. ``failed``: what it was opened for; a file that was made for that alone is removed."""
         entry, self._entry = self._entry, None
         if entry is not None:
-            self._registry.close(entry)
+            self._registry.close(entry, failed=failed)
 
     def __enter__(self) -> LogVolume:
         return self.volume
@@ -79,7 +89,7 @@ class VolumeLease:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
-        self.close()
+        self.close(failed=kind is not None)
 
 
 _REGISTRY = Registry()
@@ -140,11 +150,12 @@ def look_at_volume(path: Place) -> ReadOnlyVolume:
 
 
 def _open(path: Place, *, owner: UUID, create: bool, direct: bool) -> _Entry:
+    is_new = create and not exists(path)
     device = _locked(path, create=create, direct=direct)
     try:
         if create and is_blank(device):
             format_volume(device, owner=owner, where=device.path)
-        return _Entry(device, LogVolume(device, owner=owner, where=device.path))
+        return _Entry(path, device, LogVolume(device, owner=owner, where=device.path), is_new=is_new)
     except BaseException:
         device.close()
         raise

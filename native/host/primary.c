@@ -17,6 +17,8 @@
 
 #include "host.h"
 
+#define PRIMARY_FLAGS (O_RDWR | O_CLOEXEC | O_NONBLOCK | O_NOCTTY)
+
 int host_refuse(int error, char *message, const char *format, ...)
 {
     va_list arguments;
@@ -86,11 +88,33 @@ static int check_primary(struct host_disk *disk, char *message)
     return 0;
 }
 
+/* Replace the descriptor of a block device by one for which the kernel keeps others off: mounts, arrays, and whoever
+ * claims the device by any other node. The lock alone is the node's. */
+static int claim(struct host_disk *disk)
+{
+    struct stat status;
+    if (fstat(disk->fd, &status) || !S_ISBLK(status.st_mode))
+        return 0;
+    char path[64];
+    snprintf(path, sizeof path, "/proc/self/fd/%d", disk->fd);
+    int claimed = open(path, PRIMARY_FLAGS | O_EXCL);
+    if (claimed < 0)
+        return -errno;
+    close(disk->fd);
+    disk->fd = claimed;
+    return 0;
+}
+
 int host_primary_open(struct host_disk *disk, char *message)
 {
-    disk->fd = open(disk->spec.path, O_RDWR | O_CLOEXEC | O_NONBLOCK | O_NOCTTY);
-    if (disk->fd < 0)
-        return host_refuse(errno, message, "%s: %s", disk->spec.path, strerrordesc_np(errno));
+    disk->fd = open(disk->spec.path, PRIMARY_FLAGS);
+    int result = disk->fd < 0 ? -errno : claim(disk);
+    if (result == -EBUSY)
+        return host_refuse(EBUSY, message,
+                           "%s: it is in use; unmount it, or end the process or array that has claimed it",
+                           disk->spec.path);
+    if (result)
+        return host_refuse(-result, message, "%s: %s", disk->spec.path, strerrordesc_np(-result));
     return check_primary(disk, message);
 }
 

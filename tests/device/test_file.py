@@ -4,17 +4,19 @@ from __future__ import annotations
 
 import errno
 import os
+import resource
 import stat
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
 
 from jetdr_core.device import FileDevice
 from jetdr_core.errors import DeviceBusy, DeviceFull, InvalidRequest
-from tests.peers.loop import needs_root
+from tests.peers.loop import loop_device, needs_root, partition_on_loop_device
 
 
 @pytest.fixture
@@ -56,9 +58,12 @@ def test_impossible_size_is_refused_and_leaves_no_file(tmp_path: Path, size: int
 
 
 def test_file_without_room_says_so_and_is_removed(tmp_path: Path) -> None:
-    with pytest.raises((DeviceFull, OSError)) as caught:
+    with pytest.raises(
+        DeviceFull, match=f"/log: making a file of {1 << 45} bytes, allocated, failed: .*; .*"
+    ) as caught:
         FileDevice(tmp_path / "log", create_bytes=1 << 45)
-    assert caught.value.errno == errno.ENOSPC
+    assert caught.value.errno in {errno.ENOSPC, errno.EFBIG}
+    assert "ask for less" in caught.value.hint
     assert not (tmp_path / "log").exists()
 
 
@@ -176,6 +181,82 @@ def test_creation_without_room_names_what_is_free(small_disk: Path) -> None:
     with pytest.raises(DeviceFull, match="are free"):
         FileDevice(small_disk / "log", create_bytes=64 << 20)
     assert list(small_disk.iterdir()) == []
+
+
+def test_growth_beyond_the_limit_on_file_sizes_names_it(tmp_path: Path) -> None:
+    device = FileDevice(tmp_path / "log", create_bytes=1 << 20)
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (2 << 20, limits[1]))
+    try:
+        with pytest.raises(DeviceFull, match=r"/log: growing from 1048576 to 4194304 bytes failed: .*\(ulimit -f\)"):
+            device.grow(4 << 20)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+    assert device.size_bytes == os.stat(tmp_path / "log").st_size == 1 << 20
+    device.close()
+
+
+def test_file_that_this_user_may_not_make_says_where_and_what_to_do(small_disk: Path) -> None:
+    subprocess.run(["mount", "-o", "remount,ro", str(small_disk)], check=True)
+    with pytest.raises(
+        PermissionError, match=r"/log: making a file of 1048576 bytes, .* failed: Read-only file"
+    ) as caught:
+        FileDevice(small_disk / "log", create_bytes=1 << 20)
+    assert f"write in {small_disk}, or name another place" in str(caught.value)
+
+
+@contextmanager
+def mounted(path: str, place: Path) -> Iterator[None]:
+    place.mkdir()
+    subprocess.run(["mount", path, str(place)], check=True)
+    try:
+        yield
+    finally:
+        subprocess.run(["umount", str(place)], check=True)
+
+
+@contextmanager
+def another_node_of(path: str, place: Path) -> Iterator[str]:
+    os.mknod(place, 0o600 | stat.S_IFBLK, os.stat(path).st_rdev)
+    yield str(place)
+
+
+def test_a_mounted_block_device_is_refused(tmp_path: Path, peer: Callable[[str], str]) -> None:
+    with loop_device(tmp_path / "image", 8 << 20) as path:
+        subprocess.run([peer("mkfs.ext4"), "-q", path], check=True)
+        before = Path(path).read_bytes()
+        with mounted(path, tmp_path / "mounted"):
+            with pytest.raises(DeviceBusy, match=f"{path} is in use .*, or is mounted.*; see lsblk"):
+                FileDevice(path, lock=True)
+            FileDevice(path, writable=False).close()
+        assert len(Path(path).read_bytes()) == len(before)
+        device = FileDevice(path, lock=True)
+        (tmp_path / "again").mkdir()
+        refused = subprocess.run(["mount", path, str(tmp_path / "again")], capture_output=True, text=True, check=False)
+        assert refused.returncode != 0
+        device.close()
+        with mounted(path, tmp_path / "later"):
+            pass
+
+
+def test_a_block_device_with_a_mounted_partition_is_refused(tmp_path: Path, peer: Callable[[str], str]) -> None:
+    with partition_on_loop_device(tmp_path / "image", 8 << 20) as path:
+        subprocess.run([peer("mkfs.ext4"), "-q", path], check=True)
+        with mounted(path, tmp_path / "mounted"), pytest.raises(DeviceBusy, match="or is mounted"):
+            FileDevice(path.removesuffix("p1"), lock=True)
+
+
+def test_a_block_device_in_use_is_refused_by_any_other_node(tmp_path: Path) -> None:
+    with loop_device(tmp_path / "image", 8 << 20) as path, another_node_of(path, tmp_path / "node") as other:
+        device = FileDevice(path, lock=True)
+        again = device.reopen()
+        for node in (path, other):
+            with pytest.raises(DeviceBusy, match=f"{node} is in use by another process"):
+                FileDevice(node, lock=True)
+        again.write(0, b"x" * 4096)
+        again.close()
+        device.close()
+        FileDevice(other, lock=True).close()
 
 
 def test_file_system_without_direct_io_is_used_through_the_cache_and_says_so(tmp_path: Path) -> None:

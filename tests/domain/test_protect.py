@@ -5,6 +5,9 @@ from __future__ import annotations
 import asyncio
 import itertools
 import os
+import stat
+import subprocess
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -13,6 +16,8 @@ import jetdr_core as jetdr
 from jetdr_core.device import MemoryDevice
 from jetdr_core.errors import (
     ChainBroken,
+    DeviceBusy,
+    DeviceFull,
     DuplicateMark,
     Fenced,
     InstantInGap,
@@ -23,6 +28,7 @@ from jetdr_core.errors import (
     NotConsistent,
     StallTimeout,
 )
+from tests.children import run_python
 from tests.domain.fixture import (
     DISK_BYTES,
     LOG_BYTES,
@@ -35,6 +41,7 @@ from tests.domain.fixture import (
 )
 from tests.faults.device import CrashDevice
 from tests.faults.store import Fault, FaultyStore
+from tests.peers.loop import loop_device
 
 
 def test_every_write_is_a_recovery_point_across_all_disks() -> None:
@@ -313,6 +320,63 @@ def test_a_log_too_small_is_refused_before_anything_happens(tmp_path: Path) -> N
     with pytest.raises(LogTooSmall, match="use at least"):
         jetdr.ProtectedDomain.create("payroll", log=tmp_path / "log", log_bytes=4096, store="memory://x")
     assert not (tmp_path / "log").exists()
+
+
+def test_a_log_that_cannot_be_made_leaves_nothing_and_says_which_it_was(tmp_path: Path) -> None:
+    log = tmp_path / "log"
+
+    async def scenario() -> None:
+        with pytest.raises(DeviceFull, match=rf"{log}: growing from \d+ to \d+ bytes failed: .*; .* ask for less"):
+            async with jetdr.ProtectedDomain.create("payroll", log=log, log_bytes=1 << 45, store=fresh_store()):
+                pass
+        assert os.listdir(tmp_path) == []
+        async with jetdr.ProtectedDomain.create("payroll", log=log, log_bytes=LOG_BYTES, store=fresh_store()):
+            pass
+        with pytest.raises(DeviceFull):
+            async with jetdr.ProtectedDomain.create("web", log=log, log_bytes=1 << 45, store=fresh_store()):
+                pass
+        assert log.exists(), "it holds another domain's section"
+
+    asyncio.run(scenario())
+
+
+def test_a_mounted_disk_is_refused_and_nothing_is_logged(tmp_path: Path, peer: Callable[[str], str]) -> None:
+    async def scenario(path: str) -> None:
+        async with new_domain(fresh_store()) as domain:
+            lsn = domain.status().lsn_reserved
+            with pytest.raises(DeviceBusy, match=f"{path} is in use by another process, or is mounted"):
+                await domain.protect("data", path)
+            assert domain.status().lsn_reserved == lsn
+
+    with loop_device(tmp_path / "image", 8 << 20) as path:
+        subprocess.run([peer("mkfs.ext4"), "-q", path], check=True)
+        (tmp_path / "mounted").mkdir()
+        subprocess.run(["mount", path, str(tmp_path / "mounted")], check=True)
+        try:
+            asyncio.run(scenario(path))
+        finally:
+            subprocess.run(["umount", path], check=True)
+
+
+def test_a_log_volume_is_opened_by_one_process_whichever_node_it_is_opened_by(tmp_path: Path) -> None:
+    second = f"""
+import asyncio, jetdr_core as jetdr
+async def main():
+    log = {str(tmp_path / "node")!r}
+    async with jetdr.ProtectedDomain.create("beta", log=log, log_bytes={LOG_BYTES}, store="memory://beta"):
+        pass
+asyncio.run(main())
+"""
+
+    async def scenario(path: str) -> None:
+        async with jetdr.ProtectedDomain.create("alpha", log=path, log_bytes=LOG_BYTES, store=fresh_store()):
+            found = await asyncio.to_thread(run_python, second)
+            assert found.returncode != 0
+            assert f"LogBusy: log volume {tmp_path}/node is in use by another process, or is mounted" in found.stderr
+
+    with loop_device(tmp_path / "image", 4 * LOG_BYTES) as path:
+        os.mknod(tmp_path / "node", 0o600 | stat.S_IFBLK, os.stat(path).st_rdev)
+        asyncio.run(scenario(path))
 
 
 def test_create_refuses_a_container_that_holds_anything() -> None:
