@@ -60,7 +60,7 @@ class Export(ABC):
 
 
 class _Served(Export):
-    """One server process behind a Unix socket."""
+    """One server process at a Unix socket."""
 
     def __init__(self, name: str, place: Place, command: list[str], socket: Path, export: str, primary: Path) -> None:
         self.primary, self.name, self.uri = primary, name, f"nbd+unix:///{export}?socket={socket}"

@@ -1,4 +1,4 @@
-"""history: rebuilding the same live data after once, 10 and 100 times as much of it was written.
+"""history: rehydrating the same live data after once, 10 and 100 times as much of it was written.
 
 Fetched payload counts the stored bytes of the frames that were read. The data does not compress, so stored bytes are
 payload bytes. The peer is the history that was written once.
@@ -132,7 +132,7 @@ class _Recovery:
         took = time.perf_counter() - begun
         expected = np.fromfile(self.history.folder.with_suffix(".raw"), np.uint8)
         if not np.array_equal(np.fromfile(report.disks[0].path, np.uint8), expected):
-            raise RuntimeError(f"{self.history.folder.name}: the rebuilt disk is not what was written last")
+            raise RuntimeError(f"{self.history.folder.name}: the rehydrated disk is not what was written last")
         shutil.rmtree(self.target)
         self.fetched_bytes = report.disks[0].bytes_fetched
         return took

@@ -104,13 +104,13 @@ class Protected(Export):
     async def _check(self) -> None:
         store = self._open_store()
         try:
-            report = await rehydrate(store, at="latest", target=self._work / f"{self.spec.name}.rebuilt", format="raw")
+            report = await rehydrate(store, at="latest", target=self._work / f"{self.spec.name}.rehydrated", format="raw")
         finally:
             await store.close()
-        rebuilt = report.disks[0].path
-        if not same_bytes(rebuilt, Path(self.spec.primary)):
+        rehydrated = report.disks[0].path
+        if not same_bytes(rehydrated, Path(self.spec.primary)):
             raise RuntimeError(f"{self.name}: the newest recovery point is not the primary")
-        rebuilt.unlink()
+        rehydrated.unlink()
 
     def _open_store(self) -> ObjectStore:
         if self.spec.store.startswith("az:"):

@@ -155,8 +155,8 @@ int64_t jdr_ring_now(const jdr_ring *ring);
  * Logging is on or off. The host switches it off when a write or flush would otherwise fail or wait beyond the stall
  * limit because of replication, and before such a write reaches a primary; then nothing but a GAP_OPEN of the DRVA's is
  * appended (-ECANCELED), filters write to their primaries alone, and flushes do without the log. The DRVA switches it
- * on again behind the GAP_OPEN, and has all disks copied. A write that is in flight at either moment holds its range: a
- * copy of that range comes behind it.
+ * on again after the GAP_OPEN, and has all disks resynced. A write that is in flight at either moment holds its range:
+ * a copy of that range comes after it.
  */
 enum jdr_side { JDR_HOST = 0, JDR_DRVA = 1 };
 enum jdr_off_reason {
@@ -196,7 +196,7 @@ void jdr_ring_resume_logging(jdr_ring *ring); /* the DRVA's */
 
 /*
  * The DRVA's, before its log writer: the log ends at `lsn`. What the ring holds up to there is given back, what it
- * holds behind it comes next. -ESTALE: log and ring do not meet.
+ * holds after it comes next. -ESTALE: log and ring do not meet.
  */
 int jdr_ring_adopt(jdr_ring *ring, uint64_t lsn);
 /*
@@ -305,7 +305,7 @@ int64_t jdr_filter_flush(jdr_filter *filter);
  */
 int64_t jdr_filter_copy(jdr_filter *filter, uint64_t offset, uint64_t length);
 void jdr_filter_stats(jdr_filter *filter, struct jdr_filter_stats *stats);
-/* No longer suspect: all of the disk is about to be copied again. */
+/* No longer suspect: a resync of all of the disk is about to begin. */
 void jdr_filter_trust(jdr_filter *filter);
 /*
  * Refuse new calls (-ESHUTDOWN) and wait for all those inside, which may wait for room. With an applier, what was

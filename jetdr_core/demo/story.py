@@ -166,7 +166,7 @@ class _Story:
         started = time.perf_counter()
         target = self.folder / f"recovered-{len(self.recovered) + 1}"
         report = await rehydrate(self.store, at=at, target=target, format=form)
-        rebuilt = time.perf_counter()
+        rehydrated = time.perf_counter()
         (disk,) = report.disks
         moment = self.moments[report.point.lsn]
         shown = await asyncio.to_thread(check_disk, self.programs, disk.path, moment)
@@ -178,8 +178,8 @@ class _Story:
                 format=form,
                 bytes_written=disk.bytes_written,
                 bytes_fetched=disk.bytes_fetched,
-                rehydrate_s=rebuilt - started,
-                check_s=time.perf_counter() - rebuilt,
+                rehydrate_s=rehydrated - started,
+                check_s=time.perf_counter() - rehydrated,
                 files=len(moment.files),
                 shown=shown,
             )

@@ -125,7 +125,7 @@ class HostComponent:
                 raise HostFailed(
                     f"domain {self.name!r}: its host component did not end within {self.options.stop_limit_s:g} s,"
                     " and was killed",
-                    hint="its disks are copied again when it is started",
+                    hint="its disks are resynced when it is started",
                 )
         finally:
             os.close(pid_fd)

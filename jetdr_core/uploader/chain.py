@@ -47,7 +47,7 @@ class NumberTaken(Exception):
 
 
 class ClaimLost(Exception):
-    """The chain grew while it was being claimed, and has to be read again."""
+    """The chain grew while it was being claimed, and has to be read anew."""
 
 
 class ChainWriter:

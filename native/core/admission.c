@@ -3,7 +3,7 @@
  */
 #include "ring_shared.h"
 
-/* Up to which record the room has been given back, and the payload position behind it. */
+/* Up to which record the room has been given back, and the payload position after it. */
 static uint64_t tail_of(const jdr_ring *ring, uint64_t *position)
 {
     for (;;) {

@@ -137,7 +137,7 @@ void jdr_writer_destroy(jdr_writer *writer)
 
 /*
  * Published records, in order, as many as fit into `room` bytes of log and one batch. Their payloads lie back to back;
- * one that has become void leaves a hole behind it, and ends the batch.
+ * one that has become void leaves unused payload after it, and ends the batch.
  */
 static int take_published(const jdr_writer *writer, uint64_t room, struct take *take)
 {

@@ -70,7 +70,7 @@ struct jdr_ring_shared {
 struct jdr_ring {
     struct jdr_ring_shared *shared;
     struct jdr_record *slots;
-    _Atomic uint64_t *ends; /* by slot: the payload position behind its record */
+    _Atomic uint64_t *ends; /* by slot: the payload position after its record */
     uint8_t *payload;
     uint64_t slot_count, payload_bytes, nap_bytes;
     bool record_bytes_given; /* by the caller: not the log writer's to lower */
@@ -106,7 +106,7 @@ static inline bool jdr_published(const struct jdr_ring *ring, uint64_t lsn)
     return __atomic_load_n(&jdr_slot(ring, lsn)->lsn, __ATOMIC_ACQUIRE) == lsn;
 }
 
-/* The payload position behind a record that is reserved, or the last one given back. */
+/* The payload position after a record that is reserved, or the last one given back. */
 static inline uint64_t jdr_end(const struct jdr_ring *ring, uint64_t lsn)
 {
     return atomic_load(&ring->ends[lsn & (ring->slot_count - 1)]);

@@ -148,7 +148,7 @@ static int plugin_can_fast_zero(void *handle)
     return ((struct host_disk *)handle)->zeroes_fast;
 }
 
-/* What waits to be written behind fills holes that the primary still has. */
+/* What is pending in write-back fills holes that the primary still has. */
 static int plugin_can_extents(void *handle)
 {
     const struct host_disk *disk = handle;

@@ -157,7 +157,7 @@ cdef class IoFilter:
         cdef int number = code & JDR_ERRNO_MAX
         cdef bint suspect = code & JDR_SUSPECT
         if suspect:
-            hint = "mend the primary disk; replica and disk may differ until all of it is copied again"
+            hint = "mend the primary disk; replica and disk may differ until all of it is resynced"
         elif operation == "write" and self.ring is not None:
             hint = "mend the primary disk; the replica holds what the disk held after the failure"
         else:

@@ -34,7 +34,7 @@ cdef class LogWriter:
             raise InvalidRequest(
                 f"log section of {data_bytes} bytes at {data_offset}, head {head_position}, tail {tail_position} is not valid",
                 hint=(
-                    "positions and sizes are multiples of 4096, the tail at most one lap behind the head, the data area "
+                    "positions and sizes are multiples of 4096, the tail at most one lap before the head, the data area "
                     f"at least four of the ring's longest record ({ring.record_bytes_max}), a batch 4096 bytes to 64 MiB"
                 ),
             )

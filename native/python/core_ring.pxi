@@ -145,7 +145,7 @@ cdef class Ring:
         if jdr_ring_adopt(self.ring, check(lsn)):
             raise RingApart(
                 f"the log ends at LSN {lsn}, the ring holds LSN {self.lsn_durable + 1} to {self.lsn_reserved}",
-                hint="the ring is emptied, and all disks are read again behind a gap",
+                hint="the ring is emptied, a gap opens, and all disks are resynced",
                 lsn_log=lsn,
             )
 

@@ -118,7 +118,7 @@ def test_a_failed_write_that_cannot_be_read_back_makes_the_disk_suspect_and_logs
     primary = CrashDevice(SIZE)
     disk = rig.disk(primary)
     primary.fail_at(1, "permanent")
-    with pytest.raises(PrimaryFailed, match="may differ until all of it is copied again") as caught:
+    with pytest.raises(PrimaryFailed, match="may differ until all of it is resynced") as caught:
         disk.write(0, b"b" * 512)
     rig.commit_all()
     assert rig.records() == []
