@@ -24,6 +24,7 @@ from benchmarks.chain_maker import ChainMaker
 from benchmarks.command_line import main
 from benchmarks.material import compressible, same_bytes
 from benchmarks.measure import AtLeast, AtMost, PeerMissing, Row, Scale, interleaved, median
+from jetdr_core.durable import sync_folder
 from jetdr_core.rehydrate import rehydrate
 from jetdr_core.store import open_store
 
@@ -202,10 +203,9 @@ def _timed(recover: Callable[[Path], Path], work: Path) -> Callable[[], float]:
 
 
 def _durable(path: Path) -> Path:
-    for place, flags in ((path, os.O_RDONLY), (path.parent, os.O_RDONLY | os.O_DIRECTORY)):
-        fd = os.open(place, flags)
-        os.fsync(fd)
-        os.close(fd)
+    with path.open("rb") as file:
+        os.fsync(file.fileno())
+    sync_folder(path.parent)
     return path
 
 
