@@ -104,7 +104,9 @@ class Protected(Export):
     async def _check(self) -> None:
         store = self._open_store()
         try:
-            report = await rehydrate(store, at="latest", target=self._work / f"{self.spec.name}.rehydrated", format="raw")
+            report = await rehydrate(
+                store, at="latest", target=self._work / f"{self.spec.name}.rehydrated", format="raw"
+            )
         finally:
             await store.close()
         rehydrated = report.disks[0].path
