@@ -154,11 +154,11 @@ class Ring:
     def stop_logging(self) -> None:
         """Switch logging off, as the host component does when it must: until :meth:`resume_logging` only GAP_OPEN is taken."""
     def resume_logging(self) -> None:
-        """Behind a GAP_OPEN; then all disks are to be copied."""
+        """Switch logging on, after a GAP_OPEN. All disks are then owed a resync."""
     def leave(self) -> None:
         """Give the DRVA's side up, for another to take it: the log writer has ended, nothing is called here any more."""
     def adopt(self, lsn: int) -> None:
-        """The log ends at ``lsn``: the ring goes on behind it. RingApart when the two do not meet."""
+        """The log ends at ``lsn``: the ring goes on after it. RingApart if the two do not meet."""
     def reset(self, *, lsn_next: int, time_ns_last: int, record_bytes_max: int | None) -> bool:
         """With logging off: forget what the ring holds. False while the host component still holds room: try again."""
     @property
@@ -270,6 +270,6 @@ class IoFilter:
         """
     def stats(self) -> FilterStats: ...
     def trust(self) -> None:
-        """No longer suspect: all of the disk is about to be copied again."""
+        """The disk is no longer suspect: a resync of all of it is about to begin."""
     def close(self) -> None:
-        """Refuse new calls and wait for those inside; twice is harmless."""
+        """Refuse new calls and wait for those inside. Idempotent."""

@@ -94,7 +94,7 @@ struct host_options {
 
 /* Before a fork: all that needs no ring. The options stay the caller's, until host_free. */
 int host_prepare(const struct host_options *options, char *message);
-/* Behind it. `shut_down` makes the server end, and it then calls host_finish. */
+/* After the fork. `shut_down` makes the server end, and it then calls host_finish. */
 int host_begin(void (*shut_down)(void), char *message);
 /* The orderly end: no more requests from control clients or guests, primaries flushed, the ring told. */
 void host_finish(void);

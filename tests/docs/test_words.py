@@ -153,6 +153,12 @@ def phrases() -> list[str]:
     return [phrase for row in table("Words that prose does not use") for phrase in row[0].split(", ")]
 
 
+def comments_and_texts(source: Path) -> str:
+    """All of a source in one line of words, so that a phrase is found across the ends of lines."""
+    text = re.sub(r"^\s*(?:\*|#)? ?", " ", source.read_text(encoding="utf-8"), flags=re.MULTILINE)
+    return " ".join(text.lower().split())
+
+
 def prose(page: Path) -> str:
     """A page without its code, and without the tables that name what is forbidden."""
     text = page.read_text(encoding="utf-8").split("\n## Words that names do not use\n")[0]
@@ -164,6 +170,16 @@ def test_no_page_uses_a_forbidden_word(page: Path) -> None:
     text = prose(page)
     used = [phrase for phrase in phrases() if re.search(rf"\b{phrase}", text)]
     assert not used, f"{page.name} says {used}"
+
+
+def test_no_source_uses_a_forbidden_word() -> None:
+    said = {
+        f"{path.relative_to(ROOT)}: {phrase}"
+        for path in PYTHON + NATIVE
+        for phrase in phrases()
+        if re.search(rf"\b{phrase}", comments_and_texts(path))
+    }
+    assert not said
 
 
 def test_names_are_split_into_their_words() -> None:
