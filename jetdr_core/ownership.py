@@ -3,22 +3,24 @@
 A state folder decides whether a log is replayed over the primaries, a runtime folder which process serves them. Whoever
 can write to such a folder, or replace it by another, decides in our place.
 
-Invariants: nothing is changed here but by :func:`make_private`. A way is looked at from the root down, through every
+Invariants: only :func:`make_private` changes anything. A way is looked at from the root down, through every
 symbolic link, so that afterwards only root and this user can make it lead elsewhere. What does not exist yet is not
 refused, because it is made in a folder that was looked at.
 """
 
 from __future__ import annotations
 
+import errno
 import os
 import stat
+import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
 from jetdr_core.durable import make_folders
 from jetdr_core.errors import InvalidRequest
 
-__all__ = ["check_guarded", "check_private", "make_private"]
+__all__ = ["check_guarded", "check_private", "make_private", "open_own"]
 
 _ROOT = 0
 _LINKS_MAX = 40
@@ -64,6 +66,44 @@ def make_private(what: str, folder: Path) -> None:
     check_guarded(what, folder)
     make_folders(folder, mode=0o700)
     check_private(what, folder)
+
+
+def open_own(path: Path, flags: int) -> int:
+    """Open the file ``path`` if an earlier run of this user made it, in a folder where others may have put anything.
+
+    :class:`InvalidRequest` for a symbolic link, anything else that is no regular file, and a file that another user
+    made or can change. Nothing of it is read then.
+    """
+    try:
+        fd = os.open(path, flags | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK, 0o600)
+    except OSError as error:
+        if error.errno not in {errno.ELOOP, errno.EISDIR, errno.ENXIO}:
+            raise
+        raise _not_own(path, "is no regular file") from None
+    try:
+        status = os.fstat(fd)
+        if not stat.S_ISREG(status.st_mode):
+            raise _not_own(path, "is no regular file")
+        if status.st_uid not in {os.geteuid(), _owner_of_new_files(path.parent, status.st_uid)}:
+            raise _not_own(path, f"belongs to user {status.st_uid}")
+        if status.st_mode & _OTHERS_WRITE:
+            raise _not_own(path, f"may be changed by others (mode {stat.S_IMODE(status.st_mode):04o})")
+    except BaseException:
+        os.close(fd)
+        raise
+    return fd
+
+
+def _not_own(path: Path, reason: str) -> InvalidRequest:
+    return InvalidRequest(f"{path} {reason}: no run of this user made it", hint="remove it, or use another place")
+
+
+def _owner_of_new_files(folder: Path, claimed: int) -> int:
+    """Whose a file is that this user makes in ``folder``: a network file system may give it to another user."""
+    if claimed == os.geteuid():
+        return claimed
+    with tempfile.NamedTemporaryFile(dir=folder, prefix=".jetdr-") as probe:
+        return os.fstat(probe.fileno()).st_uid
 
 
 def _way(path: Path) -> Iterator[tuple[Path, os.stat_result]]:

@@ -3,7 +3,8 @@
 Invariants: the repository is a cache and nothing else, so that deleting or damaging its file loses nothing.
 
 - The reader uses a row only if its bytes have the checksum under which it is kept.
-- A file that SQLite cannot read is deleted and created anew. A file that is locked, full or read-only is a miss.
+- A repository that SQLite cannot read is deleted and created anew. A file that is locked, full or read-only is a miss.
+- A file that is no repository, such as a disk named by mistake, is neither deleted nor changed, and done without.
 - No error of the repository reaches a recovery.
 
 The file has mode 0600. One thread of the repository's own uses the one connection. Any event loop may await it.
@@ -16,6 +17,7 @@ import contextlib
 import logging
 import os
 import sqlite3
+import stat
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -27,7 +29,12 @@ T = TypeVar("T")
 
 BYTES_MAX_DEFAULT = 1 << 30
 _LAYOUT = 1
+_APPLICATION = 0x4A445243
+"""What tells a repository from every other SQLite file. It is in the file's header before anything else is."""
+
+_HEADER_BYTES = 100
 _CREATE = f"""
+PRAGMA application_id = {_APPLICATION};
 PRAGMA journal_mode = WAL;
 PRAGMA synchronous = OFF;
 PRAGMA user_version = {_LAYOUT};
@@ -46,6 +53,7 @@ class MetadataRepository:
         self._bytes_max = bytes_max
         self._bytes = 0
         self._connection: sqlite3.Connection | None = None
+        self._is_refused = False
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="jetdr-repository")
 
     async def get(self, domain_uuid: UUID, checksum: bytes) -> bytes | None:
@@ -69,8 +77,13 @@ class MetadataRepository:
 
     def _attempt(self, step: Callable[[sqlite3.Connection], T | None]) -> T | None:
         """Do ``step``. None if the file is not usable at present."""
+        if self._is_refused:
+            return None
         try:
             return step(self._connected())
+        except _NotOurs:
+            self._is_refused = True
+            log.warning("%s is no metadata repository, and was left as it is; name another file", self.path)
         except (sqlite3.OperationalError, OSError) as error:
             log.warning("metadata repository %s is not usable at present: %s", self.path, error)
             self._close()
@@ -81,8 +94,7 @@ class MetadataRepository:
 
     def _connected(self) -> sqlite3.Connection:
         if self._connection is None:
-            os.close(os.open(self.path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600))
-            self.path.chmod(0o600)
+            self._make_file()
             connection = sqlite3.connect(self.path, timeout=1.0, isolation_level=None, check_same_thread=False)
             self._connection = connection
             if connection.execute("PRAGMA user_version").fetchone()[0] not in (0, _LAYOUT):
@@ -90,6 +102,17 @@ class MetadataRepository:
             connection.executescript(_CREATE)
             self._bytes = _bytes_kept(connection)
         return self._connection
+
+    def _make_file(self) -> None:
+        """Create a missing file. ``_NotOurs`` for one that is no repository, which stays as it is."""
+        fd = os.open(self.path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NONBLOCK, 0o600)
+        try:
+            header = os.read(fd, _HEADER_BYTES) if stat.S_ISREG(os.fstat(fd).st_mode) else b"?"
+            if header and not _is_repository(header):
+                raise _NotOurs
+            os.fchmod(fd, 0o600)
+        finally:
+            os.close(fd)
 
     def _close(self) -> None:
         connection, self._connection = self._connection, None
@@ -125,6 +148,14 @@ class MetadataRepository:
 
     def _drop(self, connection: sqlite3.Connection, domain: bytes, checksum: bytes) -> None:
         connection.execute("DELETE FROM footer WHERE domain = ? AND checksum = ?", (domain, checksum))
+
+
+class _NotOurs(Exception):
+    """The file is no repository."""
+
+
+def _is_repository(header: bytes) -> bool:
+    return header.startswith(b"SQLite format 3\0") and header[68:72] == _APPLICATION.to_bytes(4, "big")
 
 
 def _bytes_kept(connection: sqlite3.Connection) -> int:

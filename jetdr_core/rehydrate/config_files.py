@@ -6,11 +6,13 @@ Invariants: a file that exists is never replaced. A file is whole and durable wh
 from __future__ import annotations
 
 import os
+import stat
 from collections.abc import Mapping
 from pathlib import Path
 
 from jetdr_core.durable import new_file, rename
 from jetdr_core.errors import TargetExists
+from jetdr_core.file_making import making
 
 __all__ = ["ConfigFiles"]
 
@@ -41,14 +43,15 @@ class ConfigFiles:
 def _is_there(path: Path, text: bytes) -> bool:
     if not os.path.lexists(path):
         return False
-    if path.is_symlink() or not path.is_file() or path.read_bytes() != text:
+    status = path.lstat()
+    if not stat.S_ISREG(status.st_mode) or status.st_size != len(text) or path.read_bytes() != text:
         raise TargetExists(f"{path} exists", hint="choose another target or remove it")
     return True
 
 
 def _create(path: Path, text: bytes) -> None:
-    partial = path.with_name(f".{path.name}.partial")
-    partial.unlink(missing_ok=True)
-    with new_file(partial) as target:
+    unnamed = path.with_name(f".{path.name}.config")
+    unnamed.unlink(missing_ok=True)
+    with making(path, f"writing a file of {len(text)} bytes"), new_file(unnamed) as target:
         target.write(text)
-    rename(partial, path)
+    rename(unnamed, path)

@@ -1,8 +1,9 @@
 """DiskFiles: the files of one disk in a recovery's target directory, and their names.
 
 A disk NAME is written as raw bytes to ``.NAME.partial``, with ``.NAME.journal`` beside it. The final names are given
-only when the disk is whole. Names of disks and configuration files come from the store, so :func:`check_names` checks
-them again before they become paths.
+only when the disk is whole. No two disks share a hidden file, which has the whole name of its disk and a suffix of its
+own. Names of disks and configuration files come from the store, so :func:`check_names` checks them again before they
+become paths.
 """
 
 from __future__ import annotations
@@ -49,7 +50,7 @@ class DiskFiles:
     @property
     def announcing(self) -> Path:
         """The descriptor or the stream while it is being written."""
-        return self.directory / f".{self.name}.vmdk.partial"
+        return self.directory / f".{self.name}.announcing"
 
     def allocated_bytes(self) -> int:
         """What an earlier run has allocated for the partial file."""

@@ -19,7 +19,16 @@ import xxhash
 
 from jetdr_core.errors import UnsupportedVersion
 
-__all__ = ["Applied", "Journal", "RecoveryIdentity", "decode_journal", "encode_chunk", "encode_header"]
+__all__ = [
+    "JOURNAL_BYTES_MAX",
+    "Applied",
+    "Journal",
+    "RecoveryIdentity",
+    "decode_journal",
+    "encode_chunk",
+    "encode_header",
+    "is_journal",
+]
 
 _MAGIC = b"JDRRCVJ\0"
 _VERSION = 1
@@ -29,6 +38,8 @@ _ROW = struct.Struct("<QII")
 _CHECKSUM = struct.Struct("<Q")
 _IDENTITY_BYTES_MAX = 64 << 10
 _ROWS_MAX = 1 << 20
+JOURNAL_BYTES_MAX = 256 << 20
+"""What is read of a journal. What lies after that is written again."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,6 +90,12 @@ def encode_chunk(applied: Sequence[Applied], checksum_before: int) -> tuple[byte
     chunk = _CHUNK.pack(len(applied), 0) + b"".join(_ROW.pack(*row) for row in applied)
     checksum = xxhash.xxh3_64_intdigest(chunk, checksum_before)
     return chunk + _CHECKSUM.pack(checksum), checksum
+
+
+def is_journal(data: bytes) -> bool:
+    """Whether ``data`` may be a journal, perhaps of a run that ended before its header was durable."""
+    begun = data[: len(_MAGIC)]
+    return begun == _MAGIC[: len(begun)] or (len(data) <= _IDENTITY_BYTES_MAX and not any(data))
 
 
 def decode_journal(data: bytes, where: str) -> Journal | None:

@@ -12,11 +12,19 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from jetdr_core.errors import TargetExists
+from jetdr_core.errors import InvalidRequest, TargetExists
+from jetdr_core.ownership import open_own
 from jetdr_core.rehydrate.disk_files import DiskFiles
-from jetdr_core.rehydrate.journal import Applied, Journal, RecoveryIdentity, decode_journal
+from jetdr_core.rehydrate.journal import (
+    JOURNAL_BYTES_MAX,
+    Applied,
+    Journal,
+    RecoveryIdentity,
+    decode_journal,
+    is_journal,
+)
 
-__all__ = ["Progress", "Standing", "check_free", "examine"]
+__all__ = ["Progress", "Standing", "check_free", "examine", "open_left_file"]
 
 
 class Progress(enum.Enum):
@@ -62,9 +70,7 @@ def examine(files: DiskFiles, identity: RecoveryIdentity) -> Standing:
         return Standing(Progress.NONE, None)
     check_free(files)
     if journal is None:
-        raise TargetExists(
-            f"{files.journal} is damaged", hint="remove it and what it belongs to, or choose another target"
-        )
+        raise _damaged(files.journal)
     if journal.identity != identity:
         raise TargetExists(
             f"{files.journal} belongs to another recovery ({_differences(journal.identity, identity)})",
@@ -73,11 +79,31 @@ def examine(files: DiskFiles, identity: RecoveryIdentity) -> Standing:
     return Standing(_progress(files, outputs, partial=partial), journal)
 
 
-def _read_journal(path: Path) -> Journal | None:
+def open_left_file(path: Path, flags: int) -> int:
+    """Open a file of an earlier run. :class:`TargetExists` for what no run of this user can have left."""
     try:
-        return decode_journal(path.read_bytes(), str(path))
+        return open_own(path, flags)
+    except InvalidRequest as error:
+        raise TargetExists(str(error)) from None
+
+
+def _read_journal(path: Path) -> Journal | None:
+    """Return the journal, or None if there is none. A file that is no journal is refused, and not replaced."""
+    try:
+        fd = open_left_file(path, os.O_RDONLY)
     except FileNotFoundError:
         return None
+    with open(fd, "rb") as file:
+        data = file.read(JOURNAL_BYTES_MAX)
+    if not is_journal(data):
+        raise _damaged(path)
+    return decode_journal(data, str(path))
+
+
+def _damaged(path: Path) -> TargetExists:
+    return TargetExists(
+        f"{path} is damaged, or no journal", hint="remove it and what it belongs to, or choose another target"
+    )
 
 
 def _differences(theirs: RecoveryIdentity, ours: RecoveryIdentity) -> str:

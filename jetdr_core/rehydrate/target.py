@@ -6,6 +6,7 @@ Files are private (mode 0600). File, directory and rename are synced in that ord
 
 from __future__ import annotations
 
+import errno
 import fcntl
 import os
 import zlib
@@ -13,10 +14,11 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from jetdr_core.durable import rename, sync_folder
-from jetdr_core.errors import TargetExists, TargetFull
+from jetdr_core.errors import SystemFailure, TargetExists, TargetFull
+from jetdr_core.file_making import making
 from jetdr_core.rehydrate.disk_files import DiskFiles
 from jetdr_core.rehydrate.journal import Applied, RecoveryIdentity, encode_chunk, encode_header
-from jetdr_core.rehydrate.standing import Progress, Standing
+from jetdr_core.rehydrate.standing import Progress, Standing, open_left_file
 from jetdr_core.vmdk import write_flat_descriptor, write_stream_optimized
 
 __all__ = ["TargetDisk", "check_space"]
@@ -109,22 +111,35 @@ class TargetDisk:
             self._continue(standing)
 
     def _begin(self) -> None:
+        """Begin both files. If that fails, neither is left."""
         header = encode_header(self.identity)
-        os.ftruncate(self._journal, 0)
-        os.pwrite(self._journal, header, 0)
-        os.fsync(self._journal)
+        with making(self.files.partial, f"making a disk of {self.identity.size_bytes} bytes"):
+            try:
+                os.ftruncate(self._journal, 0)
+                os.pwrite(self._journal, header, 0)
+                os.fsync(self._journal)
+                self._make_partial()
+            except BaseException:
+                self.forget()
+                raise
         self._journal_bytes, self._checksum = len(header), int.from_bytes(header[-8:], "little")
+        self.progress = Progress.PARTIAL
+
+    def _make_partial(self) -> None:
         flags = os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC | os.O_NOFOLLOW
         self.fd = os.open(self.files.partial, flags, _FILE_MODE)
-        os.ftruncate(self.fd, self.identity.size_bytes)
-        sync_folder(self.files.directory)
-        self.progress = Progress.PARTIAL
+        try:
+            os.ftruncate(self.fd, self.identity.size_bytes)
+            sync_folder(self.files.directory)
+        except BaseException:
+            self.files.partial.unlink()
+            raise
 
     def _continue(self, standing: Standing) -> None:
         assert standing.journal is not None
         self._journal_bytes, self._checksum = standing.journal.bytes_valid, standing.journal.checksum
         os.ftruncate(self._journal, self._journal_bytes)
-        self.fd = os.open(self.files.partial, os.O_RDWR | os.O_CLOEXEC | os.O_NOFOLLOW)
+        self.fd = open_left_file(self.files.partial, os.O_RDWR)
         if os.fstat(self.fd).st_size > self.identity.size_bytes:
             raise TargetExists(f"{self.files.partial} is longer than the disk", hint="remove it to begin again")
         os.ftruncate(self.fd, self.identity.size_bytes)
@@ -164,12 +179,18 @@ class TargetDisk:
 
 
 def _lock_journal(files: DiskFiles) -> int:
-    fd = os.open(files.journal, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, _FILE_MODE)
+    fd = open_left_file(files.journal, os.O_RDWR | os.O_CREAT)
     try:
         fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except OSError:
+    except OSError as error:
         os.close(fd)
-        raise TargetExists(
-            f"{files.journal} is in use by a recovery that is running", hint="wait for it or choose another target"
+        if error.errno == errno.EWOULDBLOCK:
+            raise TargetExists(
+                f"{files.journal} is in use by a recovery that is running", hint="wait for it or choose another target"
+            ) from None
+        raise SystemFailure(
+            f"{files.journal} cannot be locked: {error.strerror}",
+            hint="see that the file system's locks work, or choose another target",
+            errno=error.errno,
         ) from None
     return fd

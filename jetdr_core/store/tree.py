@@ -14,6 +14,7 @@ from __future__ import annotations
 import contextlib
 import errno
 import os
+import re
 import secrets
 import stat
 import threading
@@ -26,6 +27,10 @@ from jetdr_core.store.keys import is_key
 __all__ = ["ObjectTree", "Row"]
 
 TEMPORARY_AREA = ".tmp"
+_TOKEN_BYTES = 12
+_TEMPORARY = re.compile(rf"[0-9]+-[0-9a-f]{{{2 * _TOKEN_BYTES}}}")
+"""Names of objects in the making. Whatever else is in the area is not ours."""
+
 STALE_S = 24 * 3600.0
 """A temporary file that is so much older than a new one has no living writer."""
 
@@ -132,7 +137,7 @@ class ObjectTree:
     def _temporary(self, views: Sequence[memoryview]) -> Iterator[tuple[int, str]]:
         """Give a synced file with these bytes, as (descriptor of its directory, name). The name is gone afterwards."""
         with self._directory(TEMPORARY_AREA, make=True) as area:
-            name = f"{os.getpid()}-{secrets.token_hex(12)}"
+            name = f"{os.getpid()}-{secrets.token_hex(_TOKEN_BYTES)}"
             try:
                 with _opened(os.open(name, _CREATE, 0o600, dir_fd=area)) as fd:
                     self._sweep_once(area, os.fstat(fd).st_mtime)
@@ -148,7 +153,7 @@ class ObjectTree:
         if self._swept.is_set():
             return
         self._swept.set()
-        for name in os.listdir(area):
+        for name in filter(_TEMPORARY.fullmatch, os.listdir(area)):
             with contextlib.suppress(OSError):
                 if now - os.stat(name, dir_fd=area, follow_symlinks=False).st_mtime > STALE_S:
                     os.unlink(name, dir_fd=area)

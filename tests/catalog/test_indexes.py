@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import sqlite3
 import stat
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import aclosing
 from pathlib import Path
 
 import pytest
 
-from jetdr_core.catalog import Catalog, MetadataRepository
+from jetdr_core.catalog import Catalog, MetadataRepository, repository
 from jetdr_core.errors import ChainBroken, DamagedObject, InvalidRequest, JetdrError
 from jetdr_core.record import Kind
 from jetdr_core.store import MemoryStore, StoreWrapper
@@ -141,7 +141,7 @@ def test_deleted_repository_loses_nothing(tmp_path: Path) -> None:
     assert run(reads_with(maker, cache)) == 4
 
 
-@pytest.mark.parametrize("keep", [0, 100, 3000])
+@pytest.mark.parametrize("keep", [100, 3000])
 def test_damaged_repository_is_begun_anew(tmp_path: Path, keep: int) -> None:
     maker, cache = three_segments(), tmp_path / "cache.sqlite"
     run(reads_with(maker, cache))
@@ -151,6 +151,36 @@ def test_damaged_repository_is_begun_anew(tmp_path: Path, keep: int) -> None:
     assert run(reads_with(maker, cache)) == 4
     run(reads_with(maker, cache))
     assert run(reads_with(maker, cache)) == 0
+
+
+def a_disk(path: Path) -> None:
+    path.write_bytes(b"\xa5" * 20000)
+
+
+def a_short_file(path: Path) -> None:
+    path.write_bytes(b"x")
+
+
+def somebody_elses_database(path: Path) -> None:
+    with sqlite3.connect(path) as connection:
+        connection.execute("CREATE TABLE footer (domain, checksum, bytes, footer)")
+    connection.close()
+
+
+@pytest.mark.parametrize("make", [a_disk, a_short_file, somebody_elses_database])
+def test_a_file_that_is_no_repository_stays_and_is_done_without(
+    tmp_path: Path, make: Callable[[Path], None], caplog: pytest.LogCaptureFixture
+) -> None:
+    maker, cache = three_segments(), tmp_path / "precious.img"
+    make(cache)
+    cache.chmod(0o640)
+    before = cache.read_bytes()
+    for _ in range(2):
+        assert run(reads_with(maker, cache)) == 4
+    assert cache.read_bytes() == before
+    assert stat.S_IMODE(cache.stat().st_mode) == 0o640
+    assert list(tmp_path.iterdir()) == [cache]
+    assert caplog.messages == [f"{cache} is no metadata repository, and was left as it is; name another file"] * 2
 
 
 def test_changed_row_is_not_believed(tmp_path: Path) -> None:
@@ -170,6 +200,7 @@ def test_repository_that_cannot_be_opened_is_done_without(tmp_path: Path) -> Non
 def test_repository_of_another_layout_is_begun_anew(tmp_path: Path) -> None:
     cache = tmp_path / "cache.sqlite"
     with sqlite3.connect(cache) as connection:
+        connection.execute(f"PRAGMA application_id = {repository._APPLICATION}")
         connection.execute("PRAGMA user_version = 77")
     connection.close()
     maker = three_segments()

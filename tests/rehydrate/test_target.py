@@ -4,16 +4,19 @@ from __future__ import annotations
 
 import dataclasses
 import os
+import resource
 import stat
+from collections.abc import Callable
+from contextlib import nullcontext
 from pathlib import Path
 
 import pytest
 
-from jetdr_core.errors import InvalidRequest, TargetExists, TargetFull
+from jetdr_core.errors import DeviceFull, InvalidRequest, TargetExists, TargetFull
 from jetdr_core.rehydrate.config_files import ConfigFiles
 from jetdr_core.rehydrate.disk_files import FORMATS, DiskFiles, check_names
 from jetdr_core.rehydrate.journal import Applied, RecoveryIdentity
-from jetdr_core.rehydrate.standing import Progress, examine
+from jetdr_core.rehydrate.standing import Progress, Standing, examine
 from jetdr_core.rehydrate.target import TargetDisk, check_space
 
 SIZE = 1 << 20
@@ -95,6 +98,128 @@ def test_journal_without_a_partial_file_holds_nobody_up(tmp_path: Path) -> None:
     assert examine(files_in(tmp_path), other).progress is Progress.PARTIAL
 
 
+def a_pipe(path: Path) -> None:
+    os.mkfifo(path)
+
+
+def a_link_to_zeros_without_end(path: Path) -> None:
+    path.symlink_to("/dev/zero")
+
+
+def a_folder(path: Path) -> None:
+    path.mkdir()
+
+
+def a_tebibyte(path: Path) -> None:
+    path.write_bytes(b"precious")
+    os.truncate(path, 1 << 40)
+
+
+def a_tebibyte_of_zeros(path: Path) -> None:
+    path.touch()
+    os.truncate(path, 1 << 40)
+
+
+def a_file(path: Path) -> None:
+    path.write_bytes(b"precious")
+
+
+def a_file_that_all_may_write(path: Path) -> None:
+    path.touch()
+    path.chmod(0o666)
+
+
+def a_file_of_a_stranger(path: Path) -> None:
+    if os.geteuid() != 0:
+        pytest.skip("giving a file to another user needs root")
+    path.touch()
+    os.chown(path, 54321, 54321)
+
+
+PLANTED = [
+    a_pipe,
+    a_link_to_zeros_without_end,
+    a_folder,
+    a_tebibyte,
+    a_tebibyte_of_zeros,
+    a_file,
+    a_file_that_all_may_write,
+    a_file_of_a_stranger,
+]
+
+
+@pytest.mark.parametrize("plant", PLANTED)
+def test_what_no_run_of_ours_can_have_left_is_no_journal_and_stays(
+    tmp_path: Path, plant: Callable[[Path], None]
+) -> None:
+    plant(tmp_path / ".db01.journal")
+    before = (tmp_path / ".db01.journal").lstat()
+    with pytest.raises(TargetExists, match=r"/.db01.journal (is|belongs|may be) .*; remove it"):
+        examine(files_in(tmp_path), IDENTITY)
+    with (
+        pytest.raises(TargetExists, match=r"/.db01.journal ")
+        if plant not in {a_tebibyte, a_tebibyte_of_zeros, a_file}
+        else nullcontext()
+    ):
+        TargetDisk(files_in(tmp_path), IDENTITY, Standing(Progress.FINISHED, None)).close()
+    after = (tmp_path / ".db01.journal").lstat()
+    assert (after.st_mode, after.st_ino, after.st_size) == (before.st_mode, before.st_ino, before.st_size)
+
+
+@pytest.mark.parametrize("plant", [a_pipe, a_link_to_zeros_without_end, a_file_of_a_stranger])
+def test_a_partial_file_that_was_put_in_place_of_ours_is_not_written(
+    tmp_path: Path, plant: Callable[[Path], None]
+) -> None:
+    target = opened(files_in(tmp_path))
+    target.close()
+    target.files.partial.unlink()
+    plant(target.files.partial)
+    with pytest.raises(TargetExists, match=r"/.db01.partial (is|belongs) .*: no run of this user made it; remove it"):
+        opened(target.files)
+
+
+def test_a_journal_on_a_file_system_that_gives_files_to_another_user_is_ours(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    opened(files_in(tmp_path)).close()
+    monkeypatch.setattr(os, "geteuid", lambda: 54321)  # as on a share that maps root to nobody
+    opened(files_in(tmp_path)).close()
+    assert {path.name for path in tmp_path.iterdir()} == {".db01.journal", ".db01.partial"}
+
+
+@pytest.mark.parametrize("left", [b"", b"JDR", bytes(64)])
+def test_a_journal_that_was_begun_and_not_yet_durable_holds_nobody_up(tmp_path: Path, left: bytes) -> None:
+    (tmp_path / ".db01.journal").write_bytes(left)
+    opened(files_in(tmp_path)).close()
+
+
+def test_a_disk_that_the_file_system_cannot_hold_leaves_nothing_and_says_why(tmp_path: Path) -> None:
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (SIZE // 2, limits[1]))
+    try:
+        with pytest.raises(DeviceFull, match=rf"/.db01.partial: making a disk of {SIZE} bytes failed: .*ulimit -f"):
+            opened(files_in(tmp_path))
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_no_disk_s_hidden_file_is_another_s(tmp_path: Path) -> None:
+    names = ["a", "a.vmdk", "a.vmdk.partial", "a.partial", "a.journal", "a.announcing", "a.config"]
+    files = [files_in(tmp_path, format_, name) for name in names for format_ in FORMATS]
+    hidden = {(one.name, path) for one in files for path in (one.partial, one.journal, one.announcing)}
+    assert len({path for _, path in hidden}) == len(hidden) == 3 * len(names)
+
+
+def test_a_disk_and_a_configuration_file_of_one_name_do_not_meet(tmp_path: Path) -> None:
+    target = opened(files_in(tmp_path, "raw"))
+    ConfigFiles(tmp_path, {"db01": "memsize = 4"}).write()
+    target.finish(nothing)
+    target.forget()
+    target.close()
+    assert {path.name for path in tmp_path.iterdir()} == {"db01", "db01.raw"}
+
+
 def test_running_recovery_keeps_a_second_one_out(tmp_path: Path) -> None:
     first = opened(files_in(tmp_path))
     with pytest.raises(TargetExists, match="in use"):
@@ -170,3 +295,12 @@ def test_config_file_is_written_once_and_never_replaced(tmp_path: Path) -> None:
             refused()
     assert path.read_bytes() == b"memsize = 4"
     assert list(tmp_path.iterdir()) == [path]
+
+
+@pytest.mark.parametrize("plant", [a_pipe, a_link_to_zeros_without_end, a_folder, a_tebibyte, a_file])
+def test_something_else_with_the_name_of_a_config_file_is_refused_unread(
+    tmp_path: Path, plant: Callable[[Path], None]
+) -> None:
+    plant(tmp_path / "vm.vmx")
+    with pytest.raises(TargetExists, match=r"vm.vmx exists; choose another target or remove it"):
+        ConfigFiles(tmp_path, {"vm.vmx": "memsize = 4"}).check()

@@ -193,7 +193,9 @@ asyncio.run(main())
 def test_temporary_files_of_dead_writers_are_never_listed_and_are_removed(tmp_path: Path) -> None:
     area = tmp_path / "c" / ".tmp"
     area.mkdir(parents=True)
-    for name, age_s in {"1-dead": STALE_S + 60, "2-alive": 60.0}.items():
+    old_s, dead, alive = STALE_S + 60, f"1-{'0' * 24}", f"2-{'f' * 24}"
+    theirs = {"db01.img": old_s, "2024-report": old_s, f"1-{'0' * 25}": old_s, f"x1-{'0' * 24}": old_s}
+    for name, age_s in {dead: old_s, alive: 60.0, **theirs}.items():
         (area / name).write_bytes(b"half")
         now = (area / name).stat().st_mtime
         os.utime(area / name, (now - age_s, now - age_s))
@@ -204,7 +206,7 @@ def test_temporary_files_of_dead_writers_are_never_listed_and_are_removed(tmp_pa
         assert await keys(store) == ["k"]
 
     on_store(tmp_path / "c", scenario)
-    assert files(tmp_path / "c") == {"k", ".tmp/2-alive"}
+    assert files(tmp_path / "c") == {"k", f".tmp/{alive}", *(f".tmp/{name}" for name in theirs)}
 
 
 def test_foreign_files_are_left_alone(tmp_path: Path) -> None:

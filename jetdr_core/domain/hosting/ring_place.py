@@ -13,6 +13,7 @@ from pathlib import Path
 from uuid import UUID
 
 from jetdr_core._core import Ring
+from jetdr_core.file_making import making
 from jetdr_core.ownership import check_private, make_private
 
 __all__ = ["RingPlace"]
@@ -27,6 +28,7 @@ class RingPlace:
         self.path = folder / "ring"
         self._new = folder / "ring.new"
         self._epochs = folder / "ring.epochs"
+        self._epochs_new = folder / "ring.epochs.new"
         self._folder = folder
         self._made = False
         self.domain_uuid = domain_uuid
@@ -61,25 +63,26 @@ class RingPlace:
         make_private(_WHAT, self._folder)
         with suppress(FileNotFoundError):
             self._new.unlink()  # of a process that ended before it published its ring
-        fd = os.open(self._new, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
-        try:
-            ring = Ring.create_file(
-                fd,
-                domain=self.domain_uuid.bytes,
-                payload_bytes=payload_bytes,
-                slots=slots,
-                lsn_next=lsn_next,
-                time_ns_last=time_ns_last,
-                record_bytes_max=record_bytes_max,
-                write_back=write_back,
-            )
-            self._made = True
-            return ring
-        except BaseException:
-            self._new.unlink()
-            raise
-        finally:
-            os.close(fd)
+        with making(self._new, f"making a ring of {payload_bytes} bytes"):
+            fd = os.open(self._new, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
+            try:
+                ring = Ring.create_file(
+                    fd,
+                    domain=self.domain_uuid.bytes,
+                    payload_bytes=payload_bytes,
+                    slots=slots,
+                    lsn_next=lsn_next,
+                    time_ns_last=time_ns_last,
+                    record_bytes_max=record_bytes_max,
+                    write_back=write_back,
+                )
+            except BaseException:
+                self._new.unlink()
+                raise
+            finally:
+                os.close(fd)
+        self._made = True
+        return ring
 
     def publish(self, epoch: int) -> None:
         """Give the ring that was made here its name, in place of one that was given up. Without one, do nothing."""
@@ -90,9 +93,9 @@ class RingPlace:
 
     def note(self, *epochs: int) -> None:
         """Write down that the ring goes on with the log at any of these epochs."""
-        new = self._epochs.with_suffix(".new")
-        new.write_text(" ".join(map(str, epochs)))
-        new.rename(self._epochs)
+        with making(self._epochs, "writing a line"):
+            self._epochs_new.write_text(" ".join(map(str, epochs)))
+            self._epochs_new.rename(self._epochs)
 
     def goes_on_with(self, epoch: int) -> bool:
         """Return whether the ring was last used with the log at ``epoch``. Later, its LSNs may be other writes."""
@@ -103,6 +106,6 @@ class RingPlace:
 
     def remove(self) -> None:
         """Remove the ring: nothing is owed, and no host component uses it. The next opening makes another."""
-        for path in (self.path, self._new, self._epochs):
+        for path in (self.path, self._new, self._epochs, self._epochs_new):
             with suppress(FileNotFoundError):
                 path.unlink()
