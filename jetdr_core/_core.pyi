@@ -1,4 +1,7 @@
-"""The native core: ring, IO filter, log writer (native/python/core.pyx over native/jetdr.h). No call here holds the GIL while it waits or does I/O."""
+"""The native core: ring, IO filter, log writer. No call holds the GIL while it waits or does I/O.
+
+native/python/core.pyx over native/jetdr.h, which has the whole contract.
+"""
 
 from enum import IntEnum
 from typing import NamedTuple, NoReturn, Self, final
@@ -14,7 +17,7 @@ NATIVE_FLAGS: dict[str, int]
 
 @final
 class ManualClock:
-    """A clock that moves only when told; nanoseconds UTC. For tests and simulation."""
+    """A clock that moves only when it is told to, in nanoseconds UTC. For tests and simulation."""
 
     def __init__(self, time_ns: int = ...) -> None: ...
     @property
@@ -73,7 +76,9 @@ class OffReason(IntEnum):
     """The DRVA said so."""
 
 class RingOff(NamedTuple):
-    """Whether logging is on, and when and why it was last switched off (``times`` so far): ``since_ns`` UTC, up to which the log is complete.
+    """Whether logging is on, and when and why it was last switched off, which it was ``times`` times.
+
+    The log is complete up to ``since_ns``, UTC.
 
     ``reason`` is an :class:`OffReason`, or 0 if logging was never off; ``disk`` is for ``OffReason.DISK``.
     """
@@ -86,13 +91,15 @@ class RingOff(NamedTuple):
 
 @final
 class Ring:
-    """Bounded many-producer one-consumer ring; assigns LSN and time. A forked child does not have it.
+    """A bounded ring with many producers and one consumer, which gives records their LSN and time.
 
-    In memory of this process, or (:meth:`create_file`, :meth:`open_file`) in a file on tmpfs that a host component shares
-    and that outlives both; this process is then the DRVA's side, and a failed log writer or :meth:`poison` stays its own.
+    It lies in memory of this process, which a forked child does not have, or in a file on tmpfs (:meth:`create_file`,
+    :meth:`open_file`). A host component shares the file, which outlives both processes. This process is then the DRVA's
+    side. That its log writer failed, or that it was poisoned, concerns this process only.
 
-    ``record_bytes_max``: longest payload of one record, at most half of ``payload_bytes`` and 32 MiB. By default that,
-    or a quarter of the log writer's data area, if less; a log writer refuses a ring that was given more than its quarter.
+    ``record_bytes_max``: the most payload that one record holds, at most half of ``payload_bytes`` and 32 MiB. The
+    default is that, or a quarter of the log writer's data area if that is less. A log writer refuses a ring that was
+    given more than its quarter.
     """
 
     def __new__(
@@ -118,15 +125,15 @@ class Ring:
         record_bytes_max: int | None = None,
         write_back: bool = False,
     ) -> Ring:
-        """Lay a ring out in the empty file of descriptor ``file`` (which stays the caller's) and open it.
+        """Lay out a ring in the empty file of descriptor ``file``, which stays the caller's, and open it.
 
-        ``domain``: the 16 bytes of its UUID. ``write_back``: room is held until the primaries have the data, too.
+        ``domain``: the 16 bytes of its UUID. ``write_back``: hold room until the primaries have the data, too.
         """
     @classmethod
     def open_file(cls, file: int, *, domain: bytes | None = None) -> Ring:
-        """Open the ring in ``file``. RingForeign, RingBusy, DamagedObject, UnsupportedVersion change nothing.
+        """Open the ring in ``file``. Before a log writer is made for it: :meth:`adopt` or :meth:`reset`.
 
-        Before its log writer: :meth:`adopt` or :meth:`reset`.
+        :class:`RingForeign`, :class:`RingBusy`, :class:`DamagedObject` and :class:`UnsupportedVersion` change nothing.
         """
     @property
     def logging(self) -> bool: ...
@@ -134,33 +141,36 @@ class Ring:
     def write_back(self) -> bool: ...
     @property
     def lsn_in_primaries(self) -> int:
-        """With write-back: durable in the primaries up to here."""
+        """With write-back, the primaries have everything up to here, durably."""
     @property
     def primaries_lag(self) -> bool:
-        """With write-back: the primaries that work still lack, durably, something that the ring was given."""
+        """With write-back, primaries that work still lack, durably, something that the ring was given."""
     def primaries_flushed(self) -> bool:
-        """With write-back and no host component: the primaries were flushed, :attr:`lsn_in_primaries` follows.
+        """Say that the primaries were flushed, with write-back and no host component. ``lsn_in_primaries`` follows.
 
-        False, and nothing changes: a host component lives, or a primary had failed, and the log must keep what it lacks.
+        False, and nothing changes, if a host component lives, or if a primary has failed: the log keeps what it lacks.
         """
     def note_primary_failure(self, disk: int) -> None:
-        """The primary of ``disk`` lacks what was acknowledged: the log must keep it, and no host component serves it."""
+        """Say that the primary of ``disk`` lacks what was acknowledged.
+
+        The log must keep it, and no host component serves the disk.
+        """
     @property
     def host_alive(self) -> bool: ...
     @property
     def host_ended(self) -> bool:
-        """The last host component ended in order (or there was none yet): its disks and the ring agree."""
+        """No host component lives, and the last one ended in order if there was one: its disks and the ring agree."""
     def off(self) -> RingOff: ...
     def stop_logging(self) -> None:
-        """Switch logging off, as the host component does when it must: until :meth:`resume_logging` only GAP_OPEN is taken."""
+        """Switch logging off, as a host component does when it must. Only a GAP_OPEN is taken then."""
     def resume_logging(self) -> None:
-        """Switch logging on, after a GAP_OPEN. All disks are then owed a resync."""
+        """Switch logging on again, after a GAP_OPEN. Then all disks are to be resynced."""
     def leave(self) -> None:
-        """Give the DRVA's side up, for another to take it: the log writer has ended, nothing is called here any more."""
+        """Give up the DRVA's side, for another to take it. Before: end the log writer. After: call nothing."""
     def adopt(self, lsn: int) -> None:
-        """The log ends at ``lsn``: the ring goes on after it. RingApart if the two do not meet."""
+        """Say that the log ends at ``lsn``: the ring goes on after it. :class:`RingApart` if the two do not meet."""
     def reset(self, *, lsn_next: int, time_ns_last: int, record_bytes_max: int | None) -> bool:
-        """With logging off: forget what the ring holds. False while the host component still holds room: try again."""
+        """With logging off, forget what the ring holds. False if the host component still holds room: try again."""
     @property
     def payload_bytes(self) -> int: ...
     @property
@@ -172,19 +182,25 @@ class Ring:
     @property
     def time_ns_last(self) -> int: ...
     def observe(self) -> tuple[int, int]:
-        """(LSN, time_ns): the last LSN given out and an instant at which it was; no later record gets an earlier time."""
+        """(LSN, time_ns): the last LSN given out, and an instant at which it was the last.
+
+        No later record gets an earlier time.
+        """
     @property
     def used_bytes(self) -> int: ...
     def now_ns(self) -> int: ...
     def control(self, kind: int, disk: int, payload: Buffer, *, stall_limit_s: float) -> tuple[int, int]:
-        """Append a control record; returns (LSN, time_ns).
+        """Append a control record. Returns (LSN, time_ns).
 
-        InvalidRequest beyond ``record_bytes_max``; StallTimeout; LoggingOff, but for GAP_OPEN.
+        :class:`InvalidRequest` beyond ``record_bytes_max``; :class:`StallTimeout`; :class:`LoggingOff` (no GAP_OPEN).
         """
     def request_durable(self, lsn: int) -> None:
-        """Ask for durability up to ``lsn``, or up to the last LSN given out, if that is less."""
+        """Ask for durability up to ``lsn``, or up to the last LSN given out if that is less."""
     def wait_durable(self, lsn: int, timeout_s: float) -> bool:
-        """Ask for durability up to ``lsn`` and wait; False when the time ran out. Raises LogFailed / Fenced when poisoned."""
+        """Ask for durability up to ``lsn``, and wait for it. False if the time ran out.
+
+        :class:`LogFailed` or :class:`Fenced` if the ring is poisoned.
+        """
     @property
     def poisoned(self) -> int: ...
     def poison(self, error: int, fence: tuple[str, int, int] | None = None) -> None:
@@ -194,9 +210,9 @@ class Ring:
 
 @final
 class LogWriter:
-    """The commit loop: ring to log section, group commit. One thread, or :meth:`commit` called by hand.
+    """The commit loop: from the ring to a log section. It has a thread, or :meth:`commit` is called by hand.
 
-    One per ring, made before anything is appended. The first error of the device poisons the ring.
+    There is one for each ring, made before anything is appended. The first error of the device poisons the ring.
     """
 
     def __new__(
@@ -219,29 +235,33 @@ class LogWriter:
     def start(self) -> None:
         """Once; refused after :meth:`stop`."""
     def stop(self) -> None:
-        """Commit what is published now, as far as the log has room, flush, end the thread; also while others append.
+        """Commit what is published now, as far as the log has room, flush, and end the thread. Others may append.
 
-        The ring still takes records, until it is full, but nothing drains it any more: close the filters first.
+        The ring still takes records until it is full, but nothing drains it any more. So close the filters first.
         """
     def commit(self) -> int:
-        """One commit in the calling thread; returns the records written."""
+        """One commit, in the calling thread. Returns the records written."""
     def set_tail(self, position: int) -> None:
-        """The log before ``position`` may be overwritten. InvalidRequest before the tail or beyond what is durable."""
+        """Let the log before ``position`` be overwritten.
+
+        :class:`InvalidRequest` before the tail, or beyond what is durable.
+        """
     def state(self) -> WriterState: ...
 
 @final
 class IoFilter:
     """The shim on one disk's write path. Thread-safe.
 
-    Refuses a primary that takes no single sectors (``block_bytes`` above 512, unless its file is not opened directly).
+    A primary that takes no single sectors is refused: with ``block_bytes`` above 512, unless its file is not opened
+    directly. Without a ring, nothing is logged, and a write may be longer than ``record_bytes_max``.
 
-    An error of the primary is a PrimaryFailed, with what a device in Python raised as its cause; nothing else is. A
-    failed write was read back and logged unless ``suspect`` is True: then, and after a failed zero or flush, primary and
-    log may differ; the caller opens a gap and copies the disk again. After a failed flush every flush fails so. What a
-    device raises that is no Exception (KeyboardInterrupt) is raised as it is, from the PrimaryFailed it stands for.
+    Errors of the primary, and only these, are a :class:`PrimaryFailed`. Its cause is what a device in Python raised.
+    What a device raises that is no ``Exception`` (``KeyboardInterrupt``) is raised as it is, from that error. A failed
+    write was read back and logged unless ``suspect`` is True. Then, and after a failed zero or flush, primary and log
+    may differ, and the caller opens a gap and resyncs the disk. After a failed flush every flush fails.
 
-    StallTimeout: nothing was started; the log had no room, or half the ring was held by writes to this disk that its
-    primary has not answered.
+    :class:`StallTimeout`: nothing was started. The log had no room, or writes to this disk that its primary has not
+    answered held half of the ring.
     """
 
     def __new__(
@@ -264,12 +284,12 @@ class IoFilter:
     def read_into(self, offset: int, target: Buffer) -> None: ...
     def flush(self) -> int: ...
     def copy_background(self, offset: int, length: int) -> int:
-        """Log what the primary holds in the range as background data, its range held meanwhile; returns the LSN.
+        """Log what the primary holds in the range as background data, with the range held. Returns the LSN.
 
-        A range longer than ``record_bytes_max`` is logged only if it is a hole of the primary's file; else 0, and nothing is.
+        0, and nothing is logged, if the range is longer than ``record_bytes_max`` and no hole of the primary's file.
         """
     def stats(self) -> FilterStats: ...
     def trust(self) -> None:
-        """The disk is no longer suspect: a resync of all of it is about to begin."""
+        """Suspect the disk no longer: a resync of all of it is about to begin."""
     def close(self) -> None:
-        """Refuse new calls and wait for those inside. Idempotent."""
+        """Refuse new calls, and wait for those inside. Idempotent."""

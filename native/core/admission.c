@@ -1,5 +1,9 @@
 /*
  * admission.c: room in the ring: who is let in, and who waits.
+ *
+ * Invariants: the sum of all room is never less than what is in use (ring.c has the proof), so who is let in overwrites
+ * nothing; who has to wait queues at the gate, and nobody is let in past the queue, so that a long record is not
+ * starved by short ones; a wait for the log has a limit, and a primary that is slower than the log is waited for.
  */
 #include "ring_shared.h"
 
@@ -17,7 +21,7 @@ static uint64_t tail_of(const jdr_ring *ring, uint64_t *position)
     }
 }
 
-/* The room in use; the order of the loads makes what is moving count twice rather than not at all. */
+/* The room in use. The order of the loads makes a record on its way count twice rather than not at all. */
 static uint64_t room_used(const jdr_ring *ring)
 {
     uint64_t tail_position, tail = tail_of(ring, &tail_position);
@@ -44,20 +48,20 @@ static bool take_room(jdr_ring *ring, struct jdr_room room)
     return false;
 }
 
-/* Is the room that is missing held for a primary that is slower than the log? Its host waits for it. */
+/* Is the missing room held for a primary that is slower than the log? Its host waits for it. */
 static bool primary_lags(const jdr_ring *ring)
 {
     return ring->write_back && ring->side == JDR_HOST &&
            atomic_load(&ring->shared->lsn_applied) < atomic_load(&ring->shared->lsn_released);
 }
 
-/* Wait at the gate's head for room. */
+/* Wait for room, at the head of the queue. */
 static int wait_for_room(jdr_ring *ring, struct jdr_room room, int64_t limit_ns, int64_t deadline)
 {
     for (;;) {
         uint32_t seen = atomic_load(&ring->shared->space_seq);
         int result = jdr_refusal(ring);
-        if (limit_ns > 0 && primary_lags(ring)) /* before the look for room: it may catch up in between */
+        if (limit_ns > 0 && primary_lags(ring)) /* asked before the look for room, as it may catch up in between */
             deadline = jdr_monotonic_ns() + limit_ns;
         if (result || take_room(ring, room))
             return result;
@@ -69,7 +73,7 @@ static int wait_for_room(jdr_ring *ring, struct jdr_room room, int64_t limit_ns,
     }
 }
 
-/* In turn: the gate's holder waits for room, the others wait for the gate, so that a long write is not starved. */
+/* In turn: the holder of the gate waits for room, the others wait for the gate. */
 static int admit_queued(jdr_ring *ring, struct jdr_room room, int64_t limit_ns)
 {
     struct jdr_ring_shared *shared = ring->shared;

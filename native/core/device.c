@@ -1,6 +1,6 @@
 /*
- * device.c: a jdr_device on a file descriptor. Short transfers and EINTR are finished here, so that callers see whole
- * I/O; memory that direct I/O cannot use goes through a buffer.
+ * device.c: a jdr_device on a file descriptor. It finishes short transfers and repeats what EINTR ended, so callers see
+ * whole I/O. Memory that direct I/O cannot use goes through a buffer.
  */
 #include <errno.h>
 #include <fcntl.h>
@@ -85,7 +85,7 @@ static int write_buffer(const struct jdr_device *device, uint64_t offset, uint8_
     return fd_write(device, offset, &iov, 1);
 }
 
-/* Gather the pieces into the buffer, and write it as often as it is full. */
+/* Gather the pieces in the buffer, and write the buffer whenever it is full. */
 static int write_bounced(const struct jdr_device *device, uint64_t offset, const struct iovec *iov, int iov_count,
                          uint8_t *buffer)
 {
@@ -151,15 +151,14 @@ static bool not_supported(int result)
     return result == -EOPNOTSUPP || result == -ENOSYS || result == -EINVAL || result == -ENODEV;
 }
 
-/* Deallocate where that is certain to read back as zeros (files; block devices whose kernel promises it), else write
- * them. */
+/* Deallocate if the range is then certain to read as zeros (the kernel promises that or refuses), else write them. */
 static int zero_deallocated(const struct jdr_device *device, uint64_t offset, uint64_t length)
 {
     int result = allocate(device->fd, FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE, offset, length);
     return not_supported(result) ? write_zeros(device, offset, length) : result;
 }
 
-/* Zeros that keep their space: where the file system cannot do it in one step, a hole is made and filled. */
+/* Zeros that keep their space. If the file system cannot do that in one step, make a hole and fill it. */
 static int zero_allocated(const struct jdr_device *device, uint64_t offset, uint64_t length)
 {
     int result = allocate(device->fd, FALLOC_FL_ZERO_RANGE | FALLOC_FL_KEEP_SIZE, offset, length);
@@ -168,7 +167,7 @@ static int zero_allocated(const struct jdr_device *device, uint64_t offset, uint
     result = zero_deallocated(device, offset, length);
     if (!result)
         result = allocate(device->fd, 0, offset, length);
-    return not_supported(result) ? 0 : result; /* zeros they are */
+    return not_supported(result) ? 0 : result; /* they read as zeros all the same */
 }
 
 static int fd_zero(const struct jdr_device *device, uint64_t offset, uint64_t length, bool may_discard)

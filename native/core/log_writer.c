@@ -1,10 +1,10 @@
 /*
- * log_writer.c: the commit loop: takes published records out of the ring in LSN order and writes them, one batch a
- * commit, to a section of the log volume. docs/formats/log-volume.md has the batch's offset table.
+ * log_writer.c: the commit loop. Takes published records out of the ring in LSN order and writes them, one batch for
+ * each commit, to a section of the log volume. docs/formats/log-volume.md has the offset table of a batch.
  *
- * Invariants: one thread at a time is in a commit (`role`); the payload goes out of the ring's memory straight to the
- * device; nothing is acknowledged as durable before a sync that began after its write returned; the first error of the
- * device poisons the ring and nothing more is written; space before the tail only is overwritten.
+ * Invariants: one thread at a time is in a commit (`role`); payload goes straight from the ring's memory to the device;
+ * nothing is durable before a sync that began after its write returned; after the first error of the device the ring is
+ * poisoned and nothing more is written; only space before the tail is overwritten.
  */
 #include <stdlib.h>
 #include <string.h>
@@ -40,12 +40,12 @@ struct jdr_writer {
     uint64_t data_offset, data_bytes, section_id, epoch, batch_bytes_max;
     _Atomic uint64_t tail_position;
     _Atomic bool stopping;
-    _Atomic uint64_t stop_lsn; /* then: given out when the stop was asked for */
+    _Atomic uint64_t stop_lsn; /* the last LSN given out when the stop was asked for */
     pthread_mutex_t role;
     pthread_mutex_t state_mutex;
     struct jdr_writer_state state;
     uint64_t unsynced_bytes;
-    bool full;       /* the last commit found a record, and no room for it */
+    bool full;       /* the last commit found a record, but no room for it in the log */
     uint8_t *header; /* HEADER_AREA_MAX, then a block of zeros for padding */
 };
 
@@ -70,8 +70,7 @@ static uint64_t batch_bytes(uint64_t records, uint64_t payload_bytes)
     return header_bytes(records) + round_up(payload_bytes, JDR_BLOCK);
 }
 
-/* A ring whose records may be longer than a quarter of the data area is told so, or refused if its owner said
- * otherwise. */
+/* A record has at most a quarter of the data area. The ring is told so, or refused if its owner chose more. */
 static bool takes_records_of(jdr_ring *ring, uint64_t data_bytes)
 {
     uint64_t quarter = data_bytes / 4 / JDR_BLOCK * JDR_BLOCK;
@@ -136,8 +135,8 @@ void jdr_writer_destroy(jdr_writer *writer)
 /* ---- taking from the ring --------------------------------------------------------------------------------------- */
 
 /*
- * Published records, in order, as many as fit into `room` bytes of log and one batch. Their payloads lie back to back;
- * one that has become void leaves unused payload after it, and ends the batch.
+ * Take published records, in order, as many as fit into `room` bytes of log and one batch. Their payloads lie back to
+ * back. A void record leaves unused payload after it, so it ends the batch.
  */
 static int take_published(const jdr_writer *writer, uint64_t room, struct take *take)
 {
@@ -162,7 +161,7 @@ static int take_published(const jdr_writer *writer, uint64_t room, struct take *
 
 /* ---- writing ---------------------------------------------------------------------------------------------------- */
 
-/* Fill the header area for a batch at the head; returns its checksum. */
+/* Fill the header area for a batch at the head. Returns the checksum of the batch. */
 static uint64_t fill_header(jdr_writer *writer, const struct take *take, uint16_t flags)
 {
     struct batch_header *header = (struct batch_header *)writer->header;
@@ -170,7 +169,7 @@ static uint64_t fill_header(jdr_writer *writer, const struct take *take, uint16_
     uint64_t area = header_bytes(take->count);
     for (uint32_t i = 0; i < take->count; i++) {
         records[i] = *jdr_slot(writer->ring, take->first_lsn + i);
-        memset(records[i].reserved, 0, sizeof records[i].reserved); /* the ring's affair */
+        memset(records[i].reserved, 0, sizeof records[i].reserved); /* they hold the claim, which is the ring's */
     }
     memset(records + take->count, 0, writer->header + area - (uint8_t *)(records + take->count));
     *header = (struct batch_header){
@@ -193,7 +192,7 @@ static uint64_t fill_header(jdr_writer *writer, const struct take *take, uint16_
     return header->checksum;
 }
 
-/* The payload as pieces to be written: one, or two around the ring's end, and padding. Returns how many. */
+/* The payload as pieces: one, or two around the end of the ring, and padding. Returns how many. */
 static int payload_pieces(const jdr_writer *writer, const struct take *take, struct iovec *pieces)
 {
     uint64_t padding = round_up(take->payload_bytes, JDR_BLOCK) - take->payload_bytes;
@@ -203,7 +202,7 @@ static int payload_pieces(const jdr_writer *writer, const struct take *take, str
     return count;
 }
 
-/* Write one batch at the head and move the head; the next batch begins at `next_position`. */
+/* Write one batch at the head, and move the head to `next_position`. */
 static int write_batch(jdr_writer *writer, const struct take *take, uint16_t flags, uint64_t next_position)
 {
     uint64_t checksum = fill_header(writer, take, flags);
@@ -224,7 +223,7 @@ static int write_batch(jdr_writer *writer, const struct take *take, uint16_t fla
     writer->state.commits++;
     pthread_mutex_unlock(&writer->state_mutex);
     atomic_store(&writer->ring->shared->lsn_written, writer->state.lsn_written);
-    if (!jdr_in_file(writer->ring)) /* a ring that outlives us holds what the log may still lose */
+    if (!jdr_in_file(writer->ring)) /* a ring in a file outlives us, and keeps what the log may still lose */
         jdr_release(writer->ring, &writer->ring->shared->lsn_released, writer->state.lsn_written);
     return 0;
 }
@@ -251,8 +250,9 @@ static int sync_log(jdr_writer *writer)
 /* ---- one commit ------------------------------------------------------------------------------------------------- */
 
 /*
- * Write what fits. Before the end of the data area as much as fits there; when not even the next record does, a WRAP
- * batch closes the lap. Returns the records written; 0 when there was nothing to write or, then `full`, no room.
+ * Write as much as fits before the end of the data area. If not even the next record fits there, a WRAP batch closes
+ * the lap, and the next lap begins. Returns the records written: 0 if nothing is published or, with `full`, there is no
+ * room.
  */
 static int write_published(jdr_writer *writer)
 {
@@ -278,7 +278,7 @@ static int write_published(jdr_writer *writer)
     return result ? result : (int)take.count;
 }
 
-/* Does somebody wait for room that only a flush can give back? */
+/* Is room in the ring wanted, or soon, that only a flush gives back? */
 static bool room_wanted(const jdr_writer *writer)
 {
     const jdr_ring *ring = writer->ring;
@@ -288,8 +288,10 @@ static bool room_wanted(const jdr_writer *writer)
            writer->unsynced_bytes >= ring->payload_bytes / 4;
 }
 
-/* Is a flush due? A wish waits for the writes it is about, unless they cannot be written: what is there is then made
- * durable, so that it can leave. */
+/*
+ * Is a flush due? A flush request waits until its records are written. If the log has no room for them, flush what is
+ * there, so that it can be uploaded and its space reused.
+ */
 static bool sync_due(const jdr_writer *writer, uint64_t wanted, int written)
 {
     if (!writer->unsynced_bytes)
@@ -298,7 +300,7 @@ static bool sync_due(const jdr_writer *writer, uint64_t wanted, int written)
     return asked || writer->full || writer->unsynced_bytes >= JDR_UNSYNCED_BYTES_MAX || room_wanted(writer);
 }
 
-/* The device failed: nothing more is written, and everyone is told. */
+/* The device failed: nothing more is written, and every producer is told. */
 static int fail(jdr_writer *writer, int result)
 {
     pthread_mutex_lock(&writer->state_mutex);
@@ -313,7 +315,8 @@ static int commit_in_role(jdr_writer *writer)
     int poison = jdr_ring_poisoned(writer->ring);
     if (poison)
         return -poison;
-    uint64_t wanted = atomic_load(&writer->ring->shared->sync_wanted); /* before the write: later wishes wait a turn */
+    uint64_t wanted = atomic_load(
+        &writer->ring->shared->sync_wanted); /* before the write: later requests wait for the next commit */
     int written = write_published(writer);
     if (written < 0)
         return fail(writer, written);
@@ -331,7 +334,7 @@ int jdr_writer_commit(jdr_writer *writer)
 
 /* ---- the loop --------------------------------------------------------------------------------------------------- */
 
-/* Could a commit write something? What a dead producer has left in the way is made void. */
+/* Could a commit write something? A record that was abandoned in its way is made void. */
 static bool can_write(jdr_writer *writer)
 {
     pthread_mutex_lock(&writer->role);
@@ -341,19 +344,19 @@ static bool can_write(jdr_writer *writer)
     return can;
 }
 
-/* Nothing to commit: nap while writes were frequent, then sleep until the first one. */
+/* Nothing to commit: take short naps while writes are frequent, then sleep until the next write. */
 static void rest(jdr_writer *writer, uint32_t seen, unsigned idle)
 {
     struct jdr_ring_shared *shared = writer->ring->shared;
     bool deep = idle > NAPS_BEFORE_SLEEP;
     atomic_store(&shared->consumer_sleep, deep ? JDR_SLEEP : JDR_NAP);
-    atomic_thread_fence(memory_order_seq_cst); /* the sleeper's sign before its look at what is published */
+    atomic_thread_fence(memory_order_seq_cst); /* say so before the look at what is published */
     if (!can_write(writer))
         jdr_futex_wait(&shared->work_seq, seen, deep ? SLEEP_NS : NAP_NS);
     atomic_store(&shared->consumer_sleep, JDR_AWAKE);
 }
 
-/* Is there a reason to commit at once what came during the last commit? */
+/* Must what came during the last commit be committed at once? */
 static bool hurried(const jdr_writer *writer)
 {
     const jdr_ring *ring = writer->ring;
@@ -361,13 +364,12 @@ static bool hurried(const jdr_writer *writer)
            jdr_queued(ring);
 }
 
-/* Let the next batch fill for a while: a few large writes to the log leave more of the machine to the guests than many
- * small ones. */
+/* Let the next batch fill for a while: few large writes to the log leave guests more of the machine than many small. */
 static void collect(jdr_writer *writer, uint32_t seen)
 {
     struct jdr_ring_shared *shared = writer->ring->shared;
     atomic_store(&shared->consumer_sleep, JDR_NAP);
-    atomic_thread_fence(memory_order_seq_cst); /* the sleeper's sign before its look, as in rest */
+    atomic_thread_fence(memory_order_seq_cst); /* as in rest */
     if (!hurried(writer))
         jdr_futex_wait(&shared->work_seq, seen, NAP_NS);
     atomic_store(&shared->consumer_sleep, JDR_AWAKE);
@@ -392,8 +394,7 @@ static bool has_written(jdr_writer *writer, uint64_t lsn)
     return has;
 }
 
-/* Has a writer that is to stop done so? A record that is reserved is published soon, unless its producer was stopped.
- */
+/* May a writer that is to stop return? Reserved records are published soon, unless their producer was stopped. */
 static bool has_stopped(jdr_writer *writer, int committed, unsigned *waited)
 {
     if (has_written(writer, atomic_load(&writer->stop_lsn)))

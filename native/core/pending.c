@@ -4,7 +4,6 @@
 #include "pending.h"
 #include "ring_shared.h"
 
-/* Of jdr_ring_shared's `primary_failed`. */
 #define SEVERAL UINT64_MAX
 
 uint64_t jdr_pending_lsn_applied(const jdr_ring *ring)

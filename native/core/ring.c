@@ -1,4 +1,141 @@
-/* ring.c: the producers' side of the ring: admission, LSN order, copy and hash, durability waits. See ring_shared.h. */
+/*
+ * ring.c: the ring's order: LSNs, records, durability, logging off and on.
+ *
+ * ---- THE PROBLEM ------------------------------------------------------------------------------------------------
+ *
+ * Guests' writes come from many threads of the host component. Each needs a place in one order across all disks, and a
+ * copy that survives until the log has it. The log is written by another process, the DRVA. The DRVA may be slow,
+ * stopped, upgraded or killed at any instant, and so may the host component. Neither may lose what the other has
+ * acknowledged, and neither may wait for a process that is gone.
+ *
+ * So order and copies lie in shared memory, the ring: a file on tmpfs that outlives both processes. It has many
+ * producers, which are the host's threads and, with its control records, the DRVA. It has one consumer, the DRVA's log
+ * writer. In write-back the host's applier and its reads look at it, too. Embedded, the ring lies in anonymous memory,
+ * and all of them are threads of one process. Everything below then holds as well, except that nobody dies alone.
+ *
+ * A lock around a whole append would be held while the payload is copied and hashed, some 100 microseconds for 1 MiB,
+ * and a producer that is killed in there would leave half a record under it. So the lock `reserve` is held only for the
+ * few instructions in which an append gets its place. All the rest is done with atomic operations.
+ *
+ * ---- THE LAYOUT -------------------------------------------------------------------------------------------------
+ *
+ *    header              slots, 64 bytes each         ends, 8 bytes each           payload
+ *   +-------------------+----------------------------+----------------------------+-----------------------------+
+ *   | counters, 2 locks | record n in slot n mod S   | end of n in place n mod S  | back to back, round the end |
+ *   +-------------------+----------------------------+----------------------------+-----------------------------+
+ *
+ * A slot holds a record's header as it goes to the log. ends[n] is the payload position after record n, so the payload
+ * of record n lies between ends[n - 1] and ends[n]. Positions only grow. Position p lies at p mod payload bytes.
+ *
+ * The counters are LSNs, and each says something of all records up to it. lsn_reserved: given out. lsn_written: written
+ * to the log. lsn_durable: durable there. lsn_released: the log does not need the ring's copy; in a file it follows
+ * lsn_durable, in anonymous memory lsn_written. lsn_applied: given to the primaries, in write-back. The *tail* is
+ * lsn_released, or in write-back the lower one of that and lsn_applied. Slots and payloads up to the tail are used
+ * again. A record after the tail is published if its slot holds its own LSN.
+ *
+ * ---- ONE APPEND -------------------------------------------------------------------------------------------------
+ *
+ *    1  admit      producers[side].admitted += room; undone if the ring is then too full        (admission.c)
+ *    2  lock       `reserve`
+ *    3             logging is on? otherwise no place is given out
+ *    4             the slot gets time, disk and the producer's claim (in a file)
+ *    5             ends[n] = ends[n - 1] + payload bytes
+ *    6  reserve    lsn_reserved = n
+ *    7  unlock
+ *    8             producers[side].admitted -= room: from here on the record itself counts
+ *    9             the payload is copied and hashed
+ *   10             the slot gets the rest of the header, all but the LSN
+ *   11  publish    slot.lsn = n
+ *   12             the consumer is woken if it sleeps
+ *
+ * ---- WHICH STORE PAIRS WITH WHICH LOAD --------------------------------------------------------------------------
+ *
+ * Publication. Step 11 is a store with release order, and every look at slot.lsn (jdr_published) is a load with acquire
+ * order. Whoever finds n there finds header, payload and ends[n] complete. ends[n - 1] was stored under `reserve`
+ * before record n got its place, so it is there as well. Until step 11 the slot holds no LSN or an older one, n - S at
+ * most, so an old record is never taken for record n.
+ *
+ * Reservation. Step 6 is a sequentially consistent store, and so are the loads of lsn_reserved that decide anything.
+ * Whoever loads n finds the claim and the end of n, which were stored before. Holders of `reserve` need no order but
+ * the lock's. jdr_much_unwritten loads without order, because it decides only whether a nap ends early.
+ *
+ * Giving back. The consumer stores lsn_released after its last look at the slots and payloads before it. The applier
+ * does the same with lsn_applied. A producer overwrites them only after somebody has loaded those tails and found room.
+ * That was the producer itself, or another one that was admitted at the same time: each adds its own room before it
+ * checks the sum of all, so of the records up to n the one that checked last has covered them all. If that is another
+ * record, it reserved its place before record n, and `reserve` passes on what its producer had seen. So nothing is
+ * overwritten that is still read, with one exception. pending.c copies headers while the applier goes on. It then looks
+ * whether they are still pending, and forgets those that are not.
+ *
+ * Sleeping. Here two threads each store one word and then load the other's. A producer publishes, then looks whether
+ * the consumer sleeps. The consumer says that it sleeps, then looks for what is published. Likewise, whoever gives room
+ * back then looks whether anybody is queued, and whoever queues then looks for room. Release and acquire would let both
+ * miss the other. The four accesses are therefore sequentially consistent, or have such a fence between store and load,
+ * and at least one of the two sees the other. The number of the futex word is loaded before the look, so a wake-up
+ * between the look and the sleep is not lost: the number is then another, and the kernel returns at once. The consumer
+ * still sleeps for a limited time only, because a producer may die between steps 11 and 12.
+ *
+ * ---- HOW ROOM IS COUNTED WITHOUT A LOCK -------------------------------------------------------------------------
+ *
+ * Room in use is what both sides have `admitted`, plus what lies between tail and lsn_reserved. Step 6 adds a record to
+ * the second term, and step 8 takes its room out of the first. room_used loads the tail, then `admitted`, then
+ * lsn_reserved. If it misses the room in `admitted`, step 6 was done before, and the later load of lsn_reserved sees
+ * it. So a record on its way is counted once or twice, and never not at all. A tail that moves meanwhile also makes the
+ * sum too large. A sum that is too large makes a producer wait, until step 8 or the moving tail wakes it. A sum that is
+ * too small would let it overwrite a record.
+ *
+ * Two producers may both find room for one. So each adds its room first, checks the sum again, and takes its room back
+ * if the sum is too large. Fewer records than slots are ever in use, so the place of the tail's own end, from which the
+ * payload in use is counted, is given to no other record. tail_of loads the tail again after it, in case that has
+ * moved.
+ *
+ * ---- WHY A PRODUCER MAY DIE AT ANY INSTRUCTION ------------------------------------------------------------------
+ *
+ * Before step 6 no place was given out. What steps 4 and 5 wrote belongs to nobody, and the next holder of `reserve`
+ * writes it anew. The lock is robust: the kernel tells the next holder that the last one died. What the lock guards is
+ * valid after every single store, so that holder marks the lock consistent and goes on. The gate, at which producers
+ * queue for room, is such a lock as well.
+ *
+ * Between steps 6 and 11 the record is *abandoned*. Its claim was stored before its LSN was given out. It names the
+ * side that reserved the slot, and which incarnation of that side. When the consumer comes to the record, it finds it
+ * unpublished and asks: was the side taken anew since, or is nobody there now? A side is a lock on the file, which the
+ * kernel gives back when the process ends, so the answer needs no pid and no clock. The consumer then looks once more
+ * whether the record is published, because it may have been in the producer's last moment. If it is not, it never will
+ * be, and the consumer publishes it as a VOID record without payload. LSNs stay dense, and the consumer never waits for
+ * a producer that is dead. The room of the payload comes back together with the record's.
+ *
+ * After step 11 the record is whole. A write that nobody was told of may thus be in the log.
+ *
+ * Room that was admitted and not used stays `admitted`, and so does the room of a producer that died between steps 6
+ * and
+ * 8. It is forgotten when the side is taken anew, or when the DRVA adopts or resets the ring and finds no host.
+ *
+ * A producer that was *stopped* is alive, and may go on. The consumer waits for its record, and the ring fills
+ * meanwhile until a guest's stall limit ends. If it was stopped with `reserve` locked, other appends give up after
+ * LOCK_LIMIT_NS. The host switches logging off in both cases.
+ *
+ * When the consumer dies, nothing is lost: in a file lsn_released moves only over what is durable in the log. The next
+ * DRVA goes on where the log ends (jdr_ring_adopt).
+ *
+ * ---- LOGGING OFF AND ON -----------------------------------------------------------------------------------------
+ *
+ * `off` is set with `reserve` locked, and step 3 looks at it there. So the records that the ring gave a place are a
+ * prefix of what was acknowledged, and none comes after it but a GAP_OPEN of the DRVA. If the lock is not to be had,
+ * its holder was stopped, and `off` is set without the lock: that holder may still append the one record it is at.
+ * Logging goes on again after the GAP_OPEN, without the lock, because whatever is appended then has a later LSN. The
+ * count of switchings is advanced before `off` is set, so whoever sees `off` sees the number that belongs to it.
+ *
+ * ---- WHAT A RESET REQUIRES --------------------------------------------------------------------------------------
+ *
+ * A ring that does not meet its log begins anew (jdr_ring_reset). Nobody may then be at work on slots and payloads:
+ *  - Logging is off, so step 3 stops everybody but the DRVA, and whoever is admitted gives the room back at once,
+ * because jdr_ring_admit looks at `off` again once it has the room.
+ *  - The host has no room `admitted`, so none of its threads is between steps 1 and 8 that would go on to reserve.
+ *  - Every record up to lsn_reserved is published or abandoned, so nobody is between steps 6 and 11.
+ *  - In write-back, if the host lives, nothing is pending, so neither applier nor reads look at a slot.
+ * `resetting` is set while the slots are emptied. If the DRVA dies in there, the ring is not adopted any more, and the
+ * next reset goes ahead without asking again.
+ */
 #include "ring_shared.h"
 
 #include <string.h>
@@ -7,7 +144,7 @@
 
 #define COPY_CHUNK (128u << 10) /* copied and hashed while it is in the cache */
 #define LOCK_SPINS 200
-#define LOCK_LIMIT_NS 500000000ll /* for a lock that is held for a few instructions: its holder was stopped there */
+#define LOCK_LIMIT_NS 500000000ll /* then the holder, who needs a few instructions, was stopped */
 
 int64_t jdr_ring_now(const jdr_ring *ring)
 {
@@ -33,12 +170,12 @@ int jdr_ring_lock(pthread_mutex_t *mutex, int64_t deadline_ns)
         __builtin_ia32_pause();
     if (result == EBUSY)
         result = lock_until(mutex, deadline_ns);
-    if (result == EOWNERDEAD) /* every state under these locks is valid: see the invariants */
+    if (result == EOWNERDEAD) /* what the lock guards is valid at every instant: see above */
         result = pthread_mutex_consistent(mutex);
     return -result;
 }
 
-/* LSN and time; never held across anything slow. */
+/* The lock of the order, which is never held across anything slow. */
 static int lock_reserve(const jdr_ring *ring)
 {
     if (jdr_in_file(ring))
@@ -48,7 +185,7 @@ static int lock_reserve(const jdr_ring *ring)
 
 /* ---- append ----------------------------------------------------------------------------------------------------- */
 
-/* Copy to `position` and on, around the payload area's end, hashing each piece while it is in the cache. */
+/* Copy from `position` on, around the end of the payload area, and hash each piece while it is in the cache. */
 static void copy_pieces(const jdr_ring *ring, XXH3_state_t *state, uint64_t position, const uint8_t *source,
                         size_t length)
 {
@@ -66,7 +203,7 @@ static void copy_pieces(const jdr_ring *ring, XXH3_state_t *state, uint64_t posi
     }
 }
 
-/* Copy a payload to `position`, padded with zeros to `padded`; returns the hash of all of it. */
+/* Copy a payload to `position`, padded with zeros to `padded`. Returns the hash of all of it. */
 static uint64_t copy_and_hash(const jdr_ring *ring, uint64_t position, const void *source, size_t length, size_t padded)
 {
     static const uint8_t zeros[JDR_SECTOR];
@@ -85,7 +222,7 @@ static uint64_t copy_and_hash(const jdr_ring *ring, uint64_t position, const voi
     return XXH3_64bits_digest(&state);
 }
 
-/* The time, never before any time given out; with `reserve` held. */
+/* With `reserve` held: the time, but never before a time that was given out. */
 static int64_t advance_time(jdr_ring *ring)
 {
     int64_t now = jdr_ring_now(ring), last = atomic_load_explicit(&ring->shared->time_ns_last, memory_order_relaxed);
@@ -95,7 +232,7 @@ static int64_t advance_time(jdr_ring *ring)
     return now;
 }
 
-/* What is known of a record before it is published, for those who find that its producer has died. */
+/* What is known of a record before it is published, in case its producer dies. */
 static void fill_claim(jdr_ring *ring, const struct jdr_record *record)
 {
     struct jdr_claim claim = {ring->shared->producers[ring->side].incarnation, (uint8_t)(ring->side + 1)};
@@ -105,14 +242,13 @@ static void fill_claim(jdr_ring *ring, const struct jdr_record *record)
     memcpy(slot->reserved, &claim, sizeof claim);
 }
 
-/* With logging off only the gap that this opens gets into the log. */
+/* With logging off, only the GAP_OPEN gets into the log. */
 static bool may_append(const jdr_ring *ring, const struct jdr_record *record)
 {
     return jdr_logging(ring) || (ring->side == JDR_DRVA && record->kind == JDR_GAP_OPEN);
 }
 
-/* LSN, time and payload position, in one order, for room that was admitted: 0, -ECANCELED: logging is off, -ETIMEDOUT.
- */
+/* Give out LSN, time and payload position: 0; -ECANCELED: logging is off; -ETIMEDOUT: the lock is not to be had. */
 static int reserve(jdr_ring *ring, struct jdr_record *record, uint64_t *position)
 {
     struct jdr_ring_shared *shared = ring->shared;
@@ -158,13 +294,13 @@ void jdr_ring_request_durable(jdr_ring *ring, uint64_t lsn)
 {
     uint64_t reserved = jdr_ring_lsn_reserved(ring);
     if (lsn > reserved)
-        lsn = reserved; /* a wish that no commit can meet would keep flushes from the others */
+        lsn = reserved; /* a request that no commit can meet would keep others from being flushed */
     uint64_t seen = atomic_load(&ring->shared->sync_wanted);
     while (seen < lsn && !atomic_compare_exchange_weak(&ring->shared->sync_wanted, &seen, lsn))
         ;
     if (jdr_ring_lsn_durable(ring) >= lsn)
         return;
-    atomic_fetch_add(&ring->shared->work_seq, 1); /* a consumer about to sleep sees this and looks again */
+    atomic_fetch_add(&ring->shared->work_seq, 1); /* a consumer that is about to sleep sees this, and looks again */
     jdr_wake_consumer(ring, JDR_NAP);
 }
 
@@ -216,7 +352,7 @@ void jdr_ring_poison(jdr_ring *ring, int error)
 void jdr_ring_off(const jdr_ring *ring, struct jdr_ring_off *off)
 {
     struct jdr_ring_shared *shared = ring->shared;
-    bool logging = jdr_logging(ring); /* before the count, which is advanced before logging goes off */
+    bool logging = jdr_logging(ring); /* loaded before the count, which is advanced before `off` is set */
     *off = (struct jdr_ring_off){
         .logging = logging,
         .reason = shared->off_reason,
@@ -229,7 +365,7 @@ void jdr_ring_off(const jdr_ring *ring, struct jdr_ring_off *off)
 void jdr_ring_stop_logging(jdr_ring *ring, enum jdr_off_reason reason, uint32_t disk)
 {
     struct jdr_ring_shared *shared = ring->shared;
-    int locked = lock_reserve(ring); /* not had: whoever holds it is stopped, and appends at most that one record */
+    int locked = lock_reserve(ring); /* if not, its holder is stopped, and appends at most the record it is at */
     if (jdr_logging(ring)) {
         atomic_store(&shared->off_reason, reason);
         atomic_store(&shared->off_disk, disk);
@@ -269,7 +405,7 @@ bool jdr_ring_write_back(const jdr_ring *ring)
 uint64_t jdr_ring_observe(jdr_ring *ring, int64_t *time_ns)
 {
     uint64_t lsn;
-    if (lock_reserve(ring)) { /* its holder is stopped there: the last record and its own time are true all the same */
+    if (lock_reserve(ring)) { /* its holder is stopped: the last record and its time are true all the same */
         lsn = jdr_ring_lsn_reserved(ring);
         *time_ns = jdr_slot(ring, lsn)->time_ns;
         return lsn;

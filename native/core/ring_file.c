@@ -1,9 +1,9 @@
 /*
- * ring_file.c: a ring in a file on tmpfs, shared by host component and DRVA: laying it out, taking a side, going on
- * after either has died. docs/formats/ring.md.
+ * ring_file.c: a ring in a file on tmpfs that host component and DRVA share: laying it out, taking a side, going on
+ * after either has died. docs/formats/ring.md
  *
- * Invariants: a side is held by a lock of the file's (one byte each), which the kernel gives back when its process
- * ends, so who is alive is never guessed from a pid; nothing in the file is believed before it was checked.
+ * Invariants: a side is a lock on one byte of the file, which the kernel gives back when the process ends, so who is
+ * alive is never guessed from a pid; nothing in the file is believed before it was checked.
  */
 #include "ring_shared.h"
 
@@ -23,7 +23,7 @@
 
 /* ---- laying out ------------------------------------------------------------------------------------------------- */
 
-/* Elsewhere the kernel would write the ring's pages to a disk, and hold up guests meanwhile. */
+/* In any other file system the kernel would write the ring's pages to a disk, and guests would wait for it. */
 static bool is_memory_file(int fd)
 {
     struct statfs info;
@@ -45,7 +45,7 @@ static uint64_t header_checksum(const struct jdr_ring_shared *shared)
     return XXH3_64bits(shared, offsetof(struct jdr_ring_shared, checksum));
 }
 
-/* A view of the file as a ring; the file's size has been checked. */
+/* Map the file as a ring. Its size has been checked. */
 static int map_ring(jdr_ring *ring, int fd)
 {
     uint64_t bytes = jdr_ring_memory_bytes(ring->slot_count, ring->payload_bytes);
@@ -53,7 +53,7 @@ static int map_ring(jdr_ring *ring, int fd)
     if (memory == MAP_FAILED)
         return -errno;
     madvise(memory, bytes, MADV_DONTFORK);
-    madvise(memory, bytes, MADV_HUGEPAGE); /* a wish */
+    madvise(memory, bytes, MADV_HUGEPAGE); /* if it can */
     jdr_ring_lay_out(ring, memory);
     return 0;
 }
@@ -118,7 +118,7 @@ static int check_file(int fd, const uint8_t *domain, struct jdr_ring_shared *hea
     return domain && memcmp(header->domain, domain, sizeof header->domain) ? -ESTALE : 0;
 }
 
-/* The counters that are believed from here on. */
+/* Do the counters that are believed from here on agree with each other? */
 static bool valid_counters(const struct jdr_ring *ring)
 {
     const struct jdr_ring_shared *shared = ring->shared;
@@ -142,7 +142,7 @@ static int take_side(int fd, enum jdr_side side)
     return errno == EAGAIN || errno == EACCES ? -EBUSY : -errno;
 }
 
-/* What the side's last holder had taken and not used is nobody's any more. */
+/* Room that the last holder of the side had taken and not used is free again. */
 static void forget_producer(struct jdr_ring_shared *shared, enum jdr_side side)
 {
     atomic_store(&shared->producers[side].admitted, 0);
@@ -159,7 +159,7 @@ static int begin_side(jdr_ring *ring)
     return 0;
 }
 
-/* An open file of our own: its lock ends with it, not with the caller's descriptor. */
+/* An open file of our own, so that the lock ends with it and not with the caller's descriptor. */
 static int reopen(int fd)
 {
     char path[32];
@@ -244,7 +244,7 @@ bool jdr_ring_is_abandoned(const struct jdr_ring *ring, uint64_t lsn)
 bool jdr_ring_void_abandoned(struct jdr_ring *ring, uint64_t lsn)
 {
     if (lsn > jdr_ring_lsn_reserved(ring) || jdr_published(ring, lsn) || !jdr_ring_is_abandoned(ring, lsn) ||
-        jdr_published(ring, lsn)) /* it was alive a moment ago */
+        jdr_published(ring, lsn)) /* just before it died */
         return false;
     const struct jdr_record *slot = jdr_slot(ring, lsn);
     struct jdr_record empty = {.lsn = lsn, .time_ns = slot->time_ns, .disk = slot->disk, .kind = JDR_VOID};
@@ -254,7 +254,7 @@ bool jdr_ring_void_abandoned(struct jdr_ring *ring, uint64_t lsn)
 
 /* ---- the consumer begins ---------------------------------------------------------------------------------------- */
 
-/* A host that has died holds no room; one that comes meanwhile finds the side taken, and tries again. */
+/* A host that has died holds no room. One that starts in this moment finds the side taken, and tries again. */
 static void forget_dead_host(const jdr_ring *ring)
 {
     if (take_side(ring->fd, JDR_HOST))
@@ -278,7 +278,7 @@ int jdr_ring_adopt(jdr_ring *ring, uint64_t lsn)
     return 0;
 }
 
-/* Does nobody touch the ring any more, with logging off? */
+/* With logging off: is nobody at work on slots and payloads? ring.c says why this is enough. */
 static bool is_quiet(const jdr_ring *ring)
 {
     const struct jdr_ring_shared *shared = ring->shared;
@@ -286,7 +286,7 @@ static bool is_quiet(const jdr_ring *ring)
     if (atomic_load(&shared->producers[JDR_HOST].admitted))
         return false;
     if (jdr_ring_side_alive(ring, JDR_HOST) &&
-        jdr_ring_primaries_lag(ring)) /* what it flushes is theirs up to lsn_applied */
+        jdr_ring_primaries_lag(ring)) /* a flush in progress is about lsn_applied */
         return false;
     for (uint64_t lsn = shared->lsn_released + 1; lsn <= head; lsn++)
         if (!jdr_published(ring, lsn) && !jdr_ring_is_abandoned(ring, lsn))
@@ -309,7 +309,7 @@ int jdr_ring_reset(jdr_ring *ring, const struct jdr_ring_options *options)
     memset(ring->slots, 0, ring->slot_count * sizeof *ring->slots);
     jdr_ring_begin(ring, &whole);
     if (whole.time_ns_last && whole.time_ns_last < shared->off_since_ns)
-        atomic_store(&shared->off_since_ns, whole.time_ns_last); /* what came later is forgotten here */
+        atomic_store(&shared->off_since_ns, whole.time_ns_last); /* what came later is forgotten now */
     atomic_store(&shared->resetting, 0);
     return 0;
 }

@@ -60,8 +60,8 @@ void jdr_ring_lay_out(struct jdr_ring *ring, void *memory)
 /* ---- in memory of this process ---------------------------------------------------------------------------------- */
 
 /*
- * Memory in huge pages where the kernel gives them: to a device that reads payloads directly, few long pieces instead
- * of many short ones, which is worth a third of a fast log's speed.
+ * Memory in huge pages where the kernel has them. A device that reads payloads directly then gets few long pieces
+ * instead of many short ones, which is worth a third of a fast log's speed.
  */
 static void *map_anonymous(uint64_t bytes)
 {
@@ -73,13 +73,13 @@ static void *map_anonymous(uint64_t bytes)
         munmap(base, (size_t)(memory - base));
     if (memory < base + HUGE_PAGE)
         munmap(memory + bytes, (size_t)(base + HUGE_PAGE - memory));
-    madvise(memory, bytes, MADV_HUGEPAGE); /* a wish */
-    madvise(memory, bytes, MADV_DONTFORK); /* a child that wrote here would write to nobody's log */
-    memset(memory, 0, bytes);              /* so that no page of it faults in a guest's write */
+    madvise(memory, bytes, MADV_HUGEPAGE); /* if it can */
+    madvise(memory, bytes, MADV_DONTFORK); /* what a child wrote here would get into no log */
+    memset(memory, 0, bytes);              /* so that no guest's write has to wait for a page */
     return memory;
 }
 
-/* Nothing in it yet: the next record has LSN lsn_next. */
+/* Begin empty: the next record has LSN lsn_next. */
 void jdr_ring_begin(struct jdr_ring *ring, const struct jdr_ring_options *options)
 {
     struct jdr_ring_shared *shared = ring->shared;
@@ -134,6 +134,6 @@ void jdr_ring_destroy(jdr_ring *ring)
         return;
     munmap(ring->shared, ring->map_bytes);
     if (ring->fd >= 0)
-        close(ring->fd); /* and with it the side's lock */
+        close(ring->fd); /* and give the side back */
     free(ring);
 }

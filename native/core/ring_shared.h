@@ -1,13 +1,13 @@
 /*
- * ring_shared.h: the ring's memory, as its producers (ring.c, filter.c), its consumer (log_writer.c) and the applier
- * see it. docs/formats/ring.md has the layout of the file.
+ * ring_shared.h: the memory of a ring, as those see it that may: admission.c, ring.c, ring_file.c, ring_memory.c, the
+ * consumer (log_writer.c) and write-back (pending.c). ring.c explains the protocol, docs/formats/ring.md the file.
  *
  * Invariants: LSNs and payload positions are given out together under `reserve`, so both are dense and in one order;
  * the one store to `lsn_reserved` makes a reservation valid, so a producer that dies under `reserve` leaves nothing
- * half done; a slot is published by storing its LSN last; room is counted where it is taken: by a producer until its
- * record has an LSN, from then on by the distance between `lsn_reserved` and the tail, so a dead producer's room is
- * known; fewer records than slots are in flight, so the tail's end position is never overwritten. All words are offsets
- * and counters, no pointers. A payload may go around the payload area's end.
+ * half done; a slot is published by storing its LSN last; room is counted by a producer until its record has an LSN,
+ * and from then on as the distance between `lsn_reserved` and the tail, so the room of a dead producer is known; fewer
+ * records than slots are in use, so the end position of the tail is never overwritten. All words are offsets and
+ * counters, no pointers. A payload may go around the end of the payload area.
  */
 #ifndef JETDR_RING_SHARED_H
 #define JETDR_RING_SHARED_H
@@ -23,8 +23,8 @@
 enum jdr_consumer_sleep { JDR_AWAKE = 0, JDR_NAP = 1, JDR_SLEEP = 2 };
 
 struct jdr_producer {
-    JDR_LINE _Atomic uint64_t admitted; /* room taken and not yet in a record */
-    _Atomic uint32_t queued;            /* threads that wait for room, or for those that do */
+    JDR_LINE _Atomic uint64_t admitted; /* room that is taken and not yet a record's */
+    _Atomic uint32_t queued;            /* threads that wait for room or at the gate */
     _Atomic uint32_t incarnation;       /* how often this side was taken */
 };
 
@@ -50,9 +50,9 @@ struct jdr_ring_shared {
     _Atomic uint32_t consumer_sleep;
     _Atomic uint64_t sync_wanted;
     JDR_LINE _Atomic uint64_t lsn_durable;
-    _Atomic uint64_t lsn_released; /* the log holds what is up to here, and needs the ring's copy no more */
+    _Atomic uint64_t lsn_released; /* the log does not need the ring's copy any more */
     _Atomic uint32_t durable_seq;
-    _Atomic uint64_t lsn_written; /* to the log, durable or not: a hint for who wakes the consumer */
+    _Atomic uint64_t lsn_written; /* to the log, durable or not; a hint for whoever wakes the consumer */
     /* applier */
     JDR_LINE _Atomic uint64_t lsn_applied; /* the primaries were given what is up to here */
     _Atomic uint64_t lsn_in_primaries;     /* durable in the primaries */
@@ -63,8 +63,7 @@ struct jdr_ring_shared {
     _Atomic uint64_t off_count;
     _Atomic uint32_t host_ended;
     _Atomic uint32_t resetting;
-    _Atomic uint64_t
-        primary_failed; /* write-back: 1 + the disk whose primary lacks what the log holds; several: all bits */
+    _Atomic uint64_t primary_failed; /* write-back: 1 + the disk whose primary lacks what the log holds; or SEVERAL */
 };
 
 struct jdr_ring {
@@ -73,18 +72,19 @@ struct jdr_ring {
     _Atomic uint64_t *ends; /* by slot: the payload position after its record */
     uint8_t *payload;
     uint64_t slot_count, payload_bytes, nap_bytes;
-    bool record_bytes_given; /* by the caller: not the log writer's to lower */
+    bool record_bytes_given; /* by the caller, so the log writer may not lower it */
     bool write_back;
     enum jdr_side side;
     int fd;                 /* of the file, or -1: anonymous memory */
-    _Atomic int32_t poison; /* this process's writers are to stop */
+    _Atomic int32_t poison; /* the writers of this process are to stop */
     const _Atomic int64_t *clock;
     uint64_t map_bytes;
 };
 
 /*
- * Who has reserved a slot, in the record's reserved bytes: there from before the LSN is given out until the slot is
- * reserved again, so that it is known at whatever instruction the producer dies. It does not go to the log.
+ * Who has reserved a slot, in the reserved bytes of its record. The claim is there from before the LSN is given out
+ * until the slot is reserved again, so it is known at whatever instruction the producer dies. It does not go to the
+ * log.
  */
 struct jdr_claim {
     uint32_t incarnation;
@@ -112,7 +112,7 @@ static inline uint64_t jdr_end(const struct jdr_ring *ring, uint64_t lsn)
     return atomic_load(&ring->ends[lsn & (ring->slot_count - 1)]);
 }
 
-/* Has a published record the payload that was reserved for it, within the ring? Another process may have written it. */
+/* Does a published record have the payload that was reserved for it? Another process may have written it. */
 static inline bool jdr_is_sound(const struct jdr_ring *ring, uint64_t lsn, const struct jdr_record *record)
 {
     uint64_t reserved = jdr_end(ring, lsn) - jdr_end(ring, lsn - 1);
@@ -125,7 +125,7 @@ static inline uint8_t *jdr_payload_at(const struct jdr_ring *ring, uint64_t posi
     return ring->payload + (position & (ring->payload_bytes - 1));
 }
 
-/* Is so much published and not yet written to the log that the consumer should not rest? */
+/* Is so much unwritten that the consumer should not rest? A hint: without order, and what is reserved counts. */
 static inline bool jdr_much_unwritten(const struct jdr_ring *ring)
 {
     uint64_t head = atomic_load_explicit(&ring->shared->lsn_reserved, memory_order_relaxed);
@@ -139,7 +139,7 @@ static inline uint64_t jdr_payload_straight(const struct jdr_ring *ring, uint64_
     return ring->payload_bytes - (position & (ring->payload_bytes - 1));
 }
 
-/* `length` payload bytes as pieces: none, one, or two around the area's end. Returns how many. */
+/* `length` payload bytes as pieces: none, one, or two around the end of the area. Returns how many. */
 static inline int jdr_payload_pieces(const struct jdr_ring *ring, uint64_t position, uint64_t length,
                                      struct iovec *pieces)
 {
@@ -171,8 +171,7 @@ static inline void jdr_give_back(struct jdr_ring *ring, struct jdr_room room)
     jdr_wake_queued(ring);
 }
 
-/* Records up to there need the ring no more, as far as the log (lsn_released) or the primaries (lsn_applied) are
- * concerned. */
+/* Move a tail, lsn_released or lsn_applied: the log, or the primaries, need the ring no more for what is before it. */
 static inline void jdr_release(struct jdr_ring *ring, _Atomic uint64_t *tail, uint64_t lsn)
 {
     atomic_store(tail, lsn);
@@ -182,7 +181,7 @@ static inline void jdr_release(struct jdr_ring *ring, _Atomic uint64_t *tail, ui
 /* Wake the consumer if it sleeps at least as deep as `depth`. */
 static inline void jdr_wake_consumer(struct jdr_ring *ring, uint32_t depth)
 {
-    atomic_thread_fence(memory_order_seq_cst); /* the publish before the look at the sleeper */
+    atomic_thread_fence(memory_order_seq_cst); /* the publication before the look at the sleeper */
     if (atomic_load_explicit(&ring->shared->consumer_sleep, memory_order_relaxed) >= depth)
         jdr_futex_wake(&ring->shared->work_seq);
 }

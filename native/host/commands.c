@@ -1,5 +1,5 @@
 /*
- * commands.c: what the lines on the control socket mean, docs/formats/host-control.md.
+ * commands.c: what the lines on the control socket mean. docs/formats/host-control.md
  *
  * Invariant: nothing is done before the whole line was understood.
  */
@@ -17,7 +17,7 @@
 
 /* ---- replies ---------------------------------------------------------------------------------------------------- */
 
-/* False when the client is gone, or does not take the reply. */
+/* False if the client is gone, or does not take the reply. */
 static bool send_all(int fd, const char *text, size_t length)
 {
     while (length) {
@@ -52,7 +52,7 @@ void host_refuse_line(int fd, const char *what)
 
 /* ---- words of a line -------------------------------------------------------------------------------------------- */
 
-/* The next word, ended by one space or the line's end; NULL: none. */
+/* The next word, which one space or the end of the line ends. NULL: there is none. */
 static char *take_word(char **rest)
 {
     char *word = *rest;
@@ -136,14 +136,14 @@ static bool do_trust(int fd, char *rest)
     return answer(fd, host_disks_trust((uint32_t)number, message), message);
 }
 
-/* The wire's error of a copy: any of the primary's is EIO, as 7, 110 and 125 have meanings of their own. */
+/* The error of a copy as it goes over the wire. All of the primary's are EIO: 7, 110 and 125 mean something else. */
 static bool answer_failed_copy(int fd, int64_t result, const char *message)
 {
     if (-result & JDR_PRIMARY)
         return host_reply(fd, "ERR %d %s: the primary failed: %s", EIO, message,
                           strerrordesc_np((int)(-result & JDR_ERRNO_MAX)));
     int error = result == -EBUSY ? ETIMEDOUT
-                                 : (int)-result; /* the disk's own share of the ring is taken: a stall, too */
+                                 : (int)-result; /* the disk's share of the ring is taken: a stall as well */
     return host_reply(fd, "ERR %d %s: %s", error, message,
                       error > JDR_ERRNO_MAX ? "the domain is another's" : strerrordesc_np(error));
 }
@@ -187,7 +187,7 @@ static bool do_stats(int fd, char *rest)
     return sent;
 }
 
-/* The connection ends with its answer, and then the process. */
+/* After the answer the connection ends, and then the process. */
 static bool do_quit(int fd, char *rest)
 {
     if (!at_end(rest))
@@ -201,7 +201,7 @@ enum host_next host_obey(int fd, char *line, size_t length)
     static const struct {
         const char *word;
         bool (*run)(int fd, char *rest);
-        enum host_next next; /* when it went well */
+        enum host_next next; /* if it succeeds */
     } commands[] = {
         {"HELLO", do_hello, HOST_GO_ON}, {"ADD", do_add, HOST_GO_ON},     {"REMOVE", do_remove, HOST_GO_ON},
         {"COPY", do_copy, HOST_GO_ON},   {"TRUST", do_trust, HOST_GO_ON}, {"STATS", do_stats, HOST_GO_ON},

@@ -1,4 +1,4 @@
-/* commands.h: between the control socket and the commands that come over it. */
+/* commands.h: what the control socket asks of the commands that come over it. */
 #ifndef JETDR_HOST_COMMANDS_H
 #define JETDR_HOST_COMMANDS_H
 
@@ -7,11 +7,11 @@
 
 enum host_next { HOST_GO_ON, HOST_HANG_UP, HOST_QUIT };
 
-/* Do what `line` says, which has `length` bytes and then a NUL, and reply on fd. The line is changed. */
+/* Do what `line` says, and reply on fd. The line has `length` bytes and then a NUL, and is changed. */
 enum host_next host_obey(int fd, char *line, size_t length);
-/* Send one line; false when the client is gone or does not take it. */
+/* Send one line. False if the client is gone or does not take it. */
 __attribute__((format(printf, 2, 3))) bool host_reply(int fd, const char *format, ...);
-/* Reply that the line is none; the connection is to end. */
+/* Reply that this is no command. The caller then ends the connection. */
 void host_refuse_line(int fd, const char *what);
 
 #endif

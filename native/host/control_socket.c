@@ -1,10 +1,11 @@
 /*
- * control_socket.c: the control socket: connections, and the lines that come over them.
- * docs/formats/host-control.md; what a line means is commands.c.
+ * control_socket.c: the control socket: connections, and the lines that come over them. What a line means is in
+ * commands.c. docs/formats/host-control.md
  *
- * Invariants: a thread a connection, so that a command that waits, or a client that hangs, blocks nobody else; a line
- * that has begun must be complete, and a reply taken, within a limit; when there are too many connections, the one that
- * has been idle longest goes. The mutex is held for the list of connections only.
+ * Invariants: each connection has a thread, so a command that waits, or a client that hangs, blocks nobody else; a line
+ * that has begun is complete, and a reply taken, within a limit, or the connection ends; if there are too many
+ * connections, the one that has been idle longest ends. The mutex guards the list of connections, and is held for that
+ * only.
  */
 #include <errno.h>
 #include <poll.h>
@@ -31,13 +32,13 @@ struct connection {
     bool busy, evicted; /* guarded by the mutex */
     int64_t idle_since; /* likewise */
     size_t filled;
-    char line[LINE_BYTES_MAX]; /* what was received, of which the first line is at work */
+    char line[LINE_BYTES_MAX]; /* what was received; its first line is being obeyed */
     struct connection *next;
 };
 
 static struct sockaddr_un address = {.sun_family = AF_UNIX};
 static struct stat bound;                 /* the name that this process gave to its socket */
-static int listening = -1, stopping = -1; /* the socket; an eventfd that is readable once all is to end */
+static int listening = -1, stopping = -1; /* the socket, and an eventfd that is readable once everything is to end */
 static pthread_t acceptor;
 static bool accepting;
 static void (*when_quit)(void);
@@ -57,7 +58,7 @@ static int64_t now_ms(void)
 
 /* ---- lines ------------------------------------------------------------------------------------------------------ */
 
-/* Wait for more of a line: 1, 0 at the end of the connection, -ETIMEDOUT. Without a deadline as long as it takes. */
+/* Wait for more of a line: 1; 0 at the end of the connection; -ETIMEDOUT. Without a deadline, as long as it takes. */
 static int receive(struct connection *connection, int64_t deadline_ms)
 {
     struct pollfd ready = {connection->fd, POLLIN, 0};
@@ -73,7 +74,7 @@ static int receive(struct connection *connection, int64_t deadline_ms)
     return got > 0 || (got < 0 && errno == EINTR);
 }
 
-/* Length of the line with its end, which becomes a NUL; 0 at the end of the connection; -EMSGSIZE, -ETIMEDOUT. */
+/* The length of a line with its end, which becomes a NUL; 0 at the end of the connection; -EMSGSIZE; -ETIMEDOUT. */
 static ssize_t read_line(struct connection *connection)
 {
     int64_t deadline = 0;
@@ -95,7 +96,7 @@ static ssize_t read_line(struct connection *connection)
 
 /* ---- connections ------------------------------------------------------------------------------------------------ */
 
-/* False when the connection is to end. */
+/* False if the connection is to end. */
 static bool set_busy(struct connection *connection, bool busy)
 {
     pthread_mutex_lock(&mutex);
@@ -117,7 +118,7 @@ static void begin_quit(void)
         when_quit();
 }
 
-/* False when the connection is to end. */
+/* False if the connection is to end. */
 static bool obey(struct connection *connection, size_t length)
 {
     if (!set_busy(connection, true))
@@ -166,7 +167,7 @@ static void evict(struct connection *connection)
     shutdown(connection->fd, SHUT_RDWR);
 }
 
-/* With the mutex held: is there a place for one more? The connection that is idle longest makes it. */
+/* With the mutex held: is there a place for one more? If not, the connection that has been idle longest ends. */
 static bool make_place(void)
 {
     struct connection *idle = NULL;

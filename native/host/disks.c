@@ -1,10 +1,9 @@
 /*
  * disks.c: the disks that this host component serves, each a locked primary with its filter.
  *
- * Invariants: a disk in the table has its number, name and primary for itself; the table's mutex is never held during
- * I/O or while something is waited for, so that one primary that hangs stops nobody else; a disk is freed when it was
- * removed and nobody uses it; its descriptor is used only under fd_lock, or by its filter, which is closed before the
- * descriptor is.
+ * Invariants: a disk in the table has its number, its name and its primary for itself; the mutex of the table is never
+ * held during I/O or a wait, so a primary that hangs stops nobody else; a disk is freed once it was removed and nobody
+ * uses it; its descriptor is used under fd_lock, or by its filter, which is closed before the descriptor is.
  */
 #include <errno.h>
 #include <pthread.h>
@@ -20,7 +19,7 @@ enum state { OPENING, SERVED, REMOVING, REMOVED };
 static pthread_mutex_t mutex = PTHREAD_MUTEX_INITIALIZER; /* guards the table, and each disk's state and references */
 static pthread_cond_t removed = PTHREAD_COND_INITIALIZER;
 static struct host_disk *table;
-static bool closed; /* nothing is added any more */
+static bool closed; /* no disk is added any more */
 static struct host_disks_options options;
 
 void host_disks_configure(const struct host_disks_options *given)
@@ -80,7 +79,7 @@ static bool same_spec(const struct host_disk_spec *one, const struct host_disk_s
            !strcmp(one->path, other->path);
 }
 
-/* With the mutex held: may the disk be entered? 1: it is served already. */
+/* With the mutex held: may the disk be entered? 0; 1: it is served already; or why not. */
 static int check_place(const struct host_disk_spec *spec, char *message)
 {
     unsigned count = 0;
@@ -281,8 +280,7 @@ static bool is_any_being_removed(void)
     return false;
 }
 
-/* Once `closed` is set, no disk is entered or freed, nor any more removed than are being so, which needs the applier.
- */
+/* Once `closed` is set, no disk is entered, freed or removed. Those that are being removed still need the applier. */
 void host_disks_close(void)
 {
     pthread_mutex_lock(&mutex);

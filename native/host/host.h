@@ -1,9 +1,8 @@
 /*
- * host.h: the parts of the host component that know nothing of NBD: its disks (disks.c, primary.c), its
- * control socket (control_socket.c, commands.c), its begin and end (life.c). One process serves one domain, so what
- * they own is the process's.
+ * host.h: the parts of the host component that know nothing of NBD: its disks (disks.c, primary.c), its control socket
+ * (control_socket.c, commands.c), and its life (life.c). One process serves one domain, so there is one of each.
  *
- * Functions return 0 or -errno; with a `message` (HOST_MESSAGE bytes) they also say what was wrong, and with what.
+ * Functions return 0 or -errno. Those that take a `message` of HOST_MESSAGE bytes also say what was wrong with what.
  */
 #ifndef JETDR_HOST_H
 #define JETDR_HOST_H
@@ -31,7 +30,7 @@ struct host_disk_spec {
 struct host_disk {
     struct host_disk_spec spec;
     jdr_filter *filter;
-    bool zeroes_fast; /* zeroes without writing them */
+    bool zeroes_fast; /* makes zeros without writing them */
     bool knows_holes; /* its file system tells holes from data */
     bool write_back;  /* what was acknowledged may not be in the primary yet */
     /* disks.c's and primary.c's own */
@@ -50,26 +49,26 @@ struct host_disks_options {
 
 /* Set before the first disk is added. */
 void host_disks_configure(const struct host_disks_options *options);
-/* Open and lock the primary, open its filter; again with the same values: nothing. -EEXIST: with others. */
+/* Open and lock the primary, and open its filter. Idempotent with the same values; -EEXIST with others. */
 int host_disks_add(const struct host_disk_spec *spec, char *message);
-/* Refuse new I/O, wait for what is in flight, close the primary: -ENOENT. */
+/* Refuse new I/O, wait for what is in flight, and close the primary: 0, or -ENOENT. */
 int host_disks_remove(uint32_t number, char *message);
-/* Log a range as background data; the LSN, or what jdr_filter_copy returns. */
+/* Log a range as background data. Returns what jdr_filter_copy returns. */
 int64_t host_disks_copy(uint32_t number, uint64_t offset, uint64_t length, char *message);
 int host_disks_trust(uint32_t number, char *message);
-/* Call `visit` with every disk that is served; no disk is added or removed meanwhile. The number of disks. */
+/* Call `visit` with every disk that is served. No disk is added or removed meanwhile. Returns how many there are. */
 unsigned host_disks_each(void (*visit)(void *context, struct host_disk *disk), void *context);
-/* Every disk refuses new I/O from now on; waits for what is in flight. */
+/* Let every disk refuse new I/O, and wait for what is in flight. */
 void host_disks_close(void);
-/* Flush all primaries; true when each agrees with the log. */
+/* Flush all primaries. True if each of them agrees with the log. */
 bool host_disks_sync(void);
 /* Free everything. No thread may be inside a call. */
 void host_disks_destroy(void);
 
-/* The disk of that name, to be given back by host_disk_release; NULL: there is none. An empty name is the only disk. */
+/* The disk of that name, to be given back by host_disk_release. NULL: there is none. An empty name: the only disk. */
 struct host_disk *host_disk_take(const char *name);
 void host_disk_release(struct host_disk *disk);
-/* Say (to *data) what begins at offset, and (to *end) where that ends: -ESHUTDOWN, -errno. */
+/* Does data begin at `offset`, and where does it, or the hole, end? -ESHUTDOWN; -errno. */
 int host_disk_extent(struct host_disk *disk, uint64_t offset, bool *data, uint64_t *end);
 int host_disk_read_ahead(struct host_disk *disk, uint64_t offset, uint64_t length);
 
@@ -92,11 +91,11 @@ struct host_options {
     size_t disk_count;
 };
 
-/* Before a fork: all that needs no ring. The options stay the caller's, until host_free. */
+/* Before a fork, begin what needs no ring. The options stay the caller's, and are used until host_free. */
 int host_prepare(const struct host_options *options, char *message);
-/* After the fork. `shut_down` makes the server end, and it then calls host_finish. */
+/* After the fork, begin the rest. `shut_down` makes the server end, which then calls host_finish. */
 int host_begin(void (*shut_down)(void), char *message);
-/* The orderly end: no more requests from control clients or guests, primaries flushed, the ring told. */
+/* End in order: no control client or guest is served any more, the primaries are flushed, the ring is told. */
 void host_finish(void);
 /* No thread may be inside a call. */
 void host_free(void);
@@ -106,7 +105,7 @@ void host_free(void);
 /* Make the socket `path`; a socket that a dead host of this user left there is replaced, and nothing else. -EADDRINUSE:
  * a live one has it. */
 int host_control_listen(const char *path, char *message);
-/* Serve it in threads. `quit` is called, once, after a QUIT was answered. */
+/* Serve it, in threads. `quit` is called once, after a QUIT was answered. */
 int host_control_start(void (*quit)(void), char *message);
 /* Close all connections, wait for their commands, remove the socket. */
 void host_control_stop(void);

@@ -1,8 +1,8 @@
 /*
- * life.c: the host component's begin and end: ring, write-back, first disks, control socket.
+ * life.c: how the host component begins and ends: ring, write-back, first disks, control socket.
  *
- * Invariant: whatever ends the process in order (QUIT, a signal) ends it once: the filters are closed, the primaries
- * flushed, and only then is the ring told.
+ * Invariant: QUIT and signals end the process in order, and once: the filters are closed, the primaries are flushed,
+ * and only then is the ring told.
  */
 #include <errno.h>
 #include <fcntl.h>
@@ -102,7 +102,7 @@ static int listen_for_control(char *message)
     return options->control_path ? host_control_listen(options->control_path, message) : 0;
 }
 
-/* A disk and each of its guest's connections need a few descriptors: take as many as the system gives. */
+/* A disk and each of its connections need a few descriptors. Take as many as the system gives. */
 static void raise_descriptor_limit(void)
 {
     struct rlimit limit;
@@ -154,7 +154,7 @@ static void end_once(void)
     pthread_mutex_unlock(&mutex);
 }
 
-/* In the control connection's thread. The server waits for its clients, one of which may hang: not for ever. */
+/* In the thread of the control connection. The server waits for its clients, one of which may hang, so not for ever. */
 static void quit(void)
 {
     struct timespec limit;

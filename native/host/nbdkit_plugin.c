@@ -1,8 +1,8 @@
 /*
- * nbdkit_plugin.c: the host component as an nbdkit plugin. nbdkit does protocol, TLS and threads; this file turns its
- * calls into calls of the IO filter, its parameters into a host (parameters.c, life.c).
+ * nbdkit_plugin.c: the host component as an nbdkit plugin. nbdkit has the protocol, TLS and the threads. This file
+ * turns its calls into calls of the IO filter, and its parameters into a host (parameters.c, life.c).
  *
- * Invariants: what nbdkit is told an export can do, it does; errors a guest sees are errors NBD knows; of a request
+ * Invariants: an export does what nbdkit is told that it can do; a guest sees only errors that NBD knows; of a request
  * that is refused, nothing was done.
  */
 #include <errno.h>
@@ -40,8 +40,7 @@ static int plugin_get_ready(void)
 static int plugin_after_fork(void)
 {
     char message[HOST_MESSAGE] = "";
-    prctl(PR_SET_PDEATHSIG,
-          0); /* nbdkit may have asked to end with the process that started it, which guests outlive */
+    prctl(PR_SET_PDEATHSIG, 0); /* nbdkit may have asked to end with the process that started it, but guests go on */
     return told(host_begin(nbdkit_shutdown, message), message);
 }
 
@@ -137,7 +136,7 @@ static int plugin_can_cache(void *handle)
     return NBDKIT_CACHE_NATIVE;
 }
 
-/* A discard that had to write zeros would cost the guest more than it gains. */
+/* A discard that has to write zeros costs a guest more than it gains. */
 static int plugin_can_trim(void *handle)
 {
     return ((struct host_disk *)handle)->zeroes_fast;
@@ -178,7 +177,7 @@ static int wire_errno(int error)
     }
 }
 
-/* A primary that fails every request must not fill the log: so many messages in so many seconds, and then silence. */
+/* A primary that fails every request must not fill the system's log: some messages in some seconds, then silence. */
 static bool worth_telling(void)
 {
     static _Atomic int64_t window = INT64_MIN;
@@ -193,7 +192,7 @@ static bool worth_telling(void)
     return before < MESSAGES_MAX;
 }
 
-/* Report a negative result of the filter: -1. */
+/* Report a negative result of the filter. Returns -1. */
 static int fail(const struct host_disk *disk, const char *what, uint64_t offset, uint64_t length, int64_t result)
 {
     int error = -result > JDR_ERRNO_MAX && !(-result & JDR_PRIMARY) ? EIO : (int)(-result & JDR_ERRNO_MAX);

@@ -1,6 +1,5 @@
 /*
- * parameters.c: reads the plugin's parameters. Whatever is wrong with one is told with its key and value, and
- * ends the start.
+ * parameters.c: reads the plugin's parameters. If one is wrong, nbdkit does not start, and says its key and value.
  */
 #include <stdio.h>
 #include <stdlib.h>
@@ -11,7 +10,7 @@
 
 #include "parameters.h"
 
-#define STALL_LIMIT_S_MAX 100 /* a hypervisor gives a disk that does not answer up after 120 s */
+#define STALL_LIMIT_S_MAX 100 /* a hypervisor gives up a disk that has not answered for 120 s */
 
 struct host_options nbdkit_parameters = {.stall_limit_ns = 2000000000};
 
@@ -44,7 +43,7 @@ static int hex_digit(char digit)
     return place < 16 ? place : place - 6;
 }
 
-/* 32 hexadecimal digits; hyphens between them do not matter. */
+/* 32 hexadecimal digits, with or without hyphens between them. */
 static int set_domain(const char *value)
 {
     size_t count = 0;

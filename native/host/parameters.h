@@ -14,7 +14,7 @@
 
 extern struct host_options nbdkit_parameters;
 
-/* nbdkit's .config and .config_complete: 0 or, reported, -1. */
+/* nbdkit's .config and .config_complete: 0, or -1 after the error was reported. */
 int nbdkit_parameters_set(const char *key, const char *value);
 int nbdkit_parameters_check(void);
 void nbdkit_parameters_free(void);

@@ -1,8 +1,8 @@
 /*
- * primary.c: the file or block device under a disk: opened, locked, asked what it can do, and what a filter has no
- * call for: extents, reading ahead.
+ * primary.c: the file or block device under a disk: opening and locking it, finding out what it can do, and what a
+ * filter has no call for: extents and reading ahead.
  *
- * Invariant: outside of the filter its descriptor is used under fd_lock only.
+ * Invariant: outside of the filter, its descriptor is used under fd_lock only.
  */
 #include <errno.h>
 #include <fcntl.h>
