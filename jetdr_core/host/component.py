@@ -35,6 +35,9 @@ PLUGIN_PATH = Path(__file__).resolve().parents[1] / "nbdkit-jetdr-plugin.so"
 _SOCKET_PATH_BYTES_MAX = 107
 _POLL_S = 0.02
 _KILL_LIMIT_S = 5.0
+LOG_BYTES_MAX = 1 << 20
+"""What ``host.log`` is kept below, about: guests feed it, and it lies on tmpfs."""
+
 _LOG_TAIL_BYTES = 2000
 
 
@@ -147,6 +150,7 @@ class HostComponent:
     ) -> list[str]:
         command = [self.options.nbdkit, "--foreground", *self._listening(), *self.options.arguments, str(PLUGIN_PATH)]
         command += [f"control={self.control.path}", f"stall-limit={self.options.stall_limit_s!r}"]
+        command += [f"log-limit={LOG_BYTES_MAX}"]
         command += [f"ring={os.fspath(ring_path)}"] if ring_path is not None else []
         command += [f"domain={domain_uuid}"] if domain_uuid is not None else []
         command += [f"write-back={os.fspath(bypassed_path)}"] if bypassed_path is not None else []
@@ -160,8 +164,14 @@ class HostComponent:
 
     @contextmanager
     def _log(self) -> Iterator[int]:
-        log = os.open(self.log_path, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o600)
+        """The file that the process appends to. The process keeps it short, unless it does not get that far."""
+        log = os.open(self.log_path, os.O_RDWR | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o600)
         try:
+            size, kept = os.fstat(log).st_size, LOG_BYTES_MAX // 4
+            if size > LOG_BYTES_MAX:
+                tail = os.pread(log, kept, size - kept)
+                os.ftruncate(log, 0)
+                os.write(log, tail)
             yield log
         finally:
             os.close(log)

@@ -1,6 +1,7 @@
 /*
  * host.h: the parts of the host component that know nothing of NBD: its disks (disks.c, primary.c), its control socket
- * (control_socket.c, commands.c), and its life (life.c). One process serves one domain, so there is one of each.
+ * (control_socket.c, commands.c), its log file (log_file.c), and its life (life.c). One process serves one domain, so
+ * there is one of each.
  *
  * Functions return 0 or -errno. Those that take a `message` of HOST_MESSAGE bytes also say what was wrong with what.
  */
@@ -87,6 +88,7 @@ struct host_options {
     uint8_t domain[16];
     bool has_domain;
     int64_t stall_limit_ns;
+    int64_t log_limit_bytes;      /* 0: standard error is not ours to cut */
     struct host_disk_spec *disks; /* served from the start */
     size_t disk_count;
 };
@@ -109,5 +111,12 @@ int host_control_listen(const char *path, char *message);
 int host_control_start(void (*quit)(void), char *message);
 /* Close all connections, wait for their commands, remove the socket. */
 void host_control_stop(void);
+
+/* ---- log file --------------------------------------------------------------------------------------------------- */
+
+/* From now on a thread keeps the file on standard error below about `limit_bytes`; 0: nobody does. */
+int host_log_start(int64_t limit_bytes, char *message);
+/* Idempotent. */
+void host_log_stop(void);
 
 #endif

@@ -174,7 +174,9 @@ static void quit(void)
 int host_begin(void (*shut_down)(void), char *message)
 {
     when_quit = shut_down;
-    int result = options->ring_path ? attach(message) : 0;
+    int result = host_log_start(options->log_limit_bytes, message);
+    if (!result && options->ring_path)
+        result = attach(message);
     if (!result && options->control_path)
         result = host_control_start(quit, message);
     return result;
@@ -193,6 +195,7 @@ void host_finish(void)
 void host_free(void)
 {
     host_control_stop();
+    host_log_stop();
     host_disks_destroy();
     jdr_applier_destroy(applier);
     if (ring)

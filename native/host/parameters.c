@@ -11,6 +11,8 @@
 #include "parameters.h"
 
 #define STALL_LIMIT_S_MAX 100 /* a hypervisor gives up a disk that has not answered for 120 s */
+#define LOG_LIMIT_MIN (4 << 10)
+#define LOG_LIMIT_MAX (1 << 30)
 
 struct host_options nbdkit_parameters = {.stall_limit_ns = 2000000000};
 
@@ -33,6 +35,17 @@ static int set_stall_limit(const char *value)
         return -1;
     }
     nbdkit_parameters.stall_limit_ns = (int64_t)(seconds * 1e9);
+    return 0;
+}
+
+static int set_log_limit(const char *value)
+{
+    int64_t bytes = nbdkit_parse_size(value);
+    if (bytes < LOG_LIMIT_MIN || bytes > LOG_LIMIT_MAX) {
+        nbdkit_error("log-limit=%s: use bytes, %d to %d", value, LOG_LIMIT_MIN, LOG_LIMIT_MAX);
+        return -1;
+    }
+    nbdkit_parameters.log_limit_bytes = bytes;
     return 0;
 }
 
@@ -111,6 +124,8 @@ int nbdkit_parameters_set(const char *key, const char *value)
         return set_domain(value);
     if (!strcmp(key, "stall-limit"))
         return set_stall_limit(value);
+    if (!strcmp(key, "log-limit"))
+        return set_log_limit(value);
     if (!strcmp(key, "disk"))
         return add_disk(value);
     nbdkit_error("unknown parameter '%s'", key);

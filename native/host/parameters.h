@@ -4,12 +4,13 @@
 
 #include "host.h"
 
-#define NBDKIT_PARAMETERS_HELP                                                       \
-    "ring=PATH              the domain's ring; without it nothing is protected\n"    \
-    "control=PATH           socket over which disks are added and removed\n"         \
-    "domain=UUID            refuse the ring of another domain\n"                     \
-    "stall-limit=SECONDS    a write waits no longer for replication (default 2.0)\n" \
-    "write-back=PATH        the bypassed file of a write-back ring\n"                \
+#define NBDKIT_PARAMETERS_HELP                                                          \
+    "ring=PATH              the domain's ring; without it nothing is protected\n"       \
+    "control=PATH           socket over which disks are added and removed\n"            \
+    "domain=UUID            refuse the ring of another domain\n"                        \
+    "stall-limit=SECONDS    a write waits no longer for replication (default 2.0)\n"    \
+    "write-back=PATH        the bypassed file of a write-back ring\n"                   \
+    "log-limit=BYTES        standard error is a file, which is kept about that short\n" \
     "disk=NUMBER:NAME:SIZE:PATH   a disk to serve from the start; may be repeated"
 
 extern struct host_options nbdkit_parameters;

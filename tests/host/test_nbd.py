@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from jetdr_core.host import PLUGIN_PATH, component
 from tests.host.guest import DISK_BYTES, Guest
 from tests.host.nbd_client import CACHE, FUA, READ, TRIM, WRITE, ZERO
 
@@ -185,6 +186,51 @@ def test_a_guest_that_errs_again_and_again_does_not_fill_the_log(guest: Guest) -
     said = guest.host.log_path.read_text()
     assert "more requests failed" in said
     assert said.count("\n") < 500
+
+
+def test_a_guest_that_makes_nbdkit_complain_without_end_does_not_fill_the_log(
+    stopped: Guest, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Nothing in our plugin hears of these requests, and nobody who started the process need be there."""
+    limit = 64 << 10
+    monkeypatch.setattr(component, "LOG_BYTES_MAX", limit)
+    stopped.start()
+    log, size, longest, cuts = stopped.host.log_path, 0, 0, 0
+    with stopped.client("boot") as client:
+        while cuts < 3:
+            with pytest.raises(OSError, match="Invalid argument"):
+                client.request(READ, DISK_BYTES, 512)
+            before, size = size, log.stat().st_size
+            longest, cuts = max(longest, size), cuts + (size < before)
+        with pytest.raises(OSError, match="Invalid argument"):
+            client.read(1, 512)
+        assert client.read(0, 512) == bytes(512)
+    assert longest < limit + (2 << 20), "what is written until somebody looks"
+    said = log.read_text()
+    assert said.startswith("jetdr: this file was longer than 65536 bytes: the oldest ")
+    assert "multiples of 512" in said, "the newest lines stay"
+
+
+def test_a_log_that_grew_while_nothing_ran_is_cut_at_the_next_start(
+    stopped: Guest, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(component, "LOG_BYTES_MAX", 64 << 10)
+    stopped.start()
+    stopped.host.stop()
+    stopped.host.log_path.write_bytes(b"old\n" * 100_000 + b"last words\n")
+    stopped.start()
+    assert 0 < stopped.host.log_path.stat().st_size <= 17 << 10
+    assert "last words\n" in stopped.host.log_path.read_text()
+
+
+@pytest.mark.parametrize("limit", ["1", "2G", "soon", "4096"])
+def test_only_a_log_file_is_cut(stopped: Guest, limit: str) -> None:
+    """The last one is a good limit, but standard error is a pipe here."""
+    control = f"control={stopped.folder}/control"
+    command = ["-f", "--unix", str(stopped.folder / "socket"), str(PLUGIN_PATH), control, f"log-limit={limit}"]
+    refused = stopped.run("nbdkit", *command, check=False)
+    assert refused.returncode != 0
+    assert "log-limit=" in refused.stderr
 
 
 def test_cache_reads_ahead(guest: Guest) -> None:
