@@ -217,3 +217,10 @@ def test_without_a_ring_writes_go_to_the_primary_alone() -> None:
     assert disk.write(0, b"z" * 512) == 0
     assert disk.flush() == 0
     assert disk.read(0, 512) == b"z" * 512
+
+
+def test_without_a_ring_a_write_of_any_length_is_taken_in_pieces() -> None:
+    disk = IoFilter(None, MemoryDevice(SIZE), disk=1, size_bytes=SIZE, record_bytes_max=4096, stall_limit_s=1)
+    assert disk.write(512, b"z" * 10240) == 0
+    assert disk.read(0, 11264) == bytes(512) + b"z" * 10240 + bytes(512)
+    assert disk.stats().writes == 3

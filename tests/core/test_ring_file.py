@@ -290,6 +290,7 @@ def test_a_log_that_does_not_meet_the_ring_is_told_and_the_ring_begins_anew() ->
         assert ring.control(Kind.GAP_OPEN, 0, b"{}", stall_limit_s=1)[0] == 50
         ring.resume_logging()
         assert host.call("write", 0, 64 << 10, 9) == 52  # in two, as the new log takes no longer ones
+        assert ring.logging
 
 
 def test_a_ring_that_begins_anew_is_complete_no_longer_than_the_new_log() -> None:

@@ -182,7 +182,7 @@ def test_the_primary_has_everything_and_the_bypassed_file_stands_before_a_write_
         assert [record.lsn for record in shared.records()] == list(range(1, 17))
 
 
-def test_logging_that_resumed_is_written_behind_again() -> None:
+def test_logging_that_resumed_is_write_back_again() -> None:
     with shared_ring(ring_bytes=1 << 16, write_back=True) as shared:
         host = shared.host(limit_ms=500)
         for n in range(20):
@@ -343,6 +343,22 @@ def test_a_disk_that_is_removed_is_flushed_before_the_log_forgets_its_writes() -
         syncs = host.call("syncs")
         assert host.call("remove") == 0
         assert host.call("syncs") > syncs
+        assert shared.writer is not None
+        shared.writer.stop()
+
+
+def test_a_closed_disk_is_the_applier_s_no_more() -> None:
+    with shared_ring(write_back=True) as shared:
+        host = shared.host()
+        assert host.call("write", 0, 4096, 7) == 1
+        shared.log_writer().start()
+        host.call("close-filter")
+        flushes = host.call("syncs")
+        assert _on_primary(shared, 0) == 7
+        host.call("other", 0, 4096, 8)
+        until(lambda: shared.drva.wait_durable(2, 0.1), "the log")
+        until(lambda: shared.drva.lsn_in_primaries == 2, "the flush of all primaries that are left")
+        assert host.call("syncs") == flushes
         assert shared.writer is not None
         shared.writer.stop()
 

@@ -232,7 +232,7 @@ def test_write_back_and_its_bypassed_file_belong_together(peer: Callable[[str], 
 # -- write-back ----------------------------------------------------------------------------------------------------
 
 
-def test_written_behind_a_guest_reads_what_it_wrote_and_the_primary_follows(peer: Callable[[str], str]) -> None:
+def test_in_write_back_a_guest_reads_what_it_wrote_and_the_primary_follows(peer: Callable[[str], str]) -> None:
     with protected(peer, write_back=True) as guest:
         guest.start()
         writer = guest.shared.log_writer()
@@ -249,7 +249,7 @@ def test_written_behind_a_guest_reads_what_it_wrote_and_the_primary_follows(peer
         writer.stop()
 
 
-def test_written_behind_no_holes_are_claimed(peer: Callable[[str], str]) -> None:
+def test_in_write_back_no_holes_are_claimed(peer: Callable[[str], str]) -> None:
     with protected(peer, write_back=True) as guest:
         guest.start()
         with guest.client() as client:
@@ -310,7 +310,7 @@ def test_an_end_waits_for_a_disk_that_is_being_removed(peer: Callable[[str], str
         assert guest.shared.primary.read_bytes()[:4096] == b"x" * 4096
 
 
-def test_written_behind_a_guest_whose_drva_is_gone_goes_on(peer: Callable[[str], str]) -> None:
+def test_in_write_back_a_guest_whose_drva_is_gone_goes_on(peer: Callable[[str], str]) -> None:
     with protected(peer, write_back=True, stall_limit_s=SHORT_LIMIT_S) as guest:
         guest.start()
         guest.shared.leave()
@@ -323,7 +323,7 @@ def test_written_behind_a_guest_whose_drva_is_gone_goes_on(peer: Callable[[str],
         guest.host.stop()
 
 
-def test_a_start_that_fails_behind_the_ring_ends_and_says_why(peer: Callable[[str], str]) -> None:
+def test_a_start_that_fails_after_the_ring_is_open_ends_and_says_why(peer: Callable[[str], str]) -> None:
     with protected(peer, write_back=True) as guest:
         guest.shared.primary.unlink()
         with pytest.raises(HostFailed, match="No such file"):

@@ -1,18 +1,23 @@
 /*
  * ring_host.c: a host component without NBD, for tests: takes the host's side of a ring file, and obeys lines on stdin.
- * Every command answers one line. Some end the process where a host component must never die, but might.
+ * Each command answers one line, 0 if nothing else is said. Some end the process where a host component must never die,
+ * but might.
  *
  *   ring_host RING PRIMARY SIZE LIMIT_MS [BYPASSED_FILE]
- *   write OFFSET LENGTH BYTE | zero OFFSET LENGTH | read OFFSET LENGTH | flush | copy OFFSET LENGTH   -> a number, or a
- * byte busy SECONDS THREADS   writes 4 KiB blocks, flushing now and then -> writes, flushes, longest call in ms stats |
- * close start OFFSET LENGTH BYTE   writes in a thread of its own -> 0; join -> the number of each that was started
- *   start-read OFFSET LENGTH   reads, and stops before it looks at what is pending -> 0; end-read -> a byte
- *   other OFFSET LENGTH BYTE   a record of disk 2, which has no filter; claim BYTES: reserves one of disk 1 -> 0
- *   remove                 closes and frees the disk's filter -> 0
- *   block | unblock        what the primary does with writes and flushes from now on; block-flushes: with these alone;
- * fail: with writes -> 0 syncs -> how often the primary was flushed admit BYTES | reserve BYTES | publish BYTES | lock
- * | gate    takes that, and is killed with it stop-locked            stops itself (SIGSTOP) while it holds the lock of
- * the LSN order
+ *
+ *   write OFFSET LENGTH BYTE    the LSN, or an error; so do zero OFFSET LENGTH, copy OFFSET LENGTH, flush
+ *   read OFFSET LENGTH          the byte, or an error
+ *   start OFFSET LENGTH BYTE    writes in a thread of its own
+ *   join                        the LSN of each write that was started
+ *   start-read OFFSET LENGTH    reads, and stops before it looks at what is pending
+ *   end-read                    the byte
+ *   busy MILLISECONDS THREADS   writes 4 KiB blocks and flushes now and then: writes, flushes, failures, longest call
+ * in ms stats | syncs               what the filter counted; how often the primary was flushed other OFFSET LENGTH BYTE
+ * a record of disk 2, which has no filter claim BYTES                 reserves a record of disk 1, and never publishes
+ * it block | block-flushes | unblock | fail     what the primary does with writes and flushes from now on close-filter
+ * | remove       closes the filter; closes and frees it close                       ends in order admit BYTES | reserve
+ * BYTES | publish BYTES | lock | gate      gets so far, and is killed there stop-locked                 stops itself
+ * (SIGSTOP) while it holds the lock of the LSN order
  */
 static void about_to_publish(void);
 #define __atomic_store_n(target, value, order) (about_to_publish(), __atomic_store_n(target, value, order))
@@ -285,6 +290,8 @@ static bool obey_quietly(const char *verb, uint64_t a, uint64_t b, uint64_t c)
         jdr_filter_close(filter);
         jdr_filter_destroy(filter);
         filter = NULL;
+    } else if (!strcmp(verb, "close-filter")) {
+        jdr_filter_close(filter);
     } else if (!strcmp(verb, "block") || !strcmp(verb, "unblock")) {
         blocked = verb[0] == 'b';
         flushes_blocked = false;
