@@ -25,7 +25,7 @@ from azure.storage.blob.aio import BlobServiceClient, ContainerClient
 from typing_extensions import Buffer
 
 from jetdr_core.errors import InvalidRequest, ObjectExists, ObjectNotFound, StoreAccessDenied, StoreError
-from jetdr_core.store.azure_target import AzureTarget
+from jetdr_core.store.azure_target import AzureTarget, refuse_unencrypted
 from jetdr_core.store.azure_transport import PatientTransport
 from jetdr_core.store.keys import byte_views, check_key, check_prefix, check_range, is_key, store_closed, too_short
 from jetdr_core.store.protocol import ObjectInfo
@@ -57,6 +57,7 @@ class AzureBlobStore:
         self._target = target
         self._credential = _credential(target)
         self._service = _service(target, self._credential, stall_limit_s)
+        refuse_unencrypted(self._service.url)
         self._container = self._service.get_container_client(target.container)
         self._create = create
         self._creating = asyncio.Lock()
@@ -167,6 +168,7 @@ def _service(target: AzureTarget, credential: Any, stall_limit_s: float) -> Blob
     options: dict[str, Any] = {
         "transport": PatientTransport(stall_limit_s=stall_limit_s),
         "retry_total": 0,
+        "permit_redirects": False,  # a signature goes where it was meant to go, and nowhere else
         "max_single_put_size": PUT_BYTES_MAX,
         "max_single_get_size": PUT_BYTES_MAX,
         "max_chunk_get_size": PUT_BYTES_MAX,
@@ -236,6 +238,9 @@ def _refused(operation: str, key: str, target: AzureTarget, error: HttpResponseE
         return StoreError(operation, key, cause, transient=False, hint="check the container's policies and leases")
     if status in {401, 403}:
         return StoreAccessDenied(operation, key, cause, hint="check the credentials, their permissions and the clock")
+    if 300 <= status < 400:
+        hint = "redirects are not followed: name the endpoint that is meant"
+        return StoreError(operation, key, cause, transient=False, hint=hint)
     if code == "InvalidRange":
         return StoreError(operation, key, f"the object ends before the range ({cause})", transient=False)
     return StoreError(operation, key, cause, transient=False)

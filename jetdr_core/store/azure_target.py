@@ -14,12 +14,14 @@ import binascii
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
+from ipaddress import ip_address
+from urllib.parse import urlsplit
 
 from jetdr_core.errors import InvalidRequest
 from jetdr_core.store.keys import check_prefix
 from jetdr_core.store.url import StoreUrl
 
-__all__ = ["ACCOUNT_FORM", "CONTAINER_FORM", "AzureTarget", "azure_target"]
+__all__ = ["ACCOUNT_FORM", "CONTAINER_FORM", "AzureTarget", "azure_target", "refuse_unencrypted"]
 
 CONTAINER_FORM = "az://CONTAINER[/PREFIX]"
 ACCOUNT_FORM = "https://ACCOUNT.blob.core.windows.net/CONTAINER[/PREFIX]"
@@ -62,6 +64,28 @@ def azure_target(url: str, environment: Mapping[str, str]) -> AzureTarget:
         return _with_environment(_place(shown, parsed.host, parsed.path), environment)
     container, _, prefix = parsed.path.lstrip("/").partition("/")
     return _with_account(_place(shown, container, prefix), parsed.host, parsed.query, environment)
+
+
+def refuse_unencrypted(endpoint: str) -> None:
+    """Refuse an endpoint to which a signature, and every byte of the disks, would go in clear over a network.
+
+    An emulator or a tunnel on this machine may do without encryption.
+    """
+    parsed = urlsplit(endpoint)
+    if parsed.scheme == "https" or _is_loopback(parsed.hostname or ""):
+        return
+    raise InvalidRequest(
+        f"the storage endpoint {parsed.scheme}://{parsed.hostname} is not encrypted: whoever sees the line could use "
+        "the credential, and read the disks",
+        hint="use https; only an endpoint on this machine (127.0.0.1, [::1], localhost) may do without",
+    )
+
+
+def _is_loopback(host: str) -> bool:
+    try:
+        return host == "localhost" or ip_address(host).is_loopback
+    except ValueError:
+        return False
 
 
 def _place(shown: str, container: str, path: str) -> AzureTarget:

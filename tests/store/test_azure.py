@@ -232,7 +232,7 @@ def test_foreign_blobs_are_left_alone(azurite: Azurite) -> None:
 
 
 @asynccontextmanager
-async def answering(status: int, code: str) -> AsyncIterator[dict[str, str]]:
+async def answering(status: int, code: str, *headers: str) -> AsyncIterator[dict[str, str]]:
     """Settings of a service that gives one answer to everything."""
 
     async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
@@ -240,6 +240,7 @@ async def answering(status: int, code: str) -> AsyncIterator[dict[str, str]]:
         length = head.lower().partition(b"content-length: ")[2].partition(b"\r\n")[0]
         await reader.readexactly(int(length or 0))
         writer.write(f"HTTP/1.1 {status} Said\r\nx-ms-error-code: {code}\r\nx-ms-request-id: r17\r\n".encode())
+        writer.write("".join(f"{header}\r\n" for header in headers).encode())
         writer.write(b"Content-Length: 0\r\nConnection: close\r\n\r\n")
         await writer.drain()
         writer.close()
@@ -267,6 +268,8 @@ async def answering(status: int, code: str) -> AsyncIterator[dict[str, str]]:
         (403, "AuthorizationPermissionMismatch", "put", StoreAccessDenied, False),
         (416, "InvalidRange", "get range", StoreError, False),
         (400, "InvalidHeaderValue", "put", StoreError, False),
+        (302, "", "get", StoreError, False),
+        (307, "", "put", StoreError, False),
         (408, "", "put", StoreError, True),
         (429, "", "get", StoreError, True),
         (500, "InternalError", "put", StoreError, True),
@@ -289,6 +292,30 @@ def test_answer_means_one_error(status: int, code: str, operation: str, kind: ty
             }
             error = await failure(calls[operation]())
             assert (type(error), error.transient, error.operation) == (kind, transient, operation)
+
+    asyncio.run(scenario())
+
+
+@pytest.mark.parametrize("status", [301, 302, 303, 307, 308])
+def test_no_credential_and_no_object_goes_where_a_redirect_leads(status: int) -> None:
+    async def scenario() -> None:
+        heard: list[bytes] = []
+
+        async def listen(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+            heard.append(await reader.read(1000))
+            writer.close()
+
+        async with await asyncio.start_server(listen, "127.0.0.1", 0) as elsewhere:
+            there = f"http://127.0.0.1:{elsewhere.sockets[0].getsockname()[1]}/"
+            async with answering(status, "", f"Location: {there}") as settings:
+                signed = settings | {"AZURE_STORAGE_KEY": "", "AZURE_STORAGE_SAS_TOKEN": "sv=1&sig=SECRET"}
+                async with opened(signed, "container") as store:
+                    for call in (store.get("k"), store.put_if_absent("k", [b"x"]), keys(store)):
+                        error = await failure(call)
+                        assert f"HTTP {status}" in str(error)
+                        assert "redirects are not followed: name the endpoint" in error.hint
+                        assert_tells_no_secret(error, "SECRET")
+        assert heard == []
 
     asyncio.run(scenario())
 

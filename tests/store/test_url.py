@@ -15,6 +15,7 @@ KEY = "c2VjcmV0LWFjY291bnQta2V5"
 SAS = "sv=2024-01-01&sr=c&sig=SECRETSIGNATURE%3D"
 ACCOUNT = {"AZURE_STORAGE_ACCOUNT": "payroll1", "AZURE_STORAGE_KEY": KEY}
 HOST = "https://payroll1.blob.core.windows.net"
+PLAIN = {"AZURE_STORAGE_SERVICE_ENDPOINT": "http://10.0.0.1:10000/payroll1"}
 
 
 @pytest.fixture(autouse=True)
@@ -119,6 +120,13 @@ def test_service_endpoint_replaces_the_public_one() -> None:
     assert target.endpoint == "http://127.0.0.1:10000/payroll1"
 
 
+@pytest.mark.parametrize("host", ["127.0.0.1:10000", "127.8.0.1", "[::1]:10000", "localhost:10000", "LOCALHOST"])
+def test_an_endpoint_on_this_machine_may_be_plain(host: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name, value in (ACCOUNT | {"AZURE_STORAGE_SERVICE_ENDPOINT": f"http://{host}/payroll1"}).items():
+        monkeypatch.setenv(name, value)
+    asyncio.run(open_store("az://abc").close())
+
+
 def test_sas_token_may_begin_with_a_question_mark() -> None:
     target = azure_target("az://abc", {"AZURE_STORAGE_ACCOUNT": "payroll1", "AZURE_STORAGE_SAS_TOKEN": f"?{SAS}"})
     assert (target.sas, target.key) == (SAS, "")
@@ -153,6 +161,23 @@ def test_connection_string_is_used_for_its_own_account_only() -> None:
         ({"AZURE_STORAGE_SERVICE_ENDPOINT": f"https://x?{SAS}"}, "no plain http"),
         ({"AZURE_STORAGE_SERVICE_ENDPOINT": "https://x", "AZURE_STORAGE_KEY": KEY}, "without its account"),
         ({"AZURE_STORAGE_SERVICE_ENDPOINT": "http://x"}, "over https only"),
+        (PLAIN | {"AZURE_STORAGE_KEY": KEY, "AZURE_STORAGE_ACCOUNT": "payroll1"}, "http://10.0.0.1 is not encrypted"),
+        (PLAIN | {"AZURE_STORAGE_SAS_TOKEN": SAS}, "http://10.0.0.1 is not encrypted"),
+        (
+            {"AZURE_STORAGE_SERVICE_ENDPOINT": "http://127.0.0.1.example:1", "AZURE_STORAGE_SAS_TOKEN": SAS},
+            "http://127.0.0.1.example is not encrypted",
+        ),
+        (
+            {
+                "AZURE_STORAGE_CONNECTION_STRING": "DefaultEndpointsProtocol=http;AccountName=payroll1;"
+                f"AccountKey={KEY};EndpointSuffix=core.windows.net"
+            },
+            "http://payroll1.blob.core.windows.net is not encrypted",
+        ),
+        (
+            {"AZURE_STORAGE_CONNECTION_STRING": f"BlobEndpoint=http://10.0.0.1:10000/x;SharedAccessSignature={SAS}"},
+            "http://10.0.0.1 is not encrypted",
+        ),
         ({"AZURE_STORAGE_CONNECTION_STRING": "SECRET"}, "CONNECTION_STRING is malformed"),
         ({"AZURE_STORAGE_CONNECTION_STRING": "AccountName=a;SECRET"}, "CONNECTION_STRING is malformed"),
     ],
