@@ -286,8 +286,10 @@ int jdr_filter_open(jdr_filter **filter, const struct jdr_filter_options *option
  *   -ESHUTDOWN: closed;
  *   -ETIMEDOUT: no room in the ring within the stall limit;
  *   -EBUSY: for the stall limit, writes of this disk that its primary did not answer held half of the ring. No disk
- * gets more, so that a primary that hangs does not stop the other disks; the ring's poison. With bypass the last three
- * are not returned: logging is switched off, and a primary that hangs is waited for.
+ *           gets more, so that a primary that hangs does not stop the other disks;
+ *   the ring's poison.
+ * With bypass the last three are not returned: logging is switched off, and a primary that hangs is waited for. Of a
+ * write that becomes several, this is said of the one that failed. Those before it are done.
  *
  * After -(JDR_PRIMARY | errno) what the primary holds in the range has been read back and logged. If that failed as
  * well, JDR_SUSPECT is set: the caller opens a gap in the log, and resyncs the disk.

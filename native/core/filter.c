@@ -133,8 +133,8 @@ static int64_t write_several(jdr_filter *filter, const uint8_t *data, size_t len
     for (;;) {
         size_t longest = longest_record(filter), piece = length < longest ? length : longest;
         int64_t lsn = piece ? write_one(filter, data, piece, offset) : -EMSGSIZE;
-        if (lsn == -EMSGSIZE && longest_record(filter) < piece)
-            continue; /* the ring takes less since that look */
+        if (lsn == -EMSGSIZE && piece)
+            continue; /* the ring took less than at that look */
         if (lsn < 0 || piece == length)
             return lsn;
         data += piece;

@@ -106,9 +106,8 @@
  *
  * After step 11 the record is whole. A write that nobody was told of may thus be in the log.
  *
- * Room that was admitted and not used stays `admitted`, and so does the room of a producer that died between steps 6
- * and
- * 8. It is forgotten when the side is taken anew, or when the DRVA adopts or resets the ring and finds no host.
+ * Room that was admitted and not used stays `admitted`. So does the room of a producer that died between steps 6 and 8.
+ * It is forgotten when the side is taken anew, or when the DRVA adopts or resets the ring and finds no host.
  *
  * A producer that was *stopped* is alive, and may go on. The consumer waits for its record, and the ring fills
  * meanwhile until a guest's stall limit ends. If it was stopped with `reserve` locked, other appends give up after

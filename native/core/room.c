@@ -31,8 +31,9 @@ static int take_stalled(jdr_filter *filter, struct jdr_range *range, uint64_t pa
         if ((result = jdr_ranges_wait_share(ranges, range->room, filter->share, deadline)))
             break;
     }
+    uint64_t stalled_ns = (uint64_t)(jdr_monotonic_ns() - begun);
     pthread_mutex_lock(&ranges->mutex);
-    count_stall(&filter->stats, (uint64_t)(jdr_monotonic_ns() - begun));
+    count_stall(&filter->stats, stalled_ns);
     pthread_mutex_unlock(&ranges->mutex);
     return result;
 }
@@ -56,7 +57,8 @@ int jdr_room_or_bypass(jdr_filter *filter, struct jdr_range *range, uint64_t pay
         int result = jdr_room_take(filter, range, payload_bytes);
         if (result == 0 || result == -EMSGSIZE)
             return result;
-        if (result != -ECANCELED && result != -EBUSY) /* a primary that hangs is waited for */
+        bool gives_up = result != -ECANCELED && result != -EBUSY; /* a primary that hangs is waited for */
+        if (gives_up && jdr_ring_logging(filter->ring))
             jdr_ring_stop_logging(filter->ring, JDR_OFF_FULL, filter->primary.disk);
         range->room = (struct jdr_room){0};
         if (!jdr_ring_logging(filter->ring) && filter->mode->hold_bypassing(filter, range))

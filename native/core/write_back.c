@@ -54,6 +54,8 @@ static int64_t change(jdr_filter *filter, const struct jdr_change *change, struc
         if (result)
             return result;
         if (!jdr_range_is_logged(range)) {
+            if (primary->failed) /* while the range was waited for */
+                return primary->failed;
             result = jdr_primary_change(primary, change);
             primary->direct++;
             return result;

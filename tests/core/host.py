@@ -80,6 +80,11 @@ class Host:
         self.begin(command, *numbers)
         return self._answer()[0]
 
+    def sleeps(self, threads: int) -> bool:
+        """Whether it has that many threads, and each of them waits for something."""
+        stats = [path.read_text() for path in Path(f"/proc/{self.process.pid}/task").glob("*/stat")]
+        return [stat.rpartition(")")[2].split()[0] for stat in stats] == ["S"] * threads
+
     def die(self, command: str, *numbers: int) -> None:
         """Tell it to do what kills it."""
         self.begin(command, *numbers)

@@ -381,6 +381,20 @@ def test_what_a_failed_primary_lacks_stays_in_the_log_and_no_later_host_serves_w
         shared.writer.stop()
 
 
+def test_a_write_that_waited_while_its_primary_failed_is_not_acknowledged() -> None:
+    with shared_ring(write_back=True) as shared:
+        host = shared.host()
+        assert host.call("write", 0, 4096, 1) == 1
+        host.call("block")
+        host.call("fail", 1)
+        shared.drva.stop_logging()
+        host.call("start", 8192, 4096, 2)
+        until(lambda: host.sleeps(threads=3), "the applier at the primary, and the write at the applier")
+        host.call("unblock")
+        assert host.call("join") < 0
+        assert _on_primary(shared, 8192) == 0
+
+
 @pytest.mark.parametrize("threads", [1, 4])
 def test_under_load_log_and_primary_end_equal(threads: int) -> None:
     with shared_ring(write_back=True) as shared:

@@ -5,19 +5,25 @@
  *
  *   ring_host RING PRIMARY SIZE LIMIT_MS [BYPASSED_FILE]
  *
- *   write OFFSET LENGTH BYTE    the LSN, or an error; so do zero OFFSET LENGTH, copy OFFSET LENGTH, flush
- *   read OFFSET LENGTH          the byte, or an error
- *   start OFFSET LENGTH BYTE    writes in a thread of its own
- *   join                        the LSN of each write that was started
- *   start-read OFFSET LENGTH    reads, and stops before it looks at what is pending
- *   end-read                    the byte
- *   busy MILLISECONDS THREADS   writes 4 KiB blocks and flushes now and then: writes, flushes, failures, longest call
- * in ms stats | syncs               what the filter counted; how often the primary was flushed other OFFSET LENGTH BYTE
- * a record of disk 2, which has no filter claim BYTES                 reserves a record of disk 1, and never publishes
- * it block | block-flushes | unblock | fail     what the primary does with writes and flushes from now on close-filter
- * | remove       closes the filter; closes and frees it close                       ends in order admit BYTES | reserve
- * BYTES | publish BYTES | lock | gate      gets so far, and is killed there stop-locked                 stops itself
- * (SIGSTOP) while it holds the lock of the LSN order
+ *   write OFFSET LENGTH BYTE | zero OFFSET LENGTH | flush | copy OFFSET LENGTH    -> the result
+ *   read OFFSET LENGTH         -> a byte, or an error
+ *   busy MS THREADS            writes 4 KiB blocks, flushing now and then -> writes, flushes, failures, longest in ms
+ *   start OFFSET LENGTH BYTE   writes in a thread of its own -> 0
+ *   join                       -> the result of each write that was started
+ *   start-read OFFSET LENGTH   reads, and stops before it looks at what is pending -> 0
+ *   end-read                   -> a byte
+ *   other OFFSET LENGTH BYTE   appends a record of disk 2, which has no filter -> 0
+ *   claim BYTES                reserves a record of disk 1 -> 0
+ *   close-filter               closes the filter -> 0
+ *   remove                     closes and frees the disk's filter -> 0
+ *   block | unblock            the primary's writes and flushes wait, or go on -> 0
+ *   block-flushes              the primary's flushes wait -> 0
+ *   fail [COUNT]               the primary's next writes fail, or all -> 0
+ *   syncs                      -> how often the primary was flushed
+ *   stats                      -> writes, unlogged writes, stalls, longest stall in ms
+ *   admit BYTES | reserve BYTES | publish BYTES | lock | gate    takes that, and is killed with it
+ *   stop-locked                stops itself (SIGSTOP) while it holds the lock of the LSN order
+ *   close                      ends in order -> 0
  */
 static void about_to_publish(void);
 #define __atomic_store_n(target, value, order) (about_to_publish(), __atomic_store_n(target, value, order))
@@ -62,14 +68,17 @@ static void about_to_look(void)
 /* ---- the primary, as it is told to be --------------------------------------------------------------------------- */
 
 static struct jdr_device primary_file;
-static _Atomic bool blocked, flushes_blocked, failing;
-static _Atomic unsigned syncs;
+static _Atomic bool blocked, flushes_blocked;
+static _Atomic unsigned syncs, failures_left;
 
 static int write_primary(const struct jdr_device *device, uint64_t offset, const struct iovec *iov, int count)
 {
     while (blocked)
         usleep(1000);
-    return failing ? -EIO : primary_file.write(device, offset, iov, count);
+    if (!failures_left)
+        return primary_file.write(device, offset, iov, count);
+    failures_left--;
+    return -EIO;
 }
 
 static int sync_primary(const struct jdr_device *device)
@@ -304,7 +313,7 @@ static bool obey_quietly(const char *verb, uint64_t a, uint64_t b, uint64_t c)
     } else if (!strcmp(verb, "claim")) {
         claim(a);
     } else if (!strcmp(verb, "fail")) {
-        failing = true;
+        failures_left = a ? (unsigned)a : UINT_MAX;
     } else {
         return false;
     }
