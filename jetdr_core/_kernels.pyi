@@ -9,7 +9,7 @@ import numpy as np
 import numpy.typing as npt
 from typing_extensions import Buffer
 
-__all__ = ["IntervalMap", "scatter_write", "verify_payloads", "zero_runs"]
+__all__ = ["IntervalMap", "gather_digest", "scatter_write", "verify_payloads", "zero_runs"]
 
 def verify_payloads(headers: npt.NDArray[np.void], payload: Buffer) -> int:
     """The index of the first record whose payload does not match its XXH3-64 or ends beyond the buffer; -1 if none.
@@ -21,11 +21,20 @@ def verify_payloads(headers: npt.NDArray[np.void], payload: Buffer) -> int:
 def zero_runs(payload: Buffer, block_bytes: int) -> npt.NDArray[np.uint8]:
     """A flag for each block of ``block_bytes``, the last of which may be short: 1 if all its bytes are zero."""
 
-def scatter_write(fd: int, source: Buffer, pieces: npt.NDArray[np.void]) -> None:
+def scatter_write(fd: int, source: Buffer, pieces: npt.NDArray[np.void], digest: int = 0) -> int:
     """Write the pieces (rows of ``extent.PIECE``) of the frame ``source`` to their offsets in ``fd``.
+
+    Returns the digest of the bytes written: their XXH3-64, seeded with ``digest``, that of the frame before.
 
     Pieces that follow one another in the target are written by one system call. Raises ValueError, before anything is
     written, if a piece ends beyond ``source``. After an OSError any part may be written. Nothing is durable at return.
+    """
+
+def gather_digest(fd: int, pieces: npt.NDArray[np.void], digest: int = 0) -> int:
+    """Return the digest of what ``fd`` holds where ``pieces`` of any number of frames belong, frame by frame.
+
+    It equals the digest that :func:`scatter_write` returned for the last of these frames, if their bytes are unchanged.
+    A target that ends before a piece does is an OSError (EIO).
     """
 
 @final

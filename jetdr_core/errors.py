@@ -47,6 +47,7 @@ __all__ = [
     "StoreError",
     "SystemFailure",
     "TargetExists",
+    "TargetFailed",
     "TargetFull",
     "UnsupportedVersion",
 ]
@@ -283,4 +284,11 @@ class TargetExists(SystemFailure, FileExistsError):
 
 
 class TargetFull(SystemFailure):
-    """The target has less free space than the recovery needs. Nothing was written."""
+    """The target has less room than the recovery needs, or takes no file of that size.
+
+    If that was known in advance, nothing was written. Otherwise what was written stays, and the same call continues it.
+    """
+
+
+class TargetFailed(SystemFailure):
+    """The file system of the target refused or failed a call. ``errno`` is its own."""

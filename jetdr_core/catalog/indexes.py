@@ -92,7 +92,8 @@ class IndexReader:
 
     async def _read(self, row: np.void) -> SegmentIndex:
         checksum = row["checksum"].tobytes()
-        kept = await self._repository.get(self._domain_uuid, checksum) if self._repository else None
+        footer_bytes = int(row["object_bytes"]) - int(row["index_offset"])
+        kept = await self._repository.get(self._domain_uuid, checksum, footer_bytes) if self._repository else None
         if kept is not None and self._repository:
             try:
                 return await _decoded(kept, row)

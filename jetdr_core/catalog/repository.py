@@ -4,7 +4,9 @@ Invariants: the repository is a cache and nothing else, so that deleting or dama
 
 - The reader uses a row only if its bytes have the checksum under which it is kept.
 - A repository that SQLite cannot read is deleted and created anew. A file that is locked, full or read-only is a miss.
-- A file that is no repository, such as a disk named by mistake, is neither deleted nor changed, and done without.
+- A file that is no repository, such as a disk named by mistake, is neither deleted nor changed, and done without. So is
+  a link, a pipe or the like, also under the names that SQLite makes of the file's. SQLite would follow it or wait.
+- No more of a row is loaded than the reader expects.
 - No error of the repository reaches a recovery.
 
 The file has mode 0600. One thread of the repository's own uses the one connection. Any event loop may await it.
@@ -33,6 +35,7 @@ _APPLICATION = 0x4A445243
 """What tells a repository from every other SQLite file. It is in the file's header before anything else is."""
 
 _HEADER_BYTES = 100
+_SUFFIXES = ("", "-wal", "-shm", "-journal")
 _CREATE = f"""
 PRAGMA application_id = {_APPLICATION};
 PRAGMA journal_mode = WAL;
@@ -56,9 +59,12 @@ class MetadataRepository:
         self._is_refused = False
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="jetdr-repository")
 
-    async def get(self, domain_uuid: UUID, checksum: bytes) -> bytes | None:
-        """Return what :meth:`put` was given, or None. The caller verifies it, and calls :meth:`drop` if it is wrong."""
-        return await self._run(lambda connection: self._get(connection, domain_uuid.bytes, checksum))
+    async def get(self, domain_uuid: UUID, checksum: bytes, footer_bytes: int) -> bytes | None:
+        """Return what :meth:`put` was given, of that length, or None.
+
+        The caller verifies it, and calls :meth:`drop` if it is wrong.
+        """
+        return await self._run(lambda connection: self._get(connection, domain_uuid.bytes, checksum, footer_bytes))
 
     async def put(self, domain_uuid: UUID, checksum: bytes, footer: bytes) -> None:
         await self._run(lambda connection: self._put(connection, domain_uuid.bytes, checksum, footer))
@@ -81,9 +87,9 @@ class MetadataRepository:
             return None
         try:
             return step(self._connected())
-        except _NotOurs:
+        except _NotOurs as error:
             self._is_refused = True
-            log.warning("%s is no metadata repository, and was left as it is; name another file", self.path)
+            log.warning("%s, and was left as it is; name another file", error)
         except (sqlite3.OperationalError, OSError) as error:
             log.warning("metadata repository %s is not usable at present: %s", self.path, error)
             self._close()
@@ -105,11 +111,14 @@ class MetadataRepository:
 
     def _make_file(self) -> None:
         """Create a missing file. ``_NotOurs`` for one that is no repository, which stays as it is."""
-        fd = os.open(self.path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NONBLOCK, 0o600)
+        for path in (Path(f"{self.path}{suffix}") for suffix in _SUFFIXES):
+            if path.is_symlink() or (path.exists() and not path.is_file()):
+                raise _NotOurs(f"{path} is no regular file")
+        fd = os.open(self.path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC, 0o600)
         try:
             header = os.read(fd, _HEADER_BYTES) if stat.S_ISREG(os.fstat(fd).st_mode) else b"?"
             if header and not _is_repository(header):
-                raise _NotOurs
+                raise _NotOurs(f"{self.path} is no metadata repository")
             os.fchmod(fd, 0o600)
         finally:
             os.close(fd)
@@ -122,14 +131,17 @@ class MetadataRepository:
 
     def _begin_anew(self) -> None:
         self._close()
-        for suffix in ("", "-wal", "-shm"):
+        for suffix in _SUFFIXES:
             with contextlib.suppress(OSError):
                 Path(f"{self.path}{suffix}").unlink()
 
-    def _get(self, connection: sqlite3.Connection, domain: bytes, checksum: bytes) -> bytes | None:
+    def _get(self, connection: sqlite3.Connection, domain: bytes, checksum: bytes, footer_bytes: int) -> bytes | None:
         row = connection.execute(
-            "SELECT footer FROM footer WHERE domain = ? AND checksum = ?", (domain, checksum)
+            "SELECT CASE length(footer) WHEN ? THEN footer END FROM footer WHERE domain = ? AND checksum = ?",
+            (footer_bytes, domain, checksum),
         ).fetchone()
+        if row is not None and not isinstance(row[0], bytes):
+            self._drop(connection, domain, checksum)
         return row[0] if row and isinstance(row[0], bytes) else None
 
     def _put(self, connection: sqlite3.Connection, domain: bytes, checksum: bytes, footer: bytes) -> None:

@@ -23,7 +23,9 @@ def cache_file(terminal: Terminal, *, no_cache: bool) -> Path | None:
         path = _directory() / _FILE
         path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
         path.parent.chmod(0o700)
-        os.close(os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600))
+        if path.exists() and not path.is_file():
+            raise OSError(f"{path} is not a regular file; remove it")
+        os.close(os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK, 0o600))
     except (OSError, RuntimeError) as error:
         terminal.warn(f"no metadata cache: {error}; --no-cache suppresses this warning")
         return None

@@ -57,7 +57,7 @@ MEANINGS = {
     ExitCode.UNREACHABLE: "store, log, target or DRVA not reachable, busy, or access denied",
     ExitCode.DAMAGED: "damage found; what is printed could still be read",
     ExitCode.NO_POINT: "no recovery point there, or it lies in a gap",
-    ExitCode.TARGET: "the target exists, or has no room",
+    ExitCode.TARGET: "the target exists or holds something else, or has no room",
     ExitCode.NEWER: "written by a newer engine, in a format unknown here",
     ExitCode.INTERRUPTED: "interrupted with Ctrl-C",
 }

@@ -7,6 +7,7 @@ A :class:`FrameWriter` has no state that changes, so any number of worker thread
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import NamedTuple
 
 import numpy as np
 from typing_extensions import Buffer
@@ -14,11 +15,19 @@ from typing_extensions import Buffer
 from jetdr_core._kernels import scatter_write
 from jetdr_core.errors import DamagedObject
 from jetdr_core.extent import DamagedExtent, Pieces, damaged_extents, describe_extents
+from jetdr_core.rehydrate.journal import Applied
 from jetdr_core.rehydrate.plan import FrameRange
 from jetdr_core.rehydrate.recovery_disk import RecoveryDisk
 from jetdr_core.segment import decode_frame
 
-__all__ = ["FrameWriter", "damage_of", "raise_damage"]
+__all__ = ["FrameWriter", "Outcome", "damage_of", "raise_damage"]
+
+
+class Outcome(NamedTuple):
+    """What became of a range: its damaged extents, and by disk row the frames that were written."""
+
+    damage: list[DamagedExtent]
+    applied: dict[int, list[Applied]]
 
 
 class FrameWriter:
@@ -27,37 +36,36 @@ class FrameWriter:
     def __init__(self, disks: Sequence[RecoveryDisk]) -> None:
         self._disks = disks
 
-    def apply(self, fetched: FrameRange, data: Buffer) -> list[DamagedExtent]:
-        """Write what is good, and return what is damaged, which is not written. OSError if a target fails."""
-        damage: list[DamagedExtent] = []
-        pieces = fetched.pieces
+    def apply(self, fetched: FrameRange, data: Buffer) -> Outcome:
+        """Write what is good. What is damaged is not written. An error of the target names its file."""
+        outcome = Outcome([], {})
+        pieces, segment = fetched.pieces, fetched.segment
         starts = np.searchsorted(pieces["frame"], np.arange(fetched.first, fetched.end + 1)).tolist()
         with memoryview(data) as view:
             for place, row in enumerate(range(fetched.first, fetched.end)):
-                live = pieces[starts[place] : starts[place + 1]]
+                live, frame = pieces[starts[place] : starts[place + 1]], segment.frames[row]
+                start = int(frame["offset"]) - fetched.offset
+                stored = view[start : start + int(frame["stored_bytes"])]
                 try:
-                    self._apply_frame(fetched, row, view, live)
+                    raw = decode_frame(stored, frame, segment.place.key)
                 except DamagedObject as error:
-                    damage += damage_of(live, self._disks, fetched.segment.place.key, str(error))
-        return damage
+                    outcome.damage.extend(damage_of(live, self._disks, segment.place.key, str(error)))
+                else:
+                    number = int(segment.frame_numbers[row])
+                    self._write(raw, live, Applied(segment.place.number, number, number, 0), outcome)
+        return outcome
 
-    def _apply_frame(self, fetched: FrameRange, row: int, data: memoryview, pieces: Pieces) -> None:
-        frame = fetched.segment.frames[row]
-        start = int(frame["offset"]) - fetched.offset
-        raw = decode_frame(data[start : start + int(frame["stored_bytes"])], frame, fetched.segment.place.key)
+    def _write(self, raw: Buffer, pieces: Pieces, frame: Applied, outcome: Outcome) -> None:
+        """Write the pieces of ``frame``. The last row of a disk is extended if it ends with the frame before."""
         first, last = int(pieces["disk"][0]), int(pieces["disk"][-1])
-        if first == last:
-            self._write(first, raw, pieces)
-            return
-        for disk in np.unique(pieces["disk"]).tolist():
-            self._write(disk, raw, pieces[pieces["disk"] == disk])
-
-    def _write(self, disk: int, raw: Buffer, pieces: Pieces) -> None:
-        target = self._disks[disk].target
-        try:
-            scatter_write(target.fd, raw, pieces)
-        except OSError as error:
-            raise OSError(error.errno, error.strerror, str(target.files.partial)) from error
+        for row in [first] if first == last else np.unique(pieces["disk"]).tolist():
+            part = pieces if first == last else pieces[pieces["disk"] == row]
+            rows, target = outcome.applied.setdefault(row, []), self._disks[row].target
+            follows = bool(rows) and rows[-1].frame_last == frame.frame_last - 1
+            before = rows.pop() if follows else frame
+            with target.writing():
+                digest = scatter_write(target.fd, raw, part, before.digest)
+            rows.append(before._replace(frame_last=frame.frame_last, digest=digest))
 
 
 def damage_of(pieces: Pieces, disks: Sequence[RecoveryDisk], key: str, problem: str) -> list[DamagedExtent]:

@@ -6,13 +6,13 @@ Invariants: a file that exists is never replaced. A file is whole and durable wh
 from __future__ import annotations
 
 import os
-import stat
 from collections.abc import Mapping
 from pathlib import Path
 
-from jetdr_core.durable import new_file, rename
 from jetdr_core.errors import TargetExists
-from jetdr_core.file_making import making
+from jetdr_core.rehydrate.disk_files import ANNOUNCING
+from jetdr_core.rehydrate.target_failure import target_call
+from jetdr_core.rehydrate.target_folder import TargetFolder
 
 __all__ = ["ConfigFiles"]
 
@@ -22,36 +22,40 @@ class ConfigFiles:
 
     def __init__(self, directory: Path, texts: Mapping[str, str]) -> None:
         self.names = tuple(texts)
-        self._texts = {directory / name: text.encode() for name, text in texts.items()}
+        self.paths = tuple(directory / name for name in texts)
+        self._texts = {name: text.encode() for name, text in texts.items()}
 
-    @property
-    def paths(self) -> tuple[Path, ...]:
-        return tuple(self._texts)
+    def check(self, target: TargetFolder | None) -> None:
+        """Raise :class:`TargetExists` if something else has the name of one."""
+        if target is not None:
+            for name, text in self._texts.items():
+                _is_there(target, name, text)
 
-    def check(self) -> None:
-        """Raise :class:`TargetExists` if another file has the name of one."""
-        for path, text in self._texts.items():
-            _is_there(path, text)
-
-    def write(self) -> None:
-        """Create the files. A file with the same content is left as it is."""
-        for path, text in self._texts.items():
-            if not _is_there(path, text):
-                _create(path, text)
+    def write(self, target: TargetFolder, work: TargetFolder) -> None:
+        """Create the files, in ``work`` while they are not whole. A file with the same content is left as it is."""
+        for name, text in self._texts.items():
+            if not _is_there(target, name, text):
+                _create(target, work, name, text)
 
 
-def _is_there(path: Path, text: bytes) -> bool:
-    if not os.path.lexists(path):
+def _is_there(target: TargetFolder, name: str, text: bytes) -> bool:
+    status = target.file_status(name)
+    if status is None:
         return False
-    status = path.lstat()
-    if not stat.S_ISREG(status.st_mode) or status.st_size != len(text) or path.read_bytes() != text:
-        raise TargetExists(f"{path} exists", hint="choose another target or remove it")
+    if status.st_size != len(text) or target.read_file(name, len(text) + 1) != text:
+        raise TargetExists(f"{target.path / name} exists", hint="choose another target or remove it")
     return True
 
 
-def _create(path: Path, text: bytes) -> None:
-    unnamed = path.with_name(f".{path.name}.config")
-    unnamed.unlink(missing_ok=True)
-    with making(path, f"writing a file of {len(text)} bytes"), new_file(unnamed) as target:
-        target.write(text)
-    rename(unnamed, path)
+def _create(target: TargetFolder, work: TargetFolder, name: str, text: bytes) -> None:
+    work.remove_file(ANNOUNCING)
+    fd = work.create_file(ANNOUNCING)
+    try:
+        with target_call(target.path / name, "writing it", size_bytes=len(text)), os.fdopen(fd, "wb") as file:
+            file.write(text)
+            file.flush()
+            os.fsync(fd)
+        work.move_file(ANNOUNCING, target, name)
+    except BaseException:
+        work.remove_file(ANNOUNCING)
+        raise

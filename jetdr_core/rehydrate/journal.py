@@ -1,6 +1,7 @@
-"""The journal of a recovery: to which recovery a partial file belongs, and which of its frames are durable. Pure.
+"""The journal of a recovery: to which recovery the data of a disk belongs, and which of its frames are durable. Pure.
 
-A header names the recovery. Chunks follow, each appended only after the bytes that it names were synced.
+A header names the recovery. Chunks follow, each appended only after the bytes that it names were synced. A chunk has
+the digest of these bytes, so that a run that continues the recovery can tell whether they are still there.
 docs/formats/recovery-journal.md has the layout.
 
 Invariant: a chunk that is torn or damaged counts as missing, and so do all chunks after it. What they name is then
@@ -9,37 +10,60 @@ written again, which is idempotent.
 
 from __future__ import annotations
 
+import enum
 import json
 import struct
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from typing import NamedTuple
 
+import numpy as np
+import numpy.typing as npt
 import xxhash
 
 from jetdr_core.errors import UnsupportedVersion
 
 __all__ = [
-    "JOURNAL_BYTES_MAX",
+    "APPLIED",
+    "HEADER_BYTES_MAX",
     "Applied",
+    "AppliedTable",
+    "Encoded",
     "Journal",
     "RecoveryIdentity",
     "decode_journal",
-    "encode_chunk",
+    "encode_applied",
+    "encode_encoded",
     "encode_header",
     "is_journal",
+    "journal_bytes_max",
 ]
 
 _MAGIC = b"JDRRCVJ\0"
-_VERSION = 1
+_VERSION = 2
 _HEADER = struct.Struct("<8sHHI")
 _CHUNK = struct.Struct("<II")
-_ROW = struct.Struct("<QII")
+_ENCODED = struct.Struct("<Q16s")
 _CHECKSUM = struct.Struct("<Q")
 _IDENTITY_BYTES_MAX = 64 << 10
 _ROWS_MAX = 1 << 20
-JOURNAL_BYTES_MAX = 256 << 20
-"""What is read of a journal. What lies after that is written again."""
+
+HEADER_BYTES_MAX = _HEADER.size + _IDENTITY_BYTES_MAX + _CHECKSUM.size
+
+APPLIED = np.dtype([("segment", "<u8"), ("frame_first", "<u4"), ("frame_last", "<u4"), ("digest", "<u8")])
+"""Frames of a segment that are applied: see :class:`Applied`."""
+
+AppliedTable = npt.NDArray[np.void]
+"""Structured array of dtype :data:`APPLIED`."""
+
+assert APPLIED.itemsize == _ENCODED.size, "rows of all kinds of chunk have one size"
+
+
+class _Kind(enum.IntEnum):
+    """What the rows of a chunk are."""
+
+    APPLIED = 0
+    ENCODED = 1
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,18 +86,30 @@ class RecoveryIdentity:
 
 
 class Applied(NamedTuple):
-    """Every needed frame of the segment from ``frame_first`` to ``frame_last`` is durable in the target."""
+    """Every frame of the segment from ``frame_first`` to ``frame_last`` holds bytes of the disk, which are durable.
+
+    ``digest`` is the digest of these bytes, as ``native/kernels/scatter.h`` defines it.
+    """
 
     segment: int
     frame_first: int
     frame_last: int
+    digest: int
+
+
+class Encoded(NamedTuple):
+    """The disk was encoded as a stream of ``size_bytes``, whose XXH3-128 is ``digest``. The stream is durable."""
+
+    size_bytes: int
+    digest: bytes
 
 
 class Journal(NamedTuple):
     """What a journal says. The next chunk goes to ``bytes_valid`` and continues ``checksum``."""
 
     identity: RecoveryIdentity
-    applied: list[Applied]
+    applied: AppliedTable
+    encoded: Encoded | None
     bytes_valid: int
     checksum: int
 
@@ -84,18 +120,28 @@ def encode_header(identity: RecoveryIdentity) -> bytes:
     return header + _CHECKSUM.pack(xxhash.xxh3_64_intdigest(header))
 
 
-def encode_chunk(applied: Sequence[Applied], checksum_before: int) -> tuple[bytes, int]:
+def encode_applied(applied: Sequence[Applied], checksum_before: int) -> tuple[bytes, int]:
     """The bytes and the checksum of a chunk of 1 to ``_ROWS_MAX`` rows."""
-    assert 0 < len(applied) <= _ROWS_MAX
-    chunk = _CHUNK.pack(len(applied), 0) + b"".join(_ROW.pack(*row) for row in applied)
-    checksum = xxhash.xxh3_64_intdigest(chunk, checksum_before)
-    return chunk + _CHECKSUM.pack(checksum), checksum
+    return _chunk(_Kind.APPLIED, np.array(applied, APPLIED).tobytes(), checksum_before)
+
+
+def encode_encoded(encoded: Encoded, checksum_before: int) -> tuple[bytes, int]:
+    """The bytes and the checksum of the chunk that says that a stream is complete."""
+    return _chunk(_Kind.ENCODED, _ENCODED.pack(*encoded), checksum_before)
+
+
+def journal_bytes_max(frames: int) -> int:
+    """How much of a journal is read for a disk of ``frames`` needed frames, so that no file can make a reader swell.
+
+    A run adds at most a row, in a chunk of its own, for every frame that is not applied yet.
+    """
+    return HEADER_BYTES_MAX + 2 * (frames + 1) * (_CHUNK.size + APPLIED.itemsize + _CHECKSUM.size)
 
 
 def is_journal(data: bytes) -> bool:
     """Whether ``data`` may be a journal, perhaps of a run that ended before its header was durable."""
     begun = data[: len(_MAGIC)]
-    return begun == _MAGIC[: len(begun)] or (len(data) <= _IDENTITY_BYTES_MAX and not any(data))
+    return begun == _MAGIC[: len(begun)] or (len(data) <= HEADER_BYTES_MAX and not any(data))
 
 
 def decode_journal(data: bytes, where: str) -> Journal | None:
@@ -104,42 +150,55 @@ def decode_journal(data: bytes, where: str) -> Journal | None:
     if header is None:
         return None
     identity, position, checksum = header
-    applied: list[Applied] = []
+    tables: list[AppliedTable] = [np.empty(0, APPLIED)]
+    encoded: Encoded | None = None
     while (chunk := _decode_chunk(data, position, checksum)) is not None:
-        rows, position, checksum = chunk
-        applied += rows
-    return Journal(identity, applied, position, checksum)
+        kind, rows, position, checksum = chunk
+        if kind == _Kind.APPLIED:
+            tables.append(np.frombuffer(rows, APPLIED))
+        elif kind == _Kind.ENCODED:
+            encoded = Encoded(*_ENCODED.unpack_from(rows))
+    return Journal(identity, np.concatenate(tables), encoded, position, checksum)
+
+
+def _chunk(kind: _Kind, rows: bytes, checksum_before: int) -> tuple[bytes, int]:
+    count = len(rows) // APPLIED.itemsize
+    assert 0 < count <= _ROWS_MAX
+    chunk = _CHUNK.pack(count, kind) + rows
+    checksum = xxhash.xxh3_64_intdigest(chunk, checksum_before)
+    return chunk + _CHECKSUM.pack(checksum), checksum
 
 
 def _decode_header(data: bytes, where: str) -> tuple[RecoveryIdentity, int, int] | None:
     if len(data) < _HEADER.size:
         return None
     magic, version, _, body_bytes = _HEADER.unpack_from(data)
-    if magic != _MAGIC:
+    if magic != _MAGIC or version < _VERSION:
         return None
     if version > _VERSION:
-        raise UnsupportedVersion(f"{where}: journal version {version}; this engine reads up to {_VERSION}")
+        raise UnsupportedVersion(f"{where}: journal version {version}; this engine reads version {_VERSION}")
     end = _HEADER.size + body_bytes
     checksum = _checksum_at(data, end)
     if body_bytes > _IDENTITY_BYTES_MAX or checksum != xxhash.xxh3_64_intdigest(data[:end]):
         return None
     try:
         identity = RecoveryIdentity(**json.loads(data[_HEADER.size : end]))
-    except (TypeError, ValueError):
+    except (TypeError, ValueError, RecursionError):
         return None
     return identity, end + _CHECKSUM.size, checksum
 
 
-def _decode_chunk(data: bytes, position: int, checksum_before: int) -> tuple[list[Applied], int, int] | None:
+def _decode_chunk(data: bytes, position: int, checksum_before: int) -> tuple[int, bytes, int, int] | None:
     if len(data) - position < _CHUNK.size:
         return None
-    count, _ = _CHUNK.unpack_from(data, position)
-    end = position + _CHUNK.size + count * _ROW.size
-    checksum = _checksum_at(data, end)
-    if checksum != xxhash.xxh3_64_intdigest(data[position:end], checksum_before) or not 0 < count <= _ROWS_MAX:
+    count, kind = _CHUNK.unpack_from(data, position)
+    if not 0 < count <= _ROWS_MAX:
         return None
-    rows = [Applied(*row) for row in _ROW.iter_unpack(data[position + _CHUNK.size : end])]
-    return rows, end + _CHECKSUM.size, checksum
+    end = position + _CHUNK.size + count * APPLIED.itemsize
+    checksum = _checksum_at(data, end)
+    if checksum is None or checksum != xxhash.xxh3_64_intdigest(data[position:end], checksum_before):
+        return None
+    return kind, data[position + _CHUNK.size : end], end + _CHECKSUM.size, checksum
 
 
 def _checksum_at(data: bytes, position: int) -> int | None:

@@ -25,6 +25,7 @@ __all__ = [
     "GET_BYTES_MAX",
     "GET_UNNEEDED_BYTES_MAX",
     "FrameRange",
+    "Mask",
     "PlannedDisk",
     "Planner",
     "SegmentPlace",
@@ -32,6 +33,9 @@ __all__ = [
     "bytes_by_disk",
     "frame_ranges",
 ]
+
+Mask = npt.NDArray[np.bool_]
+"""A choice of rows of a table."""
 
 GET_BYTES_MAX = 4 << 20
 """The longest range-GET. No frame is longer."""
@@ -43,14 +47,14 @@ GET_UNNEEDED_BYTES_MAX = 64 << 10
 class PlannedDisk:
     """One disk of a plan: its number in the records, its size at the point, and which of its bytes are found so far.
 
-    ``bytes_live`` counts the bytes to be fetched.
+    ``bytes_live`` counts the bytes to be fetched, ``frames`` the frames that hold them.
     """
 
     def __init__(self, number: int, name: str, size_bytes: int) -> None:
         self.number = number
         self.name = name
         self.size_bytes = size_bytes
-        self.bytes_live = 0
+        self.bytes_live = self.frames = 0
         self._covered = IntervalMap()
 
     @property
@@ -67,6 +71,7 @@ class PlannedDisk:
         data = source["frame"] != NO_FRAME
         pieces = _pieces(row, fresh[data], source[data])
         self.bytes_live += int(pieces["length"].sum(dtype=np.uint64))
+        self.frames += len(np.unique(pieces["frame"]))
         return pieces
 
     def uncovered(self) -> list[tuple[int, int]]:
@@ -115,14 +120,16 @@ class SegmentPlan:
     frames: npt.NDArray[np.void]
     pieces: Pieces
 
-    def without(self, applied: Mapping[int, Sequence[tuple[int, int]]]) -> SegmentPlan | None:
-        """The plan less the frames in ``applied``: ranges of numbers (first, last) by disk row. None if that is all."""
-        numbers = self.frame_numbers[self.pieces["frame"]]
+    def pieces_of(self, row: int) -> Pieces:
+        """The pieces of one disk, in the order of the plan."""
+        pieces: Pieces = self.pieces[self.pieces["disk"] == row]
+        return pieces
+
+    def without(self, good: Mapping[int, Mask]) -> SegmentPlan | None:
+        """The plan less the pieces in ``good``: masks over :meth:`pieces_of`, by disk row. None if that is all."""
         left = np.ones(len(self.pieces), np.bool_)
-        for disk, done in applied.items():
-            of_disk = self.pieces["disk"] == disk
-            for first, last in done:
-                left &= ~(of_disk & (numbers >= first) & (numbers <= last))
+        for row, mask in good.items():
+            left[self.pieces["disk"] == row] = ~mask
         return self if left.all() else self._only(self.pieces[left])
 
     def _only(self, pieces: Pieces) -> SegmentPlan | None:
@@ -146,12 +153,6 @@ class FrameRange:
     def pieces(self) -> Pieces:
         bounds = np.searchsorted(self.segment.pieces["frame"], [self.first, self.end])
         return self.segment.pieces[bounds[0] : bounds[1]]
-
-    @property
-    def frame_span(self) -> tuple[int, int]:
-        """The first and the last frame number that are needed."""
-        numbers = self.segment.frame_numbers
-        return int(numbers[self.first]), int(numbers[self.end - 1])
 
 
 def bytes_by_disk(pieces: Pieces, disks: int) -> npt.NDArray[np.int64]:

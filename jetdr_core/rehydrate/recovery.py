@@ -1,7 +1,8 @@
 """``rehydrate``: from a store's URL and an instant to finished disks in a directory.
 
 Order: resolve the point, choose the disks, look at the target, plan, check the space. Nothing has been created so far.
-Then write, finish and announce each disk, write the configuration files, and remove the journals.
+Then open the files, check what an earlier run left, write, finish and announce each disk, write the configuration
+files, and remove the journals.
 
 Invariant: an error or a kill at any step leaves a target with which the same call continues.
 """
@@ -19,17 +20,18 @@ from pathlib import Path
 import numpy as np
 
 from jetdr_core.catalog import Catalog, DiskState, RecoveryPoint, chain_key
-from jetdr_core.durable import make_folders, sync_folder
 from jetdr_core.errors import DamagedObject, InvalidRequest, JetdrError
 from jetdr_core.extent import damaged_extents
+from jetdr_core.rehydrate.apply import damage_of, raise_damage
 from jetdr_core.rehydrate.config_files import ConfigFiles
 from jetdr_core.rehydrate.disk_files import FORMATS, DiskFiles, check_names
 from jetdr_core.rehydrate.journal import RecoveryIdentity
-from jetdr_core.rehydrate.plan import Planner, SegmentPlace, SegmentPlan, bytes_by_disk
+from jetdr_core.rehydrate.plan import Planner, SegmentPlace, SegmentPlan
 from jetdr_core.rehydrate.recovery_disk import ProgressCallback, RecoveryDisk
 from jetdr_core.rehydrate.report import Report
 from jetdr_core.rehydrate.standing import check_free
-from jetdr_core.rehydrate.target import check_space
+from jetdr_core.rehydrate.target import TargetDisk, check_space
+from jetdr_core.rehydrate.target_folder import TargetFolder
 from jetdr_core.rehydrate.transfer import WORKERS_DEFAULT, WORKERS_MAX, Transfer
 from jetdr_core.store import ObjectStore
 
@@ -130,21 +132,39 @@ class _Recovery:
 
     async def run(self) -> Report:
         check_names([disk.files for disk in self.disks], self.configs.names)
-        self.configs.check()
+        with ExitStack() as opened:
+            await self._prepare(opened)
+            target = opened.enter_context(TargetFolder.make(self.options.target))
+            self._open(target, opened)
+            await self._write(await self._left())
+            await self._finish(target)
+        return Report(self.point, tuple(disk.report(self.point) for disk in self.disks), self.configs.paths)
+
+    async def _prepare(self, opened: ExitStack) -> None:
+        """Everything that can refuse this recovery before anything is created."""
+        target = TargetFolder.look(self.options.target)
+        if target is not None:
+            opened.enter_context(target)
+        self.configs.check(target)
         for disk in self.disks:
-            check_free(disk.files)
+            check_free(target, disk.files)
         await self._plan()
         for disk in self.disks:
-            disk.examine(self._identity(disk.state))
-        segments = self._left()
+            disk.examine(target, self._identity(disk.state))
         check_space(self.options.target, sum(disk.needed_bytes() for disk in self.disks))
-        make_folders(self.options.target)
-        with ExitStack() as opened:
+
+    def _open(self, target: TargetFolder, opened: ExitStack) -> None:
+        """Open all disks. If one of them fails, those that this run began are withdrawn."""
+        begun: list[TargetDisk] = []
+        try:
             for disk in self.disks:
-                opened.callback(disk.open().close)
-            await self._write(segments)
-            await self._finish()
-        return Report(self.point, tuple(disk.report(self.point) for disk in self.disks), self.configs.paths)
+                begun.append(disk.open(target))
+                opened.callback(begun[-1].close)
+        except BaseException:
+            for disk, files in zip(self.disks, begun, strict=False):
+                if not disk.standing.is_resumed:
+                    files.withdraw()
+            raise
 
     def _identity(self, state: DiskState) -> RecoveryIdentity:
         links = self.catalog.segments
@@ -186,19 +206,28 @@ class _Recovery:
             rows = [(offset, length, place.lsn_first) for offset, length in disk.planned.uncovered()]
             disk.damaged += damaged_extents(disk.name, rows, place.key, str(problem))
 
-    def _left(self) -> list[SegmentPlan]:
-        """The plan less what an earlier run wrote, which each disk counts as resumed."""
-        resumed = [(row, disk) for row, disk in enumerate(self.disks) if disk.is_resumed]
+    async def _left(self) -> list[SegmentPlan]:
+        """The plan less what is found as an earlier run wrote it."""
+        plans = self.planner.segments
+        good = [await disk.recheck(plans, row) for row, disk in enumerate(self.disks)]
         left = []
-        left_bytes = np.zeros(len(self.disks), np.int64)
-        for segment in self.planner.segments:
-            rest = segment.without({row: disk.applied_in(segment.place.number) for row, disk in resumed})
+        for plan in plans:
+            masks = {row: found[plan.place.number] for row, found in enumerate(good) if plan.place.number in found}
+            rest = plan.without(masks)
+            rest = rest and self._unless_finished(rest)
             if rest is not None:
                 left.append(rest)
-                left_bytes += bytes_by_disk(rest.pieces, len(self.disks))
-        for row, disk in resumed:
-            disk.bytes_resumed = disk.planned.bytes_live - int(left_bytes[row])
         return left
+
+    def _unless_finished(self, plan: SegmentPlan) -> SegmentPlan | None:
+        """The plan less the pieces of finished disks. Those were damaged when their disk was written."""
+        finished = {row: plan.pieces_of(row) for row, disk in enumerate(self.disks) if disk.standing.is_written}
+        for row, pieces in finished.items():
+            damage = damage_of(pieces, self.disks, plan.place.key, "was damaged when the disk was recovered")
+            if not self.options.keep_going:
+                raise_damage(damage)
+            self.disks[row].damaged += damage
+        return plan.without({row: np.ones(len(pieces), np.bool_) for row, pieces in finished.items()})
 
     # -- write ---------------------------------------------------------------------------------------------------------
 
@@ -209,10 +238,11 @@ class _Recovery:
         )
         await transfer.run()
 
-    async def _finish(self) -> None:
+    async def _finish(self, target: TargetFolder) -> None:
         for disk in self.disks:
             await disk.finish()
-        await asyncio.to_thread(self.configs.write)
+        if self.disks:
+            await asyncio.to_thread(self.configs.write, target, self.disks[0].target.work)
         for disk in self.disks:
             disk.target.forget()
-        await asyncio.to_thread(sync_folder, self.options.target)
+        await asyncio.to_thread(target.sync)

@@ -5,8 +5,9 @@ Its life, in this order, each step for all disks of the recovery before the next
 1. It is planned: ``planned`` collects the bytes that make it up.
 2. :meth:`examine` finds out how far an earlier run of the same recovery came.
 3. :meth:`open` opens the files in the target directory.
-4. Frames are written to ``target``. :meth:`note` counts them, and :meth:`save` makes them durable.
-5. :meth:`finish` brings it into its final format and announces it.
+4. :meth:`recheck` reads what that run left, and takes for written only what is as it was written.
+5. Frames are written to ``target``. :meth:`note` counts them, and :meth:`TargetDisk.save` makes them durable.
+6. :meth:`finish` brings it into its final format and announces it.
 
 Invariant: the journal gets a frame only after its bytes were synced.
 """
@@ -14,28 +15,27 @@ Invariant: the journal gets a frame only after its bytes were synced.
 from __future__ import annotations
 
 import asyncio
-from collections import defaultdict
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 from jetdr_core.catalog import DiskState, RecoveryPoint
 from jetdr_core.extent import DamagedExtent
 from jetdr_core.rehydrate.disk_files import DiskFiles
 from jetdr_core.rehydrate.journal import Applied, RecoveryIdentity
-from jetdr_core.rehydrate.plan import PlannedDisk
+from jetdr_core.rehydrate.plan import Mask, PlannedDisk, SegmentPlan
+from jetdr_core.rehydrate.recheck import recheck_finished, recheck_partial
 from jetdr_core.rehydrate.report import DiskReport
 from jetdr_core.rehydrate.standing import Progress, Standing, examine
 from jetdr_core.rehydrate.target import TargetDisk
+from jetdr_core.rehydrate.target_folder import TargetFolder
 
 __all__ = ["ProgressCallback", "RecoveryDisk"]
-
-_EVERY_FRAME = (0, 0xFFFF_FFFF)
 
 ProgressCallback = Callable[[str, int, int], None]
 """(disk name, bytes done, bytes in all). Called in the event loop's thread."""
 
 
 class RecoveryDisk:
-    """Used from one event loop. Only the descriptor of :attr:`target` and :meth:`save` are used from other threads.
+    """Used from one event loop. Only the descriptor of :attr:`target` and its ``save`` are used from other threads.
 
     ``bytes_*`` count live data, which is what the plan has. ``damaged`` are the extents that could not be recovered.
     """
@@ -50,7 +50,6 @@ class RecoveryDisk:
         self._progress = progress
         self._identity: RecoveryIdentity | None = None
         self._target: TargetDisk | None = None
-        self._applied: defaultdict[int, list[tuple[int, int]]] = defaultdict(list)
         self._unsaved: list[Applied] = []
 
     @property
@@ -59,22 +58,10 @@ class RecoveryDisk:
 
     # -- before anything is written ------------------------------------------------------------------------------------
 
-    def examine(self, identity: RecoveryIdentity) -> None:
+    def examine(self, target: TargetFolder | None, identity: RecoveryIdentity) -> None:
         """Find out how far the recovery ``identity`` came. :class:`TargetExists` if the files are not its own."""
         self._identity = identity
-        self.standing = examine(self.files, identity)
-
-        for done in self.standing.applied:
-            self._applied[done.segment].append((done.frame_first, done.frame_last))
-
-    @property
-    def is_resumed(self) -> bool:
-        """Whether an earlier run wrote anything that need not be written again."""
-        return self.standing.is_written or bool(self._applied)
-
-    def applied_in(self, segment: int) -> Sequence[tuple[int, int]]:
-        """What an earlier run wrote of a segment: ranges of frame numbers (first, last)."""
-        return [_EVERY_FRAME] if self.standing.is_written else self._applied.get(segment, ())
+        self.standing = examine(target, self.files, identity, self.planned.frames)
 
     def needed_bytes(self) -> int:
         """Space still to be allocated: the live bytes, and a second time if a stream is encoded from them."""
@@ -82,27 +69,51 @@ class RecoveryDisk:
             return 0
         live_bytes = self.planned.bytes_live
         encoded_bytes = live_bytes if self.files.format == "stream" else 0
-        return max(0, live_bytes - self.files.allocated_bytes()) + encoded_bytes
+        return max(0, live_bytes - self.standing.allocated_bytes) + encoded_bytes
 
-    # -- while it is written -------------------------------------------------------------------------------------------
+    # -- what an earlier run left --------------------------------------------------------------------------------------
 
-    def open(self) -> TargetDisk:
+    def open(self, target: TargetFolder) -> TargetDisk:
         """Open the disk's files; the caller closes the result."""
-        assert self._identity is not None, "it was examined"
-        self._target = TargetDisk(self.files, self._identity, self.standing)
+        identity = self._identity
+        assert identity is not None, "it was examined"
+        self._target = TargetDisk(
+            target,
+            self.files,
+            identity,
+            self.standing,
+            lambda: examine(target, self.files, identity, self.planned.frames),
+        )
         return self._target
+
+    async def recheck(self, segments: Sequence[SegmentPlan], row: int) -> Mapping[int, Mask]:
+        """Read what an earlier run left. Returns by segment which pieces of this disk are as they were written.
+
+        What an unfinished disk holds wrongly is written again. A finished one is never written: if it is not what was
+        written, that is :class:`TargetExists`.
+        """
+        if not self.standing.is_resumed:
+            return {}
+        loop = asyncio.get_running_loop()
+
+        def told(bytes_good: int) -> None:
+            loop.call_soon_threadsafe(self._tell, bytes_good)
+
+        check = recheck_finished if self.standing.is_written else recheck_partial
+        found = await asyncio.to_thread(check, self.target, self.standing.journal, segments, row, told)
+        self.bytes_resumed = found.bytes_good
+        return found.good
 
     @property
     def target(self) -> TargetDisk:
         assert self._target is not None, "it was opened"
         return self._target
 
-    def note(self, *, bytes_written: int, bytes_fetched: int, applied: Applied | None) -> None:
-        """Count what was written. ``applied`` are its frames if all of them were good, so that they can be saved."""
+    def note(self, *, bytes_written: int, bytes_fetched: int, applied: Sequence[Applied]) -> None:
+        """Count what was written. ``applied`` are the frames that were good, so that they can be saved."""
         self.bytes_written += bytes_written
         self.bytes_fetched += bytes_fetched
-        if applied is not None:
-            self._unsaved.append(applied)
+        self._unsaved += applied
         self._tell(self.bytes_resumed + self.bytes_written)
 
     def take_unsaved(self) -> list[Applied]:

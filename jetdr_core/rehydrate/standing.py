@@ -1,121 +1,173 @@
-"""Standing: how far an earlier run of the same recovery came with one disk.
+"""Standing: how far an earlier run of the same recovery came with one disk, as its journal and its files say.
 
-Invariants: looking changes nothing. Files of another recovery, and files that no recovery wrote, are refused, so that
-nothing is ever overwritten. docs/formats/recovery-journal.md says what a damaged journal costs.
+Invariants: looking changes nothing, and reads no more than the journal. Files of another recovery, and files that no
+recovery wrote, are refused, so that nothing is ever overwritten. What the files hold is not believed here:
+:mod:`~jetdr_core.rehydrate.recheck` reads it. docs/formats/recovery-journal.md says what a damaged journal costs.
 """
 
 from __future__ import annotations
 
 import enum
-import os
 from collections.abc import Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 
-from jetdr_core.errors import InvalidRequest, TargetExists
-from jetdr_core.ownership import open_own
-from jetdr_core.rehydrate.disk_files import DiskFiles
+import numpy as np
+
+from jetdr_core.errors import TargetExists
+from jetdr_core.rehydrate.disk_files import DATA, JOURNAL, WORK, DiskFiles
 from jetdr_core.rehydrate.journal import (
-    JOURNAL_BYTES_MAX,
-    Applied,
+    APPLIED,
+    AppliedTable,
     Journal,
     RecoveryIdentity,
     decode_journal,
     is_journal,
+    journal_bytes_max,
 )
+from jetdr_core.rehydrate.target_folder import TargetFolder
 
-__all__ = ["Progress", "Standing", "check_free", "examine", "open_left_file"]
+__all__ = ["Progress", "Standing", "check_free", "examine"]
+
+_BLOCK_BYTES = 512
+"""The unit of ``st_blocks``."""
 
 
 class Progress(enum.Enum):
     """How far an earlier run came with a disk."""
 
     NONE = "nothing is there"
-    PARTIAL = "the partial file holds what the journal says"
+    PARTIAL = "the data file holds what the journal says"
     RENAMED = "the data has its final name; the descriptor of a flat disk is missing"
     FINISHED = "the disk has its final names"
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, eq=False)
 class Standing:
-    """What :func:`examine` found."""
+    """What :func:`examine` found. ``allocated_bytes`` is the space that the data file takes."""
 
     progress: Progress
     journal: Journal | None
+    allocated_bytes: int = 0
 
     @property
-    def applied(self) -> list[Applied]:
-        """The frames whose bytes are durable in the partial file."""
-        return self.journal.applied if self.journal and self.progress is Progress.PARTIAL else []
+    def applied(self) -> AppliedTable:
+        """The frames that the journal names."""
+        return self.journal.applied if self.journal else np.empty(0, APPLIED)
 
     @property
     def is_written(self) -> bool:
-        """Whether all bytes of the disk are durable in the target."""
+        """Whether the disk has its final name, so that nothing of it may be written any more."""
         return self.progress in (Progress.RENAMED, Progress.FINISHED)
 
+    @property
+    def is_resumed(self) -> bool:
+        """Whether an earlier run left anything of the disk."""
+        return self.progress is not Progress.NONE
 
-def check_free(files: DiskFiles) -> None:
+    def agrees_with(self, other: Standing) -> bool:
+        """Whether nobody changed anything between the two looks."""
+        journals = [standing.journal.bytes_valid if standing.journal else None for standing in (self, other)]
+        return self.progress is other.progress and journals[0] == journals[1]
+
+
+def check_free(target: TargetFolder | None, files: DiskFiles) -> None:
     """Raise :class:`TargetExists` if a file of the disk exists and no recovery left it. A quick look."""
-    there = [path for path in (*files.outputs, files.partial) if os.path.lexists(path)]
-    if there and not files.journal.is_file():
+    if target is None:
+        return
+    _refuse_earlier_release(target, files)
+    there = _outputs(target, files)
+    with ExitStack() as opened:
+        work = _work(target, files, opened)
+        if work is not None and work.file_status(JOURNAL) is not None:
+            return
+        if work is not None and work.file_status(DATA) is not None:
+            raise TargetExists(f"{files.data} has no journal", hint=f"remove {files.work}, or choose another target")
+    if there:
         raise TargetExists(f"{there[0]} exists", hint="choose another target or remove it")
 
 
-def examine(files: DiskFiles, identity: RecoveryIdentity) -> Standing:
-    """How far the recovery ``identity`` came. :class:`TargetExists` if the files belong to anything else."""
-    journal = _read_journal(files.journal)
-    outputs = [path for path in files.outputs if os.path.lexists(path)]
-    partial = os.path.lexists(files.partial)
-    if not outputs and not partial:
+def examine(target: TargetFolder | None, files: DiskFiles, identity: RecoveryIdentity, frames: int) -> Standing:
+    """How far the recovery ``identity`` came. :class:`TargetExists` if the files belong to anything else.
+
+    ``frames`` is the number of frames that the disk needs, which bounds what is read of a journal.
+    """
+    check_free(target, files)
+    if target is None:
         return Standing(Progress.NONE, None)
-    check_free(files)
+    outputs = _outputs(target, files)
+    with ExitStack() as opened:
+        work = _work(target, files, opened)
+        data = work.file_status(DATA) if work else None
+        found = work.read_file(JOURNAL, journal_bytes_max(frames)) if work else None
+    if found is not None and not is_journal(found):
+        raise _damaged(files)
+    if not outputs and data is None:
+        return Standing(Progress.NONE, None)
+    journal = None if found is None else decode_journal(found, str(files.journal))
+    _check_identity(journal, files, identity, outputs)
+    allocated_bytes = data.st_blocks * _BLOCK_BYTES if data else 0
+    return Standing(_progress(files, outputs, journal, has_data=data is not None), journal, allocated_bytes)
+
+
+def _outputs(target: TargetFolder, files: DiskFiles) -> list[Path]:
+    return [path for path in files.outputs if target.status(path.name) is not None]
+
+
+def _work(target: TargetFolder, files: DiskFiles, opened: ExitStack) -> TargetFolder | None:
+    """The folder of the working files, if it is there. ``opened`` closes it."""
+    top = target.find_folder(WORK)
+    if top is None:
+        return None
+    work = opened.enter_context(top).find_folder(files.work.name)
+    return work if work is None else opened.enter_context(work)
+
+
+def _refuse_earlier_release(target: TargetFolder, files: DiskFiles) -> None:
+    """An earlier release kept its files beside the disks, under names that could be those of another disk."""
+    journal = files.journal_of_earlier_release
+    try:
+        begins = target.read_file(journal.name, 8)
+    except TargetExists:  # a pipe or the like, which no release left there
+        return
+    if begins and is_journal(begins):
+        partial = journal.with_suffix(".partial").name
+        raise TargetExists(
+            f"{journal} belongs to a recovery that an earlier release began, which this one cannot continue",
+            hint=f"finish it with that release, or remove {journal.name} and {partial} to begin again",
+        )
+
+
+def _check_identity(
+    journal: Journal | None, files: DiskFiles, identity: RecoveryIdentity, outputs: Sequence[Path]
+) -> None:
     if journal is None:
-        raise _damaged(files.journal)
+        raise _damaged(files)
     if journal.identity != identity:
+        removed = " and ".join(map(str, [files.work, *outputs]))
         raise TargetExists(
             f"{files.journal} belongs to another recovery ({_differences(journal.identity, identity)})",
-            hint=f"finish it, or remove {files.journal.name} and {[*outputs, files.partial][0].name} to give it up",
+            hint=f"finish it, or remove {removed} to give it up",
         )
-    return Standing(_progress(files, outputs, partial=partial), journal)
 
 
-def open_left_file(path: Path, flags: int) -> int:
-    """Open a file of an earlier run. :class:`TargetExists` for what no run of this user can have left."""
-    try:
-        return open_own(path, flags)
-    except InvalidRequest as error:
-        raise TargetExists(str(error)) from None
-
-
-def _read_journal(path: Path) -> Journal | None:
-    """Return the journal, or None if there is none. A file that is no journal is refused, and not replaced."""
-    try:
-        fd = open_left_file(path, os.O_RDONLY)
-    except FileNotFoundError:
-        return None
-    with open(fd, "rb") as file:
-        data = file.read(JOURNAL_BYTES_MAX)
-    if not is_journal(data):
-        raise _damaged(path)
-    return decode_journal(data, str(path))
-
-
-def _damaged(path: Path) -> TargetExists:
+def _damaged(files: DiskFiles) -> TargetExists:
     return TargetExists(
-        f"{path} is damaged, or no journal", hint="remove it and what it belongs to, or choose another target"
+        f"{files.journal} is damaged, or no journal", hint="remove it and what it belongs to, or choose another target"
     )
 
 
 def _differences(theirs: RecoveryIdentity, ours: RecoveryIdentity) -> str:
     pairs = [(name, getattr(theirs, name), getattr(ours, name)) for name in RecoveryIdentity.__slots__]
-    return ", ".join(f"{name} {found}" for name, found, expected in pairs if found != expected)
+    return ", ".join(f"{name} {found!s:.80}" for name, found, expected in pairs if found != expected)
 
 
-def _progress(files: DiskFiles, outputs: Sequence[Path], *, partial: bool) -> Progress:
-    if len(outputs) == len(files.outputs):
-        return Progress.FINISHED
+def _progress(files: DiskFiles, outputs: Sequence[Path], journal: Journal | None, *, has_data: bool) -> Progress:
+    """What the files that are there say. Only a stream has its data file beside its output for a moment."""
     if not outputs:
         return Progress.PARTIAL
-    if outputs[0] == files.outputs[0] and not partial:
-        return Progress.RENAMED
+    is_own = journal is not None and journal.encoded is not None if files.format == "stream" else not has_data
+    if is_own and outputs[0] == files.outputs[0]:
+        return Progress.FINISHED if len(outputs) == len(files.outputs) else Progress.RENAMED
     raise TargetExists(f"{outputs[0]} exists", hint="choose another target or remove it")

@@ -1,7 +1,7 @@
 """Transfer: fetches the frames of a plan and writes them to the disks of a recovery.
 
-Invariants: at most ``workers`` ranges are in memory. A range counts as applied only if all of it was good. The journal
-gets it only after a sync that began later.
+Invariants: at most ``workers`` ranges are in memory. The journal gets a frame only after a sync that began after the
+frame was written.
 """
 
 from __future__ import annotations
@@ -16,8 +16,7 @@ import numpy as np
 from jetdr_core.aio import shielded
 from jetdr_core.errors import ChainBroken, DamagedObject, ObjectNotFound, StoreAccessDenied, StoreError
 from jetdr_core.extent import DamagedExtent, describe_extents
-from jetdr_core.rehydrate.apply import FrameWriter, damage_of, raise_damage
-from jetdr_core.rehydrate.journal import Applied
+from jetdr_core.rehydrate.apply import FrameWriter, Outcome, damage_of, raise_damage
 from jetdr_core.rehydrate.plan import FrameRange, SegmentPlan, bytes_by_disk, frame_ranges
 from jetdr_core.rehydrate.recovery_disk import RecoveryDisk
 from jetdr_core.store.protocol import ObjectStore
@@ -80,11 +79,11 @@ class Transfer:
             data = await self._get(wanted)
             if data is None:
                 continue
-            damage = await loop.run_in_executor(self._pool, self._frame_writer.apply, wanted, data)
+            outcome = await loop.run_in_executor(self._pool, self._frame_writer.apply, wanted, data)
             del data
-            if damage and not self._keep_going:
-                raise_damage(damage)
-            self._note(wanted, damage)
+            self._note(wanted, outcome)
+            if not self._keep_going:
+                raise_damage(outcome.damage)
             if self._unsaved_bytes >= SAVE_BYTES and (self._saving is None or self._saving.done()):
                 self._saving = group.create_task(self._save())
 
@@ -102,19 +101,18 @@ class Transfer:
             self._note_damage(damage)
             return None
 
-    def _note(self, applied: FrameRange, damage: Sequence[DamagedExtent]) -> None:
-        live_bytes = bytes_by_disk(applied.pieces, len(self._disks))
-        frames = None if damage else Applied(applied.segment.place.number, *applied.frame_span)
+    def _note(self, fetched: FrameRange, outcome: Outcome) -> None:
+        live_bytes = bytes_by_disk(fetched.pieces, len(self._disks))
         for row in np.flatnonzero(live_bytes).tolist():
             self._disks[row].note(
                 bytes_written=int(live_bytes[row]),
-                bytes_fetched=int(applied.length * live_bytes[row] // live_bytes.sum()),
-                applied=frames,
+                bytes_fetched=int(fetched.length * live_bytes[row] // live_bytes.sum()),
+                applied=outcome.applied.get(row, ()),
             )
         self._unsaved_bytes += int(live_bytes.sum())
-        for extent in damage:
+        for extent in outcome.damage:
             self._by_name[extent.disk].bytes_written -= extent.length
-        self._note_damage(damage)
+        self._note_damage(outcome.damage)
 
     def _note_damage(self, damage: Sequence[DamagedExtent]) -> None:
         for extent in damage:

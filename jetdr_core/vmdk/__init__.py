@@ -5,7 +5,14 @@ Pure: ``descriptor``, ``sparse``. With I/O: ``flat``, ``stream``.
 
 from __future__ import annotations
 
+from jetdr_core.vmdk.descriptor import descriptor_text
 from jetdr_core.vmdk.flat import write_flat_descriptor
-from jetdr_core.vmdk.stream import StreamReport, write_stream_optimized
+from jetdr_core.vmdk.stream import StreamReport, encode_stream_optimized, write_stream_optimized
 
-__all__ = ["StreamReport", "write_flat_descriptor", "write_stream_optimized"]
+__all__ = [
+    "StreamReport",
+    "descriptor_text",
+    "encode_stream_optimized",
+    "write_flat_descriptor",
+    "write_stream_optimized",
+]

@@ -15,7 +15,7 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import closing
 from functools import partial
 from pathlib import Path
-from typing import BinaryIO, NamedTuple, TypeAlias
+from typing import NamedTuple, Protocol, TypeAlias
 
 from jetdr_core.errors import InvalidRequest
 from jetdr_core.limits import SECTOR_BYTES
@@ -28,6 +28,13 @@ PIECE_BYTES = 16 * GRAIN_BYTES
 
 ReadInto: TypeAlias = Callable[[int, memoryview], None]
 """``read_into(offset, target)`` fills all of ``target``, as :meth:`BlockDevice.read_into` does. Called from threads."""
+
+
+class Sink(Protocol):
+    """Takes the bytes of a stream, in order."""
+
+    def write(self, data: bytes, /) -> object: ...
+
 
 _LEVELS = range(10)
 _ZERO_GRAIN = bytes(GRAIN_BYTES)
@@ -62,24 +69,48 @@ def write_stream_optimized(
 ) -> StreamReport:
     """Create ``target`` as a streamOptimized VMDK of the first ``size_bytes`` of ``source``, and sync it.
 
+    ``extent_name`` is the name inside the VMDK, by default the target's. Everything else is said of
+    :func:`encode_stream_optimized`. On an error the target is removed. :class:`TargetExists` is raised before anything
+    is written.
+    """
+    path = Path(target)
+    encode = partial(encode_stream_optimized, cid=cid, workers=workers, level=level, progress=progress)
+    _check_options(workers, level)
+    StreamLayout(size_bytes=size_bytes, extent_name=extent_name or path.name, cid=cid)
+    with new_file(path) as out:
+        return encode(source, size_bytes, out, extent_name=extent_name or path.name)
+
+
+def encode_stream_optimized(
+    source: int | ReadInto,
+    size_bytes: int,
+    sink: Sink,
+    *,
+    cid: int,
+    extent_name: str,
+    workers: int = 2,
+    level: int = 1,
+    progress: Callable[[int], None] | None = None,
+) -> StreamReport:
+    """Write the first ``size_bytes`` of ``source`` to ``sink`` as a streamOptimized VMDK named ``extent_name``.
+
     ``source`` is a readable descriptor without O_DIRECT, whose file offset moves, or a :data:`ReadInto`. Only a
-    descriptor can tell its holes. ``extent_name`` is the name inside the VMDK, by default the target's. ``level`` is
-    zlib's, 0 to 9. ``progress`` is called in this thread with the byte of the disk up to which the target is written.
+    descriptor can tell its holes. ``level`` is zlib's, 0 to 9. ``progress`` is called in this thread with the byte of
+    the disk up to which the stream is written.
 
     ``workers`` threads read and compress, and this thread writes the pieces in order. At most ``2 * workers + 1``
-    pieces of 1 MiB are in flight. The first error of any thread is raised here when all threads have ended, and the
-    target is removed. :class:`TargetExists` and :class:`InvalidRequest` are raised before anything is written. Only
-    data that compresses to more than 2 TiB is refused later.
+    pieces of 1 MiB are in flight. The first error of any thread is raised here when all threads have ended.
+    :class:`InvalidRequest` is raised before anything is written. Only data that compresses to more than 2 TiB is
+    refused later.
     """
     _check_options(workers, level)
-    path = Path(target)
-    layout = StreamLayout(size_bytes=size_bytes, extent_name=extent_name or path.name, cid=cid)
+    layout = StreamLayout(size_bytes=size_bytes, extent_name=extent_name, cid=cid)
     read_into = partial(_read_file, source) if isinstance(source, int) else source
     ranges = data_ranges(source, size_bytes) if isinstance(source, int) else [(0, size_bytes)]
-    with new_file(path) as out, ThreadPoolExecutor(workers, "vmdk-stream") as pool:
+    with ThreadPoolExecutor(workers, "vmdk-stream") as pool:
         spans = piece_spans(ranges, size_bytes)
         with closing(_in_order(pool, partial(_compress, read_into, level), spans, ahead=2 * workers)) as pieces:
-            report = _write(out, layout, pieces, progress or _unheard)
+            report = _write(sink, layout, pieces, progress or _unheard)
         (progress or _unheard)(size_bytes)
     return report
 
@@ -116,18 +147,18 @@ def _in_order(
             piece.cancel()
 
 
-def _write(
-    out: BinaryIO, layout: StreamLayout, pieces: Iterator[_Piece], progress: Callable[[int], None]
-) -> StreamReport:
+def _write(sink: Sink, layout: StreamLayout, pieces: Iterator[_Piece], progress: Callable[[int], None]) -> StreamReport:
     grains = bytes_read = 0
-    out.write(layout.head())
+    sink.write(layout.head())
     for piece in pieces:
         for grain, packed in piece.grains:
-            out.writelines(layout.add(grain, packed))
+            for data in layout.add(grain, packed):
+                sink.write(data)
         grains += len(piece.grains)
         bytes_read += piece.end - piece.start
         progress(piece.end)
-    out.writelines(layout.tail())
+    for data in layout.tail():
+        sink.write(data)
     return StreamReport(grains, bytes_read, layout.sector * SECTOR_BYTES)
 
 

@@ -16,7 +16,7 @@ import threading
 
 import numpy as np
 
-__all__ = ["IntervalMap", "scatter_write", "verify_payloads", "zero_runs"]
+__all__ = ["IntervalMap", "gather_digest", "scatter_write", "verify_payloads", "zero_runs"]
 
 
 cdef extern from "kernels/scan.h" nogil:
@@ -29,7 +29,8 @@ cdef extern from "kernels/scatter.h" nogil:
     struct jdr_piece:
         pass
     int64_t jdr_scatter_check(const jdr_piece *pieces, size_t count, size_t source_bytes)
-    int jdr_scatter_write(int fd, const uint8_t *source, const jdr_piece *pieces, size_t count)
+    int jdr_scatter_write(int fd, const uint8_t *source, const jdr_piece *pieces, size_t count, uint64_t *digest)
+    int jdr_gather_digest(int fd, const jdr_piece *pieces, size_t count, uint64_t *digest)
 
 
 cdef extern from "kernels/interval_map.h" nogil:
@@ -112,7 +113,7 @@ def zero_runs(payload, Py_ssize_t block_bytes):
     return flags
 
 
-def scatter_write(int fd, source, pieces):
+def scatter_write(int fd, source, pieces, uint64_t digest=0):
     cdef Py_buffer data
     cdef Py_buffer rows
     cdef size_t count
@@ -126,7 +127,9 @@ def scatter_write(int fd, source, pieces):
             with nogil:
                 bad = jdr_scatter_check(<const jdr_piece *>rows.buf, count, <size_t>data.len)
                 if bad < 0:
-                    error = jdr_scatter_write(fd, <const uint8_t *>data.buf, <const jdr_piece *>rows.buf, count)
+                    error = jdr_scatter_write(
+                        fd, <const uint8_t *>data.buf, <const jdr_piece *>rows.buf, count, &digest
+                    )
         finally:
             PyBuffer_Release(&rows)
     finally:
@@ -135,6 +138,23 @@ def scatter_write(int fd, source, pieces):
         raise ValueError(f"piece {bad} leaves the source or the range of file offsets")
     if error:
         raise OSError(error, os.strerror(error))
+    return digest
+
+
+def gather_digest(int fd, pieces, uint64_t digest=0):
+    cdef Py_buffer rows
+    cdef size_t count
+    cdef int error
+    PyObject_GetBuffer(pieces, &rows, PyBUF_C_CONTIGUOUS)
+    try:
+        count = row_count(&rows, sizeof(jdr_piece), "piece")
+        with nogil:
+            error = jdr_gather_digest(fd, <const jdr_piece *>rows.buf, count, &digest)
+    finally:
+        PyBuffer_Release(&rows)
+    if error:
+        raise OSError(error, os.strerror(error))
+    return digest
 
 
 @cython.final

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import os
 import sqlite3
 import stat
+import tracemalloc
 from collections.abc import AsyncIterator, Callable
 from contextlib import aclosing
 from pathlib import Path
@@ -197,6 +199,43 @@ def test_repository_that_cannot_be_opened_is_done_without(tmp_path: Path) -> Non
     assert run(reads_with(three_segments(), tmp_path / "missing" / "cache.sqlite")) == 4
 
 
+PLANTED: dict[str, Callable[[Path], None]] = {
+    "pipe": os.mkfifo,
+    "folder": Path.mkdir,
+    "link to /dev/zero": lambda path: path.symlink_to("/dev/zero"),
+    "link to a file": lambda path: path.symlink_to("precious"),
+    "link to nothing": lambda path: path.symlink_to("nothing"),
+}
+
+
+@pytest.mark.parametrize("kind", PLANTED)
+@pytest.mark.parametrize("suffix", ["", "-wal", "-shm", "-journal"])
+def test_planted_repository_is_left_alone_and_done_without(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, suffix: str, kind: str
+) -> None:
+    (tmp_path / "precious").write_bytes(b"precious")
+    planted = tmp_path / f"cache.sqlite{suffix}"
+    PLANTED[kind](planted)
+    told = [run(reads_with(three_segments(), tmp_path / "cache.sqlite")) for _ in range(2)]
+    assert told == [4, 4]
+    assert caplog.messages == [f"{planted} is no regular file, and was left as it is; name another file"] * 2
+    assert not stat.S_ISREG(planted.lstat().st_mode)
+    assert (tmp_path / "precious").read_bytes() == b"precious"
+
+
+def test_row_of_another_length_is_no_footer_and_not_loaded(tmp_path: Path) -> None:
+    path = tmp_path / "cache.sqlite"
+    maker = three_segments()
+    run(reads_with(maker, path))
+    with sqlite3.connect(path) as connection:
+        connection.execute("UPDATE footer SET footer = zeroblob(500000000)")
+    tracemalloc.start()
+    assert run(reads_with(maker, path)) == 4
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert peak < 32 << 20
+
+
 def test_repository_of_another_layout_is_begun_anew(tmp_path: Path) -> None:
     cache = tmp_path / "cache.sqlite"
     with sqlite3.connect(cache) as connection:
@@ -214,7 +253,7 @@ def test_repository_stays_within_its_bytes(tmp_path: Path) -> None:
         repository = MetadataRepository(tmp_path / "cache.sqlite", bytes_max=10_000)
         for number in range(100):
             await repository.put(DOMAIN, number.to_bytes(16, "little"), bytes(500))
-        kept = [await repository.get(DOMAIN, number.to_bytes(16, "little")) for number in range(100)]
+        kept = [await repository.get(DOMAIN, number.to_bytes(16, "little"), 500) for number in range(100)]
         await repository.close()
         assert kept[-1] == bytes(500)
         return sum(len(row) for row in kept if row)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 import subprocess
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -295,6 +296,17 @@ def test_the_cache_is_private_and_no_cache_leaves_it_out(payroll: Payroll, cache
     assert jetdr("points", payroll.url).code == 0
     assert (cache_home / "jetdr").stat().st_mode & 0o777 == 0o700
     assert (cache_home / "jetdr" / "indexes.sqlite").stat().st_mode & 0o777 == 0o600
+
+
+@pytest.mark.parametrize("plant", [os.mkfifo, Path.mkdir, lambda path: path.symlink_to("/dev/zero")])
+def test_what_was_planted_as_the_cache_is_a_warning(
+    payroll: Payroll, cache_home: Path, plant: Callable[[Path], None]
+) -> None:
+    (cache_home / "jetdr").mkdir(parents=True)
+    plant(cache_home / "jetdr" / "indexes.sqlite")
+    result = jetdr("points", payroll.url)
+    assert result.code == 0
+    assert "no metadata cache" in result.err
 
 
 def test_a_cache_that_cannot_be_written_is_a_warning(payroll: Payroll, cache_home: Path) -> None:

@@ -1,4 +1,4 @@
-"""scatter_write: the bytes, the bounds, the errors."""
+"""scatter_write and gather_digest: the bytes, the bounds, the errors, and the digest of what is read back."""
 
 from __future__ import annotations
 
@@ -9,10 +9,11 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 import pytest
+import xxhash
 from hypothesis import given
 from hypothesis import strategies as st
 
-from jetdr_core._kernels import scatter_write
+from jetdr_core._kernels import gather_digest, scatter_write
 from jetdr_core.extent import PIECE
 
 pytestmark = pytest.mark.native
@@ -62,3 +63,57 @@ def test_failed_write_is_an_oserror(tmp_path: Path) -> None:
     with (tmp_path / "target").open("rb") as target, pytest.raises(OSError) as raised:
         scatter_write(target.fileno(), b"x" * 512, pieces_of([(0, 0, 512)]))
     assert raised.value.errno == errno.EBADF
+
+
+Frames = list[list[tuple[int, int]]]
+"""For each frame the lengths of its pieces, and how much room of the target is left before each of them."""
+FRAMES = st.lists(st.lists(st.tuples(st.integers(0, 3000), st.integers(0, 700)), min_size=1, max_size=6), max_size=6)
+
+
+@given(FRAMES, st.integers(1, 2**63))
+def test_what_is_read_back_has_the_digest_of_what_was_written(frames: Frames, seed: int) -> None:
+    rows, written, expected, place = [], 0, 0, 0
+    fd = os.memfd_create("target")
+    try:
+        os.ftruncate(fd, 1 << 20)
+        for number, lengths in enumerate(frames):
+            source, at, frame = np.random.default_rng(seed).bytes(30_000), 0, []
+            for length, room in lengths:
+                frame.append((place + room, at, length))
+                place, at = place + room + length, at + length
+            pieces = pieces_of(frame)
+            pieces["frame"] = number
+            rows.append(pieces)
+            written = scatter_write(fd, source, pieces, written)
+            expected = xxhash.xxh3_64_intdigest(source[:at], expected)
+        assert written == expected
+        everything = np.concatenate([np.zeros(0, PIECE), *rows])
+        assert gather_digest(fd, everything) == written
+        if place and any(length for lengths in frames for length, _ in lengths):
+            last = everything[everything["length"] > 0][-1]
+            byte = os.pread(fd, 1, int(last["offset"]))
+            os.pwrite(fd, bytes([byte[0] ^ 1]), int(last["offset"]))
+            assert gather_digest(fd, everything) != written
+    finally:
+        os.close(fd)
+
+
+def test_a_piece_longer_than_any_buffer_is_read_in_parts() -> None:
+    data = os.urandom((1 << 20) + 5)
+    fd = os.memfd_create("target")
+    try:
+        os.pwrite(fd, data, 7)
+        assert gather_digest(fd, pieces_of([(7, 0, len(data))])) == xxhash.xxh3_64_intdigest(data)
+    finally:
+        os.close(fd)
+
+
+def test_target_that_ends_inside_a_piece_is_an_oserror() -> None:
+    fd = os.memfd_create("target")
+    try:
+        os.ftruncate(fd, 511)
+        with pytest.raises(OSError) as raised:
+            gather_digest(fd, pieces_of([(0, 0, 512)]))
+        assert raised.value.errno == errno.EIO
+    finally:
+        os.close(fd)

@@ -7,11 +7,12 @@ from pathlib import Path
 
 import pytest
 
-from jetdr_core.errors import ChainBroken, DamagedObject
+from jetdr_core.errors import ChainBroken, DamagedObject, TargetExists
 from jetdr_core.rehydrate import DamagedExtent, Report, rehydrate
 from jetdr_core.segment import HEADER_BYTES, decode_trailer
 from jetdr_core.store import MemoryStore
 from tests.rehydrate.chains import Chain
+from tests.rehydrate.test_resume import Blocking
 
 SIZE = 1 << 20
 HALF = SIZE // 2
@@ -127,3 +128,26 @@ def test_damaged_index_is_named_and_with_keep_going_older_bytes_are_marked(tmp_p
 def test_extent_reads_as_a_sentence() -> None:
     extent = DamagedExtent("db01", 4096, 512, 7, 9, "key", "problem")
     assert str(extent) == "disk 'db01' [4096, 4608) of LSN 7 to 9"
+
+
+def test_damage_is_remembered_when_a_recovery_is_continued_after_its_disk_was_finished(tmp_path: Path) -> None:
+    async def scenario() -> Report:
+        chain = await build()
+        await damage(chain, chain.keys[2], HEADER_BYTES)
+        (tmp_path / "b.raw").symlink_to("nowhere")
+        with pytest.raises(TargetExists):
+            await recover(chain, tmp_path, keep_going=True)
+        (tmp_path / "b.raw").unlink()
+        with pytest.raises(TargetExists, match="appeared"):
+            await rehydrate(
+                Blocking(chain.store, tmp_path / "b.raw"), at="latest", target=tmp_path, format="raw", keep_going=True
+            )
+        assert (tmp_path / "a.raw").exists()
+        (tmp_path / "b.raw").unlink()
+        with pytest.raises(DamagedObject, match="was damaged when the disk was recovered"):
+            await recover(chain, tmp_path, keep_going=False)
+        return await recover(chain, tmp_path, keep_going=True)
+
+    report = asyncio.run(scenario())
+    assert [(extent.disk, extent.offset, extent.length) for extent in report.damaged] == [("a", 0, 262144)]
+    assert report.disks[0].bytes_resumed == SIZE - 262144

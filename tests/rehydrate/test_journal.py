@@ -10,10 +10,20 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from jetdr_core.errors import UnsupportedVersion
-from jetdr_core.rehydrate.journal import Applied, RecoveryIdentity, decode_journal, encode_chunk, encode_header
+from jetdr_core.rehydrate.journal import (
+    Applied,
+    Encoded,
+    RecoveryIdentity,
+    decode_journal,
+    encode_applied,
+    encode_encoded,
+    encode_header,
+    journal_bytes_max,
+)
 
 IDENTITY = RecoveryIdentity("5a", 1, 77, 3, "db01", 1 << 30, "flat", "ab" * 16)
-ROWS = st.builds(Applied, st.integers(0, 2**64 - 1), st.integers(0, 2**32 - 1), st.integers(0, 2**32 - 1))
+U64 = st.integers(0, 2**64 - 1)
+ROWS = st.builds(Applied, U64, st.integers(0, 2**32 - 1), st.integers(0, 2**32 - 1), U64)
 CHUNKS = st.lists(st.lists(ROWS, min_size=1, max_size=5), max_size=5)
 
 
@@ -23,7 +33,7 @@ def journal_of(chunks: list[list[Applied]]) -> tuple[bytes, list[int]]:
     checksum = int.from_bytes(data[-8:], "little")
     ends = [len(data)]
     for rows in chunks:
-        chunk, checksum = encode_chunk(rows, checksum)
+        chunk, checksum = encode_applied(rows, checksum)
         data += chunk
         ends.append(len(data))
     return data, ends
@@ -35,7 +45,8 @@ def test_what_was_appended_reads_back(chunks: list[list[Applied]]) -> None:
     journal = decode_journal(data, "journal")
     assert journal is not None
     assert journal.identity == IDENTITY
-    assert journal.applied == [row for rows in chunks for row in rows]
+    assert journal.applied.tolist() == [row for rows in chunks for row in rows]
+    assert journal.encoded is None
     assert journal.bytes_valid == ends[-1]
     assert journal.checksum == int.from_bytes(data[-8:], "little")
 
@@ -50,14 +61,14 @@ def test_torn_journal_keeps_its_whole_chunks(chunks: list[list[Applied]], draw: 
         assert journal is None
     else:
         assert journal is not None
-        assert journal.applied == [row for rows in chunks[:whole] for row in rows]
+        assert journal.applied.tolist() == [row for rows in chunks[:whole] for row in rows]
 
 
 @given(CHUNKS, st.data())
 def test_damaged_journal_never_claims_what_was_not_appended(chunks: list[list[Applied]], draw: st.DataObject) -> None:
     data, ends = journal_of(chunks)
     damaged = bytearray(data)
-    at = draw.draw(st.integers(10, len(data) - 1))
+    at = draw.draw(st.integers(10, len(data) - 1))  # before it are magic and version
     damaged[at] ^= draw.draw(st.integers(1, 255))
     journal = decode_journal(bytes(damaged), "journal")
     whole = sum(end <= at for end in ends) - 1
@@ -65,19 +76,41 @@ def test_damaged_journal_never_claims_what_was_not_appended(chunks: list[list[Ap
         assert journal is None
     else:
         assert journal is not None
-        assert journal.applied == [row for rows in chunks[:whole] for row in rows]
+        assert journal.applied.tolist() == [row for rows in chunks[:whole] for row in rows]
 
 
 @given(st.binary(max_size=300))
 def test_any_bytes_are_no_journal(data: bytes) -> None:
     assert decode_journal(data, "journal") is None
-    assert decode_journal(b"JDRRCVJ\0\1\0\0\0" + data, "journal") is None
+    for version in (b"\1", b"\2"):
+        assert decode_journal(b"JDRRCVJ\0" + version + b"\0\0\0" + data, "journal") is None
+
+
+@given(CHUNKS, CHUNKS)
+def test_finished_stream_reads_back_between_chunks(before: list[list[Applied]], after: list[list[Applied]]) -> None:
+    data, _ = journal_of(before)
+    journal = decode_journal(data, "journal")
+    assert journal is not None
+    chunk, checksum = encode_encoded(Encoded(1 << 40, b"d" * 16), journal.checksum)
+    data += chunk
+    for rows in after:
+        chunk, checksum = encode_applied(rows, checksum)
+        data += chunk
+    journal = decode_journal(data, "journal")
+    assert journal is not None
+    assert journal.encoded == Encoded(1 << 40, b"d" * 16)
+    assert journal.applied.tolist() == [row for rows in (*before, *after) for row in rows]
+
+
+def test_a_row_a_frame_twice_over_is_read_whole() -> None:
+    rows = [[Applied(1, number, number, 0)] for number in range(500)]
+    assert len(journal_of(rows * 2)[0]) <= journal_bytes_max(len(rows))
 
 
 def test_journal_of_a_newer_engine_is_refused() -> None:
     data = bytearray(encode_header(IDENTITY))
-    data[8] = 2
-    with pytest.raises(UnsupportedVersion, match="version 2"):
+    data[8] = 3
+    with pytest.raises(UnsupportedVersion, match="version 3"):
         decode_journal(bytes(data), "journal")
 
 
