@@ -131,6 +131,7 @@ static bool obey(struct connection *connection, size_t length)
 
 static void converse(struct connection *connection)
 {
+    set_busy(connection, false);
     for (;;) {
         ssize_t length = read_line(connection);
         if (length == -EMSGSIZE)
@@ -204,7 +205,7 @@ static int begin_connection(int fd)
     if (!connection)
         return -ENOMEM;
     connection->fd = fd;
-    connection->idle_since = now_ms();
+    connection->busy = true; /* until its thread runs: a request may be waiting, so it is not the one to evict */
     pthread_t thread;
     int result = start_thread(&thread, true, serve, connection);
     if (result) {
