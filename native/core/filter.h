@@ -1,6 +1,5 @@
 /*
- * filter.h: what the files of the IO filter share: the filter of one disk, its way of writing, and the steps of a
- * write.
+ * filter.h: what the files of the IO filter share: the filter of one disk, its way of writing, the steps of a write.
  *
  * A write goes down this list, and comes back to none of it before the end:
  *   filter.c     checks the range, begins the call, and asks the mode
@@ -31,14 +30,15 @@ struct jdr_mode {
     int (*read)(jdr_filter *filter, uint64_t offset, void *target, size_t length);
     /* Make durable what was acknowledged before: the last LSN, 0 without a ring, or an error. */
     int64_t (*flush)(jdr_filter *filter);
-    /* No call is inside any more. NULL: then there is nothing left to do. */
+    /* No call is inside any more: finish what calls have left. NULL: they leave nothing. */
     void (*end)(jdr_filter *filter);
-    /* Of a held range: the newest data; is it certain, without a look at it, that all of it is zeros? */
+    /* Read the newest data of a held range. */
     int (*read_held)(const jdr_filter *filter, uint64_t offset, void *target, size_t length);
+    /* Is a held range all zeros, as far as the file system and the ring say? */
     bool (*is_hole)(const jdr_filter *filter, uint64_t offset, uint64_t length);
     /* Logging is off: hold the range without room. False, and the range is not held: logging is on again, or may be. */
     bool (*hold_bypassing)(jdr_filter *filter, struct jdr_range *range);
-    bool cuts; /* a write that is longer than a record becomes several; else it is refused */
+    bool cuts; /* a write that is too long for one record becomes several; else it is refused */
 };
 
 extern const struct jdr_mode jdr_unprotected;

@@ -57,7 +57,7 @@
  *
  * Reservation. Step 6 is a sequentially consistent store, and so are the loads of lsn_reserved that decide anything.
  * Whoever loads n finds the claim and the end of n, which were stored before. Holders of `reserve` need no order but
- * the lock's. jdr_much_unwritten loads without order, because it decides only whether a nap ends early.
+ * the lock's. jdr_much_unwritten loads without order, because it decides only how long the consumer naps.
  *
  * Giving back. The consumer stores lsn_released after its last look at the slots and payloads before it. The applier
  * does the same with lsn_applied. A producer overwrites them only after somebody has loaded those tails and found room.
@@ -86,8 +86,7 @@
  *
  * Two producers may both find room for one. So each adds its room first, checks the sum again, and takes its room back
  * if the sum is too large. Fewer records than slots are ever in use, so the place of the tail's own end, from which the
- * payload in use is counted, is given to no other record. tail_of loads the tail again after it, in case that has
- * moved.
+ * payload in use is counted, is given to no other record. tail_of loads the tail again afterwards, in case it moved.
  *
  * ---- WHY A PRODUCER MAY DIE AT ANY INSTRUCTION ------------------------------------------------------------------
  *
@@ -127,8 +126,8 @@
  * ---- WHAT A RESET REQUIRES --------------------------------------------------------------------------------------
  *
  * A ring that does not meet its log begins anew (jdr_ring_reset). Nobody may then be at work on slots and payloads:
- *  - Logging is off, so step 3 stops everybody but the DRVA, and whoever is admitted gives the room back at once,
- * because jdr_ring_admit looks at `off` again once it has the room.
+ *  - Logging is off, so step 3 stops everybody but the DRVA. Whoever is let in now gives the room back at once, as
+ *    jdr_ring_admit looks at `off` again when it has the room.
  *  - The host has no room `admitted`, so none of its threads is between steps 1 and 8 that would go on to reserve.
  *  - Every record up to lsn_reserved is published or abandoned, so nobody is between steps 6 and 11.
  *  - In write-back, if the host lives, nothing is pending, so neither applier nor reads look at a slot.
