@@ -45,6 +45,7 @@ __all__ = [
     "StallTimeout",
     "StoreAccessDenied",
     "StoreError",
+    "StoreLost",
     "SystemFailure",
     "TargetExists",
     "TargetFailed",
@@ -232,6 +233,17 @@ class StoreAccessDenied(StoreError):
     """Credentials are missing or wrong, or do not allow this."""
 
     def __init__(self, operation: str, key: str, cause: str, *, hint: str = "check the credentials") -> None:
+        super().__init__(operation, key, cause, transient=False, hint=hint)
+
+
+class StoreLost(StoreError):
+    """The store no longer holds what it held, or its URL leads elsewhere. Nothing may be called stored any more."""
+
+    def __init__(self, operation: str, key: str, cause: str) -> None:
+        hint = (
+            "the log is kept from now on; bring back what the store has lost, or see with 'jetdr verify' what it still "
+            "holds, and take the domain over with a new log"
+        )
         super().__init__(operation, key, cause, transient=False, hint=hint)
 
 

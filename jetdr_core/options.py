@@ -39,6 +39,8 @@ class DomainOptions:
     """Decode each compressed frame, and compare it, before it is uploaded."""
     heartbeat_s: float = 5.0
     """How often an idle domain says that its newest recovery point is current."""
+    store_check_s: float = 20.0
+    """How often the owner sees whether the store still holds what it has stored there."""
     stall_limit_s: float = STALL_LIMIT_S_DEFAULT
     """A write or flush waits at most this long for the replication log."""
     close_limit_s: float = 60.0
@@ -55,6 +57,7 @@ class DomainOptions:
             "upload_workers": (1, 64),
             "puts_max": (1, 64),
             "heartbeat_s": (0.01, 3600),
+            "store_check_s": (0.01, 3600),
             "stall_limit_s": (0.0, 3600),
             "close_limit_s": (0.0, 1e9),
             "ring_bytes": (2 << 16, 1 << 36),

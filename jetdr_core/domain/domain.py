@@ -128,6 +128,7 @@ class Domain(Generic[D]):
         """Seal what is pending, and return when the store holds everything up to ``lsn``.
 
         Raises what stopped the upload: :class:`Fenced`, :class:`StoreError` and others. Waits for an unreachable store.
+        After :class:`StoreLost` that is raised for every LSN.
         """
         domain = self._alive
         if not 0 <= lsn <= domain.parts.ring.lsn_reserved:
@@ -151,8 +152,16 @@ class Domain(Generic[D]):
 
     @property
     def failure(self) -> BaseException | None:
-        """What stopped the upload for good: :class:`Fenced`, :class:`StoreError`, :class:`LogFailed`, or None."""
+        """What stopped the upload for good: :class:`Fenced`, :class:`StoreError`, :class:`LogFailed`, or None.
+
+        After :class:`StoreLost` the log is not trimmed any more.
+        """
         return self._alive.uploader.failure
+
+    async def is_store_whole(self) -> bool:
+        """Whether the store holds again what it had lost. Then opening the domain again goes on after a StoreLost."""
+        domain = self._alive
+        return await domain.loop.run(domain.is_store_whole())
 
     @property
     def consistent(self) -> bool:

@@ -32,6 +32,7 @@ class DurableLog:
         self._trimming = threading.Lock()
         self._stored: deque[Cursor] = deque()  # places that the store allows the tail to move to
         self._held: int | None = None
+        self._kept = False
         self._log = log
         self._ring = ring
         self._domain = domain
@@ -77,6 +78,8 @@ class DurableLog:
 
     def checkpoint(self, cursor: Cursor) -> None:
         with self._trimming:
+            if self._kept:
+                return
             self._stored.append(cursor)
         self.trim()
 
@@ -85,6 +88,11 @@ class DurableLog:
         with self._trimming:
             self._held = lsn
         self.trim()
+
+    def keep(self) -> None:
+        with self._trimming:
+            self._kept = True
+            self._stored.clear()
 
     def trim(self) -> None:
         """Move the tail as far as the store, the primaries and :meth:`hold` allow."""

@@ -17,10 +17,11 @@ from jetdr_core.domain.copies import Copies
 from jetdr_core.domain.disks import Disks
 from jetdr_core.domain.loop_thread import LoopThread
 from jetdr_core.domain.mode import D, ModeParts
-from jetdr_core.domain.opening import Parts, open_parts
+from jetdr_core.domain.opening import RETRY_WHILE_OPENING, Parts, open_parts
 from jetdr_core.domain.request import DomainRequest
 from jetdr_core.domain.status import DomainStatus
-from jetdr_core.errors import NotConsistent, StallTimeout
+from jetdr_core.errors import Fenced, JetdrError, NotConsistent, StallTimeout, StoreLost
+from jetdr_core.store import connected
 from jetdr_core.uploader import SummaryWriter, Uploader
 
 __all__ = ["OpenDomain"]
@@ -54,6 +55,7 @@ class OpenDomain(Generic[D]):
             self.mode.source, parts.chain, options, parts.cursor, on_segment=self.summaries.on_segment
         )
         self._name = request.name
+        self._store = request.settings.store
         self._ending: Future[list[Exception]] | None = None
         self._hurry = asyncio.Event()
 
@@ -154,6 +156,16 @@ class OpenDomain(Generic[D]):
                 raise self.uploader.failure
             await self.copies.wait()
 
+    async def is_store_whole(self) -> bool:
+        """Whether the store, opened anew, holds again what was missed. Runs in the loop's thread."""
+        try:
+            async with connected(self._store, retry=RETRY_WHILE_OPENING) as store:
+                return await self.uploader.watch.is_whole(store)
+        except Fenced:
+            raise
+        except JetdrError:
+            return False
+
     def status(self) -> DomainStatus:
         """The domain at this moment."""
         parts, stats, why = self.parts, self.uploader.stats, self.why_inconsistent
@@ -181,6 +193,7 @@ class OpenDomain(Generic[D]):
             upload_latency_sum_s=stats.latency.sum_s,
             paused=self.uploader.paused,
             failure=str(self.uploader.failure or ""),
+            store_lost=isinstance(self.uploader.failure, StoreLost),
             host=self.mode.status(),
             disks=self.disks.status(),
         )

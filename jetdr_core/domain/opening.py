@@ -28,7 +28,7 @@ from jetdr_core.replication_log import Cursor, ReplicationLog
 from jetdr_core.store import RetryingStore, RetryPolicy, connected
 from jetdr_core.uploader import ChainWriter, ClaimLost
 
-__all__ = ["Parts", "open_parts"]
+__all__ = ["RETRY_WHILE_OPENING", "Parts", "open_parts"]
 
 CLAIMS_MAX = 16
 

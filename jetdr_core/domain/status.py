@@ -106,8 +106,8 @@ class DomainStatus:
 
     ``rpo_s`` is the age of the oldest acknowledged write that the store does not hold, writes that bypassed the log
     included. ``lsn_recovered`` is the last LSN that the log held when the domain was opened. ``upload_latency_counts``
-    says how long objects took to be stored, by bucket of ``LATENCY_BOUNDS_S``. ``host`` is None without a host
-    component.
+    says how long objects took to be stored, by bucket of ``LATENCY_BOUNDS_S``. ``failure`` is what stopped the upload
+    for good, and ``store_lost`` says that it is a loss in the store. ``host`` is None without a host component.
     """
 
     name: str
@@ -132,5 +132,6 @@ class DomainStatus:
     upload_latency_sum_s: float
     paused: bool
     failure: str
+    store_lost: bool
     host: HostStatus | None
     disks: tuple[DiskStatus, ...]

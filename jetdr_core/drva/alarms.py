@@ -22,6 +22,7 @@ ALARMS = {
     "host_away": "the host component does not run, so guests have no disks until it has restarted",
     "host_failure": "the host component does not serve all disks, or logging cannot be switched on again",
     "logging_off": "guests' writes bypass the log; all disks are resynced once logging is on again",
+    "store_lost": "the store no longer holds what was uploaded, or its URL leads elsewhere; the log is kept",
     "upload_stopped": "the store refuses uploads; the log takes writes until it is full",
     "paused": "an operator paused uploading",
     "rpo": "the oldest write that the store lacks is older than rpo_alarm_s",
@@ -80,6 +81,8 @@ def alarms_of(situation: Situation) -> list[Alarm]:
 def _of_status(status: DomainStatus, rpo_alarm_s: float) -> Iterator[Alarm]:
     if status.host is not None:
         yield from _of_host(status.host)
+    if status.store_lost:
+        yield Alarm("store_lost", status.failure)
     if status.failure:
         yield Alarm("upload_stopped", status.failure)
     if status.rpo_s > rpo_alarm_s:

@@ -28,7 +28,7 @@ from jetdr_core.drva.errors import DomainClosed
 from jetdr_core.drva.last_status import LastStatus
 from jetdr_core.drva.owed_copies import OwedCopies
 from jetdr_core.drva.session_state import Phase, SessionView, State
-from jetdr_core.errors import Fenced, JetdrError, StoreError
+from jetdr_core.errors import Fenced, JetdrError, StoreError, StoreLost
 from jetdr_core.redaction import redacted
 
 __all__ = ["Backoff", "DomainSession", "Opener"]
@@ -207,7 +207,7 @@ class DomainSession:
             self._copies.raise_failure()
             if (failure := domain.failure) is not None:
                 probes += 1
-                if not isinstance(failure, StoreError) or await self._store_answers():
+                if not isinstance(failure, StoreError) or await self._can_go_on(domain, failure):
                     raise failure
 
     async def _close(self, domain: AnyDomain, *, upload: bool) -> None:
@@ -269,9 +269,14 @@ class DomainSession:
         if self._phase.state not in {State.CLOSING, State.CLOSED}:
             self._alarms.note(self.view().alarms)
 
-    async def _store_answers(self) -> bool:
+    async def _can_go_on(self, domain: AnyDomain, failure: StoreError) -> bool:
+        """Whether the store answers, and holds again what it had lost. Until then the domain's log takes writes."""
         try:
+            if isinstance(failure, StoreLost):
+                return await domain.is_store_whole()
             return not await store_is_empty(self.config.store)
+        except Fenced:
+            raise
         except (JetdrError, OSError) as error:
             log.warning("domain %s: its store: %s", self.config.name, error, extra=self._fields)
             return False

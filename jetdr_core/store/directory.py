@@ -29,6 +29,7 @@ from jetdr_core.errors import (
     ObjectNotFound,
     StoreAccessDenied,
     StoreError,
+    StoreLost,
 )
 from jetdr_core.store.keys import (
     byte_views,
@@ -39,7 +40,7 @@ from jetdr_core.store.keys import (
     too_short,
 )
 from jetdr_core.store.protocol import ObjectInfo
-from jetdr_core.store.tree import ObjectTree, Row
+from jetdr_core.store.tree import ObjectTree, PathMoved, Row
 
 __all__ = ["DirectoryStore"]
 
@@ -155,6 +156,9 @@ class DirectoryStore:
             raise store_closed(operation, key)
         try:
             return await finish(wrap(step)(*args, executor=self._threads))
+        except PathMoved:
+            cause = f"{str(self._path)!r} no longer leads to the directory that was opened"
+            raise StoreLost(operation, key, cause) from None
         except OSError as error:
             raise failure_of(operation, key, error) from error
 

@@ -24,7 +24,7 @@ from typing import NamedTuple
 
 from jetdr_core.store.keys import is_key
 
-__all__ = ["ObjectTree", "Row"]
+__all__ = ["ObjectTree", "PathMoved", "Row"]
 
 TEMPORARY_AREA = ".tmp"
 _TOKEN_BYTES = 12
@@ -47,11 +47,20 @@ class Row(NamedTuple):
     size_bytes: int
 
 
+class PathMoved(Exception):
+    """The container's path no longer leads to the directory that was opened."""
+
+
 class ObjectTree:
-    """The container at ``path``, which must exist."""
+    """The container at ``path``, which must exist.
+
+    Every method raises :class:`PathMoved` once the path leads elsewhere.
+    """
 
     def __init__(self, path: Path) -> None:
+        self._path = path
         self._root = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        self._opened = os.fstat(self._root)
         self._durable: set[str] = set()  # directories whose name in their parent is known to be durable
         self._swept = threading.Event()
 
@@ -108,9 +117,22 @@ class ObjectTree:
         ):
             os.unlink(name, dir_fd=target)
 
+    def _check_path(self) -> None:
+        """Raise :class:`PathMoved` if the directory was removed, renamed or replaced, or is mounted over.
+
+        Readers go by the path, so they would never see what is put through the descriptor.
+        """
+        try:
+            if os.path.samestat(os.stat(self._path), self._opened):
+                return
+        except (FileNotFoundError, NotADirectoryError):
+            pass
+        raise PathMoved
+
     @contextlib.contextmanager
     def _directory(self, path: str, *, make: bool = False) -> Iterator[int]:
         """Give a descriptor of the directory ``path`` of the container. An empty path is the container itself."""
+        self._check_path()
         fd = os.dup(self._root)
         try:
             parts = path.split("/") if path else []

@@ -29,7 +29,7 @@ from jetdr_core.segment import (
 )
 from jetdr_core.store import ObjectStore
 
-__all__ = ["ChainEnd", "ChainWriter", "ClaimLost", "NumberTaken"]
+__all__ = ["ChainEnd", "ChainWriter", "ClaimLost", "NumberTaken", "StoredObject"]
 
 log = logging.getLogger(__name__)
 
@@ -40,6 +40,14 @@ class ChainEnd(NamedTuple):
     number: int
     checksum: bytes
     epoch: int
+
+
+class StoredObject(NamedTuple):
+    """A chain object as it was stored."""
+
+    number: int
+    size_bytes: int
+    checksum: bytes
 
 
 class NumberTaken(Exception):
@@ -53,7 +61,8 @@ class ClaimLost(Exception):
 class ChainWriter:
     """One owner's end of the chain.
 
-    ``number_next`` and ``checksum`` move when an object is sealed, before it is stored.
+    ``number_next`` and ``checksum`` move when an object is sealed, before it is stored. ``claimed`` is the epoch
+    object, once there is one.
     """
 
     def __init__(self, store: ObjectStore, *, domain: str, domain_uuid: UUID, timeline: int, end: ChainEnd) -> None:
@@ -64,6 +73,7 @@ class ChainWriter:
         self.epoch = end.epoch
         self.number_next = end.number + 1
         self.checksum = end.checksum
+        self.claimed: StoredObject | None = None
 
     async def claim(self, lsn_next: int, time_ns: int, owner: EpochOwner) -> SealedSegment:
         """Become the owner: put the next epoch's object at the first missing number.
@@ -85,6 +95,7 @@ class ChainWriter:
         except ObjectExists:
             if (await self._there(key))[1] != sealed.checksum:
                 raise ClaimLost from None
+        self.claimed = StoredObject(self.number_next, sealed.size_bytes, sealed.checksum)
         self.epoch += 1
         self.number_next += 1
         self.checksum = sealed.checksum

@@ -11,7 +11,7 @@ import logging
 from collections.abc import Callable
 
 from jetdr_core.catalog import heartbeat
-from jetdr_core.errors import StoreError
+from jetdr_core.errors import StoreError, StoreLost
 from jetdr_core.uploader.chain import ChainWriter
 from jetdr_core.uploader.source import LogSource
 
@@ -44,5 +44,7 @@ class HeartbeatWriter:
         key, data = heartbeat(self._chain.epoch, lsn=lsn, time_ns=time_ns)
         try:
             await self._chain.store.replace(key, [data])
+        except StoreLost:
+            raise
         except StoreError as error:
             log.warning("domain %s: no heartbeat: %s", self._chain.domain, error)

@@ -43,5 +43,8 @@ class LogSource(Protocol):
     def checkpoint(self, cursor: Cursor) -> None:
         """Note that the store holds everything up to ``cursor``, so that its log space may be overwritten."""
 
+    def keep(self) -> None:
+        """Leave the log's tail where it is from now on, because the store has lost something."""
+
     def fence(self, epoch_newer: int) -> None:
         """Accept no more writes, because the owner of epoch ``epoch_newer`` has taken the domain over."""

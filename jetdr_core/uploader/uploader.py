@@ -5,9 +5,9 @@ Five tasks of one event loop share the work::
     cutter -> encoders (threads) -> sealer -> puts in flight -> completer
 
 Encoders finish in any order, but the sealer gives each body its number and its predecessor in LSN order. The completer
-takes the segments in LSN order, moves ``lsn_uploaded``, and has the log trimmed. Two more tasks watch the age of the
-oldest record that is not stored, and write heartbeats. Memory is bounded: at most ``upload_workers`` bodies are being
-encoded, ``puts_max`` segments are in flight, and two more wait between the tasks.
+takes the segments in LSN order, moves ``lsn_uploaded``, and has the log trimmed. Three more tasks watch the age of the
+oldest record that is not stored, write heartbeats, and watch the store. Memory is bounded: at most ``upload_workers``
+bodies are being encoded, ``puts_max`` segments are in flight, and two more wait between the tasks.
 
 Invariants: nothing is uploaded twice, because an uploader begins after the chain's last LSN. The first error stops all
 tasks for good, is kept in ``failure``, and is raised by :meth:`Uploader.wait_uploaded`. Transient errors of the store
@@ -22,7 +22,7 @@ import time
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
 
-from jetdr_core.errors import Fenced, InvalidRequest, JetdrError
+from jetdr_core.errors import Fenced, InvalidRequest, JetdrError, StoreLost
 from jetdr_core.options import DomainOptions
 from jetdr_core.replication_log import Cursor
 from jetdr_core.segment import SegmentBody
@@ -33,6 +33,7 @@ from jetdr_core.uploader.in_flight import PutsInFlight
 from jetdr_core.uploader.lag import UploadLag
 from jetdr_core.uploader.latency import UploadLatency
 from jetdr_core.uploader.source import LogSource
+from jetdr_core.uploader.store_watch import StoreWatch
 from jetdr_core.uploader.trimmer import LogTrimmer
 from jetdr_core.uploader.workers import Workers
 
@@ -85,6 +86,7 @@ class Uploader:
         self._heartbeats = HeartbeatWriter(
             source, chain, options.heartbeat_s, is_idle=lambda lsn: lsn == self.lsn_uploaded and not self.paused
         )
+        self.watch = StoreWatch(chain, options.store_check_s)
         self._progress = asyncio.Condition()
         self._tasks: list[asyncio.Task[None]] = []
 
@@ -97,6 +99,7 @@ class Uploader:
             self._seal_forever,
             self._complete_forever,
             self._heartbeats.beat_forever,
+            self.watch.watch_forever,
             self._lag.look_forever,
         ):
             self._tasks.append(asyncio.create_task(self._guard(work()), name=f"jetdr-{work.__name__}"))
@@ -128,7 +131,7 @@ class Uploader:
         self._cutter.want(lsn)
         async with self._progress:
             await self._progress.wait_for(lambda: self.lsn_uploaded >= lsn or self.failure is not None)
-        if self.lsn_uploaded < lsn and self.failure is not None:
+        if self.failure is not None and (self.lsn_uploaded < lsn or isinstance(self.failure, StoreLost)):
             raise self.failure
 
     async def stop(self) -> None:
@@ -165,6 +168,8 @@ class Uploader:
             log.error("domain %s: upload stopped: %s", domain, error, exc_info=not isinstance(error, JetdrError))
             if isinstance(error, Fenced):
                 self._source.fence(error.epoch_newer)
+            if isinstance(error, StoreLost):
+                self._source.keep()
             await self._end(error)
 
     async def _end(self, failure: BaseException) -> None:
@@ -192,6 +197,7 @@ class Uploader:
     async def _complete_forever(self) -> None:
         while True:
             segment = await self._in_flight.next_stored()
+            await self.watch.stored(segment.number, segment.sealed)
             self.stats.segments += 1
             self.stats.payload_bytes += segment.sealed.trailer.payload_bytes
             self.stats.stored_bytes += segment.sealed.size_bytes

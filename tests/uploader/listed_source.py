@@ -27,6 +27,7 @@ class ListedSource:
         self.wanted: list[int] = []
         self.checkpoints: list[int] = []
         self.fenced_by = 0
+        self.kept = False
         self.lsns_observed: list[int] = []
         """What the next calls of :meth:`observe` return instead of ``lsn_written``."""
 
@@ -54,6 +55,9 @@ class ListedSource:
 
     def checkpoint(self, cursor: Cursor) -> None:
         self.checkpoints.append(cursor.lsn)
+
+    def keep(self) -> None:
+        self.kept = True
 
     def fence(self, epoch_newer: int) -> None:
         self.fenced_by = epoch_newer

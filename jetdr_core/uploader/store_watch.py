@@ -1,0 +1,149 @@
+"""StoreWatch: notices that the store no longer holds what its owner has put there.
+
+A store may lose objects while it goes on taking new ones: a life-cycle policy deletes them, a snapshot is restored, or
+another directory takes the place of the store's. An owner that only puts would never see that, and would trim its log
+after uploads that nobody can recover.
+
+Invariants: a segment is called stored only if its predecessor is still there. What is checked is what the store has
+answered, so a store that does not answer is not called lost. Memory: two numbers for each group that was listed. Used
+from one event loop.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from typing import NoReturn
+
+import xxhash
+
+from jetdr_core.catalog import chain_key, chain_number
+from jetdr_core.catalog.keys import chain_prefix, group_numbers
+from jetdr_core.errors import DamagedObject, Fenced, ObjectNotFound, StoreError, StoreLost
+from jetdr_core.limits import CHAIN_GROUP
+from jetdr_core.segment import TRAILER_BYTES, SealedSegment, Trailer, decode_trailer, object_checksum
+from jetdr_core.store import ObjectStore
+from jetdr_core.uploader.chain import ChainWriter, StoredObject
+
+__all__ = ["StoreWatch"]
+
+_CHECK = "check"
+
+
+class StoreWatch:
+    """Watches the chain that ``chain`` extends, from the epoch object that claimed it on."""
+
+    def __init__(self, chain: ChainWriter, interval_s: float) -> None:
+        self._chain = chain
+        self._interval_s = interval_s
+        assert chain.claimed is not None, "a chain is claimed before it is extended"
+        self._last = chain.claimed
+        self._first: StoredObject | None = None
+        self._seen: dict[int, tuple[int, int]] = {}  # by group: how many objects were listed, a digest of their sizes
+        self._group_next = 0
+        self._turn = 0
+        self._group_lost: int | None = None
+
+    async def watch_forever(self) -> None:
+        """Check at intervals. Raises :class:`StoreLost`, or :class:`Fenced` if it is a newer owner that is found."""
+        while True:
+            await asyncio.sleep(self._interval_s)
+            await self.check(self._chain.store)
+
+    async def stored(self, number: int, sealed: SealedSegment) -> None:
+        """Note that ``sealed`` was put as ``number``, if its predecessor is still there. Raises as the watch does."""
+        await self._see(self._chain.store, self._last)
+        self._last = StoredObject(number, sealed.size_bytes, sealed.checksum)
+
+    async def check(self, store: ObjectStore) -> None:
+        """See the newest object, the first one, and that one group has all its objects: three requests.
+
+        The newest group and an older one take turns.
+        """
+        await self._see(store, self._last)
+        await self._see_first(store)
+        newest = self._last.number // CHAIN_GROUP
+        self._turn += 1
+        if newest == 0 or self._turn % 2:
+            await self._see_group(store, newest)
+        else:
+            await self._see_group(store, self._group_next)
+            self._group_next = (self._group_next + 1) % newest
+
+    async def is_whole(self, store: ObjectStore) -> bool:
+        """Return whether ``store`` holds again what was missed, and what is newest."""
+        try:
+            await self._see(store, self._last)
+            await self._see_first(store)
+            for group in {self._last.number // CHAIN_GROUP, self._group_lost}:
+                if group is not None:
+                    await self._see_group(store, group)
+        except StoreError:
+            return False
+        return True
+
+    async def _see(self, store: ObjectStore, stored: StoredObject) -> None:
+        key = chain_key(stored.number)
+        try:
+            tail = await store.get_range(key, stored.size_bytes - TRAILER_BYTES, TRAILER_BYTES)
+            if object_checksum(tail) == stored.checksum:
+                return
+        except ObjectNotFound:
+            raise StoreLost(_CHECK, key, "the object is gone") from None
+        except StoreError as error:
+            if error.transient or isinstance(error, StoreLost):
+                raise  # else the object is shorter
+        self._refuse(key, await self._there(store, key))
+
+    def _refuse(self, key: str, there: Trailer | None) -> NoReturn:
+        """Raise: what stands at ``key`` is not what was stored there."""
+        if there is not None and there.domain_uuid == self._chain.domain_uuid and there.epoch > self._chain.epoch:
+            raise Fenced(self._chain.domain, self._chain.epoch, there.epoch)
+        raise StoreLost(_CHECK, key, "another object has taken its place")
+
+    async def _there(self, store: ObjectStore, key: str) -> Trailer | None:
+        """Return the trailer of what is at ``key``, if it has one."""
+        async for info in store.list_prefix(key):
+            if info.key == key and info.size_bytes >= TRAILER_BYTES:
+                tail = await store.get_range(key, info.size_bytes - TRAILER_BYTES, TRAILER_BYTES)
+                try:
+                    return decode_trailer(tail, key)
+                except DamagedObject:
+                    return None
+        return None
+
+    async def _see_first(self, store: ObjectStore) -> None:
+        """See object 1, which says whose the container is."""
+        if self._first is not None:
+            return await self._see(store, self._first)
+        key = chain_key(1)
+        size = await anext((info.size_bytes async for info in store.list_prefix(key) if info.key == key), 0)
+        if size < TRAILER_BYTES:
+            raise StoreLost(_CHECK, key, "the first object of the domain is gone")
+        tail = await store.get_range(key, size - TRAILER_BYTES, TRAILER_BYTES)
+        try:
+            is_ours = decode_trailer(tail, key).domain_uuid == self._chain.domain_uuid
+        except DamagedObject as error:
+            raise StoreLost(_CHECK, key, str(error)) from None
+        if not is_ours:
+            raise StoreLost(_CHECK, key, "the store holds another domain")
+        self._first = StoredObject(1, size, object_checksum(tail))
+        return None
+
+    async def _see_group(self, store: ObjectStore, group: int) -> None:
+        """See that the store lists every number that was in use, with the size that it had before."""
+        numbers = [number for number in group_numbers(group) if number <= self._last.number]
+        rows = {chain_number(info.key): info.size_bytes async for info in store.list_prefix(chain_prefix(group))}
+        self._group_lost = group
+        if missing := [number for number in numbers if number not in rows]:
+            cause = f"the object is gone, one of {len(missing)} that the group lacks"
+            raise StoreLost(_CHECK, chain_key(missing[0]), cause)
+        sizes = [rows[number] for number in numbers]
+        count, digest = self._seen.get(group, (0, _digest([])))
+        if _digest(sizes[:count]) != digest:
+            raise StoreLost(_CHECK, chain_prefix(group), "an object of the group has another size than before")
+        self._seen[group] = (len(sizes), _digest(sizes))
+        self._group_lost = None
+
+
+def _digest(sizes: list[int]) -> int:
+    return xxhash.xxh64_intdigest(repr(sizes).encode())

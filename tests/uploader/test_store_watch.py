@@ -1,0 +1,270 @@
+"""The owner notices that the store lost what it held. Until then nothing is called stored that cannot be recovered."""
+
+from __future__ import annotations
+
+import asyncio
+import shutil
+from collections.abc import Awaitable, Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import jetdr_core as jetdr
+from jetdr_core.catalog import chain_key
+from jetdr_core.device import MemoryDevice
+from jetdr_core.errors import Fenced, StoreLost
+from jetdr_core.store import DirectoryStore, MemoryStore
+from tests.domain.fixture import DISK_BYTES, LOG_BYTES, fresh_store, log_device, new_domain
+from tests.faults.store import Fault, FaultyStore, on
+
+WATCHFUL = jetdr.DomainOptions(
+    segment_age_s=0.02, ring_bytes=1 << 20, ring_slots=1024, heartbeat_s=60, upload_workers=1, store_check_s=0.02
+)
+BLIND = jetdr.DomainOptions(
+    segment_age_s=0.02, ring_bytes=1 << 20, ring_slots=1024, heartbeat_s=60, upload_workers=1, store_check_s=3600
+)
+"""Checks nothing at intervals, only what each upload checks."""
+
+LIMIT_S = 20
+
+
+class CountingStore(MemoryStore):
+    """Counts the requests that only read."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.requests = 0
+
+    async def get_range(self, key: str, offset: int, length: int) -> bytes:
+        self.requests += 1
+        return await super().get_range(key, offset, length)
+
+    def list_prefix(self, prefix: str) -> Any:
+        self.requests += 1
+        return super().list_prefix(prefix)
+
+
+async def begun(store: Any, options: jetdr.DomainOptions, writes: int = 6) -> tuple[jetdr.ProtectedDomain, jetdr.Disk]:
+    """An open domain that has uploaded an object for each of some writes, and its disk."""
+    domain = new_domain(store, options=options)
+    await domain.__aenter__()
+    disk = await domain.protect("db01", MemoryDevice(DISK_BYTES))
+    for n in range(writes):
+        await domain.uploaded(disk.write(n * 512, bytes([n + 1]) * 512))
+    return domain, disk
+
+
+async def failed(domain: jetdr.ProtectedDomain) -> BaseException:
+    async with asyncio.timeout(LIMIT_S):
+        while (failure := domain.failure) is None:
+            await asyncio.sleep(0.005)
+    return failure
+
+
+async def keys(store: Any) -> list[str]:
+    return [info.key async for info in store.list_prefix("chain/")]
+
+
+async def lose_newest(store: MemoryStore) -> None:
+    await store.delete((await keys(store))[-1])
+
+
+async def lose_first(store: MemoryStore) -> None:
+    await store.delete(chain_key(1))
+
+
+async def lose_one_within(store: MemoryStore) -> None:
+    await store.delete(chain_key(3))
+
+
+async def lose_all(store: MemoryStore) -> None:
+    for key in await keys(store):
+        await store.delete(key)
+
+
+async def cut_one_within(store: MemoryStore) -> None:
+    await store.replace(chain_key(3), [(await store.get(chain_key(3)))[:-8]])
+
+
+async def put_another_in_its_place(store: MemoryStore) -> None:
+    await store.replace((await keys(store))[-1], [await store.get(chain_key(2))])
+
+
+LOSSES = [lose_newest, lose_first, lose_one_within, lose_all, cut_one_within, put_another_in_its_place]
+
+
+@pytest.mark.parametrize("lose", LOSSES)
+def test_an_idle_owner_notices_what_its_store_lost(lose: Callable[[MemoryStore], Awaitable[None]]) -> None:
+    async def scenario() -> None:
+        store = CountingStore()
+        domain, _ = await begun(store, WATCHFUL)
+        seen = store.requests
+        async with asyncio.timeout(LIMIT_S):
+            while store.requests < seen + 6:  # two checks: the owner has seen the store whole
+                await asyncio.sleep(0.005)
+        assert domain.failure is None
+        await lose(store)
+        failure = await failed(domain)
+        assert isinstance(failure, StoreLost)
+        assert "take the domain over" in str(failure)
+        with pytest.raises(StoreLost):
+            await domain.uploaded(1)
+        status = domain.status()
+        assert (status.store_lost, status.failure) == (True, str(failure))
+        await domain.close(upload=False)
+
+    asyncio.run(scenario())
+
+
+@pytest.mark.parametrize("count", [1, 2, 4])
+def test_a_store_that_is_rolled_back_takes_no_upload_that_is_called_stored(count: int) -> None:
+    """Without a check at intervals: each upload sees whether its predecessor is still there."""
+
+    async def scenario() -> None:
+        store = fresh_store()
+        domain, disk = await begun(store, BLIND)
+        stored = domain.status().lsn_uploaded
+        for key in (await keys(store))[-count:]:
+            await store.delete(key)
+        lsn = disk.write(0, b"x" * 512)
+        with pytest.raises(StoreLost, match="the object is gone"):
+            await domain.uploaded(lsn)
+        assert domain.status().lsn_uploaded == stored
+        await domain.close(upload=False)
+
+    asyncio.run(scenario())
+
+
+def test_after_a_loss_the_log_is_not_trimmed() -> None:
+    async def scenario() -> None:
+        store, log = fresh_store(), log_device()
+        domain = new_domain(store, log=log, options=BLIND)
+        await domain.__aenter__()
+        disk = await domain.protect("db01", MemoryDevice(DISK_BYTES))
+        await domain.uploaded(disk.write(0, b"a" * 512))
+        await lose_newest(store)
+        last = disk.write(512, b"b" * 512)
+        assert isinstance(await failed(domain), StoreLost)
+        used = domain.status().log_used_bytes
+        disk.write(1024, b"c" * 512)
+        disk.flush()
+        assert domain.status().log_used_bytes > used > 0
+        assert domain.status().lsn_uploaded < last
+        await domain.close(upload=False)
+
+    asyncio.run(scenario())
+
+
+def test_an_owner_whose_place_was_taken_by_a_newer_epoch_is_fenced_and_not_told_of_a_loss() -> None:
+    """The newest object was lost, so the new owner claimed at a number that the old one had used."""
+
+    async def scenario() -> None:
+        store, primary = fresh_store(), MemoryDevice(DISK_BYTES)
+        old, disk = await begun(store, BLIND)
+        await lose_newest(store)
+        takeover = jetdr.ProtectedDomain.take_over(
+            "payroll", log=log_device(), log_bytes=LOG_BYTES, store=store, disks={"db01": primary}, options=BLIND
+        )
+        async with takeover:
+            lsn = disk.write(0, b"o" * 512)
+            with pytest.raises(Fenced):
+                await old.uploaded(lsn)
+        await old.close(upload=False)
+
+    asyncio.run(scenario())
+
+
+def test_a_store_that_does_not_answer_for_a_while_has_lost_nothing() -> None:
+    async def scenario() -> None:
+        store = FaultyStore(fresh_store())
+        domain, disk = await begun(store, WATCHFUL)
+        store.plan = on("get range", Fault.FAIL, times=6)
+        async with asyncio.timeout(LIMIT_S):
+            await domain.uploaded(disk.write(0, b"x" * 512))
+        assert domain.failure is None
+        await domain.close()
+
+    asyncio.run(scenario())
+
+
+def test_a_check_takes_three_requests() -> None:
+    async def scenario() -> None:
+        store = CountingStore()
+        domain, _ = await begun(store, BLIND)
+        watch = domain._opened.uploader.watch  # type: ignore[union-attr]
+        await watch.check(store)
+        before = store.requests
+        await watch.check(store)
+        assert store.requests == before + 3
+        await domain.close()
+
+    asyncio.run(scenario())
+
+
+# -- the directory store -----------------------------------------------------------------------------------------------
+
+
+def replaced_by_a_copy(store: Path) -> None:
+    shutil.copytree(store, store.with_name("copy"))
+    store.rename(store.with_name("aside"))
+    store.with_name("copy").rename(store)
+
+
+def renamed(store: Path) -> None:
+    store.rename(store.with_name("aside"))
+
+
+def removed(store: Path) -> None:
+    shutil.rmtree(store)
+
+
+def removed_and_made(store: Path) -> None:
+    shutil.rmtree(store)
+    store.mkdir()
+
+
+def replaced_by_a_link(store: Path) -> None:
+    store.rename(store.with_name("aside"))
+    shutil.copytree(store.with_name("aside"), store.with_name("copy"))
+    store.symlink_to(store.with_name("copy"))
+
+
+def replaced_by_a_file(store: Path) -> None:
+    store.rename(store.with_name("aside"))
+    store.touch()
+
+
+@pytest.mark.parametrize(
+    "change", [replaced_by_a_copy, renamed, removed, removed_and_made, replaced_by_a_link, replaced_by_a_file]
+)
+def test_a_directory_that_the_path_no_longer_leads_to_takes_nothing(
+    tmp_path: Path, change: Callable[[Path], None]
+) -> None:
+    async def scenario() -> None:
+        path = tmp_path / "store"
+        store = DirectoryStore(path, create=True)
+        await store.put_if_absent("chain/1", [b"a"])
+        change(path)
+        for call in (store.put_if_absent("b", [b"b"]), store.replace("c", [b"c"]), store.get("chain/1")):
+            with pytest.raises(StoreLost, match="no longer leads to the directory"):
+                await call
+        with pytest.raises(StoreLost):
+            [info async for info in store.list_prefix("")]
+        await store.close()
+
+    asyncio.run(scenario())
+    assert not [*tmp_path.rglob("b"), *tmp_path.rglob("c")]
+
+
+def test_a_directory_that_was_renamed_and_renamed_back_has_lost_nothing(tmp_path: Path) -> None:
+    async def scenario() -> None:
+        path = tmp_path / "store"
+        store = DirectoryStore(path, create=True)
+        await store.put_if_absent("a", [b"a"])
+        renamed(path)
+        path.with_name("aside").rename(path)
+        assert await store.get("a") == b"a"
+        await store.close()
+
+    asyncio.run(scenario())
