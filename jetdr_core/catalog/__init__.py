@@ -10,7 +10,7 @@ from jetdr_core.catalog.heartbeat import Heartbeat, decode_heartbeat, heartbeat
 from jetdr_core.catalog.history import DiskState, DomainHistory, Gap
 from jetdr_core.catalog.indexes import SegmentRead
 from jetdr_core.catalog.keys import chain_key, chain_number, heartbeat_key, summary_key
-from jetdr_core.catalog.links import LINK, LinkTable
+from jetdr_core.catalog.links import LINK, LinkTable, chained
 from jetdr_core.catalog.point import Interval, RecoveryPoint, iso_time
 from jetdr_core.catalog.repository import MetadataRepository
 from jetdr_core.catalog.summary import Summary, decode_summary, encode_summary
@@ -34,6 +34,7 @@ __all__ = [
     "Summary",
     "chain_key",
     "chain_number",
+    "chained",
     "decode_heartbeat",
     "decode_summary",
     "encode_summary",

@@ -77,6 +77,10 @@ class Chain(NamedTuple):
     chain_break: ChainBreak | None
     summarised: frozenset[int]
 
+    def is_final_at(self, number: int) -> bool:
+        """Whether it is settled what object ``number`` is. It is not from a break in the chain on."""
+        return self.chain_break is None or number < self.chain_break.number
+
 
 class _Shortcut(NamedTuple):
     """A summary, and the trailer that the object of its last row really has."""
@@ -108,8 +112,7 @@ async def write_summaries(store: ObjectStore, chain: Chain) -> list[int]:
     """Write the summary of every complete group of ``chain`` that was read without one, and return those groups."""
     written = []
     for group in range(number_group(chain.tail.number + 1)):
-        end = chain.chain_break
-        final = end is None or group_numbers(group)[-1] < end.number
+        final = chain.is_final_at(group_numbers(group)[-1])
         data = _summarise(chain, group) if final and group not in chain.summarised else None
         if data is not None:
             await store.replace(summary_key(group), [data])

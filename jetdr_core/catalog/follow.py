@@ -83,20 +83,21 @@ class Follower:
 
     def _row(self, number: int, size: int, footer: Footer | DamagedObject) -> tuple[object, ...]:
         if isinstance(footer, DamagedObject):
-            self._break_at(number, str(footer))
+            self._note_broken_link(number, str(footer))
             return orphan_link(number, size)
         if not self._chains(footer.trailer):
             if footer.trailer.epoch >= self.head.epoch:
-                self._break_at(number, f"{footer.key}: does not continue the chain, and is not an orphan")
+                self._note_broken_link(number, f"{footer.key}: does not continue the chain, and is not an orphan")
             return orphan_link(number, size)
         problem = str(footer.damage) if footer.damage else self._contradiction(footer.trailer)
         if problem:
-            self._break_at(number, problem)
+            self._note_broken_link(number, problem)
             return orphan_link(number, size)
         self._extend(footer)
         return link(number, footer.trailer, footer.checksum)
 
-    def _break_at(self, number: int, problem: str) -> None:
+    def _note_broken_link(self, number: int, problem: str) -> None:
+        """The chain ends before this object, unless a later one chains."""
         self.broken_link = self.broken_link or BrokenLink(number, problem)
 
     def _chains(self, trailer: Trailer) -> bool:

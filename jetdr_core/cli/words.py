@@ -5,7 +5,7 @@ Invariant: text from a store, a disk or a command line is shown without control 
 
 from __future__ import annotations
 
-from jetdr_core.redaction import redacted
+from jetdr_core.store.redaction import redacted
 
 __all__ = ["human_bytes", "human_seconds", "one_line", "plural", "shown"]
 

@@ -1,4 +1,4 @@
-"""The one check in front of every block device: range, alignment, and the caller's buffer.
+"""The checks in front of every block device: range, alignment, writability, and the caller's buffer.
 
 Invariant: past this check, offset and length are multiples of the device's block, and the range lies in the device.
 """
@@ -22,6 +22,12 @@ def check_range(what: str, offset: int, length: int, *, size_bytes: int, block_b
             f"{what}: {length} bytes at {offset} do not lie within its {size_bytes} bytes",
             hint="stay inside the device",
         )
+
+
+def check_writable(what: str, *, writable: bool) -> None:
+    """Raise :class:`InvalidRequest` unless the device was opened to be written."""
+    if not writable:
+        raise InvalidRequest(f"{what} was opened read-only", hint="open it writable")
 
 
 def byte_view(data: Buffer) -> memoryview:

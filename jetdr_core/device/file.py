@@ -19,7 +19,7 @@ import numpy as np
 from typing_extensions import Buffer
 
 from jetdr_core.device import linux
-from jetdr_core.device.bounds import byte_view, check_range, target_view
+from jetdr_core.device.bounds import byte_view, check_range, check_writable, target_view
 from jetdr_core.durable import sync_folder
 from jetdr_core.errors import DeviceBusy, InvalidRequest
 from jetdr_core.file_making import making
@@ -110,7 +110,7 @@ class FileDevice:
 
     def write(self, offset: int, data: Buffer) -> None:
         view = byte_view(data)
-        self._check_writable()
+        check_writable(self._path, writable=self._writable)
         self._check(offset, len(view))
         if self._needs_bounce(view):
             for start, piece in _scratch_pieces(len(view)):
@@ -120,7 +120,7 @@ class FileDevice:
             self._write_all(offset, view)
 
     def zero(self, offset: int, length: int) -> None:
-        self._check_writable()
+        check_writable(self._path, writable=self._writable)
         self._check(offset, length)
         if length and not self._zero_natively(offset, length):
             zeros = memoryview(_ZEROS)
@@ -128,7 +128,7 @@ class FileDevice:
                 self._write_all(offset + start, zeros[: length - start])
 
     def grow(self, size_bytes: int) -> None:
-        self._check_writable()
+        check_writable(self._path, writable=self._writable)
         if not self._regular or size_bytes < self._size_bytes or size_bytes % self._block_bytes:
             raise InvalidRequest(
                 f"{self._path}: cannot grow from {self._size_bytes} to {size_bytes} bytes",
@@ -182,8 +182,8 @@ class FileDevice:
             raise
 
     def _lock(self) -> None:
-        """Keep others away. A block device is claimed, too: the lock is known to those alone who ask for it, and is the
-        node's, of which a device may have several.
+        """Lock exclusively. A block device is also opened O_EXCL: flock is advisory and per device node, and a device
+        may have several nodes.
         """
         if self._writable and not self._regular:
             flags = fcntl.fcntl(self._fd, fcntl.F_GETFL) | os.O_CLOEXEC | os.O_EXCL
@@ -239,10 +239,6 @@ class FileDevice:
 
     def _check(self, offset: int, length: int) -> None:
         check_range(self._path, offset, length, size_bytes=self._size_bytes, block_bytes=self._block_bytes)
-
-    def _check_writable(self) -> None:
-        if not self._writable:
-            raise InvalidRequest(f"{self._path} was opened read-only", hint="open it writable")
 
     def _needs_bounce(self, view: memoryview) -> bool:
         return self._direct and len(view) > 0 and _address(view) % self._block_bytes != 0

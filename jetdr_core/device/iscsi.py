@@ -15,7 +15,7 @@ from contextlib import suppress
 from typing_extensions import Buffer, CapsuleType
 
 from jetdr_core._iscsi import Session, SessionInfo
-from jetdr_core.device.bounds import byte_view, check_range, target_view
+from jetdr_core.device.bounds import byte_view, check_range, check_writable, target_view
 from jetdr_core.device.iscsi_url import IscsiOptions, IscsiUrl
 from jetdr_core.errors import DeviceBusy, InvalidRequest
 
@@ -101,12 +101,12 @@ class IscsiDevice:
 
     def write(self, offset: int, data: Buffer) -> None:
         view = byte_view(data)
-        self._check_writable()
+        check_writable(self.path, writable=self._writable)
         self._check(offset, len(view))
         self._session.write(offset, view)
 
     def zero(self, offset: int, length: int) -> None:
-        self._check_writable()
+        check_writable(self.path, writable=self._writable)
         self._check(offset, length)
         self._session.zero(offset, length)
 
@@ -142,10 +142,6 @@ class IscsiDevice:
 
     def _check(self, offset: int, length: int) -> None:
         check_range(self.path, offset, length, size_bytes=self._size_bytes, block_bytes=self._block_bytes)
-
-    def _check_writable(self) -> None:
-        if not self._writable:
-            raise InvalidRequest(f"{self.path} was opened read-only", hint="open it writable")
 
     def _unlock(self) -> None:
         lock, self._lock = self._lock, None

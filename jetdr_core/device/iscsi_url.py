@@ -15,9 +15,10 @@ from pathlib import Path
 from jetdr_core.errors import InvalidRequest
 from jetdr_core.identity import host_owner
 
-__all__ = ["IscsiLun", "IscsiOptions", "IscsiUrl", "is_iscsi", "options_of"]
+__all__ = ["PASSWORD_VARIABLE", "IscsiLun", "IscsiOptions", "IscsiUrl", "is_iscsi", "options_of"]
 
 SCHEME = "iscsi://"
+PASSWORD_VARIABLE = "JETDR_ISCSI_PASSWORD"
 PORT_DEFAULT = 3260
 LUN_MAX = 16383  # single-level addressing, SAM-5 4.7
 
@@ -112,7 +113,7 @@ class IscsiOptions:
     @classmethod
     def from_environment(cls, environment: Mapping[str, str]) -> IscsiOptions:
         """From JETDR_ISCSI_PASSWORD or JETDR_ISCSI_PASSWORD_FILE (mode 0600), JETDR_ISCSI_INITIATOR and _LIMIT_S."""
-        password = environment.get("JETDR_ISCSI_PASSWORD")
+        password = environment.get(PASSWORD_VARIABLE)
         file = environment.get("JETDR_ISCSI_PASSWORD_FILE")
         if password is not None and file is not None:
             raise InvalidRequest(
@@ -140,7 +141,7 @@ def options_of(place: str | os.PathLike[str]) -> IscsiOptions:
     """The environment's options, but with the password of ``place`` if it has one of its own."""
     environment = dict(os.environ)
     if isinstance(place, IscsiLun):
-        environment.pop("JETDR_ISCSI_PASSWORD", None)
+        environment.pop(PASSWORD_VARIABLE, None)
         environment["JETDR_ISCSI_PASSWORD_FILE"] = str(place.password_file)
     return IscsiOptions.from_environment(environment)
 

@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from jetdr_core.drva.config import DiskConfig
 from jetdr_core.drva.configured_domain import AnyDomain
 from jetdr_core.errors import JetdrError
-from jetdr_core.redaction import redacted
+from jetdr_core.store.redaction import redacted
 
 __all__ = ["ConfiguredDisks"]
 

@@ -22,7 +22,7 @@ from pathlib import Path
 
 from jetdr_core import __version__
 from jetdr_core.catalog import iso_time
-from jetdr_core.device.iscsi_url import IscsiLun, options_of
+from jetdr_core.device.iscsi_url import PASSWORD_VARIABLE, IscsiLun, options_of
 from jetdr_core.drva.commands import Commands
 from jetdr_core.drva.config import LOCK_NAME, DrvaConfig
 from jetdr_core.drva.configured_domain import open_domain
@@ -37,17 +37,11 @@ from jetdr_core.drva.session_state import State
 from jetdr_core.drva.wire import Json
 from jetdr_core.errors import InvalidRequest
 from jetdr_core.ownership import make_private
+from jetdr_core.store.connect import secret_variables
 
 __all__ = ["Drva", "run_drva"]
 
 log = logging.getLogger(__name__)
-
-SECRET_VARIABLES = (
-    "AZURE_STORAGE_KEY",
-    "AZURE_STORAGE_SAS_TOKEN",
-    "AZURE_STORAGE_CONNECTION_STRING",
-    "JETDR_ISCSI_PASSWORD",
-)
 
 
 class Drva:
@@ -168,7 +162,7 @@ async def _until_signalled(drva: Drva) -> None:
 
 def _secrets(config: DrvaConfig) -> list[str]:
     """Return the texts that must not appear in a log line."""
-    found = [os.environ.get(name) for name in SECRET_VARIABLES]
+    found = [os.environ.get(name) for name in (*secret_variables(), PASSWORD_VARIABLE)]
     found += [options_of(IscsiLun(v.path, Path(v.password_file))).password for v in config.volumes if v.password_file]
     return [secret for secret in found if secret]
 

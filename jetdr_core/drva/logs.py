@@ -12,7 +12,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 
 from jetdr_core.catalog import iso_time
-from jetdr_core.redaction import redacted
+from jetdr_core.store.redaction import redacted
 
 __all__ = ["LineFormatter", "logging_to_stderr"]
 

@@ -29,7 +29,7 @@ from jetdr_core.drva.last_status import LastStatus
 from jetdr_core.drva.owed_copies import OwedCopies
 from jetdr_core.drva.session_state import Phase, SessionView, State
 from jetdr_core.errors import Fenced, JetdrError, StoreError, StoreLost
-from jetdr_core.redaction import redacted
+from jetdr_core.store.redaction import redacted
 
 __all__ = ["Backoff", "DomainSession", "Opener"]
 

@@ -10,7 +10,7 @@ from dataclasses import asdict
 from jetdr_core.catalog import RecoveryPoint, iso_time
 from jetdr_core.drva.session_state import SessionView
 from jetdr_core.drva.wire import Json
-from jetdr_core.redaction import redacted
+from jetdr_core.store.redaction import redacted
 
 __all__ = ["point_json", "session_json"]
 

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from typing import TypeVar
 
 from jetdr_core.errors import InvalidRequest, JetdrError, UnsupportedVersion
-from jetdr_core.redaction import redacted
+from jetdr_core.store.redaction import redacted
 
 __all__ = ["LINE_BYTES_MAX", "VERSION", "ControlRequest", "Json", "decode_reply", "decode_request", "encode"]
 __all__ += ["error_reply", "request_line", "result_reply"]

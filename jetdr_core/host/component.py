@@ -36,7 +36,7 @@ _SOCKET_PATH_BYTES_MAX = 107
 _POLL_S = 0.02
 _KILL_LIMIT_S = 5.0
 LOG_BYTES_MAX = 1 << 20
-"""What ``host.log`` is kept below, about: guests feed it, and it lies on tmpfs."""
+"""Approximate cap on ``host.log``, which guests can make grow. It lies on tmpfs."""
 
 _LOG_TAIL_BYTES = 2000
 
@@ -105,7 +105,7 @@ class HostComponent:
         if self._nbd_socket:
             clear_socket_place("the socket for guests", Path(self._nbd_socket))
         with self._log() as log:
-            process = self._spawn(self._command(ring_path, domain_uuid, disks, bypassed_path), log)
+            process = self._spawn(self._command_line(ring_path, domain_uuid, disks, bypassed_path), log)
         self._await_hello(process)
 
     def stop(self) -> None:
@@ -141,7 +141,7 @@ class HostComponent:
     def _nbd_socket(self) -> str | None:
         return None if self.options.tcp_address else self.options.listen or str(self.folder / "nbd.sock")
 
-    def _command(
+    def _command_line(
         self,
         ring_path: str | os.PathLike[str] | None,
         domain_uuid: UUID | None,

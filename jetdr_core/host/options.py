@@ -43,7 +43,7 @@ class HostOptions:
     stall_limit_s: float = STALL_LIMIT_S_DEFAULT
     """The longest that a guest's write or flush waits for replication. Then logging goes off."""
     write_back: bool = False
-    """A write is complete once the log has it, and reaches the primary later."""
+    """A write completes when its record is in the ring, a flush when the log has it. The primary is written later."""
     start_limit_s: float = 10.0
     """How long a host component may take to answer after its start. Then it has failed."""
     stop_limit_s: float = 30.0

@@ -21,10 +21,22 @@ from jetdr_core.errors import InvalidRequest
 from jetdr_core.store.keys import check_prefix
 from jetdr_core.store.url import StoreUrl
 
-__all__ = ["ACCOUNT_FORM", "CONTAINER_FORM", "AzureTarget", "azure_target", "refuse_unencrypted"]
+__all__ = [
+    "ACCOUNT_FORM",
+    "CONTAINER_FORM",
+    "SECRET_FIELDS",
+    "SECRET_VARIABLES",
+    "AzureTarget",
+    "azure_target",
+    "refuse_unencrypted",
+]
 
 CONTAINER_FORM = "az://CONTAINER[/PREFIX]"
 ACCOUNT_FORM = "https://ACCOUNT.blob.core.windows.net/CONTAINER[/PREFIX]"
+
+SECRET_VARIABLES = ("AZURE_STORAGE_CONNECTION_STRING", "AZURE_STORAGE_KEY", "AZURE_STORAGE_SAS_TOKEN")
+SECRET_FIELDS = ("AccountKey", "SharedAccessSignature", "sig")
+"""The names of secrets within a connection string, and within the query of a URL."""
 
 _CONTAINER = re.compile(r"(?!.*--)[a-z0-9][a-z0-9-]{1,61}[a-z0-9]")
 _ACCOUNT = re.compile(r"[a-z0-9]{3,24}")

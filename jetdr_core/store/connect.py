@@ -2,7 +2,8 @@
 
 :func:`connected` gives a store that is ready for use. :func:`open_store` gives the bare store, on which a caller may
 stack something else. Help texts and error texts take the forms of URLs from :data:`SCHEMES`, so another kind of store
-is one more row there. No other module reads the environment variables of a store.
+is one more row there. The row also names the secrets of its kind of store. Log lines and messages go without what these
+names stand for.
 """
 
 from __future__ import annotations
@@ -15,7 +16,13 @@ from pathlib import Path, PurePosixPath
 from urllib.parse import unquote
 
 from jetdr_core.errors import InvalidRequest
-from jetdr_core.store.azure_target import ACCOUNT_FORM, CONTAINER_FORM, azure_target
+from jetdr_core.store.azure_target import (
+    ACCOUNT_FORM,
+    CONTAINER_FORM,
+    SECRET_FIELDS,
+    SECRET_VARIABLES,
+    azure_target,
+)
 from jetdr_core.store.bandwidth import BandwidthLimitedStore
 from jetdr_core.store.directory import DirectoryStore
 from jetdr_core.store.memory import MemoryStore
@@ -23,7 +30,16 @@ from jetdr_core.store.protocol import ObjectStore
 from jetdr_core.store.retry import RetryingStore, RetryPolicy
 from jetdr_core.store.url import StoreUrl
 
-__all__ = ["SCHEMES", "Scheme", "connected", "is_lasting_url", "open_store", "url_forms"]
+__all__ = [
+    "SCHEMES",
+    "Scheme",
+    "connected",
+    "is_lasting_url",
+    "open_store",
+    "secret_names",
+    "secret_variables",
+    "url_forms",
+]
 
 _DIRECTORY_FORM = "file:///PATH"
 _MEMORY_FORM = "memory://NAME"
@@ -83,6 +99,16 @@ def is_lasting_url(url: str) -> bool:
     return any(scheme.is_lasting and url.startswith(scheme.prefix) for scheme in SCHEMES)
 
 
+def secret_variables() -> set[str]:
+    """Return the environment variables that hold credentials of stores."""
+    return {name for scheme in SCHEMES for name in scheme.secret_variables}
+
+
+def secret_names() -> set[str]:
+    """Return the names after which a text may give a credential: ``NAME=secret``."""
+    return secret_variables() | {name for scheme in SCHEMES for name in scheme.secret_fields}
+
+
 # -- the kinds of stores -----------------------------------------------------------------------------------------------
 
 
@@ -91,11 +117,15 @@ class Scheme:
     """One kind of URL: its ``form``, with names of its parts in capitals, and what opens the bare store.
 
     ``open`` is told whether to create a missing container. A store that is not ``is_lasting`` ends with its process.
+    ``secret_variables`` are the environment variables with its credentials. ``secret_fields`` are names that precede a
+    credential inside a URL or another text of its kind of store.
     """
 
     form: str
     open: Callable[[StoreUrl, bool], ObjectStore]
     is_lasting: bool = True
+    secret_variables: tuple[str, ...] = ()
+    secret_fields: tuple[str, ...] = ()
 
     @property
     def name(self) -> str:
@@ -133,7 +163,7 @@ def _open_memory(url: StoreUrl, _create: bool) -> ObjectStore:  # noqa: FBT001 -
 
 SCHEMES = (
     Scheme(_DIRECTORY_FORM, _open_directory),
-    Scheme(CONTAINER_FORM, _open_azure),
-    Scheme(ACCOUNT_FORM, _open_azure),
+    Scheme(CONTAINER_FORM, _open_azure, secret_variables=SECRET_VARIABLES, secret_fields=SECRET_FIELDS),
+    Scheme(ACCOUNT_FORM, _open_azure, secret_variables=SECRET_VARIABLES, secret_fields=SECRET_FIELDS),
     Scheme(_MEMORY_FORM, _open_memory, is_lasting=False),
 )

@@ -1,4 +1,5 @@
-"""ObjectTree: objects as files below one directory. Synchronous. Raises the ``OSError`` that it saw.
+"""ObjectTree: objects as files below one directory. Synchronous. Raises the ``OSError`` that it saw,
+and ``EOFError`` for an object that ends before the range asked for.
 
 An object is written to a temporary file in ``.tmp`` first. That folder is on the same file system, and its name is no
 key. Then the file is linked or renamed to its final name.
@@ -205,7 +206,7 @@ def _split(key: str) -> tuple[str, str]:
 
 
 def _refuse_existing(directory: int, name: str) -> None:
-    """Save the write if the name is taken already. ``link`` still decides."""
+    """Skip the write if the name is taken. ``link`` still decides."""
     with contextlib.suppress(FileNotFoundError):
         mode = os.stat(name, dir_fd=directory, follow_symlinks=False).st_mode
         if stat.S_ISDIR(mode):

@@ -16,7 +16,8 @@ LOST_NAMED_MAX = 16
 class Damage:
     """One damaged part of one object. Only that part holds ``extents``, which LSNs first to last wrote.
 
-    The LSNs are 0 for an object that is not part of the chain. A damaged index has no extents, because only the index
+    The LSNs of an object outside the chain are those that its trailer claims. They are 0 if no trailer can be read. A
+    damaged index has no extents, because only the index
     knew them.
     """
 

@@ -17,7 +17,7 @@ from itertools import chain, islice
 
 import numpy as np
 
-from jetdr_core.catalog import Catalog, chain_key, chain_number
+from jetdr_core.catalog import Catalog, chain_key, chain_number, chained
 from jetdr_core.errors import StoreAccessDenied, StoreError
 from jetdr_core.extent import DamagedExtent, damaged_extents
 from jetdr_core.segment import ObjectKind
@@ -30,7 +30,6 @@ __all__ = ["ProgressCallback", "verify"]
 
 _AHEAD_MAX = 4
 _AHEAD_BYTES_MAX = 64 << 20
-_ORPHAN = 0
 
 ProgressCallback = Callable[[int, int], None]
 """(bytes read, bytes in all). Called in the event loop's thread."""
@@ -61,7 +60,8 @@ class _Verification:
         self.names = {disk.disk: disk.name for disk in catalog.history.disks}
         for disks in self.disks_of.values():
             self.names |= {number: disk.name for number, disk in disks.items()}
-        self.numbers = np.ascontiguousarray(catalog.chain.links["number"])
+        self.chained = chained(catalog.chain.links)
+        self.numbers = np.ascontiguousarray(self.chained["number"])
         self.losses = Losses()
         self.damage: list[Damage] = []
         self.orphans: list[str] = []
@@ -92,15 +92,16 @@ class _Verification:
         link = None if number is None else self._link(number)
         if number is None:
             self._take_other(checked)
-        elif link is None or link["kind"] == _ORPHAN:
+        elif link is None:
             self._take_unchained(number, checked)
         else:
             self._take_chained(link, checked)
 
     def _link(self, number: int) -> np.void | None:
+        """The row of the object with that number. None: it does not chain."""
         row = int(np.searchsorted(self.numbers, number))
         known = row < len(self.numbers) and self.numbers[row] == number
-        link: np.void | None = self.catalog.chain.links[row] if known else None
+        link: np.void | None = self.chained[row] if known else None
         return link
 
     def _take_other(self, checked: Checked) -> None:
@@ -110,8 +111,7 @@ class _Verification:
 
     def _take_unchained(self, number: int, checked: Checked) -> None:
         """Take an object of a fenced owner, or an object at or after a break in the chain."""
-        end = self.catalog.chain_break
-        if end is None or number < end.number:
+        if self.catalog.chain.is_final_at(number):
             self.orphans.append(checked.key)
         trailer = checked.trailer
         self._note(checked, trailer.first_lsn if trailer else 0, trailer.last_lsn if trailer else 0)

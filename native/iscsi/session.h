@@ -11,8 +11,8 @@
  *   fails.
  * - The session keeps a copy of every acknowledged write until a sync covers it. It writes the copies again, in order,
  *   whenever the target may have lost them: after a new connection or a unit attention.
- * - The session is broken when such writes cannot be brought back, or when a sync fails. Every later call then fails
- *   until the LUN is opened again.
+ * - The session is broken when such writes cannot be brought back, or when the target reports that a sync failed. Every
+ *   later call then fails until the LUN is opened again.
  * - After a reconnect it must be the same LUN. Nothing that a target sends is believed unchecked.
  */
 #ifndef JETDR_ISCSI_SESSION_H
@@ -20,7 +20,7 @@
 
 #include "jetdr.h"
 
-/* Bytes of copies that a session keeps; a write that finds no room syncs first. */
+/* Bytes of copies that a session keeps. A write that finds no room syncs first. */
 #define JDR_ISCSI_RETAINED_BYTES_MAX (JDR_UNSYNCED_BYTES_MAX + JDR_RECORD_BYTES_MAX)
 
 enum jdr_iscsi_problem {

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from jetdr_core.drva.logs import LineFormatter, logging_to_stderr
-from jetdr_core.redaction import redacted
+from jetdr_core.store.redaction import redacted
 from tests.drva.running_drva import end, place, process
 
 SECRETS = (

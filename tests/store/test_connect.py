@@ -7,10 +7,12 @@ from pathlib import Path
 
 import pytest
 
+from jetdr_core.child_environment import child_environment
 from jetdr_core.cli.shared_options import Url
 from jetdr_core.errors import InvalidRequest, StoreError
 from jetdr_core.store import MemoryStore, ObjectStore, RetryPolicy, connect, connected, is_lasting_url, open_store
 from jetdr_core.store.connect import SCHEMES, Scheme
+from jetdr_core.store.redaction import redacted
 from jetdr_core.store.url import StoreUrl
 from tests.faults.store import Fault, FaultyStore, on
 
@@ -103,6 +105,23 @@ def test_a_third_kind_of_store_is_one_row(monkeypatch: pytest.MonkeyPatch) -> No
     assert is_lasting_url("tape://vault")
     with pytest.raises(InvalidRequest, match=r"memory://NAME or tape://LIBRARY/SHELF$"):
         open_store("ftp://vault")
+
+
+def test_the_secrets_of_a_new_row_are_hidden_and_withheld_from_children(monkeypatch: pytest.MonkeyPatch) -> None:
+    row = Scheme(
+        "tape://LIBRARY/SHELF",
+        lambda url, _create: MemoryStore(url.host),
+        secret_variables=("TAPE_TOKEN",),
+        secret_fields=("robot.key",),
+    )
+    said = "tape://v?robot.key=abc&x=1 TAPE_TOKEN=def"
+    assert redacted(said) == said
+    monkeypatch.setattr(connect, "SCHEMES", (*SCHEMES, row))
+    assert redacted(said) == "tape://v?robot.key=[hidden]&x=1 TAPE_TOKEN=[hidden]"
+    for name in connect.secret_variables():
+        monkeypatch.setenv(name, "secret")
+    assert "TAPE_TOKEN" in connect.secret_variables()
+    assert not connect.secret_variables() & child_environment().keys()
 
 
 def test_every_row_is_told_in_the_help_and_in_the_documents() -> None:
