@@ -1,4 +1,4 @@
-"""The layers of docs/architecture.md are those that CI checks."""
+"""The layers of docs/contributing.md are those that CI checks."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ ROOT = Path(__file__).resolve().parents[2]
     ("heading", "container"), [("Layers", "jetdr_core"), ("Layers of the domain", "jetdr_core.domain")]
 )
 def test_the_documented_layers_are_the_checked_ones(heading: str, container: str) -> None:
-    page = (ROOT / "docs" / "architecture.md").read_text(encoding="utf-8")
+    page = (ROOT / "docs" / "contributing.md").read_text(encoding="utf-8")
     section = page.split(f"\n## {heading}\n", 1)[1].split("\n## ", 1)[0]
     documented = [set(re.findall(r"`(\w+)`", row)) for row in section.splitlines() if row.startswith("|")][2:]
     contracts = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["tool"]["importlinter"][

@@ -1,4 +1,4 @@
-"""``./check soak``: soaks with one seed after the other, for some minutes. docs/architecture.md lists the checks."""
+"""``./check soak``: soaks with one seed after the other, for some minutes. docs/contributing.md lists the checks."""
 
 from __future__ import annotations
 
