@@ -1,6 +1,6 @@
-"""Names use the words of docs/glossary.md, and only these.
+"""Names use the words of docs/glossary.md and docs/glossary-classes.md, and only these.
 
-Everything is read from the glossary itself: its tables of forbidden words, and the classes it explains.
+Everything is read from the pages: the tables of forbidden words, and the classes that they explain.
 """
 
 from __future__ import annotations
@@ -17,6 +17,7 @@ import pytest
 
 ROOT = Path(__file__).resolve().parents[2]
 GLOSSARY = (ROOT / "docs" / "glossary.md").read_text(encoding="utf-8")
+CLASSES = (ROOT / "docs" / "glossary-classes.md").read_text(encoding="utf-8")
 PYTHON = [*sorted((ROOT / "jetdr_core").rglob("*.py")), *sorted((ROOT / "jetdr_core").glob("*.pyi"))]
 NATIVE = sorted(
     path
@@ -63,8 +64,8 @@ def words(name: str) -> str:
 
 
 def table(heading: str) -> list[list[str]]:
-    """The rows of the table below a heading of the glossary, as cells."""
-    section = GLOSSARY.split(f"\n## {heading}\n", 1)[1].split("\n## ", 1)[0]
+    """The rows of the table below a heading of the page of classes, as cells."""
+    section = CLASSES.split(f"\n## {heading}\n", 1)[1].split("\n## ", 1)[0]
     rows = [line.strip().strip("|").split("|") for line in section.splitlines() if line.startswith("|")]
     return [[cell.strip() for cell in row] for row in rows[2:]]
 
@@ -124,10 +125,10 @@ def test_no_name_uses_a_forbidden_word(word: Forbidden) -> None:
     assert not users, f"use {word.instead} instead of {word.name!r}:\n" + "\n".join(sorted(users))
 
 
-def test_every_public_class_is_in_the_glossary() -> None:
-    explained = {part for quoted in re.findall(r"`([^`]+)`", GLOSSARY) for part in IDENTIFIER.findall(quoted)}
+def test_every_public_class_is_explained() -> None:
+    explained = {part for quoted in re.findall(r"`([^`]+)`", CLASSES) for part in IDENTIFIER.findall(quoted)}
     public = {name.text for name in names() if name.of_class and not name.text.startswith("_")}
-    assert not public - explained, f"docs/glossary.md does not explain {sorted(public - explained)}"
+    assert not public - explained, f"docs/glossary-classes.md does not explain {sorted(public - explained)}"
 
 
 def test_no_two_public_classes_have_one_name() -> None:
@@ -136,17 +137,18 @@ def test_no_two_public_classes_have_one_name() -> None:
     assert not {f"{name.path}: {name.text}" for name in defined if counts[name.text] > 1}
 
 
-def test_the_glossary_explains_no_class_that_is_gone() -> None:
+@pytest.mark.parametrize("page", [GLOSSARY, CLASSES], ids=["glossary", "glossary-classes"])
+def test_no_class_is_explained_that_is_gone(page: str) -> None:
     """What stands in CamelCase in the column "in the code" is a class, or a name of the code."""
     known = {name.text for name in names()}
     explained = {
         part
-        for line in GLOSSARY.split("\n## Words that names do not use\n")[0].splitlines()
+        for line in page.split("\n## Words that names do not use\n", maxsplit=1)[0].splitlines()
         for quoted in re.findall(r"`([^`]+)`", line)
         if "/" not in quoted and " " not in quoted
         for part in IDENTIFIER.findall(quoted)
     }
-    assert not explained - known, f"docs/glossary.md explains {sorted(explained - known)}, which no code has"
+    assert not explained - known, f"no code has {sorted(explained - known)}"
 
 
 def phrases() -> list[str]:
