@@ -13,8 +13,8 @@
  *   from now on.
  *
  * On the write path memory is allocated only to align a caller's buffer for direct I/O, and after a failure. Every wait
- * for replication has a limit. The primary is waited for as long as it takes. All functions are thread-safe unless they
- * say otherwise.
+ * for replication has a limit. A wait for the primary has none. All functions are thread-safe unless they say
+ * otherwise.
  */
 #ifndef JETDR_H
 #define JETDR_H
@@ -29,7 +29,7 @@
 #define JDR_BLOCK 4096u
 #define JDR_BATCH_RECORDS_MAX 4096u
 #define JDR_RECORD_BYTES_MAX (32u << 20) /* payload of one record */
-#define JDR_BATCH_BYTES_MAX (64u << 20)  /* payload of one batch; readers believe no more */
+#define JDR_BATCH_BYTES_MAX (64u << 20)  /* payload of one batch. Readers believe no more */
 #define JDR_UNSYNCED_BYTES_MAX (64ull << 20)
 
 #define JDR_ERRNO_MAX 4095
@@ -68,8 +68,8 @@ _Static_assert(sizeof(struct jdr_record) == 64, "the record header is a fixed 64
  * A block device under the filter or the log writer. All functions return 0 or a negative errno.
  *
  * write() writes all of the pieces. After it failed, any part of the range may have changed. zero() makes the range
- * read as zeros. With `may_discard` it may give the space back; without, the space stays allocated if the device can do
- * that. sync() makes durable every change that returned before sync() began. After it failed, none of them may be
+ * read as zeros. With `may_discard` it may give the space back. Without it, the space stays allocated if the device can
+ * do that. sync() makes durable every change that returned before sync() began. After it failed, none of them may be
  * relied on.
  */
 struct jdr_device {
@@ -95,45 +95,46 @@ typedef struct jdr_ring jdr_ring;
 
 struct jdr_ring_options {
     uint64_t payload_bytes;       /* a power of two, at least 64 KiB */
-    uint64_t slots;               /* a power of two, at least 16; fewer records are in the ring at once */
-    uint64_t record_bytes_max;    /* most payload of one record; 0: as much as ring and log writer take */
+    uint64_t slots;               /* a power of two, at least 16. Fewer records are in the ring at once */
+    uint64_t record_bytes_max;    /* most payload of one record. 0: as much as ring and log writer take */
     uint64_t lsn_next;            /* LSN of the first record to be appended, from 1 */
     int64_t time_ns_last;         /* no record gets an earlier time */
     const _Atomic int64_t *clock; /* NULL: CLOCK_REALTIME */
-    bool write_back;              /* hold room until the primaries have the record, too; for a ring in a file */
+    bool write_back;              /* hold room until the primaries have the record, too. For a ring in a file */
 };
 
 /*
- * Create a ring in anonymous memory, which a forked child does not have. -ENOMEM; -EINVAL: an option out of range. A
- * record has at most half of payload_bytes, and JDR_RECORD_BYTES_MAX.
+ * Create a ring in anonymous memory, which a forked child does not have. A record has at most half of payload_bytes,
+ * and at most JDR_RECORD_BYTES_MAX. Fails with -ENOMEM, or -EINVAL for an option out of range.
  */
 int jdr_ring_create(jdr_ring **ring, const struct jdr_ring_options *options);
 /* Free it. No thread may be inside a call that uses the ring. */
 void jdr_ring_destroy(jdr_ring *ring);
 
-/* Room for one record, taken in the ring. What it says is the ring's affair; all zero is no room. */
+/* Room for one record, taken in the ring. Only the ring knows what it means. All zero is no room. */
 struct jdr_room {
     uint64_t taken;
 };
 
 /*
  * Take room for one record with at most payload_bytes, waiting no longer than limit_ns. Exactly one jdr_ring_append or
- * jdr_ring_cancel uses the room up. -ETIMEDOUT; -EMSGSIZE: longer than record_bytes_max; -ECANCELED: logging is off,
- * and this is the host's side; the poison.
+ * jdr_ring_cancel uses the room up. Fails with -ETIMEDOUT, -EMSGSIZE (longer than record_bytes_max), -ECANCELED
+ * (logging is off, and this is the host's side) or the poison.
  */
 int jdr_ring_admit(jdr_ring *ring, uint64_t payload_bytes, int64_t limit_ns, struct jdr_room *room);
 void jdr_ring_cancel(jdr_ring *ring, struct jdr_room room);
 /*
  * Append a record: give it an LSN and a time (stored to *record), copy and hash `length` payload bytes, pad them with
  * zeros to record->payload_bytes, publish. Returns the LSN, and never waits for the consumer. The room is used up in
- * any case. In a file: -ECANCELED: logging is off; -ETIMEDOUT: a producer was stopped while it held a lock.
+ * any case. In a file it fails with -ECANCELED (logging is off) or -ETIMEDOUT (a producer was stopped while it held a
+ * lock).
  */
 int64_t jdr_ring_append(jdr_ring *ring, struct jdr_room room, struct jdr_record *record, const void *payload,
                         size_t length);
 
 /*
- * Ask that everything up to lsn become durable, but nothing that has not been given out yet. wait_durable also waits
- * for it: 0; -ETIMEDOUT; -ECANCELED: logging is off, and this is the host's side; the poison.
+ * Ask that everything up to lsn become durable, as far as it has been given out. wait_durable also waits for it.
+ * Returns 0, -ETIMEDOUT, -ECANCELED (logging is off, and this is the host's side) or the poison.
  */
 void jdr_ring_request_durable(jdr_ring *ring, uint64_t lsn);
 int jdr_ring_wait_durable(jdr_ring *ring, uint64_t lsn, int64_t limit_ns);
@@ -144,10 +145,10 @@ void jdr_ring_poison(jdr_ring *ring, int error);
 uint64_t jdr_ring_lsn_reserved(const jdr_ring *ring); /* last LSN given out */
 uint64_t jdr_ring_lsn_durable(const jdr_ring *ring);
 int64_t jdr_ring_time_last(const jdr_ring *ring); /* latest time given out */
-/* The last LSN given out, and an instant at which it was the last: no later record gets an earlier time. */
+/* The last LSN given out, and an instant at which it was the last. No later record gets an earlier time. */
 uint64_t jdr_ring_observe(jdr_ring *ring, int64_t *time_ns);
 uint64_t jdr_ring_used_bytes(const jdr_ring *ring);
-uint64_t jdr_ring_record_bytes_max(const jdr_ring *ring);
+uint64_t jdr_ring_record_bytes_max(const jdr_ring *ring); /* the most payload that one record holds */
 uint64_t jdr_ring_payload_bytes(const jdr_ring *ring);
 int jdr_ring_poisoned(const jdr_ring *ring); /* 0 or the error */
 int64_t jdr_ring_now(const jdr_ring *ring);
@@ -174,18 +175,20 @@ enum jdr_off_reason {
 };
 
 struct jdr_ring_off {
-    bool logging; /* is on; the rest is about the last time that it was switched off */
+    bool logging; /* logging is on. The rest is about the last time that it was switched off */
     uint32_t reason, disk;
     int64_t since_ns; /* UTC, up to which the log is complete */
     uint64_t count;   /* how often logging was switched off */
 };
 
-/* Lay out a ring in the empty file `fd`. -EINVAL: an option, or no empty file on tmpfs; -ENOSPC; -errno. */
+/*
+ * Lay out a ring in the empty file `fd`. Fails with -EINVAL (an option, or no empty file on tmpfs), -ENOSPC or -errno.
+ */
 int jdr_ring_format(int fd, const struct jdr_ring_options *options, const uint8_t domain[16]);
 /*
- * Map the ring in `fd`, which stays the caller's, and be its `side` until jdr_ring_destroy or the end of the process.
- * Nothing is changed after -EBADMSG: no ring, or a damaged one; -EPROTONOSUPPORT: another version; -ESTALE: another
- * domain's, unless `domain` is NULL; -EBUSY: the side is taken; -EACCES: others may read or write the file.
+ * Map the ring in `fd`, which stays the caller's, and be its `side` until jdr_ring_destroy or the end of the process. A
+ * failure changes nothing: -EBADMSG (no ring, or a damaged one), -EPROTONOSUPPORT (another version), -ESTALE (another
+ * domain's, unless `domain` is NULL), -EBUSY (the side is taken) or -EACCES (others may read or write the file).
  */
 int jdr_ring_open(jdr_ring **ring, int fd, enum jdr_side side, const uint8_t domain[16]);
 /* Give the side up. Nothing but jdr_ring_destroy may be called after it. */
@@ -193,7 +196,7 @@ void jdr_ring_leave(jdr_ring *ring);
 /* The host ends in order: its filters are closed, and their primaries and the log agree. */
 void jdr_ring_end(jdr_ring *ring);
 bool jdr_ring_side_alive(const jdr_ring *ring, enum jdr_side side);
-/* Is no host alive, and did the last one end in order, if there was one? */
+/* True if no host is alive, and the last one, if there was one, ended in order. */
 bool jdr_ring_host_ended(const jdr_ring *ring);
 
 void jdr_ring_off(const jdr_ring *ring, struct jdr_ring_off *off);
@@ -203,28 +206,29 @@ void jdr_ring_stop_logging(jdr_ring *ring, enum jdr_off_reason reason, uint32_t 
 void jdr_ring_resume_logging(jdr_ring *ring);
 
 /*
- * For the DRVA, before it has a log writer: the log ends at `lsn`. What the ring holds up to there is given back, and
- * the log goes on with what comes after. -ESTALE: log and ring do not meet.
+ * For the DRVA, before it has a log writer: the log ends at `lsn`. The ring gives back what it holds up to there, and
+ * the log continues with what comes after. -ESTALE if log and ring do not meet.
  */
 int jdr_ring_adopt(jdr_ring *ring, uint64_t lsn);
 /*
- * For the DRVA, with logging off: forget what the ring holds, and go on as lsn_next, time_ns_last and record_bytes_max
- * of `options` say. The log is complete up to time_ns_last. -EBUSY: the host still holds room, try again; -EINVAL.
+ * For the DRVA, with logging off: forget what the ring holds, and continue with lsn_next, time_ns_last and
+ * record_bytes_max of `options`. The log is complete up to time_ns_last. Fails with -EBUSY (the host still holds room:
+ * try again) or -EINVAL.
  */
 int jdr_ring_reset(jdr_ring *ring, const struct jdr_ring_options *options);
 
 bool jdr_ring_write_back(const jdr_ring *ring);
 /* In write-back: the primaries have everything up to here, durably. */
 uint64_t jdr_ring_lsn_in_primaries(const jdr_ring *ring);
-/* In write-back: do primaries that work still lack, durably, something that the ring was given? */
+/* In write-back: does a working primary still lack, durably, something that the ring was given? */
 bool jdr_ring_primaries_lag(const jdr_ring *ring);
 /*
  * For the DRVA, in write-back without a host: the primaries have been flushed, so they have, durably, what the last
- * host gave them. False, and nothing is changed: a host lives, or a primary has failed, and the log must keep what it
- * lacks.
+ * host gave them. False if a host lives, or if a primary has failed, because the log must keep what that primary lacks.
+ * Nothing is then changed.
  */
 bool jdr_ring_primaries_flushed(jdr_ring *ring);
-/* A primary lacks what was acknowledged. The log must keep that, and no host serves the disk from this primary. */
+/* A primary lacks an acknowledged write. The log must keep it, and no host serves the disk from this primary. */
 void jdr_ring_note_primary_failure(jdr_ring *ring, uint32_t disk);
 
 /* ---- IO filter -------------------------------------------------------------------------------------------------- */
@@ -239,8 +243,8 @@ struct jdr_filter_options {
     uint64_t size_bytes;
     uint64_t record_bytes_max; /* at most JDR_RECORD_BYTES_MAX and the ring's */
     int64_t stall_limit_ns;
-    bool bypass;          /* for a ring in a file: rather than fail a guest's call, switch logging off */
-    jdr_applier *applier; /* NULL: write-through; else write-back, with bypass */
+    bool bypass;          /* for a ring in a file: switch logging off, and never fail a guest's call for the log */
+    jdr_applier *applier; /* NULL: write-through. Else write-back, with bypass */
 };
 
 /*
@@ -264,8 +268,8 @@ struct jdr_filter_options {
     X(failed_writes)                                                                 \
     X(unlogged_writes)                                                               \
     X(unlogged_bytes)                                                                \
-    X(suspect)     /* 1: primary and log may differ; stays until jdr_filter_trust */ \
-    X(sync_failed) /* errno of the primary's first failed flush, 0 for none; stays */
+    X(suspect)     /* 1: primary and log may differ. Stays until jdr_filter_trust */ \
+    X(sync_failed) /* errno of the primary's first failed flush, 0 for none. Stays */
 
 struct jdr_filter_stats {
 #define JDR_FILTER_STAT(name) uint64_t name;
@@ -273,7 +277,7 @@ struct jdr_filter_stats {
 #undef JDR_FILTER_STAT
 };
 
-/* -ENOMEM; -EINVAL: an option out of range, or a primary that takes no single sectors (block_bytes). */
+/* Fails with -ENOMEM, or -EINVAL for an option out of range or a primary that takes no single sectors (block_bytes). */
 int jdr_filter_open(jdr_filter **filter, const struct jdr_filter_options *options);
 /*
  * Write, in this order: room in the ring, the range (overlapping writes take turns), the primary, the record. Returns
@@ -288,8 +292,8 @@ int jdr_filter_open(jdr_filter **filter, const struct jdr_filter_options *option
  *   -EBUSY: for the stall limit, writes of this disk that its primary did not answer held half of the ring. No disk
  *           gets more, so that a primary that hangs does not stop the other disks;
  *   the ring's poison.
- * With bypass the last three are not returned: logging is switched off, and a primary that hangs is waited for. Of a
- * write that becomes several, this is said of the one that failed. Those before it are done.
+ * With bypass the last three are not returned: logging is switched off, and a primary that hangs is waited for. Where a
+ * write becomes several, an error is about the one that failed. Those before it are done.
  *
  * After -(JDR_PRIMARY | errno) what the primary holds in the range has been read back and logged. If that failed as
  * well, JDR_SUSPECT is set: the caller opens a gap in the log, and resyncs the disk.
@@ -298,7 +302,7 @@ int64_t jdr_filter_pwrite(jdr_filter *filter, const void *data, size_t length, u
 
 /* What becomes of the space under zeros. */
 enum jdr_zeroing {
-    JDR_ZERO_KEEPS_SPACE, /* it stays allocated if the device can do that; not in write-back, as no record says so */
+    JDR_ZERO_KEEPS_SPACE, /* it stays allocated if the device can do that, but not in write-back: no record says so */
     JDR_ZERO_FREES_SPACE, /* it may be given back */
     JDR_ZERO_DISCARDS,    /* the guest's TRIM: it may be given back, and the record says so */
 };
@@ -313,15 +317,15 @@ int jdr_filter_pread(jdr_filter *filter, void *target, size_t length, uint64_t o
  * Make durable what was acknowledged before the call: in the log, of all disks of the ring, and in the primary, of this
  * disk. With an applier: in the log, or in the primary if logging is off. Returns the LSN that is durable.
  *
- * -ETIMEDOUT, after the stall limit: nothing is lost, but durability is not known. Once the primary has failed a flush,
+ * -ETIMEDOUT after the stall limit: nothing is lost, but durability is not known. Once the primary has failed a flush,
  * every flush of this filter fails with that error: no later flush brings back what was lost, even if the primary says
  * so. JDR_SUSPECT is set, with bypass only the first time.
  */
 int64_t jdr_filter_flush(jdr_filter *filter);
 /*
- * Log what the primary holds in a range as background data, with the range held, and return the LSN. Zeros become a
- * ZERO record. -E2BIG: longer than record_bytes_max, and no hole of the primary's file. Otherwise like
- * jdr_filter_pwrite without bypass; -ECANCELED: logging is off.
+ * Log what the primary holds in a range as background data, with the range held. Returns the LSN. Zeros become a ZERO
+ * record. Fails like jdr_filter_pwrite without bypass, and with -E2BIG (longer than record_bytes_max, and no hole of
+ * the primary's file) or -ECANCELED (logging is off).
  */
 int64_t jdr_filter_copy(jdr_filter *filter, uint64_t offset, uint64_t length);
 void jdr_filter_stats(jdr_filter *filter, struct jdr_filter_stats *stats);
@@ -340,8 +344,8 @@ void jdr_filter_destroy(jdr_filter *filter);
 
 /*
  * The applier gives what is durable in the log to the primaries, in LSN order: one thread for all disks of a ring in a
- * file with `write_back`. A filter that has an applier completes a write when the ring has it and a flush when the log
- * is durable, and its reads find the newest data.
+ * file with `write_back`. A filter that has an applier completes a write when the ring has it, and a flush when the log
+ * is durable. Its reads find the newest data.
  *
  * When logging goes off, everything in the ring is applied and the primaries are flushed. Then `bypassed_file` is made
  * durable, and only then does a write go to its primary alone. So no power loss is followed by a replay of the log over
@@ -369,7 +373,7 @@ struct jdr_writer_options {
     uint64_t head_position, tail_position; /* virtual positions */
     uint64_t batch_number;                 /* last batch in the log, 0 for none */
     uint64_t previous_checksum;            /* of that batch */
-    uint64_t batch_bytes_max; /* most payload, unless a single record has more; at most JDR_BATCH_BYTES_MAX */
+    uint64_t batch_bytes_max;              /* most payload, unless one record has more. At most JDR_BATCH_BYTES_MAX */
 };
 
 struct jdr_writer_state {
@@ -380,9 +384,9 @@ struct jdr_writer_state {
 };
 
 /*
- * The ring's consumer, one for each ring, created before anything is admitted. -EINVAL: geometry out of range, or a
- * ring that was given a record_bytes_max above a quarter of data_bytes. Up to a quarter, a record fits wherever the lap
- * ends.
+ * The ring's consumer, one per ring, created before anything is admitted. Fails with -EINVAL for geometry out of range,
+ * or a ring that was given a record_bytes_max above a quarter of data_bytes. A record of up to a quarter fits wherever
+ * the lap ends.
  */
 int jdr_writer_create(jdr_writer **writer, const struct jdr_writer_options *options);
 void jdr_writer_destroy(jdr_writer *writer);
@@ -396,10 +400,14 @@ int jdr_writer_commit(jdr_writer *writer);
 int jdr_writer_run(jdr_writer *writer);
 /*
  * Let jdr_writer_run commit and flush what is published now, as far as the log has room, and return. What is appended
- * meanwhile may stay in the ring, which nothing drains any more. For good: the next jdr_writer_run returns at once.
+ * meanwhile may stay in the ring, which nothing drains any more. The stop is final: the next jdr_writer_run returns at
+ * once.
  */
 void jdr_writer_stop(jdr_writer *writer);
-/* The log before `position` may be overwritten. -EINVAL: no multiple of JDR_BLOCK between tail and durable position. */
+/*
+ * The log before `position` may be overwritten. -EINVAL unless it is a multiple of JDR_BLOCK between tail and durable
+ * position.
+ */
 int jdr_writer_set_tail(jdr_writer *writer, uint64_t position);
 void jdr_writer_state(jdr_writer *writer, struct jdr_writer_state *state);
 

@@ -80,12 +80,11 @@ class ControlLog:
                 hint="the log is full, or its device does not answer; records become durable when there is room",
             )
 
-    def mark(self, name: str, gap_owed: Callable[[], str]) -> RecoveryPoint:
-        """Append a mark. ``gap_owed`` tells why the log is about to say that the domain is not consistent."""
+    def mark(self, name: str, why_inconsistent: Callable[[], str]) -> RecoveryPoint:
+        """Append a mark. ``why_inconsistent`` tells why this moment is no recovery point. Empty if it is one."""
         check_mark_name(name)
         with self.lock:
-            why = gap_owed() or self.history.why_inconsistent
-            if why:
+            if why := why_inconsistent():
                 raise NotConsistent(
                     f"domain {self._domain!r} is not consistent: {why}",
                     hint="mark it when its copies are complete (wait_consistent)",

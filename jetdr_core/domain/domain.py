@@ -106,7 +106,7 @@ class Domain(Generic[D]):
         outstanding, :class:`DuplicateMark` for a name in use, :class:`InvalidRequest` for a name that is not valid.
         """
         domain = self._alive
-        return domain.control_log.mark(name, lambda: domain.why_owed)
+        return domain.control_log.mark(name, lambda: domain.why_inconsistent)
 
     def store_config(self, name: str, text: str) -> int:
         """Keep a configuration file of the domain's machines, a .vmx for example; returns its LSN.

@@ -67,7 +67,7 @@ class Resumption(Protocol[D]):
         """Whether the primaries may lag the log."""
 
     def claim_time_ns(self, stored_ns: int) -> int:
-        """Return the time of the claim, of which no record after it is older; ``stored_ns`` is the store's last."""
+        """Return the claim's timestamp; no later record is earlier. ``stored_ns`` is the last time in the store."""
 
     def claimed(self, epoch: int) -> None:
         """The chain names ``epoch``, and the log is about to begin it."""

@@ -1,20 +1,21 @@
 /*
- * admission.c: room in the ring: who is let in, and who waits.
+ * admission.c: room in the ring: which producers are let in, and which wait.
  *
- * Invariants: the sum of all room is never less than what is in use (ring.c has the proof), so who is let in overwrites
- * nothing; who has to wait queues at the gate, and nobody is let in past the queue, so that a long record is not
- * starved by short ones; a wait for the log has a limit, and a primary that is slower than the log is waited for.
+ * Invariants: the sum of all room is never less than what is in use (ring.c has the proof), so a producer that is let
+ * in overwrites nothing. A producer that has to wait queues at the gate, and no other is let in past the queue, so
+ * short records do not starve a long one. A wait for the log has a limit. A wait for a primary that is slower than the
+ * log has none.
  */
 #include "ring_shared.h"
 
-/* Up to which record the room has been given back, and the payload position after it. */
+/* The last record whose room has been given back, and the payload position after it. */
 static uint64_t tail_of(const jdr_ring *ring, uint64_t *position)
 {
     for (;;) {
         uint64_t lsn = atomic_load(&ring->shared->lsn_released);
         uint64_t applied = ring->write_back ? atomic_load(&ring->shared->lsn_applied) : lsn;
         *position = jdr_end(ring, applied < lsn ? applied : lsn);
-        /* unchanged: then nobody can have written over that end meanwhile */
+        /* If both are unchanged, no producer can have overwritten that end meanwhile. */
         if (lsn == atomic_load(&ring->shared->lsn_released) &&
             (!ring->write_back || applied == atomic_load(&ring->shared->lsn_applied)))
             return applied < lsn ? applied : lsn;
@@ -44,7 +45,7 @@ static bool take_room(jdr_ring *ring, struct jdr_room room)
     atomic_fetch_add(&ring->shared->producers[ring->side].admitted, room.taken);
     if (fits(ring, (struct jdr_room){0}))
         return true;
-    jdr_give_back(ring, room); /* another one was quicker */
+    jdr_give_back(ring, room); /* another producer was quicker */
     return false;
 }
 
@@ -61,7 +62,7 @@ static int wait_for_room(jdr_ring *ring, struct jdr_room room, int64_t limit_ns,
     for (;;) {
         uint32_t seen = atomic_load(&ring->shared->space_seq);
         int result = jdr_refusal(ring);
-        if (limit_ns > 0 && primary_lags(ring)) /* asked before the look for room, as it may catch up in between */
+        if (limit_ns > 0 && primary_lags(ring)) /* asked first: the primary may catch up in between */
             deadline = jdr_monotonic_ns() + limit_ns;
         if (result || take_room(ring, room))
             return result;
@@ -73,7 +74,7 @@ static int wait_for_room(jdr_ring *ring, struct jdr_room room, int64_t limit_ns,
     }
 }
 
-/* In turn: the holder of the gate waits for room, the others wait for the gate. */
+/* Wait in turn: the thread that holds the gate waits for room, the others wait for the gate. */
 static int admit_queued(jdr_ring *ring, struct jdr_room room, int64_t limit_ns)
 {
     struct jdr_ring_shared *shared = ring->shared;
@@ -82,7 +83,7 @@ static int admit_queued(jdr_ring *ring, struct jdr_room room, int64_t limit_ns)
     bool lags = limit_ns > 0 && primary_lags(ring);
     int result;
     while ((result = jdr_ring_lock(&shared->gate, deadline)) == -ETIMEDOUT && lags) {
-        lags = primary_lags(ring); /* caught up: once more, for the log */
+        lags = primary_lags(ring); /* it caught up: wait once more, for the log */
         deadline = jdr_monotonic_ns() + limit_ns;
     }
     if (result == 0) {
@@ -97,7 +98,7 @@ int jdr_ring_admit(jdr_ring *ring, uint64_t payload_bytes, int64_t limit_ns, str
 {
     if (payload_bytes % JDR_SECTOR)
         return -EINVAL;
-    if (payload_bytes > jdr_record_bytes_max(ring))
+    if (payload_bytes > jdr_ring_record_bytes_max(ring))
         return -EMSGSIZE;
     int result = jdr_refusal(ring);
     if (result)
@@ -108,7 +109,7 @@ int jdr_ring_admit(jdr_ring *ring, uint64_t payload_bytes, int64_t limit_ns, str
     if (result)
         return result;
     if ((result = jdr_refusal(ring)))
-        jdr_give_back(ring, taken); /* switched off meanwhile: a reset of the ring waits for this room */
+        jdr_give_back(ring, taken); /* logging went off meanwhile, and a reset of the ring waits for this room */
     else
         *room = taken;
     return result;

@@ -1,11 +1,12 @@
 /*
  * applier.c: write-back. Gives the primaries, in LSN order, what the ring holds and the log has made durable.
  *
- * Invariants: a record is given to its primary with its range held, and the ring keeps it until then, so what a read
- * finds in the primary, with what is still pending laid over it, is the newest; a primary never has what the log might
- * lose, so after a power loss a replay of the log brings every primary to the log's end; with logging off, the bypassed
- * file, which forbids that replay, is durable before a write bypasses the log. Background data is in the primary
- * already. The filter calls the applier, and the applier calls no filter: it has the primaries of those that are open.
+ * Invariants: a record is given to its primary with its range held, and the ring keeps the record until then. A read
+ * that lays what is pending over what the primary has therefore finds the newest data. A primary never has what the log
+ * might lose, so after a power loss a replay of the log brings every primary to the log's end. With logging off, a
+ * replay would destroy writes that bypassed the log. The bypassed file forbids it, and is durable before the first such
+ * write. Background data is in the primary already. The filter calls the applier. The applier calls no filter, and
+ * knows only the primaries of the open ones.
  */
 #include <errno.h>
 #include <stdlib.h>
@@ -23,7 +24,7 @@ struct jdr_applier {
     jdr_ring *ring;
     struct jdr_bypassed_file bypassed_file;
     _Atomic bool stopping;
-    _Atomic uint64_t settled; /* number of the switching off for which primaries and file are as they must be */
+    _Atomic uint64_t settled; /* off_count of the logging-off event that we have settled for */
     int64_t synced_ns;
     pthread_mutex_t mutex; /* guards the primaries */
     pthread_cond_t changed;
@@ -86,7 +87,7 @@ void jdr_applier_remove(jdr_applier *applier, const struct jdr_primary *primary)
 
 /* ---- applying --------------------------------------------------------------------------------------------------- */
 
-/* What was acknowledged cannot reach the primary: the disk takes and gives nothing more, its data is in the log. */
+/* An acknowledged write cannot reach the primary. The disk takes and gives nothing more. Its data is in the log. */
 static void fail_disk(const jdr_applier *applier, struct jdr_primary *primary, int error)
 {
     jdr_primary_lose(primary, error);
@@ -117,13 +118,13 @@ static void apply_to(const jdr_applier *applier, struct jdr_primary *primary, co
     int result = change(primary, pending);
     if (result)
         fail_disk(applier, primary, result);
-    /* before others get the range: they find it in the primary, or the disk failed, and no more in the ring */
+    /* Before others get the range: they must find the data in the primary or a failed disk, and not in the ring. */
     jdr_pending_applied(applier->ring, record->lsn);
     jdr_ranges_release(&primary->ranges, &range);
     jdr_ranges_unlock(&primary->ranges);
 }
 
-/* The primary of a disk, or NULL: the disk is no longer protected. With the mutex held. */
+/* The primary of a disk, or NULL if the disk is no longer protected. With the mutex held. */
 static struct jdr_primary *primary_of(const jdr_applier *applier, uint32_t disk)
 {
     for (size_t i = 0; i < applier->primary_count; i++)
@@ -143,7 +144,7 @@ static void apply(jdr_applier *applier, const struct jdr_pending *pending)
         jdr_pending_applied(applier->ring, pending->record.lsn);
 }
 
-/* Apply what may be applied; false: nothing. */
+/* Apply what may be applied. False if there was nothing. */
 static bool apply_some(jdr_applier *applier)
 {
     jdr_ring *ring = applier->ring;
@@ -170,7 +171,7 @@ int jdr_applier_sync(const jdr_applier *applier, struct jdr_primary *primary)
     return result;
 }
 
-/* Flush the primaries: what they have been given is then theirs, and the log may forget it. */
+/* Flush the primaries. They then have, durably, all that they were given, and the log may forget it. */
 static void sync_primaries(jdr_applier *applier)
 {
     struct jdr_pending_flush flush = jdr_pending_flush_begin(applier->ring);
@@ -189,7 +190,7 @@ static bool sync_is_due(const jdr_applier *applier)
 
 /* ---- logging is off --------------------------------------------------------------------------------------------- */
 
-/* Is logging off, and was it all the time since `off`? */
+/* Has logging been off ever since `off`? */
 static bool is_still(const jdr_applier *applier, const struct jdr_ring_off *off)
 {
     struct jdr_ring_off now;
@@ -197,14 +198,14 @@ static bool is_still(const jdr_applier *applier, const struct jdr_ring_off *off)
     return !off->logging && !now.logging && now.count == off->count;
 }
 
-/* Since `off` nothing was pending: allow writes to the primaries alone. */
+/* Nothing has been pending since `off`. Allow writes to the primaries alone. */
 static void settle(jdr_applier *applier, const struct jdr_ring_off *off)
 {
     sync_primaries(applier);
     if (!is_still(applier, off) || jdr_bypassed_file_make(&applier->bypassed_file))
-        return; /* tried again: without the file a replay could destroy what is written now */
+        return; /* tried again later: without the file a replay could destroy what is written now */
     if (jdr_ring_logging(applier->ring)) {
-        /* on meanwhile, after a GAP_OPEN: an earlier host's file was enough for that */
+        /* Logging went on meanwhile, after a GAP_OPEN: the file of an earlier host was enough for the DRVA. */
         jdr_bypassed_file_remove(&applier->bypassed_file);
         return;
     }
@@ -246,7 +247,7 @@ void jdr_applier_wait_applied(jdr_applier *applier, uint64_t lsn)
 
 /* ---- the loop --------------------------------------------------------------------------------------------------- */
 
-/* Nothing to apply: what is pending needs a flush of the log, sooner or later. */
+/* There is nothing to apply. What is pending waits for a flush of the log, so ask for one if none has come. */
 static void rest(jdr_applier *applier, uint32_t seen, bool again)
 {
     jdr_ring *ring = applier->ring;

@@ -9,14 +9,14 @@
 
 /* Give the disk's records to this primary from now on: 0 or -ENOMEM. */
 int jdr_applier_add(jdr_applier *applier, struct jdr_primary *primary);
-/* No longer, and never again once this has returned. Idempotent. */
+/* Give it no more records. None is given once this has returned. Idempotent. */
 void jdr_applier_remove(jdr_applier *applier, const struct jdr_primary *primary);
-/* Flush a primary. If it fails, or has failed, the ring is told. */
+/* Flush a primary. If it fails, or has failed before, the ring is told. */
 int jdr_applier_sync(const jdr_applier *applier, struct jdr_primary *primary);
 
 /* Logging is off, the primaries have all that was ever logged, and the bypassed file stands. */
 bool jdr_applier_is_settled(const jdr_applier *applier);
-/* Wait for that. False: logging is on again. */
+/* Wait until the applier has settled. False if logging is on again. */
 bool jdr_applier_wait_settled(jdr_applier *applier);
 /* Wait until nothing up to `lsn` is pending. */
 void jdr_applier_wait_applied(jdr_applier *applier, uint64_t lsn);

@@ -1,8 +1,8 @@
 /*
  * filter.c: the IO filter, the shim on one disk's I/O path: its life, and the begin and end of every call.
  *
- * Invariants: what a call is refused for, it is refused for before anything was done; of a call that has begun, its
- * disk's mode decides what is done; every change is counted when its range is given back. filter.h has a write's way.
+ * Invariants: a rejected call has changed nothing. The disk's mode decides the steps of a call that has begun. Every
+ * change is counted when its range is given back. filter.h lists the files that a write passes through.
  */
 #include <errno.h>
 #include <stdlib.h>
@@ -37,7 +37,7 @@ static const struct jdr_mode *mode_of(const struct jdr_filter_options *options)
 static int join_applier(jdr_filter *filter, jdr_applier *applier)
 {
     filter->applier = applier;
-    filter->primary.direct = 1; /* nobody knows what the last host had not flushed */
+    filter->primary.direct = 1; /* what the last host had not flushed is unknown */
     if (jdr_pending_has_failed(filter->ring, filter->primary.disk))
         filter->primary.failed = -(JDR_PRIMARY | EIO);
     return jdr_applier_add(applier, &filter->primary); /* last: from now on it may be given records */
@@ -121,7 +121,7 @@ static int64_t write_one(jdr_filter *filter, const uint8_t *data, size_t length,
     return change(filter, &(struct jdr_change){.offset = offset, .length = length, .pieces = &piece, .count = 1});
 }
 
-/* The longest write that becomes one record: the ring of a shorter log takes less than it did. */
+/* The longest write that becomes one record now. A ring takes less after it was given a shorter log. */
 static uint64_t longest_record(const jdr_filter *filter)
 {
     uint64_t ring_takes = filter->ring ? jdr_ring_record_bytes_max(filter->ring) : JDR_RECORD_BYTES_MAX;
@@ -134,7 +134,7 @@ static int64_t write_several(jdr_filter *filter, const uint8_t *data, size_t len
         size_t longest = longest_record(filter), piece = length < longest ? length : longest;
         int64_t lsn = piece ? write_one(filter, data, piece, offset) : -EMSGSIZE;
         if (lsn == -EMSGSIZE && piece)
-            continue; /* the ring took less than at that look */
+            continue; /* the ring takes less than when we looked */
         if (lsn < 0 || piece == length)
             return lsn;
         data += piece;

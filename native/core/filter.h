@@ -1,18 +1,18 @@
 /*
  * filter.h: what the files of the IO filter share: the filter of one disk, its way of writing, the steps of a write.
  *
- * A write goes down this list, and comes back to none of it before the end:
+ * A write passes through these files in order:
  *   filter.c     checks the range, begins the call, and asks the mode
- *   the mode     unprotected.c, write_through.c or write_back.c: which of the steps, in which order
- *   room.c       room in the ring, then the range; or the range alone, as logging is off
- *   primary.c    the primary is changed
- *   record.c     the change is logged
+ *   the mode     unprotected.c, write_through.c or write_back.c: the steps and their order
+ *   room.c       takes room in the ring, then the range (with logging off, the range alone)
+ *   primary.c    changes the primary
+ *   record.c     logs the change
  *   filter.c     gives the range back, counts, ends the call
  *
- * Bypass: a guest never stops because of the log. Rather than fail a guest's call for want of the log, or let it wait
- * beyond the stall limit, logging is switched off, and writes bypass the log until the DRVA switches it on again. A
- * write that finds logging off with its range held goes to the primary alone: whoever switches logging on again copies
- * that range later, and so after the write.
+ * Bypass: a guest never stops because of the log. Before a guest's call would fail for want of the log, or wait beyond
+ * the stall limit, logging is switched off. Writes then bypass the log until the DRVA switches logging on again. A
+ * write that finds logging off with its range held goes to the primary alone. The DRVA copies that range after it has
+ * switched logging on, and so after the write.
  */
 #ifndef JETDR_FILTER_H
 #define JETDR_FILTER_H
@@ -20,25 +20,27 @@
 #include "jetdr.h"
 #include "primary.h"
 
-/* A way of writing: what is done of a call that has begun. */
+/* A way of writing: the steps of a call that has begun. */
 struct jdr_mode {
     /*
-     * Change the disk: the LSN, 0 if the change was not logged, or an error. The range is held at return, unless
-     * nothing was done.
+     * Change the disk. Returns the LSN, 0 if the change was not logged, or an error. The range is held at return,
+     * unless nothing was done.
      */
     int64_t (*change)(jdr_filter *filter, const struct jdr_change *change, struct jdr_range *range);
     int (*read)(jdr_filter *filter, uint64_t offset, void *target, size_t length);
-    /* Make durable what was acknowledged before: the last LSN, 0 without a ring, or an error. */
+    /* Make durable what was acknowledged before. Returns the last LSN, 0 without a ring, or an error. */
     int64_t (*flush)(jdr_filter *filter);
     /* No call is inside any more: finish what calls have left. NULL: they leave nothing. */
     void (*end)(jdr_filter *filter);
     /* Read the newest data of a held range. */
-    int (*read_held)(const jdr_filter *filter, uint64_t offset, void *target, size_t length);
+    int (*read_held)(jdr_filter *filter, uint64_t offset, void *target, size_t length);
     /* Is a held range all zeros, as far as the file system and the ring say? */
     bool (*is_hole)(const jdr_filter *filter, uint64_t offset, uint64_t length);
-    /* Logging is off: hold the range without room. False, and the range is not held: logging is on again, or may be. */
+    /*
+     * Logging is off: hold the range without room. False if logging is on again, or may be. The range is then not held.
+     */
     bool (*hold_bypassing)(jdr_filter *filter, struct jdr_range *range);
-    bool cuts; /* a write that is too long for one record becomes several; else it is refused */
+    bool cuts; /* a write too long for one record becomes several, and is not refused */
 };
 
 extern const struct jdr_mode jdr_unprotected;
@@ -54,7 +56,7 @@ struct jdr_filter {
     struct jdr_room share; /* of the ring, that this disk may have */
     int64_t stall_limit_ns;
     struct jdr_primary primary;
-    JDR_LINE struct jdr_filter_stats stats; /* guarded by the ranges' mutex; some are the primary's */
+    JDR_LINE struct jdr_filter_stats stats; /* guarded by the ranges' mutex */
 };
 
 static inline uint64_t jdr_payload_bytes(const struct jdr_change *change)
@@ -65,32 +67,34 @@ static inline uint64_t jdr_payload_bytes(const struct jdr_change *change)
 /* ---- room.c ----------------------------------------------------------------------------------------------------- */
 
 /*
- * Take room for a record with so much payload, then hold the range: 0, or an error, and nothing of that. -ETIMEDOUT: no
- * room within the stall limit; -EBUSY: this disk's share of the ring was taken all that time; -EMSGSIZE: longer than a
- * record; -ECANCELED: logging is off; the poison.
+ * Take room for a record with so much payload, then hold the range. Returns 0, or an error with neither done:
+ * -ETIMEDOUT for no room within the stall limit, -EBUSY if this disk's share of the ring was taken all that time,
+ * -EMSGSIZE for more than one record holds, -ECANCELED with logging off, or the poison.
  */
 int jdr_room_take(jdr_filter *filter, struct jdr_range *range, uint64_t payload_bytes);
-/* The same for a guest: 0, the range without room if logging is off, or -EMSGSIZE. */
+/* The same for a guest: 0 or -EMSGSIZE. If logging is off, the range is held without room. */
 int jdr_room_or_bypass(jdr_filter *filter, struct jdr_range *range, uint64_t payload_bytes);
 
 /* ---- record.c: with the range held ------------------------------------------------------------------------------ */
 
-/* Log a change. The room is used up in any case, as by those below. */
+/* Log a change. This uses up the room in any case, as do the functions below. */
 int64_t jdr_log_change(jdr_filter *filter, struct jdr_room room, const struct jdr_change *change);
-/* The same for a guest; 0, if logging is off. */
+/* The same for a guest. Returns 0 if logging is off. */
 int64_t jdr_log_or_bypass(jdr_filter *filter, struct jdr_room room, const struct jdr_change *change);
-/* The primary has failed a change: log what it holds now. False: primary and log may differ. */
+/* The primary has failed a change: log what it holds now. False if primary and log may differ. */
 bool jdr_log_failure(jdr_filter *filter, struct jdr_room room, const struct jdr_change *change);
 
-/* The error of a primary that may differ from the log because of it. */
+/* Mark a primary's error as one after which primary and log may differ. */
 static inline int jdr_suspect(int error)
 {
     return -(-error | JDR_SUSPECT);
 }
 
-/* The same for a guest: the log does not go on as it was. */
+/* The same for a guest, and switch logging off. */
 int jdr_suspect_and_bypass(jdr_filter *filter, int error);
-/* Wait, for a guest, until the log has what is up to `lsn`. False: logging is off, the primary's flush is all there is.
+/*
+ * Wait, for a guest, until everything up to `lsn` is durable in the log. False if logging is off: only the primary can
+ * be flushed.
  */
 bool jdr_durable_or_bypass(jdr_filter *filter, uint64_t lsn);
 

@@ -1,10 +1,10 @@
 /*
- * log_writer.c: the commit loop. Takes published records out of the ring in LSN order and writes them, one batch for
- * each commit, to a section of the log volume. docs/formats/log-volume.md has the offset table of a batch.
+ * log_writer.c: the commit loop. It takes published records out of the ring in LSN order and writes them, one batch per
+ * commit, to a section of the log volume. docs/formats/log-volume.md has the offset table of a batch.
  *
- * Invariants: one thread at a time is in a commit (`role`); payload goes straight from the ring's memory to the device;
- * nothing is durable before a sync that began after its write returned; after the first error of the device the ring is
- * poisoned and nothing more is written; only space before the tail is overwritten.
+ * Invariants: one thread at a time is in a commit (`role`). Payload goes straight from the ring's memory to the device.
+ * A batch counts as durable only after a sync that began after its write returned. After the first error of the device
+ * the ring is poisoned and nothing more is written. Only space before the tail is overwritten.
  */
 #include <stdlib.h>
 #include <string.h>
@@ -70,7 +70,10 @@ static uint64_t batch_bytes(uint64_t records, uint64_t payload_bytes)
     return header_bytes(records) + round_up(payload_bytes, JDR_BLOCK);
 }
 
-/* A record has at most a quarter of the data area. The ring is told so, or refused if its owner chose more. */
+/*
+ * A record has at most a quarter of the data area. The ring's limit is lowered to that. A limit that its owner chose is
+ * refused instead.
+ */
 static bool takes_records_of(jdr_ring *ring, uint64_t data_bytes)
 {
     uint64_t quarter = data_bytes / 4 / JDR_BLOCK * JDR_BLOCK;
@@ -169,7 +172,7 @@ static uint64_t fill_header(jdr_writer *writer, const struct take *take, uint16_
     uint64_t area = header_bytes(take->count);
     for (uint32_t i = 0; i < take->count; i++) {
         records[i] = *jdr_slot(writer->ring, take->first_lsn + i);
-        memset(records[i].reserved, 0, sizeof records[i].reserved); /* they hold the claim, which is the ring's */
+        memset(records[i].reserved, 0, sizeof records[i].reserved); /* they hold the claim, which only the ring uses */
     }
     memset(records + take->count, 0, writer->header + area - (uint8_t *)(records + take->count));
     *header = (struct batch_header){
@@ -192,7 +195,7 @@ static uint64_t fill_header(jdr_writer *writer, const struct take *take, uint16_
     return header->checksum;
 }
 
-/* The payload as pieces: one, or two around the end of the ring, and padding. Returns how many. */
+/* The payload as one piece, or as two around the end of the ring, and its padding. Returns the number of pieces. */
 static int payload_pieces(const jdr_writer *writer, const struct take *take, struct iovec *pieces)
 {
     uint64_t padding = round_up(take->payload_bytes, JDR_BLOCK) - take->payload_bytes;
@@ -223,7 +226,7 @@ static int write_batch(jdr_writer *writer, const struct take *take, uint16_t fla
     writer->state.commits++;
     pthread_mutex_unlock(&writer->state_mutex);
     atomic_store(&writer->ring->shared->lsn_written, writer->state.lsn_written);
-    if (!jdr_in_file(writer->ring)) /* a ring in a file outlives us, and keeps what the log may still lose */
+    if (!jdr_ring_in_file(writer->ring)) /* a ring in a file outlives us, and keeps what the log has not made durable */
         jdr_release(writer->ring, &writer->ring->shared->lsn_released, writer->state.lsn_written);
     return 0;
 }
@@ -241,7 +244,7 @@ static int sync_log(jdr_writer *writer)
     writer->state.flushes++;
     pthread_mutex_unlock(&writer->state_mutex);
     atomic_store(&writer->ring->shared->lsn_durable, writer->state.lsn_written);
-    if (jdr_in_file(writer->ring))
+    if (jdr_ring_in_file(writer->ring))
         jdr_release(writer->ring, &writer->ring->shared->lsn_released, writer->state.lsn_written);
     jdr_futex_wake(&writer->ring->shared->durable_seq);
     return 0;
@@ -278,11 +281,11 @@ static int write_published(jdr_writer *writer)
     return result ? result : (int)take.count;
 }
 
-/* Is room in the ring wanted, or soon, that only a flush gives back? */
+/* Is room wanted in the ring, now or soon, that only a flush gives back? */
 static bool room_wanted(const jdr_writer *writer)
 {
     const jdr_ring *ring = writer->ring;
-    if (!jdr_in_file(ring))
+    if (!jdr_ring_in_file(ring))
         return false;
     return jdr_queued(ring) || writer->state.lsn_written - writer->state.lsn_durable >= ring->slot_count / 4 ||
            writer->unsynced_bytes >= ring->payload_bytes / 4;
@@ -300,7 +303,7 @@ static bool sync_due(const jdr_writer *writer, uint64_t wanted, int written)
     return asked || writer->full || writer->unsynced_bytes >= JDR_UNSYNCED_BYTES_MAX || room_wanted(writer);
 }
 
-/* The device failed: nothing more is written, and every producer is told. */
+/* The device failed. Nothing more is written, and every producer gets the error. */
 static int fail(jdr_writer *writer, int result)
 {
     pthread_mutex_lock(&writer->state_mutex);
@@ -316,7 +319,7 @@ static int commit_in_role(jdr_writer *writer)
     if (poison)
         return -poison;
     uint64_t wanted = atomic_load(
-        &writer->ring->shared->sync_wanted); /* before the write: later requests wait for the next commit */
+        &writer->ring->shared->sync_wanted); /* before the write: a later request waits for the next commit */
     int written = write_published(writer);
     if (written < 0)
         return fail(writer, written);
@@ -334,7 +337,7 @@ int jdr_writer_commit(jdr_writer *writer)
 
 /* ---- the loop --------------------------------------------------------------------------------------------------- */
 
-/* Could a commit write something? A record that was abandoned in its way is made void. */
+/* Could a commit write something? An abandoned record that is next is made void. */
 static bool can_write(jdr_writer *writer)
 {
     pthread_mutex_lock(&writer->role);
@@ -350,13 +353,13 @@ static void rest(jdr_writer *writer, uint32_t seen, unsigned idle)
     struct jdr_ring_shared *shared = writer->ring->shared;
     bool deep = idle > NAPS_BEFORE_SLEEP;
     atomic_store(&shared->consumer_sleep, deep ? JDR_SLEEP : JDR_NAP);
-    atomic_thread_fence(memory_order_seq_cst); /* say so before the look at what is published */
+    atomic_thread_fence(memory_order_seq_cst); /* say that we sleep before looking at what is published */
     if (!can_write(writer))
         jdr_futex_wait(&shared->work_seq, seen, deep ? SLEEP_NS : NAP_NS);
     atomic_store(&shared->consumer_sleep, JDR_AWAKE);
 }
 
-/* Must what came during the last commit be committed at once? */
+/* Must the records that came during the last commit be committed at once? */
 static bool hurried(const jdr_writer *writer)
 {
     const jdr_ring *ring = writer->ring;
@@ -364,7 +367,10 @@ static bool hurried(const jdr_writer *writer)
            jdr_queued(ring);
 }
 
-/* Let the next batch fill for a while: few large writes to the log leave guests more of the machine than many small. */
+/*
+ * Let the next batch fill for a while. A few large writes to the log leave guests more of the machine than many small
+ * ones.
+ */
 static void collect(jdr_writer *writer, uint32_t seen)
 {
     struct jdr_ring_shared *shared = writer->ring->shared;
@@ -394,7 +400,7 @@ static bool has_written(jdr_writer *writer, uint64_t lsn)
     return has;
 }
 
-/* May a writer that is to stop return? Reserved records are published soon, unless their producer was stopped. */
+/* May a writer that is asked to stop return? Reserved records are published soon, unless their producer was stopped. */
 static bool has_stopped(jdr_writer *writer, int committed, unsigned *waited)
 {
     if (has_written(writer, atomic_load(&writer->stop_lsn)))

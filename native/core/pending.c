@@ -16,7 +16,7 @@ bool jdr_pending_any(const jdr_ring *ring)
     return jdr_pending_lsn_applied(ring) < jdr_ring_lsn_reserved(ring);
 }
 
-/* A background record does not: it says what the disk holds, and is passed by without its range. */
+/* A background record does not. It says what the disk holds, and is passed by without its range held. */
 static bool changes_a_disk(const jdr_ring *ring, uint64_t lsn, const struct jdr_record *record)
 {
     return !(record->flags & JDR_BACKGROUND) && jdr_is_sound(ring, lsn, record) &&
@@ -27,13 +27,14 @@ static bool changes_a_disk(const jdr_ring *ring, uint64_t lsn, const struct jdr_
 /* ---- looking ---------------------------------------------------------------------------------------------------- */
 
 /*
- * Is record `lsn` pending, and does it change the disk in that range, which is held? One that does stays; the others
- * may be applied meanwhile, and their slots reserved again, so what is believed is a copy of one that is still pending.
+ * Is record `lsn` pending, and does it change the disk in that range, which is held? A record that does stays pending.
+ * Another may be applied meanwhile, and its slot reserved again. So copy the record, and believe the copy only if the
+ * record is still pending.
  */
 static bool overlaps(const jdr_ring *ring, uint64_t lsn, uint32_t disk, uint64_t offset, uint64_t length,
                      struct jdr_record *record)
 {
-    if (!jdr_published(ring, lsn)) /* then nobody was told that it is there */
+    if (!jdr_published(ring, lsn)) /* then no caller was told that it is there */
         return false;
     *record = *jdr_slot(ring, lsn);
     bool changes = record->disk == disk && changes_a_disk(ring, lsn, record);

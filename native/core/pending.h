@@ -2,9 +2,9 @@
  * pending.h: write-back: which records of the ring the primaries do not have yet, and how far they are.
  *
  * Invariants: records are given to the primaries in LSN order, so what is pending lies between lsn_applied and
- * lsn_reserved, and the ring keeps it; a record changes its disk, or is no change of a disk (background data is in the
- * primary already) and is passed by; lsn_in_primaries follows lsn_applied once all primaries were flushed, and stays
- * for good when one of them has failed, as the log must keep what that one lacks.
+ * lsn_reserved, and the ring keeps it. A record that changes no disk is passed by. Background data is such a record,
+ * because the primary has it already. lsn_in_primaries follows lsn_applied once all primaries have been flushed. After
+ * a primary has failed it stays for good, because the log must keep what that primary lacks.
  */
 #ifndef JETDR_PENDING_H
 #define JETDR_PENDING_H
@@ -28,15 +28,15 @@ struct jdr_pending {
 };
 
 /*
- * Walk on from *walked, which begins at lsn_applied, to the next record, up to `last`, that changes a disk. What does
- * not is passed by. False: there is none, or its producer has not published it yet.
+ * Find the next record that changes a disk, after *walked and up to `last`. *walked begins at lsn_applied. Other
+ * records are passed by. False if there is none, or its producer has not published it yet.
  */
 bool jdr_pending_next(jdr_ring *ring, uint64_t *walked, uint64_t last, struct jdr_pending *next);
 /* The record was given to its primary, or no primary takes it. */
 void jdr_pending_applied(jdr_ring *ring, uint64_t lsn);
 uint64_t jdr_pending_lsn_applied(const jdr_ring *ring);
 
-/* A flush of all primaries: what was applied before it began is durable in them when it has ended. */
+/* A flush of all primaries. What was applied before it began is durable when it has ended. */
 struct jdr_pending_flush {
     uint64_t lsn_before, lsn_applied;
 };
@@ -45,7 +45,7 @@ bool jdr_pending_flush_due(const jdr_ring *ring);
 struct jdr_pending_flush jdr_pending_flush_begin(const jdr_ring *ring);
 void jdr_pending_flush_end(jdr_ring *ring, struct jdr_pending_flush flush);
 
-/* Has the disk's primary not taken what was acknowledged? No host, also no later one, serves the disk from it then. */
+/* True if the primary failed an acknowledged write. No host, now or later, may serve the disk from it. */
 bool jdr_pending_has_failed(const jdr_ring *ring, uint32_t disk);
 
 #endif

@@ -1,10 +1,10 @@
 /*
  * primary.h: a disk's primary: its device, the ranges of it that are in flight, and what it failed to keep.
  *
- * Invariants: whoever changes a primary, a guest's call or the applier, does so through one door, jdr_primary_change,
- * with the range held; an error of the device has a band of its own (JDR_PRIMARY), so that none is taken for the
- * filter's or the ring's; what a primary has failed to keep stays failed, as the kernel reports a loss once, and calls
- * the next flush a success.
+ * Invariants: guests' calls and the applier change a primary through one function, jdr_primary_change, with the range
+ * held. A device's errors have a band of their own (JDR_PRIMARY), so none is mistaken for one of the filter or the
+ * ring. What a primary has failed to keep stays failed, because the kernel reports a loss once and then calls the next
+ * flush a success.
  */
 #ifndef JETDR_PRIMARY_H
 #define JETDR_PRIMARY_H
@@ -15,7 +15,7 @@
 /* `length` bytes at `offset` become these pieces, or zeros. */
 struct jdr_change {
     uint64_t offset, length;
-    const struct iovec *pieces; /* a guest's is one; NULL: zeros */
+    const struct iovec *pieces; /* NULL: zeros */
     int count;
     enum jdr_zeroing zeroing;
 };
@@ -28,8 +28,8 @@ struct jdr_primary {
     struct jdr_ranges ranges;
     pthread_mutex_t mutex; /* guards `failed` and `direct_synced` */
     _Atomic uint64_t syncs_begun;
-    _Atomic uint64_t direct, direct_synced; /* changes that nothing but the primary has; as many of them are durable */
-    uint64_t lost; /* acknowledged writes that it failed to take; guarded by the ranges' mutex */
+    _Atomic uint64_t direct, direct_synced; /* changes that only the primary has, and how many of them are durable */
+    uint64_t lost;                          /* acknowledged writes that it failed to take, under the ranges' mutex */
 };
 
 void jdr_primary_init(struct jdr_primary *primary, const struct jdr_device *device, uint32_t disk, uint64_t size_bytes);
@@ -43,10 +43,10 @@ static inline bool jdr_primary_has(const struct jdr_primary *primary, uint64_t o
 }
 
 int jdr_primary_read(const struct jdr_primary *primary, uint64_t offset, void *target, size_t length);
-/* What a result of the device's, other than 0, is called from here on. */
+/* Turn a device's result, other than 0, into an error of the filter. */
 int jdr_primary_error(int result);
 
-/* The one door: change a held range. */
+/* Change a held range. There is no other way to change a primary. */
 static inline int jdr_primary_change(struct jdr_primary *primary, const struct jdr_change *change)
 {
     const struct jdr_device *device = &primary->device;

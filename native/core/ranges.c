@@ -68,7 +68,7 @@ static bool has_share(const struct jdr_ranges *ranges, struct jdr_room room, str
     return jdr_room_is_none(room) || jdr_room_within(jdr_room_sum(ranges->in_flight, room), share);
 }
 
-/* With the mutex held, which waiting gives back meanwhile. */
+/* With the mutex held. Waiting unlocks it meanwhile. */
 static void wait_for_older(struct jdr_ranges *ranges, const struct jdr_range *range)
 {
     ranges->overlaps_waited++;

@@ -1,8 +1,8 @@
 /*
- * record.c: what is logged of a disk: its changes, copies of what it holds, and what a failure has left there.
+ * record.c: Builds a disk's log records: changes, background copies, and the read-back after a failed write.
  *
- * Invariants: a range is held until its record is published, so log order on any byte is primary order; a change that
- * the primary failed is never logged as if it had happened.
+ * Invariants: a range is held until its record is published, so the order of records in the log is, for every byte, the
+ * order of changes in the primary. A change that the primary failed is never logged as if it had happened.
  */
 #include <errno.h>
 #include <stdlib.h>
@@ -58,7 +58,7 @@ static bool all_zero(const uint8_t *data, size_t length)
     return !length || (data[0] == 0 && memcmp(data, data + 1, length - 1) == 0);
 }
 
-/* Log what the disk holds in the range. The room is for all of it. */
+/* Log what the disk holds in the range. The room is enough for all of it. */
 static int64_t log_held(jdr_filter *filter, struct jdr_room room, uint8_t flags, uint64_t offset, uint64_t length)
 {
     uint8_t *data = NULL;
@@ -79,13 +79,13 @@ bool jdr_log_failure(jdr_filter *filter, struct jdr_room room, const struct jdr_
 {
     if (change->pieces)
         return log_held(filter, room, JDR_REREAD, change->offset, change->length) > 0;
-    jdr_ring_cancel(filter->ring, room); /* no room for data, and the range may be the whole disk */
+    jdr_ring_cancel(filter->ring, room); /* the room holds no data, and the range may be the whole disk */
     return false;
 }
 
 /* ---- background copies ------------------------------------------------------------------------------------------ */
 
-/* The room is for all of it, if `whole`. */
+/* With `whole`, the room is enough for all of it. */
 static int64_t copy_held(jdr_filter *filter, struct jdr_room room, bool whole, uint64_t offset, uint64_t length)
 {
     if (filter->mode->is_hole(filter, offset, length))

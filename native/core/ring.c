@@ -1,5 +1,5 @@
 /*
- * ring.c: the ring's order: LSNs, records, durability, logging off and on.
+ * ring.c: the ring's order: LSNs, records, durability, and logging off and on.
  *
  * ---- THE PROBLEM ------------------------------------------------------------------------------------------------
  *
@@ -28,8 +28,8 @@
  * of record n lies between ends[n - 1] and ends[n]. Positions only grow. Position p lies at p mod payload bytes.
  *
  * The counters are LSNs, and each says something of all records up to it. lsn_reserved: given out. lsn_written: written
- * to the log. lsn_durable: durable there. lsn_released: the log does not need the ring's copy; in a file it follows
- * lsn_durable, in anonymous memory lsn_written. lsn_applied: given to the primaries, in write-back. The *tail* is
+ * to the log. lsn_durable: durable there. lsn_released: the log does not need the ring's copy. It follows lsn_durable
+ * in a file, and lsn_written in anonymous memory. lsn_applied: given to the primaries, in write-back. The *tail* is
  * lsn_released, or in write-back the lower one of that and lsn_applied. Slots and payloads up to the tail are used
  * again. A record after the tail is published if its slot holds its own LSN.
  *
@@ -134,6 +134,7 @@
  * `resetting` is set while the slots are emptied. If the DRVA dies in there, the ring is not adopted any more, and the
  * next reset goes ahead without asking again.
  */
+#define JDR_RING_INLINE inline __attribute__((gnu_inline)) /* here they are emitted as well */
 #include "ring_shared.h"
 
 #include <string.h>
@@ -142,7 +143,7 @@
 
 #define COPY_CHUNK (128u << 10) /* copied and hashed while it is in the cache */
 #define LOCK_SPINS 200
-#define LOCK_LIMIT_NS 500000000ll /* then the holder, who needs a few instructions, was stopped */
+#define LOCK_LIMIT_NS 500000000ll /* after that the holder, which needs a few instructions, was stopped */
 
 int64_t jdr_ring_now(const jdr_ring *ring)
 {
@@ -168,7 +169,7 @@ int jdr_ring_lock(pthread_mutex_t *mutex, int64_t deadline_ns)
         __builtin_ia32_pause();
     if (result == EBUSY)
         result = lock_until(mutex, deadline_ns);
-    if (result == EOWNERDEAD) /* what the lock guards is valid at every instant: see above */
+    if (result == EOWNERDEAD) /* what the lock guards is valid after every store: see above */
         result = pthread_mutex_consistent(mutex);
     return -result;
 }
@@ -176,7 +177,7 @@ int jdr_ring_lock(pthread_mutex_t *mutex, int64_t deadline_ns)
 /* The lock of the order, which is never held across anything slow. */
 static int lock_reserve(const jdr_ring *ring)
 {
-    if (jdr_in_file(ring))
+    if (jdr_ring_in_file(ring))
         return jdr_ring_lock(&ring->shared->reserve, jdr_monotonic_ns() + LOCK_LIMIT_NS);
     return -pthread_mutex_lock(&ring->shared->reserve);
 }
@@ -220,7 +221,7 @@ static uint64_t copy_and_hash(const jdr_ring *ring, uint64_t position, const voi
     return XXH3_64bits_digest(&state);
 }
 
-/* With `reserve` held: the time, but never before a time that was given out. */
+/* With `reserve` held: the time now, or the last time given out if that is later. */
 static int64_t advance_time(jdr_ring *ring)
 {
     int64_t now = jdr_ring_now(ring), last = atomic_load_explicit(&ring->shared->time_ns_last, memory_order_relaxed);
@@ -230,7 +231,7 @@ static int64_t advance_time(jdr_ring *ring)
     return now;
 }
 
-/* What is known of a record before it is published, in case its producer dies. */
+/* Store what must be known of a record in case its producer dies before it is published. */
 static void fill_claim(jdr_ring *ring, const struct jdr_record *record)
 {
     struct jdr_claim claim = {ring->shared->producers[ring->side].incarnation, (uint8_t)(ring->side + 1)};
@@ -243,10 +244,13 @@ static void fill_claim(jdr_ring *ring, const struct jdr_record *record)
 /* With logging off, only the GAP_OPEN gets into the log. */
 static bool may_append(const jdr_ring *ring, const struct jdr_record *record)
 {
-    return jdr_logging(ring) || (ring->side == JDR_DRVA && record->kind == JDR_GAP_OPEN);
+    return jdr_ring_logging(ring) || (ring->side == JDR_DRVA && record->kind == JDR_GAP_OPEN);
 }
 
-/* Give out LSN, time and payload position: 0; -ECANCELED: logging is off; -ETIMEDOUT: the lock is not to be had. */
+/*
+ * Give out LSN, time and payload position. Returns 0, -ECANCELED with logging off, or -ETIMEDOUT if the lock is not to
+ * be had.
+ */
 static int reserve(jdr_ring *ring, struct jdr_record *record, uint64_t *position)
 {
     struct jdr_ring_shared *shared = ring->shared;
@@ -258,7 +262,7 @@ static int reserve(jdr_ring *ring, struct jdr_record *record, uint64_t *position
         *position = jdr_end(ring, last);
         record->lsn = last + 1;
         record->time_ns = advance_time(ring);
-        if (jdr_in_file(ring))
+        if (jdr_ring_in_file(ring))
             fill_claim(ring, record);
         atomic_store_explicit(&ring->ends[record->lsn & (ring->slot_count - 1)], *position + record->payload_bytes,
                               memory_order_relaxed);
@@ -292,7 +296,7 @@ void jdr_ring_request_durable(jdr_ring *ring, uint64_t lsn)
 {
     uint64_t reserved = jdr_ring_lsn_reserved(ring);
     if (lsn > reserved)
-        lsn = reserved; /* a request that no commit can meet would keep others from being flushed */
+        lsn = reserved; /* a request that no commit can meet would keep other records from being flushed */
     uint64_t seen = atomic_load(&ring->shared->sync_wanted);
     while (seen < lsn && !atomic_compare_exchange_weak(&ring->shared->sync_wanted, &seen, lsn))
         ;
@@ -350,7 +354,7 @@ void jdr_ring_poison(jdr_ring *ring, int error)
 void jdr_ring_off(const jdr_ring *ring, struct jdr_ring_off *off)
 {
     struct jdr_ring_shared *shared = ring->shared;
-    bool logging = jdr_logging(ring); /* loaded before the count, which is advanced before `off` is set */
+    bool logging = jdr_ring_logging(ring); /* loaded before the count, which is advanced before `off` is set */
     *off = (struct jdr_ring_off){
         .logging = logging,
         .reason = shared->off_reason,
@@ -363,8 +367,8 @@ void jdr_ring_off(const jdr_ring *ring, struct jdr_ring_off *off)
 void jdr_ring_stop_logging(jdr_ring *ring, enum jdr_off_reason reason, uint32_t disk)
 {
     struct jdr_ring_shared *shared = ring->shared;
-    int locked = lock_reserve(ring); /* if not, its holder is stopped, and appends at most the record it is at */
-    if (jdr_logging(ring)) {
+    int locked = lock_reserve(ring); /* if not, its holder was stopped, and appends at most the record it is at */
+    if (jdr_ring_logging(ring)) {
         atomic_store(&shared->off_reason, reason);
         atomic_store(&shared->off_disk, disk);
         atomic_store(&shared->off_since_ns, advance_time(ring));
@@ -403,7 +407,7 @@ bool jdr_ring_write_back(const jdr_ring *ring)
 uint64_t jdr_ring_observe(jdr_ring *ring, int64_t *time_ns)
 {
     uint64_t lsn;
-    if (lock_reserve(ring)) { /* its holder is stopped: the last record and its time are true all the same */
+    if (lock_reserve(ring)) { /* its holder was stopped: the last record and its time are valid all the same */
         lsn = jdr_ring_lsn_reserved(ring);
         *time_ns = jdr_slot(ring, lsn)->time_ns;
         return lsn;
@@ -419,11 +423,6 @@ int64_t jdr_ring_time_last(const jdr_ring *ring)
     return atomic_load(&ring->shared->time_ns_last);
 }
 
-uint64_t jdr_ring_record_bytes_max(const jdr_ring *ring)
-{
-    return jdr_record_bytes_max(ring);
-}
-
 uint64_t jdr_ring_payload_bytes(const jdr_ring *ring)
 {
     return ring->payload_bytes;
@@ -432,16 +431,6 @@ uint64_t jdr_ring_payload_bytes(const jdr_ring *ring)
 bool jdr_ring_is_host(const jdr_ring *ring)
 {
     return ring->side == JDR_HOST;
-}
-
-bool jdr_ring_in_file(const jdr_ring *ring)
-{
-    return jdr_in_file(ring);
-}
-
-bool jdr_ring_logging(const jdr_ring *ring)
-{
-    return jdr_logging(ring);
 }
 
 int jdr_ring_poisoned(const jdr_ring *ring)

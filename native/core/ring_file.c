@@ -1,9 +1,9 @@
 /*
- * ring_file.c: a ring in a file on tmpfs that host component and DRVA share: laying it out, taking a side, going on
- * after either has died. docs/formats/ring.md
+ * ring_file.c: a ring in a file on tmpfs that host component and DRVA share: laying it out, taking a side, and going on
+ * after a process has died. docs/formats/ring.md
  *
- * Invariants: a side is a lock on one byte of the file, which the kernel gives back when the process ends, so who is
- * alive is never guessed from a pid; nothing in the file is believed before it was checked.
+ * Invariants: a side is a lock on one byte of the file. The kernel gives the lock back when the process ends, so a
+ * side's life is never guessed from a pid. Nothing in the file is believed before it was checked.
  */
 #include "ring_shared.h"
 
@@ -142,7 +142,7 @@ static int take_side(int fd, enum jdr_side side)
     return errno == EAGAIN || errno == EACCES ? -EBUSY : -errno;
 }
 
-/* Room that the last holder of the side had taken and not used is free again. */
+/* Free the room that the last holder of the side had taken and not used. */
 static void forget_producer(struct jdr_ring_shared *shared, enum jdr_side side)
 {
     atomic_store(&shared->producers[side].admitted, 0);
@@ -159,7 +159,7 @@ static int begin_side(jdr_ring *ring)
     return 0;
 }
 
-/* An open file of our own, so that the lock ends with it and not with the caller's descriptor. */
+/* Open the file again, so that the lock ends with our own open file and not with the caller's descriptor. */
 static int reopen(int fd)
 {
     char path[32];
@@ -209,7 +209,7 @@ int jdr_ring_open(jdr_ring **out, int fd, enum jdr_side side, const uint8_t doma
 void jdr_ring_leave(jdr_ring *ring)
 {
     struct flock lock = side_lock(ring->side, F_UNLCK);
-    if (jdr_in_file(ring))
+    if (jdr_ring_in_file(ring))
         fcntl(ring->fd, F_OFD_SETLK, &lock);
 }
 
@@ -234,7 +234,7 @@ bool jdr_ring_is_abandoned(const struct jdr_ring *ring, uint64_t lsn)
 {
     struct jdr_claim claim;
     memcpy(&claim, jdr_slot(ring, lsn)->reserved, sizeof claim);
-    if (!jdr_in_file(ring) || claim.side_plus_1 < 1 || claim.side_plus_1 > 2)
+    if (!jdr_ring_in_file(ring) || claim.side_plus_1 < 1 || claim.side_plus_1 > 2)
         return false;
     enum jdr_side side = (enum jdr_side)(claim.side_plus_1 - 1);
     return claim.incarnation != atomic_load(&ring->shared->producers[side].incarnation) ||
@@ -244,7 +244,7 @@ bool jdr_ring_is_abandoned(const struct jdr_ring *ring, uint64_t lsn)
 bool jdr_ring_void_abandoned(struct jdr_ring *ring, uint64_t lsn)
 {
     if (lsn > jdr_ring_lsn_reserved(ring) || jdr_published(ring, lsn) || !jdr_ring_is_abandoned(ring, lsn) ||
-        jdr_published(ring, lsn)) /* just before it died */
+        jdr_published(ring, lsn)) /* published just before its producer died */
         return false;
     const struct jdr_record *slot = jdr_slot(ring, lsn);
     struct jdr_record empty = {.lsn = lsn, .time_ns = slot->time_ns, .disk = slot->disk, .kind = JDR_VOID};
@@ -254,7 +254,7 @@ bool jdr_ring_void_abandoned(struct jdr_ring *ring, uint64_t lsn)
 
 /* ---- the consumer begins ---------------------------------------------------------------------------------------- */
 
-/* A host that has died holds no room. One that starts in this moment finds the side taken, and tries again. */
+/* A dead host holds no room. A host that starts at this moment finds the side taken, and tries again. */
 static void forget_dead_host(const jdr_ring *ring)
 {
     if (take_side(ring->fd, JDR_HOST))
@@ -278,7 +278,7 @@ int jdr_ring_adopt(jdr_ring *ring, uint64_t lsn)
     return 0;
 }
 
-/* With logging off: is nobody at work on slots and payloads? ring.c says why this is enough. */
+/* With logging off, is no thread at work on slots and payloads? ring.c says why this is enough. */
 static bool is_quiet(const jdr_ring *ring)
 {
     const struct jdr_ring_shared *shared = ring->shared;
@@ -300,7 +300,7 @@ int jdr_ring_reset(jdr_ring *ring, const struct jdr_ring_options *options)
     struct jdr_ring_options whole = *options;
     whole.slots = ring->slot_count;
     whole.payload_bytes = ring->payload_bytes;
-    if (ring->side != JDR_DRVA || jdr_logging(ring) || !jdr_ring_valid_options(&whole))
+    if (ring->side != JDR_DRVA || jdr_ring_logging(ring) || !jdr_ring_valid_options(&whole))
         return -EINVAL;
     forget_dead_host(ring);
     if (!shared->resetting && !is_quiet(ring))

@@ -1,6 +1,6 @@
 /*
- * ring_memory.c: the memory of a ring: what is a valid size, where its parts lie, how it begins; and a ring in memory
- * of this process.
+ * ring_memory.c: the memory of a ring: valid sizes, where its parts lie, and how it begins. Also makes a ring in the
+ * memory of this process.
  */
 #include <stdlib.h>
 #include <sys/mman.h>
@@ -33,7 +33,7 @@ bool jdr_ring_valid_options(const struct jdr_ring_options *options)
            options->record_bytes_max <= record_bytes_limit(options->payload_bytes);
 }
 
-/* Header, slots, ends; then, at a huge page, the payload. */
+/* Header, slots and ends come first. The payload begins at a huge page. */
 static uint64_t payload_offset(uint64_t slot_count)
 {
     uint64_t end = JDR_BLOCK + slot_count * (sizeof(struct jdr_record) + sizeof(uint64_t));
@@ -74,7 +74,7 @@ static void *map_anonymous(uint64_t bytes)
     if (memory < base + HUGE_PAGE)
         munmap(memory + bytes, (size_t)(base + HUGE_PAGE - memory));
     madvise(memory, bytes, MADV_HUGEPAGE); /* if it can */
-    madvise(memory, bytes, MADV_DONTFORK); /* what a child wrote here would get into no log */
+    madvise(memory, bytes, MADV_DONTFORK); /* what a child wrote here would reach no log */
     memset(memory, 0, bytes);              /* so that no guest's write has to wait for a page */
     return memory;
 }

@@ -1,13 +1,13 @@
 /*
- * ring_shared.h: the memory of a ring, as those see it that may: admission.c, ring.c, ring_file.c, ring_memory.c, the
+ * ring_shared.h: the memory of a ring. These files see it: admission.c, ring.c, ring_file.c, ring_memory.c, the
  * consumer (log_writer.c) and write-back (pending.c). ring.c explains the protocol, docs/formats/ring.md the file.
  *
- * Invariants: LSNs and payload positions are given out together under `reserve`, so both are dense and in one order;
- * the one store to `lsn_reserved` makes a reservation valid, so a producer that dies under `reserve` leaves nothing
- * half done; a slot is published by storing its LSN last; room is counted by a producer until its record has an LSN,
- * and from then on as the distance between `lsn_reserved` and the tail, so the room of a dead producer is known; fewer
- * records than slots are in use, so the end position of the tail is never overwritten. All words are offsets and
- * counters, no pointers. A payload may go around the end of the payload area.
+ * Invariants: LSNs and payload positions are given out together under `reserve`, so both are dense and in one order.
+ * The one store to `lsn_reserved` makes a reservation valid, so a producer that dies under `reserve` leaves nothing
+ * half done. A slot is published by storing its LSN last. A producer counts its room until its record has an LSN. From
+ * then on the room is part of the distance between `lsn_reserved` and the tail, so the room of a dead producer is
+ * known. Fewer records than slots are in use, so the end position of the tail is never overwritten. All words are
+ * offsets and counters, not pointers. A payload may go around the end of the payload area.
  */
 #ifndef JETDR_RING_SHARED_H
 #define JETDR_RING_SHARED_H
@@ -29,7 +29,7 @@ struct jdr_producer {
 };
 
 struct jdr_ring_shared {
-    /* what the ring is; constant */
+    /* what the ring is (constant) */
     char magic[8];
     uint32_t version, header_bytes;
     uint64_t slot_count, payload_bytes;
@@ -42,7 +42,7 @@ struct jdr_ring_shared {
     _Atomic uint64_t lsn_reserved;
     _Atomic uint64_t record_bytes_max;
     /* admission */
-    struct jdr_producer producers[2]; /* by side; without a file the first */
+    struct jdr_producer producers[2]; /* by side. Without a file, only the first is used */
     JDR_LINE _Atomic uint32_t space_seq;
     pthread_mutex_t gate; /* its holder is next to be admitted */
     /* consumer */
@@ -52,7 +52,7 @@ struct jdr_ring_shared {
     JDR_LINE _Atomic uint64_t lsn_durable;
     _Atomic uint64_t lsn_released; /* the log does not need the ring's copy any more */
     _Atomic uint32_t durable_seq;
-    _Atomic uint64_t lsn_written; /* to the log, durable or not; a hint for whoever wakes the consumer */
+    _Atomic uint64_t lsn_written; /* to the log, durable or not. A hint for waking the consumer */
     /* applier */
     JDR_LINE _Atomic uint64_t lsn_applied; /* the primaries were given what is up to here */
     _Atomic uint64_t lsn_in_primaries;     /* durable in the primaries */
@@ -63,7 +63,7 @@ struct jdr_ring_shared {
     _Atomic uint64_t off_count;
     _Atomic uint32_t host_ended;
     _Atomic uint32_t resetting;
-    _Atomic uint64_t primary_failed; /* write-back: 1 + the disk whose primary lacks what the log holds; or SEVERAL */
+    _Atomic uint64_t primary_failed; /* write-back: 1 + the disk whose primary lacks what the log holds, or SEVERAL */
 };
 
 struct jdr_ring {
@@ -82,18 +82,36 @@ struct jdr_ring {
 };
 
 /*
- * Who has reserved a slot, in the reserved bytes of its record. The claim is there from before the LSN is given out
- * until the slot is reserved again, so it is known at whatever instruction the producer dies. It does not go to the
- * log.
+ * The producer that has reserved a slot, in the reserved bytes of its record. The claim is stored before the LSN is
+ * given out and stays until the slot is reserved again. So it is known, at whatever instruction the producer dies. It
+ * does not go to the log.
  */
 struct jdr_claim {
     uint32_t incarnation;
     uint8_t side_plus_1;
 };
 
-static inline bool jdr_in_file(const struct jdr_ring *ring)
+/*
+ * These answer questions of ring.h and jetdr.h. They are inlined where the memory of the ring is known. ring.c emits
+ * them for all other callers.
+ */
+#ifndef JDR_RING_INLINE
+#define JDR_RING_INLINE extern inline __attribute__((gnu_inline))
+#endif
+
+JDR_RING_INLINE bool jdr_ring_in_file(const struct jdr_ring *ring)
 {
     return ring->fd >= 0;
+}
+
+JDR_RING_INLINE bool jdr_ring_logging(const struct jdr_ring *ring)
+{
+    return !atomic_load(&ring->shared->off);
+}
+
+JDR_RING_INLINE uint64_t jdr_ring_record_bytes_max(const struct jdr_ring *ring)
+{
+    return atomic_load_explicit(&ring->shared->record_bytes_max, memory_order_relaxed);
 }
 
 static inline struct jdr_record *jdr_slot(const struct jdr_ring *ring, uint64_t lsn)
@@ -112,7 +130,7 @@ static inline uint64_t jdr_end(const struct jdr_ring *ring, uint64_t lsn)
     return atomic_load(&ring->ends[lsn & (ring->slot_count - 1)]);
 }
 
-/* Does a published record have the payload that was reserved for it? Another process may have written it. */
+/* Does a published record have the payload that was reserved for it? Another process may have written the record. */
 static inline bool jdr_is_sound(const struct jdr_ring *ring, uint64_t lsn, const struct jdr_record *record)
 {
     uint64_t reserved = jdr_end(ring, lsn) - jdr_end(ring, lsn - 1);
@@ -125,7 +143,9 @@ static inline uint8_t *jdr_payload_at(const struct jdr_ring *ring, uint64_t posi
     return ring->payload + (position & (ring->payload_bytes - 1));
 }
 
-/* Is so much unwritten that the consumer should not rest? A hint: without order, and what is reserved counts. */
+/*
+ * Is so much unwritten that the consumer should not rest? A hint: the loads have no order, and reserved records count.
+ */
 static inline bool jdr_much_unwritten(const struct jdr_ring *ring)
 {
     uint64_t head = atomic_load_explicit(&ring->shared->lsn_reserved, memory_order_relaxed);
@@ -171,7 +191,9 @@ static inline void jdr_give_back(struct jdr_ring *ring, struct jdr_room room)
     jdr_wake_queued(ring);
 }
 
-/* Move a tail, lsn_released or lsn_applied: the log, or the primaries, need the ring no more for what is before it. */
+/*
+ * Move a tail, lsn_released or lsn_applied. The log, or the primaries, no longer need the ring for what is before it.
+ */
 static inline void jdr_release(struct jdr_ring *ring, _Atomic uint64_t *tail, uint64_t lsn)
 {
     atomic_store(tail, lsn);
@@ -186,7 +208,7 @@ static inline void jdr_wake_consumer(struct jdr_ring *ring, uint32_t depth)
         jdr_futex_wake(&ring->shared->work_seq);
 }
 
-/* Publish `record` in its slot, whose claim stays. */
+/* Publish `record` in its slot. The claim in the slot stays. */
 static inline void jdr_publish(struct jdr_ring *ring, const struct jdr_record *record)
 {
     struct jdr_record *slot = jdr_slot(ring, record->lsn);
@@ -195,24 +217,13 @@ static inline void jdr_publish(struct jdr_ring *ring, const struct jdr_record *r
     __atomic_store_n(&slot->lsn, record->lsn, __ATOMIC_RELEASE);
 }
 
-/* The most payload that one record holds. */
-static inline uint64_t jdr_record_bytes_max(const struct jdr_ring *ring)
-{
-    return atomic_load_explicit(&ring->shared->record_bytes_max, memory_order_relaxed);
-}
-
-static inline bool jdr_logging(const struct jdr_ring *ring)
-{
-    return !atomic_load(&ring->shared->off);
-}
-
 /* Why nothing is to be admitted, as a negative error, or 0. */
 static inline int jdr_refusal(const jdr_ring *ring)
 {
     int poison = atomic_load_explicit(&ring->poison, memory_order_relaxed);
     if (poison)
         return -poison;
-    return ring->side == JDR_HOST && !jdr_logging(ring) ? -ECANCELED : 0;
+    return ring->side == JDR_HOST && !jdr_ring_logging(ring) ? -ECANCELED : 0;
 }
 
 /* ring_memory.c, for ring_file.c */

@@ -1,8 +1,8 @@
 /*
  * room.c: room in the ring for a record of one disk, and then the disk's range.
  *
- * Invariants: room is taken before the range, so who holds a range never waits for the log; between taking room and
- * publishing, one disk has at most half of the ring, so that a primary that hangs does not stop the other disks.
+ * Invariants: room is taken before the range, so a thread that holds a range never waits for the log. Between taking
+ * room and publishing, one disk has at most half of the ring, so a primary that hangs does not stop the other disks.
  */
 #include <errno.h>
 
@@ -18,7 +18,7 @@ static void count_stall(struct jdr_filter_stats *stats, uint64_t stalled_ns)
         stats->stall_ns_max = stalled_ns;
 }
 
-/* There was no room at once: wait for the ring's and for this disk's share, until there is both. */
+/* There was no room at once. Wait until the ring has room and this disk's share has room. */
 static int take_stalled(jdr_filter *filter, struct jdr_range *range, uint64_t payload_bytes)
 {
     struct jdr_ranges *ranges = &filter->primary.ranges;

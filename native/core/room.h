@@ -1,6 +1,6 @@
 /*
  * room.h: room in the ring, counted in records and in sectors of payload. One word holds both counts, so that one
- * atomic operation takes or gives back both. Who merely holds room (the filter) passes it on as it is.
+ * atomic operation takes or gives back both. The filter merely holds room, and passes it on as it is.
  */
 #ifndef JETDR_ROOM_H
 #define JETDR_ROOM_H

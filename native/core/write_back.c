@@ -1,10 +1,10 @@
 /*
- * write_back.c: the way of writing in which the log comes first: a change completes when the ring has its record, a
- * flush when the log has it; the applier gives it to the primary later. Reads find what is pending.
+ * write_back.c: the way of writing in which the log comes first. A change completes when the ring has its record, and a
+ * flush when the log has it. The applier gives the change to the primary later. Reads find what is pending.
  *
- * Invariants: while logging is on, a change goes to the ring alone; with logging off, it goes to the primary alone, and
- * only once the applier has settled: the primary has all that was logged, and the bypassed file stands. Once the
- * primary has failed to keep something, the disk takes and gives nothing more.
+ * Invariants: while logging is on, a change goes to the ring alone. With logging off, it goes to the primary alone, and
+ * only after the applier has settled, so that the primary has all that was logged and the bypassed file stands. After
+ * the primary has failed to keep a write, the disk takes and gives nothing more.
  */
 #include <errno.h>
 
@@ -32,9 +32,12 @@ static bool hold_bypassing(jdr_filter *filter, struct jdr_range *range)
     if (!jdr_applier_wait_settled(filter->applier))
         return false;
     jdr_ranges_hold(&filter->primary.ranges, range, filter->share);
-    /* now that it is held: a copy after logging resumes comes after it; and off since then, not once more */
+    /*
+     * Re-check with the range held: any later resync copy is then ordered after this write. Logging must have stayed
+     * off since we settled.
+     */
     bool settled = jdr_applier_is_settled(filter->applier);
-    /* given an LSN just as logging went off: the applier would lay it over what comes now */
+    /* A change that got its LSN just as logging went off: the applier would write it over this one. */
     bool pending = settled && is_pending(filter, range->begin, range->end - range->begin);
     if (settled && !pending)
         return true;
@@ -48,7 +51,7 @@ static int64_t change(jdr_filter *filter, const struct jdr_change *change, struc
 {
     struct jdr_primary *primary = &filter->primary;
     for (;;) {
-        if (primary->failed) /* what was acknowledged is lost to the primary: nothing more is accepted */
+        if (primary->failed) /* the primary lacks an acknowledged write: nothing more is accepted */
             return primary->failed;
         int64_t result = jdr_room_or_bypass(filter, range, jdr_payload_bytes(change));
         if (result)
@@ -62,13 +65,13 @@ static int64_t change(jdr_filter *filter, const struct jdr_change *change, struc
         }
         if ((result = jdr_log_or_bypass(filter, range->room, change)))
             return result;
-        release(filter, range); /* switched off meanwhile: again, to the primary alone */
+        release(filter, range); /* logging went off meanwhile: try again, to the primary alone */
     }
 }
 
 /* ---- reads ------------------------------------------------------------------------------------------------------ */
 
-static int read_held(const jdr_filter *filter, uint64_t offset, void *target, size_t length)
+static int read_held(jdr_filter *filter, uint64_t offset, void *target, size_t length)
 {
     int result = jdr_primary_read(&filter->primary, offset, target, length);
     if (!result)
@@ -76,7 +79,7 @@ static int read_held(const jdr_filter *filter, uint64_t offset, void *target, si
     return result;
 }
 
-/* Nothing that overlaps is applied, or appended, while the primary's data and what is pending are put together. */
+/* Hold the range, so that nothing in it is applied or appended while the two are put together. */
 static int read_pending(jdr_filter *filter, uint64_t offset, void *target, size_t length)
 {
     struct jdr_range range = {.begin = offset, .end = offset + length};
@@ -90,7 +93,7 @@ static int read_any(jdr_filter *filter, uint64_t offset, void *target, size_t le
 {
     if (jdr_pending_any(filter->ring))
         return read_pending(filter, offset, target, length);
-    /* looked at after that: what the primary failed to take is no longer pending */
+    /* `failed` is read after the check: what the primary failed to take is no longer pending */
     return filter->primary.failed ? filter->primary.failed : jdr_primary_read(&filter->primary, offset, target, length);
 }
 
@@ -101,17 +104,20 @@ static bool is_hole(const jdr_filter *filter, uint64_t offset, uint64_t length)
 
 /* ---- flushes ---------------------------------------------------------------------------------------------------- */
 
-/* What is up to `lsn` is durable in the log, or, once logging is off, in the primary, which then has everything. */
+/*
+ * Make everything up to `lsn` durable in the log. With logging off, make it durable in the primary, which then has
+ * everything.
+ */
 static int flush_up_to(jdr_filter *filter, uint64_t lsn)
 {
     struct jdr_primary *primary = &filter->primary;
     do {
         while (jdr_ring_logging(filter->ring))
-            if (jdr_durable_or_bypass(filter, lsn)) /* but what bypassed the log before may not be in the log yet */
+            if (jdr_durable_or_bypass(filter, lsn)) /* what bypassed the log earlier may be in the primary alone */
                 return primary->direct_synced < primary->direct ? jdr_applier_sync(filter->applier, primary)
                                                                 : primary->failed;
     } while (!jdr_applier_wait_settled(filter->applier));
-    jdr_applier_wait_applied(filter->applier, lsn); /* what was given an LSN just as logging went off */
+    jdr_applier_wait_applied(filter->applier, lsn); /* changes that got an LSN just as logging went off */
     return jdr_applier_sync(filter->applier, primary);
 }
 
@@ -120,7 +126,7 @@ static int64_t flush(jdr_filter *filter)
     bool known = filter->primary.failed;
     uint64_t lsn = jdr_ring_lsn_reserved(filter->ring);
     int failed = flush_up_to(filter, lsn);
-    if (failed) /* a loss that is known does not switch logging off again */
+    if (failed) /* a known loss does not switch logging off again */
         return known ? failed : jdr_suspect_and_bypass(filter, failed);
     return (int64_t)lsn;
 }
@@ -130,7 +136,7 @@ static void end(jdr_filter *filter)
     uint64_t lsn = jdr_ring_lsn_reserved(filter->ring);
     flush_up_to(filter, lsn);
     jdr_applier_wait_applied(filter->applier, lsn);
-    /* before the applier lets go of the primary: the log may forget what the primary was given */
+    /* Before the applier lets go of the primary: from then on the log may forget what the primary was given. */
     jdr_applier_sync(filter->applier, &filter->primary);
     jdr_applier_remove(filter->applier, &filter->primary);
 }

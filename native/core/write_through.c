@@ -1,8 +1,8 @@
 /*
- * write_through.c: the ways of writing in which the primary comes first: a change completes when the primary has it and
- * the ring has its record, a flush when both are durable.
+ * write_through.c: the ways of writing in which the primary comes first. A change completes when the primary has it and
+ * the ring has its record. A flush completes when both are durable.
  *
- * An embedded caller is told when the log has no room. A guest is not: its writes bypass the log then.
+ * An embedded caller gets an error when the log has no room. A guest's write bypasses the log instead.
  */
 #include "filter.h"
 #include "ring.h"
@@ -34,19 +34,14 @@ static int64_t change_or_bypass(jdr_filter *filter, const struct jdr_change *cha
 static bool hold_bypassing(jdr_filter *filter, struct jdr_range *range)
 {
     jdr_ranges_hold(&filter->primary.ranges, range, filter->share);
-    if (!jdr_ring_logging(filter->ring)) /* now that it is held: a copy after logging resumes comes after it */
+    if (!jdr_ring_logging(filter->ring)) /* with the range held: any later copy is then ordered after this write */
         return true;
     jdr_ranges_release(&filter->primary.ranges, range);
     jdr_ranges_unlock(&filter->primary.ranges);
     return false;
 }
 
-static int read_any(jdr_filter *filter, uint64_t offset, void *target, size_t length)
-{
-    return jdr_primary_read(&filter->primary, offset, target, length);
-}
-
-static int read_held(const jdr_filter *filter, uint64_t offset, void *target, size_t length)
+static int read_primary(jdr_filter *filter, uint64_t offset, void *target, size_t length)
 {
     return jdr_primary_read(&filter->primary, offset, target, length);
 }
@@ -56,7 +51,7 @@ static bool is_hole(const jdr_filter *filter, uint64_t offset, uint64_t length)
     return jdr_primary_is_hole(&filter->primary, offset, length);
 }
 
-/* Flush the primary, while the log commits what is up to *lsn, the last LSN given out. */
+/* Flush the primary, while the log commits everything up to *lsn, the last LSN given out. */
 static int flush_primary(jdr_filter *filter, uint64_t *lsn)
 {
     *lsn = jdr_ring_lsn_reserved(filter->ring);
@@ -79,7 +74,7 @@ static int64_t flush_or_bypass(jdr_filter *filter)
     uint64_t lsn;
     bool known = filter->primary.failed;
     int failed = flush_primary(filter, &lsn);
-    if (failed) /* a loss that is known does not switch logging off again */
+    if (failed) /* a known loss does not switch logging off again */
         return known ? failed : jdr_suspect_and_bypass(filter, failed);
     jdr_durable_or_bypass(filter, lsn);
     return (int64_t)lsn;
@@ -87,17 +82,17 @@ static int64_t flush_or_bypass(jdr_filter *filter)
 
 const struct jdr_mode jdr_write_through = {
     .change = change,
-    .read = read_any,
+    .read = read_primary,
     .flush = flush,
-    .read_held = read_held,
+    .read_held = read_primary,
     .is_hole = is_hole,
 };
 
 const struct jdr_mode jdr_write_through_or_bypass = {
     .change = change_or_bypass,
-    .read = read_any,
+    .read = read_primary,
     .flush = flush_or_bypass,
-    .read_held = read_held,
+    .read_held = read_primary,
     .is_hole = is_hole,
     .hold_bypassing = hold_bypassing,
     .cuts = true,

@@ -5,50 +5,14 @@
  */
 #include <errno.h>
 #include <inttypes.h>
-#include <stdarg.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/socket.h>
 #include <unistd.h>
 
 #include "host.h"
 #include "commands.h"
-
-/* ---- replies ---------------------------------------------------------------------------------------------------- */
-
-/* False if the client is gone, or does not take the reply. */
-static bool send_all(int fd, const char *text, size_t length)
-{
-    while (length) {
-        ssize_t put = send(fd, text, length, MSG_NOSIGNAL);
-        if (put < 0 && errno == EINTR)
-            continue;
-        if (put <= 0)
-            return false;
-        text += put;
-        length -= (size_t)put;
-    }
-    return true;
-}
-
-bool host_reply(int fd, const char *format, ...)
-{
-    char text[HOST_MESSAGE + 128];
-    va_list arguments;
-    va_start(arguments, format);
-    int length = vsnprintf(text, sizeof text - 1, format, arguments);
-    va_end(arguments);
-    if (length < 0 || length > (int)sizeof text - 2)
-        length = (int)sizeof text - 2;
-    text[length] = '\n';
-    return send_all(fd, text, (size_t)length + 1);
-}
-
-void host_refuse_line(int fd, const char *what)
-{
-    host_reply(fd, "ERR %d %s", EINVAL, what);
-}
+#include "control_line.h"
 
 /* ---- words of a line -------------------------------------------------------------------------------------------- */
 
@@ -136,7 +100,9 @@ static bool do_trust(int fd, char *rest)
     return answer(fd, host_disks_trust((uint32_t)number, message), message);
 }
 
-/* The error of a copy as it goes over the wire. All of the primary's are EIO: 7, 110 and 125 mean something else. */
+/*
+ * Every primary error maps to EIO, because E2BIG, ETIMEDOUT and ECANCELED mean something else on this socket.
+ */
 static bool answer_failed_copy(int fd, int64_t result, const char *message)
 {
     if (-result & JDR_PRIMARY)
@@ -181,7 +147,7 @@ static bool do_stats(int fd, char *rest)
         return host_reply(fd, "ERR %d out of memory", ENOMEM);
     unsigned disks = host_disks_each(print_stats, stream);
     bool whole = fclose(stream) == 0;
-    bool sent = whole ? host_reply(fd, "OK %u", disks) && send_all(fd, text, length)
+    bool sent = whole ? host_reply(fd, "OK %u", disks) && host_send(fd, text, length)
                       : host_reply(fd, "ERR %d out of memory", ENOMEM);
     free(text);
     return sent;

@@ -9,9 +9,5 @@ enum host_next { HOST_GO_ON, HOST_HANG_UP, HOST_QUIT };
 
 /* Do what `line` says, and reply on fd. The line has `length` bytes and then a NUL, and is changed. */
 enum host_next host_obey(int fd, char *line, size_t length);
-/* Send one line. False if the client is gone or does not take it. */
-__attribute__((format(printf, 2, 3))) bool host_reply(int fd, const char *format, ...);
-/* Reply that this is no command. The caller then ends the connection. */
-void host_refuse_line(int fd, const char *what);
 
 #endif

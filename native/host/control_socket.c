@@ -16,23 +16,19 @@
 #include <sys/socket.h>
 #include <sys/stat.h>
 #include <sys/un.h>
-#include <time.h>
 #include <unistd.h>
 
 #include "host.h"
 #include "commands.h"
+#include "control_line.h"
 
-#define LINE_BYTES_MAX 8192
-#define LINE_LIMIT_MS 5000
 #define CONNECTIONS_MAX 32
 #define STACK_BYTES (512u << 10)
 
 struct connection {
-    int fd;
     bool busy, evicted; /* guarded by the mutex */
     int64_t idle_since; /* likewise */
-    size_t filled;
-    char line[LINE_BYTES_MAX]; /* what was received; its first line is being obeyed */
+    struct host_lines lines;
     struct connection *next;
 };
 
@@ -49,51 +45,6 @@ static struct connection *connections;
 static unsigned count;
 static bool quitting;
 
-static int64_t now_ms(void)
-{
-    struct timespec now;
-    clock_gettime(CLOCK_MONOTONIC, &now);
-    return now.tv_sec * 1000ll + now.tv_nsec / 1000000;
-}
-
-/* ---- lines ------------------------------------------------------------------------------------------------------ */
-
-/* Wait for more of a line: 1; 0 at the end of the connection; -ETIMEDOUT. Without a deadline, as long as it takes. */
-static int receive(struct connection *connection, int64_t deadline_ms)
-{
-    struct pollfd ready = {connection->fd, POLLIN, 0};
-    int64_t left = deadline_ms ? deadline_ms - now_ms() : -1;
-    int result = deadline_ms && left <= 0 ? 0 : poll(&ready, 1, (int)left);
-    if (result < 0)
-        return errno == EINTR ? 1 : 0;
-    if (result == 0)
-        return -ETIMEDOUT;
-    ssize_t got = recv(connection->fd, connection->line + connection->filled, LINE_BYTES_MAX - connection->filled, 0);
-    if (got > 0)
-        connection->filled += (size_t)got;
-    return got > 0 || (got < 0 && errno == EINTR);
-}
-
-/* The length of a line with its end, which becomes a NUL; 0 at the end of the connection; -EMSGSIZE; -ETIMEDOUT. */
-static ssize_t read_line(struct connection *connection)
-{
-    int64_t deadline = 0;
-    for (;;) {
-        char *end = memchr(connection->line, '\n', connection->filled);
-        if (end) {
-            *end = 0;
-            return end + 1 - connection->line;
-        }
-        if (connection->filled == LINE_BYTES_MAX)
-            return -EMSGSIZE;
-        if (connection->filled && !deadline)
-            deadline = now_ms() + LINE_LIMIT_MS;
-        int result = receive(connection, deadline);
-        if (result <= 0)
-            return result;
-    }
-}
-
 /* ---- connections ------------------------------------------------------------------------------------------------ */
 
 /* False if the connection is to end. */
@@ -101,7 +52,7 @@ static bool set_busy(struct connection *connection, bool busy)
 {
     pthread_mutex_lock(&mutex);
     connection->busy = busy;
-    connection->idle_since = now_ms();
+    connection->idle_since = host_now_ms();
     bool goes_on = !connection->evicted;
     pthread_mutex_unlock(&mutex);
     return goes_on;
@@ -123,7 +74,7 @@ static bool obey(struct connection *connection, size_t length)
 {
     if (!set_busy(connection, true))
         return false;
-    enum host_next next = host_obey(connection->fd, connection->line, length);
+    enum host_next next = host_obey(connection->lines.fd, connection->lines.text, length);
     if (next == HOST_QUIT)
         begin_quit();
     return next == HOST_GO_ON && set_busy(connection, false);
@@ -133,15 +84,14 @@ static void converse(struct connection *connection)
 {
     set_busy(connection, false);
     for (;;) {
-        ssize_t length = read_line(connection);
+        ssize_t length = host_line_take(&connection->lines);
         if (length == -EMSGSIZE)
-            host_refuse_line(connection->fd, "the line is longer than 8192 bytes");
+            host_refuse_line(connection->lines.fd, "the line is longer than 8192 bytes");
         if (length == -ETIMEDOUT)
-            host_refuse_line(connection->fd, "the line was not complete within 5 s");
+            host_refuse_line(connection->lines.fd, "the line was not complete within 5 s");
         if (length <= 0 || !obey(connection, (size_t)length - 1))
             return;
-        connection->filled -= (size_t)length;
-        memmove(connection->line, connection->line + length, connection->filled);
+        host_line_drop(&connection->lines, (size_t)length);
     }
 }
 
@@ -155,7 +105,7 @@ static void *serve(void *context)
         link = &(*link)->next;
     *link = connection->next;
     count--;
-    close(connection->fd);
+    close(connection->lines.fd);
     pthread_cond_broadcast(&ended);
     pthread_mutex_unlock(&mutex);
     free(connection);
@@ -165,7 +115,7 @@ static void *serve(void *context)
 static void evict(struct connection *connection)
 {
     connection->evicted = true;
-    shutdown(connection->fd, SHUT_RDWR);
+    shutdown(connection->lines.fd, SHUT_RDWR);
 }
 
 /* With the mutex held: is there a place for one more? If not, the connection that has been idle longest ends. */
@@ -204,7 +154,7 @@ static int begin_connection(int fd)
     struct connection *connection = calloc(1, sizeof *connection);
     if (!connection)
         return -ENOMEM;
-    connection->fd = fd;
+    connection->lines.fd = fd;
     connection->busy = true; /* until its thread runs: a request may be waiting, so it is not the one to evict */
     pthread_t thread;
     int result = start_thread(&thread, true, serve, connection);
@@ -231,7 +181,7 @@ static void accept_one(void)
     int fd = accept4(listening, NULL, NULL, SOCK_CLOEXEC);
     if (fd < 0)
         return;
-    struct timeval limit = {LINE_LIMIT_MS / 1000, 0};
+    struct timeval limit = {HOST_LINE_LIMIT_MS / 1000, 0};
     setsockopt(fd, SOL_SOCKET, SO_SNDTIMEO, &limit, sizeof limit);
     int result = -EACCES;
     if (is_trusted(fd)) {

@@ -1,7 +1,7 @@
 /*
  * host.h: the parts of the host component that know nothing of NBD: its disks (disks.c, primary.c), its control socket
- * (control_socket.c, commands.c), its log file (log_file.c), and its life (life.c). One process serves one domain, so
- * there is one of each.
+ * (control_socket.c, commands.c, control_line.c), its log file (log_file.c), and its life (life.c). One process serves
+ * one domain, so there is one of each.
  *
  * Functions return 0 or -errno. Those that take a `message` of HOST_MESSAGE bytes also say what was wrong with what.
  */

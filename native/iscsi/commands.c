@@ -77,12 +77,8 @@ static void request_failed(jdr_iscsi *session, struct request *request, int resu
 {
     if (!request->result)
         request->result = result;
-    if (request->kind != REQUEST_SYNC)
-        return;
-    pthread_mutex_lock(&session->mutex);
-    if (!session->broken)
-        session->broken = -result;
-    pthread_mutex_unlock(&session->mutex);
+    if (request->kind == REQUEST_SYNC)
+        jdr_iscsi_break(session, result);
 }
 
 /* ---- answers ---------------------------------------------------------------------------------------------------- */

@@ -42,16 +42,14 @@ void jdr_iscsi_give_up(jdr_iscsi *session, int result)
     jdr_iscsi_disconnect(session);
     for (struct request *request = session->active; request; request = request->next)
         request->result = request->result ? request->result : result;
-    pthread_mutex_lock(&session->mutex);
-    if (session->retained && !session->broken)
-        session->broken = -result;
-    pthread_mutex_unlock(&session->mutex);
+    if (session->retained)
+        jdr_iscsi_break(session, result);
     jdr_iscsi_retained_drop(session, session->retained_number);
     session->replay_failed = 0;
     jdr_iscsi_settle(session);
 }
 
-/* Does waiting not help? */
+/* True if retrying cannot succeed. */
 static bool is_final(enum jdr_iscsi_problem problem)
 {
     return problem == JDR_ISCSI_RESERVED || problem == JDR_ISCSI_OTHER_LUN || problem == JDR_ISCSI_READ_ONLY;

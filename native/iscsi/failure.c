@@ -46,3 +46,11 @@ int jdr_iscsi_fail(jdr_iscsi *session, enum jdr_iscsi_problem problem, const cha
     pthread_mutex_unlock(&session->mutex);
     return -problem_errno(problem);
 }
+
+void jdr_iscsi_break(jdr_iscsi *session, int result)
+{
+    pthread_mutex_lock(&session->mutex);
+    if (!session->broken)
+        session->broken = -result;
+    pthread_mutex_unlock(&session->mutex);
+}

@@ -241,5 +241,7 @@ bool jdr_iscsi_replay_next(jdr_iscsi *session);
 /* Record what went wrong; returns the negative errno of `problem`. */
 int jdr_iscsi_fail(jdr_iscsi *session, enum jdr_iscsi_problem problem, const char *format, ...)
     __attribute__((format(printf, 3, 4)));
+/* From now on every call fails with `result`, a negative errno. The first one stays. */
+void jdr_iscsi_break(jdr_iscsi *session, int result);
 
 #endif
