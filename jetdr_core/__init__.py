@@ -9,7 +9,7 @@ from importlib import metadata
 
 from jetdr_core import errors
 from jetdr_core.catalog import Catalog, Interval, RecoveryPoint
-from jetdr_core.domain import Disk, DiskStatus, DomainStatus, HostedDisk, HostedDomain, ProtectedDomain
+from jetdr_core.domain import Disk, DiskStatus, DomainStatus, HostedDisk, HostedDomain, OnMismatch, ProtectedDomain
 from jetdr_core.errors import JetdrError
 from jetdr_core.host import HostOptions
 from jetdr_core.options import DomainOptions
@@ -29,6 +29,7 @@ __all__ = [
     "HostedDomain",
     "Interval",
     "JetdrError",
+    "OnMismatch",
     "ProtectedDomain",
     "RecoveryPoint",
     "Report",

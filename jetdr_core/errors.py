@@ -260,6 +260,10 @@ class ChainBroken(JetdrError):
     """The segment chain has a break, or store and log do not meet."""
 
 
+class GenerationMismatch(JetdrError):
+    """Log, store, state folder and disks of a domain were not last used together. Going on might lose writes."""
+
+
 class Fenced(JetdrError):
     """A newer epoch owns the domain. This writer has stopped."""
 

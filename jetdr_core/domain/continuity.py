@@ -1,11 +1,15 @@
 """Continuity: may a domain go on as if nothing had happened? Pure: a table from what was found to what is owed.
 
-Invariant: a domain goes on without a gap only if every write that reached a primary since the log's head is in the ring
-or in the log. Three findings show that:
+Invariants. A domain goes on without a gap only if every write that reached a primary since the log's head is in the
+ring or in the log. Three findings show that:
 
 - The ring survived with logging on, and the host component lived on or ended in order.
-- Everything had ended, and the log is clean.
+- Everything had ended, the log is clean, and the primaries are as they were then.
 - In write-back no write bypassed the log. The primaries may then lag, and the log is replayed to them.
+
+The log proves nothing of that by itself, because an older copy of it is as consistent as the last one. It is believed
+only if no witness contradicts it. A replay overwrites what guests have written, so it also takes every witness that the
+log relies on. Nothing is ever replayed, or given up, on a guess: in doubt write-back is refused until somebody chooses.
 """
 
 from __future__ import annotations
@@ -13,7 +17,22 @@ from __future__ import annotations
 import enum
 from typing import NamedTuple
 
-__all__ = ["NOTHING_OWED", "Continuity", "Found", "HostFound", "LogFound", "RingFound", "decide", "found_embedded"]
+from jetdr_core.domain.generation import Word
+from jetdr_core.errors import GenerationMismatch
+
+__all__ = [
+    "NOTHING_OWED",
+    "Continuity",
+    "Found",
+    "HostFound",
+    "LogFound",
+    "OnMismatch",
+    "RingFound",
+    "check_not_refused",
+    "decide",
+    "doubt",
+    "found_embedded",
+]
 
 
 class RingFound(enum.Enum):
@@ -41,8 +60,22 @@ class HostFound(enum.Enum):
     DIED = "a host component died"
 
 
+class OnMismatch(enum.Enum):
+    """What to do in write-back if log, store, state folder and disks are not of one generation."""
+
+    REFUSE = "refuse"
+    COPY = "copy"
+    """The disks are the truth: open a gap, and resync all of them. What only the log has is given up."""
+    REPLAY = "replay"
+    """The log is the truth: write it to the disks. What the disks have since is overwritten."""
+
+
 class Found(NamedTuple):
-    """``bypassed``: in write-back, writes bypassed the log. ``disks``: the domain protects any."""
+    """``bypassed``: in write-back, writes bypassed the log. ``disks``: the domain protects any.
+
+    ``chain``, ``state`` and ``disk`` are the words of the witnesses: the store, the state folder, and the primaries. In
+    write-through only the store speaks. ``changed``: after a clean end a primary is not as it was then.
+    """
 
     ring: RingFound
     log: LogFound
@@ -51,6 +84,11 @@ class Found(NamedTuple):
     write_back: bool
     bypassed: bool
     disks: bool
+    chain: Word = Word.SILENT
+    state: Word = Word.SILENT
+    disk: Word = Word.SILENT
+    changed: bool = False
+    on_mismatch: OnMismatch = OnMismatch.REFUSE
 
 
 class Continuity(NamedTuple):
@@ -58,30 +96,100 @@ class Continuity(NamedTuple):
 
     ``gap``: why a gap opens after what log and store hold, empty for none. ``stop``: why logging is to be switched off,
     so that a gap begins after what the ring holds. ``replay``: write the log to the primaries before they are served.
+    ``resync``: only the disks that have changed are owed a copy. ``refusal``: why the domain does not go on at all.
     """
 
     gap: str = ""
     stop: str = ""
     replay: bool = False
+    resync: bool = False
+    refusal: str = ""
 
 
 NOTHING_OWED = Continuity()
 
 
-def found_embedded(log: LogFound, *, disks: bool) -> Found:
+def found_embedded(log: LogFound, *, disks: bool, chain: Word = Word.SILENT, changed: bool = False) -> Found:
     """What an embedded domain finds: its ring ended with the process that wrote to its disks."""
-    return Found(RingFound.NONE, log, HostFound.EMBEDDED, logging=True, write_back=False, bypassed=False, disks=disks)
+    return Found(
+        *(RingFound.NONE, log, HostFound.EMBEDDED),
+        logging=True,
+        write_back=False,
+        bypassed=False,
+        disks=disks,
+        chain=chain,
+        changed=changed,
+    )
 
 
 def decide(found: Found) -> Continuity:
-    """Return what is owed before the domain goes on. Logging that is off stays off: it owes a gap by itself."""
-    if found.ring is RingFound.KEPT:
+    """Return what is owed before the domain goes on. Logging that is off stays off: it owes a gap by itself.
+
+    A host component that lives, with its ring, knows better than any witness.
+    """
+    if found.chain is Word.APART:
+        return Continuity(refusal="log and store went on apart from one another")
+    why = doubt(found)
+    if why and found.disks and found.host is not HostFound.ALIVE:
+        return _decide_in_doubt(found, why)
+    if found.ring is RingFound.KEPT and not _rests(found):
         lost = found.logging and found.host is HostFound.DIED and not found.write_back
         return Continuity(stop="the host component died" if lost else "")
     if found.ring is RingFound.APART:
         return Continuity(gap="the ring does not continue the log")
-    if found.log is LogFound.CLEAN or not found.disks:
+    if not found.disks:
         return NOTHING_OWED
+    if found.log is LogFound.CLEAN:
+        return Continuity(resync=found.changed)
     if found.log is LogFound.UNCLEAN and found.write_back and not found.bypassed:
         return Continuity(replay=True)
     return Continuity(gap="unclean stop")
+
+
+def check_not_refused(name: str, found: Found) -> None:
+    """Raise :class:`GenerationMismatch` with the ways out, if the domain does not go on as it was found."""
+    refusal = decide(found).refusal
+    if not refusal:
+        return
+    hint = (
+        "take the domain over with a new log"
+        if found.chain is Word.APART
+        else "bring back the newest log, store, state folder and disks. If they are lost, open the domain with "
+        "on_mismatch 'copy', which keeps the disks as they are and resyncs them after a gap, or with 'replay', which "
+        "writes the log over the disks ('jetdr drva --on-mismatch')"
+    )
+    words = {"store": found.chain, "state folder": found.state, "disks": found.disk}
+    raise GenerationMismatch(
+        f"domain {name!r}: {refusal}", hint=hint, **{what.replace(" ", "_"): word.name for what, word in words.items()}
+    )
+
+
+def _rests(found: Found) -> bool:
+    """Whether everything had ended in order, so that the ring has nothing that log and primaries lack."""
+    return found.log is LogFound.CLEAN and found.host is HostFound.ENDED
+
+
+def doubt(found: Found) -> str:
+    """Why the log is not believed. Empty if it is."""
+    if found.log is LogFound.NEW:
+        return ""
+    witnesses = {"the store": found.chain, "the state folder": found.state, "a disk": found.disk}
+    for name, word in witnesses.items():
+        if word in {Word.NEWER, Word.APART}:
+            return f"the log is an older copy: {name} {word.value}"
+    if found.chain is Word.OLDER:
+        return f"the store is an older copy: it {found.chain.value}"
+    for name, word in witnesses.items():
+        if word in {Word.OLDER, Word.MISSING} and found.write_back and found.log is LogFound.UNCLEAN:
+            return f"the log cannot be replayed on its own word: {name} {word.value}"
+    return ""
+
+
+def _decide_in_doubt(found: Found, why: str) -> Continuity:
+    if not found.write_back:
+        return Continuity(gap=why)
+    if found.on_mismatch is OnMismatch.REFUSE:
+        return Continuity(refusal=why)
+    if found.on_mismatch is OnMismatch.REPLAY and found.log is LogFound.UNCLEAN:
+        return Continuity(replay=True)
+    return Continuity(gap=why)

@@ -13,13 +13,14 @@ from __future__ import annotations
 import asyncio
 import logging
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import suppress
 from typing import TypeVar
 
 from jetdr_core._core import Ring
 from jetdr_core.aio import shielded
+from jetdr_core.catalog import DiskState
 from jetdr_core.control_bodies import DiskReady, GapClose
 from jetdr_core.domain.control_log import ControlLog
 from jetdr_core.domain.disk import ProtectedDisk
@@ -79,6 +80,17 @@ class Copies:
         """Owe what the history says is owed: in a gap a copy of every disk, otherwise the initial copies."""
         gap = self._control_log.history.gap_open
         self.owe_all("" if gap is None else gap.reason or "a gap is open")
+
+    def owe_changed(self, disks: Collection[DiskState], reason: str) -> None:
+        """Owe a resync of ``disks`` only: with others primary and log agree. The gap is open."""
+        changed = {disk.disk for disk in disks}
+        with self._control_log.lock:
+            for disk in self._disks.values():
+                if not self._control_log.is_ready(disk.number):
+                    self._owe(_Copy(disk, ""), log_holes=True)
+                elif disk.number in changed:
+                    self._owe(_Copy(disk, reason), log_holes=True)
+        self.close_gap_when_paid()
 
     def owe_all(self, reason: str) -> None:
         """Owe every attached disk its copy, from the beginning: primaries and log may differ, for ``reason``.

@@ -15,6 +15,7 @@ from jetdr_core.control_bodies import DiskAdd, DiskRemove
 from jetdr_core.domain.control_log import ControlLog
 from jetdr_core.domain.copies import Copies
 from jetdr_core.domain.disk import ProtectedDisk
+from jetdr_core.domain.disk_identity import identity_at_rest
 from jetdr_core.domain.mode import D, Mode
 from jetdr_core.domain.primary import DiskPlace, Primaries, Primary
 from jetdr_core.domain.status import DiskStatus, counters
@@ -72,6 +73,11 @@ class Disks(Generic[D]):
                 errors.append(error)
                 same = False
         return same
+
+    def identities(self) -> tuple[bytes, ...]:
+        """Return what identifies the primaries by ascending number, once nobody writes to them. May block."""
+        disks = sorted(self.by_name().values(), key=lambda disk: disk.number)
+        return tuple(identity_at_rest(disk.path) for disk in disks)
 
     # -- add ---------------------------------------------------------------------------------------------------------
 

@@ -11,9 +11,11 @@ from dataclasses import asdict
 
 from jetdr_core._core import IoFilter, ManualClock, Ring
 from jetdr_core.aio import in_thread
-from jetdr_core.catalog import DomainHistory
-from jetdr_core.domain.continuity import decide, found_embedded
+from jetdr_core.catalog import DiskState, DomainHistory
+from jetdr_core.domain.continuity import NOTHING_OWED, Found, check_not_refused, decide, found_embedded
 from jetdr_core.domain.disk import Disk
+from jetdr_core.domain.disk_identity import changed_disks, why_changed
+from jetdr_core.domain.generation import UNKNOWN_ID, Generation
 from jetdr_core.domain.log_section import check_write_mode, log_found
 from jetdr_core.domain.log_source import DurableLog
 from jetdr_core.domain.mode import ModeParts, RingSettings
@@ -29,24 +31,41 @@ class EmbeddedResumption:
 
     shares_primaries = False
     write_back = False
+    state_id = UNKNOWN_ID
 
-    def __init__(self, name: str, clock: ManualClock | None, log: ReplicationLog, settings: RingSettings) -> None:
+    def __init__(
+        self, name: str, clock: ManualClock | None, log: ReplicationLog, settings: RingSettings, chain: Generation
+    ) -> None:
         check_write_mode(name, log, write_back=False)
         self.name = name
         self.log = log
         self.ring = Ring(**asdict(settings), clock=clock)
-        self.gap = ""
         self.gap_since_ns = settings.time_ns_last + 1
+        self.changed: tuple[DiskState, ...] = ()
+        self.owed = NOTHING_OWED
         self._log_found = log_found(log)
+        self._chain_word = Generation.of_log(log).word_of(chain)
+
+    def check(self, history: DomainHistory, primaries: Primaries) -> None:
+        self.changed = changed_disks(self.log, primaries.placed(history.disks))
+        check_not_refused(self.name, self._find(history))
+
+    def _find(self, history: DomainHistory) -> Found:
+        return found_embedded(
+            self._log_found, disks=bool(history.disks), chain=self._chain_word, changed=bool(self.changed)
+        )
 
     def claim_time_ns(self, _stored_ns: int) -> int:
         return self.ring.observe()[1]
 
-    def claimed(self, _epoch: int) -> None:
+    def claiming(self, _generation: Generation) -> None:
+        """There is nobody to tell."""
+
+    def claimed(self, _generation: Generation) -> None:
         """There is nobody to tell."""
 
     def begin_ring(self, history: DomainHistory, _primaries: Primaries) -> Ring:
-        self.gap = decide(found_embedded(self._log_found, disks=bool(history.disks))).gap
+        self.owed = decide(self._find(history))
         return self.ring
 
     def make_mode(self, parts: ModeParts) -> EmbeddedMode:
@@ -74,10 +93,15 @@ class EmbeddedMode:
         start_upload()
 
     def _attach(self, attach: Callable[[], list[Disk]]) -> None:
+        resumption, control_log, copies = self._resumption, self._parts.control_log, self._parts.copies
         attach()
-        if self._resumption.gap:
-            self._parts.control_log.open_gap(self._resumption.gap, self._resumption.gap_since_ns)
-        self._parts.copies.owe_known()
+        if resumption.owed.gap:
+            control_log.open_gap(resumption.owed.gap, resumption.gap_since_ns)
+        if resumption.owed.resync and not control_log.gap_open:
+            control_log.open_gap(why_changed(resumption.changed), resumption.gap_since_ns)
+            copies.owe_changed(resumption.changed, why_changed(resumption.changed))
+        else:
+            copies.owe_known()
 
     # -- disks -------------------------------------------------------------------------------------------------------
 

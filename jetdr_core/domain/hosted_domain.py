@@ -7,6 +7,7 @@ from functools import partial
 from typing import Self
 from uuid import UUID
 
+from jetdr_core.domain.continuity import OnMismatch
 from jetdr_core.domain.domain import Domain
 from jetdr_core.domain.hosting.resumption import HostedResumption
 from jetdr_core.domain.hosting.served_disks import HostedDisk
@@ -60,13 +61,17 @@ class HostedDomain(Domain[HostedDisk]):
         options: DomainOptions | None = None,
         owner: UUID | None = None,
         host: HostOptions,
+        on_mismatch: OnMismatch = OnMismatch.REFUSE,
     ) -> Self:
         """Return a known domain, which goes on where its log ends. Its disks are where they were, or as ``disks`` says.
 
         If the ring or the host component did not survive, a gap may be open until all disks have been resynced: see
         :meth:`wait_consistent`.
+
+        In write-back :class:`GenerationMismatch` is raised if log, store, state folder and disks were not last used
+        together. ``on_mismatch`` then says which of them is the truth.
         """
-        settings, look = DomainSettings.of(log, store, options, owner), _look(name, host)
+        settings, look = DomainSettings.of(log, store, options, owner), _look(name, host, on_mismatch)
         return cls(DomainRequest(Way.REOPEN, name, settings, look, places=disks or {}))
 
     @classmethod
@@ -90,6 +95,6 @@ class HostedDomain(Domain[HostedDisk]):
         return cls(DomainRequest(Way.TAKE_OVER, name, settings, look, log_bytes=log_bytes, places=disks or {}))
 
 
-def _look(name: str, host: HostOptions) -> Look[HostedDisk]:
+def _look(name: str, host: HostOptions, on_mismatch: OnMismatch = OnMismatch.REFUSE) -> Look[HostedDisk]:
     HostComponent(name, host)  # refuses paths that are too long
-    return partial(HostedResumption, name, host)
+    return partial(HostedResumption, name, host, on_mismatch)

@@ -19,10 +19,11 @@ from typing import Protocol
 from typing_extensions import TypeVar
 
 from jetdr_core._core import Ring
-from jetdr_core.catalog import DomainHistory
+from jetdr_core.catalog import DiskState, DomainHistory
 from jetdr_core.domain.control_log import ControlLog
 from jetdr_core.domain.copies import Copies
 from jetdr_core.domain.disk import ProtectedDisk
+from jetdr_core.domain.generation import Generation
 from jetdr_core.domain.log_source import DurableLog
 from jetdr_core.domain.primary import DiskPlace, Primaries, Primary
 from jetdr_core.domain.status import HostStatus
@@ -66,11 +67,25 @@ class Resumption(Protocol[D]):
     def write_back(self) -> bool:
         """Whether the primaries may lag the log."""
 
+    @property
+    def state_id(self) -> bytes:
+        """The state folder that the log is to rely on; zeros for none."""
+
+    @property
+    def changed(self) -> tuple[DiskState, ...]:
+        """The disks that somebody else has changed since the log was closed clean. Known after :meth:`check`."""
+
+    def check(self, history: DomainHistory, primaries: Primaries) -> None:
+        """Compare log, store, state and disks, and refuse what cannot go on. Changes nothing."""
+
     def claim_time_ns(self, stored_ns: int) -> int:
         """Return the claim's timestamp; no later record is earlier. ``stored_ns`` is the last time in the store."""
 
-    def claimed(self, epoch: int) -> None:
-        """The chain names ``epoch``, and the log is about to begin it."""
+    def claiming(self, generation: Generation) -> None:
+        """The domain is about to be claimed under ``generation``."""
+
+    def claimed(self, generation: Generation) -> None:
+        """The chain names ``generation``, and the log is about to begin it."""
 
     def begin_ring(self, history: DomainHistory, primaries: Primaries) -> Ring:
         """Return the ring that the log, begun and not yet started, is to drain. The primaries are at rest."""
@@ -85,10 +100,10 @@ class Resumption(Protocol[D]):
 class Look(Protocol[D]):
     """The choice of a mode."""
 
-    def __call__(self, log: ReplicationLog, settings: RingSettings) -> Resumption[D]:
+    def __call__(self, log: ReplicationLog, settings: RingSettings, chain: Generation) -> Resumption[D]:
         """Find what the last run left, and refuse what cannot go on in this mode. Changes nothing.
 
-        The caller closes the result.
+        ``chain`` is the last claim in the store. The caller closes the result.
         """
 
 

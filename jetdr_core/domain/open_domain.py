@@ -14,6 +14,7 @@ from typing import Generic, TypeVar
 from jetdr_core.aio import settle
 from jetdr_core.domain.control_log import ControlLog
 from jetdr_core.domain.copies import Copies
+from jetdr_core.domain.disk_identity import why_changed
 from jetdr_core.domain.disks import Disks
 from jetdr_core.domain.loop_thread import LoopThread
 from jetdr_core.domain.mode import D, ModeParts
@@ -129,7 +130,7 @@ class OpenDomain(Generic[D]):
             )
 
     def _close_log(self, *, clean: bool) -> None:
-        self.parts.log.close(clean=clean)
+        self.parts.log.close(clean=clean, disks=self.disks.identities() if clean else ())
         self.mode.log_closed()
 
     # -- status ------------------------------------------------------------------------------------------------------
@@ -195,6 +196,7 @@ class OpenDomain(Generic[D]):
             failure=str(self.uploader.failure or ""),
             store_lost=isinstance(self.uploader.failure, StoreLost),
             host=self.mode.status(),
+            changed=why_changed(changed) if (changed := parts.resumption.changed) else "",
             disks=self.disks.status(),
         )
 

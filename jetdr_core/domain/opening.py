@@ -11,13 +11,13 @@ import socket
 from contextlib import AsyncExitStack
 from dataclasses import dataclass, replace
 from typing import Generic
-from uuid import uuid4
 
 from jetdr_core._core import Ring
 from jetdr_core.aio import in_thread
 from jetdr_core.catalog import DomainHistory
 from jetdr_core.control_bodies import EpochOwner
 from jetdr_core.domain.control_log import fold_control
+from jetdr_core.domain.generation import Generation
 from jetdr_core.domain.known import Known, read_known, read_unborn
 from jetdr_core.domain.log_section import log_id, meeting_point, open_domain_log, open_log_volume
 from jetdr_core.domain.mode import D, Resumption, RingSettings
@@ -99,23 +99,35 @@ async def _claim(
     """See that log and store meet and the disks are there; put the next epoch into the chain, then into the log."""
     cursor = await in_thread(meeting_point, log, known.tail.lsn_last, request.name)
     await in_thread(fold_control, log, cursor, known.history)
-    resumption = await in_thread(_look, request, log, known, opened)
+    stored, own = Generation.of_owner(known.tail.epoch, known.owner), Generation.of_log(log)
+    resumption = await in_thread(_look, request, log, known, stored, opened)
     primaries = Primaries(request.name, request.places, shared=resumption.shares_primaries)
     opened.callback(primaries.close)
     await in_thread(primaries.open_all, known.history.disks)
-    chain = ChainWriter(
-        store, domain=request.name, domain_uuid=known.domain_uuid, timeline=known.timeline, end=known.chain_end
-    )
+    await in_thread(resumption.check, known.history, primaries)
+    generation = Generation.next_after(stored, own)
+    await in_thread(resumption.claiming, generation)
+    end = known.chain_end._replace(epoch=generation.epoch - 1)  # a store that was rolled back has seen fewer epochs
+    chain = ChainWriter(store, domain=request.name, domain_uuid=known.domain_uuid, timeline=known.timeline, end=end)
     time_ns = resumption.claim_time_ns(known.time_ns_last)
-    await chain.claim(cursor.lsn + 1, time_ns, _claimant(request, known, log.body.section_id))
-    await in_thread(resumption.claimed, chain.epoch)
-    await in_thread(log.begin, chain.epoch, timeline=known.timeline, write_back=resumption.write_back)
+    await chain.claim(cursor.lsn + 1, time_ns, _claimant(request, known, log.body.section_id, generation))
+    await in_thread(resumption.claimed, generation)
+    await in_thread(
+        log.begin,
+        generation.epoch,
+        timeline=known.timeline,
+        write_back=resumption.write_back,
+        nonce=generation.nonce,
+        state_id=resumption.state_id,
+    )
     ring = await in_thread(resumption.begin_ring, known.history, primaries)
     log.start(ring)
     return Parts(store, log, chain, known.history, ring, cursor, primaries, resumption, opened)
 
 
-def _look(request: DomainRequest[D], log: ReplicationLog, known: Known, opened: AsyncExitStack) -> Resumption[D]:
+def _look(
+    request: DomainRequest[D], log: ReplicationLog, known: Known, stored: Generation, opened: AsyncExitStack
+) -> Resumption[D]:
     options, payload_bytes = request.settings.options, request.settings.options.ring_bytes
     while payload_bytes < 2 * log.record_bytes_max:
         payload_bytes *= 2
@@ -126,12 +138,12 @@ def _look(request: DomainRequest[D], log: ReplicationLog, known: Known, opened: 
         time_ns_last=max(log.outcome.head.time_ns, known.time_ns_last),
         record_bytes_max=log.record_bytes_max,
     )
-    resumption = request.look(log, settings)
+    resumption = request.look(log, settings, stored)
     opened.callback(resumption.close)
     return resumption
 
 
-def _claimant(request: DomainRequest[D], known: Known, section_id: int) -> EpochOwner:
+def _claimant(request: DomainRequest[D], known: Known, section_id: int, generation: Generation) -> EpochOwner:
     """Who claims. The nonce distinguishes two claims that say the same at the same time."""
     is_first = known.tail.number == 0
     return EpochOwner(
@@ -139,6 +151,6 @@ def _claimant(request: DomainRequest[D], known: Known, section_id: int) -> Epoch
         domain_uuid=str(known.domain_uuid) if is_first else None,
         host=socket.gethostname(),
         log=log_id(section_id),
-        nonce=uuid4().hex,
+        nonce=generation.nonce.hex(),
         owner=str(request.settings.owner),
     )

@@ -72,6 +72,10 @@ class Primaries:
             self.opened[state.disk] = open_primary(state.name, place, size_bytes=state.size_bytes, shared=self._shared)
         return self.opened[state.disk]
 
+    def placed(self, disks: Sequence[DiskState]) -> list[tuple[DiskState, str]]:
+        """Return ``disks`` by ascending number, each with the path of its primary. The path of an open device is ''."""
+        return [(state, self.of(state).path) for state in sorted(disks)]
+
     def close(self) -> None:
         """Close what was opened here. Idempotent."""
         for primary in self.opened.values():

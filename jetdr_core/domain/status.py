@@ -108,6 +108,7 @@ class DomainStatus:
     included. ``lsn_recovered`` is the last LSN that the log held when the domain was opened. ``upload_latency_counts``
     says how long objects took to be stored, by bucket of ``LATENCY_BOUNDS_S``. ``failure`` is what stopped the upload
     for good, and ``store_lost`` says that it is a loss in the store. ``host`` is None without a host component.
+    ``changed`` says which disks somebody else had changed when the domain was opened, and is empty if none.
     """
 
     name: str
@@ -134,4 +135,5 @@ class DomainStatus:
     failure: str
     store_lost: bool
     host: HostStatus | None
+    changed: str
     disks: tuple[DiskStatus, ...]

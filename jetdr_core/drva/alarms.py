@@ -30,6 +30,7 @@ ALARMS = {
     "not_consistent": "the present moment is not a recovery point",
     "primary_failed": "a disk failed writes of its guest",
     "disk_not_protected": "a configured disk could not be protected and is tried again",
+    "disk_changed": "a disk was changed or replaced while the domain was closed; it is resynced",
     "disk_moved": "the configuration and the domain's history name different files for a disk",
 }
 """The meaning of every alarm, by name."""
@@ -92,6 +93,8 @@ def _of_status(status: DomainStatus, rpo_alarm_s: float) -> Iterator[Alarm]:
         yield Alarm("log_nearly_full", f"the log is {percent} % full")
     if not status.consistent:
         yield Alarm("not_consistent", status.why_inconsistent)
+    if status.changed:
+        yield Alarm("disk_changed", status.changed)
     for disk in status.disks:
         if disk.failed_writes:
             yield Alarm("primary_failed", f"disk {disk.name!r} failed {disk.failed_writes} writes")

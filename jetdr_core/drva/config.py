@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import NamedTuple, TypeVar
 
 from jetdr_core.device.iscsi_url import IscsiUrl, is_iscsi
+from jetdr_core.domain import OnMismatch
 from jetdr_core.drva.toml_table import Table
 from jetdr_core.errors import InvalidRequest
 from jetdr_core.host import HostComponent, HostOptions
@@ -69,7 +70,8 @@ class DomainConfig:
     """A protected domain. ``host`` says how its host component runs.
 
     ``create``: create the domain if its store is empty. ``take_over``: continue after what the store holds, with a new
-    log; only the command line can ask for it, never the file.
+    log. ``on_mismatch``: what to do in write-back if log, store, state and disks do not belong together. Only the
+    command line can ask for the last two, never the file.
     """
 
     name: str
@@ -82,6 +84,7 @@ class DomainConfig:
     options: DomainOptions
     disk: tuple[DiskConfig, ...]
     take_over: bool = False
+    on_mismatch: OnMismatch = OnMismatch.REFUSE
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

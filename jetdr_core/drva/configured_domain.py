@@ -32,6 +32,7 @@ async def open_domain(config: DomainConfig, *, hosted: bool = True) -> AnyDomain
         return face.take_over(config.name, log_bytes=config.section_bytes, **settings)
     if config.create and await store_is_empty(config.store, create=True):
         return face.create(config.name, log_bytes=config.section_bytes, **settings)
+    settings |= {"on_mismatch": config.on_mismatch} if hosted else {}
     return face.open(config.name, **settings)
 
 

@@ -15,7 +15,7 @@ import logging
 import os
 import signal
 import time
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from dataclasses import replace
 from pathlib import Path
@@ -23,6 +23,7 @@ from pathlib import Path
 from jetdr_core import __version__
 from jetdr_core.catalog import iso_time
 from jetdr_core.device.iscsi_url import PASSWORD_VARIABLE, IscsiLun, options_of
+from jetdr_core.domain import OnMismatch
 from jetdr_core.drva.commands import Commands
 from jetdr_core.drva.config import LOCK_NAME, DrvaConfig
 from jetdr_core.drva.configured_domain import open_domain
@@ -47,7 +48,8 @@ log = logging.getLogger(__name__)
 class Drva:
     """One run of the appliance. ``create``: every domain that does not exist may be created.
 
-    ``take_over`` names domains whose log is lost or given up. They continue with a new log.
+    ``take_over`` names domains whose log is lost or given up. They continue with a new log. ``on_mismatch`` says for a
+    domain in write-back what to do if its log, store, state and disks do not belong together.
     """
 
     def __init__(
@@ -56,18 +58,25 @@ class Drva:
         *,
         create: bool = False,
         take_over: Collection[str] = (),
+        on_mismatch: Mapping[str, OnMismatch] | None = None,
         opener: Opener = open_domain,
         backoff: Backoff | None = None,
         notifier: Notifier | None = None,
     ) -> None:
-        if unknown := set(take_over) - {domain.name for domain in config.domains}:
+        on_mismatch = on_mismatch or {}
+        if unknown := {*take_over, *on_mismatch} - {domain.name for domain in config.domains}:
             raise InvalidRequest(
                 f"the configuration has no domain {min(unknown)!r} to take over", hint="check the name"
             )
         self.config = config
         self.sessions = {
             domain.name: DomainSession(
-                replace(domain, create=create or domain.create, take_over=domain.name in take_over),
+                replace(
+                    domain,
+                    create=create or domain.create,
+                    take_over=domain.name in take_over,
+                    on_mismatch=on_mismatch.get(domain.name, OnMismatch.REFUSE),
+                ),
                 opener,
                 stop_host=config.hosts_on_stop == "stop",
                 backoff=backoff,
@@ -146,10 +155,12 @@ class Drva:
         }
 
 
-def run_drva(config: DrvaConfig, *, create: bool, take_over: Collection[str]) -> None:
+def run_drva(
+    config: DrvaConfig, *, create: bool, take_over: Collection[str], on_mismatch: Mapping[str, OnMismatch] | None = None
+) -> None:
     """Run until SIGTERM, SIGINT or SIGHUP. A second signal ends the uploads."""
     with logging_to_stderr(config.log_level, as_json=config.log_format == "json", secrets=_secrets(config)):
-        drva = Drva(config, create=create, take_over=take_over, notifier=Notifier())
+        drva = Drva(config, create=create, take_over=take_over, on_mismatch=on_mismatch, notifier=Notifier())
         asyncio.run(_until_signalled(drva))
 
 

@@ -17,7 +17,7 @@ from contextlib import suppress
 from dataclasses import dataclass, replace
 from typing import Any, TypeVar
 
-from jetdr_core.domain import DomainStatus
+from jetdr_core.domain import DomainStatus, OnMismatch
 from jetdr_core.domain.loop_thread import LoopThread
 from jetdr_core.drva.alarm_log import AlarmLog
 from jetdr_core.drva.alarms import Situation, alarms_of
@@ -187,7 +187,8 @@ class DomainSession:
         self._enter(State.OPENING)
         domain = await self._opener(self.config)
         await domain.__aenter__()
-        self.config = replace(self.config, take_over=False)  # only the first opening takes over
+        # only the first opening takes over, or goes on in spite of a mismatch
+        self.config = replace(self.config, take_over=False, on_mismatch=OnMismatch.REFUSE)
         return domain
 
     async def _serve(self, domain: AnyDomain) -> None:

@@ -19,7 +19,7 @@ from jetdr_core.replication_log.batch import BATCH_PAYLOAD_BYTES_MAX, Cursor
 from jetdr_core.replication_log.reader import CHUNK_BYTES, LogBatch, LogReader
 from jetdr_core.replication_log.recovery_scan import RecoveryOutcome, recover
 from jetdr_core.replication_log.section import Section
-from jetdr_core.replication_log.superblock import SectionBody
+from jetdr_core.replication_log.superblock import UNKNOWN_ID, SectionBody
 
 _LIMITS = {"BATCH_PAYLOAD_BYTES_MAX": BATCH_PAYLOAD_BYTES_MAX, **vars(limits)}
 assert all(_LIMITS[name] == value for name, value in NATIVE_LIMITS.items()), "Python and native/jetdr.h agree"
@@ -106,10 +106,19 @@ class ReplicationLog:
         """The most payload of a record that this log takes."""
         return record_bytes_max(self._section.row.section_bytes)
 
-    def begin(self, epoch: int, *, timeline: int | None = None, write_back: bool = False) -> None:
+    def begin(
+        self,
+        epoch: int,
+        *,
+        timeline: int | None = None,
+        write_back: bool = False,
+        nonce: bytes = UNKNOWN_ID,
+        state_id: bytes = UNKNOWN_ID,
+    ) -> None:
         """Take the log into use under ``epoch``. Durable at return. To be called before :meth:`start`.
 
-        With ``write_back`` the primaries may lag the log from now on. What was cut is erased, so that it cannot come
+        With ``write_back`` the primaries may lag the log from now on. ``nonce`` is that of the claim of ``epoch``, and
+        ``state_id`` names the state folder that is relied on. What was cut is erased, so that it cannot come
         back. What was found is flushed before it is called durable.
         """
         self._check_open()
@@ -126,6 +135,9 @@ class ReplicationLog:
                 clean=False,
                 head=self.outcome.head,
                 write_back=write_back,
+                nonce=nonce,
+                state_id=state_id,
+                disks=(),
             )
         )
         self._begun = True
@@ -208,10 +220,11 @@ class ReplicationLog:
             failed=self._failed(),
         )
 
-    def close(self, *, clean: bool = True) -> None:
+    def close(self, *, clean: bool = True, disks: tuple[bytes, ...] = ()) -> None:
         """Stop the writer, flush, and record the end of the log. Idempotent.
 
-        The log is marked clean only if it holds everything that the ring was given. With ``clean=False`` the superblock
+        The log is marked clean only if it holds everything that the ring was given. It then says that the primaries are
+        ``disks``. With ``clean=False`` the superblock
         stays as it is, as after a crash. Raises :class:`LogFailed` if the end could not be recorded. All is released
         nevertheless.
         """
@@ -221,7 +234,7 @@ class ReplicationLog:
         try:
             self._stop(drain=clean)
             if clean and self._begun and not self._failed():
-                self._record_end()
+                self._record_end(disks)
         finally:
             self._section.close()
 
@@ -256,11 +269,13 @@ class ReplicationLog:
             pass
         writer.commit()
 
-    def _record_end(self) -> None:
+    def _record_end(self, disks: tuple[bytes, ...]) -> None:
         state = self._writer.state() if self._writer else None
         complete = state is None or self._ring is None or state.lsn_durable >= self._ring.lsn_reserved
         head = self._durable_head(state)
-        self._update(lambda body: body._replace(head=_later(body.head, head), clean=complete))
+        self._update(
+            lambda body: body._replace(head=_later(body.head, head), clean=complete, disks=disks if complete else ())
+        )
 
     def _durable_head(self, state: WriterState | None) -> Cursor:
         """Return the furthest durable place whose checksum is known: nothing was written since the flush."""

@@ -22,6 +22,7 @@ from jetdr_core.errors import InvalidRequest, LogDamaged, LogNotALog, Unsupporte
 from jetdr_core.identity import check_name
 from jetdr_core.limits import (
     BLOCK_BYTES,
+    DISKS_MAX,
     SECTION_ALIGN_BYTES,
     SECTION_BYTES_MIN,
     SECTION_SUPERBLOCK_AREA_BYTES,
@@ -31,6 +32,9 @@ from jetdr_core.limits import (
 from jetdr_core.replication_log.batch import Cursor, DataArea
 
 SUPERBLOCK_VERSION = 1
+SECTION_VERSION = 2
+"""The version of a section superblock that knows who began the log: its body is longer than that of version 1."""
+
 COPIES = 4
 QUORUM = 2
 
@@ -46,6 +50,7 @@ class Layout(NamedTuple):
     magic: bytes
     copy_bytes: int
     stride_bytes: int
+    version_max: int
 
     @property
     def body_bytes_max(self) -> int:
@@ -55,8 +60,8 @@ class Layout(NamedTuple):
         return [copy * self.stride_bytes for copy in range(COPIES)]
 
 
-VOLUME_LAYOUT = Layout("volume superblock", b"JDRVOLSB", 64 << 10, 256 << 10)
-SECTION_LAYOUT = Layout("section superblock", b"JDRSECSB", 4 << 10, 16 << 10)
+VOLUME_LAYOUT = Layout("volume superblock", b"JDRVOLSB", 64 << 10, 256 << 10, version_max=SUPERBLOCK_VERSION)
+SECTION_LAYOUT = Layout("section superblock", b"JDRSECSB", 4 << 10, 16 << 10, version_max=SECTION_VERSION)
 
 
 class Superblock(NamedTuple):
@@ -84,7 +89,9 @@ def seal(layout: Layout, body: bytes, *, parent: Superblock | None) -> bytes:
     """Return one copy of the superblock that follows ``parent``, or of the first one."""
     assert len(body) <= layout.body_bytes_max
     sequence, parent_checksum = (parent.sequence + 1, parent.checksum) if parent else (1, 0)
-    head = _ENVELOPE.pack(layout.magic, SUPERBLOCK_VERSION, COPIES, len(body), sequence, parent_checksum, 0)
+    is_longer = layout is SECTION_LAYOUT and len(body) > SECTION_BODY_BYTES_V1
+    version = SECTION_VERSION if is_longer else SUPERBLOCK_VERSION
+    head = _ENVELOPE.pack(layout.magic, version, COPIES, len(body), sequence, parent_checksum, 0)
     raw = (head + body).ljust(layout.copy_bytes, b"\0")
     return raw[:_CHECKSUM_AT] + _checksum(raw).to_bytes(8, "little") + raw[_CHECKSUM_AT + 8 :]
 
@@ -120,9 +127,9 @@ def elect(layout: Layout, copies: Sequence[bytes], *, where: str) -> Election:
     raw = max(candidates, key=lambda copy: _unsealed(layout, copy).sequence)
     winner = _unsealed(layout, raw)
     _check_descent(layout, winner, [_unsealed(layout, copy) for copy in votes if copy != raw], where)
-    if winner.version > SUPERBLOCK_VERSION:
+    if winner.version > layout.version_max:
         raise UnsupportedVersion(
-            f"{where}: the {layout.what} has version {winner.version}, this engine reads up to {SUPERBLOCK_VERSION}",
+            f"{where}: the {layout.what} has version {winner.version}, this engine reads up to {layout.version_max}",
             hint="use the engine that wrote it, or a newer one",
             version=winner.version,
         )
@@ -251,6 +258,13 @@ def _malformed(layout: Layout, where: str, problem: str) -> LogDamaged:
 _SECTION = struct.Struct("<64s16sQQQQIIQQ")
 # name, domain uuid, section id, data offset, data bytes, epoch, timeline, flags, lsn uploaded, initial LSN
 _CURSOR = struct.Struct("<QQQQq")
+SECTION_BODY_BYTES_V1 = _SECTION.size + 2 * _CURSOR.size
+_WITNESS = struct.Struct("<16s16sH6x")  # nonce, state id, count of disk identities
+DISK_IDENTITY_BYTES = 7
+assert SECTION_BODY_BYTES_V1 + _WITNESS.size + DISKS_MAX * DISK_IDENTITY_BYTES <= SECTION_LAYOUT.body_bytes_max, (
+    "every disk has room"
+)
+UNKNOWN_ID = bytes(16)
 _FLAG_CLEAN = 1
 _FLAG_WRITE_BACK = 2
 
@@ -261,6 +275,10 @@ class SectionBody(NamedTuple):
     The oldest batch that is still needed begins at ``tail``. ``head`` is the furthest place that was known to be
     durable when this was written. With ``clean`` it is the end of the log. ``initial_lsn`` is the first LSN that the
     section ever held. With ``write_back`` the primaries may lag the log.
+
+    ``nonce`` and ``epoch`` are those of the claim that began the log. ``state_id`` names the state folder that the log
+    relies on. ``disks`` identifies the primaries as they were at a clean end, in the order of the disks' numbers. All
+    three are zero or empty if they are not known.
     """
 
     name: str
@@ -276,6 +294,9 @@ class SectionBody(NamedTuple):
     tail: Cursor
     head: Cursor
     write_back: bool = False
+    nonce: bytes = UNKNOWN_ID
+    state_id: bytes = UNKNOWN_ID
+    disks: tuple[bytes, ...] = ()
 
     @property
     def area(self) -> DataArea:
@@ -288,12 +309,16 @@ def encode_section(body: SectionBody) -> bytes:
         *(body.name.encode(), body.domain_uuid.bytes, body.section_id, body.data_offset, body.data_bytes),
         *(body.epoch, body.timeline, flags, body.lsn_uploaded, body.initial_lsn),
     )
-    return fixed + _CURSOR.pack(*body.tail) + _CURSOR.pack(*body.head)
+    known = fixed + _CURSOR.pack(*body.tail) + _CURSOR.pack(*body.head)
+    if body.nonce == body.state_id == UNKNOWN_ID and not body.disks:
+        return known
+    return known + _WITNESS.pack(body.nonce, body.state_id, len(body.disks)) + b"".join(body.disks)
 
 
 def decode_section(raw: bytes, *, where: str) -> SectionBody:
     """Decode the body. :class:`LogDamaged` if no engine wrote it."""
-    if len(raw) != _SECTION.size + 2 * _CURSOR.size:
+    nonce, state_id, disks = _decode_witness(raw[SECTION_BODY_BYTES_V1:], where)
+    if len(raw) < SECTION_BODY_BYTES_V1:
         raise _malformed(SECTION_LAYOUT, where, f"its body has {len(raw)} bytes")
     name, domain_uuid, *numbers = _SECTION.unpack_from(raw)
     section_id, data_offset, data_bytes, epoch, timeline, flags, lsn_uploaded, initial_lsn = numbers
@@ -303,9 +328,26 @@ def decode_section(raw: bytes, *, where: str) -> SectionBody:
         tail=Cursor(*_CURSOR.unpack_from(raw, _SECTION.size)),
         head=Cursor(*_CURSOR.unpack_from(raw, _SECTION.size + _CURSOR.size)),
         write_back=bool(flags & _FLAG_WRITE_BACK),
+        nonce=nonce,
+        state_id=state_id,
+        disks=disks,
     )
     _check_section(body, where)
     return body
+
+
+def _decode_witness(raw: bytes, where: str) -> tuple[bytes, bytes, tuple[bytes, ...]]:
+    """What a longer body says besides that of version 1."""
+    if not raw:
+        return UNKNOWN_ID, UNKNOWN_ID, ()
+    if len(raw) < _WITNESS.size:
+        raise _malformed(SECTION_LAYOUT, where, f"its body ends {len(raw)} bytes after the head")
+    nonce, state_id, count = _WITNESS.unpack_from(raw)
+    disks = raw[_WITNESS.size :]
+    if len(disks) != count * DISK_IDENTITY_BYTES or count > DISKS_MAX:
+        raise _malformed(SECTION_LAYOUT, where, f"it identifies {count} disks in {len(disks)} bytes")
+    pieces = (disks[at : at + DISK_IDENTITY_BYTES] for at in range(0, len(disks), DISK_IDENTITY_BYTES))
+    return nonce, state_id, tuple(pieces)
 
 
 def _check_section(body: SectionBody, where: str) -> None:

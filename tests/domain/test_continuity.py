@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+from collections.abc import Iterator
 
 import pytest
 
@@ -12,35 +13,56 @@ from jetdr_core.domain.continuity import (
     Found,
     HostFound,
     LogFound,
+    OnMismatch,
     RingFound,
+    check_not_refused,
     decide,
     found_embedded,
 )
+from jetdr_core.domain.generation import Generation, Word
+from jetdr_core.errors import GenerationMismatch
 
 NO, YES = False, True
+SILENT = (Word.SILENT, Word.SILENT, Word.SILENT)
+AGREEING = {Word.SILENT, Word.AGREES}
 
 
 def can_be_found(found: Found) -> bool:
     """An embedded domain's ring ended with its process; all else may meet all else."""
-    return found.host is not HostFound.EMBEDDED or found == found_embedded(found.log, disks=found.disks)
+    embedded = found_embedded(found.log, disks=found.disks, chain=found.chain, changed=found.changed)
+    return found.host is not HostFound.EMBEDDED or found == embedded._replace(on_mismatch=found.on_mismatch)
 
 
-EVERYTHING = [
-    found
-    for found in itertools.starmap(
-        Found, itertools.product(RingFound, LogFound, HostFound, (NO, YES), (NO, YES), (NO, YES), (NO, YES))
-    )
-    if can_be_found(found)
-]
+def places() -> Iterator[Found]:
+    """Everything that may have survived, with every combination of flags, and no witness."""
+    flags = itertools.product((NO, YES), repeat=4)
+    for ring, log, host, (logging, write_back, bypassed, disks) in itertools.product(
+        RingFound, LogFound, HostFound, list(flags)
+    ):
+        found = Found(ring, log, host, logging, write_back, bypassed, disks)
+        if can_be_found(found):
+            yield found
 
 
-@pytest.mark.parametrize("found", EVERYTHING, ids=lambda found: "-".join(str(getattr(v, "name", v)) for v in found))
+PLACES = list(places())
+
+
+def everything(place: Found) -> Iterator[Found]:
+    """That place with every word of every witness."""
+    for chain, state, disk, changed, choice in itertools.product(Word, Word, Word, (NO, YES), OnMismatch):
+        found = place._replace(chain=chain, state=state, disk=disk, changed=changed, on_mismatch=choice)
+        if can_be_found(found):
+            yield found
+
+
+@pytest.mark.parametrize("found", PLACES, ids=lambda found: "-".join(str(getattr(v, "name", v)) for v in found[:7]))
 def test_nothing_that_may_differ_is_taken_for_equal(found: Found) -> None:
     owed = decide(found)
     assert sum([bool(owed.gap), bool(owed.stop), owed.replay]) <= 1
+    rests = found.log is LogFound.CLEAN and found.host is HostFound.ENDED
     if found.ring is RingFound.APART:
         assert owed.gap  # what lay between ring and log is lost
-    elif found.ring is RingFound.KEPT:
+    elif found.ring is RingFound.KEPT and not rests:
         through = found.host is HostFound.DIED and not found.write_back
         assert bool(owed.stop) == (through and found.logging)  # with logging off a gap is owed by that alone
         assert not owed.gap
@@ -53,8 +75,55 @@ def test_nothing_that_may_differ_is_taken_for_equal(found: Found) -> None:
         assert owed.gap
 
 
+def test_a_log_is_replayed_only_on_the_word_of_all_witnesses_or_on_purpose() -> None:
+    for found in itertools.chain.from_iterable(map(everything, PLACES)):
+        owed = decide(found)
+        if owed.replay:
+            assert found.write_back
+            assert found.disks
+            assert found.log is LogFound.UNCLEAN
+            agree = {found.chain, found.state, found.disk} <= AGREEING or found.host is HostFound.ALIVE
+            assert agree or found.on_mismatch is OnMismatch.REPLAY
+
+
+def test_a_log_that_a_witness_contradicts_is_never_believed() -> None:
+    """Unless a host component lives, which knows better, or nothing is protected."""
+    for found in itertools.chain.from_iterable(map(everything, PLACES)):
+        contradicted = {found.chain, found.state, found.disk} & {Word.NEWER, Word.APART} or found.chain is Word.OLDER
+        if contradicted and found.disks and found.host is not HostFound.ALIVE and found.log is not LogFound.NEW:
+            owed = decide(found)
+            assert owed.gap or owed.refusal or (owed.replay and found.on_mismatch is OnMismatch.REPLAY)
+
+
+def test_only_write_back_is_refused_and_only_until_somebody_chooses() -> None:
+    for found in itertools.chain.from_iterable(map(everything, PLACES)):
+        owed = decide(found)
+        if owed.refusal and found.chain is not Word.APART:
+            assert found.write_back
+            assert found.on_mismatch is OnMismatch.REFUSE
+        if owed.refusal:
+            assert owed == Continuity(refusal=owed.refusal)
+            with pytest.raises(GenerationMismatch, match=r"take the domain over|on_mismatch"):
+                check_not_refused("payroll", found)
+
+
+def test_what_is_refused_does_not_depend_on_the_ring() -> None:
+    """It is refused before the domain is claimed, and the ring is looked at after that."""
+    for found in itertools.chain.from_iterable(map(everything, PLACES)):
+        rings = {bool(decide(found._replace(ring=ring)).refusal) for ring in RingFound}
+        assert len(rings) == 1
+
+
+def test_a_changed_disk_is_resynced_where_nothing_else_is_owed() -> None:
+    for found in itertools.chain.from_iterable(map(everything, PLACES)):
+        if found.changed and found.disks and found.log is LogFound.CLEAN and found.host is not HostFound.ALIVE:
+            owed = decide(found)
+            kept = found.ring is RingFound.KEPT and found.host is HostFound.DIED  # the ring tells more than a stop did
+            assert owed.resync or owed.gap or owed.refusal or kept
+
+
 def test_every_way_an_embedded_domain_can_be_left_is_in_the_table() -> None:
-    embedded = [found for found in EVERYTHING if found.host is HostFound.EMBEDDED]
+    embedded = [found for found in PLACES if found.host is HostFound.EMBEDDED]
     assert {(found.log, found.disks): decide(found).gap for found in embedded} == {
         (LogFound.CLEAN, NO): "",
         (LogFound.CLEAN, YES): "",
@@ -70,3 +139,19 @@ def test_a_domain_goes_on_where_ring_and_host_component_lived() -> None:
         RingFound.KEPT, LogFound.UNCLEAN, HostFound.ALIVE, logging=True, write_back=False, bypassed=False, disks=True
     )
     assert decide(lived) == Continuity()
+
+
+def test_generations_are_compared_by_epoch_and_then_by_nonce() -> None:
+    one, other, unknown = bytes([1]) * 16, bytes([2]) * 16, bytes(16)
+    log = Generation(5, one)
+    words = {
+        Word.AGREES: [Generation(5, one), Generation(5, unknown)],
+        Word.APART: [Generation(5, other)],
+        Word.NEWER: [Generation(6, one), Generation(6, unknown)],
+        Word.OLDER: [Generation(4, one), Generation(4, unknown)],
+    }
+    for word, witnesses in words.items():
+        assert {log.word_of(witness) for witness in witnesses} == {word}
+    assert Generation(0).word_of(Generation(3, one)) is Word.SILENT
+    assert Generation.parse(str(log)) == log
+    assert Generation.parse("5") == Generation(5)

@@ -10,6 +10,7 @@ from uuid import uuid4
 
 import pytest
 
+from jetdr_core.domain.generation import Generation
 from jetdr_core.domain.hosting.ring_place import RingPlace
 from jetdr_core.errors import DeviceFull, InvalidRequest
 from tests.peers.loop import needs_root
@@ -41,13 +42,13 @@ def test_a_ring_without_room_is_named_with_its_size_and_leaves_nothing(small: Pa
 def test_a_note_without_room_is_named_and_the_last_one_stays(small: Path) -> None:
     place = RingPlace(small, uuid4())
     make(place, 1 << 16)
-    place.publish(7)
+    place.publish(Generation(7))
     with (small / "filler").open("wb", buffering=0) as filler, pytest.raises(OSError, match="No space"):
         while True:
             filler.write(bytes(4096))
     with pytest.raises(DeviceFull, match=r"ring.epochs: writing a line failed: no room"):
-        place.note(8)
-    assert place.goes_on_with(7)
+        place.note(Generation(8))
+    assert place.goes_on_with(Generation(7))
 
 
 def test_a_folder_that_others_may_enter_is_refused(tmp_path: Path) -> None:

@@ -58,7 +58,7 @@ def test_the_example_names_every_option_and_nothing_else() -> None:
     assert set(content) == {"drva", "volume", "domain"}
     assert set(content["drva"]) == names(DrvaConfig, "volumes", "domains")
     assert set(volume) == names(VolumeConfig)
-    assert set(domain) == names(DomainConfig, "host", "take_over") | {"mode", "listen", "nbdkit_args"}
+    assert set(domain) == names(DomainConfig, "host", "take_over", "on_mismatch") | {"mode", "listen", "nbdkit_args"}
     assert set(domain["options"]) == names(DomainOptions)
     assert set(disk) == names(DiskConfig)
 

@@ -126,7 +126,7 @@ def test_newer_version_is_refused_by_name(layout: Layout, monkeypatch: pytest.Mo
     with monkeypatch.context() as patch:
         patch.setattr(codec, "SUPERBLOCK_VERSION", 9)
         (raw,) = generation(layout, b"from the future")
-    with pytest.raises(UnsupportedVersion, match="version 9, this engine reads up to 1"):
+    with pytest.raises(UnsupportedVersion, match=f"version 9, this engine reads up to {layout.version_max}"):
         codec.elect(layout, [raw] * 4, where="log")
 
 

@@ -27,6 +27,10 @@ class BypassedFile:
         self._folder = state_dir / check_name("domain", domain)
         self.path = self._folder / "bypassed"
 
+    @property
+    def folder(self) -> Path:
+        return self._folder
+
     def check_folder(self) -> None:
         """Refuse a folder that others can change: whether the file stands decides whether the log is replayed."""
         check_private(_WHAT, self._folder)

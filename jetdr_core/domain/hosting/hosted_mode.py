@@ -14,12 +14,17 @@ from dataclasses import dataclass
 
 from jetdr_core._core import Ring
 from jetdr_core.aio import in_thread
+from jetdr_core.catalog import DiskState
+from jetdr_core.domain.continuity import Continuity
 from jetdr_core.domain.control_log import fold_control
+from jetdr_core.domain.disk_identity import why_changed
+from jetdr_core.domain.generation import Generation
 from jetdr_core.domain.hosting.bypass import Bypass, log_bypass_gap
 from jetdr_core.domain.hosting.bypassed_file import BypassedFile
 from jetdr_core.domain.hosting.ring_place import RingPlace
 from jetdr_core.domain.hosting.served_disks import DiskServer, HostedDisk
 from jetdr_core.domain.hosting.watch import Watch
+from jetdr_core.domain.hosting.witnesses import Witnesses
 from jetdr_core.domain.log_source import DurableLog
 from jetdr_core.domain.mode import ModeParts
 from jetdr_core.domain.primary import DiskPlace, Primary
@@ -42,8 +47,8 @@ ROOM_LIMIT_S = 3.0
 class Resumed:
     """What a hosted domain goes on from, once it is claimed.
 
-    ``lsn_kept``: up to there the ring may hold control records that the log does not. ``gap``: why a gap is owed after
-    what log and store hold, and from ``gap_since_ns`` on; ``stopped``: why logging was switched off. Both may be empty.
+    ``lsn_kept``: up to there the ring may hold control records that the log does not. A gap that is ``owed`` after what
+    log and store hold begins at ``gap_since_ns``. ``changed``: the disks that somebody else has changed.
     """
 
     component: HostComponent
@@ -52,9 +57,10 @@ class Resumed:
     ring: Ring
     log: ReplicationLog
     lsn_kept: int
-    gap: str
+    owed: Continuity
     gap_since_ns: int
-    stopped: str
+    changed: tuple[DiskState, ...]
+    witnesses: Witnesses | None
 
 
 class HostedMode:
@@ -76,7 +82,7 @@ class HostedMode:
             parts.control_log,
             parts.copies,
             resumed.bypassed_file,
-            because=resumed.stopped,
+            because=resumed.owed.stop,
             can_upload=lambda: parts.failure() is None,
         )
         self._watch = Watch(name, ring, self._server, self._bypass, parts.copies, trim=self.source.trim)
@@ -119,14 +125,18 @@ class HostedMode:
 
     def _serve_known(self, attach: Callable[[], list[HostedDisk]]) -> None:
         """Open the gap that is owed, then see that the host component runs and serves the disks the domain has."""
-        resumed, ring = self._resumed, self._ring
-        disks = attach()
-        if resumed.gap:
+        resumed, ring, copies = self._resumed, self._ring, self._parts.copies
+        disks, was_open = attach(), self._parts.control_log.gap_open
+        gap = resumed.owed.gap or (why_changed(resumed.changed) if resumed.owed.resync else "")
+        if gap:
             bypassed_file = resumed.bypassed_file if ring.logging else None  # with logging off Bypass removes the file
-            log_bypass_gap(self._parts.control_log, bypassed_file, resumed.gap, resumed.gap_since_ns)
-        resumed.place.publish(self._log.body.epoch)
+            log_bypass_gap(self._parts.control_log, bypassed_file, gap, resumed.gap_since_ns)
+        resumed.place.publish(Generation.of_log(self._log))
         self._start_host(disks)
-        self._parts.copies.owe_known()
+        if resumed.owed.resync and not was_open:
+            copies.owe_changed(resumed.changed, gap)
+        else:
+            copies.owe_known()
 
     def _start_host(self, disks: Sequence[HostedDisk]) -> None:
         lived = self._ring.host_alive
@@ -145,7 +155,14 @@ class HostedMode:
     # -- disks -------------------------------------------------------------------------------------------------------
 
     def open_new(self, name: str, place: DiskPlace, size_bytes: int | None) -> Primary:
-        return self._server.open_new(name, place, size_bytes)
+        primary = self._server.open_new(name, place, size_bytes)
+        try:
+            if self._resumed.witnesses is not None:
+                self._resumed.witnesses.admit(primary.path)
+        except BaseException:
+            primary.close()
+            raise
+        return primary
 
     def attach(self, number: int, name: str, primary: Primary) -> HostedDisk:
         return self._server.attach(number, name, primary)

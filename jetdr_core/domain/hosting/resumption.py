@@ -13,12 +13,26 @@ from dataclasses import asdict
 from pathlib import Path
 
 from jetdr_core._core import Ring
-from jetdr_core.catalog import DomainHistory
-from jetdr_core.domain.continuity import NOTHING_OWED, Continuity, Found, HostFound, LogFound, RingFound, decide
+from jetdr_core.catalog import DiskState, DomainHistory
+from jetdr_core.domain.continuity import (
+    NOTHING_OWED,
+    Continuity,
+    Found,
+    HostFound,
+    LogFound,
+    OnMismatch,
+    RingFound,
+    check_not_refused,
+    decide,
+    doubt,
+)
+from jetdr_core.domain.disk_identity import changed_disks
+from jetdr_core.domain.generation import UNKNOWN_ID, Generation, Word
 from jetdr_core.domain.hosting.bypassed_file import BypassedFile
 from jetdr_core.domain.hosting.hosted_mode import HostedMode, Resumed
 from jetdr_core.domain.hosting.replay import flush, replay
 from jetdr_core.domain.hosting.ring_place import RingPlace
+from jetdr_core.domain.hosting.witnesses import Witnesses
 from jetdr_core.domain.log_section import check_write_mode, log_found, write_mode
 from jetdr_core.domain.mode import ModeParts, RingSettings
 from jetdr_core.domain.primary import Primaries
@@ -41,7 +55,15 @@ class HostedResumption:
 
     shares_primaries = True
 
-    def __init__(self, name: str, options: HostOptions, log: ReplicationLog, settings: RingSettings) -> None:
+    def __init__(
+        self,
+        name: str,
+        options: HostOptions,
+        on_mismatch: OnMismatch,
+        log: ReplicationLog,
+        settings: RingSettings,
+        chain: Generation,
+    ) -> None:
         check_write_mode(name, log, write_back=options.write_back)
         self._component = HostComponent(name, options)
         self._bypassed_file = BypassedFile(Path(options.state), name) if options.write_back else None
@@ -49,10 +71,16 @@ class HostedResumption:
             self._bypassed_file.check_folder()
         self._log = log
         self._log_found = log_found(log)
+        self._own = Generation.of_log(log)
+        self._chain = chain
+        self._on_mismatch = on_mismatch
+        self._witnesses = self._witnesses_of(log)
+        self._disk_word = Word.SILENT
+        self.changed: tuple[DiskState, ...] = ()
         self._settings = settings
         self._place = RingPlace(Path(options.runtime) / name, log.body.domain_uuid)
         self._survivor = self._place.open()
-        self._goes_on = self._place.goes_on_with(log.body.epoch)
+        self._goes_on = self._place.goes_on_with(self._own)
         self._resumed: Resumed | None = None
         try:
             _check_survivor(name, options, log, self._survivor)
@@ -64,20 +92,36 @@ class HostedResumption:
     def write_back(self) -> bool:
         return self._bypassed_file is not None
 
+    @property
+    def state_id(self) -> bytes:
+        return UNKNOWN_ID if self._witnesses is None else self._witnesses.state_id
+
+    def check(self, history: DomainHistory, primaries: Primaries) -> None:
+        placed = primaries.placed(history.disks)
+        if self._survivor is None or not self._survivor.host_alive:  # it may be writing to them
+            self.changed = changed_disks(self._log, placed)
+            if self._witnesses is not None:
+                self._disk_word = self._witnesses.of_disks(path for _, path in placed)
+        check_not_refused(self._component.name, self._find(history, RingFound.NONE))
+
+    def claiming(self, generation: Generation) -> None:
+        if self._bypassed_file is not None and self._witnesses is not None:
+            self._bypassed_file.make_folder()
+            self._witnesses.claiming(generation)
+
     def claim_time_ns(self, stored_ns: int) -> int:
         """What the ring holds may be older than this moment."""
         return stored_ns or time.time_ns()
 
-    def claimed(self, epoch: int) -> None:
-        """A ring that goes on with the log now will go on with it at ``epoch`` too."""
+    def claimed(self, generation: Generation) -> None:
+        """A ring that goes on with the log now will go on with it in its new generation too."""
         if self._survivor is not None and self._goes_on:
-            self._place.note(self._log.body.epoch, epoch)
+            self._place.note(self._own, generation)
 
     def begin_ring(self, history: DomainHistory, primaries: Primaries) -> Ring:
-        if self._bypassed_file is not None:
-            self._bypassed_file.make_folder()
-        found = self._find(history)
+        found = self._find(history, self._find_ring(history))
         owed = decide(found)
+        check_not_refused(self._component.name, found)  # again: the host component may have died meanwhile
         self._bring_primaries_up(found, owed, history, primaries)
         ring = self._ring(found.ring)
         if owed.stop:
@@ -89,10 +133,13 @@ class HostedResumption:
             ring=ring,
             log=self._log,
             lsn_kept=ring.lsn_reserved,
-            gap=owed.gap,
+            owed=owed,
             gap_since_ns=self._settings.time_ns_last + 1,
-            stopped=owed.stop,
+            changed=self.changed,
+            witnesses=self._witnesses,
         )
+        if self._witnesses is not None:
+            self._witnesses.begin(path for _, path in primaries.placed(history.disks))
         log_.info("%s: %s; owed: %s", self._place.path, found, owed.gap or owed.stop or "nothing")
         return ring
 
@@ -108,21 +155,39 @@ class HostedResumption:
 
     # -- what is there -----------------------------------------------------------------------------------------------
 
-    def _find(self, history: DomainHistory) -> Found:
-        """Ask what survived. A ring that meets the log gives back what the log holds."""
+    def _witnesses_of(self, log: ReplicationLog) -> Witnesses | None:
+        """Only write-back replays a log, and relies on the state folder."""
+        if self._bypassed_file is None:
+            return None
+        return Witnesses(self._bypassed_file.folder, self._own, log.body.state_id, self._chain)
+
+    def _find(self, history: DomainHistory, ring: RingFound) -> Found:
+        """Ask what survived."""
         survivor = self._survivor
         return Found(
-            ring=self._find_ring(),
+            ring=ring,
             log=self._log_found,
             host=_host(survivor),
             logging=survivor is None or survivor.logging,
             write_back=self.write_back,
             bypassed=self._bypassed_file is not None and self._bypassed_file.stands,
             disks=bool(history.disks),
+            chain=self._own.word_of(self._chain) if self._witnesses is None else self._witnesses.of_chain(),
+            state=Word.SILENT if self._witnesses is None else self._witnesses.of_state(),
+            disk=self._disk_word,
+            changed=bool(self.changed),
+            on_mismatch=self._on_mismatch,
         )
 
-    def _find_ring(self) -> RingFound:
+    def _find_ring(self, history: DomainHistory) -> RingFound:
+        """What became of the ring. One that meets the log gives back what the log holds.
+
+        A log in doubt is not continued by a ring that nobody writes to any more: the ring may be an older copy too.
+        """
         survivor = self._survivor
+        without = self._find(history, RingFound.NONE)
+        if without.host is not HostFound.ALIVE and doubt(without):
+            return RingFound.NONE
         if survivor is None or survivor.write_back != self.write_back:
             return RingFound.NONE  # of the other write mode: the log was closed clean since
         if not self._goes_on:
@@ -150,7 +215,7 @@ class HostedResumption:
             return survivor
         if survivor is not None and survivor.host_alive:
             _begin_anew(survivor, self._settings)
-            self._place.note(self._log.body.epoch)
+            self._place.note(Generation.of_log(self._log))
             return survivor
         if survivor is not None:
             survivor.leave()

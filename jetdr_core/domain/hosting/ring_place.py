@@ -13,6 +13,7 @@ from pathlib import Path
 from uuid import UUID
 
 from jetdr_core._core import Ring
+from jetdr_core.domain.generation import Generation
 from jetdr_core.file_making import making
 from jetdr_core.ownership import check_private, make_private
 
@@ -84,23 +85,26 @@ class RingPlace:
         self._made = True
         return ring
 
-    def publish(self, epoch: int) -> None:
-        """Give the ring that was made here its name, in place of one that was given up. Without one, do nothing."""
+    def publish(self, generation: Generation) -> None:
+        """Give the ring that was made here its name, in place of one that was given up. It goes on with that log."""
         if self._made:
             self._new.rename(self.path)
             self._made = False
-            self.note(epoch)
+        self.note(generation)
 
-    def note(self, *epochs: int) -> None:
-        """Write down that the ring goes on with the log at any of these epochs."""
+    def note(self, *generations: Generation) -> None:
+        """Write down that the ring goes on with the log of any of these generations."""
         with making(self._epochs, "writing a line"):
-            self._epochs_new.write_text(" ".join(map(str, epochs)))
+            self._epochs_new.write_text(" ".join(map(str, generations)))
             self._epochs_new.rename(self._epochs)
 
-    def goes_on_with(self, epoch: int) -> bool:
-        """Return whether the ring was last used with the log at ``epoch``. Later, its LSNs may be other writes."""
+    def goes_on_with(self, generation: Generation) -> bool:
+        """Return whether the ring was last used with the log of ``generation``. Later, its LSNs may be other writes."""
         try:
-            return str(epoch) in self._epochs.read_text().split()
+            noted = self._epochs.read_text().split()
+            return any(Generation.parse(one).is_same(generation) for one in noted)
+        except ValueError:
+            return False
         except FileNotFoundError:  # the ring's owner died before it wrote them down
             return True
 

@@ -1,0 +1,151 @@
+"""What identifies a primary: whether anybody but this engine has written to it, and under which generation we last did.
+
+A guest may run unprotected, a disk may be restored from a backup, and two disks may be swapped. The log cannot know of
+any of that. So at a clean end it notes the *identity* of each primary, and in write-back each file carries a *stamp*,
+the generation that it was last served under.
+
+Invariants: an identity changes with every write to a file, and whenever another file takes its place. Of a block device
+it is a sample, because there is nothing else: a change of blocks that are not sampled is not seen. A stamp is durable
+before the disk is served under its generation.
+"""
+
+from __future__ import annotations
+
+import os
+import stat
+import struct
+import time
+from collections.abc import Sequence
+from contextlib import suppress
+from pathlib import Path
+
+import xxhash
+
+from jetdr_core.catalog import DiskState
+from jetdr_core.domain.generation import Generation
+from jetdr_core.durable import new_file, remove, rename
+from jetdr_core.errors import InvalidRequest
+from jetdr_core.replication_log import DISK_IDENTITY_BYTES, ReplicationLog
+
+__all__ = ["can_carry_stamp", "changed_disks", "identity_at_rest", "read_stamp", "why_changed", "write_stamp"]
+
+UNKNOWN = bytes(DISK_IDENTITY_BYTES)
+
+CLOCK_TICK_NS = 20_000_000
+"""Two writes within one tick of the kernel's clock may leave the same time."""
+
+SAMPLE_BYTES = 1 << 20
+SAMPLES = 256
+SAMPLED_BYTES = 4096
+STAMP = "user.jetdr"
+_FILE = struct.Struct("<QQqq")  # size, inode, mtime, ctime
+
+
+def identity_of_disk(path: str) -> bytes:
+    """Return the identity of the primary at ``path``; zeros if it is not known, as of a caller's open device."""
+    try:
+        status = Path(path).stat() if path else None
+        if status is None:
+            return UNKNOWN
+        if stat.S_ISREG(status.st_mode):
+            return _digest(_FILE.pack(status.st_size, status.st_ino, status.st_mtime_ns, status.st_ctime_ns))
+        return _digest(_sample(path))
+    except OSError:
+        return UNKNOWN
+
+
+def identity_at_rest(path: str) -> bytes:
+    """Return an identity that the primary does not keep if it is written to from now on. May wait for a tick."""
+    with suppress(OSError):
+        status = Path(path).stat() if path else None
+        if status is not None and stat.S_ISREG(status.st_mode):
+            age_ns = time.time_ns() - max(status.st_mtime_ns, status.st_ctime_ns)
+            time.sleep(max(0, CLOCK_TICK_NS - max(0, age_ns)) / 1e9)
+    return identity_of_disk(path)
+
+
+def changed_disks(log: ReplicationLog, placed: Sequence[tuple[DiskState, str]]) -> tuple[DiskState, ...]:
+    """Return the disks that are not as the log noted them when it was closed clean.
+
+    ``placed``: the disks and their paths, by ascending number. A log that noted nothing knows of no change.
+    """
+    noted = log.body.disks if log.outcome.clean else ()
+    if not noted:
+        return ()
+    if len(noted) != len(placed):
+        return tuple(disk for disk, _ in placed)
+    known = zip(noted, placed, strict=True)
+    return tuple(disk for one, (disk, path) in known if one not in {UNKNOWN, identity_of_disk(path)})
+
+
+def why_changed(disks: Sequence[DiskState]) -> str:
+    """Say of which disks somebody else has changed the primary."""
+    names = ", ".join(repr(disk.name) for disk in disks)
+    return f"disk {names}: the primary was changed or replaced since the domain was closed"
+
+
+def _sample(path: str) -> bytes:
+    """Return a digest of the size, the first and last MiB, and pieces in between, of a block device."""
+    with open(path, "rb", buffering=0) as device:
+        size = device.seek(0, os.SEEK_END)
+        digest = xxhash.xxh3_128(size.to_bytes(8, "little"))
+        whole = [(0, SAMPLE_BYTES), (SAMPLE_BYTES, SAMPLE_BYTES), (max(0, size - SAMPLE_BYTES), SAMPLE_BYTES)]
+        pieces = [(size // SAMPLES * number, SAMPLED_BYTES) for number in range(SAMPLES)]
+        for offset, length in whole + pieces:
+            digest.update(os.pread(device.fileno(), length, offset))
+    return digest.digest()
+
+
+def _digest(raw: bytes) -> bytes:
+    """Return a short digest, which is never that of an unknown disk."""
+    return xxhash.xxh3_64_digest(raw)[: DISK_IDENTITY_BYTES - 1] + b"\1"
+
+
+# -- stamps ------------------------------------------------------------------------------------------------------------
+
+
+def can_carry_stamp(path: str) -> bool:
+    """Whether a stamp can stay with the disk: with a file, but not with a block device."""
+    return Path(path).is_file()
+
+
+def write_stamp(path: str, generation: Generation) -> None:
+    """Note in the file, durably, that it is served under ``generation``. Where that cannot be, in a file beside it."""
+    if not can_carry_stamp(path):
+        return
+    text = str(generation).encode()
+    try:
+        os.setxattr(path, STAMP, text)
+        with open(path, "rb") as disk:
+            os.fsync(disk.fileno())
+        if _beside(path).exists():
+            remove(_beside(path))
+    except OSError:
+        _write_beside(path, text)
+
+
+def read_stamp(path: str) -> Generation | None:
+    """Return the generation that the disk was last served under, or None if it does not say."""
+    try:
+        text = _beside(path).read_bytes() if _beside(path).exists() else os.getxattr(path, STAMP)
+        return Generation.parse(text.decode())
+    except (OSError, ValueError):
+        return None
+
+
+def _beside(path: str) -> Path:
+    return Path(f"{path}.jetdr")
+
+
+def _write_beside(path: str, text: bytes) -> None:
+    beside, new = _beside(path), Path(f"{path}.jetdr.new")
+    try:
+        new.unlink(missing_ok=True)
+        with new_file(new) as file:
+            file.write(text)
+        rename(new, beside)
+    except OSError as error:
+        raise InvalidRequest(
+            f"disk {path}: neither the file nor its folder takes the generation that it is served under: {error}",
+            hint="use a file system with extended attributes, or let this user write to the folder",
+        ) from error

@@ -1,0 +1,96 @@
+"""GenerationFile: what the state folder of a domain in write-back knows of the log that relies on it.
+
+A log is replayed unless the state folder has the bypassed file. So a state folder that is missing, of another machine
+or an older copy must not look like one without that file. It has an identity, which the log names, and it notes the
+last generation.
+
+Invariants: the file is replaced as a whole, durably. A claim is noted before it is made, and it alone counts once disks
+and log are of its generation. A file that cannot be read says nothing. docs/formats/generation.md has its format.
+"""
+
+from __future__ import annotations
+
+import json
+import secrets
+from dataclasses import dataclass
+from pathlib import Path
+
+import xxhash
+
+from jetdr_core.domain.generation import UNKNOWN_ID, Generation, Word
+from jetdr_core.durable import new_file, rename
+
+__all__ = ["GenerationFile", "StateRecord"]
+
+VERSION = 1
+
+
+@dataclass(frozen=True, slots=True)
+class StateRecord:
+    """What the file says. ``pending``: claims made since ``last``, perhaps, under which nothing was served."""
+
+    state_id: bytes
+    last: Generation
+    pending: tuple[Generation, ...] = ()
+
+    @classmethod
+    def new(cls) -> StateRecord:
+        """Return what a new state folder begins with."""
+        return cls(secrets.token_bytes(16), Generation(0))
+
+    def knows(self, other: Generation) -> bool:
+        """Whether nothing was served under another generation since ``other``."""
+        return any(own.is_same(other) for own in (self.last, *self.pending))
+
+    def word_on(self, log: Generation, relied_on: bytes) -> Word:
+        """What the state folder says of a log that relies on the folder ``relied_on``."""
+        if relied_on not in {self.state_id, UNKNOWN_ID}:
+            return Word.MISSING
+        if self.knows(log):
+            return Word.AGREES
+        word = log.word_of(self.last)
+        return Word.SILENT if relied_on == UNKNOWN_ID and word is not Word.NEWER else word
+
+
+class GenerationFile:
+    """The file ``<state_dir>/<domain>/generation``. Its folder is made by others."""
+
+    def __init__(self, folder: Path) -> None:
+        self.path = folder / "generation"
+        self._new = folder / "generation.new"
+
+    def read(self) -> StateRecord | None:
+        """Return what the file says, or None if there is none, or none that can be believed."""
+        try:
+            return _decode(self.path.read_bytes())
+        except (OSError, ValueError, KeyError, TypeError, AttributeError):
+            return None
+
+    def write(self, record: StateRecord) -> None:
+        """Replace the file. Durable at return."""
+        self._new.unlink(missing_ok=True)
+        with new_file(self._new) as file:
+            file.write(_encode(record))
+        rename(self._new, self.path)
+
+
+def _encode(record: StateRecord) -> bytes:
+    body = {
+        "version": VERSION,
+        "state_id": record.state_id.hex(),
+        "last": str(record.last),
+        "pending": [str(generation) for generation in record.pending],
+    }
+    return json.dumps(body | {"checksum": _checksum(body)}).encode() + b"\n"
+
+
+def _decode(raw: bytes) -> StateRecord | None:
+    body = json.loads(raw)
+    if body.pop("checksum") != _checksum(body) or body["version"] != VERSION:
+        return None
+    pending = tuple(Generation.parse(text) for text in body["pending"])
+    return StateRecord(bytes.fromhex(body["state_id"]), Generation.parse(body["last"]), pending)
+
+
+def _checksum(body: object) -> str:
+    return xxhash.xxh3_64_hexdigest(json.dumps(body, sort_keys=True).encode())

@@ -1,0 +1,103 @@
+"""Witnesses: what log, store, state folder and primaries of a domain in write-back say of one another.
+
+Invariant: state folder and primaries are brought to a new generation after the log, and before a guest can write. What
+a crash leaves in between is known by the claim that the state folder notes beforehand, and is no mismatch.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import replace
+from pathlib import Path
+
+from jetdr_core.domain.disk_identity import can_carry_stamp, read_stamp, write_stamp
+from jetdr_core.domain.generation import UNKNOWN_ID, Generation, Word
+from jetdr_core.domain.hosting.generation_file import GenerationFile, StateRecord
+
+__all__ = ["Witnesses"]
+
+PENDING_MAX = 100
+"""So many openings in a row may have ended between claim and service."""
+
+_WORST_FIRST = (Word.APART, Word.NEWER, Word.MISSING, Word.OLDER, Word.AGREES)
+
+
+class Witnesses:
+    """``log`` is the log's generation, ``chain`` the store's. ``relied_on`` is the state folder that the log names."""
+
+    def __init__(self, state_folder: Path, log: Generation, relied_on: bytes, chain: Generation) -> None:
+        self._file = GenerationFile(state_folder)
+        self._log = log
+        self._chain = chain
+        self._relied_on = relied_on
+        self._found = self._file.read()
+        self._record = self._found or StateRecord.new()
+        self._claim = log
+
+    @property
+    def state_id(self) -> bytes:
+        """The state folder that the log is to rely on from now on."""
+        return self._record.state_id
+
+    # -- what they say -----------------------------------------------------------------------------------------------
+
+    def of_chain(self) -> Word:
+        """The word of the store. A claim that began nothing is no newer log."""
+        word = self._log.word_of(self._chain)
+        begun_nothing = word is Word.NEWER and self.of_state() is Word.AGREES and self._record.knows(self._chain)
+        return Word.AGREES if begun_nothing else word
+
+    def of_state(self) -> Word:
+        """The word of the state folder."""
+        if not self._log.epoch:
+            return Word.SILENT
+        if self._found is None:
+            return Word.SILENT if self._relied_on == UNKNOWN_ID else Word.MISSING
+        return self._found.word_on(self._log, self._relied_on)
+
+    def of_disks(self, paths: Iterable[str]) -> Word:
+        """The worst word of a primary."""
+        words = {self._of_disk(path) for path in paths}
+        return next((word for word in _WORST_FIRST if word in words), Word.SILENT)
+
+    def _of_disk(self, path: str) -> Word:
+        if not self._log.epoch or not can_carry_stamp(path):
+            return Word.SILENT
+        stamp = read_stamp(path)
+        if stamp is None:
+            return Word.SILENT if self._relied_on == UNKNOWN_ID else Word.MISSING
+        word = self._log.word_of(stamp)
+        if word is not Word.AGREES and self._found is not None and self.of_state() is Word.AGREES:
+            return Word.AGREES if self._found.knows(stamp) else word
+        return Word.SILENT if self._relied_on == UNKNOWN_ID and word is Word.OLDER else word
+
+    # -- a new generation --------------------------------------------------------------------------------------------
+
+    def claiming(self, generation: Generation) -> None:
+        """Note that ``generation`` is about to be claimed.
+
+        Until :meth:`begin` a crash may leave log and primaries at any generation that was known before. If they were
+        not known to one another, the log is not to be believed after such a crash either.
+        """
+        self._claim = generation
+        found = self._record
+        if self.of_state() is Word.AGREES and self.of_chain() is Word.AGREES:
+            known = (found.last, *found.pending, self._chain, generation)
+            pending = tuple(dict.fromkeys(one for one in known if not one.is_same(self._log)))
+            self._record = replace(found, last=self._log, pending=pending[:1] + pending[1:][-PENDING_MAX:])
+        elif self._log.epoch and self._relied_on == UNKNOWN_ID and self.of_chain() is Word.AGREES:
+            self._record = replace(found, last=self._log, pending=(generation,))
+        else:
+            self._record = replace(found, last=generation, pending=())
+        self._file.write(self._record)
+
+    def begin(self, paths: Iterable[str]) -> None:
+        """The log has begun the new generation: so do the primaries, and then the state folder."""
+        for path in paths:
+            write_stamp(path, self._claim)
+        self._record = replace(self._record, last=self._claim, pending=())
+        self._file.write(self._record)
+
+    def admit(self, path: str) -> None:
+        """A new disk is about to be protected."""
+        write_stamp(path, self._claim)
