@@ -52,6 +52,15 @@ def test_every_native_file_named_alone_exists() -> None:
     assert not core - named, "docs/architecture.md says what each file of the core does"
 
 
+def test_every_native_function_named_exists() -> None:
+    page = (ROOT / "docs" / "architecture.md").read_text(encoding="utf-8")
+    named = set(re.findall(r"`(\w+_\w+)`", page.split("\n## What completes when\n", 1)[1].split("\n## ", 1)[0]))
+    source = "\n".join(path.read_text(encoding="utf-8") for path in sorted((ROOT / "native").rglob("*.[ch]")))
+    missing = {name for name in named if not re.search(rf"\b{name}\b", source)}
+    assert len(named) >= 10
+    assert not missing, f"docs/architecture.md names {sorted(missing)}"
+
+
 def test_paths_are_found_where_pages_name_them() -> None:
     found = PATH.findall("see `native/core/ring.c`, docs/formats/ring.md. and (jetdr_core/store/); /x/native/y")
     assert found == ["native/core/ring.c", "docs/formats/ring.md", "jetdr_core/store/"]
