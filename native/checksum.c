@@ -1,4 +1,4 @@
-/* checksum.c: the checksum for any processor, and the choice of the one for this; see checksum.h. */
+/* checksum.c: the checksum for any processor, and the choice of a variant. See checksum.h. */
 #include "checksum.h"
 
 uint64_t jdr_checksum_any(const void *data, size_t length)
@@ -15,7 +15,7 @@ uint64_t (*jdr_checksum)(const void *data, size_t length) = jdr_checksum_any;
 void (*jdr_checksum_more)(XXH3_state_t *state, const void *data, size_t length) = jdr_checksum_more_any;
 
 #ifdef __x86_64__
-/* Before anything of this library runs. */
+/* Runs before all other code of this library. */
 __attribute__((constructor)) static void choose(void)
 {
     __builtin_cpu_init();

@@ -1,4 +1,4 @@
-/* checksum_avx2.c: the checksum for processors with AVX2; see checksum.h. */
+/* checksum_avx2.c: the checksum for processors with AVX2. See checksum.h. */
 #ifdef __x86_64__
 #pragma GCC target("avx2")
 #include "checksum.h"

@@ -1,7 +1,7 @@
 /*
- * commands.c: what the lines on the control socket mean. docs/formats/host-control.md
+ * commands.c: does what the lines on the control socket say. docs/formats/host-control.md
  *
- * Invariant: nothing is done before the whole line was understood.
+ * Invariant: nothing is done before the whole line has been parsed.
  */
 #include <errno.h>
 #include <inttypes.h>
@@ -16,7 +16,7 @@
 
 /* ---- words of a line -------------------------------------------------------------------------------------------- */
 
-/* The next word, which one space or the end of the line ends. NULL: there is none. */
+/* Take the next word, up to one space or the end of the line. NULL if there is none. */
 static char *take_word(char **rest)
 {
     char *word = *rest;
@@ -109,7 +109,7 @@ static bool answer_failed_copy(int fd, int64_t result, const char *message)
         return host_reply(fd, "ERR %d %s: the primary failed: %s", EIO, message,
                           strerrordesc_np((int)(-result & JDR_ERRNO_MAX)));
     int error = result == -EBUSY ? ETIMEDOUT
-                                 : (int)-result; /* the disk's share of the ring is taken: a stall as well */
+                                 : (int)-result; /* the disk's share of the ring is taken, which is a stall as well */
     return host_reply(fd, "ERR %d %s: %s", error, message,
                       error > JDR_ERRNO_MAX ? "the domain is another's" : strerrordesc_np(error));
 }
@@ -153,7 +153,7 @@ static bool do_stats(int fd, char *rest)
     return sent;
 }
 
-/* After the answer the connection ends, and then the process. */
+/* The connection ends after the answer, and then the process ends. */
 static bool do_quit(int fd, char *rest)
 {
     if (!at_end(rest))

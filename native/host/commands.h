@@ -1,4 +1,4 @@
-/* commands.h: what the control socket asks of the commands that come over it. */
+/* commands.h: obeys a line that came over the control socket. */
 #ifndef JETDR_HOST_COMMANDS_H
 #define JETDR_HOST_COMMANDS_H
 

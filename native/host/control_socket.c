@@ -1,11 +1,11 @@
 /*
- * control_socket.c: the control socket: connections, and the lines that come over them. What a line means is in
- * commands.c. docs/formats/host-control.md
+ * control_socket.c: the control socket and its connections. control_line.c receives the lines, and commands.c obeys
+ * them. docs/formats/host-control.md
  *
- * Invariants: each connection has a thread, so a command that waits, or a client that hangs, blocks nobody else; a line
- * that has begun is complete, and a reply taken, within a limit, or the connection ends; if there are too many
- * connections, the one that has been idle longest ends. The mutex guards the list of connections, and is held for that
- * only.
+ * Invariants: each connection has a thread, so a command that waits, or a client that hangs, blocks no other
+ * connection. A client that does not finish a line, or read its reply, within the limit is disconnected. If there are
+ * too many connections, the one that has been idle longest ends. The mutex guards the list of connections, and nothing
+ * else is done while it is held.
  */
 #include <errno.h>
 #include <poll.h>
@@ -34,7 +34,7 @@ struct connection {
 
 static struct sockaddr_un address = {.sun_family = AF_UNIX};
 static struct stat bound;                 /* the name that this process gave to its socket */
-static int listening = -1, stopping = -1; /* the socket, and an eventfd that is readable once everything is to end */
+static int listening = -1, stopping = -1; /* the socket, and an eventfd that is readable when everything is to end */
 static pthread_t acceptor;
 static bool accepting;
 static void (*when_quit)(void);
@@ -58,7 +58,7 @@ static bool set_busy(struct connection *connection, bool busy)
     return goes_on;
 }
 
-/* After QUIT was answered; once. */
+/* Begin to quit, after QUIT was answered. Does so once. */
 static void begin_quit(void)
 {
     pthread_mutex_lock(&mutex);
@@ -118,7 +118,7 @@ static void evict(struct connection *connection)
     shutdown(connection->lines.fd, SHUT_RDWR);
 }
 
-/* With the mutex held: is there a place for one more? If not, the connection that has been idle longest ends. */
+/* With the mutex held: make place for one more, if need be by ending the connection that has been idle longest. */
 static bool make_place(void)
 {
     struct connection *idle = NULL;
@@ -129,7 +129,7 @@ static bool make_place(void)
             idle = other;
     }
     if (staying < CONNECTIONS_MAX)
-        return count < 2 * CONNECTIONS_MAX; /* those that were evicted are about to end */
+        return count < 2 * CONNECTIONS_MAX; /* evicted connections are about to end */
     if (idle)
         evict(idle);
     return idle && count < 2 * CONNECTIONS_MAX;
@@ -146,7 +146,7 @@ static int start_thread(pthread_t *thread, bool detached, void *(*run)(void *), 
     return -result;
 }
 
-/* With the mutex held: 0, or why there is no connection. */
+/* With the mutex held: begin a connection. Returns 0, or why there is none. */
 static int begin_connection(int fd)
 {
     if (!make_place())
@@ -168,7 +168,7 @@ static int begin_connection(int fd)
     return 0;
 }
 
-/* This user's processes, and root's. */
+/* Is the peer a process of this user or of root? */
 static bool is_trusted(int fd)
 {
     struct ucred peer;
@@ -210,7 +210,7 @@ static void *accept_all(void *context)
 
 /* ---- the socket ------------------------------------------------------------------------------------------------- */
 
-/* Is there a socket of this user's that nobody listens on any more? Nothing else may be removed. */
+/* Is there a socket of this user that no process listens on any more? Nothing else may be removed. */
 static bool is_stale(void)
 {
     struct stat status;
@@ -280,7 +280,7 @@ static void end_connections(void)
     pthread_mutex_unlock(&mutex);
 }
 
-/* Unless another socket has the name by now. */
+/* Remove the name, unless another socket has it by now. */
 static void remove_name(void)
 {
     struct stat status;
@@ -296,7 +296,7 @@ void host_control_stop(void)
         end_connections();
     }
     if (listening >= 0) {
-        remove_name(); /* an open socket keeps its inode, so no other can have the same one */
+        remove_name(); /* an open socket keeps its inode, so no other socket can have the same one */
         close(listening);
     }
     if (stopping >= 0)

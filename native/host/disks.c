@@ -1,9 +1,9 @@
 /*
  * disks.c: the disks that this host component serves, each a locked primary with its filter.
  *
- * Invariants: a disk in the table has its number, its name and its primary for itself; the mutex of the table is never
- * held during I/O or a wait, so a primary that hangs stops nobody else; a disk is freed once it was removed and nobody
- * uses it; its descriptor is used under fd_lock, or by its filter, which is closed before the descriptor is.
+ * Invariants: no two disks in the table share a number, a name or a primary. The mutex of the table is never held
+ * during I/O or a wait, so a primary that hangs stops no other disk. A disk is freed after it was removed and its last
+ * user is gone. Its descriptor is used under fd_lock or by its filter. The filter is closed before the descriptor.
  */
 #include <errno.h>
 #include <pthread.h>
@@ -79,7 +79,7 @@ static bool same_spec(const struct host_disk_spec *one, const struct host_disk_s
            !strcmp(one->path, other->path);
 }
 
-/* With the mutex held: may the disk be entered? 0; 1: it is served already; or why not. */
+/* With the mutex held: may the disk be entered? Returns 0, 1 if it is served already, or why not. */
 static int check_place(const struct host_disk_spec *spec, char *message)
 {
     unsigned count = 0;

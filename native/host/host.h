@@ -50,7 +50,7 @@ struct host_disks_options {
 
 /* Set before the first disk is added. */
 void host_disks_configure(const struct host_disks_options *options);
-/* Open and lock the primary, and open its filter. Idempotent with the same values; -EEXIST with others. */
+/* Open and lock the primary, and open its filter. Idempotent with the same values. -EEXIST with other values. */
 int host_disks_add(const struct host_disk_spec *spec, char *message);
 /* Refuse new I/O, wait for what is in flight, and close the primary: 0, or -ENOENT. */
 int host_disks_remove(uint32_t number, char *message);
@@ -66,10 +66,13 @@ bool host_disks_sync(void);
 /* Free everything. No thread may be inside a call. */
 void host_disks_destroy(void);
 
-/* The disk of that name, to be given back by host_disk_release. NULL: there is none. An empty name: the only disk. */
+/*
+ * The disk of that name, or NULL. An empty name stands for the only disk. The caller gives it back with
+ * host_disk_release.
+ */
 struct host_disk *host_disk_take(const char *name);
 void host_disk_release(struct host_disk *disk);
-/* Does data begin at `offset`, and where does it, or the hole, end? -ESHUTDOWN; -errno. */
+/* Does data begin at `offset`, and where does that data, or that hole, end? Returns 0, -ESHUTDOWN or -errno. */
 int host_disk_extent(struct host_disk *disk, uint64_t offset, bool *data, uint64_t *end);
 int host_disk_read_ahead(struct host_disk *disk, uint64_t offset, uint64_t length);
 
@@ -77,7 +80,7 @@ int host_disk_read_ahead(struct host_disk *disk, uint64_t offset, uint64_t lengt
 
 /* Open the disk's primary, lock it, and find out what it can do. */
 int host_primary_open(struct host_disk *disk, char *message);
-/* Say what is wrong: -error. */
+/* Say in `message` what is wrong. Returns -error. */
 __attribute__((format(printf, 3, 4))) int host_refuse(int error, char *message, const char *format, ...);
 
 /* ---- begin and end ---------------------------------------------------------------------------------------------- */
@@ -104,17 +107,19 @@ void host_free(void);
 
 /* ---- control socket --------------------------------------------------------------------------------------------- */
 
-/* Make the socket `path`; a socket that a dead host of this user left there is replaced, and nothing else. -EADDRINUSE:
- * a live one has it. */
+/*
+ * Make the socket `path`. A socket that a dead host of this user left there is replaced, but nothing else is.
+ * -EADDRINUSE if a live process has the socket.
+ */
 int host_control_listen(const char *path, char *message);
-/* Serve it, in threads. `quit` is called once, after a QUIT was answered. */
+/* Serve the socket in threads. `quit` is called once, after a QUIT was answered. */
 int host_control_start(void (*quit)(void), char *message);
 /* Close all connections, wait for their commands, remove the socket. */
 void host_control_stop(void);
 
 /* ---- log file --------------------------------------------------------------------------------------------------- */
 
-/* From now on a thread keeps the file on standard error below about `limit_bytes`; 0: nobody does. */
+/* From now on a thread keeps the file on standard error below about `limit_bytes`. 0: no thread does. */
 int host_log_start(int64_t limit_bytes, char *message);
 /* Idempotent. */
 void host_log_stop(void);

@@ -117,7 +117,7 @@ int host_prepare(const struct host_options *given, char *message)
     options = given;
     raise_descriptor_limit();
     if (options->ring_path)
-        return 0; /* a ring knows its sides by their processes: it is attached after the fork */
+        return 0; /* a ring knows its sides by their processes, so it is attached after the fork */
     host_disks_configure(&(struct host_disks_options){.stall_limit_ns = options->stall_limit_ns});
     int result = add_disks(message);
     return result ? result : listen_for_control(message);
@@ -154,7 +154,10 @@ static void end_once(void)
     pthread_mutex_unlock(&mutex);
 }
 
-/* In the thread of the control connection. The server waits for its clients, one of which may hang, so not for ever. */
+/*
+ * Runs in the thread of the control connection. The server waits for its clients. One of them may hang, so the wait has
+ * a limit.
+ */
 static void quit(void)
 {
     struct timespec limit;

@@ -1,12 +1,12 @@
 /*
  * log_file.c: keeps the file short that standard error goes to.
  *
- * The file lies on tmpfs, and guests feed it: nbdkit says a line for every request that it refuses and every handshake
- * that fails. The process that started this one may be gone, so this one has to bound the file.
+ * The file lies on tmpfs, and guests can make it grow: nbdkit writes a line for every request that it refuses and every
+ * handshake that fails. The process that started this one may be gone, so this one has to bound the file.
  *
- * Invariants: only a file is cut that the parameter log-limit= vouches for. Nothing is lost until the file is longer
- * than that; then its newest quarter stays, after a line that says what was cut. Messages go straight to the file, so a
- * process that dies has said its last words.
+ * Invariants: a file is cut only if the parameter log-limit= says so. Nothing is lost until the file is longer than
+ * that. Then its newest quarter stays, after a line that says what was cut. Messages go straight to the file, so the
+ * last words of a process that dies are in it.
  */
 #include <errno.h>
 #include <fcntl.h>
@@ -27,7 +27,7 @@ static off_t limit_bytes;
 static int stopping = -1; /* an eventfd that is readable once the thread is to end */
 static pthread_t thread;
 
-/* The newest `keep` bytes of the file from the beginning of a line on; their number. They go to `tail`. */
+/* Read the newest `keep` bytes of the file, from the beginning of a line on, to `tail`. Returns their number. */
 static size_t read_tail(char *tail, size_t keep, off_t size)
 {
     int fd = open("/proc/self/fd/2", O_RDONLY | O_CLOEXEC);
@@ -42,7 +42,7 @@ static size_t read_tail(char *tail, size_t keep, off_t size)
     return (size_t)got - skipped;
 }
 
-/* What others write meanwhile goes after what is cut, or is cut with it. */
+/* What is written meanwhile is cut too, or stays in the file. */
 static void cut(off_t size)
 {
     size_t keep = (size_t)limit_bytes / 4;

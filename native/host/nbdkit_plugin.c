@@ -2,8 +2,8 @@
  * nbdkit_plugin.c: the host component as an nbdkit plugin. nbdkit has the protocol, TLS and the threads. This file
  * turns its calls into calls of the IO filter, and its parameters into a host (parameters.c, life.c).
  *
- * Invariants: an export does what nbdkit is told that it can do; a guest sees only errors that NBD knows; of a request
- * that is refused, nothing was done.
+ * Invariants: an export can do what nbdkit is told that it can do. A guest sees only errors that NBD knows. A refused
+ * request has changed nothing.
  */
 #include <errno.h>
 #include <stdio.h>
@@ -156,7 +156,7 @@ static int plugin_can_extents(void *handle)
 
 /* ---- requests --------------------------------------------------------------------------------------------------- */
 
-/* An errno that NBD has a number for. */
+/* Map an errno to one that NBD has a number for. */
 static int wire_errno(int error)
 {
     switch (error) {
@@ -177,7 +177,7 @@ static int wire_errno(int error)
     }
 }
 
-/* A primary that fails every request must not fill the system's log: some messages in some seconds, then silence. */
+/* A primary that fails every request must not fill the system's log, so there is a limit on messages per time. */
 static bool worth_telling(void)
 {
     static _Atomic int64_t window = INT64_MIN;

@@ -1,5 +1,5 @@
 /*
- * parameters.c: reads the plugin's parameters. If one is wrong, nbdkit does not start, and says its key and value.
+ * parameters.c: reads the plugin's parameters. If one is wrong, nbdkit names its key and value and does not start.
  */
 #include <stdio.h>
 #include <stdlib.h>

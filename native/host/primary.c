@@ -1,8 +1,8 @@
 /*
- * primary.c: the file or block device under a disk: opening and locking it, finding out what it can do, and what a
- * filter has no call for: extents and reading ahead.
+ * primary.c: the file or block device under a disk. Opens and locks it, finds out what it can do, and has the two calls
+ * that a filter lacks: extents and reading ahead.
  *
- * Invariant: outside of the filter, its descriptor is used under fd_lock only.
+ * Invariant: outside the filter, its descriptor is used only under fd_lock.
  */
 #include <errno.h>
 #include <fcntl.h>
@@ -58,7 +58,7 @@ static bool punches_holes(int fd, uint64_t offset)
     return result == 0;
 }
 
-/* What the primary can do. Nothing is changed: the hole lies beyond the end of the file. */
+/* Find out what the primary can do. Nothing is changed: the hole lies beyond the end of the file. */
 static void find_abilities(struct host_disk *disk, const struct stat *status)
 {
     if (S_ISREG(status->st_mode))
@@ -88,8 +88,10 @@ static int check_primary(struct host_disk *disk, char *message)
     return 0;
 }
 
-/* Replace the descriptor of a block device by one for which the kernel keeps others off: mounts, arrays, and whoever
- * claims the device by any other node. The lock alone is the node's. */
+/*
+ * Replace the descriptor of a block device by one that is opened O_EXCL. The kernel then refuses mounts, arrays and
+ * every other claim, by whatever node. The lock alone is per node.
+ */
 static int claim(struct host_disk *disk)
 {
     struct stat status;

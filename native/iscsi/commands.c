@@ -1,9 +1,9 @@
 /*
- * commands.c: requests cut into SCSI commands, the target's answers, and which requests are thereby done.
+ * commands.c: cuts requests into SCSI commands, reads the target's answers, and finishes the requests that are done.
  *
- * Invariants: the caller's memory belongs to libiscsi as long as a command of its request is in flight. A sync is done
- * only when every command sent before it has been answered and none of the answers put the target's cache in doubt.
- * While retained writes are written again, no other command is sent. An answer that puts the connection in doubt sets
+ * Invariants: the caller's memory belongs to libiscsi while a command of its request is in flight. A sync is done only
+ * when every command sent before it has been answered and none of the answers put the target's cache in doubt. While
+ * retained writes are written again, no other command is sent. An answer that puts the connection in doubt sets
  * session->lost and does no more: connection.c gives the connection up. Service thread only.
  */
 #include "inner.h"
@@ -72,7 +72,10 @@ void jdr_iscsi_settle(jdr_iscsi *session)
     session->active_end = link;
 }
 
-/* A failed sync breaks the session: what it was to make durable may be lost, and no later sync would tell. */
+/*
+ * A sync that the target fails breaks the session: the writes before it may be lost, and no later sync would report
+ * that.
+ */
 static void request_failed(jdr_iscsi *session, struct request *request, int result)
 {
     if (!request->result)
@@ -142,8 +145,8 @@ static void answered_illegal(struct command *command, const struct scsi_sense *s
 }
 
 /*
- * A unit attention says that something about the LUN has changed, its cache perhaps. A new login finds out what, and
- * writes the retained writes again.
+ * A unit attention says that something about the LUN has changed, perhaps its cache. A new login finds out what it is,
+ * and writes the retained writes again.
  */
 static void answered_check(struct command *command, const struct scsi_sense *sense)
 {
@@ -275,7 +278,7 @@ static struct command *free_command(jdr_iscsi *session)
     return NULL;
 }
 
-/* Does the request end within the LUN? One that has shrunk fails it. */
+/* Does the request end within the LUN? Fails the request if the LUN has shrunk. */
 static bool check_end(jdr_iscsi *session, struct request *request)
 {
     uint64_t size_bytes = session->blocks * session->info.block_bytes;
@@ -288,7 +291,7 @@ static bool check_end(jdr_iscsi *session, struct request *request)
     return false;
 }
 
-/* Send as much of the request as there are free commands; false when no command is free, or the connection is lost. */
+/* Send as much of the request as there are free commands. False if no command is free, or the connection is lost. */
 static bool send_request(jdr_iscsi *session, struct request *request)
 {
     while (!session->lost && !request->result && request->dispatched < request_total(request) &&

@@ -1,9 +1,9 @@
 /*
- * connection.c: whether there is a connection, whether it is healthy, and when it is no longer waited for.
+ * connection.c: makes a connection, watches its health, and gives it up.
  *
  * Invariants: when a connection is given up, every unfinished request starts over on the next one, after the retained
  * writes. Commands that make no progress for limit_ns fail. Retained writes that cannot be written again break the
- * session. Service thread only; the opening thread may disconnect a session that has no service thread.
+ * session. Service thread only, except that the opening thread may disconnect a session that has no service thread.
  */
 #include "inner.h"
 
@@ -34,7 +34,7 @@ void jdr_iscsi_disconnect(jdr_iscsi *session)
     jdr_iscsi_start_over(session);
     if (!session->active)
         session->progress_ns = jdr_iscsi_now();
-    jdr_iscsi_settle(session); /* the failed ones */
+    jdr_iscsi_settle(session); /* those that failed */
 }
 
 void jdr_iscsi_give_up(jdr_iscsi *session, int result)
@@ -68,7 +68,7 @@ static void reconnect(jdr_iscsi *session)
         jdr_iscsi_disconnect(session);
     now = jdr_iscsi_now();
     bool cut_short = now >= end && deadline > end;
-    if (result && cut_short && before.problem) /* the attempt before tells more */
+    if (result && cut_short && before.problem) /* the previous attempt tells more */
         result = jdr_iscsi_fail(session, before.problem, "%s", before.text);
     session->retry_ns = now + (has_work(session) ? RECONNECT_NS : RECONNECT_IDLE_NS);
     if (!result) {

@@ -1,8 +1,8 @@
 /*
  * failure.c: what went wrong last, in words and as an errno.
  *
- * Invariant: the text is printable ASCII, whatever bytes the target sent. The service thread records a failure (as does
- * the opening thread before there is a service thread); any thread may read the copy in session->info.
+ * Invariant: the text is printable ASCII, whatever bytes the target sent. The service thread records a failure, or the
+ * opening thread before there is one. Any thread may read the copy in session->info.
  */
 #include <errno.h>
 #include <stdarg.h>

@@ -49,8 +49,8 @@ struct request {
     uint64_t offset, length;
     const struct iovec *iov;
     int iov_count;
-    struct retained *copy;     /* of a write or zero; the session's once the target has acknowledged the request */
-    uint64_t dispatched, done; /* bytes; of a sync: 0 or 1 */
+    struct retained *copy;     /* of a write or zero. The session's after the target has acknowledged the request */
+    uint64_t dispatched, done; /* bytes, or 0 or 1 of a sync */
     uint32_t in_flight;        /* commands, those to be sent again included */
     uint64_t command_number;   /* of a sync: its command */
     uint64_t retained_number;  /* of a sync: it covers the retained writes up to this number */
@@ -88,7 +88,7 @@ struct jdr_iscsi {
     bool has_thread;
     int event; /* eventfd: ends the service thread's sleep */
 
-    /* under the mutex; of info, size_bytes and block_bytes are constant once the session is open */
+    /* under the mutex, save that size_bytes and block_bytes of info are constant once the session is open */
     pthread_mutex_t mutex;
     pthread_cond_t changed; /* a retained write was copied or dropped */
     struct request *submitted, **submitted_end;
@@ -156,7 +156,7 @@ static inline uint64_t jdr_iscsi_be64(const uint8_t *from)
     return be64toh(value);
 }
 
-/* Has the sense this additional sense code? `ascq` is one of libiscsi's; its qualifier does not count. */
+/* Does the sense have this additional sense code? `ascq` is one of libiscsi's. Its qualifier does not count. */
 static inline bool jdr_iscsi_has_code(const struct scsi_sense *sense, int ascq)
 {
     return sense->ascq >> 8 == ascq >> 8;
@@ -172,7 +172,7 @@ void jdr_iscsi_listen(jdr_iscsi *session);
 void jdr_iscsi_check_health(jdr_iscsi *session);
 /* End the connection, if there is one. Its unfinished requests start over on the next one. */
 void jdr_iscsi_disconnect(jdr_iscsi *session);
-/* Disconnect, and fail all that is pending with `result`. Retained writes break the session, for they are lost. */
+/* Disconnect, and fail all pending requests with `result`. Retained writes are then lost, which breaks the session. */
 void jdr_iscsi_give_up(jdr_iscsi *session, int result);
 
 /* ---- login.c ---------------------------------------------------------------------------------------------------- */
@@ -184,7 +184,7 @@ void jdr_iscsi_logout(jdr_iscsi *session);
 
 /* ---- reservation.c ---------------------------------------------------------------------------------------------- */
 
-/* Reserve the LUN for this machine; 0 also where the target has no reservations. */
+/* Reserve the LUN for this machine. Returns 0 also where the target has no reservations. */
 int jdr_iscsi_reserve(jdr_iscsi *session, int64_t deadline_ns);
 /* Give the reservation back, if it is held and nobody was thrown out for it. */
 int jdr_iscsi_release(jdr_iscsi *session, int64_t deadline_ns);
@@ -209,7 +209,7 @@ void jdr_iscsi_step_end(jdr_iscsi *session);
 
 /* ---- pump.c ----------------------------------------------------------------------------------------------------- */
 
-/* Wait for the socket or the eventfd, and let libiscsi work; negative when the connection is gone. */
+/* Wait for the socket or the eventfd, and let libiscsi work. Returns a negative number if the connection is gone. */
 int jdr_iscsi_pump(jdr_iscsi *session, int64_t wait_ns);
 
 /* ---- commands.c ------------------------------------------------------------------------------------------------- */
@@ -233,12 +233,12 @@ void jdr_iscsi_retained_add(jdr_iscsi *session, struct retained *entry);
 void jdr_iscsi_retained_drop(jdr_iscsi *session, uint64_t number);
 /* Free an entry that never was the session's, or that the session has dropped. */
 void jdr_iscsi_retained_free(struct retained *entry);
-/* Make the next retained write session->replay; false when there is none left. */
+/* Make the next retained write session->replay. False if there is none left. */
 bool jdr_iscsi_replay_next(jdr_iscsi *session);
 
 /* ---- failure.c -------------------------------------------------------------------------------------------------- */
 
-/* Record what went wrong; returns the negative errno of `problem`. */
+/* Record what went wrong. Returns the negative errno of `problem`. */
 int jdr_iscsi_fail(jdr_iscsi *session, enum jdr_iscsi_problem problem, const char *format, ...)
     __attribute__((format(printf, 3, 4)));
 /* From now on every call fails with `result`, a negative errno. The first one stays. */

@@ -1,11 +1,11 @@
 /*
  * login.c: one login: connects, logs in, and looks at the LUN.
  *
- * It looks, in this order, whether the LUN is ready and a disk, which LUN it is, how long, what it can do, whether it
- * may be written, and whose it is (reservation.c).
+ * In this order it finds out whether the LUN is ready and a disk, which LUN it is, its size, its abilities, whether it
+ * may be written, and which machine has reserved it (reservation.c).
  *
- * Invariants: nothing that the target says is believed unchecked; a session that was logged in before gets the same LUN
- * again, or none; a failed login leaves no step pending. Service thread only (before there is one, the opening thread).
+ * Invariants: nothing that the target says is believed unchecked. A session that was logged in before gets the same LUN
+ * again, or none. A failed login leaves no step pending. Service thread only (before there is one, the opening thread).
  */
 #include <errno.h>
 
@@ -26,7 +26,7 @@ enum {
 };
 
 /*
- * What is read of the answers: the bytes that must be there, fields by offset, and bits of fields (SPC-4 for INQUIRY,
+ * What is read from the answers: the bytes that must be there, fields by offset, and bits of fields (SPC-4 for INQUIRY,
  * its vital product data and MODE SENSE, SBC-3 for the rest).
  */
 enum {

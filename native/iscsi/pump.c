@@ -1,8 +1,8 @@
 /*
  * pump.c: the one place where the service thread sleeps, and where libiscsi reads and writes its socket.
  *
- * Invariants: libiscsi calls back only from here and from the end of its context; whoever submits a request or closes
- * the session ends the sleep through the eventfd. Service thread only.
+ * Invariants: libiscsi calls back only from here and from the end of its context. A thread that submits a request or
+ * closes the session ends the sleep through the eventfd. Service thread only.
  */
 #include <errno.h>
 #include <poll.h>

@@ -1,5 +1,5 @@
 /*
- * reservation.c: whose the LUN is: SCSI persistent reservations (SPC-4).
+ * reservation.c: reserves the LUN for one machine, with SCSI persistent reservations (SPC-4).
  *
  * The reservation is "write exclusive, registrants only": every machine may read, and the sessions that registered a
  * key write. Any machine could register, but registers only while no other has.
@@ -55,7 +55,7 @@ static bool is_stale(const jdr_iscsi *session, uint64_t key)
            (of_session || (session->options.first && !session->known));
 }
 
-/* The number of registered keys, which are written to `keys`; -EOPNOTSUPP where the target has no reservations. */
+/* Read the registered keys to `keys`. Returns their number, or -EOPNOTSUPP where the target has no reservations. */
 static int read_keys(jdr_iscsi *session, uint64_t *keys, int64_t deadline_ns)
 {
     size_t length;
@@ -110,7 +110,7 @@ static int register_key(jdr_iscsi *session, int64_t deadline_ns)
                                                        : result;
 }
 
-/* The target answers with a conflict for a key that is no longer registered, which is as good. */
+/* For a key that is no longer registered the target answers with a conflict, which is just as good. */
 static int preempt(jdr_iscsi *session, const uint64_t *keys, int count, int64_t deadline_ns)
 {
     int result = 0;
@@ -148,7 +148,7 @@ static int take_reservation(jdr_iscsi *session, int64_t deadline_ns)
                : jdr_iscsi_fail(session, JDR_ISCSI_RESERVED, "another machine has reserved the LUN");
 }
 
-/* Of two machines that reserve at once each sees the other, and both yield. */
+/* If two machines reserve at once, each sees the other, and both yield. */
 static int check_alone(jdr_iscsi *session, int64_t deadline_ns)
 {
     uint64_t keys[KEYS_MAX];
@@ -164,7 +164,7 @@ int jdr_iscsi_reserve(jdr_iscsi *session, int64_t deadline_ns)
     uint64_t keys[KEYS_MAX];
     int count = read_keys(session, keys, deadline_ns);
     if (count == -EOPNOTSUPP)
-        return 0; /* the owner that the log volume names is all that keeps other machines away */
+        return 0; /* only the owner that the log volume names keeps other machines away */
     bool may_preempt = session->options.preempt && !session->known; /* once */
     int result = count < 0 ? count : may_preempt ? 0 : check_foreign(session, keys, count);
     if (!result)

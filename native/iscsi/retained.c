@@ -1,14 +1,15 @@
 /*
- * retained.c: copies of the writes that the target has acknowledged and no sync has covered, to be written again.
+ * retained.c: copies of the writes that the target has acknowledged and no sync has covered. They may have to be
+ * written again.
  *
  * An entry is made by the caller of a write. It becomes the session's when the target acknowledges the write. The
  * caller fills it while the write is in flight, so the target may acknowledge, and a sync cover, a write whose copy is
  * not yet filled.
  *
- * Invariants: the list is in the order of acknowledgement, so of two overlapping writes of which one began after the
- * other had ended, the later one comes later. An entry is read only after its caller has filled it. Who comes last
- * frees it: the session that drops it, or the caller that was still filling it. The service thread owns the list;
- * `copied`, `dropped` and the byte count are under the mutex.
+ * Invariants: the list is in the order of acknowledgement. So if one write began after another had ended, it also comes
+ * later in the list. An entry is read only after its caller has filled it. It is freed by the session that drops it, or
+ * by the caller if that was still filling it. The service thread owns the list. `copied`, `dropped` and the byte count
+ * are under the mutex.
  */
 #include <stdlib.h>
 #include <string.h>

@@ -3,10 +3,10 @@
  *
  * A caller puts its request, which lives on its stack, on the queue `submitted` under the mutex, ends the service
  * thread's sleep and waits on the request's own condition. The service thread takes the whole queue into its list of
- * active requests; from there commands.c works it off.
+ * active requests, and commands.c works through that list.
  *
- * Invariants: after the open the service thread alone calls libiscsi and touches the session's fields below the
- * mutex's; a request is on the queue or active until it is finished; a closing or broken session takes no request; room
+ * Invariants: after the open, only the service thread calls libiscsi and touches the session's fields below the
+ * mutex's. A request is on the queue or active until it is finished. A closing or broken session takes no request. Room
  * for a write's copy is taken before the write is submitted.
  */
 #include <errno.h>
@@ -38,7 +38,7 @@ static void take_submitted(jdr_iscsi *session)
         session->active_end = &(*session->active_end)->next;
 }
 
-/* Closing, and no request left, or no connection to serve it. */
+/* Is the session closing, with no request left or no connection to serve it? */
 static bool is_over(jdr_iscsi *session)
 {
     pthread_mutex_lock(&session->mutex);
@@ -65,7 +65,7 @@ static void *serve(void *argument)
     return NULL;
 }
 
-/* The service thread blocks all signals: they are for the process's own threads. */
+/* Start the service thread. It blocks all signals, which are for the process's own threads. */
 static int start(jdr_iscsi *session)
 {
     sigset_t all, before;
@@ -243,8 +243,10 @@ static jdr_iscsi *allocate(void)
     return session;
 }
 
-/* All connections of a session have one name (ISID): at the target a new one ends the old one and what that had in
- * flight. */
+/*
+ * All connections of a session have one name (ISID), so that at the target a new connection ends the old one and what
+ * it had in flight.
+ */
 static int name_session(jdr_iscsi *session)
 {
     uint32_t random[2];
@@ -254,7 +256,7 @@ static int name_session(jdr_iscsi *session)
     session->session_number = ++sessions;
     session->isid = random[0] & 0xffffff;
     session->isid_qualifier = (uint16_t)random[1];
-    session->connection_number = (uint16_t)(random[1] >> 16); /* random: differs from an earlier process's */
+    session->connection_number = (uint16_t)(random[1] >> 16); /* random, so unlike an earlier process's */
     return 0;
 }
 

@@ -4,11 +4,11 @@
  * A session is one connection and one service thread, which alone touches libiscsi. Callers, from any thread, queue
  * requests and wait. A long transfer is cut into commands of the size that the target takes, many of them in flight.
  *
- * The problem is the line between them. It breaks, and a target may lose its write cache, with writes in it that it has
+ * The problem is the network. Connections break. A target may also lose its write cache, with writes in it that it has
  * acknowledged and no sync has covered. Hence:
  *
- * - A lost connection is made again, and what was in flight is sent again. A call that sees no progress for limit_ns
- *   fails.
+ * - A lost connection is made again, and the commands that were in flight are sent again. A call that sees no progress
+ *   for limit_ns fails.
  * - The session keeps a copy of every acknowledged write until a sync covers it. It writes the copies again, in order,
  *   whenever the target may have lost them: after a new connection or a unit attention.
  * - The session is broken when such writes cannot be brought back, or when the target reports that a sync failed. Every
@@ -44,13 +44,13 @@ struct jdr_iscsi_failure {
 
 struct jdr_iscsi_options {
     const char *portal, *target, *initiator; /* host:port, two iSCSI names */
-    const char *user, *password;             /* CHAP; NULL: none */
+    const char *user, *password;             /* CHAP. NULL: none */
     int lun;
     bool writable;
     bool preempt;           /* take the reservation from any other machine, and keep it beyond the close */
-    bool first;             /* of the machine's sessions with the LUN; its close gives the reservation back */
-    uint32_t machine;       /* its number in reservations; 0: the LUN is not reserved */
-    int64_t limit_ns;       /* for which a call waits without any progress */
+    bool first;             /* of the machine's sessions with the LUN. Its close gives the reservation back */
+    uint32_t machine;       /* its number in reservations. 0: the LUN is not reserved */
+    int64_t limit_ns;       /* the longest that a call waits without progress */
     int64_t login_limit_ns; /* for one attempt to connect and log in */
 };
 

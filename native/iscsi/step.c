@@ -1,12 +1,13 @@
 /*
- * step.c: one step of a login or logout: begun, waited for, its answer read.
+ * step.c: one step of a login or logout: it is begun, it is waited for, and its answer is read.
  *
  * A step is begun with jdr_iscsi_step_begin and handed to libiscsi with one of the two callbacks here and
  * &session->step. Then it is waited for.
  *
- * Invariants: one step at a time; a step ends by its deadline, or as soon as the session closes; an answer is read only
- * as far as it reaches; the SCSI task of a step lives until the next step begins or jdr_iscsi_step_end. An answer that
- * comes after its step was given up is dropped. Service thread only (before there is one, the opening thread).
+ * Invariants: there is one step at a time. A step ends by its deadline, or as soon as the session closes. No byte
+ * beyond the end of an answer is read. The SCSI task of a step lives until the next step begins or jdr_iscsi_step_end.
+ * An answer that comes after its step was given up is dropped. Service thread only (before there is one, the opening
+ * thread).
  */
 #include <errno.h>
 

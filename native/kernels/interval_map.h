@@ -1,13 +1,13 @@
 /*
  * interval_map.h: the bytes of one disk that a recovery plan has already covered.
  *
- * A plan walks history from the newest write to the oldest and needs of each write only the bytes that no newer write
+ * A plan walks history from the newest write to the oldest. Of each write it needs only the bytes that no newer write
  * covers. The map answers that question and remembers the answer.
  *
- * It is a treap of half-open intervals in one array of nodes, linked by index: 32 bytes a node, freed nodes reused.
- * Invariants: no two intervals overlap or touch; covered_bytes is the sum of their lengths. Adding a piece costs
- * amortised O(log n), for an interval is merged into another only once. Not thread-safe: the binding admits one thread
- * at a time. No Python here, so the caller may have released the GIL.
+ * It is a treap of half-open intervals in one array of nodes, linked by index. A node has 32 bytes, and freed nodes are
+ * reused. Invariants: no two intervals overlap or touch, and covered_bytes is the sum of their lengths. Adding a piece
+ * costs amortised O(log n), because an interval is merged into another only once. Not thread-safe: the binding admits
+ * one thread at a time. No Python here, so the caller may have released the GIL.
  */
 #ifndef JETDR_INTERVAL_MAP_H
 #define JETDR_INTERVAL_MAP_H
@@ -62,8 +62,8 @@ void jdr_interval_map_free(struct jdr_interval_map *map);
 int64_t jdr_interval_check(const uint64_t *offsets, const uint64_t *lengths, size_t count);
 
 /*
- * Cover the checked pieces in the order given. What each is the first to cover is appended to `out`, in ascending
- * offset. Returns 0, or -1 when memory ran out: rows are then missing, and the plan must be given up.
+ * Cover the checked pieces in the order given. The bytes that a piece is the first to cover are appended to `out`, in
+ * ascending offset. Returns 0, or -1 when memory ran out: rows are then missing, and the plan must be given up.
  */
 int jdr_interval_overlay(struct jdr_interval_map *map, const uint64_t *offsets, const uint64_t *lengths, size_t count,
                          struct jdr_uncovered_list *out);

@@ -38,8 +38,8 @@ int64_t jdr_scan_payloads(const uint8_t *headers, size_t count, const uint8_t *p
 }
 
 /*
- * A block is zero if its first 16 bytes are, and each later byte equals the byte 16 before it. memcmp runs that
- * comparison faster than a loop of our own.
+ * A block is zero if its first 16 bytes are zero and each later byte equals the byte 16 places before it. memcmp runs
+ * that comparison faster than a loop of our own.
  */
 static int is_zero(const uint8_t *block, size_t length)
 {

@@ -17,7 +17,7 @@ enum {
 };
 
 /*
- * The index of the first of `count` records whose payload does not match its checksum, or ends beyond `payload_bytes`;
+ * The index of the first of `count` records whose payload does not match its checksum or ends beyond `payload_bytes`.
  * -1 if there is none. Payloads lie back to back in `payload`. A record without payload must have checksum 0.
  */
 int64_t jdr_scan_payloads(const uint8_t *headers, size_t count, const uint8_t *payload, size_t payload_bytes);

@@ -6,7 +6,7 @@
  * bytes written, and jdr_gather_digest gives the digest of what the target holds now. The digest of a frame's pieces is
  * the XXH3-64 of their bytes, one after the other, seeded with the digest of the frame before. The first seed is 0.
  *
- * Invariants: the caller checks all pieces before the first byte is written; pieces that follow one another in the
+ * Invariants: the caller checks all pieces before the first byte is written. Pieces that follow one another in the
  * target are written by one pwritev. No state, no Python, so any thread may call it. Several may write to one
  * descriptor if their targets are disjoint.
  */
@@ -36,7 +36,7 @@ int64_t jdr_scatter_check(const struct jdr_piece *pieces, size_t count, size_t s
 
 /*
  * Write all pieces of `source` to `fd`. `*digest` holds the digest of the frame before, and then that of this one.
- * Returns 0, or the errno of a failed write: any part may then be written.
+ * Returns 0, or the errno of a failed write. Any part may then be written.
  */
 int jdr_scatter_write(int fd, const uint8_t *source, const struct jdr_piece *pieces, size_t count, uint64_t *digest);
 
