@@ -20,7 +20,7 @@ from pathlib import Path
 from jetdr_core.durable import make_folders
 from jetdr_core.errors import InvalidRequest
 
-__all__ = ["check_guarded", "check_private", "make_private", "open_own"]
+__all__ = ["check_guarded", "check_private", "link_flags", "make_private", "open_own"]
 
 _ROOT = 0
 _LINKS_MAX = 40
@@ -66,6 +66,26 @@ def make_private(what: str, folder: Path) -> None:
     check_guarded(what, folder)
     make_folders(folder, mode=0o700)
     check_private(what, folder)
+
+
+def link_flags(path: str) -> int:
+    """Return the flags with which to open ``path``, so that no symbolic link of another user is followed.
+
+    Whoever owns the folder of a disk could otherwise have any file of this machine served as that disk.
+    :class:`InvalidRequest` if there is such a link.
+    """
+    try:
+        status = os.lstat(path)
+    except FileNotFoundError:
+        return os.O_NOFOLLOW
+    if not stat.S_ISLNK(status.st_mode):
+        return os.O_NOFOLLOW
+    if status.st_uid not in {_ROOT, os.geteuid()}:
+        raise InvalidRequest(
+            f"{path} is a symbolic link of user {status.st_uid}, who decides where it leads",
+            hint="name the file itself",
+        )
+    return 0
 
 
 def open_own(path: Path, flags: int) -> int:

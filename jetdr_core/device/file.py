@@ -24,6 +24,7 @@ from jetdr_core.durable import sync_folder
 from jetdr_core.errors import DeviceBusy, InvalidRequest
 from jetdr_core.file_making import making
 from jetdr_core.limits import BLOCK_BYTES, SECTOR_BYTES
+from jetdr_core.ownership import link_flags
 
 _BOUNCE_BYTES = 1 << 20
 """Bounced I/O and writes of zeros are cut into pieces of this size."""
@@ -186,7 +187,7 @@ class FileDevice:
         may have several nodes.
         """
         if self._writable and not self._regular:
-            flags = fcntl.fcntl(self._fd, fcntl.F_GETFL) | os.O_CLOEXEC | os.O_EXCL
+            flags = fcntl.fcntl(self._fd, fcntl.F_GETFL) & ~os.O_NOFOLLOW | os.O_CLOEXEC | os.O_EXCL
             plain, self._fd = self._fd, _open_device(f"/proc/self/fd/{self._fd}", flags, self._path)
             os.close(plain)
         try:
@@ -293,7 +294,7 @@ def _create(path: str, *, direct: bool) -> tuple[int, bool]:
 
 def _open(path: str, *, writable: bool, direct: bool) -> tuple[int, bool]:
     """Open ``path``. Returns the descriptor, and whether it is direct."""
-    flags = (os.O_RDWR if writable else os.O_RDONLY) | os.O_CLOEXEC | os.O_NONBLOCK
+    flags = (os.O_RDWR if writable else os.O_RDONLY) | os.O_CLOEXEC | os.O_NONBLOCK | link_flags(path)
     if direct:
         try:
             return _open_device(path, flags | os.O_DIRECT, path), True

@@ -14,6 +14,7 @@ from pathlib import Path
 
 from jetdr_core.errors import InvalidRequest
 from jetdr_core.identity import host_owner
+from jetdr_core.ownership import check_guarded
 
 __all__ = ["PASSWORD_VARIABLE", "IscsiLun", "IscsiOptions", "IscsiUrl", "is_iscsi", "options_of"]
 
@@ -154,7 +155,8 @@ def _seconds(text: str) -> float:
 
 
 def _password_in(path: Path) -> str:
-    """The file's first line. :class:`InvalidRequest` if anybody but its owner may read it."""
+    """The file's first line. :class:`InvalidRequest` if others may read it, or could replace it."""
+    check_guarded("password file", path)
     with path.open() as file:
         if os.fstat(file.fileno()).st_mode & (stat.S_IRWXG | stat.S_IRWXO):
             raise InvalidRequest(f"password file {path} is open to others than its owner", hint=f"chmod 600 {path}")

@@ -107,17 +107,29 @@ static int claim(struct host_disk *disk)
     return 0;
 }
 
+/* Whoever owns the folder could have any file of this machine served as the disk, by a symbolic link: other users' are
+ * not followed. */
+static int open_path(struct host_disk *disk)
+{
+    struct stat status;
+    bool is_link = lstat(disk->spec.path, &status) == 0 && S_ISLNK(status.st_mode);
+    if (is_link && status.st_uid != 0 && status.st_uid != geteuid())
+        return -ELOOP;
+    disk->fd = open(disk->spec.path, PRIMARY_FLAGS | (is_link ? 0 : O_NOFOLLOW));
+    return disk->fd < 0 ? -errno : claim(disk);
+}
+
 int host_primary_open(struct host_disk *disk, char *message)
 {
-    disk->fd = open(disk->spec.path, PRIMARY_FLAGS);
-    int result = disk->fd < 0 ? -errno : claim(disk);
+    int result = open_path(disk);
+    if (!result)
+        return check_primary(disk, message);
+    const char *why = strerrordesc_np(-result);
     if (result == -EBUSY)
-        return host_refuse(EBUSY, message,
-                           "%s: it is in use; unmount it, or end the process or array that has claimed it",
-                           disk->spec.path);
-    if (result)
-        return host_refuse(-result, message, "%s: %s", disk->spec.path, strerrordesc_np(-result));
-    return check_primary(disk, message);
+        why = "it is in use; unmount it, or end the process or array that has claimed it";
+    if (result == -ELOOP)
+        why = "it is a symbolic link of another user, who decides where it leads; name the file itself";
+    return host_refuse(-result, message, "%s: %s", disk->spec.path, why);
 }
 
 /* ---- extents and reading ahead ---------------------------------------------------------------------------------- */

@@ -90,6 +90,17 @@ except DeviceBusy as error:
     device.close()
 
 
+def test_a_symbolic_link_is_followed_unless_another_user_made_it(tmp_path: Path) -> None:
+    FileDevice(tmp_path / "log", create_bytes=1 << 20).close()
+    (tmp_path / "link").symlink_to("log")
+    FileDevice(tmp_path / "link", lock=True).close()
+    needs_root()
+    os.lchown(tmp_path / "link", 54321, 54321)
+    for lock in (False, True):
+        with pytest.raises(InvalidRequest, match="link is a symbolic link of user 54321, who decides"):
+            FileDevice(tmp_path / "link", lock=lock)
+
+
 def test_lock_goes_with_the_device(tmp_path: Path) -> None:
     FileDevice(tmp_path / "log", create_bytes=1 << 20, lock=True).close()
     FileDevice(tmp_path / "log", lock=True).close()

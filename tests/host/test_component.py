@@ -18,6 +18,7 @@ from jetdr_core.errors import HostDeaf, HostFailed, HostGone, InvalidRequest
 from jetdr_core.host import PLUGIN_PATH, HostComponent, HostedFilter, HostOptions, StartDisk, host_client
 from tests.children import run_python
 from tests.host.guest import DISK_BYTES, Guest, make_disk, pause
+from tests.peers.loop import needs_root
 from tests.peers.port import free_port
 
 START = """
@@ -156,6 +157,17 @@ def test_a_missing_primary_is_refused(stopped: Guest) -> None:
     with pytest.raises(HostFailed, match=r"data.img: No such file"):
         stopped.start()
     assert not stopped.host.running()
+
+
+def test_a_symbolic_link_is_followed_unless_another_user_made_it(stopped: Guest) -> None:
+    needs_root()
+    link = stopped.disks["data"].with_name("link")
+    link.symlink_to(stopped.disks["data"])
+    stopped.host.start(None, disks=[StartDisk(1, "data", DISK_BYTES, str(link))])
+    stopped.host.stop()
+    os.lchown(link, 54321, 54321)
+    with pytest.raises(HostFailed, match="link: it is a symbolic link of another user, who decides"):
+        stopped.host.start(None, disks=[StartDisk(1, "data", DISK_BYTES, str(link))])
 
 
 def test_two_disks_on_one_primary_are_refused(stopped: Guest) -> None:
