@@ -44,7 +44,7 @@ enum jdr_kind {
     JDR_ZERO = 2,
     JDR_GAP_OPEN = 4,
     JDR_VOID = 15
-}; /* all but WRITE and ZERO are control records, whose payload is the caller's affair */
+}; /* all but WRITE and ZERO are control records, with a payload that only the caller understands */
 enum jdr_flag { JDR_BACKGROUND = 1, JDR_DISCARD = 2, JDR_REREAD = 4 };
 
 /* The header of a record, as it is in ring, log and index. Little-endian. docs/formats/log-volume.md */

@@ -167,7 +167,7 @@ static int zero_allocated(const struct jdr_device *device, uint64_t offset, uint
     result = zero_deallocated(device, offset, length);
     if (!result)
         result = allocate(device->fd, 0, offset, length);
-    return not_supported(result) ? 0 : result; /* the range reads as zeros all the same */
+    return not_supported(result) ? 0 : result; /* perhaps not allocated, but it reads as zeros */
 }
 
 static int fd_zero(const struct jdr_device *device, uint64_t offset, uint64_t length, bool may_discard)

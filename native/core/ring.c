@@ -11,7 +11,7 @@
  * So order and copies lie in shared memory, the ring: a file on tmpfs that outlives both processes. It has many
  * producers, which are the host's threads and, with its control records, the DRVA. It has one consumer, the DRVA's log
  * writer. In write-back the host's applier and its reads look at it, too. Embedded, the ring lies in anonymous memory,
- * and all of them are threads of one process. Everything below then holds as well, except that nobody dies alone.
+ * and all of them are threads of one process. Everything below then holds as well, except that no side dies alone.
  *
  * A lock around a whole append would be held while the payload is copied and hashed, some 100 microseconds for 1 MiB,
  * and a producer that is killed in there would leave half a record under it. So the lock `reserve` is held only for the
@@ -51,29 +51,29 @@
  * ---- WHICH STORE PAIRS WITH WHICH LOAD --------------------------------------------------------------------------
  *
  * Publication. Step 11 is a store with release order, and every look at slot.lsn (jdr_published) is a load with acquire
- * order. Whoever finds n there finds header, payload and ends[n] complete. ends[n - 1] was stored under `reserve`
+ * order. A thread that finds n there finds header, payload and ends[n] complete. ends[n - 1] was stored under `reserve`
  * before record n got its place, so it is there as well. Until step 11 the slot holds no LSN or an older one, n - S at
  * most, so an old record is never taken for record n.
  *
- * Reservation. Step 6 is a sequentially consistent store, and so are the loads of lsn_reserved that decide anything.
- * Whoever loads n finds the claim and the end of n, which were stored before. Holders of `reserve` need no order but
- * the lock's. jdr_much_unwritten loads without order, because it decides only how long the consumer naps.
+ * Reservation. Step 6 is a sequentially consistent store, and so are the loads of lsn_reserved that decide anything. A
+ * thread that loads n finds the claim and the end of n, which were stored before. Holders of `reserve` need no order
+ * but the lock's. jdr_much_unwritten loads without order, because it decides only how long the consumer naps.
  *
  * Giving back. The consumer stores lsn_released after its last look at the slots and payloads before it. The applier
- * does the same with lsn_applied. A producer overwrites them only after somebody has loaded those tails and found room.
- * That was the producer itself, or another one that was admitted at the same time: each adds its own room before it
- * checks the sum of all, so of the records up to n the one that checked last has covered them all. If that is another
- * record, it reserved its place before record n, and `reserve` passes on what its producer had seen. So nothing is
- * overwritten that is still read, with one exception. pending.c copies headers while the applier goes on. It then looks
- * whether they are still pending, and forgets those that are not.
+ * does the same with lsn_applied. A producer overwrites them only after a producer has loaded those tails and found
+ * room. That was the same producer, or another that was admitted at the same time. Each adds its own room before it
+ * checks the sum of all room. So of the producers of the records up to n, the one that checked last has covered them
+ * all. If that is the producer of another record, that record got its place before record n, and `reserve` passes on
+ * what its producer had seen. So nothing is overwritten that is still read, with one exception. pending.c copies
+ * headers while the applier goes on. It then looks whether they are still pending, and forgets those that are not.
  *
  * Sleeping. Here two threads each store one word and then load the other's. A producer publishes, then looks whether
- * the consumer sleeps. The consumer says that it sleeps, then looks for what is published. Likewise, whoever gives room
- * back then looks whether anybody is queued, and whoever queues then looks for room. Release and acquire would let both
- * miss the other. The four accesses are therefore sequentially consistent, or have such a fence between store and load,
- * and at least one of the two sees the other. The number of the futex word is loaded before the look, so a wake-up
- * between the look and the sleep is not lost: the number is then another, and the kernel returns at once. The consumer
- * still sleeps for a limited time only, because a producer may die between steps 11 and 12.
+ * the consumer sleeps. The consumer says that it sleeps, then looks for what is published. Likewise, a thread that
+ * gives room back then looks for queued producers, and a producer that queues then looks for room. Release and acquire
+ * would let both miss the other. The four accesses are therefore sequentially consistent, or have such a fence between
+ * store and load, and at least one of the two sees the other. The number of the futex word is loaded before the look,
+ * so a wake-up between the look and the sleep is not lost: the number is then another, and the kernel returns at once.
+ * The consumer still sleeps for a limited time only, because a producer may die between steps 11 and 12.
  *
  * ---- HOW ROOM IS COUNTED WITHOUT A LOCK -------------------------------------------------------------------------
  *
@@ -90,20 +90,20 @@
  *
  * ---- WHY A PRODUCER MAY DIE AT ANY INSTRUCTION ------------------------------------------------------------------
  *
- * Before step 6 no place was given out. What steps 4 and 5 wrote belongs to nobody, and the next holder of `reserve`
+ * Before step 6 no place was given out. What steps 4 and 5 wrote belongs to no record, and the next holder of `reserve`
  * writes it anew. The lock is robust: the kernel tells the next holder that the last one died. What the lock guards is
  * valid after every single store, so that holder marks the lock consistent and goes on. The gate, at which producers
  * queue for room, is such a lock as well.
  *
  * Between steps 6 and 11 the record is *abandoned*. Its claim was stored before its LSN was given out. It names the
  * side that reserved the slot, and which incarnation of that side. When the consumer comes to the record, it finds it
- * unpublished and asks: was the side taken anew since, or is nobody there now? A side is a lock on the file, which the
- * kernel gives back when the process ends, so the answer needs no pid and no clock. The consumer then looks once more
- * whether the record is published, because it may have been in the producer's last moment. If it is not, it never will
- * be, and the consumer publishes it as a VOID record without payload. LSNs stay dense, and the consumer never waits for
- * a producer that is dead. The room of the payload comes back together with the record's.
+ * unpublished and asks: was the side taken anew since, or is no process there now? A side is a lock on the file, which
+ * the kernel gives back when the process ends, so the answer needs no pid and no clock. The consumer then looks once
+ * more whether the record is published, because it may have been in the producer's last moment. If it is not, it never
+ * will be, and the consumer publishes it as a VOID record without payload. LSNs stay dense, and the consumer never
+ * waits for a producer that is dead. The room of the payload comes back together with the record's.
  *
- * After step 11 the record is whole. A write that nobody was told of may thus be in the log.
+ * After step 11 the record is whole. A write that was never acknowledged may thus be in the log.
  *
  * Room that was admitted and not used stays `admitted`. So does the room of a producer that died between steps 6 and 8.
  * It is forgotten when the side is taken anew, or when the DRVA adopts or resets the ring and finds no host.
@@ -120,16 +120,16 @@
  * `off` is set with `reserve` locked, and step 3 looks at it there. So the records that the ring gave a place are a
  * prefix of what was acknowledged, and none comes after it but a GAP_OPEN of the DRVA. If the lock is not to be had,
  * its holder was stopped, and `off` is set without the lock: that holder may still append the one record it is at.
- * Logging goes on again after the GAP_OPEN, without the lock, because whatever is appended then has a later LSN. The
- * count of switchings is advanced before `off` is set, so whoever sees `off` sees the number that belongs to it.
+ * Logging goes on again after the GAP_OPEN, without the lock, because whatever is appended then has a later LSN.
+ * off_count is advanced before `off` is set, so a thread that sees `off` sees the count that belongs to it.
  *
  * ---- WHAT A RESET REQUIRES --------------------------------------------------------------------------------------
  *
- * A ring that does not meet its log begins anew (jdr_ring_reset). Nobody may then be at work on slots and payloads:
- *  - Logging is off, so step 3 stops everybody but the DRVA. Whoever is let in now gives the room back at once, as
- *    jdr_ring_admit looks at `off` again when it has the room.
+ * A ring that does not meet its log begins anew (jdr_ring_reset). No thread may then be at work on slots and payloads:
+ *  - Logging is off, so step 3 stops every producer but the DRVA. A producer that is let in now gives the room back at
+ *    once, because jdr_ring_admit looks at `off` again when it has the room.
  *  - The host has no room `admitted`, so none of its threads is between steps 1 and 8 that would go on to reserve.
- *  - Every record up to lsn_reserved is published or abandoned, so nobody is between steps 6 and 11.
+ *  - Every record up to lsn_reserved is published or abandoned, so no producer is between steps 6 and 11.
  *  - In write-back, if the host lives, nothing is pending, so neither applier nor reads look at a slot.
  * `resetting` is set while the slots are emptied. If the DRVA dies in there, the ring is not adopted any more, and the
  * next reset goes ahead without asking again.
@@ -407,7 +407,7 @@ bool jdr_ring_write_back(const jdr_ring *ring)
 uint64_t jdr_ring_observe(jdr_ring *ring, int64_t *time_ns)
 {
     uint64_t lsn;
-    if (lock_reserve(ring)) { /* its holder was stopped: the last record and its time are valid all the same */
+    if (lock_reserve(ring)) { /* its holder was stopped, but the last record and its time are valid */
         lsn = jdr_ring_lsn_reserved(ring);
         *time_ns = jdr_slot(ring, lsn)->time_ns;
         return lsn;

@@ -23,7 +23,7 @@
 
 /* ---- laying out ------------------------------------------------------------------------------------------------- */
 
-/* In any other file system the kernel would write the ring's pages to a disk, and guests would wait for it. */
+/* In any other file system the kernel would write the ring's pages to a disk, and guests would wait for that. */
 static bool is_memory_file(int fd)
 {
     struct statfs info;
@@ -204,7 +204,7 @@ int jdr_ring_open(jdr_ring **out, int fd, enum jdr_side side, const uint8_t doma
     return 0;
 }
 
-/* ---- who is alive ----------------------------------------------------------------------------------------------- */
+/* ---- sides that are alive --------------------------------------------------------------------------------------- */
 
 void jdr_ring_leave(jdr_ring *ring)
 {

@@ -33,7 +33,7 @@ int host_refuse(int error, char *message, const char *format, ...)
 /* Does the block device write zeroes by itself? */
 static bool block_zeroes_fast(dev_t device)
 {
-    static const char *const places[] = {"queue", "../queue"}; /* of a disk; of a partition */
+    static const char *const places[] = {"queue", "../queue"}; /* of a disk, of a partition */
     unsigned long long bytes = 0;
     for (size_t i = 0; i < sizeof places / sizeof *places && !bytes; i++) {
         char path[128];

@@ -4,8 +4,8 @@
  *     session.c       callers, the queue, the service thread, open and close
  *     connection.c    making a connection, its health, giving it up
  *     login.c         one login: connect, log in, look at the LUN
- *     reservation.c   whose the LUN is
- *     step.c          one step of a login: begun, waited for, its answer read
+ *     reservation.c   the reservation of the LUN
+ *     step.c          one step of a login or logout
  *     pump.c          sleeping, and libiscsi's socket
  *     commands.c      requests cut into commands, and the target's answers
  *     retained.c      acknowledged writes that no sync has covered
@@ -186,7 +186,7 @@ void jdr_iscsi_logout(jdr_iscsi *session);
 
 /* Reserve the LUN for this machine. Returns 0 also where the target has no reservations. */
 int jdr_iscsi_reserve(jdr_iscsi *session, int64_t deadline_ns);
-/* Give the reservation back, if it is held and nobody was thrown out for it. */
+/* Give the reservation back, if it is held and no machine was thrown out for it. */
 int jdr_iscsi_release(jdr_iscsi *session, int64_t deadline_ns);
 
 /* ---- step.c ----------------------------------------------------------------------------------------------------- */
