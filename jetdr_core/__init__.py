@@ -2,7 +2,7 @@
 
 Every write of a protected disk is captured in order, kept durably in a replication log, shipped compressed to an object
 store, and can be recovered from there as it was after any single write. Start with :class:`ProtectedDomain`,
-:class:`Catalog` and :func:`rehydrate`; docs/architecture.md shows how the parts fit.
+:class:`Catalog` and :func:`rehydrate`. docs/architecture.md shows how the parts fit.
 """
 
 from importlib import metadata

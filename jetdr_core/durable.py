@@ -4,7 +4,7 @@
 synced after the file. Each function here does both steps in that order, and says what is durable at return. All of
 them block.
 
-Invariant: no name that is durable leads to content that is not.
+Invariant: a durable name never leads to content that is not durable.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """Making files: what the system's refusal means, in words that name the file, what was tried, and the remedy.
 
-Invariant: an errno that has a remedy never leaves here alone.
+Invariant: an errno that has a remedy is never raised without it.
 """
 
 from __future__ import annotations

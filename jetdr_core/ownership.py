@@ -1,11 +1,11 @@
 """Ownership: which files and folders are believed. What another user can change decides nothing.
 
-A state folder decides whether a log is replayed over the primaries, a runtime folder which process serves them. Whoever
-can write to such a folder, or replace it by another, decides in our place.
+A state folder decides whether a log is replayed over the primaries, a runtime folder which process serves them. A user
+who can write to such a folder, or replace it by another, decides in our place.
 
-Invariants: only :func:`make_private` changes anything. A way is looked at from the root down, through every
-symbolic link, so that afterwards only root and this user can make it lead elsewhere. What does not exist yet is not
-refused, because it is made in a folder that was looked at.
+Invariants: only :func:`make_private` changes anything. A path is checked from the root down, through every symbolic
+link, so that afterwards only root and this user can make it lead elsewhere. A file that does not exist yet is not
+refused, because it is made in a folder that was checked.
 """
 
 from __future__ import annotations

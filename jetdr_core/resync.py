@@ -1,6 +1,6 @@
 """The one engine that copies pre-existing data: the initial copy of a disk, and every resync.
 
-Which regions are owed is an iterable. So a dirty map can take the place of "all of the disk".
+The regions that are owed come as an iterable, so a dirty map can take the place of "all of the disk".
 
 Invariants: each piece is read and logged while its range is held, so a guest's write to it comes wholly before or
 after. New writes go first: the copy waits while the ring holds more than a few pieces.

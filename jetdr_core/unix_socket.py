@@ -1,7 +1,7 @@
 """Unix sockets: connections to them, and the names that are bound and removed.
 
-Invariant: no name is removed but that of a socket which this user made and nobody listens on any more. Anything else
-that has the name, such as a disk named by mistake, is refused and left as it is.
+Invariant: the only name that is ever removed is that of a socket that this user made and no process listens on any
+more. Anything else that has the name, such as a disk named by mistake, is refused and left as it is.
 """
 
 from __future__ import annotations

@@ -4,8 +4,9 @@ Invariants: the repository is a cache and nothing else, so that deleting or dama
 
 - The reader uses a row only if its bytes have the checksum under which it is kept.
 - A repository that SQLite cannot read is deleted and created anew. A file that is locked, full or read-only is a miss.
-- A file that is no repository, such as a disk named by mistake, is neither deleted nor changed, and done without. So is
-  a link, a pipe or the like, also under the names that SQLite makes of the file's. SQLite would follow it or wait.
+- A file that is no repository, such as a disk named by mistake, is neither deleted nor changed. The catalog then works
+  without a repository. The same holds for a link or a pipe, also under the names that SQLite derives from the file's,
+  because SQLite would follow it or wait.
 - No more of a row is loaded than the reader expects.
 - No error of the repository reaches a recovery.
 

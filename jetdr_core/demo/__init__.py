@@ -1,7 +1,7 @@
 """The demo: protects a real ext4 file system while it changes, and recovers it as it was at three moments.
 
-Invariants: a program of others (e2fsck, debugfs, qemu-img) checked every claim that the demo prints. A check that fails
-ends the demo with :class:`DemoFailed`.
+Invariants: an independent program (e2fsck, debugfs, qemu-img) checked every claim that the demo prints. A check that
+fails ends the demo with :class:`DemoFailed`.
 """
 
 from jetdr_core.demo.demo_report import Capture, DemoReport, Recovered

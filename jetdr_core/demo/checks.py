@@ -1,4 +1,4 @@
-"""Checks one recovered disk against the guest as it was: the whole image, each file, and with the tools of others.
+"""Checks one recovered disk against the guest as it was: the whole image, each file, and with independent tools.
 
 Invariant: a check returns only if everything holds.
 """

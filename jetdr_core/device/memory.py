@@ -1,7 +1,7 @@
 """MemoryDevice: a block device in memory, for tests, simulation and small tools.
 
-Invariants: every call is atomic. What was never written reads as zeros. ``sync`` promises nothing, for the memory dies
-with the process.
+Invariants: every call is atomic. What was never written reads as zeros. ``sync`` promises nothing, because the memory
+dies with the process.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """Copies: which disks are owed a copy of their data, why, and the threads that make the copies.
 
-What is owed is decided here and nowhere else: a disk whose initial copy is not complete is owed that, any other is owed
-a resync when primary and log may differ.
+Only this module decides what is owed. A disk whose initial copy is not complete is owed that copy. Any other disk is
+owed a resync when primary and log may differ.
 
 Invariants: the gap of a resync is in the log before the disk is copied, and closed at the LSN at which no resync is
 owed. DISK_READY comes after the last background record of its disk. A copy that was superseded or forgotten appends

@@ -1,7 +1,7 @@
 """The domain's section of the log volume: found or made, and where it meets the store.
 
-Invariants: a known domain goes on with the very log of its last owner, or with a section that nothing was ever written
-to; log and store meet, which means that the log holds every LSN that the store does not.
+Invariants: a known domain continues with the very log of its last owner, or with a section that was never written to.
+Log and store meet: the log holds every LSN that the store does not.
 """
 
 from __future__ import annotations

@@ -1,11 +1,11 @@
-"""Mode: how a domain runs, which is who writes to its primaries and where its ring lives.
+"""Mode: how a domain runs: which process writes to its primaries, and where its ring lives.
 
 There are two modes. Embedded: this process writes to the primaries, and the ring is memory of its own. Hosted: a host
-component does, and the ring is a file that outlives both processes. Who asks for a domain chooses its mode, by the
-:class:`Look` of the request. The domain asks its mode, and never which one it is.
+component does, and the ring is a file that outlives both processes. The caller that asks for a domain chooses its mode,
+by the :class:`Look` of the request. The domain asks its mode, and never which one it is.
 
 A mode is reached in two steps. Before the domain is claimed there is a :class:`Resumption`: what the last run left, and
-the ring to go on with. From then on there is a :class:`Mode`.
+the ring to continue with. From then on there is a :class:`Mode`.
 
 Invariant: a disk is served only once its DISK_ADD is in the log.
 """

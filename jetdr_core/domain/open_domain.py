@@ -1,7 +1,7 @@
 """OpenDomain: what exists while a domain is open, and the order in which it begins and ends.
 
-Invariants: the disks are closed before the rest is uploaded, and the log after it. Every step of the end is taken,
-whatever another one met.
+Invariants: the disks are closed before the rest is uploaded, and the log after it. Every step of the end is taken, even
+if another step failed.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """Commands: carries out what the control socket asks for. docs/formats/control.md.
 
-Invariants: a command runs in the session of its domain, so a domain that waits holds up no other one. A command goes on
-if its client has gone away.
+Invariants: a command runs in the session of its domain, so a domain that waits holds up no other domain. A command
+continues if its client has gone away.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""ControlServer: answers requests on a Unix socket, one a line. docs/formats/control.md.
+"""ControlServer: answers requests on a Unix socket, one per line. docs/formats/control.md.
 
 Invariants: only root and the DRVA's own user are answered. A connection holds up no other one: its lines are bounded
 and every wait has a limit. Garbage is answered with an error, and its connection is closed.

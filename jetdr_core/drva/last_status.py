@@ -1,7 +1,7 @@
 """LastStatus: the newest status of a domain, kept with its age.
 
-Invariant: a domain that hangs holds up nobody. A caller waits at most :data:`ANSWER_S` for a new status, callers at the
-same time share one question, and :meth:`LastStatus.value` never waits.
+Invariant: a domain that hangs holds up no caller. A caller waits at most :data:`ANSWER_S` for a new status, callers at
+the same time share one question, and :meth:`LastStatus.value` never waits.
 """
 
 from __future__ import annotations

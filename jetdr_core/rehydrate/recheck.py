@@ -7,7 +7,7 @@ the target's file system, by a failing disk, by somebody. So nothing that was wr
 - All other bytes must be zeros. Only those that may hold data are read, so holes cost nothing.
 - A stream must have the digest with which it was announced, and a descriptor must be the one that is due.
 
-Cost: one sequential read of what was written, without a request to the store. Memory: one buffer a thread.
+Cost: one sequential read of what was written, without a request to the store. Memory: one buffer per thread.
 """
 
 from __future__ import annotations

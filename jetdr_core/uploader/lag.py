@@ -1,7 +1,7 @@
 """UploadLag: how far the store lags, as the age of the oldest record that it lacks.
 
-A record that is not read yet tells nobody its time. So the age comes from frequent looks at the source: a record that
-is new at one look was captured after the look before. The age is therefore never too low.
+The time of a record is not known before the record is read. So the age comes from frequent looks at the source: a
+record that is new at one look was captured after the look before. The age is therefore never too low.
 """
 
 from __future__ import annotations

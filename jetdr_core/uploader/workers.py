@@ -1,7 +1,8 @@
 """Workers: the threads of an uploader. All of them yield to what guests wait for.
 
 One thread reads the log and moves its tail, so both are one step at a time. Encoders compress a segment each, and hand
-each compressed frame to a verifier, which decodes it again. A verifier waits for nobody, so encoders never deadlock.
+each compressed frame to a verifier, which decodes it again. A verifier waits for no other thread, so encoders never
+deadlock.
 """
 
 from __future__ import annotations

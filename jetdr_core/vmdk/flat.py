@@ -1,4 +1,4 @@
-"""monolithicFlat on disk: a small descriptor file that names a raw file beside it, which others write."""
+"""monolithicFlat on disk: a small descriptor file that names a raw file beside it. Other modules write the raw file."""
 
 from __future__ import annotations
 

@@ -2,8 +2,8 @@
 
 Invariants: from the moment logging is off the domain is not consistent. Logging is switched on after a GAP_OPEN, in one
 step with owing a copy of every disk, so the gap cannot close before all disks are copied. In write-back the host
-component has made its bypassed file first, the GAP_OPEN is durable, and the file is removed before logging is on; so
-none is made later. Logging that goes off meanwhile costs all of that once more, and the wait grows.
+component has made its bypassed file first, the GAP_OPEN is durable, and the file is removed before logging is on. So
+none is made later. If logging goes off meanwhile, all of this is done again, after a longer wait.
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
 """Replay: after an unclean stop with write-back, bring the primaries up to the end of the log.
 
 Invariants: records go to the primaries in LSN order, through an IO filter without a ring, so that a replay changes a
-primary as a guest's write does; the primaries are flushed before anybody reads them; only records after the log's last
-gap boundary are replayed, as what comes before it is not newer than the primaries. Idempotent.
+primary as a guest's write does. The primaries are flushed before anything reads them. Only records after the log's last
+gap boundary are replayed, because earlier ones are not newer than the primaries. Idempotent.
 """
 
 from __future__ import annotations
