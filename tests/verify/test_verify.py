@@ -120,15 +120,21 @@ def test_hole_is_told() -> None:
     assert surviving(report) == {None: True, "one": True}
 
 
+async def put_late(chain: Chain) -> Chain:
+    """Let a fenced owner put one object after its successor's epoch."""
+    rival = Chain(chain.store)
+    vars(rival).update(vars(chain) | {"rows": [], "keys": []})
+    await chain.begin()
+    rival.number += 1
+    rival.write(1, 0, b"late" * 128)
+    await rival.seal()
+    return rival
+
+
 def test_objects_of_a_fenced_owner_are_orphans_and_strangers_are_named() -> None:
     async def scenario() -> VerifyReport:
         chain = await build()
-        rival = Chain(chain.store)
-        vars(rival).update(vars(chain) | {"rows": [], "keys": []})
-        await chain.begin()
-        rival.number += 1
-        rival.write(1, 0, b"late" * 128)
-        await rival.seal()
+        await put_late(chain)
         await chain.store.put_if_absent("notes/readme.txt", [b"hello"])
         return await verify(chain.store)
 
@@ -136,6 +142,21 @@ def test_objects_of_a_fenced_owner_are_orphans_and_strangers_are_named() -> None
     assert report.orphans == ("chain/00000000/0000000006",)
     assert report.strangers == ("notes/readme.txt",)
     assert report.is_sound
+
+
+def test_damage_to_an_orphan_has_the_lsns_that_its_trailer_claims() -> None:
+    async def scenario() -> tuple[VerifyReport, int]:
+        chain = await build()
+        rival = await put_late(chain)
+        trailer = decode_trailer(await chain.store.get(rival.keys[0]), "")
+        await flip(rival, rival.keys[0], trailer.index_offset)
+        return await verify(chain.store), trailer.first_lsn
+
+    report, lsn = asyncio.run(scenario())
+    assert report.orphans == ("chain/00000000/0000000006",)
+    assert lsn > 0
+    assert [(damage.part, damage.lsn_first, damage.lsn_last) for damage in report.damage] == [("index", lsn, lsn)]
+    assert all(surviving(report).values())
 
 
 def test_damaged_heartbeat_is_named() -> None:
