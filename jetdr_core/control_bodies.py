@@ -1,4 +1,4 @@
-"""Bodies of control records and of epoch objects: one frozen class a kind. Pure.
+"""Bodies of control records and of epoch objects: one frozen class per kind. Pure.
 
 ``encode`` gives the JSON object that goes into a log or a store, and :func:`~jetdr_core.record.control_payload` turns
 it into bytes. ``decode`` takes a JSON object that was read from a log or a store, and trusts nothing in it.

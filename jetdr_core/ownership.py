@@ -71,7 +71,7 @@ def make_private(what: str, folder: Path) -> None:
 def link_flags(path: str) -> int:
     """Return the flags with which to open ``path``, so that no symbolic link of another user is followed.
 
-    Whoever owns the folder of a disk could otherwise have any file of this machine served as that disk.
+    The owner of the folder of a disk could otherwise have any file of this machine served as that disk.
     :class:`InvalidRequest` if there is such a link.
     """
     try:

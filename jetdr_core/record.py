@@ -96,7 +96,7 @@ RecordHeaders = npt.NDArray[np.void]
 class RecordBatch(NamedTuple):
     """Consecutive records: ``headers`` (dtype :data:`RECORD`) in LSN order, and their payloads back to back.
 
-    ``payload`` is a view of ``sum(headers["payload_bytes"])`` bytes. The memory belongs to whoever made the batch.
+    ``payload`` is a view of ``sum(headers["payload_bytes"])`` bytes. The memory belongs to the maker of the batch.
     """
 
     headers: RecordHeaders

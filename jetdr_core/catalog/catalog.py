@@ -164,7 +164,7 @@ class Catalog:
 
     @property
     def segments(self) -> LinkTable:
-        """One row a segment, in chain order, of dtype :data:`~jetdr_core.catalog.LINK`. Must not be changed."""
+        """One row per segment, in chain order, of dtype :data:`~jetdr_core.catalog.LINK`. Must not be changed."""
         return self._segments
 
     @property

@@ -1,4 +1,4 @@
-"""Links: the chain as a table with one row an object. Footers and summaries give the same rows. Pure.
+"""Links: the chain as a table with one row per object. Footers and summaries give the same rows. Pure.
 
 Invariants: rows are in number order. Kind 0 is an object that does not chain. Only its number and size are kept.
 """

@@ -154,7 +154,7 @@ class Copies:
             await asyncio.gather(*(shielded(copy.paid) for copy in owed))
 
     def stop(self) -> None:
-        """End the copies where they are. Whoever waits for one gets :class:`NotConsistent`."""
+        """End the copies where they are. A caller that waits for one gets :class:`NotConsistent`."""
         self._stopping.set()
         with self._control_log.lock:
             owed = list(self._owed.values())

@@ -69,7 +69,7 @@ class HostControl:
         return int(words[2])
 
     def listener_pid(self) -> int:
-        """The process id of who listens on the socket, even if it replies to nothing.
+        """The id of the process that listens on the socket, even if it replies to nothing.
 
         :class:`HostDeaf`: somebody listens, but takes no connection, so the process id is not known.
         """

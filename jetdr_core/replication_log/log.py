@@ -66,8 +66,8 @@ class ReplicationLog:
     thread, and never runs twice at once. :meth:`read` is for one thread at a time (a second one waits), and any thread
     may use what it returns. :meth:`state` is for all.
 
-    Errors. A failure of the writer poisons the ring, and whoever waits on the ring gets :class:`LogFailed`. A failed
-    write of the superblock is raised, and poisons the ring as well. Afterwards only :meth:`close` is of use.
+    Errors. A failure of the writer poisons the ring, and a caller that waits on the ring gets :class:`LogFailed`. A
+    failed write of the superblock is raised, and poisons the ring as well. Afterwards only :meth:`close` is of use.
 
     Opening raises :class:`LogDamaged`, :class:`LogFailed` or :class:`UnsupportedVersion`. The section is then closed.
     """

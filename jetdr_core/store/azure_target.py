@@ -87,7 +87,7 @@ def refuse_unencrypted(endpoint: str) -> None:
     if parsed.scheme == "https" or _is_loopback(parsed.hostname or ""):
         return
     raise InvalidRequest(
-        f"the storage endpoint {parsed.scheme}://{parsed.hostname} is not encrypted: whoever sees the line could use "
+        f"the storage endpoint {parsed.scheme}://{parsed.hostname} is not encrypted: anyone on the network could use "
         "the credential, and read the disks",
         hint="use https; only an endpoint on this machine (127.0.0.1, [::1], localhost) may do without",
     )

@@ -227,7 +227,7 @@ def _row(entry: os.DirEntry[str]) -> Row | None:
 
 
 def _write(fd: int, views: Sequence[memoryview]) -> None:
-    """Write all bytes, with as many buffers a call as the system takes."""
+    """Write all bytes, with as many buffers per call as the system takes."""
     first, done = 0, 0  # the buffer to go on with, and how much of it is written
     while first < len(views):
         with views[first][done:] as rest:
