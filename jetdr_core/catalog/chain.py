@@ -65,6 +65,8 @@ class Chain(NamedTuple):
 
     ``links`` has a row for each object up to ``tail.number``: segments, epoch objects and orphans. ``summarised`` are
     the groups that were read through their summary. ``owner`` has no field if the last epoch object cannot be read.
+    ``after`` are the sizes by number of the objects after the first missing number. ``epoch_newest`` is the newest
+    epoch of any object up to there that was read, whether it chains or not.
     """
 
     domain_uuid: UUID
@@ -76,6 +78,8 @@ class Chain(NamedTuple):
     tail: ChainTail
     chain_break: ChainBreak | None
     summarised: frozenset[int]
+    after: dict[int, int]
+    epoch_newest: int
 
     def is_final_at(self, number: int) -> bool:
         """Whether it is settled what object ``number`` is. It is not from a break in the chain on."""
@@ -215,7 +219,19 @@ async def _chain(
         log.warning("the chain of domain %s ends at LSN %d: %s", name, head.lsn_last, end)
     tail = ChainTail(listing.number_last, head.checksum, head.epoch, head.lsn_last, head.time_ns_last)
     owner = follower.owner or await _owner(store, links)
-    return Chain(follower.domain_uuid, name, owner, head.timeline, links, follower.control, tail, end, summarised)
+    return Chain(
+        domain_uuid=follower.domain_uuid,
+        name=name,
+        owner=owner,
+        timeline=head.timeline,
+        links=links,
+        control=follower.control,
+        tail=tail,
+        chain_break=end,
+        summarised=summarised,
+        after=listing.after,
+        epoch_newest=max(head.epoch, follower.epoch_newest),
+    )
 
 
 def _chain_break(listing: Listing, broken: BrokenLink | None) -> ChainBreak | None:

@@ -52,13 +52,15 @@ class Follower:
     """Takes the groups in number order: the footers of a group, or its summary.
 
     ``broken_link`` is set while no object after it has chained. The history then ends before it. ``owner`` is
-    None if the last epoch object was taken from a summary.
+    None if the last epoch object was taken from a summary. ``epoch_newest`` is the newest epoch of any object that was
+    read, whether it chains or not.
     """
 
     domain_uuid: UUID
     head: Head = field(default_factory=Head)
     broken_link: BrokenLink | None = None
     owner: EpochOwner | None = None
+    epoch_newest: int = 0
     control: list[ControlRecord] = field(default_factory=list)
     tables: list[LinkTable] = field(default_factory=list)
 
@@ -85,6 +87,7 @@ class Follower:
         if isinstance(footer, DamagedObject):
             self._note_broken_link(number, str(footer))
             return orphan_link(number, size)
+        self.epoch_newest = max(self.epoch_newest, footer.trailer.epoch)
         if not self._chains(footer.trailer):
             if footer.trailer.epoch >= self.head.epoch:
                 self._note_broken_link(number, f"{footer.key}: does not continue the chain, and is not an orphan")

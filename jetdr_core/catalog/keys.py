@@ -7,10 +7,12 @@ import re
 from jetdr_core.limits import CHAIN_GROUP
 
 _CHAIN = re.compile(r"chain/\d{8}/(\d{10})")
+_HEARTBEAT = re.compile(r"heartbeat/(\d{10})")
 _SUMMARY = re.compile(r"catalog/(\d{8})")
 
 NUMBER_DIGITS = 10
 SUMMARY_PREFIX = "catalog/"
+HEARTBEAT_PREFIX = "heartbeat/"
 
 
 def chain_key(number: int) -> str:
@@ -43,7 +45,13 @@ def summary_group(key: str) -> int | None:
 
 def heartbeat_key(epoch: int) -> str:
     """Key of an epoch's heartbeat."""
-    return f"heartbeat/{epoch:010d}"
+    return f"{HEARTBEAT_PREFIX}{epoch:010d}"
+
+
+def heartbeat_epoch(key: str) -> int | None:
+    """The epoch of the heartbeat with that key, or None for any other key."""
+    match = _HEARTBEAT.fullmatch(key)
+    return int(match[1]) if match else None
 
 
 def group_numbers(group: int) -> range:

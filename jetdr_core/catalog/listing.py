@@ -39,6 +39,13 @@ class Listing:
         return {number: size for number, size in self.sizes[group].items() if number <= self.number_last}
 
     @property
+    def after(self) -> dict[int, int]:
+        """The sizes in bytes, by number, of the objects after the first missing number."""
+        if not self.objects_after:
+            return {}
+        return {number: size for sizes in self.sizes for number, size in sizes.items() if number > self.number_last}
+
+    @property
     def groups(self) -> range:
         """The groups that hold an object before the first missing number."""
         return range(number_group(self.number_last) + 1) if self.number_last else range(0)

@@ -83,6 +83,7 @@ class HostedDomain(Domain[HostedDisk]):
         store: str | ObjectStore,
         log_bytes: int = SECTION_BYTES_DEFAULT,
         disks: Mapping[str, DiskPlace] | None = None,
+        give_up_from: int | None = None,
         options: DomainOptions | None = None,
         owner: UUID | None = None,
         host: HostOptions,
@@ -90,9 +91,16 @@ class HostedDomain(Domain[HostedDisk]):
         """Return a known domain whose log is lost or left. It goes on after what the store holds, with a new log.
 
         What the old log held and the store does not is given up. A gap is open until all disks have been resynced.
+
+        A chain that has lost an object is refused with :class:`ChainBroken`, which says where its history ends.
+        ``give_up_from``, the number of that object, accepts that what the store holds after it is given up.
         """
         settings, look = DomainSettings.of(log, store, options, owner), _look(name, host)
-        return cls(DomainRequest(Way.TAKE_OVER, name, settings, look, log_bytes=log_bytes, places=disks or {}))
+        return cls(
+            DomainRequest(
+                Way.TAKE_OVER, name, settings, look, log_bytes=log_bytes, give_up_from=give_up_from, places=disks or {}
+            )
+        )
 
 
 def _look(name: str, host: HostOptions, on_mismatch: OnMismatch = OnMismatch.REFUSE) -> Look[HostedDisk]:

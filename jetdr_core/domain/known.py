@@ -5,24 +5,39 @@ Invariant: nothing here writes to the store. Its answer may be out of date a mom
 
 from __future__ import annotations
 
+from contextlib import suppress
 from dataclasses import dataclass
 from uuid import UUID, uuid4
 
-from jetdr_core.catalog import Catalog, ChainTail, DomainHistory
+from jetdr_core.catalog import Catalog, Chain, ChainBreak, ChainTail, DomainHistory
+from jetdr_core.catalog.footer import read_trailer
+from jetdr_core.catalog.keys import HEARTBEAT_PREFIX, heartbeat_epoch
 from jetdr_core.control_bodies import EpochOwner
-from jetdr_core.errors import ChainBroken, InvalidRequest
+from jetdr_core.errors import ChainBroken, DamagedObject, InvalidRequest, ObjectNotFound, UnsupportedVersion
+from jetdr_core.options import DomainOptions
 from jetdr_core.segment import NO_PREDECESSOR
 from jetdr_core.store import ObjectStore
 from jetdr_core.uploader import ChainEnd
 
-__all__ = ["Known", "read_known", "read_unborn"]
+__all__ = ["Known", "check_break", "read_known", "read_unborn"]
 
 TIMELINE_FIRST = 1
+
+PUTS_MAX_DEFAULT = DomainOptions().puts_max
+OBJECTS_READ = 128
+"""More than older owners can have had in flight."""
+
+GIVEN_UP_MAX = 1 << 16
+"""A break before more objects than that is not given up, because each missing one costs a put. Use an empty store."""
 
 
 @dataclass(frozen=True, slots=True)
 class Known:
-    """A domain as its chain tells it. ``owner`` is what its last owner said of itself when it claimed the domain."""
+    """A domain as its chain tells it. ``owner`` is what its last owner said of itself when it claimed the domain.
+
+    ``epoch_newest`` is the newest epoch that the store names, chained or not. ``after`` are the numbers of the objects
+    after the first missing one.
+    """
 
     domain_uuid: UUID
     timeline: int
@@ -30,11 +45,14 @@ class Known:
     history: DomainHistory
     owner: EpochOwner
     time_ns_last: int
+    epoch_newest: int = 0
+    chain_break: ChainBreak | None = None
+    after: frozenset[int] = frozenset()
 
     @property
     def chain_end(self) -> ChainEnd:
         """Where the chain is to be continued."""
-        return ChainEnd(self.tail.number, self.tail.checksum, self.tail.epoch)
+        return ChainEnd(self.tail.number, self.tail.checksum, self.epoch_newest)
 
 
 async def read_unborn(store: ObjectStore, name: str) -> Known:
@@ -50,24 +68,64 @@ async def read_unborn(store: ObjectStore, name: str) -> Known:
 async def read_known(store: ObjectStore, name: str) -> Known:
     """Return domain ``name`` as the store holds it.
 
-    :class:`InvalidRequest` if the store holds another domain, :class:`ChainBroken` if its chain cannot be continued.
+    :class:`InvalidRequest` if the store holds another domain.
     """
     catalog = await Catalog.open(store)
     if catalog.name != name:
         raise InvalidRequest(
             f"store {store.url} holds domain {catalog.name!r}, not {name!r}", hint="check the name and the store's URL"
         )
-    if catalog.chain_break is not None and catalog.chain_break.number <= catalog.chain.tail.number:
-        raise ChainBroken(
-            f"domain {name!r}: its chain cannot be continued: {catalog.chain_break}",
-            hint="try again; if the object is damaged for good, remove it, and open again: the log holds what follows",
-            number=catalog.chain_break.number,
-        )
+    chain = catalog.chain
     return Known(
-        domain_uuid=catalog.chain.domain_uuid,
-        timeline=catalog.chain.timeline,
-        tail=catalog.chain.tail,
+        domain_uuid=chain.domain_uuid,
+        timeline=chain.timeline,
+        tail=chain.tail,
         history=catalog.history,
-        owner=catalog.chain.owner,
+        owner=chain.owner,
         time_ns_last=catalog.time_last_ns,
+        epoch_newest=await _epoch_newest(store, chain),
+        chain_break=chain.chain_break,
+        after=frozenset(chain.after),
     )
+
+
+def check_break(known: Known, name: str, *, puts_max: int, log_is_new: bool, give_up_from: int | None) -> None:
+    """:class:`ChainBroken` if the chain has a break that is damage, unless ``give_up_from`` names it.
+
+    A missing number is no damage if uploads in flight explain it: fewer than ``puts_max`` objects come after it. Nor is
+    it if a log that is not new has what follows, which is seen where log and store are to meet.
+    """
+    end = known.chain_break
+    if end is None:
+        return
+    if end.number <= known.tail.number:
+        raise ChainBroken(
+            f"domain {name!r}: its chain cannot be continued: {end}",
+            hint="try again; if the object is damaged for good, remove it, and open again: the log holds what follows",
+            number=end.number,
+        )
+    beyond = max(known.after) - end.number
+    if end.number == give_up_from and beyond <= GIVEN_UP_MAX:
+        return
+    if log_is_new and beyond >= max(puts_max, PUTS_MAX_DEFAULT):
+        raise ChainBroken(
+            f"domain {name!r}: {end.key} is lost, and uploads in flight do not explain that: {end}",
+            hint=f"bring the object back, or take the domain over with give_up_from={end.number}: what the store holds "
+            f"after LSN {known.tail.lsn_last} is then no longer history",
+            number=end.number,
+            lsn_last=known.tail.lsn_last,
+            objects_after=end.objects_after,
+        )
+
+
+async def _epoch_newest(store: ObjectStore, chain: Chain) -> int:
+    """Return the newest epoch that the store names, so that a claim is above each owner that may be alive.
+
+    What an owner puts comes last, save what older owners had in flight.
+    """
+    epochs = [chain.epoch_newest]
+    for number in sorted(chain.after)[-OBJECTS_READ:]:
+        with suppress(DamagedObject, UnsupportedVersion, ObjectNotFound):
+            epochs.append((await read_trailer(store, number, chain.after[number])).trailer.epoch)
+    epochs += [heartbeat_epoch(info.key) or 0 async for info in store.list_prefix(HEARTBEAT_PREFIX)]
+    return max(epochs)

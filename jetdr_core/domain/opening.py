@@ -18,7 +18,7 @@ from jetdr_core.catalog import DomainHistory
 from jetdr_core.control_bodies import EpochOwner
 from jetdr_core.domain.control_log import fold_control
 from jetdr_core.domain.generation import Generation
-from jetdr_core.domain.known import Known, read_known, read_unborn
+from jetdr_core.domain.known import Known, check_break, read_known, read_unborn
 from jetdr_core.domain.log_section import log_id, meeting_point, open_domain_log, open_log_volume
 from jetdr_core.domain.mode import D, Resumption, RingSettings
 from jetdr_core.domain.primary import Primaries
@@ -61,7 +61,7 @@ async def open_parts(request: DomainRequest[D]) -> Parts[D]:
     """Open everything, and claim the domain. After an error all is closed; what was made for a new domain may stay."""
     async with AsyncExitStack() as opened:
         store = await _open_store(request, opened)
-        known = await (read_unborn if request.way is Way.CREATE else read_known)(store, request.name)
+        known = await _read(request, store)
         volume = await in_thread(open_log_volume, request, opened)
         for _ in range(CLAIMS_MAX):
             async with AsyncExitStack() as attempt:
@@ -70,7 +70,7 @@ async def open_parts(request: DomainRequest[D]) -> Parts[D]:
                 try:
                     parts = await _claim(request, store, log, known, attempt)
                 except ClaimLost:
-                    known = await read_known(store, request.name)
+                    known = await _read(request, store)
                     continue
                 store.policy = RETRY_WHILE_RUNNING
                 opened.push_async_exit(attempt.pop_all())
@@ -80,6 +80,19 @@ async def open_parts(request: DomainRequest[D]) -> Parts[D]:
             f"domain {request.name!r} could not be claimed: its chain grew {CLAIMS_MAX} times meanwhile",
             hint="its present owner is writing: stop it first",
         )
+
+
+async def _read(request: DomainRequest[D], store: RetryingStore) -> Known:
+    """Return what the store says of the domain, unless its chain has a break that nobody has accepted."""
+    known = await (read_unborn if request.way is Way.CREATE else read_known)(store, request.name)
+    check_break(
+        known,
+        request.name,
+        puts_max=request.settings.options.puts_max,
+        log_is_new=request.way is Way.TAKE_OVER,
+        give_up_from=request.give_up_from,
+    )
+    return known
 
 
 async def _open_store(request: DomainRequest[D], opened: AsyncExitStack) -> RetryingStore:
@@ -105,12 +118,14 @@ async def _claim(
     opened.callback(primaries.close)
     await in_thread(primaries.open_all, known.history.disks)
     await in_thread(resumption.check, known.history, primaries)
-    generation = Generation.next_after(stored, own)
+    generation = Generation.next_after(stored, own, Generation(known.epoch_newest))
     await in_thread(resumption.claiming, generation)
     end = known.chain_end._replace(epoch=generation.epoch - 1)  # a store that was rolled back has seen fewer epochs
     chain = ChainWriter(store, domain=request.name, domain_uuid=known.domain_uuid, timeline=known.timeline, end=end)
     time_ns = resumption.claim_time_ns(known.time_ns_last)
     await chain.claim(cursor.lsn + 1, time_ns, _claimant(request, known, log.body.section_id, generation))
+    if known.after:
+        generation = await _close_break(request, chain, known, log, resumption, (cursor.lsn + 1, time_ns))
     await in_thread(resumption.claimed, generation)
     await in_thread(
         log.begin,
@@ -123,6 +138,27 @@ async def _claim(
     ring = await in_thread(resumption.begin_ring, known.history, primaries)
     log.start(ring)
     return Parts(store, log, chain, known.history, ring, cursor, primaries, resumption, opened)
+
+
+async def _close_break(
+    request: DomainRequest[D],
+    chain: ChainWriter,
+    known: Known,
+    log: ReplicationLog,
+    resumption: Resumption[D],
+    lsn_and_time_ns: tuple[int, int],
+) -> Generation:
+    """Claim the missing numbers, so that an older owner that lives meets one. Returns the generation of the last claim."""
+    generation = Generation(chain.epoch)
+
+    async def announce(epoch: int) -> EpochOwner:
+        nonlocal generation
+        generation = Generation.next_after(Generation(epoch - 1))
+        await in_thread(resumption.claiming, generation)
+        return _claimant(request, known, log.body.section_id, generation)
+
+    await chain.close_break(known.after, *lsn_and_time_ns, announce)
+    return generation
 
 
 def _look(

@@ -52,8 +52,9 @@ class DomainSettings:
 class DomainRequest(Generic[D]):
     """What the caller asked for.
 
-    ``look`` is the choice of the mode. ``log_bytes`` is the size of a new log. ``places`` says where disks are now, by
-    name, if they are not where they were.
+    ``look`` is the choice of the mode. ``log_bytes`` is the size of a new log. ``give_up_from`` is the number of the
+    chain's break: what the store holds from there on is given up. ``places`` says where disks are now, by name, if they
+    are not where they were.
     """
 
     way: Way
@@ -61,6 +62,7 @@ class DomainRequest(Generic[D]):
     settings: DomainSettings
     look: Look[D]
     log_bytes: int | None = None
+    give_up_from: int | None = None
     places: Mapping[str, DiskPlace] = field(default_factory=dict)
 
     def __post_init__(self) -> None:

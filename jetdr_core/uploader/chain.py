@@ -11,6 +11,8 @@ event loop.
 from __future__ import annotations
 
 import logging
+from collections.abc import Awaitable, Callable, Collection, Iterator
+from itertools import chain, count
 from typing import NamedTuple
 from uuid import UUID
 
@@ -95,11 +97,52 @@ class ChainWriter:
         except ObjectExists:
             if (await self._there(key))[1] != sealed.checksum:
                 raise ClaimLost from None
-        self.claimed = StoredObject(self.number_next, sealed.size_bytes, sealed.checksum)
-        self.epoch += 1
-        self.number_next += 1
-        self.checksum = sealed.checksum
+        self._claimed(self.number_next, sealed)
         return sealed
+
+    async def close_break(
+        self, after: Collection[int], lsn_next: int, time_ns: int, announce: Callable[[int], Awaitable[EpochOwner]]
+    ) -> None:
+        """Claim once more, at each number that is missing before those of ``after``, and at a free one after them.
+
+        An older owner that lives goes on after the last of them. So its next upload meets a newer epoch, although the
+        first missing number is one that it had used. ``announce`` gives the body of the claim of an epoch.
+        :class:`ClaimLost` if another owner claims at the same time.
+        """
+        last = max(after)
+        missing = [number for number in range(self.number_next, last) if number not in after]
+        numbers = chain(missing, count(last + 1))
+        while self.number_next <= last + 1:
+            epoch = self.epoch + 1
+            owner = await announce(epoch)
+            sealed = seal_epoch(
+                domain_uuid=self.domain_uuid,
+                epoch=epoch,
+                timeline=self.timeline,
+                predecessor=self.checksum,
+                lsn_next=lsn_next,
+                time_ns=time_ns,
+                owner=owner,
+            )
+            self._claimed(await self._put_at_free(numbers, sealed), sealed)
+
+    async def _put_at_free(self, numbers: Iterator[int], sealed: SealedSegment) -> int:
+        """Put ``sealed`` at the first of ``numbers`` that is free, and return it."""
+        for number in numbers:
+            try:
+                await self.put(number, sealed)
+            except NumberTaken:
+                continue
+            except Fenced:
+                raise ClaimLost from None
+            return number
+        raise AssertionError("numbers do not end")
+
+    def _claimed(self, number: int, sealed: SealedSegment) -> None:
+        self.claimed = StoredObject(number, sealed.size_bytes, sealed.checksum)
+        self.epoch += 1
+        self.number_next = number + 1
+        self.checksum = sealed.checksum
 
     def seal(self, body: SegmentBody) -> tuple[int, SealedSegment]:
         """Give ``body`` the next number, and the last sealed object as its predecessor."""
