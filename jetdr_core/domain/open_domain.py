@@ -171,6 +171,7 @@ class OpenDomain(Generic[D]):
         """The domain at this moment."""
         parts, stats, why = self.parts, self.uploader.stats, self.why_inconsistent
         log = parts.log.state()
+        away_s, away = parts.store.away
         return DomainStatus(
             name=self._name,
             store=parts.store.url,
@@ -195,6 +196,8 @@ class OpenDomain(Generic[D]):
             paused=self.uploader.paused,
             failure=str(self.uploader.failure or ""),
             store_lost=isinstance(self.uploader.failure, StoreLost),
+            store_away_s=away_s,
+            store_away=away,
             host=self.mode.status(),
             changed=why_changed(changed) if (changed := parts.resumption.changed) else "",
             disks=self.disks.status(),

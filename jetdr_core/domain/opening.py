@@ -33,8 +33,8 @@ __all__ = ["RETRY_WHILE_OPENING", "Parts", "open_parts"]
 CLAIMS_MAX = 16
 
 RETRY_WHILE_OPENING = RetryPolicy(attempts_max=6, deadline_s=30)
-RETRY_WHILE_RUNNING = RetryPolicy(attempts_max=1 << 62, deadline_s=math.inf, delay_cap_s=30)
-"""An unreachable store is waited for: the log holds what is not yet uploaded."""
+RETRY_WHILE_RUNNING = RetryPolicy(attempts_max=1 << 62, deadline_s=math.inf, delay_cap_s=5)
+"""A store that is away is waited for, because the log holds what is not yet uploaded. It is found within seconds."""
 
 
 @dataclass(slots=True)
@@ -148,7 +148,7 @@ async def _close_break(
     resumption: Resumption[D],
     lsn_and_time_ns: tuple[int, int],
 ) -> Generation:
-    """Claim the missing numbers, so that an older owner that lives meets one. Returns the generation of the last claim."""
+    """Claim the missing numbers, so that an older owner meets one. Returns the generation of the last claim."""
     generation = Generation(chain.epoch)
 
     async def announce(epoch: int) -> EpochOwner:

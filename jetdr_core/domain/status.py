@@ -107,8 +107,9 @@ class DomainStatus:
     ``rpo_s`` is the age of the oldest acknowledged write that the store does not hold, writes that bypassed the log
     included. ``lsn_recovered`` is the last LSN that the log held when the domain was opened. ``upload_latency_counts``
     says how long objects took to be stored, by bucket of ``LATENCY_BOUNDS_S``. ``failure`` is what stopped the upload
-    for good, and ``store_lost`` says that it is a loss in the store. ``host`` is None without a host component.
-    ``changed`` says which disks somebody else had changed when the domain was opened, and is empty if none.
+    for good, and ``store_lost`` says that it is a loss in the store. ``store_away_s`` is for how long the store has
+    failed to answer, and ``store_away`` why. ``host`` is None without a host component. ``changed`` says which disks
+    somebody else had changed when the domain was opened, and is empty if none.
     """
 
     name: str
@@ -134,6 +135,8 @@ class DomainStatus:
     paused: bool
     failure: str
     store_lost: bool
+    store_away_s: float
+    store_away: str
     host: HostStatus | None
     changed: str
     disks: tuple[DiskStatus, ...]

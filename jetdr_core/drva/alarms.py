@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 from jetdr_core.domain import DomainStatus, HostStatus
+from jetdr_core.store import AWAY_S
 
 __all__ = ["ALARMS", "Alarm", "Situation", "alarms_of"]
 
@@ -23,6 +24,7 @@ ALARMS = {
     "host_failure": "the host component does not serve all disks, or logging cannot be switched on again",
     "logging_off": "guests' writes bypass the log; all disks are resynced once logging is on again",
     "store_lost": "the store no longer holds what was uploaded, or its URL leads elsewhere; the log is kept",
+    "store_away": "the store has not answered for some seconds, or has no room; the log takes writes until it is full",
     "upload_stopped": "the store refuses uploads; the log takes writes until it is full",
     "paused": "an operator paused uploading",
     "rpo": "the oldest write that the store lacks is older than rpo_alarm_s",
@@ -82,10 +84,7 @@ def alarms_of(situation: Situation) -> list[Alarm]:
 def _of_status(status: DomainStatus, rpo_alarm_s: float) -> Iterator[Alarm]:
     if status.host is not None:
         yield from _of_host(status.host)
-    if status.store_lost:
-        yield Alarm("store_lost", status.failure)
-    if status.failure:
-        yield Alarm("upload_stopped", status.failure)
+    yield from _of_store(status)
     if status.rpo_s > rpo_alarm_s:
         yield Alarm("rpo", f"the store lags by {status.rpo_s:.0f} s, more than {rpo_alarm_s:g} s")
     if status.log_bytes and status.log_used_bytes > LOG_NEARLY_FULL * status.log_bytes:
@@ -98,6 +97,15 @@ def _of_status(status: DomainStatus, rpo_alarm_s: float) -> Iterator[Alarm]:
     for disk in status.disks:
         if disk.failed_writes:
             yield Alarm("primary_failed", f"disk {disk.name!r} failed {disk.failed_writes} writes")
+
+
+def _of_store(status: DomainStatus) -> Iterator[Alarm]:
+    if status.store_lost:
+        yield Alarm("store_lost", status.failure)
+    if status.store_away_s >= AWAY_S and not status.failure:
+        yield Alarm("store_away", f"the store has failed for {status.store_away_s:.0f} s: {status.store_away}")
+    if status.failure:
+        yield Alarm("upload_stopped", status.failure)
 
 
 def _of_host(host: HostStatus) -> Iterator[Alarm]:

@@ -11,10 +11,11 @@ from jetdr_core.store.connect import connected, is_lasting_url, open_store, url_
 from jetdr_core.store.directory import DirectoryStore
 from jetdr_core.store.memory import MemoryStore
 from jetdr_core.store.protocol import ObjectInfo, ObjectStore
-from jetdr_core.store.retry import RetryingStore, RetryPolicy
+from jetdr_core.store.retry import AWAY_S, RetryingStore, RetryPolicy
 from jetdr_core.store.wrapper import StoreWrapper
 
 __all__ = [
+    "AWAY_S",
     "BandwidthLimitedStore",
     "DirectoryStore",
     "MemoryStore",

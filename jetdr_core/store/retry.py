@@ -11,12 +11,13 @@ caller can tell its own object from another one.
 from __future__ import annotations
 
 import asyncio
+import logging
 import random
 import time
 from collections import Counter
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from dataclasses import dataclass
-from typing import TypeVar
+from typing import NamedTuple, TypeVar
 
 from typing_extensions import Buffer
 
@@ -24,9 +25,14 @@ from jetdr_core.errors import InvalidRequest, StoreError
 from jetdr_core.store.protocol import ObjectInfo, ObjectStore
 from jetdr_core.store.wrapper import StoreWrapper
 
-__all__ = ["RetryPolicy", "RetryingStore"]
+__all__ = ["AWAY_S", "Outage", "RetryPolicy", "RetryingStore"]
+
+log = logging.getLogger(__name__)
 
 T = TypeVar("T")
+
+AWAY_S = 3.0
+"""A store that has failed for so long is away. Shorter failures are of no interest."""
 
 _DOUBLINGS_MAX = 60  # keeps 2**n a float of ordinary size, however many attempts are allowed
 
@@ -53,11 +59,19 @@ class RetryPolicy:
         return min(self.delay_cap_s, self.delay_base_s * 2.0 ** min(failures - 1, _DOUBLINGS_MAX))
 
 
+class Outage(NamedTuple):
+    """Since when one kind of operation has failed, and why it failed last."""
+
+    since_s: float
+    error: StoreError
+
+
 class RetryingStore(StoreWrapper):
     """``inner``, with transient errors retried as ``policy`` says.
 
-    ``retries`` counts the retries by operation. ``sleep``, ``uniform`` (of two bounds) and ``clock`` (seconds, never
-    decreasing) are where waits, chance and time come from.
+    Kinds of operations fail apart from one another: a store without room still answers reads. ``retries`` counts the
+    retries by operation. ``sleep``, ``uniform`` (of two bounds) and ``clock`` (seconds, never decreasing) are where
+    waits, chance and time come from.
     """
 
     def __init__(
@@ -72,6 +86,8 @@ class RetryingStore(StoreWrapper):
         super().__init__(inner)
         self.policy = policy or RetryPolicy()
         self.retries: Counter[str] = Counter()
+        self._outages: dict[str, Outage] = {}
+        self._told: set[str] = set()  # operations whose outage was logged
         self._sleep = sleep
         self._uniform = uniform
         self._clock = clock
@@ -97,9 +113,11 @@ class RetryingStore(StoreWrapper):
         while True:
             try:
                 async for info in self._inner.list_prefix(prefix):
+                    self._note_answer("list")
                     if info.key > key_last:
                         yield info
                         key_last, failures, deadline = info.key, 0, self._deadline()
+                self._note_answer("list")
                 return
             except StoreError as error:
                 failures += 1
@@ -109,7 +127,9 @@ class RetryingStore(StoreWrapper):
         failures, deadline = 0, self._deadline()
         while True:
             try:
-                return await attempt()
+                result = await attempt()
+                self._note_answer(operation)
+                return result
             except StoreError as error:
                 failures += 1
                 await self._wait(operation, failures, deadline, error)
@@ -117,12 +137,41 @@ class RetryingStore(StoreWrapper):
     async def _wait(self, operation: str, failures: int, deadline: float, error: StoreError) -> None:
         """Wait before the next attempt. Raise ``error`` if there is to be none."""
         if not error.transient or failures >= self.policy.attempts_max:
+            self._note_answer(operation)
             raise error
         delay = self._uniform(0.0, self.policy.delay_max_s(failures))
         if self._clock() + delay > deadline:
+            self._note_answer(operation)
             raise error
         self.retries[operation] += 1
+        self._note_failure(operation, error)
         await self._sleep(delay)
 
     def _deadline(self) -> float:
         return self._clock() + self.policy.deadline_s
+
+    # -- outages -----------------------------------------------------------------------------------------------------
+
+    @property
+    def away(self) -> tuple[float, str]:
+        """For how many seconds the store has failed, and why. ``(0, "")`` while it answers. From any thread."""
+        outages = list(self._outages.values())
+        if not outages:
+            return 0.0, ""
+        longest = min(outages, key=lambda outage: outage.since_s)
+        return max(0.0, self._clock() - longest.since_s), str(longest.error)
+
+    def _note_failure(self, operation: str, error: StoreError) -> None:
+        now = self._clock()
+        since_s = self._outages[operation].since_s if operation in self._outages else now
+        self._outages[operation] = Outage(since_s, error)
+        if now - since_s >= AWAY_S and operation not in self._told:
+            self._told.add(operation)
+            log.warning("store %s is away, and is tried again: %s", self.url, error)
+
+    def _note_answer(self, operation: str) -> None:
+        """Note that the outage of ``operation`` is over: the store has answered, or nobody waits for it any more."""
+        outage = self._outages.pop(operation, None)
+        if outage is not None and operation in self._told:
+            self._told.remove(operation)
+            log.info("store %s: its outage of %.0f s is over", self.url, self._clock() - outage.since_s)

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import errno
 import os
 import shutil
+import threading
 import time
 from pathlib import Path
 
@@ -17,6 +19,7 @@ from jetdr_core.drva.configured_domain import AnyDomain, store_is_empty
 from jetdr_core.drva.daemon import Drva
 from jetdr_core.drva.errors import ControlError, DrvaBusy
 from jetdr_core.errors import InvalidRequest
+from jetdr_core.store.tree import ObjectTree
 from tests.drva.running_drva import DISK_BYTES, InProcess, embedded, place, running
 from tests.faults.device import CrashDevice
 
@@ -263,3 +266,26 @@ def test_stopping_while_a_domain_is_being_opened_ends_it() -> None:
         drva.join()
         assert time.monotonic() - started < 30
         assert here.disk("payroll").stat().st_size == DISK_BYTES if here.disk("payroll").exists() else True
+
+
+def test_a_store_without_room_is_an_alarm_that_says_so_and_uploading_goes_on_when_there_is_room(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    full, create = threading.Event(), ObjectTree.create
+
+    def create_if_there_is_room(tree: ObjectTree, key: str, views: list[memoryview]) -> None:
+        if full.is_set():
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        create(tree, key, views)
+
+    monkeypatch.setattr(ObjectTree, "create", create_if_there_is_room)
+    with place("payroll") as here, running(here) as drva:
+        here.until(lambda s: s["lsn_uploaded"] == s["lsn_reserved"])
+        full.set()
+        lsn = drva.disk().write(0, b"a" * 512)
+        found = here.until(lambda s: any(alarm["name"] == "store_away" for alarm in s["alarms"]))
+        assert "No space left on device" in str(found["alarms"])
+        assert found["store_away_s"] >= 3
+        full.clear()
+        found = here.until(lambda s: s["lsn_uploaded"] >= lsn and not s["store_away"])
+        assert "store_away" not in str(found["alarms"])

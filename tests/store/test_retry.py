@@ -193,3 +193,37 @@ def test_impossible_policy_is_refused(bad: dict[str, float]) -> None:
 def test_endless_policy_never_overflows() -> None:
     policy = RetryPolicy(attempts_max=10**9, deadline_s=math.inf)
     assert policy.delay_max_s(10**8) == policy.delay_cap_s
+
+
+def test_a_store_that_fails_for_long_says_since_when_and_why(caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level("INFO")
+    scene = Scene(on("put", Fault.FAIL, times=12), RetryPolicy(100, math.inf, 1.0, 1.0))
+    seen: list[tuple[float, str]] = []
+
+    async def scenario(store: RetryingStore) -> None:
+        async def look(_seconds: float) -> None:
+            scene.now += 1.0
+            seen.append(store.away)
+            with pytest.raises(ObjectNotFound):
+                await store.get("k")  # other operations go on, and end no outage
+
+        store._sleep = look
+        await store.put_if_absent("k2", [b"x"])
+
+    play(scene, scenario)
+    assert [seconds for seconds, _ in seen] == [float(n) for n in range(1, 13)]
+    assert all("put 'k2'" in cause for _, cause in seen)
+    assert scene.store.away == (0.0, "")
+    texts = [record.getMessage() for record in caplog.records if record.name == "jetdr_core.store.retry"]
+    assert len(texts) == 2
+    assert "is away, and is tried again: put 'k2'" in texts[0]
+    assert "its outage of 12 s is over" in texts[1]
+
+
+def test_an_operation_that_is_given_up_is_no_outage_any_more() -> None:
+    async def scenario(store: RetryingStore) -> None:
+        with pytest.raises(StoreError):
+            await store.get("k")
+
+    scene = play(Scene(on("get", Fault.FAIL), RetryPolicy(attempts_max=4)), scenario)
+    assert scene.store.away == (0.0, "")
