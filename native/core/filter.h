@@ -56,7 +56,7 @@ struct jdr_filter {
     struct jdr_room share; /* of the ring, that this disk may have */
     int64_t stall_limit_ns;
     struct jdr_primary primary;
-    JDR_LINE struct jdr_filter_stats stats; /* guarded by the ranges' mutex */
+    JDR_LINE struct jdr_filter_stats stats; /* guarded by the ranges' mutex. Some are the primary's */
 };
 
 static inline uint64_t jdr_payload_bytes(const struct jdr_change *change)

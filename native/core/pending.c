@@ -83,7 +83,7 @@ void jdr_pending_overlay(const jdr_ring *ring, uint32_t disk, uint64_t offset, v
 
 /* ---- applying --------------------------------------------------------------------------------------------------- */
 
-/* Will a record that is not published never be one that changes a disk? */
+/* Is it certain that an unpublished record will change no disk? */
 static bool is_nothing(const jdr_ring *ring, uint64_t lsn)
 {
     struct jdr_claim claim;
@@ -96,7 +96,7 @@ void jdr_pending_applied(jdr_ring *ring, uint64_t lsn)
     jdr_release(ring, &ring->shared->lsn_applied, lsn);
 }
 
-/* A published, pending record. False: it changes no disk. */
+/* Take a published, pending record. False if it changes no disk. */
 static bool take(const jdr_ring *ring, uint64_t lsn, struct jdr_pending *pending)
 {
     struct jdr_record *record = &pending->record;

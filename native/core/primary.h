@@ -15,7 +15,7 @@
 /* `length` bytes at `offset` become these pieces, or zeros. */
 struct jdr_change {
     uint64_t offset, length;
-    const struct iovec *pieces; /* NULL: zeros */
+    const struct iovec *pieces; /* one for a guest's write. NULL: zeros */
     int count;
     enum jdr_zeroing zeroing;
 };
