@@ -1,5 +1,5 @@
 /*
- * record.c: Builds a disk's log records: changes, background copies, and the read-back after a failed write.
+ * record.c: builds a disk's log records: changes, background copies, and the read-back after a failed write.
  *
  * Invariants: a range is held until its record is published, so the order of records in the log is, for every byte, the
  * order of changes in the primary. A change that the primary failed is never logged as if it had happened.

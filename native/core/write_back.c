@@ -79,7 +79,7 @@ static int read_held(jdr_filter *filter, uint64_t offset, void *target, size_t l
     return result;
 }
 
-/* Hold the range, so that nothing in it is applied or appended while the two are put together. */
+/* Read with the range held, so that nothing in it is applied or appended meanwhile. */
 static int read_pending(jdr_filter *filter, uint64_t offset, void *target, size_t length)
 {
     struct jdr_range range = {.begin = offset, .end = offset + length};

@@ -1,5 +1,5 @@
 /*
- * log_file.c: keeps the file short that standard error goes to.
+ * log_file.c: limits the size of the file that standard error goes to.
  *
  * The file lies on tmpfs, and guests can make it grow: nbdkit writes a line for every request that it refuses and every
  * handshake that fails. The process that started this one may be gone, so this one has to bound the file.

@@ -107,8 +107,10 @@ static int claim(struct host_disk *disk)
     return 0;
 }
 
-/* Whoever owns the folder could have any file of this machine served as the disk, by a symbolic link: other users' are
- * not followed. */
+/*
+ * The owner of the folder could otherwise have any file of this machine served as the disk, by a symbolic link. So the
+ * links of other users are not followed.
+ */
 static int open_path(struct host_disk *disk)
 {
     struct stat status;
