@@ -9,7 +9,8 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from tests.domain.hosted import DISK_BYTES, Machine, assert_replica_equals_primary
+import jetdr_core as jetdr
+from tests.domain.hosted import DISK_BYTES, Machine, assert_replica_equals_primary, until
 
 
 async def serve(order: dict[str, Any]) -> None:
@@ -32,10 +33,21 @@ async def serve(order: dict[str, Any]) -> None:
         elif word == "equal":
             await assert_replica_equals_primary(domain, made)
             say(True)
+        elif word == "pause":
+            domain.pause()
+            say(True)
+        elif word == "applied":
+            await asyncio.to_thread(wait_applied, domain)
+            say(True)
         elif word == "close":
             await domain.close(stop_host=more[0])
             say(True)
             return
+
+
+def wait_applied(domain: jetdr.HostedDomain) -> None:
+    ring = domain._alive.parts.ring
+    until(lambda: not ring.write_back or ring.lsn_in_primaries >= ring.lsn_reserved)
 
 
 def say(value: object) -> None:

@@ -257,7 +257,7 @@ class Drva:
             self.kill()
 
     def ask(self, *words: Any) -> Any:
-        """status; wait (until it is consistent); equal; close [stop_host]."""
+        """status; wait (until it is consistent); equal; pause; applied (to the primaries); close [stop_host]."""
         assert self._process.stdin is not None
         self._process.stdin.write(json.dumps(words) + "\n")
         self._process.stdin.flush()
