@@ -4,7 +4,7 @@ Threads: the event loop here answers clients and signals, and waits for nothing 
 (session). Metrics are served from threads.
 
 Invariants: a runtime directory has one DRVA. Nothing starts before the configuration has been checked. The end waits
-for every domain, at most its close_limit_s.
+for every domain, but never longer than the longest close_limit_s and STOP_LIMIT_S.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ import logging
 import os
 import signal
 import time
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import replace
 from pathlib import Path
@@ -43,6 +43,10 @@ from jetdr_core.store.connect import secret_variables
 __all__ = ["Drva", "run_drva"]
 
 log = logging.getLogger(__name__)
+
+
+STOP_LIMIT_S = 10.0
+"""A stop takes no longer than this and the longest close_limit_s. What still hangs then is left as it is."""
 
 
 class Drva:
@@ -85,6 +89,7 @@ class Drva:
         }
         self.ready = asyncio.Event()
         self.metrics: MetricsServer | None = None
+        self.hanging: list[str] = []
         self._notifier = notifier or Notifier({})
         self._started_s = time.time()
         self._stopping = asyncio.Event()
@@ -124,8 +129,22 @@ class Drva:
             self._notifier.stopping()
             for session in self.sessions.values():
                 session.stop()
-            await asyncio.wait(ends)
+            await self._closed(ends)
             beating.cancel()
+
+    async def _closed(self, ends: Sequence[asyncio.Future[None]]) -> None:
+        """Wait until every session has ended, but not for a store or device that hangs."""
+        limit_s = STOP_LIMIT_S + max((domain.options.close_limit_s for domain in self.config.domains), default=0.0)
+        _, hanging = await asyncio.wait(ends, timeout=limit_s)
+        self.hanging = [name for name, end in zip(self.sessions, ends, strict=True) if end in hanging]
+        for name in self.hanging:
+            log.error(
+                "domain %s has not closed within %.0f s, because its store, log or a disk hangs; it is left as a crash "
+                "would leave it, and its log keeps what was not uploaded",
+                name,
+                limit_s,
+                extra={"domain": name},
+            )
 
     async def _settled(self) -> None:
         """Wait until every domain is open, or has failed to open once. Then the DRVA is ready."""
@@ -158,7 +177,10 @@ class Drva:
 def run_drva(
     config: DrvaConfig, *, create: bool, take_over: Collection[str], on_mismatch: Mapping[str, OnMismatch] | None = None
 ) -> None:
-    """Run until SIGTERM, SIGINT or SIGHUP. A second signal ends the uploads."""
+    """Run until SIGTERM, SIGINT or SIGHUP. A second signal ends the uploads.
+
+    If a domain hangs, the process ends without it, with exit code 1: Python would wait for its threads.
+    """
     with logging_to_stderr(config.log_level, as_json=config.log_format == "json", secrets=_secrets(config)):
         drva = Drva(config, create=create, take_over=take_over, on_mismatch=on_mismatch, notifier=Notifier())
         asyncio.run(_until_signalled(drva))
@@ -169,6 +191,9 @@ async def _until_signalled(drva: Drva) -> None:
     for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
         loop.add_signal_handler(number, drva.stop)
     await drva.run()
+    if drva.hanging:
+        logging.shutdown()
+        os._exit(1)
 
 
 def _secrets(config: DrvaConfig) -> list[str]:

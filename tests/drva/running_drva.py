@@ -162,9 +162,13 @@ def running(
 
 
 @contextmanager
-def process(place: Place, *arguments: str, **variables: str) -> Iterator[subprocess.Popen[str]]:
-    """Run ``jetdr drva`` in a process of its own. At the end of the context it is killed if it still runs."""
-    command = [sys.executable, "-m", "jetdr_core.cli", "drva", str(place.file), *arguments]
+def process(place: Place, *arguments: str, code: str = "", **variables: str) -> Iterator[subprocess.Popen[str]]:
+    """Run ``jetdr drva`` in a process of its own, or Python ``code`` that runs it.
+
+    At the end of the context the process is killed if it still runs.
+    """
+    program = ["-c", code] if code else ["-m", "jetdr_core.cli"]
+    command = [sys.executable, *program, "drva", str(place.file), *arguments]
     with subprocess.Popen(command, env=environment(**variables), stderr=subprocess.PIPE, text=True) as daemon:
         try:
             _until_answering(place, daemon)
