@@ -1,0 +1,103 @@
+"""What store, state folder and primaries say of a log in write-back, wherever an opening was cut off."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+
+from jetdr_core.domain.disk_identity import read_stamp, write_stamp
+from jetdr_core.domain.generation import UNKNOWN_ID, Generation, Word
+from jetdr_core.domain.hosting.generation_file import GenerationFile
+from jetdr_core.domain.hosting.witnesses import Witnesses
+
+FIRST, SECOND, THIRD = (Generation(epoch, bytes([epoch]) * 16) for epoch in (1, 2, 3))
+
+
+@pytest.fixture
+def disk(tmp_path: Path) -> str:
+    (tmp_path / "disk").write_bytes(bytes(512))
+    return str(tmp_path / "disk")
+
+
+def served(folder: Path, disk: str) -> bytes:
+    """A domain that was served under the first generation; returns the identity of its state folder."""
+    witnesses = Witnesses(folder, Generation(0), UNKNOWN_ID, Generation(0))
+    witnesses.claiming(FIRST)
+    witnesses.begin([disk])
+    return witnesses.state_id
+
+
+def words(witnesses: Witnesses, disk: str) -> tuple[Word, Word, Word]:
+    return witnesses.of_chain(), witnesses.of_state(), witnesses.of_disks([disk])
+
+
+AGREED = (Word.AGREES,) * 3
+
+
+def test_an_opening_that_was_cut_off_is_no_mismatch(tmp_path: Path, disk: str) -> None:
+    state_id = served(tmp_path, disk)
+    assert words(Witnesses(tmp_path, FIRST, state_id, FIRST), disk) == AGREED
+    Witnesses(tmp_path, FIRST, state_id, FIRST).claiming(SECOND)
+    assert words(Witnesses(tmp_path, FIRST, state_id, FIRST), disk) == AGREED  # before the claim
+    assert words(Witnesses(tmp_path, FIRST, state_id, SECOND), disk) == AGREED  # before the log
+    Witnesses(tmp_path, FIRST, state_id, SECOND).claiming(THIRD)
+    for log in (FIRST, SECOND, THIRD):
+        for stamp in (FIRST, SECOND, THIRD):
+            write_stamp(disk, stamp)
+            assert words(Witnesses(tmp_path, log, state_id, THIRD), disk) == AGREED
+
+
+def test_what_was_served_since_is_newer(tmp_path: Path, disk: str) -> None:
+    state_id = served(tmp_path, disk)
+    second = Witnesses(tmp_path, FIRST, state_id, FIRST)
+    second.claiming(SECOND)
+    second.begin([disk])
+    assert words(Witnesses(tmp_path, FIRST, state_id, SECOND), disk) == (Word.NEWER,) * 3
+    assert words(Witnesses(tmp_path, FIRST, state_id, FIRST), disk) == (Word.AGREES, Word.NEWER, Word.NEWER)
+
+
+def test_a_log_that_was_given_up_is_not_believed_if_the_opening_is_cut_off(tmp_path: Path, disk: str) -> None:
+    state_id = served(tmp_path, disk)
+    second = Witnesses(tmp_path, FIRST, state_id, FIRST)
+    second.claiming(SECOND)
+    second.begin([disk])
+    Witnesses(tmp_path, FIRST, state_id, SECOND).claiming(THIRD)  # somebody chose to go on with the older log
+    assert words(Witnesses(tmp_path, FIRST, state_id, THIRD), disk)[1] is Word.NEWER
+
+
+@pytest.mark.parametrize("spoil", ["missing", "damaged", "of another domain"])
+def test_a_state_folder_that_cannot_be_believed_is_missing(tmp_path: Path, disk: str, spoil: str) -> None:
+    state_id = served(tmp_path, disk)
+    path = GenerationFile(tmp_path).path
+    if spoil == "missing":
+        path.unlink()
+    elif spoil == "damaged":
+        path.write_bytes(path.read_bytes().replace(b"1.01", b"2.01"))
+    else:
+        state_id = bytes(15) + b"\1"
+    assert Witnesses(tmp_path, FIRST, state_id, FIRST).of_state() is Word.MISSING
+
+
+def test_a_disk_without_its_stamp_is_another_disk(tmp_path: Path, disk: str) -> None:
+    state_id = served(tmp_path, disk)
+    Path(disk).unlink()
+    Path(f"{disk}.jetdr").unlink(missing_ok=True)
+    Path(disk).write_bytes(bytes(512))
+    assert read_stamp(disk) is None
+    assert Witnesses(tmp_path, FIRST, state_id, FIRST).of_disks([disk]) is Word.MISSING
+
+
+def test_a_stamp_lies_beside_a_disk_whose_file_takes_none(disk: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "setxattr", _no_attributes)
+        write_stamp(disk, FIRST)
+    assert Path(f"{disk}.jetdr").exists()
+    assert read_stamp(disk) == FIRST
+    write_stamp(disk, SECOND)
+    assert read_stamp(disk) == SECOND
+
+
+def _no_attributes(*_: object) -> None:
+    raise OSError(95, "Operation not supported")
