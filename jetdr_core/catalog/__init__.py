@@ -5,7 +5,7 @@ Invariant: it is made from the store alone. Summaries and the metadata repositor
 
 from jetdr_core.catalog.at import At
 from jetdr_core.catalog.catalog import Catalog
-from jetdr_core.catalog.chain import Chain, ChainBreak, ChainTail, read_chain, write_summaries
+from jetdr_core.catalog.chain import SETTLE_S, Chain, ChainBreak, ChainTail, read_chain, write_summaries
 from jetdr_core.catalog.heartbeat import Heartbeat, decode_heartbeat, heartbeat
 from jetdr_core.catalog.history import DiskState, DomainHistory, Gap
 from jetdr_core.catalog.indexes import SegmentRead
@@ -14,9 +14,11 @@ from jetdr_core.catalog.links import LINK, LinkTable, chained
 from jetdr_core.catalog.point import Interval, RecoveryPoint, iso_time
 from jetdr_core.catalog.repository import MetadataRepository
 from jetdr_core.catalog.summary import Summary, decode_summary, encode_summary
+from jetdr_core.catalog.tail_loss import TailLoss
 
 __all__ = [
     "LINK",
+    "SETTLE_S",
     "At",
     "Catalog",
     "Chain",
@@ -32,6 +34,7 @@ __all__ = [
     "RecoveryPoint",
     "SegmentRead",
     "Summary",
+    "TailLoss",
     "chain_key",
     "chain_number",
     "chained",

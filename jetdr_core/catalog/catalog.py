@@ -2,12 +2,13 @@
 
 Invariants: read from the store each time, so the catalog is never older than that moment and never says more than the
 store does. It is frozen then. Where the chain has a break, everything ends there. Asking for points costs no request,
-and resolving an instant at most one index.
+and resolving an instant at most one index. Advisory objects that are odd are ignored with a warning.
 """
 
 from __future__ import annotations
 
 import logging
+import time
 from collections.abc import AsyncGenerator, Mapping
 from contextlib import AsyncExitStack
 from datetime import datetime
@@ -17,22 +18,27 @@ from typing import Self
 
 import numpy as np
 
+from jetdr_core.catalog.advisory import read_advisory
 from jetdr_core.catalog.at import parse_at
 from jetdr_core.catalog.chain import Chain, ChainBreak, ChainTail, read_chain
-from jetdr_core.catalog.heartbeat import decode_heartbeat
+from jetdr_core.catalog.heartbeat import HEARTBEAT_BYTES, Heartbeat, decode_heartbeat
 from jetdr_core.catalog.history import DomainHistory, Gap
 from jetdr_core.catalog.indexes import IndexReader, OnDamage, SegmentRead
 from jetdr_core.catalog.keys import chain_key, heartbeat_key
 from jetdr_core.catalog.links import LinkTable, segments
-from jetdr_core.catalog.point import Interval, RecoveryPoint
+from jetdr_core.catalog.point import Interval, RecoveryPoint, iso_time
 from jetdr_core.catalog.record_times import RecordTimes
 from jetdr_core.catalog.repository import MetadataRepository
 from jetdr_core.catalog.resolve import Reach, Resolver
-from jetdr_core.errors import DamagedObject, ObjectNotFound, UnsupportedVersion
+from jetdr_core.catalog.tail_loss import TailLoss, find_tail_loss
+from jetdr_core.errors import DamagedObject
 from jetdr_core.segment import SegmentIndex
 from jetdr_core.store import ObjectStore, connected
 
 log = logging.getLogger(__name__)
+
+_AHEAD_NS_MAX = 300 * 10**9
+"""How far the clock of an owner may be ahead of ours."""
 
 
 class Catalog:
@@ -61,10 +67,13 @@ class Catalog:
         self._opened = opened
 
     @classmethod
-    async def open(cls, url_or_store: str | ObjectStore, *, cache: Path | None = None) -> Catalog:
+    async def open(
+        cls, url_or_store: str | ObjectStore, *, cache: Path | None = None, settle_s: float = 0.0
+    ) -> Catalog:
         """Read the catalog of the domain at a URL, or in an open store, which stays the caller's to close.
 
-        ``cache`` is the file of a metadata repository. Raises :class:`InvalidRequest` if no domain is there.
+        ``cache`` is the file of a metadata repository. ``settle_s`` is how long to wait for a missing object that may
+        be on its way, before it is called a break in the chain. Raises :class:`InvalidRequest` if no domain is there.
         """
         async with AsyncExitStack() as opened:
             store = url_or_store
@@ -73,8 +82,10 @@ class Catalog:
             repository = MetadataRepository(cache) if cache is not None else None
             if repository is not None:
                 opened.push_async_callback(repository.close)
-            chain, history = _folded(await read_chain(store))
-            reach = Reach(chain.tail.lsn_last, await _time_last_ns(store, chain.tail), chain.chain_break)
+            chain, beat = await _chain_and_beat(store, settle_s)
+            loss = await find_tail_loss(store, chain, beat)
+            chain, history = _folded(chain)
+            reach = Reach(chain.tail.lsn_last, _time_last_ns(chain.tail, beat), chain.chain_break, loss)
             indexes = IndexReader(store, chain.domain_uuid, segments(chain.links), repository)
             times = RecordTimes(indexes.segments, indexes)
             intervals = history.intervals(reach.lsn_last, reach.time_last_ns)
@@ -128,6 +139,11 @@ class Catalog:
     def chain_break(self) -> ChainBreak | None:
         """Where and why the chain cannot be followed, although objects come after."""
         return self.chain.chain_break
+
+    @property
+    def tail_loss(self) -> TailLoss | None:
+        """What says that the store once held more than the chain does now, if anything does."""
+        return self._resolver.reach.tail_loss
 
     @property
     def marks(self) -> Mapping[str, RecoveryPoint]:
@@ -214,16 +230,36 @@ def _cut(chain: Chain, lsn: int, problem: str) -> Chain:
     return chain._replace(links=kept, control=control, tail=tail, chain_break=end)
 
 
-async def _time_last_ns(store: ObjectStore, tail: ChainTail) -> int:
-    """The last instant for which the history is known to be complete."""
+async def _chain_and_beat(store: ObjectStore, settle_s: float) -> tuple[Chain, Heartbeat | None]:
+    """The chain, and its heartbeat. If the heartbeat knows more, the chain was read after it."""
+    chain = await read_chain(store, settle_s=settle_s)
+    beat = await _heartbeat(store, chain.tail)
+    if beat is not None and beat.lsn > chain.tail.lsn_last:
+        chain = await read_chain(store, settle_s=settle_s)
+    return chain, beat
+
+
+async def _heartbeat(store: ObjectStore, tail: ChainTail) -> Heartbeat | None:
+    """The heartbeat of the chain's epoch, or None if it is missing or odd."""
     key = heartbeat_key(tail.epoch)
-    try:
-        beat = decode_heartbeat(await store.get(key), key)
-    except ObjectNotFound:
-        return tail.time_ns_last
-    except (DamagedObject, UnsupportedVersion) as error:
-        log.warning("the heartbeat is ignored: %s", error)
-        return tail.time_ns_last
-    if beat.epoch != tail.epoch or beat.lsn != tail.lsn_last:
+    beat = await read_advisory(store, key, lambda data: decode_heartbeat(data, key), HEARTBEAT_BYTES)
+    problem = "" if beat is None else _why_odd(beat, tail)
+    if problem:
+        log.warning("%s is ignored: %s", key, problem)
+    return None if problem else beat
+
+
+def _why_odd(beat: Heartbeat, tail: ChainTail) -> str:
+    now_ns = time.time_ns()
+    if beat.epoch != tail.epoch:
+        return f"it is of epoch {beat.epoch}"
+    if beat.time_ns > max(now_ns + _AHEAD_NS_MAX, tail.time_ns_last):
+        return f"it is from the future ({iso_time(beat.time_ns)}; here it is {iso_time(now_ns)})"
+    return ""
+
+
+def _time_last_ns(tail: ChainTail, beat: Heartbeat | None) -> int:
+    """The last instant for which the history is known to be complete."""
+    if beat is None or (beat.epoch, beat.lsn) != (tail.epoch, tail.lsn_last):
         return tail.time_ns_last
     return max(beat.time_ns, tail.time_ns_last)

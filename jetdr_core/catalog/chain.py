@@ -4,6 +4,9 @@ A long chain has a million objects, and reading a footer of each would take hour
 *summary*, which stands for its footers. Requests: a listing of each group, object 1, a summary and one trailer for each
 summarised group, and one footer for every other object. At most ``READS_AT_ONCE`` requests are in flight.
 
+The owner may put objects meanwhile, several at once, in any order. What was not there at the first listing is left out.
+A number that is missing in it may be on its way. A reader that cannot tell that from a loss waits for it a little.
+
 Invariants: a summary that the store contradicts is ignored with a warning, and the footers are read instead. The chain
 is trusted up to the first missing or damaged object. :class:`ChainBreak` says what ended it.
 """
@@ -19,19 +22,29 @@ from uuid import UUID
 
 import numpy as np
 
+from jetdr_core.catalog.advisory import read_advisory
 from jetdr_core.catalog.follow import BrokenLink, Follower, Head, describe
 from jetdr_core.catalog.footer import Footer, read_footer, read_trailer
 from jetdr_core.catalog.keys import chain_key, group_numbers, summary_key
 from jetdr_core.catalog.links import LinkTable, chained
-from jetdr_core.catalog.listing import Listing, list_chain, number_group
-from jetdr_core.catalog.summary import Summary, contradiction, decode_summary, encode_summary
+from jetdr_core.catalog.listing import IN_FLIGHT_MAX, Listing, list_again, list_chain, number_group
+from jetdr_core.catalog.summary import (
+    SUMMARY_BYTES_MAX,
+    Summary,
+    contradiction,
+    decode_summary,
+    encode_summary,
+)
 from jetdr_core.control_bodies import EpochOwner
-from jetdr_core.errors import ChainBroken, DamagedObject, InvalidRequest, ObjectNotFound, UnsupportedVersion
+from jetdr_core.errors import ChainBroken, DamagedObject, InvalidRequest, UnsupportedVersion
 from jetdr_core.record import ControlRecord
 from jetdr_core.segment import NO_PREDECESSOR, ObjectKind
 from jetdr_core.store import ObjectStore
 
 READS_AT_ONCE = 32
+SETTLE_S = 5.0
+"""How long a reader that calls a missing object damage waits for it first: a segment takes seconds to upload."""
+_POLL_S = 0.1
 
 log = logging.getLogger(__name__)
 T = TypeVar("T")
@@ -45,6 +58,12 @@ class ChainBreak(NamedTuple):
     key: str
     problem: str
     objects_after: int
+    is_missing: bool = False
+
+    @property
+    def may_be_in_flight(self) -> bool:
+        """Whether an upload that takes long, and is still running, would look like this."""
+        return self.is_missing and self.objects_after <= IN_FLIGHT_MAX
 
     def __str__(self) -> str:
         return f"{self.problem} ({self.objects_after} objects after it)"
@@ -67,6 +86,7 @@ class Chain(NamedTuple):
     the groups that were read through their summary. ``owner`` has no field if the last epoch object cannot be read.
     ``after`` are the sizes by number of the objects after the first missing number. ``epoch_newest`` is the newest
     epoch of any object up to there that was read, whether it chains or not.
+    ``group_vouched`` is a group that has a summary although it is not complete, or not any more.
     """
 
     domain_uuid: UUID
@@ -80,6 +100,7 @@ class Chain(NamedTuple):
     summarised: frozenset[int]
     after: dict[int, int]
     epoch_newest: int
+    group_vouched: int | None = None
 
     def is_final_at(self, number: int) -> bool:
         """Whether it is settled what object ``number`` is. It is not from a break in the chain on."""
@@ -93,9 +114,12 @@ class _Shortcut(NamedTuple):
     anchor: Footer
 
 
-async def read_chain(store: ObjectStore) -> Chain:
-    """Read the chain of the domain that ``store`` holds. :class:`InvalidRequest` if it holds none."""
-    listing = await list_chain(store)
+async def read_chain(store: ObjectStore, *, settle_s: float = 0.0) -> Chain:
+    """Read the chain of the domain that ``store`` holds. :class:`InvalidRequest` if it holds none.
+
+    ``settle_s`` is how long to wait for a missing number that an upload in flight may still bring.
+    """
+    listing = await _settled(store, settle_s)
     first = await _first(store, listing)
     name = _name(first)
     shortcuts = await _shortcuts(store, listing)
@@ -110,6 +134,17 @@ async def read_chain(store: ObjectStore) -> Chain:
         else:
             follower.take(listing.group(group), await _footers(store, listing.group(group)))
     return await _chain(store, name, listing, follower, frozenset(summarised))
+
+
+async def _settled(store: ObjectStore, settle_s: float) -> Listing:
+    """The listing. Missing numbers have ``settle_s`` to appear. Objects that come after the first look do not count."""
+    listing = await list_chain(store)
+    number_max, loop = listing.number_max, asyncio.get_running_loop()
+    deadline = loop.time() + settle_s
+    while listing.may_be_in_flight and loop.time() < deadline:
+        await asyncio.sleep(_POLL_S)
+        listing = await list_again(store, listing, number_max)
+    return listing
 
 
 async def write_summaries(store: ObjectStore, chain: Chain) -> list[int]:
@@ -175,20 +210,30 @@ async def _shortcuts(store: ObjectStore, listing: Listing) -> dict[int, _Shortcu
     complete = range(number_group(listing.number_last + 1))
 
     async def read(group: int) -> tuple[int, _Shortcut | None]:
-        return group, await _shortcut(store, group, listing.sizes[group])
+        return group, await _shortcut(store, group, listing)
 
     found = await in_parallel(read, [group for group in complete if group in listing.summaries])
     return {group: shortcut for group, shortcut in found if shortcut}
 
 
-async def _shortcut(store: ObjectStore, group: int, sizes: dict[int, int]) -> _Shortcut | None:
-    try:
-        summary = decode_summary(await store.get(summary_key(group)), group)
-        number = int(chained(summary.links)[-1]["number"])
-        return _Shortcut(summary, await read_trailer(store, number, sizes[number]))
-    except (DamagedObject, UnsupportedVersion, ObjectNotFound) as error:
-        log.warning("reading footers instead of a summary: %s", error)
+async def _shortcut(store: ObjectStore, group: int, listing: Listing) -> _Shortcut | None:
+    summary = await read_summary(store, group, listing.summaries[group])
+    if summary is None:
         return None
+    number = int(chained(summary.links)[-1]["number"])
+    try:
+        return _Shortcut(summary, await read_trailer(store, number, listing.sizes[group][number]))
+    except (DamagedObject, UnsupportedVersion) as error:
+        log.warning("reading footers instead of %s: %s", summary_key(group), error)
+        return None
+
+
+async def read_summary(store: ObjectStore, group: int, size_bytes: int | None = None) -> Summary | None:
+    """The summary of a group, or None if it is missing or odd."""
+    key = summary_key(group)
+    return await read_advisory(
+        store, key, lambda data: decode_summary(data, group), SUMMARY_BYTES_MAX, size_bytes=size_bytes
+    )
 
 
 def _holds(shortcut: _Shortcut, follower: Follower, sizes: dict[int, int]) -> bool:
@@ -219,6 +264,7 @@ async def _chain(
         log.warning("the chain of domain %s ends at LSN %d: %s", name, head.lsn_last, end)
     tail = ChainTail(listing.number_last, head.checksum, head.epoch, head.lsn_last, head.time_ns_last)
     owner = follower.owner or await _owner(store, links)
+    beyond = number_group(listing.number_last + 1)
     return Chain(
         domain_uuid=follower.domain_uuid,
         name=name,
@@ -231,6 +277,7 @@ async def _chain(
         summarised=summarised,
         after=listing.after,
         epoch_newest=max(head.epoch, follower.epoch_newest),
+        group_vouched=beyond if beyond in listing.summaries else None,
     )
 
 
@@ -240,7 +287,7 @@ def _chain_break(listing: Listing, broken: BrokenLink | None) -> ChainBreak | No
         return ChainBreak(broken.number, chain_key(broken.number), describe(broken), there - broken.number)
     if listing.objects_after:
         key = chain_key(listing.number_last + 1)
-        return ChainBreak(listing.number_last + 1, key, f"{key} is missing", listing.objects_after)
+        return ChainBreak(listing.number_last + 1, key, f"{key} is missing", listing.objects_after, is_missing=True)
     return None
 
 
@@ -249,7 +296,11 @@ async def _owner(store: ObjectStore, links: LinkTable) -> EpochOwner:
     epochs = links[links["kind"] == ObjectKind.EPOCH]
     if not len(epochs):
         return EpochOwner()
-    footer = await read_footer(store, int(epochs["number"][-1]), int(epochs["object_bytes"][-1]))
+    try:
+        footer = await read_footer(store, int(epochs["number"][-1]), int(epochs["object_bytes"][-1]))
+    except (DamagedObject, UnsupportedVersion) as error:
+        log.warning("the owner is not known: %s", error)
+        return EpochOwner()
     return footer.owner or EpochOwner()
 
 

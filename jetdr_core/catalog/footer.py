@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 
 from jetdr_core.catalog.keys import chain_key
 from jetdr_core.control_bodies import EpochOwner
-from jetdr_core.errors import DamagedObject
+from jetdr_core.errors import DamagedObject, ObjectNotFound
 from jetdr_core.record import ControlRecord
 from jetdr_core.segment import (
     TRAILER_BYTES,
@@ -61,7 +61,7 @@ async def read_footer(store: ObjectStore, number: int, object_bytes: int) -> Foo
     if trailer.kind == ObjectKind.SEGMENT and trailer.control_count == 0:
         return Footer(number, trailer, checksum)
     if trailer.footer_bytes > len(tail):
-        tail = await store.get_range(key, trailer.index_offset, trailer.footer_bytes)
+        tail = await _range(store, key, trailer.index_offset, trailer.footer_bytes)
     index = memoryview(tail)[-trailer.footer_bytes : -TRAILER_BYTES]
     try:
         if trailer.kind == ObjectKind.EPOCH:
@@ -73,7 +73,17 @@ async def read_footer(store: ObjectStore, number: int, object_bytes: int) -> Foo
 
 async def _tail(store: ObjectStore, key: str, object_bytes: int, tail_bytes: int) -> bytes:
     length = min(object_bytes, tail_bytes)
-    return await store.get_range(key, object_bytes - length, length)
+    if not length:
+        raise DamagedObject(key, "object", "is empty")
+    return await _range(store, key, object_bytes - length, length)
+
+
+async def _range(store: ObjectStore, key: str, offset: int, length: int) -> bytes:
+    """A part of an object that was listed. It is damage if the object vanished since."""
+    try:
+        return await store.get_range(key, offset, length)
+    except ObjectNotFound as error:
+        raise DamagedObject(key, "object", "has vanished since it was listed") from error
 
 
 def _trailer(tail: bytes, object_bytes: int, key: str) -> Trailer:

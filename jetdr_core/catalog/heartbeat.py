@@ -2,8 +2,11 @@
 
 Without it, the newest instant of an idle domain would be that of its last write, however long ago.
 
-Invariants: the heartbeat is advisory. It counts only while its epoch owns the chain and its LSN is the chain's last.
-It then extends the time up to which instants may be asked for, never the LSN.
+Invariants: the heartbeat is advisory. It counts only while its epoch owns the chain.
+
+- If its LSN is the chain's last, it extends the time up to which instants may be asked for, never the LSN.
+- If its LSN is higher, the chain has lost its end: the store held that LSN once.
+- If its LSN is lower, it is stale, and says nothing.
 """
 
 from __future__ import annotations
@@ -21,6 +24,8 @@ _MAGIC = b"JDRBEAT\1"
 _VERSION = 1
 _LAYOUT = struct.Struct("<8sH6xQQq16xQ")
 _BODY_BYTES = _LAYOUT.size - 8
+
+HEARTBEAT_BYTES = _LAYOUT.size
 
 
 class Heartbeat(NamedTuple):

@@ -1,13 +1,14 @@
 """Lists which chain objects there are, and how long each is, group by group.
 
-Invariant: no object after the first missing number is part of the chain. Such objects are counted, because they show
-that the chain has a break.
+Invariants: no object after the first missing number is part of the chain. Such objects are counted, because they show
+that the chain has a break. Keys decide how much is listed only as far as objects prove it: names alone cost one further
+listing.
 """
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Collection
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 from jetdr_core.catalog.keys import (
@@ -20,14 +21,19 @@ from jetdr_core.catalog.keys import (
 from jetdr_core.store import ObjectStore
 
 _LISTS_AT_ONCE = 16
+IN_FLIGHT_MAX = 256
+"""More objects after a missing number are not explained by uploads that end out of order."""
 
 
 @dataclass(frozen=True, slots=True)
 class Listing:
-    """``sizes[group]`` are the object sizes in bytes, by number. The chain consists of numbers 1 to ``number_last``."""
+    """``sizes[group]`` are the object sizes in bytes, by number. The chain consists of numbers 1 to ``number_last``.
+
+    ``summaries`` are the sizes of the summaries in bytes, by group.
+    """
 
     sizes: list[dict[int, int]]
-    summaries: frozenset[int]
+    summaries: Mapping[int, int]
     number_last: int
     objects_after: int
     """How many objects come after the first missing number."""
@@ -50,6 +56,16 @@ class Listing:
         """The groups that hold an object before the first missing number."""
         return range(number_group(self.number_last) + 1) if self.number_last else range(0)
 
+    @property
+    def may_be_in_flight(self) -> bool:
+        """Whether a number is missing that an upload in flight may still bring."""
+        return 0 < self.objects_after <= IN_FLIGHT_MAX
+
+    @property
+    def number_max(self) -> int:
+        """The highest number that is there."""
+        return max((number for there in self.sizes for number in there), default=0)
+
 
 def number_group(number: int) -> int:
     """The group that a number belongs to."""
@@ -57,22 +73,39 @@ def number_group(number: int) -> int:
 
 
 async def list_chain(store: ObjectStore) -> Listing:
-    """List the summaries, then the chain's groups up to one that is empty and has no summary after it."""
-    summaries = frozenset(
-        [g async for info in store.list_prefix(SUMMARY_PREFIX) if (g := summary_group(info.key)) is not None]
-    )
+    """List the summaries, then the chain's groups up to one that is empty.
+
+    If summaries follow, a few groups more are listed, because the empty group may be lost.
+    """
+    summaries = {
+        group: info.size_bytes
+        async for info in store.list_prefix(SUMMARY_PREFIX)
+        if (group := summary_group(info.key)) is not None
+    }
     sizes: list[dict[int, int]] = []
     wave = _LISTS_AT_ONCE if summaries else 1
-    while not sizes or sizes[-1] or _more_known(summaries, len(sizes)):
-        sizes += await asyncio.gather(*(_list_group(store, len(sizes) + nth) for nth in range(wave)))
+    while True:
+        listed = await asyncio.gather(*(_list_group(store, len(sizes) + nth) for nth in range(wave)))
+        sizes += listed
+        end = len(sizes)
+        is_known = any(group in summaries for group in range(end, end + _LISTS_AT_ONCE))
+        if not sizes[-1] and not (is_known and any(listed)):
+            return _listing(sizes, summaries)
         wave = min(2 * wave, _LISTS_AT_ONCE)
+
+
+async def list_again(store: ObjectStore, listing: Listing, number_max: int) -> Listing:
+    """List the groups from the first missing number on again, without objects above ``number_max``."""
+    first = number_group(listing.number_last + 1)
+    groups = range(first, number_group(number_max) + 1)
+    found = await asyncio.gather(*(_list_group(store, group) for group in groups))
+    again = [{number: size for number, size in there.items() if number <= number_max} for there in found]
+    return _listing([*listing.sizes[:first], *again], listing.summaries)
+
+
+def _listing(sizes: list[dict[int, int]], summaries: Mapping[int, int]) -> Listing:
     number_last = _number_last(sizes)
     return Listing(sizes, summaries, number_last, sum(map(len, sizes)) - number_last)
-
-
-def _more_known(summaries: Collection[int], groups: int) -> bool:
-    # bounded, because a summary's key does not prove that the groups before it exist
-    return any(groups <= group < groups + _LISTS_AT_ONCE for group in summaries)
 
 
 async def _list_group(store: ObjectStore, group: int) -> dict[int, int]:

@@ -17,15 +17,17 @@ from jetdr_core.catalog.chain import ChainBreak
 from jetdr_core.catalog.history import DomainHistory, Gap
 from jetdr_core.catalog.point import Interval, RecoveryPoint, iso_time
 from jetdr_core.catalog.record_times import RecordTimes
+from jetdr_core.catalog.tail_loss import TailLoss
 from jetdr_core.errors import ChainBroken, InstantInGap, NoSuchPoint
 
 
 class Reach(NamedTuple):
-    """How far the history reaches: its last LSN, the last instant of which it is known, and the break that ends it."""
+    """How far the history reaches: its last LSN, the last instant of which it is known, and what is lost after that."""
 
     lsn_last: int
     time_last_ns: int
     chain_break: ChainBreak | None
+    tail_loss: TailLoss | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,7 +71,7 @@ class Resolver:
             return await self._latest_or_refuse()
         mark = self.history.marks.get(name)
         if mark is None:
-            end = self.reach.chain_break
+            end = self.reach.chain_break or self.reach.tail_loss
             where = f" up to LSN {self.reach.lsn_last}, where its chain ends: {end}" if end else ""
             raise NoSuchPoint(f"{self.url} has no mark {name!r}{where}", hint=_similar(name, self.history.marks))
         await self._checked(mark.lsn, f"mark {name!r} (LSN {mark.lsn})")
@@ -94,6 +96,13 @@ class Resolver:
     async def _beyond(self, wanted: str) -> Exception:
         """The refusal of what lies after the last LSN, or after the last instant of which the history is known."""
         reach, end = self.reach, self.reach.chain_break
+        if reach.tail_loss is not None:
+            return ChainBroken(
+                f"{wanted} lies after the end of the chain: {reach.tail_loss}",
+                hint=f"LSN {reach.lsn_last} is the last that can be recovered",
+                key=reach.tail_loss.key,
+                lsn_last=reach.lsn_last,
+            )
         if end is None:
             known = f"the last known is LSN {reach.lsn_last} at {iso_time(reach.time_last_ns)}"
             return await self._refusal(

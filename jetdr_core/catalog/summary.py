@@ -42,8 +42,8 @@ _ASCENDING = ("number", "first_lsn", "last_lsn", "first_time_ns", "last_time_ns"
 _RAW_BYTES_MAX = 256 * CONTROL_BYTES_MAX
 _LZ4_RATIO_MAX = 255
 
-SUMMARY_BYTES_MAX = _RAW_BYTES_MAX
-"""A group whose summary would be longer has none."""
+SUMMARY_BYTES_MAX = _HEADER.size + _RAW_BYTES_MAX + _RAW_BYTES_MAX // 255 + 16
+"""The longest summary: one that LZ4 cannot compress. A group with more to say has none."""
 
 
 class Summary(NamedTuple):

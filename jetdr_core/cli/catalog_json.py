@@ -6,7 +6,7 @@ Invariants: keys are added, never renamed. An instant appears twice, as ISO 8601
 
 from __future__ import annotations
 
-from jetdr_core.catalog import Catalog, ChainBreak, DiskState, Gap, Interval, RecoveryPoint, iso_time
+from jetdr_core.catalog import Catalog, ChainBreak, DiskState, Gap, Interval, RecoveryPoint, TailLoss, iso_time
 from jetdr_core.extent import DamagedExtent
 
 __all__ = ["Json", "domain_json", "extent_json", "point_json", "time_json"]
@@ -49,6 +49,7 @@ def domain_json(catalog: Catalog) -> Json:
         "intervals": [_interval(interval) for interval in catalog.intervals()],
         "gaps": [_gap(gap) for gap in catalog.gaps],
         "hole": _break_json(catalog.chain_break),
+        "tail_loss": _loss_json(catalog.tail_loss),
         "disks": [_disk(disk) for disk in catalog.history.disks],
     }
 
@@ -81,6 +82,10 @@ def _break_json(end: ChainBreak | None) -> Json | None:
         "problem": end.problem,
         "objects_after": end.objects_after,
     }
+
+
+def _loss_json(loss: TailLoss | None) -> Json | None:
+    return None if loss is None else {"key": loss.key, "lsn_last": loss.lsn_last, **time_json("time", loss.time_ns)}
 
 
 def _disk(disk: DiskState) -> Json:

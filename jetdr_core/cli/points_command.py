@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import typer
 
-from jetdr_core.catalog import Catalog, Gap, iso_time
+from jetdr_core.catalog import SETTLE_S, Catalog, Gap, iso_time
 from jetdr_core.cli.cache import cache_file
 from jetdr_core.cli.catalog_json import domain_json, point_json
 from jetdr_core.cli.exits import ExitCode
@@ -22,7 +22,8 @@ def points(ctx: typer.Context, url: Url, as_json: Json = False, no_cache: NoCach
 
 
 async def _points(terminal: Terminal, url: str, *, as_json: bool, no_cache: bool) -> int:
-    async with await Catalog.open(url, cache=cache_file(terminal, no_cache=no_cache)) as catalog:
+    cache = cache_file(terminal, no_cache=no_cache)
+    async with await Catalog.open(url, cache=cache, settle_s=SETTLE_S) as catalog:
         if as_json:
             terminal.say_json(domain_json(catalog) | {"points": [point_json(point) for point in catalog.points()]})
         else:
@@ -53,11 +54,17 @@ def describe_gap(gap: Gap) -> str:
 
 
 def check_chain(terminal: Terminal, catalog: Catalog) -> int:
-    """The exit code for the chain as it is; complains of a break."""
-    if catalog.chain_break is None:
+    """The exit code for the chain as it is. Complains of a break, and of an end that is lost."""
+    problem = catalog.chain_break or catalog.tail_loss
+    if problem is None:
         return ExitCode.OK
+    uploading = "if the domain is uploading at this moment, look again; " if _may_be_in_flight(catalog) else ""
     terminal.complain(
-        f"the chain ends at LSN {catalog.lsn_last}: {catalog.chain_break}; what is listed can be recovered; "
+        f"the chain ends at LSN {catalog.lsn_last}: {problem}; what is listed can be recovered; {uploading}"
         f"restore what is missing from a copy of the container to get the rest"
     )
     return ExitCode.DAMAGED
+
+
+def _may_be_in_flight(catalog: Catalog) -> bool:
+    return catalog.chain_break is not None and catalog.chain_break.may_be_in_flight

@@ -9,7 +9,7 @@ from typing import Annotated
 
 import typer
 
-from jetdr_core.catalog import Catalog, iso_time
+from jetdr_core.catalog import SETTLE_S, Catalog, iso_time
 from jetdr_core.cli.cache import cache_file
 from jetdr_core.cli.catalog_json import Json as JsonObject
 from jetdr_core.cli.catalog_json import domain_json, point_json, time_json
@@ -80,7 +80,8 @@ def _from_store(terminal: Terminal, url: str, log: str | None, *, as_json: bool,
 
 
 async def _status(terminal: Terminal, url: str, log: str | None, *, as_json: bool, no_cache: bool) -> int:
-    async with await Catalog.open(url, cache=cache_file(terminal, no_cache=no_cache)) as catalog:
+    cache = cache_file(terminal, no_cache=no_cache)
+    async with await Catalog.open(url, cache=cache, settle_s=SETTLE_S) as catalog:
         volume = None if log is None else await asyncio.to_thread(describe_volume, log)
         section = None if volume is None else _section_of(volume, catalog)
         if as_json:

@@ -49,6 +49,8 @@ def _show(terminal: Terminal, report: VerifyReport) -> None:
         terminal.say(f"DAMAGED {damage}", style="red")
     if report.chain_problem:
         terminal.say(f"DAMAGED {report.chain_problem}", style="red")
+    if report.tail_problem:
+        terminal.say(f"DAMAGED {report.tail_problem}", style="red")
     for key in report.orphans:
         terminal.say(f"not in the chain, harmless: {key}")
     for key in report.strangers:
@@ -70,7 +72,7 @@ def _check(terminal: Terminal, report: VerifyReport) -> int:
     if report.is_sound:
         return ExitCode.OK
     survivors = sum(check.survives for check in report.points)
-    parts = len(report.damage) + bool(report.chain_problem)
+    parts = len(report.damage) + bool(report.chain_problem) + bool(report.tail_problem)
     terminal.complain(
         f"{report.url}: {plural(parts, 'part')} damaged or missing, {survivors} of "
         f"{plural(len(report.points), 'recovery point')} can be recovered whole; recover one of these, or restore the "
@@ -100,6 +102,7 @@ def _report_json(report: VerifyReport) -> JsonObject:
             for damage in report.damage
         ],
         "chain_problem": report.chain_problem or None,
+        "tail_problem": report.tail_problem or None,
         "orphans": list(report.orphans),
         "strangers": list(report.strangers),
         "points": [

@@ -85,6 +85,8 @@ EntryTable = npt.NDArray[np.void]
 
 ENTRIES_MAX = 2 * SEGMENT_RECORDS_MAX
 INDEX_BYTES_MAX = SEGMENT_BYTES_MAX + (64 << 20)
+OBJECT_BYTES_MAX = HEADER_BYTES + SEGMENT_BYTES_MAX + INDEX_BYTES_MAX + INDEX_BYTES_MAX // 255 + 16 + TRAILER_BYTES
+"""The longest chain object: frames that are stored raw, and an index that LZ4 cannot compress."""
 
 assert HEADER.size == HEADER_BYTES
 assert TRAILER.size == TRAILER_BYTES

@@ -1,6 +1,7 @@
 """Checks every byte of one object: header, trailer, index, and of each frame the checksum and the decompression. Pure.
 
-Invariant: any bytes give a :class:`Checked`, never an error.
+Invariant: any bytes give a :class:`Checked`, never an error. Of an object that is longer than any of its kind, not even
+the bytes are wanted.
 """
 
 from __future__ import annotations
@@ -9,9 +10,12 @@ import re
 from dataclasses import dataclass, field
 
 from jetdr_core.catalog import chain_number, decode_heartbeat, decode_summary
+from jetdr_core.catalog.heartbeat import HEARTBEAT_BYTES
 from jetdr_core.catalog.keys import summary_group
+from jetdr_core.catalog.summary import SUMMARY_BYTES_MAX
 from jetdr_core.errors import DamagedObject, UnsupportedVersion
 from jetdr_core.segment import (
+    OBJECT_BYTES_MAX,
     TRAILER_BYTES,
     ObjectKind,
     SegmentIndex,
@@ -24,7 +28,7 @@ from jetdr_core.segment import (
     object_checksum,
 )
 
-__all__ = ["Checked", "check_chain_object", "check_object"]
+__all__ = ["Checked", "check_chain_object", "check_object", "object_bytes_max"]
 
 _HEARTBEAT = re.compile(r"heartbeat/\d{10}")
 
@@ -48,6 +52,15 @@ class Checked:
     @property
     def is_whole(self) -> bool:
         return not self.problems and not self.frames_damaged
+
+
+def object_bytes_max(key: str) -> int:
+    """The size of the longest object that can have that key. 0 for a stranger."""
+    if chain_number(key) is not None:
+        return OBJECT_BYTES_MAX
+    if summary_group(key) is not None:
+        return SUMMARY_BYTES_MAX
+    return HEARTBEAT_BYTES if _HEARTBEAT.fullmatch(key) else 0
 
 
 def check_object(data: bytes, key: str) -> Checked:

@@ -53,8 +53,10 @@ class VerifyReport:
     """Everything that was read and checked.
 
     ``points`` are the first and the newest recovery point and every mark, in LSN order. ``orphans`` are objects of
-    fenced owners, and harmless. ``strangers`` are objects with keys that no domain uses. ``chain_problem`` says where
-    and why history ends early, at a break in the chain. It is empty if there is no break.
+    fenced owners, and harmless. ``strangers`` are objects with keys that no domain uses, and are not read.
+    ``chain_problem`` says where and why history ends early, at a break in the chain. ``tail_problem`` says what was
+    lost after the chain's end. Both are empty if there is nothing to say. Objects that were put while the container was
+    being read are not part of the report.
     """
 
     url: str
@@ -67,9 +69,10 @@ class VerifyReport:
     orphans: tuple[str, ...]
     strangers: tuple[str, ...]
     chain_problem: str
+    tail_problem: str
     points: tuple[PointCheck, ...]
 
     @property
     def is_sound(self) -> bool:
         """Whether nothing is damaged or missing."""
-        return not self.damage and not self.chain_problem
+        return not self.damage and not self.chain_problem and not self.tail_problem

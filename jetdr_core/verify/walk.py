@@ -17,12 +17,12 @@ from itertools import chain, islice
 
 import numpy as np
 
-from jetdr_core.catalog import Catalog, chain_key, chain_number, chained
+from jetdr_core.catalog import SETTLE_S, Catalog, chain_key, chain_number, chained
 from jetdr_core.errors import StoreAccessDenied, StoreError
 from jetdr_core.extent import DamagedExtent, damaged_extents
 from jetdr_core.segment import ObjectKind
 from jetdr_core.store import ObjectInfo, ObjectStore
-from jetdr_core.verify.check import Checked, check_object
+from jetdr_core.verify.check import Checked, check_object, object_bytes_max
 from jetdr_core.verify.loss import Loss, Losses
 from jetdr_core.verify.report import LOST_NAMED_MAX, Damage, PointCheck, VerifyReport
 
@@ -35,14 +35,17 @@ ProgressCallback = Callable[[int, int], None]
 """(bytes read, bytes in all). Called in the event loop's thread."""
 
 
-async def verify(url_or_store: str | ObjectStore, *, progress: ProgressCallback | None = None) -> VerifyReport:
+async def verify(
+    url_or_store: str | ObjectStore, *, progress: ProgressCallback | None = None, settle_s: float = SETTLE_S
+) -> VerifyReport:
     """Read and check everything in the container of a domain. Changes nothing.
 
     The report names every damaged part, with the disk extents and LSNs that only that part holds. It says of the first
-    and the newest recovery point, and of every mark, whether the point can still be recovered whole. Raises the errors
-    of opening the catalog and of a store that cannot be read.
+    and the newest recovery point, and of every mark, whether the point can still be recovered whole. A missing object
+    that may be on its way has ``settle_s`` to appear. Raises the errors of opening the catalog and of a store that
+    cannot be read.
     """
-    async with await Catalog.open(url_or_store) as catalog:
+    async with await Catalog.open(url_or_store, settle_s=settle_s) as catalog:
         verification = _Verification(catalog, progress)
         await verification.run()
         return verification.report()
@@ -70,7 +73,7 @@ class _Verification:
 
     async def run(self) -> None:
         wanted = await self._objects()
-        bytes_total = sum(info.size_bytes for info in wanted)
+        bytes_total = sum(info.size_bytes for info in wanted if info.size_bytes <= object_bytes_max(info.key))
         async with aclosing(_fetched(self.catalog.store, wanted)) as objects:
             async for info, checked in objects:
                 self._take(info, checked)
@@ -80,11 +83,17 @@ class _Verification:
                     self.progress(self.bytes_read, bytes_total)
 
     async def _objects(self) -> list[ObjectInfo]:
-        """What the container lists and what the chain names, which may have vanished since, in chain order."""
-        links = self.catalog.chain.links
+        """What the container lists and what the chain names, which may have vanished since, in chain order.
+
+        Objects after the end of a chain without a break were put since it was read.
+        """
+        links, is_broken = self.catalog.chain.links, self.catalog.chain_break is not None
         named = zip(links["number"].tolist(), links["object_bytes"].tolist(), strict=True)
         objects = {key: ObjectInfo(key, size) for number, size in named for key in [chain_key(number)]}
-        objects |= {info.key: info async for info in self.catalog.store.list_prefix("")}
+        last = self.catalog.chain.tail.number
+        async for info in self.catalog.store.list_prefix(""):
+            if is_broken or (chain_number(info.key) or 0) <= last:
+                objects[info.key] = info
         return sorted(objects.values(), key=lambda info: chain_number(info.key) or 0)
 
     def _take(self, info: ObjectInfo, checked: Checked) -> None:
@@ -161,7 +170,6 @@ class _Verification:
     # -- what survives -------------------------------------------------------------------------------------------------
 
     def report(self) -> VerifyReport:
-        end = self.catalog.chain_break
         return VerifyReport(
             url=self.catalog.url,
             domain=self.catalog.name,
@@ -172,9 +180,13 @@ class _Verification:
             damage=tuple(self.damage),
             orphans=tuple(self.orphans),
             strangers=tuple(self.strangers),
-            chain_problem="" if end is None else f"the chain ends at LSN {self.catalog.lsn_last}: {end}",
+            chain_problem=self._end_problem(self.catalog.chain_break),
+            tail_problem=self._end_problem(self.catalog.tail_loss),
             points=tuple(self._point_checks()),
         )
+
+    def _end_problem(self, end: object) -> str:
+        return "" if end is None else f"the chain ends at LSN {self.catalog.lsn_last}: {end}"
 
     def _point_checks(self) -> Iterator[PointCheck]:
         asked = ((point.lsn, self.disks_of[point.lsn]) for point in self.points)
@@ -197,7 +209,7 @@ async def _fetched(store: ObjectStore, wanted: Iterable[ObjectInfo]) -> AsyncGen
                 first, task = ahead.popleft()
                 ahead_bytes -= first.size_bytes
                 yield first, await task
-            ahead.append((info, asyncio.create_task(_checked(store, info.key))))
+            ahead.append((info, asyncio.create_task(_checked(store, info))))
             ahead_bytes += info.size_bytes
         while ahead:
             first, task = ahead.popleft()
@@ -208,9 +220,14 @@ async def _fetched(store: ObjectStore, wanted: Iterable[ObjectInfo]) -> AsyncGen
         await asyncio.gather(*(task for _, task in ahead), return_exceptions=True)
 
 
-async def _checked(store: ObjectStore, key: str) -> Checked:
+async def _checked(store: ObjectStore, info: ObjectInfo) -> Checked:
+    key, bytes_max = info.key, object_bytes_max(info.key)
+    if bytes_max == 0:
+        return Checked(key, 0, is_stranger=True)
+    if not 0 < info.size_bytes <= bytes_max:
+        return Checked(key, 0, problems=[("object", f"{info.size_bytes} bytes cannot be; at most {bytes_max} can")])
     try:
-        data = await store.get(key)
+        data = await store.get_range(key, 0, info.size_bytes)
     except StoreError as error:
         if error.transient or isinstance(error, StoreAccessDenied):
             raise

@@ -228,7 +228,7 @@ def test_row_of_another_length_is_no_footer_and_not_loaded(tmp_path: Path) -> No
     maker = three_segments()
     run(reads_with(maker, path))
     with sqlite3.connect(path) as connection:
-        connection.execute("UPDATE footer SET footer = zeroblob(500000000)")
+        connection.execute("UPDATE footer SET footer = zeroblob(50000000)")
     tracemalloc.start()
     assert run(reads_with(maker, path)) == 4
     peak = tracemalloc.get_traced_memory()[1]

@@ -10,10 +10,13 @@ from types import SimpleNamespace
 
 import pytest
 
+from jetdr_core.catalog import heartbeat
+from jetdr_core.cli import points_command
 from jetdr_core.cli.exits import MEANINGS, ExitCode
-from tests.cli.domains import Payroll
+from tests.cli.domains import LSN_LAST, Payroll
 from tests.cli.jetdr_command import environment, jetdr, jetdr_process
 from tests.peers.azurite import Azurite
+from tests.rehydrate.chains import EPOCH_NS
 
 DOCUMENTATION = Path(__file__).resolve().parents[2] / "docs" / "operations.md"
 
@@ -145,17 +148,37 @@ def test_a_damaged_footer_ends_history_there(payroll: Payroll, tmp_path: Path) -
     assert jetdr("rehydrate", payroll.url, "--at", "6", "--to", tmp_path / "out").code == 0
 
 
-def test_a_missing_segment_in_the_middle_is_named(payroll: Payroll, tmp_path: Path) -> None:
+def test_a_missing_segment_in_the_middle_is_named(
+    payroll: Payroll, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(points_command, "SETTLE_S", 0.0)
     payroll.object(3).unlink()
     said = jetdr("points", payroll.url, "--json")
     assert said.code == ExitCode.DAMAGED
     assert set(said.json["hole"]) == {"number", "key", "problem", "objects_after"}
     assert said.json["hole"]["key"] == payroll.chain.keys[2]
     assert f"the chain ends at LSN 6: {payroll.chain.keys[2]} is missing (1 objects after it)" in said.error
+    assert "if the domain is uploading at this moment, look again" in said.error
     said = jetdr("rehydrate", payroll.url, "--at", "12", "--to", tmp_path / "out")
     assert said.code == ExitCode.DAMAGED
     assert "LSN 12 lies after a break in the chain" in said.error
     assert "LSN 6 is the last that can be recovered" in said.error
+
+
+def test_lost_newest_objects_that_a_heartbeat_vouches_for_are_told_by_every_command(payroll: Payroll) -> None:
+    key, data = heartbeat(1, lsn=LSN_LAST, time_ns=EPOCH_NS)
+    path = payroll.object(1).parents[2] / key
+    path.parent.mkdir()
+    path.write_bytes(data)
+    assert [jetdr(command, payroll.url).code for command in ("points", "status", "verify")] == [0, 0, 0]
+    payroll.object(len(payroll.chain.keys)).unlink()
+    for command in ("points", "status", "verify"):
+        said = jetdr(command, payroll.url)
+        assert said.code == ExitCode.DAMAGED
+        assert f"the newest objects are lost: {key} says that the store held LSN {LSN_LAST} at " in said.out + said.err
+    found = jetdr("points", payroll.url, "--json").json["tail_loss"]
+    assert (found["key"], found["lsn_last"]) == (key, LSN_LAST)
+    assert key in jetdr("verify", payroll.url, "--json").json["tail_problem"]
 
 
 def test_inspect_shows_what_is_left_of_a_damaged_segment(payroll: Payroll) -> None:

@@ -17,7 +17,7 @@ from tests.cli.jetdr_command import environment, jetdr, jetdr_process
 POINT = {"lsn", "time", "time_ns", "name", "timeline"}
 DOMAIN = {
     *("url", "domain", "domain_uuid", "timeline", "epoch", "consistent", "lsn_first", "lsn_last"),
-    *("intervals", "gaps", "hole", "disks"),
+    *("intervals", "gaps", "hole", "tail_loss", "disks"),
 }
 EXTENT = {"disk", "offset", "length", "lsn_first", "lsn_last", "key", "problem"}
 
@@ -92,7 +92,7 @@ def test_verify_says_that_all_is_well(payroll: Payroll) -> None:
     found = jetdr("verify", payroll.url, "--json").json
     assert set(found) == {
         *("url", "domain", "sound", "objects", "segments", "frames", "bytes_read"),
-        *("damage", "chain_problem", "orphans", "strangers", "points"),
+        *("damage", "chain_problem", "tail_problem", "orphans", "strangers", "points"),
     }
     assert found["sound"] is True
     assert found["chain_problem"] is None

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+from collections.abc import AsyncIterator
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
@@ -14,7 +15,7 @@ from hypothesis import strategies as st
 from jetdr_core.errors import DamagedObject, InvalidRequest
 from jetdr_core.rehydrate import rehydrate
 from jetdr_core.segment import HEADER_BYTES, decode_index, decode_trailer
-from jetdr_core.store import MemoryStore, open_store
+from jetdr_core.store import MemoryStore, ObjectInfo, StoreWrapper, open_store
 from jetdr_core.verify import VerifyReport, verify
 from tests.rehydrate.chains import Chain
 
@@ -111,7 +112,7 @@ def test_hole_is_told() -> None:
     async def scenario() -> VerifyReport:
         chain = await build()
         await chain.store.delete(chain.keys[2])
-        return await verify(chain.store)
+        return await verify(chain.store, settle_s=0)
 
     report = asyncio.run(scenario())
     assert "0000000003 is missing" in report.chain_problem
@@ -129,6 +130,62 @@ async def put_late(chain: Chain) -> Chain:
     rival.write(1, 0, b"late" * 128)
     await rival.seal()
     return rival
+
+
+def test_what_is_put_while_the_container_is_read_is_neither_damage_nor_an_orphan() -> None:
+    class Growing(StoreWrapper):
+        """Its owner puts two segments as soon as the catalog is read, and the last one before the other."""
+
+        def __init__(self, chain: Chain) -> None:
+            super().__init__(chain.store)
+            self.chain = chain
+
+        async def list_prefix(self, prefix: str) -> AsyncIterator[ObjectInfo]:
+            if not prefix:
+                for _ in range(2):
+                    self.chain.write(1, 0, b"x" * 512)
+                    await self.chain.seal()
+                await self._inner.delete(self.chain.keys[-2])
+            async for info in self._inner.list_prefix(prefix):
+                yield info
+
+    async def scenario() -> VerifyReport:
+        return await verify(Growing(await build()))
+
+    report = asyncio.run(scenario())
+    assert report.is_sound
+    assert (report.orphans, report.objects) == ((), 4)
+
+
+def test_object_that_no_object_can_be_is_named_and_not_read() -> None:
+    class Claiming(StoreWrapper):
+        """Claims sizes of a terabyte, and fails a test that believes them."""
+
+        async def list_prefix(self, prefix: str) -> AsyncIterator[ObjectInfo]:
+            async for info in self._inner.list_prefix(prefix):
+                yield info._replace(size_bytes=1 << 40) if info.key in ODD else info
+
+        async def get(self, key: str) -> bytes:
+            raise AssertionError(key)
+
+        async def get_range(self, key: str, offset: int, length: int) -> bytes:
+            assert length < 1 << 20
+            return await self._inner.get_range(key, offset, length)
+
+    async def scenario() -> VerifyReport:
+        chain = await build()
+        for key in ODD:
+            await chain.store.replace(key, [b"?"])
+        return await verify(Claiming(chain.store))
+
+    report = asyncio.run(scenario())
+    assert report.strangers == ("readme",)
+    assert [(damage.key, damage.problem.partition(";")[0]) for damage in report.damage] == [
+        (key, "1099511627776 bytes cannot be") for key in ("catalog/00000000", "heartbeat/0000000001")
+    ]
+
+
+ODD = ("catalog/00000000", "heartbeat/0000000001", "readme")
 
 
 def test_objects_of_a_fenced_owner_are_orphans_and_strangers_are_named() -> None:
