@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from jetdr_core.errors import InvalidRequest
-from jetdr_core.ownership import check_guarded, check_private, make_private
+from jetdr_core.ownership import check_guarded, check_private, make_private, open_own
 
 STRANGER = 54321
 
@@ -141,3 +141,46 @@ def test_a_private_folder_is_made(tmp_path: Path) -> None:
     make_private("runtime_dir", tmp_path / "a" / "b")
     make_private("runtime_dir", tmp_path / "a" / "b")
     assert (tmp_path / "a" / "b").stat().st_mode & 0o777 == 0o700
+
+
+def a_pipe(path: Path) -> None:
+    os.mkfifo(path)
+
+
+def a_link(path: Path) -> None:
+    path.with_name("other").touch(0o600)
+    path.symlink_to("other")
+
+
+def a_folder(path: Path) -> None:
+    path.mkdir()
+
+
+def a_file_that_all_may_write(path: Path) -> None:
+    path.touch()
+    path.chmod(0o666)
+
+
+def a_file_of_a_stranger(path: Path) -> None:
+    as_root()
+    path.touch(0o600)
+    os.chown(path, STRANGER, STRANGER)
+
+
+@pytest.mark.parametrize("plant", [a_pipe, a_link, a_folder, a_file_that_all_may_write, a_file_of_a_stranger])
+def test_what_no_run_of_this_user_made_is_not_opened(tmp_path: Path, plant: Callable[[Path], None]) -> None:
+    plant(tmp_path / "left")
+    for flags in (os.O_RDONLY, os.O_RDWR | os.O_CREAT):
+        with pytest.raises(
+            InvalidRequest, match=r"left (is|belongs|may be) .*: no run of this user made it; remove it"
+        ):
+            open_own(tmp_path / "left", flags)
+
+
+def test_a_file_on_a_file_system_that_gives_files_to_another_user_is_own(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "left").touch(0o600)
+    monkeypatch.setattr(os, "geteuid", lambda: STRANGER)  # as on a share that maps root to nobody
+    os.close(open_own(tmp_path / "left", os.O_RDONLY))
+    assert os.listdir(tmp_path) == ["left"]

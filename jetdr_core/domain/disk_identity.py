@@ -12,6 +12,7 @@ before the disk is served under its generation.
 from __future__ import annotations
 
 import os
+import re
 import stat
 import struct
 import time
@@ -25,6 +26,7 @@ from jetdr_core.catalog import DiskState
 from jetdr_core.domain.generation import Generation
 from jetdr_core.durable import new_file, remove, rename
 from jetdr_core.errors import InvalidRequest
+from jetdr_core.ownership import open_own
 from jetdr_core.replication_log import DISK_IDENTITY_BYTES, ReplicationLog
 
 __all__ = ["can_carry_stamp", "changed_disks", "identity_at_rest", "read_stamp", "why_changed", "write_stamp"]
@@ -38,6 +40,9 @@ SAMPLE_BYTES = 1 << 20
 SAMPLES = 256
 SAMPLED_BYTES = 4096
 STAMP = "user.jetdr"
+STAMP_BYTES_MAX = 64
+_STAMP = re.compile(rb"[0-9]+\.[0-9a-f]{32}")
+_BEGUN = re.compile(rb"[0-9]*\.?[0-9a-f]*\0*")
 _FILE = struct.Struct("<QQqq")  # size, inode, mtime, ctime
 
 
@@ -118,7 +123,7 @@ def write_stamp(path: str, generation: Generation) -> None:
         os.setxattr(path, STAMP, text)
         with open(path, "rb") as disk:
             os.fsync(disk.fileno())
-        if _beside(path).exists():
+        if _read_beside(_beside(path)) is not None:
             remove(_beside(path))
     except OSError:
         _write_beside(path, text)
@@ -127,7 +132,7 @@ def write_stamp(path: str, generation: Generation) -> None:
 def read_stamp(path: str) -> Generation | None:
     """Return the generation that the disk was last served under, or None if it does not say."""
     try:
-        text = _beside(path).read_bytes() if _beside(path).exists() else os.getxattr(path, STAMP)
+        text = _read_beside(_beside(path)) or os.getxattr(path, STAMP)
         return Generation.parse(text.decode())
     except (OSError, ValueError):
         return None
@@ -137,8 +142,35 @@ def _beside(path: str) -> Path:
     return Path(f"{path}.jetdr")
 
 
+def _read_beside(beside: Path) -> bytes | None:
+    """Return the stamp in a file beside a disk. None without one: whatever else has that name is not ours."""
+    text = _read_own(beside)
+    return text if text and _STAMP.fullmatch(text) else None
+
+
+def _read_own(path: Path) -> bytes | None:
+    """Return what an own file holds, or None if there is none: not a link, not a pipe, not another user's."""
+    try:
+        with open(open_own(path, os.O_RDONLY), "rb") as file:
+            return file.read(STAMP_BYTES_MAX + 1)
+    except (FileNotFoundError, InvalidRequest):
+        return None
+
+
+def _is_begun(path: Path) -> bool:
+    """Whether the file holds a stamp, or as much of one as a process had written when it died."""
+    text = _read_own(path)
+    return text is not None and _BEGUN.fullmatch(text) is not None
+
+
 def _write_beside(path: str, text: bytes) -> None:
     beside, new = _beside(path), Path(f"{path}.jetdr.new")
+    for place in (beside, new):
+        if os.path.lexists(place) and not _is_begun(place):
+            raise InvalidRequest(
+                f"{place} has the name of the stamp of disk {path}, and is none: it was left as it is",
+                hint="move it away",
+            )
     try:
         new.unlink(missing_ok=True)
         with new_file(new) as file:

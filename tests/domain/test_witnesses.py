@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -11,6 +12,7 @@ from jetdr_core.domain.disk_identity import read_stamp, write_stamp
 from jetdr_core.domain.generation import UNKNOWN_ID, Generation, Word
 from jetdr_core.domain.hosting.generation_file import GenerationFile
 from jetdr_core.domain.hosting.witnesses import Witnesses
+from jetdr_core.errors import InvalidRequest
 
 FIRST, SECOND, THIRD = (Generation(epoch, bytes([epoch]) * 16) for epoch in (1, 2, 3))
 
@@ -97,6 +99,46 @@ def test_a_stamp_lies_beside_a_disk_whose_file_takes_none(disk: str, monkeypatch
     assert read_stamp(disk) == FIRST
     write_stamp(disk, SECOND)
     assert read_stamp(disk) == SECOND
+
+
+def a_disk_of_somebody(path: Path) -> None:
+    path.write_bytes(b"a virtual machine")
+
+
+def a_pipe(path: Path) -> None:
+    os.mkfifo(path)
+
+
+def a_link(path: Path) -> None:
+    path.symlink_to("/dev/zero")
+
+
+@pytest.mark.parametrize("plant", [a_disk_of_somebody, a_pipe, a_link])
+@pytest.mark.parametrize("suffix", [".jetdr", ".jetdr.new"])
+def test_what_is_no_stamp_is_neither_read_nor_replaced(
+    disk: str, monkeypatch: pytest.MonkeyPatch, plant: Callable[[Path], None], suffix: str
+) -> None:
+    write_stamp(disk, FIRST)
+    plant(Path(disk + suffix))
+    before = os.lstat(disk + suffix)
+    assert read_stamp(disk) == FIRST
+    write_stamp(disk, SECOND)
+    assert read_stamp(disk) == SECOND
+    with monkeypatch.context() as patch, pytest.raises(InvalidRequest, match=f"{suffix} has the name of the stamp of"):
+        patch.setattr(os, "setxattr", _no_attributes)
+        write_stamp(disk, FIRST)
+    after = os.lstat(disk + suffix)
+    assert (after.st_ino, after.st_mode, after.st_size) == (before.st_ino, before.st_mode, before.st_size)
+
+
+@pytest.mark.parametrize("left", [b"", b"12", b"12.0f", bytes(40)])
+def test_a_stamp_that_was_begun_when_its_writer_died_holds_nobody_up(
+    disk: str, monkeypatch: pytest.MonkeyPatch, left: bytes
+) -> None:
+    Path(f"{disk}.jetdr.new").write_bytes(left)
+    monkeypatch.setattr(os, "setxattr", _no_attributes)
+    write_stamp(disk, FIRST)
+    assert read_stamp(disk) == FIRST
 
 
 def _no_attributes(*_: object) -> None:
