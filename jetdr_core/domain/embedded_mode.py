@@ -46,6 +46,10 @@ class EmbeddedResumption:
         self._log_found = log_found(log)
         self._chain_word = Generation.of_log(log).word_of(chain)
 
+    @property
+    def owes_nothing(self) -> bool:
+        return self.owed == NOTHING_OWED
+
     def check(self, history: DomainHistory, primaries: Primaries) -> None:
         self.changed = changed_disks(self.log, primaries.placed(history.disks))
         check_not_refused(self.name, self._find(history))

@@ -75,6 +75,10 @@ class Resumption(Protocol[D]):
     def changed(self) -> tuple[DiskState, ...]:
         """The disks that somebody else has changed since the log was closed clean. Known after :meth:`check`."""
 
+    @property
+    def owes_nothing(self) -> bool:
+        """Whether the domain goes on as if nothing had happened. Known after :meth:`begin_ring`."""
+
     def check(self, history: DomainHistory, primaries: Primaries) -> None:
         """Compare log, store, state and disks, and refuse what cannot go on. Changes nothing."""
 

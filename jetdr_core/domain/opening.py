@@ -53,8 +53,8 @@ class Parts(Generic[D]):
 
     @property
     def clean(self) -> bool:
-        """Whether log and disks are as the last owner left them by closing the domain."""
-        return self.log.outcome.clean
+        """Whether log and disks are as the last owner left them by closing the domain, and agree."""
+        return self.log.outcome.clean and self.resumption.owes_nothing
 
 
 async def open_parts(request: DomainRequest[D]) -> Parts[D]:

@@ -3,7 +3,12 @@
 After a power loss in write-back the log is replayed to the primaries. That would undo writes that bypassed the log. So
 the host component creates this file before the first such write, and a log is not replayed while the file exists.
 
-Invariants: the file is durable before the first write that bypasses the log. It is removed once a GAP_OPEN that covers
+Nothing else durable says that an opening owes a gap, once all witnesses are of the new generation. If that opening
+fails before its GAP_OPEN is durable, the next one would replay the log. So an opening that owes a gap creates the file
+too.
+
+Invariants: the file is durable before the first write that bypasses the log, and before an opening that owes a gap
+claims the domain. It is removed once a GAP_OPEN that covers
 those writes is durable, and before logging is on again.
 """
 
@@ -11,7 +16,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from jetdr_core.durable import remove, sync_folder
+from jetdr_core.durable import new_file, remove, sync_folder
+from jetdr_core.file_making import making
 from jetdr_core.identity import check_name
 from jetdr_core.ownership import check_private, make_private
 
@@ -21,7 +27,7 @@ _WHAT = "the state folder"
 
 
 class BypassedFile:
-    """The file ``<state_dir>/<domain>/bypassed``. The host component creates it, in a folder that is made here."""
+    """The file ``<state_dir>/<domain>/bypassed``. The folder is made here."""
 
     def __init__(self, state_dir: Path, domain: str) -> None:
         self._folder = state_dir / check_name("domain", domain)
@@ -36,9 +42,18 @@ class BypassedFile:
         check_private(_WHAT, self._folder)
 
     def make_folder(self) -> None:
-        make_private(_WHAT, self._folder)
+        with making(self._folder, "making the state folder"):
+            make_private(_WHAT, self._folder)
         for folder in (self._folder, self._folder.parent):  # whoever made them may have died before syncing them
             sync_folder(folder)
+
+    def create(self) -> None:
+        """Create the file, durably. Idempotent."""
+        with making(self.path, "making the file that says that a gap is owed"):
+            if not self.stands:
+                with new_file(self.path):
+                    pass
+            sync_folder(self._folder)
 
     @property
     def stands(self) -> bool:

@@ -76,6 +76,7 @@ class HostedResumption:
         self._on_mismatch = on_mismatch
         self._witnesses = self._witnesses_of(log)
         self._disk_word = Word.SILENT
+        self._owes_gap = False
         self.changed: tuple[DiskState, ...] = ()
         self._settings = settings
         self._place = RingPlace(Path(options.runtime) / name, log.body.domain_uuid)
@@ -96,17 +97,25 @@ class HostedResumption:
     def state_id(self) -> bytes:
         return UNKNOWN_ID if self._witnesses is None else self._witnesses.state_id
 
+    @property
+    def owes_nothing(self) -> bool:
+        return self._resumed is not None and self._resumed.owed == NOTHING_OWED
+
     def check(self, history: DomainHistory, primaries: Primaries) -> None:
         placed = primaries.placed(history.disks)
         if self._survivor is None or not self._survivor.host_alive:  # it may be writing to them
             self.changed = changed_disks(self._log, placed)
             if self._witnesses is not None:
                 self._disk_word = self._witnesses.of_disks(path for _, path in placed)
-        check_not_refused(self._component.name, self._find(history, RingFound.NONE))
+        found = self._find(history, RingFound.NONE)
+        check_not_refused(self._component.name, found)
+        self._owes_gap = _owes_gap(found, decide(found))
 
     def claiming(self, generation: Generation) -> None:
         if self._bypassed_file is not None and self._witnesses is not None:
             self._bypassed_file.make_folder()
+            if self._owes_gap:
+                self._bypassed_file.create()
             self._witnesses.claiming(generation)
 
     def claim_time_ns(self, stored_ns: int) -> int:
@@ -190,6 +199,8 @@ class HostedResumption:
             return RingFound.NONE
         if survivor is None or survivor.write_back != self.write_back:
             return RingFound.NONE  # of the other write mode: the log was closed clean since
+        if without.host is HostFound.ENDED and decide(without).resync:
+            return RingFound.NONE  # it is at rest too; an opening that fails must not leave it to the next one
         if not self._goes_on:
             return RingFound.APART if survivor.host_alive else RingFound.NONE
         return _meet(survivor, self._settings.lsn_next - 1, self._log_found)
@@ -203,8 +214,11 @@ class HostedResumption:
         at_rest = found.logging and found.host is not HostFound.ALIVE
         if at_rest and owed == NOTHING_OWED:
             self._bypassed_file.remove()  # of a domain that had this name before, or of a host component as it died
+        if _owes_gap(found, owed):  # as it turned out only now that the ring was looked at
+            self._bypassed_file.create()
         if owed.replay:
             replay(self._log, history, primaries.opened)
+            self._bypassed_file.remove()  # of an opening that was to keep the disks, and failed
         if self._survivor is not None and found.ring is RingFound.KEPT and found.host is HostFound.DIED:
             _flush(self._survivor, history, primaries)
 
@@ -260,6 +274,11 @@ def _meet(ring: Ring, lsn_log: int, log: LogFound) -> RingFound:
             pass
     is_left = ring.lsn_reserved < lsn_log and not ring.host_alive
     return RingFound.NONE if is_left else RingFound.APART
+
+
+def _owes_gap(found: Found, owed: Continuity) -> bool:
+    """Whether a gap is to open that nothing durable speaks of. A host component that lives sees to that itself."""
+    return found.host is not HostFound.ALIVE and bool(owed.gap or owed.resync)
 
 
 def _host(ring: Ring | None) -> HostFound:

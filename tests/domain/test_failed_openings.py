@@ -1,0 +1,162 @@
+"""An opening owes a gap and fails before that gap is durable: the next opening still owes it, whatever else happens."""
+
+from __future__ import annotations
+
+import asyncio
+import shutil
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import jetdr_core as jetdr
+from jetdr_core.domain.control_log import ControlLog
+from jetdr_core.domain.hosting import hosted_mode
+from jetdr_core.replication_log import ReplicationLog
+from tests.domain.fixture import QUICK, recovered
+from tests.domain.hosted import Drva, Machine, machine
+
+COPY = jetdr.OnMismatch.COPY
+BACK = {"write_back": True}
+THROUGH = {"write_back": False}
+
+
+@pytest.fixture
+def made(peer: Callable[[str], str], request: pytest.FixtureRequest) -> Iterator[Machine]:
+    peer("nbdkit")
+    with machine(**getattr(request, "param", BACK)) as one:
+        yield one
+
+
+def run(made: Machine, how: str, text: bytes, *, in_order: bool = False) -> None:
+    """Write, with the upload paused, so that the log alone holds it. Then lose power, or end in order."""
+    with Drva(made, how) as drva:
+        drva.ask("equal" if how == "create" else "wait")  # the store has the disk, and nothing newer
+        drva.ask("pause")
+        with made.client() as guest:
+            guest.write(0, text * 4096)
+            guest.flush()
+        drva.ask("applied")
+        if in_order:
+            drva.close(stop_host=True)
+            return
+        drva.kill()
+    made.kill_host()
+    lose_runtime_folder(made)
+
+
+def lose_runtime_folder(made: Machine) -> None:
+    shutil.rmtree(made.folder / "run")
+    (made.folder / "run").mkdir(mode=0o700)
+
+
+def unprotected_guest_writes(made: Machine, text: bytes) -> None:
+    with made.primary().open("r+b") as primary:
+        primary.write(text * 4096)
+
+
+def fail(*_: object, **__: object) -> None:
+    raise OSError(5, "the machine fails")
+
+
+FAILING = {"as the gap is logged": (hosted_mode, "log_bypass_gap"), "as the log is begun": (ReplicationLog, "begin")}
+
+
+def fails_to_open(domain: Callable[[], jetdr.HostedDomain], where: str) -> None:
+    async def scenario() -> None:
+        async with domain():
+            pass
+
+    with pytest.MonkeyPatch.context() as patch, pytest.raises(OSError, match="the machine fails"):
+        patch.setattr(*FAILING[where], fail)
+        asyncio.run(scenario())
+
+
+def opens_with_a_gap(made: Machine, expected: bytes, **how: Any) -> None:
+    """The primary is as it was, and the replica equals it."""
+
+    async def scenario() -> None:
+        async with made.open(**how) as domain:
+            assert domain._alive.control_log.history.gaps
+            await asyncio.wait_for(domain.wait_consistent(), 20)
+            assert not made.bypassed.exists()
+            await domain.uploaded(domain.mark("after").lsn)
+            await domain.close(stop_host=True)
+
+    asyncio.run(scenario())
+    held = made.primary().read_bytes()
+    assert held[:4096] == expected * 4096
+    assert asyncio.run(recovered(made.store, "after"))["db01"] == held
+
+
+@pytest.mark.parametrize("power_is_lost", [True, False])
+def test_disks_that_were_chosen_are_not_overwritten_after_all(made: Machine, power_is_lost: bool) -> None:
+    run(made, "create", b"A")
+    shutil.copy(made.log, made.folder / "older")
+    run(made, "open", b"B")
+    shutil.copy(made.folder / "older", made.log)
+    fails_to_open(lambda: made.open(on_mismatch=COPY), "as the gap is logged")
+    if power_is_lost:
+        lose_runtime_folder(made)
+    opens_with_a_gap(made, b"B")
+
+
+def test_a_log_that_was_chosen_at_last_is_replayed_and_nothing_says_otherwise(made: Machine) -> None:
+    run(made, "create", b"A")
+    shutil.copy(made.log, made.folder / "older")
+    run(made, "open", b"B")
+    shutil.copy(made.folder / "older", made.log)
+    fails_to_open(lambda: made.open(on_mismatch=COPY), "as the log is begun")
+    assert made.bypassed.exists()
+
+    async def scenario() -> None:
+        async with made.open(on_mismatch=jetdr.OnMismatch.REPLAY) as domain:
+            assert not made.bypassed.exists()
+            await domain.close(stop_host=True)
+
+    asyncio.run(scenario())
+    assert made.primary().read_bytes()[:4096] == b"A" * 4096
+
+
+@pytest.mark.parametrize("made", [BACK, THROUGH], indirect=True, ids=["back", "through"])
+@pytest.mark.parametrize("where", FAILING)
+@pytest.mark.parametrize("power_is_lost", [True, False])
+def test_a_disk_that_was_changed_is_resynced(made: Machine, where: str, power_is_lost: bool) -> None:
+    run(made, "create", b"A", in_order=True)
+    unprotected_guest_writes(made, b"Z")
+    fails_to_open(made.open, where)
+    if power_is_lost:
+        lose_runtime_folder(made)
+    opens_with_a_gap(made, b"Z")
+
+
+@pytest.mark.parametrize("made", [BACK, THROUGH], indirect=True, ids=["back", "through"])
+def test_after_a_take_over_with_a_new_log_the_disks_are_resynced(made: Machine) -> None:
+    run(made, "create", b"A")
+    Path(made.log).unlink()
+    fails_to_open(made.take_over, "as the gap is logged")
+    opens_with_a_gap(made, b"A")
+
+
+def test_an_embedded_domain_resyncs_a_disk_that_was_changed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    disk, url = tmp_path / "disk", (tmp_path / "store").as_uri()
+    disk.write_bytes(bytes(64 << 10))
+    (tmp_path / "store").mkdir()
+    place: dict[str, Any] = {"log": tmp_path / "log", "store": url, "options": QUICK}
+
+    async def scenario() -> None:
+        async with jetdr.ProtectedDomain.create("d", log_bytes=4 << 20, **place) as domain:
+            await domain.protect("a", disk)
+            await domain.uploaded(domain.mark("first").lsn)
+        disk.write_bytes(b"Z" * (64 << 10))
+        with monkeypatch.context() as patch, pytest.raises(OSError, match="the machine fails"):
+            patch.setattr(ControlLog, "open_gap", fail)
+            async with jetdr.ProtectedDomain.open("d", **place):
+                pass
+        async with jetdr.ProtectedDomain.open("d", **place) as domain:
+            await asyncio.wait_for(domain.wait_consistent(), 20)
+            await domain.uploaded(domain.mark("after").lsn)
+        assert (await recovered(url, "after"))["a"] == disk.read_bytes()
+
+    asyncio.run(scenario())
