@@ -6,6 +6,7 @@ Invariants: the bytes of a file decide what it is, not its name. Damage is descr
 from __future__ import annotations
 
 import os
+import stat
 from pathlib import Path
 from typing import Annotated
 
@@ -20,16 +21,14 @@ from jetdr_core.cli.shared_options import Json
 from jetdr_core.cli.terminal import Terminal, Work
 from jetdr_core.cli.volume_view import VolumeView
 from jetdr_core.device import is_iscsi
-from jetdr_core.errors import InvalidRequest
-from jetdr_core.limits import SEGMENT_BYTES_MAX, VOLUME_SUPERBLOCK_AREA_BYTES
+from jetdr_core.errors import DamagedObject, InvalidRequest
+from jetdr_core.limits import VOLUME_SUPERBLOCK_AREA_BYTES
 from jetdr_core.replication_log import describe_volume
-from jetdr_core.segment import TRAILER_BYTES
-from jetdr_core.segment.layout import HEADER_MAGIC, INDEX_BYTES_MAX, TRAILER_MAGIC
-from jetdr_core.store import connected
+from jetdr_core.segment import OBJECT_BYTES_MAX, TRAILER_BYTES
+from jetdr_core.segment.layout import HEADER_MAGIC, TRAILER_MAGIC
+from jetdr_core.store import ObjectStore, connected
 
 __all__ = ["inspect"]
-
-_OBJECT_BYTES_MAX = SEGMENT_BYTES_MAX + INDEX_BYTES_MAX
 
 Places = Annotated[
     list[str],
@@ -95,6 +94,9 @@ def _is_volume(place: str) -> bool:
         return True
     if "://" in place:
         return False
+    mode = Path(place).stat().st_mode
+    if not (stat.S_ISREG(mode) or stat.S_ISBLK(mode) or stat.S_ISDIR(mode)):
+        raise InvalidRequest(f"{place} is no file and no disk", hint="name a log volume, a segment, or a store's URL")
     with Path(place).open("rb") as file:
         head = file.read(len(HEADER_MAGIC))
         size_bytes = file.seek(0, os.SEEK_END)
@@ -111,7 +113,7 @@ def _object(place: str, key: str | None) -> ChainObject:
     if "://" in place:
         return run_to_end(_fetched(place, key))
     size_bytes = Path(place).stat().st_size
-    if size_bytes > _OBJECT_BYTES_MAX:
+    if size_bytes > OBJECT_BYTES_MAX:
         raise InvalidRequest(f"{place} has {size_bytes} bytes, more than any segment", hint="name a segment")
     return ChainObject.of(Path(place).read_bytes(), place)
 
@@ -120,4 +122,13 @@ async def _fetched(url: str, key: str | None) -> ChainObject:
     async with connected(url) as store:
         if key is None:
             raise InvalidRequest(f"{store.url} holds many objects", hint="name one with --number N or --key KEY")
-        return ChainObject.of(await store.get(key), key)
+        return ChainObject.of(await _get(store, key), key)
+
+
+async def _get(store: ObjectStore, key: str) -> bytes:
+    """The bytes of an object, unless it is longer than any chain object can be."""
+    async for info in store.list_prefix(key):
+        if info.key == key and info.size_bytes > OBJECT_BYTES_MAX:
+            raise DamagedObject(key, "object", f"{info.size_bytes} bytes cannot be; at most {OBJECT_BYTES_MAX} can")
+        break
+    return await store.get(key)

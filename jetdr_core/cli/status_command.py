@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
+from contextlib import AsyncExitStack
 from pathlib import Path
 from typing import Annotated
 
@@ -81,9 +82,12 @@ def _from_store(terminal: Terminal, url: str, log: str | None, *, as_json: bool,
 
 async def _status(terminal: Terminal, url: str, log: str | None, *, as_json: bool, no_cache: bool) -> int:
     cache = cache_file(terminal, no_cache=no_cache)
-    async with await Catalog.open(url, cache=cache, settle_s=SETTLE_S) as catalog:
+    async with AsyncExitStack() as opened:
+        catalog = await opened.enter_async_context(await Catalog.open(url, cache=cache, settle_s=SETTLE_S))
         volume = None if log is None else await asyncio.to_thread(describe_volume, log)
         section = None if volume is None else _section_of(volume, catalog)
+        if section is not None and _begins_after(section, catalog):  # what was uploaded meanwhile was trimmed meanwhile
+            catalog = await opened.enter_async_context(await Catalog.open(url, cache=cache, settle_s=SETTLE_S))
         if as_json:
             document = _domain(catalog)
             if volume is not None and section is not None:
@@ -122,12 +126,19 @@ def _ahead(section: SectionDescription, catalog: Catalog) -> JsonObject:
 
 
 def _apart(section: SectionDescription, catalog: Catalog) -> str:
-    """Return why this log cannot continue the store, or an empty text if it can."""
-    if section.lsn_first is not None and section.lsn_first > catalog.lsn_last + 1:
+    """Return why this log cannot continue the store, or an empty text if it can.
+
+    The store may be read before the log or after it, so the log may have been written or the store have grown since.
+    """
+    if _begins_after(section, catalog):
         return f"the log begins at LSN {section.lsn_first}, the store ends at LSN {catalog.lsn_last}"
-    if section.lsn_last is not None and section.lsn_last < catalog.lsn_last:
+    if section.lsn_last is not None and section.lsn_last < catalog.lsn_last and not section.moving:
         return f"the log ends at LSN {section.lsn_last}, the store at LSN {catalog.lsn_last}"
     return ""
+
+
+def _begins_after(section: SectionDescription, catalog: Catalog) -> bool:
+    return section.lsn_first is not None and section.lsn_first > catalog.lsn_last + 1
 
 
 def _check_log(terminal: Terminal, section: SectionDescription | None, catalog: Catalog) -> int:

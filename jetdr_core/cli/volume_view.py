@@ -65,5 +65,6 @@ def _section(section: SectionDescription) -> Json:
         "clean": section.clean,
         "cut_bytes": section.cut_bytes,
         "end": section.end,
+        "moving": section.moving,
         "damage": section.damage,
     }

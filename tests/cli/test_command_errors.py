@@ -181,6 +181,14 @@ def test_lost_newest_objects_that_a_heartbeat_vouches_for_are_told_by_every_comm
     assert key in jetdr("verify", payroll.url, "--json").json["tail_problem"]
 
 
+def test_inspecting_a_pipe_or_a_device_does_not_wait(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "pipe")
+    for place in (tmp_path / "pipe", Path("/dev/zero")):
+        said = jetdr("inspect", place)
+        assert said.code == ExitCode.USAGE
+        assert f"{place} is no file and no disk; name a log volume" in said.error
+
+
 def test_inspect_shows_what_is_left_of_a_damaged_segment(payroll: Payroll) -> None:
     payroll.flip(2, 70)
     said = jetdr("inspect", payroll.object(2), payroll.object(4))
