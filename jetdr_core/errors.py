@@ -18,6 +18,7 @@ __all__ = [
     "DeviceResized",
     "DuplicateMark",
     "Fenced",
+    "GenerationMismatch",
     "HostDeaf",
     "HostFailed",
     "HostGone",
