@@ -59,6 +59,7 @@ class OpenDomain(Generic[D]):
         self._store = request.settings.store
         self._ending: Future[list[Exception]] | None = None
         self._hurry = asyncio.Event()
+        self._identities: tuple[bytes, ...] = ()
 
     @classmethod
     async def start(cls, request: DomainRequest[D], loop: LoopThread) -> OpenDomain[D]:
@@ -112,7 +113,10 @@ class OpenDomain(Generic[D]):
         """Let the disks go. Returns False if primaries and log may differ, so that the log must not be called clean."""
         self.copies.stop()
         agree = self.disks.close(errors) and not self.copies.gap_owed
-        return self.mode.end(stop_host=stop_host) and agree
+        agree = self.mode.end(stop_host=stop_host) and agree
+        if agree:  # before the upload: a guest may begin to write to a primary that has been let go
+            self._identities = self.disks.identities()
+        return agree
 
     async def _upload_rest(self) -> None:
         lsn, limit_s = self.parts.ring.lsn_reserved, self._options.close_limit_s
@@ -130,7 +134,7 @@ class OpenDomain(Generic[D]):
             )
 
     def _close_log(self, *, clean: bool) -> None:
-        self.parts.log.close(clean=clean, disks=self.disks.identities() if clean else ())
+        self.parts.log.close(clean=clean, disks=self._identities if clean else ())
         self.mode.log_closed()
 
     # -- status ------------------------------------------------------------------------------------------------------

@@ -14,6 +14,7 @@ from typing_extensions import Buffer
 
 import jetdr_core as jetdr
 from jetdr_core.device import FileDevice, MemoryDevice
+from jetdr_core.domain.open_domain import OpenDomain
 from jetdr_core.errors import (
     JetdrError,
     LogFailed,
@@ -143,6 +144,7 @@ def test_everything_is_released_when_a_primary_fails_to_sync_in_its_own_way(tmp_
 CANCELLED_CLOSE = """
 import asyncio, contextlib, sys
 import jetdr_core as jetdr
+from jetdr_core.domain.open_domain import OpenDomain
 from jetdr_core.device import FileDevice
 from tests.domain.fixture import DISK_BYTES, LOG_BYTES, QUICK, fresh_store
 from tests.faults.store import Fault, FaultyStore
@@ -298,5 +300,29 @@ def test_a_wish_for_what_the_full_log_cannot_take_does_not_spin() -> None:
         await within(20, waiting)
         await domain.close()
         assert seen < 100, f"{seen} reads of nothing in a second"
+
+    asyncio.run(scenario())
+
+
+def test_a_guest_that_begins_while_the_rest_is_uploaded_is_seen(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    upload_rest = OpenDomain._upload_rest
+
+    async def slowly(self: OpenDomain[Any]) -> None:
+        (tmp_path / "disk").write_bytes(b"Z" * DISK_BYTES)  # unprotected: the domain has let it go
+        await upload_rest(self)
+
+    async def scenario() -> None:
+        log, store = log_device(), fresh_store()
+        (tmp_path / "disk").write_bytes(bytes(DISK_BYTES))
+        async with new_domain(store, log=log) as domain:
+            await domain.protect("db01", str(tmp_path / "disk"))
+            with monkeypatch.context() as patch:
+                patch.setattr(OpenDomain, "_upload_rest", slowly)
+                await domain.close()
+        async with jetdr.ProtectedDomain.open("payroll", log=log, store=store, options=QUICK) as domain:
+            assert not domain.consistent
+            await within(20, domain.wait_consistent())
 
     asyncio.run(scenario())
