@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import shutil
+import subprocess
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -13,9 +15,11 @@ import pytest
 import jetdr_core as jetdr
 from jetdr_core.domain.control_log import ControlLog
 from jetdr_core.domain.hosting import hosted_mode
+from jetdr_core.errors import DeviceFull
 from jetdr_core.replication_log import ReplicationLog
 from tests.domain.fixture import QUICK, recovered
 from tests.domain.hosted import Drva, Machine, machine
+from tests.peers.loop import needs_root
 
 COPY = jetdr.OnMismatch.COPY
 BACK = {"write_back": True}
@@ -160,3 +164,31 @@ def test_an_embedded_domain_resyncs_a_disk_that_was_changed(tmp_path: Path, monk
         assert (await recovered(url, "after"))["a"] == disk.read_bytes()
 
     asyncio.run(scenario())
+
+
+@pytest.mark.parametrize("made", [BACK], indirect=True)
+def test_a_full_state_folder_is_named_before_the_domain_is_claimed(made: Machine) -> None:
+    needs_root()
+    run(made, "create", b"A", in_order=True)
+    claims = sorted(path.name for path in (made.folder / "store").rglob("*"))
+    state = made.folder / "state"
+    shutil.move(state, made.folder / "kept")
+    state.mkdir(mode=0o700)
+    subprocess.run(["mount", "-t", "tmpfs", "-o", "size=12k,mode=700", "tmpfs", str(state)], check=True)
+    try:
+        shutil.copytree(made.folder / "kept", state, dirs_exist_ok=True)
+        with suppress(OSError):
+            (state / "fill").write_bytes(bytes(64 << 10))
+        with pytest.raises(DeviceFull, match=r"generation: noting the generation failed: no room .*free space"):
+            asyncio.run(opened_and_closed(made))
+        assert sorted(path.name for path in (made.folder / "store").rglob("*")) == claims
+        (state / "fill").unlink()
+        asyncio.run(opened_and_closed(made))
+    finally:
+        subprocess.run(["umount", "--lazy", str(state)], check=True)
+
+
+async def opened_and_closed(made: Machine) -> None:
+    async with made.open() as domain:
+        assert domain.consistent
+        await domain.close(stop_host=True)

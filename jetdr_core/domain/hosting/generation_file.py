@@ -19,6 +19,7 @@ import xxhash
 
 from jetdr_core.domain.generation import UNKNOWN_ID, Generation, Word
 from jetdr_core.durable import new_file, rename
+from jetdr_core.file_making import making
 
 __all__ = ["GenerationFile", "StateRecord"]
 
@@ -68,10 +69,11 @@ class GenerationFile:
 
     def write(self, record: StateRecord) -> None:
         """Replace the file. Durable at return."""
-        self._new.unlink(missing_ok=True)
-        with new_file(self._new) as file:
-            file.write(_encode(record))
-        rename(self._new, self.path)
+        with making(self.path, "noting the generation"):
+            self._new.unlink(missing_ok=True)
+            with new_file(self._new) as file:
+                file.write(_encode(record))
+            rename(self._new, self.path)
 
 
 def _encode(record: StateRecord) -> bytes:
