@@ -4,8 +4,9 @@
  *
  * Invariants: each connection has a thread, so a command that waits, or a client that hangs, blocks no other
  * connection. A client that does not finish a line, or read its reply, within the limit is disconnected. If there are
- * too many connections, the one that has been idle longest ends. The mutex guards the list of connections, and nothing
- * else is done while it is held.
+ * too many connections, the one that has been idle longest ends. If all are at work, a new one waits a moment for one
+ * of them: clients that come and go quickly leave connections whose threads have yet to run and to see that they
+ * ended. The mutex guards the list of connections, and nothing else is done while it is held.
  */
 #include <errno.h>
 #include <poll.h>
@@ -16,6 +17,7 @@
 #include <sys/socket.h>
 #include <sys/stat.h>
 #include <sys/un.h>
+#include <time.h>
 #include <unistd.h>
 
 #include "host.h"
@@ -24,6 +26,7 @@
 
 #define CONNECTIONS_MAX 32
 #define STACK_BYTES (512u << 10)
+#define PLACE_LIMIT_S 1
 
 struct connection {
     bool busy, evicted; /* guarded by the mutex */
@@ -40,7 +43,7 @@ static bool accepting;
 static void (*when_quit)(void);
 
 static pthread_mutex_t mutex = PTHREAD_MUTEX_INITIALIZER;
-static pthread_cond_t ended = PTHREAD_COND_INITIALIZER;
+static pthread_cond_t changed = PTHREAD_COND_INITIALIZER; /* a connection ended or became idle */
 static struct connection *connections;
 static unsigned count;
 static bool quitting;
@@ -54,6 +57,8 @@ static bool set_busy(struct connection *connection, bool busy)
     connection->busy = busy;
     connection->idle_since = host_now_ms();
     bool goes_on = !connection->evicted;
+    if (!busy)
+        pthread_cond_broadcast(&changed);
     pthread_mutex_unlock(&mutex);
     return goes_on;
 }
@@ -106,7 +111,7 @@ static void *serve(void *context)
     *link = connection->next;
     count--;
     close(connection->lines.fd);
-    pthread_cond_broadcast(&ended);
+    pthread_cond_broadcast(&changed);
     pthread_mutex_unlock(&mutex);
     free(connection);
     return NULL;
@@ -135,6 +140,19 @@ static bool make_place(void)
     return idle && count < 2 * CONNECTIONS_MAX;
 }
 
+/* With the mutex held: make place for one more, and wait for it up to PLACE_LIMIT_S. */
+static bool wait_for_place(void)
+{
+    struct timespec deadline;
+    clock_gettime(CLOCK_MONOTONIC, &deadline);
+    deadline.tv_sec += PLACE_LIMIT_S;
+    int result = 0;
+    bool placed;
+    while (!(placed = make_place()) && !result)
+        result = pthread_cond_clockwait(&changed, &mutex, CLOCK_MONOTONIC, &deadline);
+    return placed;
+}
+
 static int start_thread(pthread_t *thread, bool detached, void *(*run)(void *), void *context)
 {
     pthread_attr_t attributes;
@@ -149,7 +167,7 @@ static int start_thread(pthread_t *thread, bool detached, void *(*run)(void *), 
 /* With the mutex held: begin a connection. Returns 0, or why there is none. */
 static int begin_connection(int fd)
 {
-    if (!make_place())
+    if (!wait_for_place())
         return -EAGAIN;
     struct connection *connection = calloc(1, sizeof *connection);
     if (!connection)
@@ -276,7 +294,7 @@ static void end_connections(void)
     for (struct connection *connection = connections; connection; connection = connection->next)
         evict(connection);
     while (count)
-        pthread_cond_wait(&ended, &mutex);
+        pthread_cond_wait(&changed, &mutex);
     pthread_mutex_unlock(&mutex);
 }
 

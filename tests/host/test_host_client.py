@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import os
 import select
+import signal
 import socket
 import stat
 import threading
@@ -257,6 +258,17 @@ def test_many_threads_ask_at_once(guest: Guest) -> None:
     for thread in threads:
         thread.join()
     assert failures == []
+
+
+def test_clients_that_come_and_go_quickly_take_nobodys_place(guest: Guest) -> None:
+    for _ in range(100):
+        os.kill(guest.host.pid, signal.SIGSTOP)  # so that it finds all of them at once
+        for _ in range(CONNECTIONS_MAX + 16):
+            connect_unix(guest.host.control.path, 20).close()
+        with Line(guest) as line:
+            line.send(b"HELLO\n")
+            os.kill(guest.host.pid, signal.SIGCONT)
+            assert line.reply() == f"OK jetdr-host 1 {guest.host.pid}"
 
 
 def test_the_client_says_that_nobody_is_there(folder: Path) -> None:
