@@ -11,6 +11,7 @@ before the disk is served under its generation.
 
 from __future__ import annotations
 
+import errno
 import os
 import re
 import stat
@@ -29,7 +30,15 @@ from jetdr_core.errors import InvalidRequest
 from jetdr_core.ownership import open_own
 from jetdr_core.replication_log import DISK_IDENTITY_BYTES, ReplicationLog
 
-__all__ = ["can_carry_stamp", "changed_disks", "identity_at_rest", "read_stamp", "why_changed", "write_stamp"]
+__all__ = [
+    "can_carry_stamp",
+    "changed_disks",
+    "check_stamp_has_place",
+    "identity_at_rest",
+    "read_stamp",
+    "why_changed",
+    "write_stamp",
+]
 
 UNKNOWN = bytes(DISK_IDENTITY_BYTES)
 
@@ -138,6 +147,16 @@ def read_stamp(path: str) -> Generation | None:
         return None
 
 
+def check_stamp_has_place(path: str) -> None:
+    """Refuse a disk whose file takes no stamp, if something else has the name of the file that would hold it."""
+    try:
+        if can_carry_stamp(path):
+            os.getxattr(path, STAMP)
+    except OSError as error:
+        if error.errno == errno.ENOTSUP:
+            _check_names_beside(path)
+
+
 def _beside(path: str) -> Path:
     return Path(f"{path}.jetdr")
 
@@ -153,7 +172,7 @@ def _read_own(path: Path) -> bytes | None:
     try:
         with open(open_own(path, os.O_RDONLY), "rb") as file:
             return file.read(STAMP_BYTES_MAX + 1)
-    except (FileNotFoundError, InvalidRequest):
+    except (OSError, InvalidRequest):
         return None
 
 
@@ -163,14 +182,23 @@ def _is_begun(path: Path) -> bool:
     return text is not None and _BEGUN.fullmatch(text) is not None
 
 
-def _write_beside(path: str, text: bytes) -> None:
-    beside, new = _beside(path), Path(f"{path}.jetdr.new")
-    for place in (beside, new):
+def _names_beside(path: str) -> tuple[Path, Path]:
+    """The name of a stamp beside the disk, and the name that it has until it is whole."""
+    return _beside(path), Path(f"{path}.jetdr.new")
+
+
+def _check_names_beside(path: str) -> None:
+    for place in _names_beside(path):
         if os.path.lexists(place) and not _is_begun(place):
             raise InvalidRequest(
                 f"{place} has the name of the stamp of disk {path}, and is none: it was left as it is",
                 hint="move it away",
             )
+
+
+def _write_beside(path: str, text: bytes) -> None:
+    beside, new = _names_beside(path)
+    _check_names_beside(path)
     try:
         new.unlink(missing_ok=True)
         with new_file(new) as file:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import shutil
 import subprocess
 from collections.abc import Callable, Iterator
@@ -15,7 +16,7 @@ import pytest
 import jetdr_core as jetdr
 from jetdr_core.domain.control_log import ControlLog
 from jetdr_core.domain.hosting import hosted_mode
-from jetdr_core.errors import DeviceFull
+from jetdr_core.errors import DeviceFull, InvalidRequest
 from jetdr_core.replication_log import ReplicationLog
 from tests.domain.fixture import QUICK, recovered
 from tests.domain.hosted import Drva, Machine, machine
@@ -186,6 +187,26 @@ def test_a_full_state_folder_is_named_before_the_domain_is_claimed(made: Machine
         asyncio.run(opened_and_closed(made))
     finally:
         subprocess.run(["umount", "--lazy", str(state)], check=True)
+
+
+def test_a_disk_whose_stamp_has_no_place_is_named_before_the_domain_is_claimed(
+    made: Machine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run(made, "create", b"A", in_order=True)
+    claims = sorted(path.name for path in (made.folder / "store").rglob("*"))
+    in_the_way = Path(f"{made.primary()}.jetdr")
+    in_the_way.write_bytes(b"a virtual machine")
+    with monkeypatch.context() as patch, pytest.raises(InvalidRequest, match=r"\.jetdr has the name of the stamp"):
+        patch.setattr(os, "getxattr", no_attributes)
+        patch.setattr(os, "setxattr", no_attributes)
+        asyncio.run(opened_and_closed(made))
+    assert sorted(path.name for path in (made.folder / "store").rglob("*")) == claims
+    assert in_the_way.read_bytes() == b"a virtual machine"
+    asyncio.run(opened_and_closed(made))
+
+
+def no_attributes(*_: object) -> None:
+    raise OSError(95, "Operation not supported")
 
 
 async def opened_and_closed(made: Machine) -> None:

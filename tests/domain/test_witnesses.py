@@ -141,5 +141,24 @@ def test_a_stamp_that_was_begun_when_its_writer_died_holds_nobody_up(
     assert read_stamp(disk) == FIRST
 
 
+@pytest.mark.parametrize("plant", [a_disk_of_somebody, a_pipe, a_link])
+def test_a_disk_whose_stamp_has_no_place_is_refused_before_the_claim(
+    tmp_path: Path, disk: str, monkeypatch: pytest.MonkeyPatch, plant: Callable[[Path], None]
+) -> None:
+    plant(Path(f"{disk}.jetdr"))
+    assert Witnesses(tmp_path, FIRST, UNKNOWN_ID, FIRST).of_disks([disk]) is Word.SILENT
+    monkeypatch.setattr(os, "getxattr", _no_attributes)
+    with pytest.raises(InvalidRequest, match=r"\.jetdr has the name of the stamp of"):
+        Witnesses(tmp_path, FIRST, UNKNOWN_ID, FIRST).of_disks([disk])
+
+
+def test_a_stamp_in_the_file_is_not_hidden_by_what_cannot_be_read_beside_it(tmp_path: Path) -> None:
+    disk = tmp_path / ("d" * 252)  # so that the name of the file beside it is too long
+    disk.write_bytes(bytes(512))
+    write_stamp(str(disk), FIRST)
+    assert read_stamp(str(disk)) == FIRST
+    assert not [path for path in tmp_path.iterdir() if path != disk]
+
+
 def _no_attributes(*_: object) -> None:
     raise OSError(95, "Operation not supported")

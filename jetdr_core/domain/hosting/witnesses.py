@@ -10,7 +10,7 @@ from collections.abc import Iterable
 from dataclasses import replace
 from pathlib import Path
 
-from jetdr_core.domain.disk_identity import can_carry_stamp, read_stamp, write_stamp
+from jetdr_core.domain.disk_identity import can_carry_stamp, check_stamp_has_place, read_stamp, write_stamp
 from jetdr_core.domain.generation import UNKNOWN_ID, Generation, Word
 from jetdr_core.domain.hosting.generation_file import GenerationFile, StateRecord
 
@@ -56,8 +56,11 @@ class Witnesses:
         return self._found.word_on(self._log, self._relied_on)
 
     def of_disks(self, paths: Iterable[str]) -> Word:
-        """The worst word of a primary."""
-        words = {self._of_disk(path) for path in paths}
+        """The worst word of a primary. Refuses a primary that could not be stamped."""
+        placed = list(paths)
+        for path in placed:
+            check_stamp_has_place(path)
+        words = {self._of_disk(path) for path in placed}
         return next((word for word in _WORST_FIRST if word in words), Word.SILENT)
 
     def _of_disk(self, path: str) -> Word:
