@@ -8,6 +8,7 @@ from jetdr_core.catalog.catalog import Catalog
 from jetdr_core.catalog.chain import SETTLE_S, Chain, ChainBreak, ChainTail, read_chain, write_summaries
 from jetdr_core.catalog.heartbeat import Heartbeat, decode_heartbeat, heartbeat
 from jetdr_core.catalog.history import DiskState, DomainHistory, Gap
+from jetdr_core.catalog.history_codec import HISTORY_BYTES_MAX, decode_history, encode_history
 from jetdr_core.catalog.indexes import SegmentRead
 from jetdr_core.catalog.keys import chain_key, chain_number, heartbeat_key, summary_key
 from jetdr_core.catalog.links import LINK, LinkTable, chained
@@ -17,6 +18,7 @@ from jetdr_core.catalog.summary import Summary, decode_summary, encode_summary
 from jetdr_core.catalog.tail_loss import TailLoss
 
 __all__ = [
+    "HISTORY_BYTES_MAX",
     "LINK",
     "SETTLE_S",
     "At",
@@ -39,7 +41,9 @@ __all__ = [
     "chain_number",
     "chained",
     "decode_heartbeat",
+    "decode_history",
     "decode_summary",
+    "encode_history",
     "encode_summary",
     "heartbeat",
     "heartbeat_key",

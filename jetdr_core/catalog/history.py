@@ -16,7 +16,7 @@ from __future__ import annotations
 from bisect import bisect_right
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import NamedTuple
+from typing import NamedTuple, Self
 
 from jetdr_core.catalog.point import Interval, RecoveryPoint
 from jetdr_core.control_bodies import (
@@ -62,12 +62,38 @@ class Gap(NamedTuple):
     time_close_ns: int | None = None
 
 
-class _Turn(NamedTuple):
+class Turn(NamedTuple):
     """From this LSN the domain is consistent, or it is not."""
 
     lsn: int
     time_ns: int
     consistent: bool
+
+
+class DiskFacts(NamedTuple):
+    """All that is known of a disk, also of one that is no longer protected. ``sizes`` are pairs of LSN and size."""
+
+    disk: int
+    name: str
+    uuid: str
+    path: str
+    lsn_added: int
+    lsn_ready: int | None
+    lsn_removed: int | None
+    sizes: tuple[tuple[int, int], ...]
+
+
+class HistoryFacts(NamedTuple):
+    """A history up to ``lsn`` as plain values, each with the LSN of its record. The history is made of them again."""
+
+    timeline: int
+    lsn: int
+    baseline: RecoveryPoint | None
+    disks: tuple[DiskFacts, ...]
+    marks: tuple[RecoveryPoint, ...]
+    gaps: tuple[Gap, ...]
+    configs: tuple[tuple[int, str, str], ...]
+    turns: tuple[Turn, ...]
 
 
 @dataclass(slots=True)
@@ -89,6 +115,23 @@ class _Disk:
         ready = self.lsn_ready is not None and self.lsn_ready <= lsn
         return DiskState(self.disk, self.name, self.uuid, self.path, size, ready)
 
+    def facts(self, lsn: int) -> DiskFacts:
+        return DiskFacts(
+            *(self.disk, self.name, self.uuid, self.path, self.lsn_added),
+            lsn_ready=_until(self.lsn_ready, lsn),
+            lsn_removed=_until(self.lsn_removed, lsn),
+            sizes=tuple(size for size in self.sizes if size[0] <= lsn),
+        )
+
+    @classmethod
+    def of(cls, facts: DiskFacts) -> _Disk:
+        return cls(*facts[:-1], sizes=list(facts.sizes))
+
+
+def _until(at: int | None, lsn: int) -> int | None:
+    """Return ``at`` if it had happened at ``lsn``."""
+    return at if at is not None and at <= lsn else None
+
 
 class DomainHistory:
     """Takes records through :meth:`apply`, in LSN order. Answers about any LSN up to the last one."""
@@ -102,7 +145,36 @@ class DomainHistory:
         self._marks: dict[str, RecoveryPoint] = {}
         self._gaps: list[Gap] = []
         self._configs: list[tuple[int, str, str]] = []
-        self._turns: list[_Turn] = []
+        self._turns: list[Turn] = []
+
+    # -- as plain values ---------------------------------------------------------------------------------------------
+
+    def facts(self, lsn: int) -> HistoryFacts:
+        """Return the history as it was at ``lsn``. The caller knows that every control record up to there is folded."""
+        return HistoryFacts(
+            timeline=self.timeline,
+            lsn=lsn,
+            baseline=self.baseline if self.baseline is not None and self.baseline.lsn <= lsn else None,
+            disks=tuple(disk.facts(lsn) for disk in self._disks.values() if disk.lsn_added <= lsn),
+            marks=tuple(mark for mark in self._marks.values() if mark.lsn <= lsn),
+            gaps=tuple(_gap_until(gap, lsn) for gap in self._gaps if gap.lsn_open <= lsn),
+            configs=tuple(config for config in self._configs if config[0] <= lsn),
+            turns=tuple(turn for turn in self._turns if turn.lsn <= lsn),
+        )
+
+    @classmethod
+    def of(cls, facts: HistoryFacts) -> Self:
+        """Return the history that gave ``facts``, which were checked."""
+        history = cls(timeline=facts.timeline)
+        history.lsn_folded = facts.lsn
+        history.baseline = facts.baseline
+        history._disks = {disk.disk: _Disk.of(disk) for disk in facts.disks}
+        history._present = {disk.name: disk for disk in history._disks.values() if disk.lsn_removed is None}
+        history._marks = {mark.name: mark for mark in facts.marks if mark.name is not None}
+        history._gaps = list(facts.gaps)
+        history._configs = list(facts.configs)
+        history._turns = list(facts.turns)
+        return history
 
     # -- questions -----------------------------------------------------------------------------------------------------
 
@@ -246,7 +318,7 @@ class DomainHistory:
         consistent = self.baseline is not None and any(ready) and self.gap_open is None
         if consistent != self.consistent:
             gap = self.gap_open
-            self._turns.append(_Turn(record.lsn, gap.time_open_ns if gap else record.time_ns, consistent))
+            self._turns.append(Turn(record.lsn, gap.time_open_ns if gap else record.time_ns, consistent))
 
     def _begin_gap(self, record: ControlRecord, body: GapOpen) -> None:
         if self.gap_open is None:
@@ -273,3 +345,9 @@ class DomainHistory:
         disk = self._disks[record.disk]
         disk.lsn_removed = record.lsn
         del self._present[disk.name]
+
+
+def _gap_until(gap: Gap, lsn: int) -> Gap:
+    """Return the gap as it was at ``lsn``: it may have been open."""
+    is_open = gap.lsn_close is None or gap.lsn_close > lsn
+    return gap._replace(lsn_close=None, time_close_ns=None) if is_open else gap
