@@ -67,7 +67,10 @@ class OnMismatch(enum.Enum):
     COPY = "copy"
     """The disks are the truth: open a gap, and resync all of them. What only the log has is given up."""
     REPLAY = "replay"
-    """The log is the truth: write it to the disks. What the disks have since is overwritten."""
+    """The log is the truth: write it to the disks, open a gap, and resync all of them.
+
+    What the disks have since is overwritten where the log has something, and kept elsewhere.
+    """
 
 
 class Found(NamedTuple):
@@ -75,6 +78,7 @@ class Found(NamedTuple):
 
     ``chain``, ``state`` and ``disk`` are the words of the witnesses: the store, the state folder, and the primaries. In
     write-through only the store speaks. ``changed``: after a clean end a primary is not as it was then.
+    ``half_replayed``: a replay that somebody chose has not ended.
     """
 
     ring: RingFound
@@ -88,6 +92,7 @@ class Found(NamedTuple):
     state: Word = Word.SILENT
     disk: Word = Word.SILENT
     changed: bool = False
+    half_replayed: bool = False
     on_mismatch: OnMismatch = OnMismatch.REFUSE
 
 
@@ -96,6 +101,7 @@ class Continuity(NamedTuple):
 
     ``gap``: why a gap opens after what log and store hold, empty for none. ``stop``: why logging is to be switched off,
     so that a gap begins after what the ring holds. ``replay``: write the log to the primaries before they are served.
+    With a gap too, somebody chose that replay: the primaries keep what they have where the log has nothing.
     ``resync``: only the disks that have changed are owed a copy. ``refusal``: why the domain does not go on at all.
     """
 
@@ -107,6 +113,7 @@ class Continuity(NamedTuple):
 
 
 NOTHING_OWED = Continuity()
+HALF_REPLAYED = "the replay that somebody chose was cut off"
 
 
 def found_embedded(log: LogFound, *, disks: bool, chain: Word = Word.SILENT, changed: bool = False) -> Found:
@@ -151,13 +158,15 @@ def check_not_refused(name: str, found: Found) -> None:
     refusal = decide(found).refusal
     if not refusal:
         return
-    hint = (
-        "take the domain over with a new log"
-        if found.chain is Word.APART
-        else "bring back the newest log, store, state folder and disks. If they are lost, open the domain with "
-        "on_mismatch 'copy', which keeps the disks as they are and resyncs them after a gap, or with 'replay', which "
-        "writes the log over the disks ('jetdr drva --on-mismatch')"
+    choice = (
+        "open the domain with on_mismatch 'copy', which keeps the disks as they are, or with 'replay', which writes "
+        "the log over the disks. Either opens a gap and resyncs all disks ('jetdr drva --on-mismatch')"
     )
+    hint = f"bring back the newest log, store, state folder and disks. If they are lost, {choice}"
+    if found.chain is Word.APART:
+        hint = "take the domain over with a new log"
+    elif refusal == HALF_REPLAYED:
+        hint = choice
     words = {"store": found.chain, "state folder": found.state, "disks": found.disk}
     raise GenerationMismatch(
         f"domain {name!r}: {refusal}", hint=hint, **{what.replace(" ", "_"): word.name for what, word in words.items()}
@@ -179,6 +188,8 @@ def doubt(found: Found) -> str:
             return f"the log is an older copy: {name} {word.value}"
     if found.chain is Word.OLDER:
         return f"the store is an older copy: it {found.chain.value}"
+    if found.half_replayed and found.log is LogFound.UNCLEAN:
+        return HALF_REPLAYED
     for name, word in witnesses.items():
         if word in {Word.OLDER, Word.MISSING} and found.write_back and found.log is LogFound.UNCLEAN:
             return f"the log cannot be replayed on its own word: {name} {word.value}"
@@ -191,5 +202,5 @@ def _decide_in_doubt(found: Found, why: str) -> Continuity:
     if found.on_mismatch is OnMismatch.REFUSE:
         return Continuity(refusal=why)
     if found.on_mismatch is OnMismatch.REPLAY and found.log is LogFound.UNCLEAN:
-        return Continuity(replay=True)
+        return Continuity(replay=True, gap=why)
     return Continuity(gap=why)

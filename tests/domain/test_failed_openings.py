@@ -15,14 +15,15 @@ import pytest
 
 import jetdr_core as jetdr
 from jetdr_core.domain.control_log import ControlLog
-from jetdr_core.domain.hosting import hosted_mode
-from jetdr_core.errors import DeviceFull, InvalidRequest
+from jetdr_core.domain.hosting import hosted_mode, resumption, witnesses
+from jetdr_core.domain.hosting.resumption import HostedResumption
+from jetdr_core.errors import DeviceFull, GenerationMismatch, InvalidRequest
 from jetdr_core.replication_log import ReplicationLog
 from tests.domain.fixture import QUICK, recovered
 from tests.domain.hosted import Drva, Machine, machine
 from tests.peers.loop import needs_root
 
-COPY = jetdr.OnMismatch.COPY
+COPY, REPLAY = jetdr.OnMismatch.COPY, jetdr.OnMismatch.REPLAY
 BACK = {"write_back": True}
 THROUGH = {"write_back": False}
 
@@ -56,8 +57,9 @@ def lose_runtime_folder(made: Machine) -> None:
     (made.folder / "run").mkdir(mode=0o700)
 
 
-def unprotected_guest_writes(made: Machine, text: bytes) -> None:
+def unprotected_guest_writes(made: Machine, text: bytes, offset: int = 0) -> None:
     with made.primary().open("r+b") as primary:
+        primary.seek(offset)
         primary.write(text * 4096)
 
 
@@ -66,15 +68,16 @@ def fail(*_: object, **__: object) -> None:
 
 
 FAILING = {"as the gap is logged": (hosted_mode, "log_bypass_gap"), "as the log is begun": (ReplicationLog, "begin")}
+WHILE_REPLAYING = {"as the log is replayed": (resumption, "replay"), "after the replay": (HostedResumption, "_ring")}
 
 
-def fails_to_open(domain: Callable[[], jetdr.HostedDomain], where: str) -> None:
+def fails_to_open(domain: Callable[[], jetdr.HostedDomain], at: tuple[object, str]) -> None:
     async def scenario() -> None:
         async with domain():
             pass
 
     with pytest.MonkeyPatch.context() as patch, pytest.raises(OSError, match="the machine fails"):
-        patch.setattr(*FAILING[where], fail)
+        patch.setattr(*at, fail)
         asyncio.run(scenario())
 
 
@@ -101,7 +104,7 @@ def test_disks_that_were_chosen_are_not_overwritten_after_all(made: Machine, pow
     shutil.copy(made.log, made.folder / "older")
     run(made, "open", b"B")
     shutil.copy(made.folder / "older", made.log)
-    fails_to_open(lambda: made.open(on_mismatch=COPY), "as the gap is logged")
+    fails_to_open(lambda: made.open(on_mismatch=COPY), FAILING["as the gap is logged"])
     if power_is_lost:
         lose_runtime_folder(made)
     opens_with_a_gap(made, b"B")
@@ -112,16 +115,64 @@ def test_a_log_that_was_chosen_at_last_is_replayed_and_nothing_says_otherwise(ma
     shutil.copy(made.log, made.folder / "older")
     run(made, "open", b"B")
     shutil.copy(made.folder / "older", made.log)
-    fails_to_open(lambda: made.open(on_mismatch=COPY), "as the log is begun")
+    fails_to_open(lambda: made.open(on_mismatch=COPY), FAILING["as the log is begun"])
     assert made.bypassed.exists()
 
     async def scenario() -> None:
-        async with made.open(on_mismatch=jetdr.OnMismatch.REPLAY) as domain:
+        async with made.open(on_mismatch=REPLAY) as domain:
             assert not made.bypassed.exists()
             await domain.close(stop_host=True)
 
     asyncio.run(scenario())
     assert made.primary().read_bytes()[:4096] == b"A" * 4096
+
+
+def use_an_older_log(made: Machine) -> None:
+    """The primary has what the log lacks, also where the log has nothing."""
+    run(made, "create", b"A")
+    shutil.copy(made.log, made.folder / "older")
+    run(made, "open", b"B")
+    unprotected_guest_writes(made, b"Z", offset=64 << 10)
+    shutil.copy(made.folder / "older", made.log)
+
+
+def test_a_replay_that_was_chosen_leaves_nothing_that_only_the_disks_have(made: Machine) -> None:
+    use_an_older_log(made)
+    opens_with_a_gap(made, b"A", on_mismatch=REPLAY)
+
+
+def is_refused_because(made: Machine, reason: str) -> None:
+    with pytest.raises(GenerationMismatch, match=reason):
+        asyncio.run(opened_and_closed(made))
+
+
+CUT_OFF = r"the replay that somebody chose was cut off.*'copy'.*'replay'"
+
+
+@pytest.mark.parametrize("carries_stamps", [True, False])
+@pytest.mark.parametrize("at", WHILE_REPLAYING.values(), ids=WHILE_REPLAYING)
+@pytest.mark.parametrize("then", [COPY, REPLAY], ids=lambda choice: choice.value)
+def test_a_replay_that_was_chosen_and_cut_off_is_chosen_again(
+    made: Machine,
+    monkeypatch: pytest.MonkeyPatch,
+    carries_stamps: bool,
+    at: tuple[object, str],
+    then: jetdr.OnMismatch,
+) -> None:
+    monkeypatch.setattr(witnesses, "can_carry_stamp", lambda _: carries_stamps)  # a block device carries none
+    use_an_older_log(made)
+    fails_to_open(lambda: made.open(on_mismatch=REPLAY), at)
+    lose_runtime_folder(made)
+    is_refused_because(made, CUT_OFF)
+    opens_with_a_gap(made, b"A" if then is REPLAY or at[1] == "_ring" else b"B", on_mismatch=then)
+
+
+def test_a_replay_that_was_chosen_and_ended_is_not_done_again(made: Machine) -> None:
+    use_an_older_log(made)
+    fails_to_open(lambda: made.open(on_mismatch=REPLAY), FAILING["as the gap is logged"])
+    lose_runtime_folder(made)
+    unprotected_guest_writes(made, b"Y")
+    opens_with_a_gap(made, b"Y")
 
 
 @pytest.mark.parametrize("made", [BACK, THROUGH], indirect=True, ids=["back", "through"])
@@ -130,7 +181,7 @@ def test_a_log_that_was_chosen_at_last_is_replayed_and_nothing_says_otherwise(ma
 def test_a_disk_that_was_changed_is_resynced(made: Machine, where: str, power_is_lost: bool) -> None:
     run(made, "create", b"A", in_order=True)
     unprotected_guest_writes(made, b"Z")
-    fails_to_open(made.open, where)
+    fails_to_open(made.open, FAILING[where])
     if power_is_lost:
         lose_runtime_folder(made)
     opens_with_a_gap(made, b"Z")
@@ -140,7 +191,7 @@ def test_a_disk_that_was_changed_is_resynced(made: Machine, where: str, power_is
 def test_after_a_take_over_with_a_new_log_the_disks_are_resynced(made: Machine) -> None:
     run(made, "create", b"A")
     Path(made.log).unlink()
-    fails_to_open(made.take_over, "as the gap is logged")
+    fails_to_open(made.take_over, FAILING["as the gap is logged"])
     opens_with_a_gap(made, b"A")
 
 

@@ -28,11 +28,16 @@ VERSION = 1
 
 @dataclass(frozen=True, slots=True)
 class StateRecord:
-    """What the file says. ``pending``: claims made since ``last``, perhaps, under which nothing was served."""
+    """What the file says.
+
+    ``pending``: claims made since ``last``, perhaps, under which nothing was served. ``half_replayed``: somebody chose
+    to replay the log under ``last``, and that has not ended.
+    """
 
     state_id: bytes
     last: Generation
     pending: tuple[Generation, ...] = ()
+    half_replayed: bool = False
 
     @classmethod
     def new(cls) -> StateRecord:
@@ -82,6 +87,7 @@ def _encode(record: StateRecord) -> bytes:
         "state_id": record.state_id.hex(),
         "last": str(record.last),
         "pending": [str(generation) for generation in record.pending],
+        "half_replayed": record.half_replayed,
     }
     return json.dumps(body | {"checksum": _checksum(body)}).encode() + b"\n"
 
@@ -91,7 +97,8 @@ def _decode(raw: bytes) -> StateRecord | None:
     if body.pop("checksum") != _checksum(body) or body["version"] != VERSION:
         return None
     pending = tuple(Generation.parse(text) for text in body["pending"])
-    return StateRecord(bytes.fromhex(body["state_id"]), Generation.parse(body["last"]), pending)
+    last, half_replayed = Generation.parse(body["last"]), bool(body["half_replayed"])
+    return StateRecord(bytes.fromhex(body["state_id"]), last, pending, half_replayed)
 
 
 def _checksum(body: object) -> str:

@@ -36,7 +36,7 @@ from jetdr_core.domain.hosting.witnesses import Witnesses
 from jetdr_core.domain.log_section import check_write_mode, log_found, write_mode
 from jetdr_core.domain.mode import ModeParts, RingSettings
 from jetdr_core.domain.primary import Primaries
-from jetdr_core.errors import InvalidRequest, JetdrError, RingApart, StallTimeout
+from jetdr_core.errors import HostFailed, InvalidRequest, JetdrError, RingApart, StallTimeout
 from jetdr_core.host import HostComponent, HostOptions
 from jetdr_core.replication_log import ReplicationLog
 
@@ -76,6 +76,8 @@ class HostedResumption:
         self._on_mismatch = on_mismatch
         self._witnesses = self._witnesses_of(log)
         self._disk_word = Word.SILENT
+        self._has_seen_disks = False
+        self._owed = NOTHING_OWED
         self._owes_gap = False
         self.changed: tuple[DiskState, ...] = ()
         self._settings = settings
@@ -105,18 +107,20 @@ class HostedResumption:
         placed = primaries.placed(history.disks)
         if self._survivor is None or not self._survivor.host_alive:  # it may be writing to them
             self.changed = changed_disks(self._log, placed)
+            self._has_seen_disks = True
             if self._witnesses is not None:
                 self._disk_word = self._witnesses.of_disks(path for _, path in placed)
         found = self._find(history, RingFound.NONE)
         check_not_refused(self._component.name, found)
-        self._owes_gap = _owes_gap(found, decide(found))
+        self._owed = decide(found)
+        self._owes_gap = _owes_gap(found, self._owed) and not self._owed.replay  # which has to end first
 
     def claiming(self, generation: Generation) -> None:
         if self._bypassed_file is not None and self._witnesses is not None:
             self._bypassed_file.make_folder()
             if self._owes_gap:
                 self._bypassed_file.create()
-            self._witnesses.claiming(generation)
+            self._witnesses.claiming(generation, replay_chosen=self._owed.replay and bool(self._owed.gap))
 
     def claim_time_ns(self, stored_ns: int) -> int:
         """What the ring holds may be older than this moment."""
@@ -131,6 +135,11 @@ class HostedResumption:
         found = self._find(history, self._find_ring(history))
         owed = decide(found)
         check_not_refused(self._component.name, found)  # again: the host component may have died meanwhile
+        if owed.replay and not self._has_seen_disks:
+            raise HostFailed(
+                f"the host component of domain {self._component.name!r} died while the domain was being opened",
+                hint="open the domain again",
+            )
         self._bring_primaries_up(found, owed, history, primaries)
         ring = self._ring(found.ring)
         if owed.stop:
@@ -185,6 +194,7 @@ class HostedResumption:
             state=Word.SILENT if self._witnesses is None else self._witnesses.of_state(),
             disk=self._disk_word,
             changed=bool(self.changed),
+            half_replayed=self._witnesses is not None and self._witnesses.half_replayed,
             on_mismatch=self._on_mismatch,
         )
 
@@ -214,11 +224,10 @@ class HostedResumption:
         at_rest = found.logging and found.host is not HostFound.ALIVE
         if at_rest and owed == NOTHING_OWED:
             self._bypassed_file.remove()  # of a domain that had this name before, or of a host component as it died
-        if _owes_gap(found, owed):  # as it turned out only now that the ring was looked at
-            self._bypassed_file.create()
         if owed.replay:
             replay(self._log, history, primaries.opened)
-            self._bypassed_file.remove()  # of an opening that was to keep the disks, and failed
+        if _owes_gap(found, owed):  # it turned out only now that the ring was looked at, or after the replay
+            self._bypassed_file.create()
         if self._survivor is not None and found.ring is RingFound.KEPT and found.host is HostFound.DIED:
             _flush(self._survivor, history, primaries)
 

@@ -74,10 +74,15 @@ class Witnesses:
             return Word.AGREES if self._found.knows(stamp) else word
         return Word.SILENT if self._relied_on == UNKNOWN_ID and word is Word.OLDER else word
 
+    @property
+    def half_replayed(self) -> bool:
+        """Whether somebody chose to replay this log, and that has not ended."""
+        return self._found is not None and self._found.half_replayed and self.of_state() is Word.AGREES
+
     # -- a new generation --------------------------------------------------------------------------------------------
 
-    def claiming(self, generation: Generation) -> None:
-        """Note that ``generation`` is about to be claimed.
+    def claiming(self, generation: Generation, *, replay_chosen: bool = False) -> None:
+        """Note that ``generation`` is about to be claimed. If ``replay_chosen``, the log is to be replayed under it.
 
         Until :meth:`begin` a crash may leave log and primaries at any generation that was known before. If they were
         not known to one another, the log is not to be believed after such a crash either.
@@ -92,13 +97,14 @@ class Witnesses:
             self._record = replace(found, last=self._log, pending=(generation,))
         else:
             self._record = replace(found, last=generation, pending=())
+        self._record = replace(self._record, half_replayed=replay_chosen)
         self._file.write(self._record)
 
     def begin(self, paths: Iterable[str]) -> None:
         """The log has begun the new generation: so do the primaries, and then the state folder."""
         for path in paths:
             write_stamp(path, self._claim)
-        self._record = replace(self._record, last=self._claim, pending=())
+        self._record = replace(self._record, last=self._claim, pending=(), half_replayed=False)
         self._file.write(self._record)
 
     def admit(self, path: str) -> None:
