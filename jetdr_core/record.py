@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import enum
 import json
+from itertools import islice
 from typing import NamedTuple
 
 import numpy as np
@@ -93,6 +94,10 @@ RecordHeaders = npt.NDArray[np.void]
 """Structured array of dtype :data:`RECORD`."""
 
 
+BODY_VALUES_MAX = 64
+"""Ours have six at most. A parsed value takes up to twenty times the bytes of its text."""
+
+
 class RecordBatch(NamedTuple):
     """Consecutive records: ``headers`` (dtype :data:`RECORD`) in LSN order, and their payloads back to back.
 
@@ -131,7 +136,20 @@ def control_body(payload: bytes, where: str) -> dict[str, object]:
         raise DamagedObject(where, "control record", f"not JSON: {error}") from None
     if not isinstance(body, dict):
         raise DamagedObject(where, "control record", "not a JSON object")
+    if _has_more_values(body, BODY_VALUES_MAX):
+        raise DamagedObject(where, "control record", f"more than {BODY_VALUES_MAX} values")
     return body
+
+
+def _has_more_values(body: dict[str, object], values_max: int) -> bool:
+    """Whether a body has more than ``values_max`` values, nested ones included. Looks at no more than that."""
+    values, left = [*islice(body.values(), values_max + 1)], values_max
+    while values and left >= 0:
+        value = values.pop()
+        left -= 1
+        inner = value.values() if isinstance(value, dict) else value if isinstance(value, list) else ()
+        values += islice(inner, values_max + 1)
+    return left < 0
 
 
 def padded(length: int) -> int:

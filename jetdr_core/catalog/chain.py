@@ -16,7 +16,10 @@ from __future__ import annotations
 import asyncio
 import logging
 from bisect import bisect_left
-from collections.abc import Awaitable, Callable, Iterable
+from collections import deque
+from collections.abc import AsyncGenerator, Awaitable, Callable, Iterable
+from contextlib import aclosing
+from itertools import islice
 from typing import NamedTuple, TypeVar
 from uuid import UUID
 
@@ -108,10 +111,11 @@ class Chain(NamedTuple):
 
 
 class _Shortcut(NamedTuple):
-    """A summary, and the trailer that the object of its last row really has."""
+    """A summary without its control records, the trailer that the object of its last row really has, and its bytes."""
 
     summary: Summary
     anchor: Footer
+    data: bytes
 
 
 async def read_chain(store: ObjectStore, *, settle_s: float = 0.0) -> Chain:
@@ -127,12 +131,12 @@ async def read_chain(store: ObjectStore, *, settle_s: float = 0.0) -> Chain:
     summarised: set[int] = set()
     for group in listing.groups:
         shortcut = shortcuts.get(group)
-        if shortcut and _holds(shortcut, follower, listing.group(group)):
-            summary = shortcut.summary
-            follower.take_summary(summary.links, summary.control, summary.head(follower.head))
+        if shortcut and _take_shortcut(shortcut, follower, listing.group(group)):
             summarised.add(group)
-        else:
-            follower.take(listing.group(group), await _footers(store, listing.group(group)))
+            continue
+        async with aclosing(_footers(store, listing.group(group))) as footers:
+            async for number, size, footer in footers:
+                follower.take(number, size, footer)
     return await _chain(store, name, listing, follower, frozenset(summarised))
 
 
@@ -217,40 +221,69 @@ async def _shortcuts(store: ObjectStore, listing: Listing) -> dict[int, _Shortcu
 
 
 async def _shortcut(store: ObjectStore, group: int, listing: Listing) -> _Shortcut | None:
-    summary = await read_summary(store, group, listing.summaries[group])
-    if summary is None:
+    def decode(data: bytes) -> tuple[Summary, bytes]:
+        return decode_summary(data, group, with_control=False), data
+
+    found = await read_advisory(
+        store, summary_key(group), decode, SUMMARY_BYTES_MAX, size_bytes=listing.summaries[group]
+    )
+    if found is None:
         return None
+    summary, data = found
     number = int(chained(summary.links)[-1]["number"])
     try:
-        return _Shortcut(summary, await read_trailer(store, number, listing.sizes[group][number]))
+        return _Shortcut(summary, await read_trailer(store, number, listing.sizes[group][number]), data)
     except (DamagedObject, UnsupportedVersion) as error:
         log.warning("reading footers instead of %s: %s", summary_key(group), error)
         return None
 
 
-async def read_summary(store: ObjectStore, group: int, size_bytes: int | None = None) -> Summary | None:
-    """The summary of a group, or None if it is missing or odd."""
-    key = summary_key(group)
-    return await read_advisory(
-        store, key, lambda data: decode_summary(data, group), SUMMARY_BYTES_MAX, size_bytes=size_bytes
-    )
-
-
-def _holds(shortcut: _Shortcut, follower: Follower, sizes: dict[int, int]) -> bool:
+def _take_shortcut(shortcut: _Shortcut, follower: Follower, sizes: dict[int, int]) -> bool:
+    """Take the group from its summary. False, with nothing taken, if the summary does not hold."""
+    links, group = shortcut.summary.links, shortcut.summary.group
     problem = contradiction(shortcut.summary, follower.head, follower.domain_uuid, sizes, shortcut.anchor)
+    controls, index_bytes = (int(links[name].sum(dtype=np.uint64)) for name in ("control_count", "index_stored_bytes"))
+    if not problem and not follower.may_hold(controls, index_bytes):
+        problem = f"{controls} control records more than its indexes can hold"
+    if not problem:
+        try:
+            summary = decode_summary(shortcut.data, group)
+        except DamagedObject as error:
+            problem = str(error)
+        else:
+            follower.take_summary(links, summary.control, summary.head(follower.head))
     if problem:
-        log.warning("reading footers instead of %s: %s", summary_key(shortcut.summary.group), problem)
+        log.warning("reading footers instead of %s: %s", summary_key(group), problem)
     return not problem
 
 
-async def _footers(store: ObjectStore, sizes: dict[int, int]) -> list[Footer | DamagedObject]:
-    async def read(item: tuple[int, int]) -> Footer | DamagedObject:
+async def _footers(
+    store: ObjectStore, sizes: dict[int, int]
+) -> AsyncGenerator[tuple[int, int, Footer | DamagedObject]]:
+    """Number, size and footer of each object, in number order.
+
+    ``READS_AT_ONCE`` are fetched ahead. So no more indexes than that are in memory, however long they are.
+    """
+
+    async def read(number: int, size: int) -> Footer | DamagedObject:
         try:
-            return await read_footer(store, *item)
+            return await read_footer(store, number, size)
         except DamagedObject as error:
             return error
 
-    return await in_parallel(read, sorted(sizes.items()))
+    rest, ahead = iter(sorted(sizes.items())), deque[tuple[int, int, asyncio.Task[Footer | DamagedObject]]]()
+    try:
+        while True:
+            for number, size in islice(rest, READS_AT_ONCE - len(ahead)):
+                ahead.append((number, size, asyncio.create_task(read(number, size))))
+            if not ahead:
+                return
+            number, size, task = ahead.popleft()
+            yield number, size, await task
+    finally:
+        for _, _, task in ahead:
+            task.cancel()
+        await asyncio.gather(*(task for _, _, task in ahead), return_exceptions=True)
 
 
 async def _chain(

@@ -26,8 +26,17 @@ from jetdr_core.catalog.keys import chain_key
 from jetdr_core.catalog.links import LINK, LinkTable, link, orphan_link
 from jetdr_core.control_bodies import EpochOwner
 from jetdr_core.errors import DamagedObject
+from jetdr_core.limits import CHAIN_GROUP
 from jetdr_core.record import ControlRecord
 from jetdr_core.segment import NO_PREDECESSOR, ObjectKind, Trailer
+
+CONTROLS_FREE = 1 << 18
+"""How many control records a chain may have beyond one for every byte of its stored indexes.
+
+No owner gets there. A record's time takes several stored bytes, and so does the body of a mark or a disk, because each
+of them differs from every other. Only records of one instant with bodies that repeat take less than a byte: gaps and
+abandoned records, while a clock that was set back stands still. These come one at a time, seconds apart.
+"""
 
 
 class Head(NamedTuple):
@@ -49,7 +58,7 @@ class BrokenLink(NamedTuple):
 
 @dataclass(slots=True)
 class Follower:
-    """Takes the groups in number order: the footers of a group, or its summary.
+    """Takes the objects in number order: the footer of each, or the summary of a group.
 
     ``broken_link`` is set while no object after it has chained. The history then ends before it. ``owner`` is
     None if the last epoch object was taken from a summary. ``epoch_newest`` is the newest epoch of any object that was
@@ -63,25 +72,40 @@ class Follower:
     epoch_newest: int = 0
     control: list[ControlRecord] = field(default_factory=list)
     tables: list[LinkTable] = field(default_factory=list)
+    rows: list[tuple[object, ...]] = field(default_factory=list)
+    index_bytes: int = 0
 
     def take_summary(self, links: LinkTable, control: Sequence[ControlRecord], head: Head) -> None:
         """Take a group from its summary. The caller has checked that the summary continues :attr:`head`."""
         self.head, self.broken_link = head, None
         self.owner = None
         self.control += control
+        self._end_table()
         self.tables.append(links)
+        self.index_bytes += int(links["index_stored_bytes"].sum(dtype=np.uint64))
 
-    def take(self, sizes: dict[int, int], footers: Sequence[Footer | DamagedObject]) -> None:
-        """Take a group's objects: their ``sizes`` by number, and in the same order their footers."""
-        rows = [
-            self._row(number, size, footer)
-            for (number, size), footer in zip(sorted(sizes.items()), footers, strict=True)
-        ]
-        self.tables.append(np.array(rows, LINK))
+    def may_hold(self, controls: int, index_bytes: int) -> bool:
+        """Whether ``controls`` more control records can be, in ``index_bytes`` more bytes of indexes.
+
+        A chain with more was made to cost its readers memory.
+        """
+        return len(self.control) + controls <= CONTROLS_FREE + self.index_bytes + index_bytes
+
+    def take(self, number: int, size: int, footer: Footer | DamagedObject) -> None:
+        """Take the next object, of ``size`` bytes."""
+        self.rows.append(self._row(number, size, footer))
+        if len(self.rows) == CHAIN_GROUP:
+            self._end_table()
 
     def links(self) -> LinkTable:
         """The table of all objects taken so far, in number order."""
+        self._end_table()
         return np.concatenate([np.empty(0, LINK), *self.tables])
+
+    def _end_table(self) -> None:
+        if self.rows:
+            self.tables.append(np.array(self.rows, LINK))
+            self.rows = []
 
     def _row(self, number: int, size: int, footer: Footer | DamagedObject) -> tuple[object, ...]:
         if isinstance(footer, DamagedObject):
@@ -92,11 +116,11 @@ class Follower:
             if footer.trailer.epoch >= self.head.epoch:
                 self._note_broken_link(number, f"{footer.key}: does not continue the chain, and is not an orphan")
             return orphan_link(number, size)
-        problem = str(footer.damage) if footer.damage else self._contradiction(footer.trailer)
-        if problem:
-            self._note_broken_link(number, problem)
+        try:
+            self._extend(footer)
+        except DamagedObject as error:
+            self._note_broken_link(number, str(error))
             return orphan_link(number, size)
-        self._extend(footer)
         return link(number, footer.trailer, footer.checksum)
 
     def _note_broken_link(self, number: int, problem: str) -> None:
@@ -113,6 +137,8 @@ class Follower:
 
     def _contradiction(self, trailer: Trailer) -> str:
         """Why an object that chains still cannot continue the history. Empty if it can."""
+        if not self.may_hold(trailer.control_count, trailer.index_stored_bytes):
+            return f"{trailer.control_count} control records more than its index can hold"
         if trailer.first_lsn != self.head.lsn_last + 1:
             return f"begins with LSN {trailer.first_lsn}, the chain ends with {self.head.lsn_last}"
         if trailer.timeline != self.head.timeline:
@@ -122,9 +148,15 @@ class Follower:
         return ""
 
     def _extend(self, footer: Footer) -> None:
+        """Take an object that chains. :class:`DamagedObject`, with nothing changed, if it cannot be history."""
+        problem = self._contradiction(footer.trailer)
+        if footer.damage or problem:
+            raise footer.damage or DamagedObject(footer.key, "trailer", problem)
+        control = footer.control()
+        self.index_bytes += footer.trailer.index_stored_bytes
         self.head = next_head(self.head, footer.trailer, footer.checksum)
         self.broken_link = None
-        self.control += footer.control
+        self.control += control
         if footer.trailer.kind == ObjectKind.EPOCH:
             self.owner = footer.owner
 

@@ -1,11 +1,11 @@
 """Footers: the index and the trailer of one chain object, fetched with one range-GET, or with two if the index is long.
 
-Invariant: everything returned was verified, the trailer against its own checksum and the index against the trailer's.
+Invariant: a trailer that is returned was verified against its own checksum. An index is verified when it is decoded.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 from jetdr_core.catalog.keys import chain_key
 from jetdr_core.control_bodies import EpochOwner
@@ -30,19 +30,25 @@ TAIL_BYTES = 64 << 10
 class Footer:
     """What following the chain needs to know of one object.
 
-    ``damage`` says why the control records of a segment, or the owner of an epoch object, are unknown.
+    ``index`` is the stored index of a segment with control records. It is decoded only if it is history, and one object
+    at a time, because a short index may be long when it is decoded. ``damage`` says why the owner of an epoch object is
+    unknown.
     """
 
     number: int
     trailer: Trailer
     checksum: bytes
-    control: list[ControlRecord] = field(default_factory=list)
+    index: bytes = b""
     owner: EpochOwner | None = None
     damage: DamagedObject | None = None
 
     @property
     def key(self) -> str:
         return chain_key(self.number)
+
+    def control(self) -> list[ControlRecord]:
+        """The control records. :class:`DamagedObject` if the index is damaged."""
+        return decode_index(self.index, self.trailer, self.key).control if self.index else []
 
 
 async def read_trailer(store: ObjectStore, number: int, object_bytes: int) -> Footer:
@@ -53,7 +59,10 @@ async def read_trailer(store: ObjectStore, number: int, object_bytes: int) -> Fo
 
 
 async def read_footer(store: ObjectStore, number: int, object_bytes: int) -> Footer:
-    """Read the trailer, and the control records or the owner. :class:`DamagedObject` if the trailer is damaged."""
+    """Read the trailer, and an index with control records, or the owner.
+
+    :class:`DamagedObject` if the trailer is damaged.
+    """
     key = chain_key(number)
     tail = await _tail(store, key, object_bytes, TAIL_BYTES)
     trailer = _trailer(tail, object_bytes, key)
@@ -62,11 +71,11 @@ async def read_footer(store: ObjectStore, number: int, object_bytes: int) -> Foo
         return Footer(number, trailer, checksum)
     if trailer.footer_bytes > len(tail):
         tail = await _range(store, key, trailer.index_offset, trailer.footer_bytes)
-    index = memoryview(tail)[-trailer.footer_bytes : -TRAILER_BYTES]
+    index = tail[len(tail) - trailer.footer_bytes : len(tail) - TRAILER_BYTES]
+    if trailer.kind == ObjectKind.SEGMENT:
+        return Footer(number, trailer, checksum, index=index)
     try:
-        if trailer.kind == ObjectKind.EPOCH:
-            return Footer(number, trailer, checksum, owner=decode_epoch(index, trailer, key))
-        return Footer(number, trailer, checksum, control=decode_index(index, trailer, key).control)
+        return Footer(number, trailer, checksum, owner=decode_epoch(index, trailer, key))
     except DamagedObject as error:
         return Footer(number, trailer, checksum, damage=error)
 

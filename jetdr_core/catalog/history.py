@@ -13,8 +13,8 @@ folded before is ignored. A record that contradicts the history is :class:`Damag
 
 from __future__ import annotations
 
-from bisect import bisect_right
-from collections.abc import Mapping
+from bisect import bisect_left, bisect_right
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import NamedTuple, Self
 
@@ -146,6 +146,8 @@ class DomainHistory:
         self._gaps: list[Gap] = []
         self._configs: list[tuple[int, str, str]] = []
         self._turns: list[Turn] = []
+        self._config_newest: dict[str, tuple[int, str]] = {}
+        self._unready = 0
 
     # -- as plain values ---------------------------------------------------------------------------------------------
 
@@ -172,7 +174,9 @@ class DomainHistory:
         history._present = {disk.name: disk for disk in history._disks.values() if disk.lsn_removed is None}
         history._marks = {mark.name: mark for mark in facts.marks if mark.name is not None}
         history._gaps = list(facts.gaps)
+        history._unready = sum(disk.lsn_ready is None for disk in history._present.values())
         history._configs = list(facts.configs)
+        history._config_newest = {name: (lsn, text) for lsn, name, text in facts.configs}
         history._turns = list(facts.turns)
         return history
 
@@ -221,6 +225,29 @@ class DomainHistory:
         """The disks of the recovery point at ``lsn``: those protected and ready then, with the sizes of then."""
         states = (disk.state(lsn) for disk in self._disks.values() if disk.present(lsn))
         return tuple(state for state in states if state.ready)
+
+    def holds(self, number: int, lsn: int) -> bool:
+        """Whether disk ``number`` is part of the recovery point at ``lsn``."""
+        disk = self._disks.get(number)
+        return disk is not None and disk.present(lsn) and disk.state(lsn).ready
+
+    @property
+    def disk_names(self) -> dict[int, str]:
+        """The name of every disk that was ever protected, by number."""
+        return {number: disk.name for number, disk in self._disks.items()}
+
+    def sizes_from(self, lsn: int, points: Sequence[int]) -> Iterator[tuple[int, int]]:
+        """Every disk of the ``points`` (LSNs, ascending) at or after ``lsn``, with its size at the first of them."""
+        for number, disk in self._disks.items():
+            if disk.lsn_ready is not None:
+                nth = bisect_left(points, max(lsn, disk.lsn_added, disk.lsn_ready))
+                if nth < len(points) and disk.present(points[nth]):
+                    yield number, disk.state(points[nth]).size_bytes
+
+    def config_lsn(self, name: str, text: str) -> int | None:
+        """The LSN from which configuration file ``name`` is ``text``. None: it is not, or not any more."""
+        lsn, newest = self._config_newest.get(name, (0, None))
+        return lsn if newest == text else None
 
     def configs_at(self, lsn: int) -> dict[str, str]:
         """The newest text of every configuration file at ``lsn``, by name."""
@@ -300,22 +327,21 @@ class DomainHistory:
             case DiskAdd():
                 self._add_disk(record, body)
             case DiskReady():
-                disk = self._disks[record.disk]
-                disk.lsn_ready = record.lsn if disk.lsn_ready is None else disk.lsn_ready
+                self._make_ready(record)
             case DiskRemove():
                 self._remove_disk(record)
             case DiskGrow(size_bytes):
                 self._disks[record.disk].sizes.append((record.lsn, size_bytes))
             case ConfigFile(name, text):
-                self._configs.append((record.lsn, name, text))
+                self._keep_config(record.lsn, name, text)
             case Void():
                 pass
 
     def _turn(self, record: ControlRecord) -> None:
-        ready = [disk.lsn_ready is not None for disk in self._present.values()]
-        if self.baseline is None and ready and all(ready):
+        ready = len(self._present) - self._unready
+        if self.baseline is None and ready and not self._unready:
             self.baseline = RecoveryPoint(self.timeline, record.lsn, record.time_ns)
-        consistent = self.baseline is not None and any(ready) and self.gap_open is None
+        consistent = self.baseline is not None and ready > 0 and self.gap_open is None
         if consistent != self.consistent:
             gap = self.gap_open
             self._turns.append(Turn(record.lsn, gap.time_open_ns if gap else record.time_ns, consistent))
@@ -340,11 +366,24 @@ class DomainHistory:
             sizes=[(record.lsn, body.size_bytes)],
         )
         self._disks[record.disk] = self._present[body.name] = disk
+        self._unready += disk.lsn_ready is None
+
+    def _make_ready(self, record: ControlRecord) -> None:
+        disk = self._disks[record.disk]
+        if disk.lsn_ready is None:
+            disk.lsn_ready = record.lsn
+            self._unready -= 1
 
     def _remove_disk(self, record: ControlRecord) -> None:
         disk = self._disks[record.disk]
         disk.lsn_removed = record.lsn
+        self._unready -= disk.lsn_ready is None
         del self._present[disk.name]
+
+    def _keep_config(self, lsn: int, name: str, text: str) -> None:
+        if self.config_lsn(name, text) is None:
+            self._configs.append((lsn, name, text))
+            self._config_newest[name] = lsn, text
 
 
 def _gap_until(gap: Gap, lsn: int) -> Gap:

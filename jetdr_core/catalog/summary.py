@@ -86,8 +86,11 @@ def encode_summary(summary: Summary) -> bytes | None:
     return header + xxhash.xxh3_64_intdigest(header).to_bytes(8, "little") + body
 
 
-def decode_summary(data: Buffer, group: int) -> Summary:
-    """Decode and check the summary of ``group``. :class:`DamagedObject` or :class:`UnsupportedVersion` names it."""
+def decode_summary(data: Buffer, group: int, *, with_control: bool = True) -> Summary:
+    """Decode and check the summary of ``group``. :class:`DamagedObject` or :class:`UnsupportedVersion` names it.
+
+    Without ``with_control`` the control records, which take most of the memory, are neither decoded nor checked.
+    """
     key, view = summary_key(group), memoryview(data)
     if len(view) < _HEADER.size:
         raise DamagedObject(key, "header", f"{len(view)} bytes are not a summary")
@@ -108,19 +111,17 @@ def decode_summary(data: Buffer, group: int) -> Summary:
         raise DamagedObject(key, "body", f"{rows} rows in {raw_bytes} bytes cannot be")
     raw = memoryview(unpack_block(body, raw_bytes, key, "body"))
     links = unpack_columns(raw[:table_bytes], LINK, rows, _ASCENDING)
-    summary = Summary(group, UUID(bytes=uuid), predecessor, links, decode_control(raw[table_bytes:], controls, key))
-    problem = _problem(summary)
+    control = decode_control(raw[table_bytes:], controls, key) if with_control else []
+    summary = Summary(group, UUID(bytes=uuid), predecessor, links, control)
+    problem = _problem(summary.links, group) or (_control_problem(links, control) if with_control else "")
     if problem:
         raise DamagedObject(key, "rows", problem)
     return summary
 
 
-def _problem(summary: Summary) -> str:
+def _problem(links: LinkTable, group: int) -> str:
     """Why the rows cannot be one stretch of a chain. Empty if they can."""
-    links = summary.links
-    if (links["number"] != np.array(group_numbers(summary.group), np.uint64)).any() or (
-        links["kind"] > ObjectKind.EPOCH
-    ).any():
+    if (links["number"] != np.array(group_numbers(group), np.uint64)).any() or (links["kind"] > ObjectKind.EPOCH).any():
         return "numbers or kinds are wrong"
     rows = chained(links)
     if not len(rows):
@@ -138,7 +139,7 @@ def _problem(summary: Summary) -> str:
     times = np.column_stack([rows["first_time_ns"], rows["last_time_ns"]])[records].reshape(-1)
     if (np.diff(times) < 0).any() or (times < 0).any():
         return "times decrease"
-    return _sizes_problem(rows) or _control_problem(rows, summary.control)
+    return _sizes_problem(rows)
 
 
 def _sizes_problem(rows: LinkTable) -> str:
@@ -148,7 +149,8 @@ def _sizes_problem(rows: LinkTable) -> str:
     return ""
 
 
-def _control_problem(rows: LinkTable, control: Sequence[ControlRecord]) -> str:
+def _control_problem(links: LinkTable, control: Sequence[ControlRecord]) -> str:
+    rows = chained(links)
     if int(rows["control_count"].sum(dtype=np.uint64)) != len(control):
         return "control records are missing"
     lsns = np.array([record.lsn for record in control], np.uint64)

@@ -11,11 +11,13 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
-from jetdr_core.catalog.chain import Chain, read_summary
+from jetdr_core.catalog.advisory import read_advisory
+from jetdr_core.catalog.chain import Chain
 from jetdr_core.catalog.heartbeat import Heartbeat
 from jetdr_core.catalog.keys import heartbeat_key, summary_key
 from jetdr_core.catalog.links import chained
 from jetdr_core.catalog.point import iso_time
+from jetdr_core.catalog.summary import SUMMARY_BYTES_MAX, decode_summary
 from jetdr_core.store import ObjectStore
 
 __all__ = ["TailLoss", "find_tail_loss"]
@@ -52,7 +54,12 @@ def _of_heartbeat(beat: Heartbeat) -> TailLoss:
 
 
 async def _of_summary(store: ObjectStore, chain: Chain, group: int) -> list[TailLoss]:
-    summary = await read_summary(store, group)
+    summary = await read_advisory(
+        store,
+        summary_key(group),
+        lambda data: decode_summary(data, group, with_control=False),
+        SUMMARY_BYTES_MAX,
+    )
     if summary is None or summary.domain_uuid != chain.domain_uuid:
         return []
     last = chained(summary.links)[-1]

@@ -11,7 +11,7 @@ from collections.abc import Callable
 
 from jetdr_core._core import Ring
 from jetdr_core.catalog import DomainHistory, RecoveryPoint
-from jetdr_core.control_bodies import ControlBody, GapOpen, Mark
+from jetdr_core.control_bodies import ConfigFile, ControlBody, GapOpen, Mark
 from jetdr_core.errors import DuplicateMark, InvalidRequest, NotConsistent, StallTimeout
 from jetdr_core.identity import check_mark_name
 from jetdr_core.record import ControlRecord, control_payload, control_records, padded
@@ -70,6 +70,12 @@ class ControlLog:
             record = ControlRecord(lsn, time_ns, kind, disk, fields)
             self.history.apply(record)
             return record
+
+    def keep_config(self, config: ConfigFile) -> int:
+        """Append a configuration file, unless its newest text is the same; returns the LSN that holds it."""
+        with self.lock:
+            kept = self.history.config_lsn(config.name, config.text)
+            return self.append(config).lsn if kept is None else kept
 
     def make_durable(self) -> None:
         """Make everything appended so far durable in the log."""

@@ -112,10 +112,10 @@ class Domain(Generic[D]):
         """Keep a configuration file of the domain's machines, a .vmx for example; returns its LSN.
 
         A recovery writes the file beside the disks. A later file of the same name replaces it for later recovery
-        points.
+        points. A file that is kept already is not logged again.
         """
         check_config_name(name)
-        return self._alive.control_log.append(ConfigFile(name, text)).lsn
+        return self._alive.control_log.keep_config(ConfigFile(name, text))
 
     async def make_durable(self) -> int:
         """Make everything acknowledged so far durable in the log; returns the last LSN. :class:`StallTimeout`."""

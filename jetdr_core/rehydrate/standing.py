@@ -131,7 +131,7 @@ def _refuse_earlier_release(target: TargetFolder, files: DiskFiles) -> None:
         begins = target.read_file(journal.name, 8)
     except TargetExists:  # a pipe or the like, which no release left there
         return
-    if begins and is_journal(begins):
+    if begins and any(begins) and is_journal(begins):
         partial = journal.with_suffix(".partial").name
         raise TargetExists(
             f"{journal} belongs to a recovery that an earlier release began, which this one cannot continue",

@@ -1,7 +1,8 @@
 """Control records as bytes, and back: a table of their columns, then their JSON bodies. Pure.
 
 An index and a summary hold control records in this form. Invariants: LSNs ascend, and every kind is known. A body is a
-JSON object of at most ``CONTROL_BYTES_MAX`` bytes, and all lengths are checked before the first body is parsed.
+JSON object of at most ``CONTROL_BYTES_MAX`` bytes, and all lengths are checked before the first body is parsed. Records
+with equal bodies share one, because LZ4 makes any number of them almost free to store.
 """
 
 from __future__ import annotations
@@ -41,8 +42,16 @@ def decode_control(data: Buffer, count: int, key: str) -> list[ControlRecord]:
     _check(table, len(view) - table_bytes, key)
     ends = (table_bytes + np.cumsum(table["body_bytes"], dtype=np.int64)).tolist()
     starts = [table_bytes, *ends[:-1]]
+    bodies: dict[bytes, dict[str, object]] = {}
+
+    def body_of(stored: bytes) -> dict[str, object]:
+        body = bodies.get(stored)
+        if body is None:
+            body = bodies[stored] = control_body(stored, key)
+        return body
+
     return [
-        ControlRecord(lsn, time_ns, Kind(kind), disk, control_body(bytes(view[start:end]), key))
+        ControlRecord(lsn, time_ns, Kind(kind), disk, body_of(bytes(view[start:end])))
         for (lsn, time_ns, disk, _, kind), start, end in zip(table.tolist(), starts, ends, strict=False)
     ]
 

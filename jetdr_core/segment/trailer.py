@@ -16,7 +16,7 @@ import xxhash
 from typing_extensions import Buffer
 
 from jetdr_core.errors import DamagedObject, UnsupportedVersion
-from jetdr_core.limits import FRAME_BYTES
+from jetdr_core.limits import FRAME_BYTES, SEGMENT_RECORDS_MAX
 from jetdr_core.segment.layout import (
     CHECKSUM_AT,
     CONTROL,
@@ -163,6 +163,8 @@ def _range_problem(trailer: Trailer) -> str:
         return (
             f"an epoch object has {records} records and {rows} rows" if records or rows or trailer.payload_bytes else ""
         )
+    if records > SEGMENT_RECORDS_MAX or trailer.control_count > records:
+        return f"{records} records, {trailer.control_count} of them control records, are more than a segment holds"
     if not 0 < records <= trailer.entry_count + trailer.control_count:
         return f"{trailer.entry_count} entries and {trailer.control_count} control records are not {records} records"
     return ""

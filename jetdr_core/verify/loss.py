@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from bisect import bisect_left, bisect_right, insort
 from collections import defaultdict
-from collections.abc import Collection, Iterable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -20,6 +20,8 @@ import numpy.typing as npt
 from jetdr_core.segment import EntryTable
 
 __all__ = ["Loss", "Losses"]
+
+Holds = Callable[[int, int], bool]
 
 
 @dataclass(slots=True)
@@ -74,22 +76,23 @@ class Losses:
             self._overwrite(disk, 0, size_bytes, lsn)
             self._lose(disk, 0, size_bytes, lsn, key, problem)
 
-    def needed_at(self, points: Iterable[tuple[int, Collection[int]]]) -> Iterator[list[Collection[Loss]]]:
-        """For points (LSN, disks) in ascending order, the losses that each of them needs, disk by disk.
+    def needed_at(self, points: Iterable[int], holds: Holds) -> Iterator[list[Collection[Loss]]]:
+        """For points in ascending order, the losses that each of them needs, disk by disk.
 
-        A collection is valid until the next one is asked for. This is one sweep over points and losses together.
+        ``holds`` tells of a disk and a point whether the disk is part of it. A collection is valid until the next one
+        is asked for. This is one sweep over points and losses together.
         """
         begins, ends = iter(self.all), iter(sorted((x for x in self.all if x.lsn_end is not None), key=_end))
         begin, end = next(begins, None), next(ends, None)
         needed: defaultdict[int, dict[int, Loss]] = defaultdict(dict)
-        for lsn, disks in points:
+        for lsn in points:
             while begin is not None and begin.lsn <= lsn:
                 needed[begin.disk][id(begin)] = begin
                 begin = next(begins, None)
             while end is not None and _end(end) <= lsn:
                 needed[end.disk].pop(id(end))
                 end = next(ends, None)
-            yield [needed[disk].values() for disk in disks if disk in needed]
+            yield [losses.values() for disk, losses in needed.items() if losses and holds(disk, lsn)]
 
     def _relevant(self, entries: EntryTable, damaged: Mapping[int, str]) -> npt.NDArray[np.bool_]:
         """Which entries matter: all entries of a damaged segment, otherwise those that touch a loss."""

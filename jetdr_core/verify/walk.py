@@ -58,11 +58,8 @@ class _Verification:
         self.catalog = catalog
         self.progress = progress
         self.points = catalog.points()
-        disks_at = catalog.history.disks_at
-        self.disks_of = {point.lsn: {disk.disk: disk for disk in disks_at(point.lsn)} for point in self.points}
-        self.names = {disk.disk: disk.name for disk in catalog.history.disks}
-        for disks in self.disks_of.values():
-            self.names |= {number: disk.name for number, disk in disks.items()}
+        self.lsns = [point.lsn for point in self.points]
+        self.names = catalog.history.disk_names
         self.chained = chained(catalog.chain.links)
         self.numbers = np.ascontiguousarray(self.chained["number"])
         self.losses = Losses()
@@ -138,15 +135,8 @@ class _Verification:
             self.frames += len(checked.index.frames)
             self.losses.feed(checked.index.entries, checked.frames_damaged, checked.key)
         elif int(link["entry_count"]):
-            self.losses.lose_disks(self._sizes(lsn_first), lsn_first, checked.key, checked.problems[0][1])
-
-    def _sizes(self, lsn: int) -> Iterator[tuple[int, int]]:
-        """Every disk of the points at or after ``lsn``, with its size at the first of these points."""
-        sizes: dict[int, int] = {}
-        for point in self.points:
-            if point.lsn >= lsn:
-                sizes = {number: disk.size_bytes for number, disk in self.disks_of[point.lsn].items()} | sizes
-        yield from sizes.items()
+            sizes = self.catalog.history.sizes_from(lsn_first, self.lsns)
+            self.losses.lose_disks(sizes, lsn_first, checked.key, checked.problems[0][1])
 
     def _note(self, checked: Checked, lsn_first: int, lsn_last: int) -> None:
         for part, problem in checked.problems:
@@ -189,8 +179,8 @@ class _Verification:
         return "" if end is None else f"the chain ends at LSN {self.catalog.lsn_last}: {end}"
 
     def _point_checks(self) -> Iterator[PointCheck]:
-        asked = ((point.lsn, self.disks_of[point.lsn]) for point in self.points)
-        for point, lost in zip(self.points, self.losses.needed_at(asked), strict=True):
+        needed = self.losses.needed_at(self.lsns, self.catalog.history.holds)
+        for point, lost in zip(self.points, needed, strict=True):
             named = islice(chain.from_iterable(lost), LOST_NAMED_MAX)
             yield PointCheck(point, sum(map(len, lost)), tuple(map(self._extent, named)))
 

@@ -92,6 +92,22 @@ def test_configuration_file_of_any_plain_name_is_recovered(name: str, tmp_path: 
     asyncio.run(scenario())
 
 
+def test_configuration_file_is_logged_again_only_when_its_text_is_another() -> None:
+    async def scenario() -> None:
+        store = fresh_store()
+        async with new_domain(store) as domain:
+            await domain.protect("db01", MemoryDevice(DISK_BYTES))
+            first, again = (domain.store_config("db01.vmx", "a") for _ in range(2))
+            other, back = domain.store_config("db01.vmx", "b"), domain.store_config("db01.vmx", "a")
+            assert first == again < other < back
+            await domain.uploaded(back)
+        catalog = await jetdr.Catalog.open(store)
+        texts = [catalog.history.configs_at(lsn) for lsn in (first, other, back)]
+        assert [text["db01.vmx"] for text in texts] == ["a", "b", "a"]
+
+    asyncio.run(scenario())
+
+
 @pytest.mark.parametrize("name", ["", ".vmx", "..", "a/b", "two\nlines", "nul\0", "ü" * 101])
 def test_configuration_file_that_could_not_be_recovered_is_refused(name: str) -> None:
     async def scenario() -> None:

@@ -245,3 +245,8 @@ def test_recovery_of_an_earlier_release_is_refused_by_name(tmp_path: Path, name:
     with pytest.raises(TargetExists, match=rf"\.{name}\.journal belongs to .* an earlier release.*remove .*\.partial"):
         seen(files_in(tmp_path, name=name))
     assert len(list(tmp_path.iterdir())) == 2
+
+
+def test_zeros_where_an_earlier_release_kept_its_journal_are_no_recovery(tmp_path: Path) -> None:
+    (tmp_path / ".db01.journal").write_bytes(bytes(4096))
+    assert seen(files_in(tmp_path)).progress is Progress.NONE

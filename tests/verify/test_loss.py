@@ -29,11 +29,12 @@ def test_a_point_needs_a_loss_exactly_while_a_byte_of_it_is_the_newest(
             entry["offset"], entry["length"] = offset * 512, length * 512
         losses.feed(entries, {0: "problem"} if any(row[3] for row in part) else {}, "key")
     owner: dict[tuple[int, int], tuple[int, bool]] = {}
-    found = losses.needed_at((lsn, disks) for lsn in range(1, len(rows) + 1) for disks in ((0,), (1,)))
+    lsns = range(1, len(rows) + 1)
+    found = [losses.needed_at(lsns, lambda disk, _: disk == 0), losses.needed_at(lsns, lambda disk, _: disk == 1)]
     for lsn, (disk, offset, length, lost) in enumerate(rows, 1):
         owner |= {(disk, sector): (lsn, lost) for sector in range(offset, offset + length)}
         for number in (0, 1):
-            needed = {loss.lsn for of_disk in next(found) for loss in of_disk}
+            needed = {loss.lsn for of_disk in next(found[number]) for loss in of_disk}
             assert needed == {writer for (of, _), (writer, bad) in owner.items() if bad and of == number}
 
 
@@ -49,4 +50,4 @@ def test_a_lost_index_spoils_a_disk_until_all_of_it_is_overwritten() -> None:
 
 
 def needed(losses: Losses, disks: set[int], *lsns: int) -> list[bool]:
-    return [any(of_disk) for of_disk in losses.needed_at((lsn, disks) for lsn in lsns)]
+    return [any(of_disk) for of_disk in losses.needed_at(lsns, lambda disk, _: disk in disks)]
