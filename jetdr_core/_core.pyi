@@ -17,7 +17,10 @@ NATIVE_FLAGS: dict[str, int]
 
 @final
 class ManualClock:
-    """A clock that moves only when it is told to, in nanoseconds UTC. For tests and simulation."""
+    """A clock that moves only when it is told to, in nanoseconds UTC. For tests and simulation.
+
+    :meth:`advance` lets time pass, as the monotonic clock shows it too. :meth:`set` steps the wall clock alone.
+    """
 
     def __init__(self, time_ns: int = ...) -> None: ...
     @property
@@ -74,6 +77,20 @@ class OffReason(IntEnum):
     """A disk's primary and the log may differ."""
     DRVA = 4
     """The DRVA said so."""
+
+class RingClock(NamedTuple):
+    """The wall clock, against the times that a ring gives to records. All in nanoseconds.
+
+    ``away_ns`` is by how much the wall clock has left the monotonic clock without being followed, 0 if it is followed,
+    and ``away_since_ns`` the last time given out before. The instants from ``doubted_since_ns`` on may not be those at
+    which records were captured; 0 if none is in doubt.
+    """
+
+    wall_ns: int
+    time_ns_last: int
+    away_ns: int
+    away_since_ns: int
+    doubted_since_ns: int
 
 class RingOff(NamedTuple):
     """Whether logging is on, and when and why it was last switched off, which it was ``times`` times.
@@ -186,6 +203,9 @@ class Ring:
 
         No later record gets an earlier time.
         """
+    def look_at_clock(self) -> RingClock: ...
+    def settle_doubt(self, doubted_since_ns: int) -> None:
+        """The history says since when instants are in doubt, so nothing is in doubt any more."""
     @property
     def used_bytes(self) -> int: ...
     def now_ns(self) -> int: ...

@@ -93,14 +93,19 @@ void jdr_device_from_fd(struct jdr_device *device, int fd, uint32_t block_bytes)
 
 typedef struct jdr_ring jdr_ring;
 
+/* Two clocks that a caller moves, for tests and simulation. */
+struct jdr_clock {
+    _Atomic int64_t wall_ns, monotonic_ns;
+};
+
 struct jdr_ring_options {
-    uint64_t payload_bytes;       /* a power of two, at least 64 KiB */
-    uint64_t slots;               /* a power of two, at least 16. Fewer records are in the ring at once */
-    uint64_t record_bytes_max;    /* most payload of one record. 0: as much as ring and log writer take */
-    uint64_t lsn_next;            /* LSN of the first record to be appended, from 1 */
-    int64_t time_ns_last;         /* no record gets an earlier time */
-    const _Atomic int64_t *clock; /* NULL: CLOCK_REALTIME */
-    bool write_back;              /* hold room until the primaries have the record, too. For a ring in a file */
+    uint64_t payload_bytes;        /* a power of two, at least 64 KiB */
+    uint64_t slots;                /* a power of two, at least 16. Fewer records are in the ring at once */
+    uint64_t record_bytes_max;     /* most payload of one record. 0: as much as ring and log writer take */
+    uint64_t lsn_next;             /* LSN of the first record to be appended, from 1 */
+    int64_t time_ns_last;          /* no record gets an earlier time */
+    const struct jdr_clock *clock; /* NULL: the machine's */
+    bool write_back;               /* hold room until the primaries have the record, too. For a ring in a file */
 };
 
 /*
@@ -152,6 +157,20 @@ uint64_t jdr_ring_record_bytes_max(const jdr_ring *ring); /* the most payload th
 uint64_t jdr_ring_payload_bytes(const jdr_ring *ring);
 int jdr_ring_poisoned(const jdr_ring *ring); /* 0 or the error */
 int64_t jdr_ring_now(const jdr_ring *ring);
+
+/*
+ * The wall clock against the times of records (core/record_clock.h). `away_ns` says by how much the wall clock has left
+ * the monotonic one without being followed, and 0 if it is followed. `away_since_ns` is the last time given out before.
+ * The instants from `doubted_since_ns` on may not be those at which records were captured, and 0 if none is in doubt.
+ */
+struct jdr_ring_clock {
+    int64_t wall_ns, time_ns_last;
+    int64_t away_ns, away_since_ns;
+    int64_t doubted_since_ns;
+};
+void jdr_ring_look_at_clock(jdr_ring *ring, struct jdr_ring_clock *clock);
+/* The history says since when instants are in doubt, so the doubt is taken away. */
+void jdr_ring_settle_doubt(jdr_ring *ring, int64_t doubted_since_ns);
 
 /* ---- ring in a file --------------------------------------------------------------------------------------------- */
 

@@ -29,16 +29,13 @@ from jetdr_core.catalog.links import LinkTable, segments
 from jetdr_core.catalog.point import Interval, RecoveryPoint, iso_time
 from jetdr_core.catalog.record_times import RecordTimes
 from jetdr_core.catalog.repository import MetadataRepository
-from jetdr_core.catalog.resolve import Reach, Resolver
+from jetdr_core.catalog.resolve import CLOCK_AHEAD_NS_MAX, Reach, Resolver
 from jetdr_core.catalog.tail_loss import TailLoss, find_tail_loss
 from jetdr_core.errors import DamagedObject
 from jetdr_core.segment import SegmentIndex
 from jetdr_core.store import ObjectStore, connected
 
 log = logging.getLogger(__name__)
-
-_AHEAD_NS_MAX = 300 * 10**9
-"""How far the clock of an owner may be ahead of ours."""
 
 
 class Catalog:
@@ -253,7 +250,7 @@ def _why_odd(beat: Heartbeat, tail: ChainTail) -> str:
     now_ns = time.time_ns()
     if beat.epoch != tail.epoch:
         return f"it is of epoch {beat.epoch}"
-    if beat.time_ns > max(now_ns + _AHEAD_NS_MAX, tail.time_ns_last):
+    if beat.time_ns > max(now_ns + CLOCK_AHEAD_NS_MAX, tail.time_ns_last):
         return f"it is from the future ({iso_time(beat.time_ns)}; here it is {iso_time(now_ns)})"
     return ""
 

@@ -349,6 +349,8 @@ class DomainHistory:
     def _begin_gap(self, record: ControlRecord, body: GapOpen) -> None:
         if self.gap_open is None:
             since_ns = record.time_ns if body.since_ns is None else min(body.since_ns, record.time_ns)
+            if self._gaps:
+                since_ns = max(since_ns, self._gaps[-1].time_open_ns)  # gap_at_time searches by it
             self._gaps.append(Gap(record.lsn, since_ns, body.reason))
 
     def _end_gap(self, record: ControlRecord) -> None:

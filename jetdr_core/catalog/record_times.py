@@ -51,6 +51,17 @@ class RecordTimes:
         lsns, times = await self._read(row)
         return int(lsns[int(np.searchsorted(times, time_ns, "right")) - 1])
 
+    async def time_ns_after(self, time_ns: int) -> int | None:
+        """When the first LSN was captured that was captured after ``time_ns``. None if there is none."""
+        nth = int(np.searchsorted(self._segments["last_time_ns"], time_ns, "right"))
+        if nth == len(self._segments):
+            return None
+        row = self._segments[nth]
+        if int(row["first_time_ns"]) > time_ns:
+            return int(row["first_time_ns"])
+        _lsns, times = await self._read(row)
+        return int(times[int(np.searchsorted(times, time_ns, "right"))])
+
     def _last_row(self, column: str, value: int) -> np.void:
         """The last segment that begins at or before ``value``."""
         row: np.void = self._segments[int(np.searchsorted(self._segments[column], value, "right")) - 1]

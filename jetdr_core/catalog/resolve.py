@@ -6,6 +6,7 @@ at or before it. One question reads at most one segment's index, and a refusal a
 
 from __future__ import annotations
 
+import time
 from bisect import bisect_left, bisect_right
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -19,6 +20,9 @@ from jetdr_core.catalog.point import Interval, RecoveryPoint, iso_time
 from jetdr_core.catalog.record_times import RecordTimes
 from jetdr_core.catalog.tail_loss import TailLoss
 from jetdr_core.errors import ChainBroken, InstantInGap, NoSuchPoint
+
+CLOCK_AHEAD_NS_MAX = 300 * 10**9
+"""How far the clock of an owner may be ahead of ours."""
 
 
 class Reach(NamedTuple):
@@ -64,7 +68,28 @@ class Resolver:
         gap = self.history.gap_at_time(time_ns)
         if gap is not None and self.history.consistent_at(lsn):
             raise await self._refusal(InstantInGap, gap.lsn_open, _in_gap(wanted, gap))
+        await self._check_clock(time_ns, lsn)
         return await self._checked(lsn, wanted)
+
+    async def _check_clock(self, time_ns: int, lsn: int) -> None:
+        """Refuse an instant after which the clock of the domain's machine was ahead.
+
+        ``lsn`` is the last LSN before it. If the next one bears a time that has not come yet, nobody knows when that
+        was captured, and so nobody knows whether it belongs before the instant.
+        """
+        latest_ns = time.time_ns() + CLOCK_AHEAD_NS_MAX
+        if not time_ns <= latest_ns < self.reach.time_last_ns:
+            return
+        next_ns = await self.times.time_ns_after(time_ns)
+        if next_ns is None or next_ns <= latest_ns:
+            return
+        raise InstantInGap(
+            f"{self.url}: {iso_time(time_ns)} lies where the clock of the domain's machine was wrong: LSN {lsn + 1} "
+            f"bears {iso_time(next_ns)}, which is in the future",
+            hint=f"name an LSN, a mark or 'latest'; LSN {lsn} was captured before the clock went wrong",
+            before=await self._point(lsn),
+            after=await self._point(lsn + 1),
+        )
 
     async def _named(self, name: str) -> RecoveryPoint:
         if name == "latest":

@@ -12,6 +12,7 @@ from concurrent.futures import Future
 from typing import Generic, TypeVar
 
 from jetdr_core.aio import settle
+from jetdr_core.domain.clock_watch import ClockWatch
 from jetdr_core.domain.control_log import ControlLog
 from jetdr_core.domain.copies import Copies
 from jetdr_core.domain.disk_identity import why_changed
@@ -47,6 +48,7 @@ class OpenDomain(Generic[D]):
             stall_limit_s=options.stall_limit_s,
         )
         self.copies = Copies(parts.ring, self.control_log, is_crowded=lambda: self.mode.is_crowded)
+        self.clock_watch = ClockWatch(request.name, parts.ring, self.control_log, self.copies)
         self.mode = parts.resumption.make_mode(
             ModeParts(options, self.control_log, self.copies, failure=lambda: self.uploader.failure)
         )
@@ -60,6 +62,7 @@ class OpenDomain(Generic[D]):
         self._ending: Future[list[Exception]] | None = None
         self._hurry = asyncio.Event()
         self._identities: tuple[bytes, ...] = ()
+        self._watching: asyncio.Task[None] | None = None
 
     @classmethod
     async def start(cls, request: DomainRequest[D], loop: LoopThread) -> OpenDomain[D]:
@@ -73,6 +76,7 @@ class OpenDomain(Generic[D]):
         except BaseException:
             await settle(domain._finish(upload=False, clean=parts.clean, stop_host=False))
             raise
+        domain._watching = asyncio.create_task(domain.clock_watch.run())
         return domain
 
     # -- end ---------------------------------------------------------------------------------------------------------
@@ -98,7 +102,7 @@ class OpenDomain(Generic[D]):
     async def _finish(self, *, upload: bool, clean: bool, stop_host: bool) -> list[Exception]:
         """Close the disks, upload the rest, stop, close the log, release everything. Returns the errors met."""
         errors: list[Exception] = []
-        await _step(errors, self.mode.stop_watching)
+        await _step(errors, self._stop_watching)
         clean &= bool(await _step(errors, lambda: asyncio.to_thread(self._end_disks, errors, stop_host=stop_host)))
         if upload and not self.uploader.paused:
             await _step(errors, self._upload_rest)
@@ -108,6 +112,12 @@ class OpenDomain(Generic[D]):
         await _step(errors, lambda: asyncio.to_thread(self._close_log, clean=clean))
         await _step(errors, self.parts.opened.aclose)
         return errors
+
+    async def _stop_watching(self) -> None:
+        if self._watching is not None:
+            self._watching.cancel()
+            await asyncio.wait({self._watching})
+        await self.mode.stop_watching()
 
     def _end_disks(self, errors: list[Exception], *, stop_host: bool) -> bool:
         """Let the disks go. Returns False if primaries and log may differ, so that the log must not be called clean."""
@@ -203,6 +213,7 @@ class OpenDomain(Generic[D]):
             store_away_s=away_s,
             store_away=away,
             host=self.mode.status(),
+            clock=self.clock_watch.why,
             changed=why_changed(changed) if (changed := parts.resumption.changed) else "",
             disks=self.disks.status(),
         )

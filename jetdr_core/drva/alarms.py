@@ -30,6 +30,7 @@ ALARMS = {
     "rpo": "the oldest write that the store lacks is older than rpo_alarm_s",
     "log_nearly_full": "the log section is nearly full; once it is full, guests are delayed, then no longer protected",
     "not_consistent": "the present moment is not a recovery point",
+    "clock": "the machine's clock cannot be trusted, so record times do not follow it",
     "primary_failed": "a disk failed writes of its guest",
     "disk_not_protected": "a configured disk could not be protected and is tried again",
     "disk_changed": "a disk was changed or replaced while the domain was closed; it is resynced",
@@ -92,6 +93,8 @@ def _of_status(status: DomainStatus, rpo_alarm_s: float) -> Iterator[Alarm]:
         yield Alarm("log_nearly_full", f"the log is {percent} % full")
     if not status.consistent:
         yield Alarm("not_consistent", status.why_inconsistent)
+    if status.clock:
+        yield Alarm("clock", status.clock)
     if status.changed:
         yield Alarm("disk_changed", status.changed)
     for disk in status.disks:

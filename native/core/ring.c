@@ -148,7 +148,7 @@
 int64_t jdr_ring_now(const jdr_ring *ring)
 {
     if (ring->clock)
-        return atomic_load_explicit(ring->clock, memory_order_acquire);
+        return atomic_load_explicit(&ring->clock->wall_ns, memory_order_acquire);
     struct timespec now;
     clock_gettime(CLOCK_REALTIME, &now);
     return now.tv_sec * 1000000000ll + now.tv_nsec;
@@ -221,10 +221,16 @@ static uint64_t copy_and_hash(const jdr_ring *ring, uint64_t position, const voi
     return XXH3_64bits_digest(&state);
 }
 
+static int64_t ring_monotonic_ns(const jdr_ring *ring)
+{
+    return ring->clock ? atomic_load_explicit(&ring->clock->monotonic_ns, memory_order_acquire) : jdr_monotonic_ns();
+}
+
 /* With `reserve` held: the time now, or the last time given out if that is later. */
 static int64_t advance_time(jdr_ring *ring)
 {
-    int64_t now = jdr_ring_now(ring), last = atomic_load_explicit(&ring->shared->time_ns_last, memory_order_relaxed);
+    int64_t last = atomic_load_explicit(&ring->shared->time_ns_last, memory_order_relaxed);
+    int64_t now = jdr_record_clock_follow(&ring->shared->clock, jdr_ring_now(ring), ring_monotonic_ns(ring), last);
     if (now <= last)
         return last;
     atomic_store_explicit(&ring->shared->time_ns_last, now, memory_order_relaxed);
@@ -416,6 +422,29 @@ uint64_t jdr_ring_observe(jdr_ring *ring, int64_t *time_ns)
     lsn = jdr_ring_lsn_reserved(ring);
     pthread_mutex_unlock(&ring->shared->reserve);
     return lsn;
+}
+
+void jdr_ring_look_at_clock(jdr_ring *ring, struct jdr_ring_clock *seen)
+{
+    const struct jdr_record_clock *clock = &ring->shared->clock;
+    bool locked = lock_reserve(ring) == 0; /* if not, its holder was stopped, and the clock stays as it was */
+    if (locked)
+        advance_time(ring);
+    bool away = atomic_load(&clock->away_monotonic_ns) != 0;
+    *seen = (struct jdr_ring_clock){
+        .wall_ns = jdr_ring_now(ring),
+        .time_ns_last = jdr_ring_time_last(ring),
+        .away_ns = away ? atomic_load(&clock->away_offset_ns) - atomic_load(&clock->offset_ns) : 0,
+        .away_since_ns = away ? atomic_load(&clock->away_since_ns) : 0,
+        .doubted_since_ns = atomic_load(&clock->doubted_since_ns),
+    };
+    if (locked)
+        pthread_mutex_unlock(&ring->shared->reserve);
+}
+
+void jdr_ring_settle_doubt(jdr_ring *ring, int64_t doubted_since_ns)
+{
+    atomic_compare_exchange_strong(&ring->shared->clock.doubted_since_ns, &doubted_since_ns, 0);
 }
 
 int64_t jdr_ring_time_last(const jdr_ring *ring)

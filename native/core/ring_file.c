@@ -63,7 +63,7 @@ static void fill_header(struct jdr_ring_shared *shared, const struct jdr_ring_op
     memcpy(shared->magic, RING_MAGIC, sizeof shared->magic);
     memcpy(shared->domain, domain, sizeof shared->domain);
     shared->version = RING_VERSION;
-    shared->header_bytes = sizeof *shared;
+    shared->header_bytes = JDR_RING_HEADER_BYTES;
     shared->slot_count = options->slots;
     shared->payload_bytes = options->payload_bytes;
     shared->write_back = options->write_back;
@@ -97,7 +97,7 @@ static bool valid_geometry(const struct jdr_ring_shared *header, uint64_t file_b
     struct jdr_ring_options options = {.slots = header->slot_count,
                                        .payload_bytes = header->payload_bytes,
                                        .lsn_next = 1};
-    return header->header_bytes == sizeof *header && jdr_ring_valid_options(&options) &&
+    return header->header_bytes == JDR_RING_HEADER_BYTES && jdr_ring_valid_options(&options) &&
            file_bytes == jdr_ring_memory_bytes(header->slot_count, header->payload_bytes);
 }
 

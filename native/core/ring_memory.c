@@ -10,6 +10,7 @@
 #define HUGE_PAGE (2u << 20)
 
 _Static_assert(sizeof(struct jdr_ring_shared) <= JDR_BLOCK, "the header of a ring's file is one block");
+_Static_assert(offsetof(struct jdr_ring_shared, clock) == JDR_RING_HEADER_BYTES, "version 1 ends where it did");
 _Static_assert(sizeof(struct jdr_claim) <= sizeof((struct jdr_record){0}.reserved),
                "a claim fits into the reserved bytes");
 
@@ -90,6 +91,8 @@ void jdr_ring_begin(struct jdr_ring *ring, const struct jdr_ring_options *option
     shared->sync_wanted = shared->lsn_written = lsn;
     if (options->time_ns_last > shared->time_ns_last)
         shared->time_ns_last = options->time_ns_last;
+    if (!shared->clock.followed_ns)
+        shared->clock.begun_after_ns = options->time_ns_last;
     shared->record_bytes_max = options->record_bytes_max ? options->record_bytes_max
                                                          : record_bytes_limit(ring->payload_bytes);
 }

@@ -16,6 +16,7 @@
 #include <string.h>
 
 #include "jetdr.h"
+#include "record_clock.h"
 #include "ring.h"
 #include "room.h"
 #include "threads.h"
@@ -64,7 +65,12 @@ struct jdr_ring_shared {
     _Atomic uint32_t host_ended;
     _Atomic uint32_t resetting;
     _Atomic uint64_t primary_failed; /* write-back: 1 + the disk whose primary lacks what the log holds, or SEVERAL */
+    /* times. Earlier releases have zeros here, and end before it */
+    JDR_LINE struct jdr_record_clock clock; /* under `reserve` */
 };
+
+/* What the first release of version 1 wrote as the size of the header. The rest of its block is zero. */
+#define JDR_RING_HEADER_BYTES 576
 
 struct jdr_ring {
     struct jdr_ring_shared *shared;
@@ -77,7 +83,7 @@ struct jdr_ring {
     enum jdr_side side;
     int fd;                 /* of the file, or -1: anonymous memory */
     _Atomic int32_t poison; /* the writers of this process are to stop */
-    const _Atomic int64_t *clock;
+    const struct jdr_clock *clock;
     uint64_t map_bytes;
 };
 

@@ -64,13 +64,15 @@ cdef extern from "jetdr.h" nogil:
 
     struct jdr_ring:
         pass
+    struct jdr_clock:
+        atomic_int64 wall_ns, monotonic_ns
     struct jdr_ring_options:
         uint64_t payload_bytes
         uint64_t slots
         uint64_t record_bytes_max
         uint64_t lsn_next
         int64_t time_ns_last
-        const atomic_int64 *clock
+        const jdr_clock *clock
         bint write_back
     enum jdr_side:
         JDR_HOST
@@ -85,6 +87,10 @@ cdef extern from "jetdr.h" nogil:
         uint32_t reason, disk
         int64_t since_ns
         uint64_t count
+    struct c_ring_clock "jdr_ring_clock":
+        int64_t wall_ns, time_ns_last, away_ns, away_since_ns, doubted_since_ns
+    void jdr_ring_look_at_clock(jdr_ring *, c_ring_clock *)
+    void jdr_ring_settle_doubt(jdr_ring *, int64_t)
     int jdr_ring_format(int, const jdr_ring_options *, const uint8_t *)
     int jdr_ring_open(jdr_ring **, int, jdr_side, const uint8_t *)
     void jdr_ring_leave(jdr_ring *)

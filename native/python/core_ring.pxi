@@ -2,20 +2,22 @@
 
 
 cdef class ManualClock:
-    cdef atomic_int64 now
+    cdef jdr_clock clock
 
     def __init__(self, time_ns=1_700_000_000_000_000_000):
-        clock_store(&self.now, time_ns)
+        clock_store(&self.clock.wall_ns, time_ns)
+        clock_store(&self.clock.monotonic_ns, 1)
 
     @property
     def time_ns(self):
-        return clock_load(&self.now)
+        return clock_load(&self.clock.wall_ns)
 
     def advance(self, nanoseconds):
-        clock_add(&self.now, nanoseconds)
+        clock_add(&self.clock.monotonic_ns, nanoseconds)
+        clock_add(&self.clock.wall_ns, nanoseconds)
 
     def set(self, time_ns):
-        clock_store(&self.now, time_ns)
+        clock_store(&self.clock.wall_ns, time_ns)
 
 
 @cython.no_gc_clear  # the ring reads the clock until it is freed
@@ -38,7 +40,7 @@ cdef class Ring:
         if file is not None:
             result = jdr_ring_open(&self.ring, file, JDR_DRVA, name)
         else:
-            options.clock = &clock.now if clock is not None else NULL
+            options.clock = &clock.clock if clock is not None else NULL
             result = jdr_ring_create(&self.ring, &options)
         if result:
             raise ring_refused(result, payload_bytes, slots, record_bytes_max)
@@ -78,6 +80,17 @@ cdef class Ring:
         cdef int64_t time_ns
         cdef uint64_t lsn = jdr_ring_observe(self.ring, &time_ns)
         return lsn, time_ns
+
+    def look_at_clock(self):
+        cdef c_ring_clock clock
+        with nogil:
+            jdr_ring_look_at_clock(self.ring, &clock)
+        return RingClock(
+            clock.wall_ns, clock.time_ns_last, clock.away_ns, clock.away_since_ns, clock.doubted_since_ns
+        )
+
+    def settle_doubt(self, doubted_since_ns):
+        jdr_ring_settle_doubt(self.ring, doubted_since_ns)
 
     @property
     def used_bytes(self):

@@ -103,13 +103,19 @@ def test_a_record_header_lies_as_documented() -> None:
 
 
 def ring_header_fields() -> list[str]:
-    """The fields of ``struct jdr_ring_shared`` in order; its two producers one by one, other arrays as one."""
-    source = (ROOT / "native/core/ring_shared.h").read_text(encoding="utf-8")
-    (body,) = re.findall(r"struct jdr_ring_shared \{(.*?)\n\};", source, re.DOTALL)
-    declared = re.sub(r"/\*.*?\*/", "", body, flags=re.DOTALL).split(";")
-    names = [name for one in declared for name in re.findall(r"(\w+)(?:\[\d+\])?\s*(?:,|$)", one.strip())]
+    """The fields of ``struct jdr_ring_shared`` in order; its two producers and its clock's fields one by one."""
+    names = fields_of("ring_shared.h", "jdr_ring_shared")
     at = names.index("producers")
-    return [*names[:at], "producers[0]", "producers[1]", *names[at + 1 :]]
+    clock = [f"clock.{name}" for name in fields_of("record_clock.h", "jdr_record_clock")]
+    return [*names[:at], "producers[0]", "producers[1]", *names[at + 1 : -1], *clock]
+
+
+def fields_of(header: str, structure: str) -> list[str]:
+    """The names of a structure's fields in order; arrays as one."""
+    source = (ROOT / "native/core" / header).read_text(encoding="utf-8")
+    (body,) = re.findall(rf"struct {structure} \{{(.*?)\n\}};", source, re.DOTALL)
+    declared = re.sub(r"/\*.*?\*/", "", body, flags=re.DOTALL).split(";")
+    return [name for one in declared for name in re.findall(r"(\w+)(?:\[\d+\])?\s*(?:,|$)", one.strip())]
 
 
 def test_the_header_of_a_ring_lies_as_documented(tmp_path: Path) -> None:
