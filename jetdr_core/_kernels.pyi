@@ -3,13 +3,24 @@
 Every call checks its input before it reads or writes a byte, and releases the GIL while it runs.
 """
 
+from collections.abc import Collection, Sequence
 from typing import final
 
 import numpy as np
 import numpy.typing as npt
 from typing_extensions import Buffer
 
-__all__ = ["IntervalMap", "gather_digest", "scatter_write", "verify_payloads", "zero_runs"]
+__all__ = [
+    "IntervalMap",
+    "check_entries",
+    "check_frames",
+    "check_records",
+    "gather_digest",
+    "scatter_write",
+    "unpack_columns",
+    "verify_payloads",
+    "zero_runs",
+]
 
 def verify_payloads(headers: npt.NDArray[np.void], payload: Buffer) -> int:
     """The index of the first record whose payload does not match its XXH3-64 or ends beyond the buffer; -1 if none.
@@ -35,6 +46,37 @@ def gather_digest(fd: int, pieces: npt.NDArray[np.void], digest: int = 0) -> int
 
     It equals the digest that :func:`scatter_write` returned for the last of these frames, if their bytes are unchanged.
     A target that ends before a piece does is an OSError (EIO).
+    """
+
+def unpack_columns(data: Buffer, rows: npt.NDArray[np.void], ascending: Collection[str]) -> None:
+    """Fill ``rows`` from ``data``: column by column, and in each column the first bytes of all values, then the second.
+
+    Columns named in ``ascending``, of 8 bytes at most, are stored as differences to the row before. ValueError unless
+    ``data`` is as long as ``rows``, and the columns of ``rows`` lie back to back.
+    """
+
+def check_frames(frames: npt.NDArray[np.void], start: int, stored_bytes: int, raw_bytes_max: int) -> int:
+    """What is wrong with an untrusted frame table (rows that begin with ``segment.FRAME``), as a problem number.
+
+    0 if the frames fill bytes [start, start + stored_bytes) of their object, each with at most ``raw_bytes_max`` raw.
+    """
+
+def check_entries(entries: npt.NDArray[np.void], frames: npt.NDArray[np.void], disk_bytes_max: int) -> int:
+    """What is wrong with untrusted entries (rows of ``segment.ENTRY``) of a checked frame table, as a problem number.
+
+    0 if each is whole sectors within ``disk_bytes_max`` and within its frame, and the pieces of a record fit together.
+    """
+
+def check_records(
+    entries: npt.NDArray[np.void],
+    control: Sequence[tuple[int, int]],
+    lsns: tuple[int, int],
+    times_ns: tuple[int, int],
+) -> int:
+    """What is wrong with the records of checked entries and of ``control`` (LSN, time), as a problem number.
+
+    0 if they are the LSNs from the first to the last of ``lsns``, each once, and their times never decrease and run
+    from the first to the last of ``times_ns``.
     """
 
 @final

@@ -14,6 +14,8 @@ import numpy as np
 import numpy.typing as npt
 from typing_extensions import Buffer
 
+from jetdr_core._kernels import unpack_columns as unpack_planes
+
 Table = npt.NDArray[np.void]
 _Column = npt.NDArray[Any]
 
@@ -25,15 +27,8 @@ def pack_columns(table: Table, ascending: Collection[str] = ()) -> bytes:
 
 def unpack_columns(data: Buffer, dtype: np.dtype[np.void], count: int, ascending: Collection[str] = ()) -> Table:
     """Decode what :func:`pack_columns` encoded. ``data`` must be exactly ``count * dtype.itemsize`` bytes."""
-    planes = np.frombuffer(memoryview(data), np.uint8)
-    assert planes.size == count * dtype.itemsize, "the caller checked the sizes"
     table = np.empty(count, dtype)
-    start = 0
-    for name in _names(dtype):
-        width = dtype[name].itemsize
-        column = _from_planes(planes[start : start + count * width], dtype[name], count)
-        table[name] = np.cumsum(column, dtype=column.dtype) if name in ascending else column
-        start += count * width
+    unpack_planes(data, table, ascending)
     return table
 
 
@@ -49,8 +44,3 @@ def _delta(column: _Column) -> _Column:
 def _planes(column: _Column) -> bytes:
     values = np.ascontiguousarray(column)
     return values.view(np.uint8).reshape(len(values), values.itemsize).T.tobytes()
-
-
-def _from_planes(planes: npt.NDArray[np.uint8], dtype: np.dtype[Any], count: int) -> _Column:
-    values = np.ascontiguousarray(planes.reshape(dtype.itemsize, count).T)
-    return values.reshape(count * dtype.itemsize).view(dtype)

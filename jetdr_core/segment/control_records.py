@@ -35,6 +35,8 @@ def encode_control(records: Sequence[ControlRecord]) -> bytes:
 def decode_control(data: Buffer, count: int, key: str) -> list[ControlRecord]:
     """Decode ``count`` records. :class:`DamagedObject` names the object ``key``."""
     view = memoryview(data)
+    if not count and not view:
+        return []
     table_bytes = count * CONTROL.itemsize
     if table_bytes > len(view):
         raise DamagedObject(key, "control records", f"{count} records do not fit into {len(view)} bytes")

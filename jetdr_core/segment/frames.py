@@ -15,7 +15,6 @@ import xxhash
 from typing_extensions import Buffer
 
 from jetdr_core.errors import DamagedObject
-from jetdr_core.limits import FRAME_BYTES
 from jetdr_core.record import RecordBatch
 from jetdr_core.segment.layout import FRAME, HEADER_BYTES, SAVING_PERCENT_MIN, Codec, FrameTable
 from jetdr_core.segment.pieces import Slice
@@ -100,20 +99,3 @@ def unpack_block(stored: memoryview, raw_bytes: int, key: str, part: str) -> byt
     if len(raw) != raw_bytes:
         raise DamagedObject(key, part, f"{len(raw)} bytes instead of {raw_bytes}")
     return raw
-
-
-def check_frames(table: FrameTable, stored_bytes: int, key: str) -> None:
-    """Raise :class:`DamagedObject` unless the frames of an untrusted table fill their part of the object exactly."""
-    sizes = table["stored_bytes"].astype(np.uint64)
-    ends = np.uint64(HEADER_BYTES) + np.cumsum(sizes, dtype=np.uint64)
-    problem = ""
-    if (table["raw_bytes"] > FRAME_BYTES).any() or (table["raw_bytes"] == 0).any():
-        problem = f"a frame is empty or longer than {FRAME_BYTES} bytes"
-    elif (sizes > table["raw_bytes"]).any() or (sizes == 0).any():
-        problem = "a frame takes more bytes stored than raw"
-    elif (ends - sizes != table["offset"]).any() or int(sizes.sum(dtype=np.uint64)) != stored_bytes:
-        problem = f"frames do not fill {stored_bytes} bytes"
-    elif ((table["codec"] == Codec.RAW) & (sizes != table["raw_bytes"])).any() or (table["codec"] > Codec.LZ4).any():
-        problem = "a codec is unknown, or a frame that is stored raw has two sizes"
-    if problem:
-        raise DamagedObject(key, "frame table", problem)

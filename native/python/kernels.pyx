@@ -1,7 +1,8 @@
 # cython: language_level=3, freethreading_compatible=True, autotestdict=False
 """Python face of the batch kernels (native/kernels). The contract is in jetdr_core/_kernels.pyi.
 
-Here is what an argument must look like and which error it gives; the loops are in scan.c, scatter.c and interval_map.c.
+Here is what an argument must look like and which error it gives; the loops are in scan.c, scatter.c, tables.c and
+interval_map.c.
 A batch is one call, and the GIL is released while it runs. Invariant: every length and offset is checked before the
 first byte is read or written.
 """
@@ -16,7 +17,17 @@ import threading
 
 import numpy as np
 
-__all__ = ["IntervalMap", "gather_digest", "scatter_write", "verify_payloads", "zero_runs"]
+__all__ = [
+    "IntervalMap",
+    "check_entries",
+    "check_frames",
+    "check_records",
+    "gather_digest",
+    "scatter_write",
+    "unpack_columns",
+    "verify_payloads",
+    "zero_runs",
+]
 
 
 cdef extern from "kernels/scan.h" nogil:
@@ -53,6 +64,37 @@ cdef extern from "kernels/interval_map.h" nogil:
     )
     void jdr_interval_list(const jdr_interval_map *map, uint64_t *rows)
     void jdr_uncovered_free(jdr_uncovered_list *list)
+
+
+cdef extern from "kernels/tables.h" nogil:
+    struct jdr_frame_row:
+        pass
+    struct jdr_entry_row:
+        pass
+    struct jdr_frame_table:
+        const uint8_t *rows
+        size_t row_bytes
+        size_t count
+    struct jdr_record_range:
+        uint64_t lsn_first
+        uint64_t lsn_last
+        int64_t time_first_ns
+        int64_t time_last_ns
+    void jdr_unpack_column(
+        const uint8_t *planes, size_t count, size_t width, int ascending, uint8_t *rows, size_t row_bytes
+    )
+    int jdr_check_frames(const jdr_frame_table *frames, uint64_t start, uint64_t stored_bytes, uint32_t raw_bytes_max)
+    int jdr_check_entries(
+        const jdr_entry_row *entries, size_t count, const jdr_frame_table *frames, uint64_t disk_bytes_max
+    )
+    int jdr_check_records(
+        const jdr_entry_row *entries,
+        size_t count,
+        const uint64_t *control_lsn,
+        const int64_t *control_time_ns,
+        size_t control_count,
+        const jdr_record_range *range,
+    )
 
 
 _UNCOVERED = np.dtype([("source", "<u8"), ("offset", "<u8"), ("length", "<u8")])
@@ -155,6 +197,113 @@ def gather_digest(int fd, pieces, uint64_t digest=0):
     if error:
         raise OSError(error, os.strerror(error))
     return digest
+
+
+def unpack_columns(data, rows, ascending):
+    cdef Py_buffer planes
+    cdef Py_buffer table
+    cdef size_t count, row_bytes, width, offset
+    cdef size_t start = 0
+    cdef int is_ascending
+    PyObject_GetBuffer(data, &planes, PyBUF_SIMPLE)
+    try:
+        PyObject_GetBuffer(rows, &table, PyBUF_WRITABLE | PyBUF_C_CONTIGUOUS)
+        try:
+            row_bytes = <size_t>table.itemsize
+            count = <size_t>table.len // row_bytes
+            if planes.len != table.len:
+                raise ValueError(f"{planes.len} bytes of planes are not {count} rows of {row_bytes} bytes")
+            for name, (kind, place) in sorted(rows.dtype.fields.items(), key=_place_of_field):
+                width, offset, is_ascending = kind.itemsize, place, name in ascending
+                if offset != start or width > row_bytes - start or (is_ascending and width > 8):
+                    raise ValueError(f"column {name} of {width} bytes at {offset} cannot be unpacked")
+                with nogil:
+                    jdr_unpack_column(
+                        <const uint8_t *>planes.buf + start * count,
+                        count,
+                        width,
+                        is_ascending,
+                        <uint8_t *>table.buf + offset,
+                        row_bytes,
+                    )
+                start += width
+        finally:
+            PyBuffer_Release(&table)
+    finally:
+        PyBuffer_Release(&planes)
+
+
+def _place_of_field(field):
+    return field[1][1]
+
+
+cdef int get_frames(object frames, Py_buffer *view, jdr_frame_table *table) except -1:
+    """A frame table, whose rows may be longer than the columns that are looked at. The caller releases ``view``."""
+    PyObject_GetBuffer(frames, view, PyBUF_C_CONTIGUOUS)
+    if <size_t>view.itemsize < sizeof(jdr_frame_row):
+        row_bytes = view.itemsize
+        PyBuffer_Release(view)
+        raise ValueError(f"frame rows of {row_bytes} bytes; {sizeof(jdr_frame_row)} or more expected")
+    table.rows = <const uint8_t *>view.buf
+    table.row_bytes = <size_t>view.itemsize
+    table.count = <size_t>view.len // table.row_bytes
+    return 0
+
+
+def check_frames(frames, uint64_t start, uint64_t stored_bytes, uint32_t raw_bytes_max):
+    cdef Py_buffer view
+    cdef jdr_frame_table table
+    cdef int problem
+    get_frames(frames, &view, &table)
+    with nogil:
+        problem = jdr_check_frames(&table, start, stored_bytes, raw_bytes_max)
+    PyBuffer_Release(&view)
+    return problem
+
+
+def check_entries(entries, frames, uint64_t disk_bytes_max):
+    cdef Py_buffer rows
+    cdef Py_buffer view
+    cdef jdr_frame_table table
+    cdef size_t count
+    cdef int problem
+    PyObject_GetBuffer(entries, &rows, PyBUF_C_CONTIGUOUS)
+    try:
+        count = row_count(&rows, sizeof(jdr_entry_row), "entry")
+        get_frames(frames, &view, &table)
+        with nogil:
+            problem = jdr_check_entries(<const jdr_entry_row *>rows.buf, count, &table, disk_bytes_max)
+        PyBuffer_Release(&view)
+    finally:
+        PyBuffer_Release(&rows)
+    return problem
+
+
+def check_records(entries, control, lsns, times_ns):
+    cdef Py_buffer rows
+    cdef size_t count
+    cdef int problem
+    cdef jdr_record_range range
+    cdef const uint64_t[::1] control_lsn = np.array([lsn for lsn, _ in control], np.uint64)
+    cdef const int64_t[::1] control_time_ns = np.array([time_ns for _, time_ns in control], np.int64)
+    cdef size_t control_count = control_lsn.shape[0]
+    range.lsn_first, range.lsn_last = lsns
+    range.time_first_ns, range.time_last_ns = times_ns
+    PyObject_GetBuffer(entries, &rows, PyBUF_C_CONTIGUOUS)
+    try:
+        count = row_count(&rows, sizeof(jdr_entry_row), "entry")
+        with nogil:
+            problem = jdr_check_records(
+                <const jdr_entry_row *>rows.buf,
+                count,
+                &control_lsn[0] if control_count else NULL,
+                &control_time_ns[0] if control_count else NULL,
+                control_count,
+                &range,
+            )
+    finally:
+        PyBuffer_Release(&rows)
+    return problem
 
 
 @cython.final
