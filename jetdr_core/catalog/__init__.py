@@ -3,7 +3,7 @@
 Invariant: it is made from the store alone. Summaries and the metadata repository only make that quicker.
 """
 
-from jetdr_core.catalog.at import At
+from jetdr_core.catalog.at import At, check_mark_is_no_point
 from jetdr_core.catalog.catalog import Catalog
 from jetdr_core.catalog.chain import SETTLE_S, Chain, ChainBreak, ChainTail, read_chain, write_summaries
 from jetdr_core.catalog.heartbeat import Heartbeat, decode_heartbeat, heartbeat
@@ -40,6 +40,7 @@ __all__ = [
     "chain_key",
     "chain_number",
     "chained",
+    "check_mark_is_no_point",
     "decode_heartbeat",
     "decode_history",
     "decode_summary",

@@ -1,30 +1,38 @@
-"""What a caller may ask for: an LSN, an instant, a mark's name or ``latest``. Pure.
+"""What a caller may ask for: an LSN, an instant, a mark's name or ``latest``. Pure, but for the clock of ``-1h``.
 
-Invariants: instants are exact to the nanosecond. An instant without a zone is refused, because guessing the zone would
-recover the wrong point.
+Invariants: text has one meaning or is refused. ``lsn:``, ``time:`` and ``mark:`` say which is meant. Without them, text
+that begins like an instant is an instant, and text that two of them could mean is refused with both spellings.
 """
 
 from __future__ import annotations
 
-import re
-from collections.abc import Container
-from datetime import UTC, datetime, timedelta
+import time
+from collections.abc import Callable, Container
+from datetime import datetime
 from typing import NamedTuple
 
-from jetdr_core.catalog.point import NS
+from jetdr_core.catalog.instant import (
+    NumberAsTime,
+    begins_like_an_instant,
+    number_as_time,
+    parse_instant,
+    time_ns_of,
+)
+from jetdr_core.catalog.point import iso_time
 from jetdr_core.errors import InvalidRequest
 
-_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
-_MICROSECOND = timedelta(microseconds=1)
-_FRACTION = re.compile(r"(?P<second>.*:\d{2})[.,](?P<digits>\d+)(?P<zone>.*)")
 _HINT = "use an LSN, a time such as 2026-01-31T12:00:00Z, a mark's name, or 'latest'"
+_PREFIXES = ("lsn:", "time:", "mark:")
 
 At = int | str | datetime
 """What names a recovery point."""
 
 
 class AtLsn(NamedTuple):
+    """``as_time`` is the time that the number may have been meant as, unless the caller said that it is an LSN."""
+
     lsn: int
+    as_time: NumberAsTime | None = None
 
 
 class AtTime(NamedTuple):
@@ -32,46 +40,69 @@ class AtTime(NamedTuple):
 
 
 class AtName(NamedTuple):
+    """A mark. ``latest`` is the last point instead, unless ``is_mark``."""
+
     name: str
+    is_mark: bool = False
 
 
-def parse_at(at: object, marks: Container[str] = ()) -> AtLsn | AtTime | AtName:
-    """Tell what ``at`` asks for.
-
-    Text in ``marks`` is a mark's name, whatever else it looks like. So is text that is neither an LSN nor a time.
-    """
+def parse_at(
+    at: object, marks: Container[str] = (), now_ns: Callable[[], int] = time.time_ns
+) -> AtLsn | AtTime | AtName:
+    """Tell what ``at`` asks for, of a domain with these ``marks``. Text with no meaning or two is refused."""
     if isinstance(at, int) and not isinstance(at, bool):
         return AtLsn(at)
     if isinstance(at, datetime):
         return AtTime(time_ns_of(at))
     if not isinstance(at, str) or not at:
         raise InvalidRequest(f"{at!r} names no recovery point", hint=_HINT)
+    if at.startswith(_PREFIXES):
+        meant, _, text = at.partition(":")
+        return _prefixed(meant, text, now_ns)
     if at in marks:
+        _refuse_other_meaning(at, now_ns)
         return AtName(at)
-    if at.isascii() and at.isdigit() and len(at) < 20:
-        return AtLsn(int(at))
-    time_ns = _iso(at)
-    return AtName(at) if time_ns is None else AtTime(time_ns)
+    if _is_number(at):
+        return AtLsn(int(at), number_as_time(at))
+    return AtTime(parse_instant(at, now_ns())) if begins_like_an_instant(at) else AtName(at)
 
 
-def time_ns_of(instant: datetime) -> int:
-    """Nanoseconds since 1970 (UTC) of an instant, which must have a zone."""
-    if instant.tzinfo is None or instant.utcoffset() is None:
+def check_mark_is_no_point(name: str) -> None:
+    """Raise :class:`InvalidRequest` if a new mark's name would name another point too."""
+    if name.startswith(_PREFIXES):
+        raise InvalidRequest(f"mark name {name!r} would be read as a point", hint="choose another name")
+    _refuse_other_meaning(name, lambda: 0)
+
+
+def _prefixed(meant: str, text: str, now_ns: Callable[[], int]) -> AtLsn | AtTime | AtName:
+    if meant == "mark":
+        return AtName(text, is_mark=True)
+    if meant == "lsn":
+        if not _is_number(text):
+            raise InvalidRequest(f"'lsn:{text}' is no LSN", hint="write lsn: and a number")
+        return AtLsn(int(text))
+    number = number_as_time(text) if _is_number(text) else None
+    if number is not None:
         raise InvalidRequest(
-            f"time {instant.isoformat()!r} has no zone", hint="append 'Z' for UTC, or an offset as '+01:00'"
+            f"'time:{text}' is a bare number", hint=f"if that is meant, use {iso_time(number.time_ns)}"
         )
-    return (instant - _EPOCH) // _MICROSECOND * 1000
+    return AtTime(parse_instant(text, now_ns()))
 
 
-def _iso(text: str) -> int | None:
-    """Nanoseconds since 1970 (UTC), or None if ``text`` is not an ISO 8601 time.
+def _is_number(text: str) -> bool:
+    return text.isascii() and text.isdigit() and len(text) < 20
 
-    The fraction is parsed here, because ``datetime`` would drop the digits below microseconds.
-    """
-    match = _FRACTION.fullmatch(text)
-    whole, digits = (match["second"] + match["zone"], match["digits"]) if match else (text, "")
+
+def _refuse_other_meaning(name: str, now_ns: Callable[[], int]) -> None:
+    """Refuse the name of a mark that is written like an instant. One that only begins like an instant is a name."""
+    if not begins_like_an_instant(name):
+        return
     try:
-        instant = datetime.fromisoformat(whole)
-    except ValueError:
-        return None
-    return time_ns_of(instant) + int(digits[:9].ljust(9, "0")) % NS
+        meant = f"the time {iso_time(parse_instant(name, now_ns()))}"
+    except InvalidRequest as error:
+        if "has no zone" not in str(error):
+            return
+        meant = "a time without a zone"
+    raise InvalidRequest(
+        f"{name!r} may be a mark or {meant}", hint=f"write 'mark:{name}' or 'time:{name}'; name new marks otherwise"
+    )

@@ -16,10 +16,11 @@ from typing import NamedTuple
 from jetdr_core.catalog.at import AtLsn, AtName, AtTime
 from jetdr_core.catalog.chain import ChainBreak
 from jetdr_core.catalog.history import DomainHistory, Gap
+from jetdr_core.catalog.instant import DAY_NS
 from jetdr_core.catalog.point import Interval, RecoveryPoint, iso_time
 from jetdr_core.catalog.record_times import RecordTimes
 from jetdr_core.catalog.tail_loss import TailLoss
-from jetdr_core.errors import ChainBroken, InstantInGap, NoSuchPoint
+from jetdr_core.errors import ChainBroken, InstantInGap, InvalidRequest, NoSuchPoint
 
 CLOCK_AHEAD_NS_MAX = 300 * 10**9
 """How far the clock of an owner may be ahead of ours."""
@@ -47,12 +48,29 @@ class Resolver:
     async def resolve(self, at: AtLsn | AtTime | AtName) -> RecoveryPoint:
         """The point, or :class:`NoSuchPoint`, :class:`InstantInGap`, :class:`ChainBroken` after a break."""
         if isinstance(at, AtName):
-            return await self._named(at.name)
+            return await self._named(at)
         if isinstance(at, AtTime):
             return await self._instant(at.time_ns)
+        self._refuse_time_as_lsn(at)
         if at.lsn > self.reach.lsn_last:
             raise await self._beyond(f"LSN {at.lsn}")
         return await self._checked(at.lsn, f"LSN {at.lsn}")
+
+    def _refuse_time_as_lsn(self, at: AtLsn) -> None:
+        """Refuse a bare number that may be a time of this history.
+
+        A number that is no LSN of the history, or has the digits of a date, may be a time up to a year away from it.
+        Any other number must lie within a day of it, so that LSNs are refused only for a while.
+        """
+        if at.as_time is None or not self.intervals:
+            return
+        is_loose = at.as_time.is_calendar or at.lsn > self.reach.lsn_last
+        margin_ns = (366 if is_loose else 1) * DAY_NS
+        first_ns, last_ns = self.intervals[0].time_first_ns - margin_ns, self.reach.time_last_ns + margin_ns
+        if first_ns <= at.as_time.time_ns <= last_ns:
+            raise InvalidRequest(
+                f"{at.lsn} may be an LSN or a time", hint=f"use lsn:{at.lsn} or {iso_time(at.as_time.time_ns)}"
+            )
 
     async def latest(self) -> RecoveryPoint | None:
         """The last consistent point, or None if the history offers no point yet."""
@@ -91,8 +109,9 @@ class Resolver:
             after=await self._point(lsn + 1),
         )
 
-    async def _named(self, name: str) -> RecoveryPoint:
-        if name == "latest":
+    async def _named(self, at: AtName) -> RecoveryPoint:
+        name = at.name
+        if name == "latest" and not at.is_mark:
             return await self._latest_or_refuse()
         mark = self.history.marks.get(name)
         if mark is None:

@@ -39,7 +39,8 @@ At = Annotated[
     typer.Option(
         "--at",
         metavar="POINT",
-        help="The recovery point: an LSN, a time with its zone (2026-01-31T12:00:00Z), the name of a mark, or latest.",
+        help="The recovery point: an LSN, a time with its zone (2026-01-31T12:00:00Z), a time before now (-1h), the "
+        "name of a mark, or latest. lsn:, time: or mark: in front say which is meant.",
         show_default=False,
     ),
 ]

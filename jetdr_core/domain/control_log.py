@@ -10,7 +10,7 @@ import threading
 from collections.abc import Callable
 
 from jetdr_core._core import Ring
-from jetdr_core.catalog import DomainHistory, RecoveryPoint
+from jetdr_core.catalog import DomainHistory, RecoveryPoint, check_mark_is_no_point
 from jetdr_core.control_bodies import ConfigFile, ControlBody, GapOpen, Mark
 from jetdr_core.errors import DuplicateMark, InvalidRequest, NotConsistent, StallTimeout
 from jetdr_core.identity import check_mark_name
@@ -89,6 +89,7 @@ class ControlLog:
     def mark(self, name: str, why_inconsistent: Callable[[], str]) -> RecoveryPoint:
         """Append a mark. ``why_inconsistent`` tells why this moment is no recovery point. Empty if it is one."""
         check_mark_name(name)
+        check_mark_is_no_point(name)
         with self.lock:
             if why := why_inconsistent():
                 raise NotConsistent(

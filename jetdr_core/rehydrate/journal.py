@@ -35,12 +35,15 @@ __all__ = [
     "encode_applied",
     "encode_encoded",
     "encode_header",
+    "encode_identity",
     "is_journal",
     "journal_bytes_max",
 ]
 
 _MAGIC = b"JDRRCVJ\0"
-_VERSION = 2
+_VERSION = 3
+_VERSION_FIRST = 2
+"""The oldest version that can be continued. It lacks the words."""
 _HEADER = struct.Struct("<8sHHI")
 _CHUNK = struct.Struct("<II")
 _ENCODED = struct.Struct("<Q16s")
@@ -105,19 +108,27 @@ class Encoded(NamedTuple):
 
 
 class Journal(NamedTuple):
-    """What a journal says. The next chunk goes to ``bytes_valid`` and continues ``checksum``."""
+    """What a journal says. The next chunk goes to ``bytes_valid`` and continues ``checksum``.
+
+    ``asked`` are the words that named the point when the recovery began, such as ``latest``. Empty if not known.
+    """
 
     identity: RecoveryIdentity
+    asked: str
     applied: AppliedTable
     encoded: Encoded | None
     bytes_valid: int
     checksum: int
 
 
-def encode_header(identity: RecoveryIdentity) -> bytes:
-    body = json.dumps(asdict(identity), sort_keys=True).encode()
-    header = _HEADER.pack(_MAGIC, _VERSION, 0, len(body)) + body
-    return header + _CHECKSUM.pack(xxhash.xxh3_64_intdigest(header))
+def encode_header(identity: RecoveryIdentity, asked: str = "") -> bytes:
+    """The header of a journal. ``asked`` are the words that named the point."""
+    return _header(_VERSION, asdict(identity) | {"asked": asked})
+
+
+def encode_identity(identity: RecoveryIdentity) -> bytes:
+    """Bytes that are equal for equal recoveries, whichever release began them and in whichever words."""
+    return _header(_VERSION_FIRST, asdict(identity))
 
 
 def encode_applied(applied: Sequence[Applied], checksum_before: int) -> tuple[bytes, int]:
@@ -149,7 +160,7 @@ def decode_journal(data: bytes, where: str) -> Journal | None:
     header = _decode_header(data, where)
     if header is None:
         return None
-    identity, position, checksum = header
+    identity, asked, position, checksum = header
     tables: list[AppliedTable] = [np.empty(0, APPLIED)]
     encoded: Encoded | None = None
     while (chunk := _decode_chunk(data, position, checksum)) is not None:
@@ -158,7 +169,13 @@ def decode_journal(data: bytes, where: str) -> Journal | None:
             tables.append(np.frombuffer(rows, APPLIED))
         elif kind == _Kind.ENCODED:
             encoded = Encoded(*_ENCODED.unpack_from(rows))
-    return Journal(identity, np.concatenate(tables), encoded, position, checksum)
+    return Journal(identity, asked, np.concatenate(tables), encoded, position, checksum)
+
+
+def _header(version: int, fields: dict[str, object]) -> bytes:
+    body = json.dumps(fields, sort_keys=True).encode()
+    header = _HEADER.pack(_MAGIC, version, 0, len(body)) + body
+    return header + _CHECKSUM.pack(xxhash.xxh3_64_intdigest(header))
 
 
 def _chunk(kind: _Kind, rows: bytes, checksum_before: int) -> tuple[bytes, int]:
@@ -169,23 +186,27 @@ def _chunk(kind: _Kind, rows: bytes, checksum_before: int) -> tuple[bytes, int]:
     return chunk + _CHECKSUM.pack(checksum), checksum
 
 
-def _decode_header(data: bytes, where: str) -> tuple[RecoveryIdentity, int, int] | None:
+def _decode_header(data: bytes, where: str) -> tuple[RecoveryIdentity, str, int, int] | None:
     if len(data) < _HEADER.size:
         return None
     magic, version, _, body_bytes = _HEADER.unpack_from(data)
-    if magic != _MAGIC or version < _VERSION:
+    if magic != _MAGIC or version < _VERSION_FIRST:
         return None
     if version > _VERSION:
-        raise UnsupportedVersion(f"{where}: journal version {version}; this engine reads version {_VERSION}")
+        raise UnsupportedVersion(
+            f"{where}: journal version {version}; this engine reads versions {_VERSION_FIRST} to {_VERSION}"
+        )
     end = _HEADER.size + body_bytes
     checksum = _checksum_at(data, end)
     if body_bytes > _IDENTITY_BYTES_MAX or checksum != xxhash.xxh3_64_intdigest(data[:end]):
         return None
     try:
-        identity = RecoveryIdentity(**json.loads(data[_HEADER.size : end]))
-    except (TypeError, ValueError, RecursionError):
+        fields = json.loads(data[_HEADER.size : end])
+        asked = str(fields.pop("asked", ""))
+        identity = RecoveryIdentity(**fields)
+    except (AttributeError, TypeError, ValueError, RecursionError):
         return None
-    return identity, end + _CHECKSUM.size, checksum
+    return identity, asked, end + _CHECKSUM.size, checksum
 
 
 def _decode_chunk(data: bytes, position: int, checksum_before: int) -> tuple[int, bytes, int, int] | None:

@@ -84,9 +84,9 @@ class JournalFile:
         self.work.check_own(JOURNAL, DATA)
         return True
 
-    def begin(self, identity: RecoveryIdentity) -> None:
-        """Make it the journal of a recovery that has written nothing, durably."""
-        header = encode_header(identity)
+    def begin(self, identity: RecoveryIdentity, asked: str) -> None:
+        """Make it the journal of a recovery that has written nothing, durably. ``asked`` named its point."""
+        header = encode_header(identity, asked)
         with target_call(self.files.journal, "writing it"):
             os.ftruncate(self._fd, 0)
             os.pwrite(self._fd, header, 0)

@@ -23,6 +23,7 @@ from jetdr_core.catalog import Catalog, DiskState, RecoveryPoint, chain_key
 from jetdr_core.errors import DamagedObject, InvalidRequest, JetdrError
 from jetdr_core.extent import damaged_extents
 from jetdr_core.rehydrate.apply import damage_of, raise_damage
+from jetdr_core.rehydrate.asked_point import resolve_asked, words_of
 from jetdr_core.rehydrate.config_files import ConfigFiles
 from jetdr_core.rehydrate.disk_files import FORMATS, DiskFiles, check_names
 from jetdr_core.rehydrate.journal import RecoveryIdentity
@@ -52,11 +53,12 @@ async def rehydrate(
 ) -> Report:
     """Recover the domain's disks, or those named in ``disks``, as they were at ``at``, in the directory ``target``.
 
-    ``at`` is an LSN, a time with zone (also as ISO 8601 text), a mark's name, or ``"latest"``. ``format`` is ``flat``
-    (monolithicFlat VMDK), ``stream`` (streamOptimized VMDK) or ``raw``. A missing directory is created, and nothing in
-    it is overwritten. At return the disks are durable under their final names, mode 0600, with the domain's
-    configuration files beside them. The same call continues an interrupted one. ``progress`` is called with (disk name,
-    bytes done, bytes in all). Up to ``workers`` ranges of 4 MiB are in memory at once.
+    ``at`` is an LSN, a time with zone (also as ISO 8601 text), a time before now (``"-1h"``), a mark's name, or
+    ``"latest"``. Text may begin with ``lsn:``, ``time:`` or ``mark:``. ``format`` is ``flat`` (monolithicFlat VMDK),
+    ``stream`` (streamOptimized VMDK) or ``raw``. A missing directory is created, and nothing in it is overwritten. At
+    return the disks are durable under their final names, mode 0600, with the domain's configuration files beside them.
+    The same call continues an interrupted one, at the point that ``at`` named when it began. ``progress`` is called
+    with (disk name, bytes done, bytes in all). Up to ``workers`` ranges of 4 MiB are in memory at once.
 
     A damaged frame ends the recovery with :class:`DamagedObject` before any disk is announced. With ``keep_going``
     everything else is recovered, and the report lists what was lost. A store given as a URL is retried on transient
@@ -65,9 +67,11 @@ async def rehydrate(
     Raises :class:`NoSuchPoint`, :class:`InstantInGap`, :class:`TargetExists`, :class:`TargetFull` and
     :class:`InvalidRequest` before anything is written.
     """
-    options = _Options(Path(target), format, WORKERS_DEFAULT if workers is None else workers, keep_going, progress)
+    options = _Options(
+        Path(target), format, WORKERS_DEFAULT if workers is None else workers, keep_going, progress, words_of(at)
+    )
     async with await Catalog.open(url_or_store, cache=None if cache is None else Path(cache)) as catalog:
-        point = await catalog.resolve(at)
+        point = await resolve_asked(catalog, at, options.target, disks)
         chosen = _chosen(catalog.history.disks_at(point.lsn), disks, point)
         return await _Recovery(catalog, point, chosen, options).run()
 
@@ -79,6 +83,7 @@ class _Options:
     workers: int
     keep_going: bool
     progress: ProgressCallback | None
+    asked: str
 
     def __post_init__(self) -> None:
         if self.format not in FORMATS:
@@ -150,7 +155,7 @@ class _Recovery:
             check_free(target, disk.files)
         await self._plan()
         for disk in self.disks:
-            disk.examine(target, self._identity(disk.state))
+            disk.examine(target, self._identity(disk.state), self.options.asked)
         check_space(self.options.target, sum(disk.needed_bytes() for disk in self.disks))
 
     def _open(self, target: TargetFolder, opened: ExitStack) -> None:

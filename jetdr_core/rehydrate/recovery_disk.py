@@ -49,6 +49,7 @@ class RecoveryDisk:
         self.damaged: list[DamagedExtent] = []
         self._progress = progress
         self._identity: RecoveryIdentity | None = None
+        self._asked = ""
         self._target: TargetDisk | None = None
         self._unsaved: list[Applied] = []
 
@@ -58,9 +59,13 @@ class RecoveryDisk:
 
     # -- before anything is written ------------------------------------------------------------------------------------
 
-    def examine(self, target: TargetFolder | None, identity: RecoveryIdentity) -> None:
-        """Find out how far the recovery ``identity`` came. :class:`TargetExists` if the files are not its own."""
+    def examine(self, target: TargetFolder | None, identity: RecoveryIdentity, asked: str = "") -> None:
+        """Find out how far the recovery ``identity`` came. :class:`TargetExists` if the files are not its own.
+
+        ``asked`` are the words that named its point.
+        """
         self._identity = identity
+        self._asked = asked
         self.standing = examine(target, self.files, identity, self.planned.frames)
 
     def needed_bytes(self) -> int:
@@ -83,6 +88,7 @@ class RecoveryDisk:
             identity,
             self.standing,
             lambda: examine(target, self.files, identity, self.planned.frames),
+            self._asked,
         )
         return self._target
 

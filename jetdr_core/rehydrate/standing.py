@@ -148,7 +148,7 @@ def _check_identity(
         removed = " and ".join(map(str, [files.work, *outputs]))
         raise TargetExists(
             f"{files.journal} belongs to another recovery ({_differences(journal.identity, identity)})",
-            hint=f"finish it, or remove {removed} to give it up",
+            hint=f"finish it (its point is lsn:{journal.identity.lsn}), or remove {removed} to give it up",
         )
 
 

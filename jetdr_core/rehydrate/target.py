@@ -24,7 +24,7 @@ from jetdr_core.rehydrate.journal import (
     RecoveryIdentity,
     encode_applied,
     encode_encoded,
-    encode_header,
+    encode_identity,
 )
 from jetdr_core.rehydrate.journal_file import JournalFile
 from jetdr_core.rehydrate.standing import Progress, Standing
@@ -72,10 +72,15 @@ class TargetDisk:
         identity: RecoveryIdentity,
         standing: Standing,
         look_again: Callable[[], Standing],
+        asked: str = "",
     ) -> None:
-        """Open or create the files. ``standing`` was seen without the lock. ``look_again`` sees it with the lock."""
+        """Open or create the files. ``standing`` was seen without the lock. ``look_again`` sees it with the lock.
+
+        ``asked`` are the words that named the recovery's point.
+        """
         self.files = files
         self.identity = identity
+        self._asked = asked
         self.progress = standing.progress
         self.fd = -1
         self._target = target
@@ -186,7 +191,7 @@ class TargetDisk:
             self.fd = self._target.open_file(self.files.outputs[0].name)
 
     def _begin(self) -> None:
-        self._journal.begin(self.identity)
+        self._journal.begin(self.identity, self._asked)
         self.fd = self.work.create_file(DATA)
         self.progress = Progress.PARTIAL
         try:
@@ -256,7 +261,7 @@ class TargetDisk:
 
     def _content_id(self) -> int:
         """The VMDK content ID, equal for equal recoveries. Never 0xFFFFFFFF, which means "no parent"."""
-        return zlib.crc32(encode_header(self.identity)) & 0x7FFF_FFFF
+        return zlib.crc32(encode_identity(self.identity)) & 0x7FFF_FFFF
 
 
 class _Digesting:

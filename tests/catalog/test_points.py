@@ -141,6 +141,31 @@ def test_damaged_heartbeat_is_ignored() -> None:
     assert maker.open().time_last_ns == time_ns(4)
 
 
+def test_number_that_may_be_a_time_of_the_history_is_refused_with_both_spellings() -> None:
+    catalog = with_gap().open()
+    day, second = iso_time(time_ns(1))[:10].replace("-", ""), str(time_ns(1) // 10**9)
+    for text in (day, second):
+        with pytest.raises(InvalidRequest, match=f"{text} may be an LSN or a time.*use lsn:{text} or "):
+            run(catalog.resolve(text))
+        with pytest.raises(NoSuchPoint, match="lies after the last recovery point"):
+            run(catalog.resolve(f"lsn:{text}"))
+    with pytest.raises(NoSuchPoint, match="lies after the last recovery point"):
+        run(catalog.resolve("19700101"))
+    assert run(catalog.resolve("lsn:9")) == run(catalog.resolve("9"))
+
+
+def test_mark_named_like_something_else_is_found_by_its_prefix() -> None:
+    maker = domain()
+    maker.mark("2026-01-31")
+    maker.segment(1)
+    catalog = maker.open()
+    assert run(catalog.resolve("mark:2026-01-31")).lsn == catalog.marks["2026-01-31"].lsn
+    with pytest.raises(InvalidRequest, match="mark:2026-01-31"):
+        run(catalog.resolve("2026-01-31"))
+    with pytest.raises(NoSuchPoint, match="has no mark 'latest'"):
+        run(catalog.resolve("mark:latest"))
+
+
 def test_unknown_mark_is_answered_with_similar_ones() -> None:
     with pytest.raises(NoSuchPoint, match="similar marks: 'after'"):
         run(CATALOG_WITH_GAP.resolve("aftr"))

@@ -18,6 +18,7 @@ from jetdr_core.rehydrate.journal import (
     encode_applied,
     encode_encoded,
     encode_header,
+    encode_identity,
     journal_bytes_max,
 )
 
@@ -109,9 +110,22 @@ def test_a_row_a_frame_twice_over_is_read_whole() -> None:
 
 def test_journal_of_a_newer_engine_is_refused() -> None:
     data = bytearray(encode_header(IDENTITY))
-    data[8] = 3
-    with pytest.raises(UnsupportedVersion, match="version 3"):
+    data[8] = 4
+    with pytest.raises(UnsupportedVersion, match="version 4"):
         decode_journal(bytes(data), "journal")
+
+
+def test_journal_keeps_the_words_that_named_its_point() -> None:
+    journal = decode_journal(encode_header(IDENTITY, "latest"), "journal")
+    assert journal is not None
+    assert (journal.identity, journal.asked) == (IDENTITY, "latest")
+
+
+def test_journal_without_words_is_read() -> None:
+    """Version 2, which the release before wrote."""
+    journal = decode_journal(encode_identity(IDENTITY), "journal")
+    assert journal is not None
+    assert (journal.identity, journal.asked) == (IDENTITY, "")
 
 
 def test_identities_differ_in_every_field() -> None:

@@ -14,6 +14,7 @@ import pytest
 from jetdr_core.errors import StoreError, TargetExists
 from jetdr_core.rehydrate import DiskReport, Report, rehydrate, transfer
 from jetdr_core.rehydrate.disk_files import FORMATS, DiskFiles
+from jetdr_core.rehydrate.journal import decode_journal, encode_header
 from jetdr_core.store import MemoryStore, ObjectStore, StoreWrapper, open_store
 from tests.children import run_python
 from tests.rehydrate.chains import Chain
@@ -253,6 +254,50 @@ def test_another_point_does_not_continue_an_interrupted_recovery(tmp_path: Path)
 
     with pytest.raises(TargetExists, match="belongs to another recovery"):
         asyncio.run(scenario())
+
+
+@pytest.mark.parametrize("at", ["latest", "-1s", "2026-01-31T12:00:00Z"])
+def test_same_words_continue_a_recovery_although_they_name_another_point_now(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, at: str
+) -> None:
+    async def scenario() -> tuple[Chain, int, Report]:
+        chain = await build(MemoryStore())
+        begun = chain.lsn
+        with pytest.raises(StoreError):
+            await rehydrate(Interrupted(chain.store, 5), at="latest", target=tmp_path, workers=1)
+        for name in "ab":
+            rename_words(DiskFiles(tmp_path, name, "flat").journal, at)
+        chain.write(1, 0, b"new" * 512)
+        await chain.seal()
+        return chain, begun, await rehydrate(chain.store, at=at, target=tmp_path)
+
+    chain, begun, report = asyncio.run(scenario())
+    assert report.point.lsn == begun < chain.lsn
+    assert_whole(chain, report)
+    assert f"{at!r} named LSN {begun}" in caplog.text or at != "latest"
+
+
+def rename_words(path: Path, asked: str) -> None:
+    """Let the journal be of a recovery that was begun in these words."""
+    data = path.read_bytes()
+    journal = decode_journal(data, "journal")
+    assert journal is not None
+    path.write_bytes(encode_header(journal.identity, asked))
+
+
+def test_other_words_do_not_continue_a_recovery_and_the_refusal_names_its_point(tmp_path: Path) -> None:
+    async def scenario() -> None:
+        chain = await build(MemoryStore())
+        begun = chain.lsn
+        with pytest.raises(StoreError):
+            await rehydrate(Interrupted(chain.store, 5), at=begun, target=tmp_path, workers=1)
+        chain.write(1, 0, b"new" * 512)
+        await chain.seal()
+        with pytest.raises(TargetExists, match=f"its point is lsn:{begun}"):
+            await rehydrate(chain.store, at="latest", target=tmp_path)
+        assert_whole(chain, await rehydrate(chain.store, at=f"lsn:{begun}", target=tmp_path))
+
+    asyncio.run(scenario())
 
 
 def test_cancelled_recovery_leaves_no_thread_behind_and_is_continued(tmp_path: Path) -> None:
