@@ -5,8 +5,7 @@ any of that. So at a clean end it notes the *identity* of each primary, and in w
 the generation that it was last served under.
 
 Invariants: an identity changes with every write to a file, and whenever another file takes its place. Of a block device
-it is a sample, because there is nothing else: a change of blocks that are not sampled is not seen. A stamp is durable
-before the disk is served under its generation.
+it is a sample, because there is nothing else: a change of blocks that are not sampled is not seen.
 """
 
 from __future__ import annotations

@@ -89,7 +89,8 @@ class HostStatus:
     """The host component, and logging: whether guests' writes are logged, why not, and how often they were not.
 
     ``restarts`` counts restarts of the host component since the domain was opened. ``failure`` says why not all disks
-    are served at present, or why logging is not switched on again.
+    are served at present, or why logging is not switched on again. ``unstamped`` says which disks did not take their
+    stamps, and why.
     """
 
     alive: bool
@@ -98,6 +99,7 @@ class HostStatus:
     logging: bool
     off_reason: str
     off_times: int
+    unstamped: str
 
 
 @dataclass(frozen=True, slots=True)

@@ -34,6 +34,7 @@ ALARMS = {
     "primary_failed": "a disk failed writes of its guest",
     "disk_not_protected": "a configured disk could not be protected and is tried again",
     "disk_changed": "a disk was changed or replaced while the domain was closed; it is resynced",
+    "disk_unstamped": "in write-back a disk did not take its stamp, so an older copy of it may go unnoticed",
     "disk_moved": "the configuration and the domain's history name different files for a disk",
 }
 """The meaning of every alarm, by name."""
@@ -118,3 +119,5 @@ def _of_host(host: HostStatus) -> Iterator[Alarm]:
         yield Alarm("host_failure", host.failure)
     if not host.logging:
         yield Alarm("logging_off", f"writes bypass the log: {host.off_reason or 'logging is off'}")
+    if host.unstamped:
+        yield Alarm("disk_unstamped", f"a disk is served without its stamp: {host.unstamped}")

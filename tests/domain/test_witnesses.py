@@ -26,9 +26,16 @@ def disk(tmp_path: Path) -> str:
 def served(folder: Path, disk: str) -> bytes:
     """A domain that was served under the first generation; returns the identity of its state folder."""
     witnesses = Witnesses(folder, Generation(0), UNKNOWN_ID, Generation(0))
-    witnesses.claiming(FIRST)
-    witnesses.begin([disk])
+    serve(witnesses, FIRST, disk)
     return witnesses.state_id
+
+
+def serve(witnesses: Witnesses, generation: Generation, *disks: str) -> None:
+    witnesses.claiming(generation)
+    witnesses.begin(disks)
+    for disk in disks:
+        witnesses.stamp(disk)
+    witnesses.note_stamps()
 
 
 def words(witnesses: Witnesses, disk: str) -> tuple[Word, Word, Word]:
@@ -53,18 +60,57 @@ def test_an_opening_that_was_cut_off_is_no_mismatch(tmp_path: Path, disk: str) -
 
 def test_what_was_served_since_is_newer(tmp_path: Path, disk: str) -> None:
     state_id = served(tmp_path, disk)
-    second = Witnesses(tmp_path, FIRST, state_id, FIRST)
-    second.claiming(SECOND)
-    second.begin([disk])
+    serve(Witnesses(tmp_path, FIRST, state_id, FIRST), SECOND, disk)
     assert words(Witnesses(tmp_path, FIRST, state_id, SECOND), disk) == (Word.NEWER,) * 3
     assert words(Witnesses(tmp_path, FIRST, state_id, FIRST), disk) == (Word.AGREES, Word.NEWER, Word.NEWER)
 
 
-def test_a_log_that_was_given_up_is_not_believed_if_the_opening_is_cut_off(tmp_path: Path, disk: str) -> None:
+def test_a_domain_that_ended_before_its_disks_were_stamped_is_no_mismatch(tmp_path: Path, disk: str) -> None:
     state_id = served(tmp_path, disk)
     second = Witnesses(tmp_path, FIRST, state_id, FIRST)
     second.claiming(SECOND)
     second.begin([disk])
+    agreed = (Word.AGREES, Word.AGREES, Word.SILENT)
+    assert words(Witnesses(tmp_path, SECOND, state_id, SECOND), disk) == agreed
+    assert words(Witnesses(tmp_path, FIRST, state_id, SECOND), disk)[:2] == (Word.NEWER, Word.NEWER)  # an older log
+    Witnesses(tmp_path, SECOND, state_id, SECOND).claiming(THIRD)
+    for log in (SECOND, THIRD):  # the next opening was cut off as well
+        assert words(Witnesses(tmp_path, log, state_id, THIRD), disk) == agreed
+    write_stamp(disk, Generation(7, bytes(range(16))))
+    assert Witnesses(tmp_path, SECOND, state_id, SECOND).of_disks([disk]) is Word.NEWER
+
+
+def test_only_a_disk_that_took_no_stamp_may_have_an_older_one(tmp_path: Path, disk: str) -> None:
+    other = tmp_path / "other"
+    other.write_bytes(bytes(512))
+    state_id = served(tmp_path, disk)
+    second = Witnesses(tmp_path, FIRST, state_id, FIRST)
+    second.claiming(SECOND)
+    second.begin([disk, str(other)])
+    second.stamp(disk)
+    second.note_stamps()
+    third = Witnesses(tmp_path, SECOND, state_id, SECOND)
+    assert third.of_disks([str(other)]) is Word.SILENT
+    assert third.of_disks([disk]) is Word.AGREES
+    write_stamp(disk, FIRST)  # it is brought back from a copy
+    assert third.of_disks([disk]) is Word.OLDER
+
+
+def test_a_domain_that_has_ended_leaves_file_and_disks_to_the_next_opening(tmp_path: Path, disk: str) -> None:
+    state_id = served(tmp_path, disk)
+    second = Witnesses(tmp_path, FIRST, state_id, FIRST)
+    second.claiming(SECOND)
+    second.begin([disk])
+    second.leave()
+    serve(Witnesses(tmp_path, SECOND, state_id, SECOND), THIRD, disk)
+    second.stamp(disk)  # it hung until now
+    second.note_stamps()
+    assert words(Witnesses(tmp_path, THIRD, state_id, THIRD), disk) == AGREED
+
+
+def test_a_log_that_was_given_up_is_not_believed_if_the_opening_is_cut_off(tmp_path: Path, disk: str) -> None:
+    state_id = served(tmp_path, disk)
+    serve(Witnesses(tmp_path, FIRST, state_id, FIRST), SECOND, disk)
     Witnesses(tmp_path, FIRST, state_id, SECOND).claiming(THIRD)  # somebody chose to go on with the older log
     assert words(Witnesses(tmp_path, FIRST, state_id, THIRD), disk)[1] is Word.NEWER
 

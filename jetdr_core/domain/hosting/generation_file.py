@@ -31,13 +31,15 @@ class StateRecord:
     """What the file says.
 
     ``pending``: claims made since ``last``, perhaps, under which nothing was served. ``half_replayed``: somebody chose
-    to replay the log under ``last``, and that has not ended.
+    to replay the log under ``last``, and that has not ended. ``unstamped``: the disks that are perhaps not stamped with
+    ``last`` yet, or will not be.
     """
 
     state_id: bytes
     last: Generation
     pending: tuple[Generation, ...] = ()
     half_replayed: bool = False
+    unstamped: tuple[str, ...] = ()
 
     @classmethod
     def new(cls) -> StateRecord:
@@ -88,6 +90,7 @@ def _encode(record: StateRecord) -> bytes:
         "last": str(record.last),
         "pending": [str(generation) for generation in record.pending],
         "half_replayed": record.half_replayed,
+        "unstamped": list(record.unstamped),
     }
     return json.dumps(body | {"checksum": _checksum(body)}).encode() + b"\n"
 
@@ -97,8 +100,8 @@ def _decode(raw: bytes) -> StateRecord | None:
     if body.pop("checksum") != _checksum(body) or body["version"] != VERSION:
         return None
     pending = tuple(Generation.parse(text) for text in body["pending"])
-    last, half_replayed = Generation.parse(body["last"]), bool(body["half_replayed"])
-    return StateRecord(bytes.fromhex(body["state_id"]), last, pending, half_replayed)
+    last, unstamped = Generation.parse(body["last"]), tuple(map(str, body["unstamped"]))
+    return StateRecord(bytes.fromhex(body["state_id"]), last, pending, bool(body["half_replayed"]), unstamped)
 
 
 def _checksum(body: object) -> str:

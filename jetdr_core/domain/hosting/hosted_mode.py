@@ -23,6 +23,7 @@ from jetdr_core.domain.hosting.bypass import Bypass, log_bypass_gap
 from jetdr_core.domain.hosting.bypassed_file import BypassedFile
 from jetdr_core.domain.hosting.ring_place import RingPlace
 from jetdr_core.domain.hosting.served_disks import DiskServer, HostedDisk
+from jetdr_core.domain.hosting.stamper import Stamper
 from jetdr_core.domain.hosting.watch import Watch
 from jetdr_core.domain.hosting.witnesses import Witnesses
 from jetdr_core.domain.log_source import DurableLog
@@ -86,6 +87,7 @@ class HostedMode:
             can_upload=lambda: parts.failure() is None,
         )
         self._watch = Watch(name, ring, self._server, self._bypass, parts.copies, trim=self.source.trim)
+        self._stamper = None if resumed.witnesses is None else Stamper(name, resumed.witnesses)
         self._counting: asyncio.Task[None] | None = None
 
     # -- begin -------------------------------------------------------------------------------------------------------
@@ -94,6 +96,8 @@ class HostedMode:
         self, cursor: Cursor, start_upload: Callable[[], None], attach: Callable[[], list[HostedDisk]]
     ) -> None:
         """What the ring held is shipped first: it is older than anything that is owed."""
+        if self._stamper is not None:
+            self._stamper.start()
         await in_thread(self._hold_log, cursor)
         start_upload()
         await self._catch_up()
@@ -205,12 +209,15 @@ class HostedMode:
             logging=off.logging,
             off_reason=self._bypass.why,
             off_times=off.times,
+            unstamped="" if self._stamper is None else self._stamper.failure,
         )
 
     # -- end ---------------------------------------------------------------------------------------------------------
 
     async def stop_watching(self) -> None:
         await asyncio.to_thread(self._watch.close)
+        if self._stamper is not None:
+            await asyncio.to_thread(self._stamper.close)
         if self._counting is not None:
             self._counting.cancel()
             await asyncio.gather(self._counting, return_exceptions=True)

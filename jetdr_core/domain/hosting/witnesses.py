@@ -1,11 +1,14 @@
 """Witnesses: what log, store, state folder and primaries of a domain in write-back say of one another.
 
-Invariant: state folder and primaries are brought to a new generation after the log, and before a guest can write. What
-a crash leaves in between is known by the claim that the state folder notes beforehand, and is no mismatch.
+Invariants: the state folder is brought to a new generation after the log, and before the log takes what guests write.
+What a crash leaves in between is known by the claim that the state folder notes beforehand, and is no mismatch. The
+primaries follow while they are served. The state folder names those that have not followed yet, and believes an older
+stamp of those alone.
 """
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Iterable
 from dataclasses import replace
 from pathlib import Path
@@ -33,6 +36,9 @@ class Witnesses:
         self._found = self._file.read()
         self._record = self._found or StateRecord.new()
         self._claim = log
+        self._stamped: set[str] = set()
+        self._lock = threading.Lock()  # what is stamped, and the file while the domain is open
+        self._left = False
 
     @property
     def state_id(self) -> bytes:
@@ -67,12 +73,17 @@ class Witnesses:
         if not self._log.epoch or not can_carry_stamp(path):
             return Word.SILENT
         stamp = read_stamp(path)
+        may_be_older = self._relied_on == UNKNOWN_ID or self._is_unstamped(path)
         if stamp is None:
-            return Word.SILENT if self._relied_on == UNKNOWN_ID else Word.MISSING
+            return Word.SILENT if may_be_older else Word.MISSING
         word = self._log.word_of(stamp)
         if word is not Word.AGREES and self._found is not None and self.of_state() is Word.AGREES:
-            return Word.AGREES if self._found.knows(stamp) else word
-        return Word.SILENT if self._relied_on == UNKNOWN_ID and word is Word.OLDER else word
+            word = Word.AGREES if self._found.knows(stamp) else word
+        return Word.SILENT if may_be_older and word is Word.OLDER else word
+
+    def _is_unstamped(self, path: str) -> bool:
+        """Whether the disk was served under a generation that it had not been stamped with when the domain ended."""
+        return self._found is not None and path in self._found.unstamped and self.of_state() is Word.AGREES
 
     @property
     def half_replayed(self) -> bool:
@@ -101,11 +112,41 @@ class Witnesses:
         self._file.write(self._record)
 
     def begin(self, paths: Iterable[str]) -> None:
-        """The log has begun the new generation: so do the primaries, and then the state folder."""
-        for path in paths:
-            write_stamp(path, self._claim)
-        self._record = replace(self._record, last=self._claim, pending=(), half_replayed=False)
+        """The log has begun the new generation: so does the state folder. The primaries at ``paths`` are to follow."""
+        self._record = replace(
+            self._record, last=self._claim, pending=(), half_replayed=False, unstamped=tuple(dict.fromkeys(paths))
+        )
         self._file.write(self._record)
+
+    # -- while the domain is open: for any thread ----------------------------------------------------------------------
+
+    @property
+    def unstamped(self) -> tuple[str, ...]:
+        """The primaries that are to follow."""
+        return self._record.unstamped
+
+    def stamp(self, path: str) -> None:
+        """Bring a primary to the new generation, unless the domain has ended. Waits while the primary hangs."""
+        can_carry = can_carry_stamp(path)
+        if self._left:
+            return
+        if can_carry:
+            write_stamp(path, self._claim)
+        with self._lock:
+            self._stamped.add(path)
+
+    def note_stamps(self) -> None:
+        """Note which primaries have followed, unless the domain has ended."""
+        with self._lock:
+            unstamped = tuple(path for path in self._record.unstamped if path not in self._stamped)
+            if self._left or unstamped == self._record.unstamped:
+                return
+            self._record = replace(self._record, unstamped=unstamped)
+            self._file.write(self._record)
+
+    def leave(self) -> None:
+        """Leave file and primaries to the next opening."""
+        self._left = True
 
     def admit(self, path: str) -> None:
         """A new disk is about to be protected."""
