@@ -9,30 +9,35 @@ from pathlib import Path
 import pytest
 
 from jetdr_core.errors import DeviceAccessDenied, DeviceBusy, DeviceFull, SystemFailure
-from jetdr_core.file_making import making
+from jetdr_core.file_making import Asked, making
+
+USER = os.geteuid()
+EVERYTHING = Asked.SIZE | Asked.PLACE
 
 
 @pytest.mark.parametrize(
-    ("number", "kind", "told"),
+    ("number", "kind", "kept", "asked"),
     [
-        (errno.ENOSPC, DeviceFull, "no room ("),
-        (errno.EDQUOT, DeviceFull, "raise the quota of this user"),
-        (errno.EFBIG, DeviceFull, "ulimit -f"),
-        (errno.EACCES, DeviceAccessDenied, f"let user {os.geteuid()} write in "),
-        (errno.EPERM, DeviceAccessDenied, f"let user {os.geteuid()} write in "),
-        (errno.EROFS, DeviceAccessDenied, "Read-only file system; let user"),
-        (errno.EIO, SystemFailure, "Input/output error; check the device"),
+        (errno.ENOSPC, DeviceFull, "bytes are free); free space on that file system", ", or ask for less"),
+        (errno.EDQUOT, DeviceFull, "raise the quota of this user", ", or ask for less"),
+        (errno.EFBIG, DeviceFull, "(ulimit -f), takes no file so long: use another, raise it", ", or ask for less"),
+        (errno.EACCES, DeviceAccessDenied, f"let user {USER} write in {{folder}}", ", or name another place"),
+        (errno.EPERM, DeviceAccessDenied, f"let user {USER} write in {{folder}}", ", or name another place"),
+        (errno.EROFS, DeviceAccessDenied, "mount that file system for writing", ", or name another place"),
+        (errno.EMFILE, SystemFailure, "Too many open files; raise the limit on open files (ulimit -n)", ""),
+        (errno.EIO, SystemFailure, "Input/output error; check the device and its file system", ""),
     ],
 )
-def test_a_refusal_names_the_file_what_was_tried_and_the_remedy(
-    tmp_path: Path, number: int, kind: type[SystemFailure], told: str
+def test_a_refusal_names_the_file_what_was_tried_and_a_remedy_that_helps(
+    tmp_path: Path, number: int, kind: type[SystemFailure], kept: str, asked: str
 ) -> None:
-    with pytest.raises(kind) as caught, making(tmp_path / "disk", "making a disk of 512 bytes"):
-        raise OSError(number, os.strerror(number))
-    assert str(caught.value).startswith(f"{tmp_path / 'disk'}: making a disk of 512 bytes failed: ")
-    assert told in str(caught.value)
-    assert caught.value.errno == number
-    assert isinstance(caught.value, PermissionError) == (kind is DeviceAccessDenied)
+    for ask, more in ((Asked.NOTHING, ""), (EVERYTHING, asked)):
+        with pytest.raises(kind) as caught, making(tmp_path / "disk", "making a disk of 512 bytes", ask):
+            raise OSError(number, os.strerror(number))
+        assert str(caught.value).startswith(f"{tmp_path / 'disk'}: making a disk of 512 bytes failed: ")
+        assert str(caught.value).endswith(kept.format(folder=tmp_path) + more)
+        assert caught.value.errno == number
+        assert isinstance(caught.value, PermissionError) == (kind is DeviceAccessDenied)
 
 
 @pytest.mark.parametrize("error", [FileNotFoundError(errno.ENOENT, "x", "y"), FileExistsError(errno.EEXIST, "x", "y")])

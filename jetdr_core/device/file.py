@@ -22,7 +22,7 @@ from jetdr_core.device import linux
 from jetdr_core.device.bounds import byte_view, check_range, check_writable, target_view
 from jetdr_core.durable import sync_folder
 from jetdr_core.errors import DeviceBusy, InvalidRequest
-from jetdr_core.file_making import making
+from jetdr_core.file_making import Asked, making
 from jetdr_core.limits import BLOCK_BYTES, SECTOR_BYTES
 from jetdr_core.ownership import link_flags
 
@@ -64,7 +64,7 @@ class FileDevice:
             self._set_up(None, lock=lock)
         else:
             self._check_create(create_bytes)
-            with making(self._path, f"making a file of {create_bytes} bytes, allocated,"):
+            with making(self._path, f"making a file of {create_bytes} bytes, allocated,", Asked.SIZE | Asked.PLACE):
                 self._fd, self._direct = _create(self._path, direct=direct)
                 self._set_up(create_bytes, lock=lock)
 
@@ -136,7 +136,7 @@ class FileDevice:
                 hint="only a regular file grows, to a multiple of its block size",
             )
         if size_bytes > self._size_bytes:
-            with making(self._path, f"growing from {self._size_bytes} to {size_bytes} bytes"):
+            with making(self._path, f"growing from {self._size_bytes} to {size_bytes} bytes", Asked.SIZE):
                 self._allocate(self._size_bytes, size_bytes)
                 os.fsync(self.fileno())
             self._size_bytes = size_bytes

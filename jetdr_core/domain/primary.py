@@ -16,7 +16,7 @@ from jetdr_core.device import FileDevice
 from jetdr_core.device.protocol import BlockDevice
 from jetdr_core.durable import new_file, sync_folder
 from jetdr_core.errors import InvalidRequest
-from jetdr_core.file_making import making
+from jetdr_core.file_making import Asked, making
 from jetdr_core.limits import DISK_BYTES_MAX, SECTOR_BYTES
 from jetdr_core.resync import Region, regions_of
 
@@ -148,7 +148,7 @@ def _check_disk_bytes(name: str, size_bytes: int) -> None:
 
 def _create_sparse(path: Path, size_bytes: int) -> None:
     """Create a file of zeros that takes no space yet. Content and name are durable at return."""
-    with making(path, f"making a disk of {size_bytes} bytes"), new_file(path) as file:
+    with making(path, f"making a disk of {size_bytes} bytes", Asked.SIZE | Asked.PLACE), new_file(path) as file:
         file.truncate(size_bytes)
         os.fsync(file.fileno())
         sync_folder(path.parent)

@@ -17,7 +17,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from jetdr_core.durable import new_file, remove, sync_folder
-from jetdr_core.file_making import making
+from jetdr_core.file_making import Asked, making
 from jetdr_core.identity import check_name
 from jetdr_core.ownership import check_private, make_private
 
@@ -42,7 +42,8 @@ class BypassedFile:
         check_private(_WHAT, self._folder)
 
     def make_folder(self) -> None:
-        with making(self._folder, "making the state folder"):
+        asked = Asked.NOTHING if self._folder.exists() else Asked.PLACE
+        with making(self._folder, "making the state folder", asked):
             make_private(_WHAT, self._folder)
         for folder in (self._folder, self._folder.parent):  # whoever made them may have died before syncing them
             sync_folder(folder)

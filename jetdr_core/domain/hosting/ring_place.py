@@ -14,7 +14,7 @@ from uuid import UUID
 
 from jetdr_core._core import Ring
 from jetdr_core.domain.generation import Generation
-from jetdr_core.file_making import making
+from jetdr_core.file_making import Asked, making
 from jetdr_core.ownership import check_private, make_private
 
 __all__ = ["RingPlace"]
@@ -64,7 +64,7 @@ class RingPlace:
         make_private(_WHAT, self._folder)
         with suppress(FileNotFoundError):
             self._new.unlink()  # of a process that ended before it published its ring
-        with making(self._new, f"making a ring of {payload_bytes} bytes"):
+        with making(self._new, f"making a ring of {payload_bytes} bytes", Asked.SIZE | Asked.PLACE):
             fd = os.open(self._new, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
             try:
                 ring = Ring.create_file(
