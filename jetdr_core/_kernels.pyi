@@ -1,6 +1,6 @@
 """Batch kernels over NumPy arrays and buffers (native/python/kernels.pyx).
 
-Every call checks its input before it reads or writes a byte, and releases the GIL while it runs.
+Every call checks its input before it reads or writes a byte. Calls that take long release the GIL.
 """
 
 from collections.abc import Collection, Sequence

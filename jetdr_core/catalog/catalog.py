@@ -194,11 +194,14 @@ class Catalog:
         """The index of a segment. :class:`DamagedObject` if it is damaged, :class:`ChainBroken` if it is gone."""
         return await self._indexes.read(number)
 
-    def indexes_newest_first(self, lsn: int, *, on_damage: OnDamage | None = None) -> AsyncGenerator[SegmentRead, None]:
-        """The segments that hold data up to ``lsn``, newest first, without the entries beyond ``lsn``.
+    def indexes_newest_first(
+        self, lsn: int, *, on_damage: OnDamage | None = None
+    ) -> AsyncGenerator[list[SegmentRead], None]:
+        """The segments that hold data up to ``lsn``, newest first, in batches, without the entries beyond ``lsn``.
 
         Several are fetched ahead, in bounded memory. A damaged or missing index raises. With ``on_damage`` it is
-        reported there and left out instead. A caller that leaves the iterator early closes it (``aclose``).
+        reported there, after everything newer was given, and left out. A caller that leaves the iterator early closes
+        it (``aclose``).
         """
         return self._indexes.newest_first(lsn, on_damage)
 

@@ -21,7 +21,7 @@ import logging
 import os
 import sqlite3
 import stat
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import TypeVar
@@ -60,15 +60,19 @@ class MetadataRepository:
         self._is_refused = False
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="jetdr-repository")
 
-    async def get(self, domain_uuid: UUID, checksum: bytes, footer_bytes: int) -> bytes | None:
-        """Return what :meth:`put` was given, of that length, or None.
+    async def get(self, domain_uuid: UUID, wanted: Sequence[tuple[bytes, int]]) -> list[bytes | None]:
+        """Return what :meth:`put` was given for each (checksum, length), or None.
 
         The caller verifies it, and calls :meth:`drop` if it is wrong.
         """
-        return await self._run(lambda connection: self._get(connection, domain_uuid.bytes, checksum, footer_bytes))
+        found = await self._run(
+            lambda connection: [self._get(connection, domain_uuid.bytes, *footer) for footer in wanted]
+        )
+        return [None] * len(wanted) if found is None else found
 
-    async def put(self, domain_uuid: UUID, checksum: bytes, footer: bytes) -> None:
-        await self._run(lambda connection: self._put(connection, domain_uuid.bytes, checksum, footer))
+    async def put(self, domain_uuid: UUID, footers: Sequence[tuple[bytes, bytes]]) -> None:
+        """Keep the footers, given as (checksum, footer)."""
+        await self._run(lambda connection: self._put(connection, domain_uuid.bytes, footers))
 
     async def drop(self, domain_uuid: UUID, checksum: bytes) -> None:
         await self._run(lambda connection: self._drop(connection, domain_uuid.bytes, checksum))
@@ -145,10 +149,13 @@ class MetadataRepository:
             self._drop(connection, domain, checksum)
         return row[0] if row and isinstance(row[0], bytes) else None
 
-    def _put(self, connection: sqlite3.Connection, domain: bytes, checksum: bytes, footer: bytes) -> None:
-        connection.execute("INSERT OR IGNORE INTO footer VALUES (?, ?, ?, ?)", (domain, checksum, len(footer), footer))
-        self._bytes += len(footer)
-        if self._bytes > self._bytes_max:
+    def _put(self, connection: sqlite3.Connection, domain: bytes, footers: Sequence[tuple[bytes, bytes]]) -> None:
+        rows = [(domain, checksum, len(footer), footer) for checksum, footer in footers]
+        connection.execute("BEGIN")
+        with connection:
+            connection.executemany("INSERT OR IGNORE INTO footer VALUES (?, ?, ?, ?)", rows)
+        self._bytes += sum(len(footer) for _, footer in footers)
+        while self._bytes > self._bytes_max:
             self._evict(connection)
 
     def _evict(self, connection: sqlite3.Connection) -> None:

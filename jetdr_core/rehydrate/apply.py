@@ -1,4 +1,4 @@
-"""FrameWriter: verifies the frames of a fetched range, decompresses them, and writes their live pieces to the targets.
+"""FrameWriter: verifies the frames of fetched ranges, decompresses them, and writes their live pieces to the targets.
 
 Invariants: a frame is verified before a byte of it is written. A piece is written once, by the one range that holds it.
 A :class:`FrameWriter` has no state that changes, so any number of worker threads may share it.
@@ -7,6 +7,7 @@ A :class:`FrameWriter` has no state that changes, so any number of worker thread
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass, field
 from typing import NamedTuple
 
 import numpy as np
@@ -16,18 +17,39 @@ from jetdr_core._kernels import scatter_write
 from jetdr_core.errors import DamagedObject
 from jetdr_core.extent import DamagedExtent, Pieces, damaged_extents, describe_extents
 from jetdr_core.rehydrate.journal import Applied
-from jetdr_core.rehydrate.plan import FrameRange
+from jetdr_core.rehydrate.plan import FrameRange, bytes_by_disk
 from jetdr_core.rehydrate.recovery_disk import RecoveryDisk
 from jetdr_core.segment import decode_frame
 
-__all__ = ["FrameWriter", "Outcome", "damage_of", "raise_damage"]
+__all__ = ["Fetched", "FrameWriter", "Outcome", "damage_of", "raise_damage"]
 
 
-class Outcome(NamedTuple):
-    """What became of a range: its damaged extents, and by disk row the frames that were written."""
+class Fetched(NamedTuple):
+    """A range and its bytes."""
 
-    damage: list[DamagedExtent]
-    applied: dict[int, list[Applied]]
+    wanted: FrameRange
+    data: Buffer
+
+
+@dataclass(slots=True)
+class Outcome:
+    """What became of some ranges: their damaged extents, and by disk row what was written.
+
+    ``bytes_live`` counts the pieces, the damaged ones included, and ``bytes_fetched`` what was fetched for them.
+    """
+
+    damage: list[DamagedExtent] = field(default_factory=list)
+    applied: dict[int, list[Applied]] = field(default_factory=dict)
+    bytes_live: dict[int, int] = field(default_factory=dict)
+    bytes_fetched: dict[int, int] = field(default_factory=dict)
+
+    def count(self, wanted: FrameRange, pieces: Pieces) -> None:
+        """Count a range, whose pieces are ``pieces``."""
+        live_bytes = bytes_by_disk(pieces)
+        for row, row_bytes in live_bytes.items():
+            fetched_bytes = wanted.length * row_bytes // sum(live_bytes.values())
+            self.bytes_live[row] = self.bytes_live.get(row, 0) + row_bytes
+            self.bytes_fetched[row] = self.bytes_fetched.get(row, 0) + fetched_bytes
 
 
 class FrameWriter:
@@ -36,15 +58,22 @@ class FrameWriter:
     def __init__(self, disks: Sequence[RecoveryDisk]) -> None:
         self._disks = disks
 
-    def apply(self, fetched: FrameRange, data: Buffer) -> Outcome:
+    def apply(self, batch: Sequence[Fetched]) -> Outcome:
         """Write what is good. What is damaged is not written. An error of the target names its file."""
-        outcome = Outcome([], {})
-        pieces, segment = fetched.pieces, fetched.segment
-        starts = np.searchsorted(pieces["frame"], np.arange(fetched.first, fetched.end + 1)).tolist()
+        outcome = Outcome()
+        for wanted, data in batch:
+            pieces = wanted.pieces
+            outcome.count(wanted, pieces)
+            self._apply(wanted, pieces, data, outcome)
+        return outcome
+
+    def _apply(self, wanted: FrameRange, pieces: Pieces, data: Buffer, outcome: Outcome) -> None:
+        segment = wanted.segment
+        starts = np.searchsorted(pieces["frame"], np.arange(wanted.first, wanted.end + 1)).tolist()
         with memoryview(data) as view:
-            for place, row in enumerate(range(fetched.first, fetched.end)):
+            for place, row in enumerate(range(wanted.first, wanted.end)):
                 live, frame = pieces[starts[place] : starts[place + 1]], segment.frames[row]
-                start = int(frame["offset"]) - fetched.offset
+                start = int(frame["offset"]) - wanted.offset
                 stored = view[start : start + int(frame["stored_bytes"])]
                 try:
                     raw = decode_frame(stored, frame, segment.place.key)
@@ -53,7 +82,6 @@ class FrameWriter:
                 else:
                     number = int(segment.frame_numbers[row])
                     self._write(raw, live, Applied(segment.place.number, number, number, 0), outcome)
-        return outcome
 
     def _write(self, raw: Buffer, pieces: Pieces, frame: Applied, outcome: Outcome) -> None:
         """Write the pieces of ``frame``. The last row of a disk is extended if it ends with the frame before."""
@@ -61,7 +89,7 @@ class FrameWriter:
         for row in [first] if first == last else np.unique(pieces["disk"]).tolist():
             part = pieces if first == last else pieces[pieces["disk"] == row]
             rows, target = outcome.applied.setdefault(row, []), self._disks[row].target
-            follows = bool(rows) and rows[-1].frame_last == frame.frame_last - 1
+            follows = bool(rows) and (rows[-1].segment, rows[-1].frame_last) == (frame.segment, frame.frame_last - 1)
             before = rows.pop() if follows else frame
             with target.writing():
                 digest = scatter_write(target.fd, raw, part, before.digest)

@@ -9,7 +9,7 @@ Memory: 32 bytes for each live piece and one row for each needed frame. While pl
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -23,6 +23,7 @@ from jetdr_core.segment import NO_FRAME, SegmentIndex
 
 __all__ = [
     "GET_BYTES_MAX",
+    "GET_RANGES_MAX",
     "GET_UNNEEDED_BYTES_MAX",
     "FrameRange",
     "Mask",
@@ -30,6 +31,7 @@ __all__ = [
     "Planner",
     "SegmentPlace",
     "SegmentPlan",
+    "batches",
     "bytes_by_disk",
     "frame_ranges",
 ]
@@ -42,6 +44,10 @@ GET_BYTES_MAX = 4 << 20
 
 GET_UNNEEDED_BYTES_MAX = 64 << 10
 """The most unneeded bytes between two needed frames that are fetched, because another GET would cost more."""
+
+
+GET_RANGES_MAX = 64
+"""The most ranges that are fetched together. Together they are no longer than :data:`GET_BYTES_MAX`."""
 
 
 class PlannedDisk:
@@ -155,9 +161,10 @@ class FrameRange:
         return self.segment.pieces[bounds[0] : bounds[1]]
 
 
-def bytes_by_disk(pieces: Pieces, disks: int) -> npt.NDArray[np.int64]:
-    """Live bytes of each of ``disks`` disks."""
-    return np.bincount(pieces["disk"], pieces["length"], minlength=disks).astype(np.int64)
+def bytes_by_disk(pieces: Pieces) -> dict[int, int]:
+    """Live bytes by disk row."""
+    lengths = np.bincount(pieces["disk"], pieces["length"]).tolist()
+    return {row: int(length) for row, length in enumerate(lengths) if length}
 
 
 def frame_ranges(segment: SegmentPlan) -> Iterator[FrameRange]:
@@ -174,6 +181,20 @@ def frame_ranges(segment: SegmentPlan) -> Iterator[FrameRange]:
         if not joins:
             yield FrameRange(segment, first, row, starts[first], ends[row - 1] - starts[first])
             first = row
+
+
+def batches(ranges: Iterable[FrameRange]) -> Iterator[list[FrameRange]]:
+    """Consecutive ranges that are fetched and written together, because each alone may be a single small write."""
+    batch: list[FrameRange] = []
+    length = 0
+    for wanted in ranges:
+        if batch and (len(batch) == GET_RANGES_MAX or length + wanted.length > GET_BYTES_MAX):
+            yield batch
+            batch, length = [], 0
+        batch.append(wanted)
+        length += wanted.length
+    if batch:
+        yield batch
 
 
 class Planner:

@@ -19,7 +19,7 @@ from pathlib import Path
 
 import numpy as np
 
-from jetdr_core.catalog import Catalog, DiskState, RecoveryPoint, chain_key
+from jetdr_core.catalog import Catalog, DiskState, RecoveryPoint, SegmentRead, chain_key
 from jetdr_core.errors import DamagedObject, InvalidRequest, JetdrError
 from jetdr_core.extent import damaged_extents
 from jetdr_core.rehydrate.apply import damage_of, raise_damage
@@ -58,7 +58,7 @@ async def rehydrate(
     ``stream`` (streamOptimized VMDK) or ``raw``. A missing directory is created, and nothing in it is overwritten. At
     return the disks are durable under their final names, mode 0600, with the domain's configuration files beside them.
     The same call continues an interrupted one, at the point that ``at`` named when it began. ``progress`` is called
-    with (disk name, bytes done, bytes in all). Up to ``workers`` ranges of 4 MiB are in memory at once.
+    with (disk name, bytes done, bytes in all). Up to ``workers`` fetches of 4 MiB are in memory at once.
 
     A damaged frame ends the recovery with :class:`DamagedObject` before any disk is announced. With ``keep_going``
     everything else is recovered, and the report lists what was lost. A store given as a URL is retried on transient
@@ -190,12 +190,17 @@ class _Recovery:
 
     async def _plan(self) -> None:
         found = self.catalog.indexes_newest_first(self.point.lsn, on_damage=self._leave_out)
-        async with aclosing(found) as segments:
-            async for segment in segments:
-                await asyncio.to_thread(self.planner.add, self._place(segment.number), segment.index)
+        async with aclosing(found) as batches:
+            async for batch in batches:
+                await asyncio.to_thread(self._plan_batch, batch)
                 if self.planner.complete:
                     break
         self.planner.release()
+
+    def _plan_batch(self, batch: Sequence[SegmentRead]) -> None:
+        for segment in batch:
+            if not self.planner.complete:
+                self.planner.add(self._place(segment.number), segment.index)
 
     def _place(self, number: int) -> SegmentPlace:
         link = self.catalog.segments[int(np.searchsorted(self.numbers, number))]

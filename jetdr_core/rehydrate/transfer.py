@@ -1,7 +1,7 @@
 """Transfer: fetches the frames of a plan and writes them to the disks of a recovery.
 
-Invariants: at most ``workers`` ranges are in memory. The journal gets a frame only after a sync that began after the
-frame was written.
+Invariants: at most ``workers`` batches of ranges, of 4 MiB each, are in memory. The journal gets a frame only after a
+sync that began after the frame was written.
 """
 
 from __future__ import annotations
@@ -11,15 +11,13 @@ import os
 from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 
-import numpy as np
-
 from jetdr_core.aio import shielded
 from jetdr_core.errors import ChainBroken, DamagedObject, ObjectNotFound, StoreAccessDenied, StoreError
 from jetdr_core.extent import DamagedExtent, describe_extents
-from jetdr_core.rehydrate.apply import FrameWriter, Outcome, damage_of, raise_damage
-from jetdr_core.rehydrate.plan import FrameRange, SegmentPlan, bytes_by_disk, frame_ranges
+from jetdr_core.rehydrate.apply import Fetched, FrameWriter, Outcome, damage_of, raise_damage
+from jetdr_core.rehydrate.plan import FrameRange, SegmentPlan, batches, frame_ranges
 from jetdr_core.rehydrate.recovery_disk import RecoveryDisk
-from jetdr_core.store.protocol import ObjectStore
+from jetdr_core.store import ObjectRange, ObjectStore
 
 __all__ = ["SAVE_BYTES", "WORKERS_DEFAULT", "WORKERS_MAX", "Transfer"]
 
@@ -32,9 +30,10 @@ SAVE_BYTES = 128 << 20
 class Transfer:
     """One pass over ``segments``. The rows of ``disks`` are those of the plan. Used from one event loop, once.
 
-    ``workers`` coroutines each take the next range, GET it, and await a pool thread that verifies, decompresses and
-    writes it. So at most ``workers`` ranges are in flight. Beside them, one thread at a time saves. The first error
-    ends the pass. :meth:`run` raises it when all threads have ended, and what was applied until then is journaled.
+    ``workers`` coroutines each take the next batch of ranges, get it, and await a pool thread that verifies,
+    decompresses and writes it. So at most ``workers`` batches are in flight. Beside them, one thread at a time saves.
+    The first error ends the pass. :meth:`run` raises it when all threads have ended, and what was applied until then is
+    journaled.
     """
 
     def __init__(
@@ -47,7 +46,7 @@ class Transfer:
         keep_going: bool,
     ) -> None:
         self._store = store
-        self._ranges = _ordered_ranges(segments)
+        self._batches = batches(_ordered_ranges(segments))
         self._disks = disks
         self._by_name = {disk.name: disk for disk in disks}
         self._workers = workers
@@ -75,41 +74,49 @@ class Transfer:
 
     async def _work(self, group: asyncio.TaskGroup) -> None:
         loop = asyncio.get_running_loop()
-        for wanted in self._ranges:
-            data = await self._get(wanted)
-            if data is None:
-                continue
-            outcome = await loop.run_in_executor(self._pool, self._frame_writer.apply, wanted, data)
-            del data
-            self._note(wanted, outcome)
+        for batch in self._batches:
+            fetched, failed = await self._get(batch)
+            outcome = await loop.run_in_executor(self._pool, self._frame_writer.apply, fetched)
+            del fetched
+            self._note(outcome)
             if not self._keep_going:
                 raise_damage(outcome.damage)
+            for wanted, error in failed:
+                self._note_lost(wanted, error)
             if self._unsaved_bytes >= SAVE_BYTES and (self._saving is None or self._saving.done()):
                 self._saving = group.create_task(self._save())
 
-    async def _get(self, wanted: FrameRange) -> bytes | None:
-        """The bytes of a range, or None if they are lost and the recovery continues without them."""
-        key = wanted.segment.place.key
-        try:
-            return await self._store.get_range(key, wanted.offset, wanted.length)
-        except StoreError as error:
-            if error.transient or isinstance(error, StoreAccessDenied):
-                raise
-            damage = damage_of(wanted.pieces, self._disks, key, str(error))
-            if not self._keep_going:
-                raise _lost(wanted, damage, error) from error
-            self._note_damage(damage)
-            return None
+    async def _get(self, batch: Sequence[FrameRange]) -> tuple[list[Fetched], list[tuple[FrameRange, StoreError]]]:
+        """The ranges that the store gave, and those that it did not give."""
+        found = await self._store.get_ranges(
+            [ObjectRange(wanted.segment.place.key, wanted.offset, wanted.length) for wanted in batch]
+        )
+        fetched: list[Fetched] = []
+        failed: list[tuple[FrameRange, StoreError]] = []
+        for wanted, result in zip(batch, found, strict=True):
+            if isinstance(result, StoreError):
+                failed.append((wanted, result))
+            else:
+                fetched.append(Fetched(wanted, result))
+        return fetched, failed
 
-    def _note(self, fetched: FrameRange, outcome: Outcome) -> None:
-        live_bytes = bytes_by_disk(fetched.pieces, len(self._disks))
-        for row in np.flatnonzero(live_bytes).tolist():
+    def _note_lost(self, wanted: FrameRange, error: StoreError) -> None:
+        """Continue without a range that the store does not have any more, if the recovery does that."""
+        if error.transient or isinstance(error, StoreAccessDenied):
+            raise error
+        damage = damage_of(wanted.pieces, self._disks, wanted.segment.place.key, str(error))
+        if not self._keep_going:
+            raise _lost(wanted, damage, error) from error
+        self._note_damage(damage)
+
+    def _note(self, outcome: Outcome) -> None:
+        for row, live_bytes in outcome.bytes_live.items():
             self._disks[row].note(
-                bytes_written=int(live_bytes[row]),
-                bytes_fetched=int(fetched.length * live_bytes[row] // live_bytes.sum()),
+                bytes_written=live_bytes,
+                bytes_fetched=outcome.bytes_fetched[row],
                 applied=outcome.applied.get(row, ()),
             )
-        self._unsaved_bytes += int(live_bytes.sum())
+            self._unsaved_bytes += live_bytes
         for extent in outcome.damage:
             self._by_name[extent.disk].bytes_written -= extent.length
         self._note_damage(outcome.damage)
@@ -133,8 +140,13 @@ class Transfer:
 
 def _ordered_ranges(segments: Iterable[SegmentPlan]) -> Iterator[FrameRange]:
     """Ranges in the order of the first bytes that their segments write, so that long runs of writes stay long."""
-    for segment in sorted(segments, key=lambda segment: segment.pieces[["disk", "offset"]][0].item()):
+    for segment in sorted(segments, key=_place_of):
         yield from frame_ranges(segment)
+
+
+def _place_of(segment: SegmentPlan) -> tuple[int, int]:
+    first = segment.pieces[0]
+    return int(first["disk"]), int(first["offset"])
 
 
 def _lost(wanted: FrameRange, damage: Sequence[DamagedExtent], error: StoreError) -> ChainBroken | DamagedObject:

@@ -10,7 +10,7 @@ from jetdr_core.store.bandwidth import BandwidthLimitedStore
 from jetdr_core.store.connect import connected, is_lasting_url, open_store, url_forms
 from jetdr_core.store.directory import DirectoryStore
 from jetdr_core.store.memory import MemoryStore
-from jetdr_core.store.protocol import ObjectInfo, ObjectStore
+from jetdr_core.store.protocol import ObjectInfo, ObjectRange, ObjectStore
 from jetdr_core.store.retry import AWAY_S, RetryingStore, RetryPolicy
 from jetdr_core.store.wrapper import StoreWrapper
 
@@ -20,6 +20,7 @@ __all__ = [
     "DirectoryStore",
     "MemoryStore",
     "ObjectInfo",
+    "ObjectRange",
     "ObjectStore",
     "RetryPolicy",
     "RetryingStore",

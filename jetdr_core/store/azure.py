@@ -28,7 +28,8 @@ from jetdr_core.errors import InvalidRequest, ObjectExists, ObjectNotFound, Stor
 from jetdr_core.store.azure_target import AzureTarget, refuse_unencrypted
 from jetdr_core.store.azure_transport import PatientTransport
 from jetdr_core.store.keys import byte_views, check_key, check_prefix, check_range, is_key, store_closed, too_short
-from jetdr_core.store.protocol import ObjectInfo
+from jetdr_core.store.protocol import ObjectInfo, ObjectRange
+from jetdr_core.store.ranges import get_each
 
 __all__ = ["AzureBlobStore"]
 
@@ -37,6 +38,9 @@ T = TypeVar("T")
 STALL_LIMIT_S_DEFAULT = 30.0
 PUT_BYTES_MAX = 5000 << 20
 """Longest body of one Put Blob request."""
+
+REQUESTS_MAX = 8
+"""How many ranges of one :meth:`AzureBlobStore.get_ranges` are in flight."""
 
 _CREATE = "create container"
 _PAGE_ROWS = 5000
@@ -89,6 +93,9 @@ class AzureBlobStore:
         if len(data) != length:
             raise too_short(key, offset, length)
         return data
+
+    async def get_ranges(self, ranges: Sequence[ObjectRange]) -> list[bytes | StoreError]:
+        return await get_each(self.get_range, ranges, requests_max=REQUESTS_MAX)
 
     async def list_prefix(self, prefix: str) -> AsyncIterator[ObjectInfo]:
         check_prefix(prefix)

@@ -13,9 +13,9 @@ from collections.abc import Awaitable, Callable, Sequence
 
 from typing_extensions import Buffer
 
-from jetdr_core.errors import InvalidRequest
+from jetdr_core.errors import InvalidRequest, StoreError
 from jetdr_core.store.keys import byte_views, size_bytes
-from jetdr_core.store.protocol import ObjectStore
+from jetdr_core.store.protocol import ObjectRange, ObjectStore
 from jetdr_core.store.wrapper import StoreWrapper
 
 __all__ = ["BandwidthLimitedStore"]
@@ -54,6 +54,9 @@ class BandwidthLimitedStore(StoreWrapper):
     async def replace(self, key: str, data: Sequence[Buffer]) -> None:
         await self._pay(data)
         await self._inner.replace(key, data)
+
+    async def get_ranges(self, ranges: Sequence[ObjectRange]) -> list[bytes | StoreError]:
+        return await self._inner.get_ranges(ranges)
 
     async def _pay(self, data: Sequence[Buffer]) -> None:
         """Take the tokens now, in debt if need be, and wait until the debt is paid. Later callers wait longer."""

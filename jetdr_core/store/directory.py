@@ -39,7 +39,8 @@ from jetdr_core.store.keys import (
     store_closed,
     too_short,
 )
-from jetdr_core.store.protocol import ObjectInfo
+from jetdr_core.store.protocol import ObjectInfo, ObjectRange
+from jetdr_core.store.ranges import check_ranges
 from jetdr_core.store.tree import ObjectTree, PathMoved, Row
 
 __all__ = ["DirectoryStore"]
@@ -111,6 +112,11 @@ class DirectoryStore:
         except EOFError:
             raise too_short(key, offset, length) from None
 
+    async def get_ranges(self, ranges: Sequence[ObjectRange]) -> list[bytes | StoreError]:
+        check_ranges(ranges)
+        first = ranges[0].key if ranges else ""
+        return await self._hop("get range", first, lambda: [self._read_range(wanted) for wanted in ranges])
+
     async def list_prefix(self, prefix: str) -> AsyncIterator[ObjectInfo]:
         check_prefix(prefix)
         top, _, name_prefix = prefix.rpartition("/")
@@ -148,6 +154,19 @@ class DirectoryStore:
             for view in views:  # a thread or a traceback may keep the view, but not the caller's memory
                 view.release()
 
+    def _read_range(self, wanted: ObjectRange) -> bytes | StoreError:
+        try:
+            return self._tree.read_range(*wanted)
+        except EOFError:
+            return too_short(*wanted)
+        except PathMoved:
+            return self._lost("get range", wanted.key)
+        except OSError as error:
+            return failure_of("get range", wanted.key, error)
+
+    def _lost(self, operation: str, key: str) -> StoreLost:
+        return StoreLost(operation, key, f"{str(self._path)!r} no longer leads to the directory that was opened")
+
     async def _scan(self, directory: str, name_prefix: str) -> list[Row]:
         return await self._hop("list", directory, self._tree.scan, directory, name_prefix)
 
@@ -157,8 +176,7 @@ class DirectoryStore:
         try:
             return await finish(wrap(step)(*args, executor=self._threads))
         except PathMoved:
-            cause = f"{str(self._path)!r} no longer leads to the directory that was opened"
-            raise StoreLost(operation, key, cause) from None
+            raise self._lost(operation, key) from None
         except OSError as error:
             raise failure_of(operation, key, error) from error
 

@@ -12,9 +12,10 @@ from collections.abc import AsyncIterator, Sequence
 
 from typing_extensions import Buffer
 
-from jetdr_core.errors import InvalidRequest, ObjectExists, ObjectNotFound
+from jetdr_core.errors import InvalidRequest, ObjectExists, ObjectNotFound, StoreError
 from jetdr_core.store.keys import byte_views, check_key, check_prefix, check_range, is_key, store_closed, too_short
-from jetdr_core.store.protocol import ObjectInfo
+from jetdr_core.store.protocol import ObjectInfo, ObjectRange
+from jetdr_core.store.ranges import get_each
 
 __all__ = ["MemoryStore"]
 
@@ -74,6 +75,9 @@ class MemoryStore:
         if offset + length > len(body):
             raise too_short(key, offset, length)
         return body[offset : offset + length]
+
+    async def get_ranges(self, ranges: Sequence[ObjectRange]) -> list[bytes | StoreError]:
+        return await get_each(self.get_range, ranges)
 
     async def list_prefix(self, prefix: str) -> AsyncIterator[ObjectInfo]:
         check_prefix(prefix)

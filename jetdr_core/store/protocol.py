@@ -11,12 +11,22 @@ from typing import NamedTuple, Protocol
 
 from typing_extensions import Buffer
 
+from jetdr_core.errors import StoreError
+
 
 class ObjectInfo(NamedTuple):
     """One row of a listing."""
 
     key: str
     size_bytes: int
+
+
+class ObjectRange(NamedTuple):
+    """``length`` bytes from ``offset`` of the object ``key``."""
+
+    key: str
+    offset: int
+    length: int
 
 
 class ObjectStore(Protocol):
@@ -46,6 +56,12 @@ class ObjectStore(Protocol):
         """Return exactly ``length`` bytes from ``offset``.
 
         Raises a :class:`StoreError` that is not transient if the object ends earlier.
+        """
+
+    async def get_ranges(self, ranges: Sequence[ObjectRange]) -> list[bytes | StoreError]:
+        """Return for each range what :meth:`get_range` returns or raises, in the order of ``ranges``.
+
+        For many small ranges this costs far less than as many calls. All results are in memory together.
         """
 
     def list_prefix(self, prefix: str) -> AsyncIterator[ObjectInfo]:

@@ -22,7 +22,7 @@ from typing import NamedTuple, TypeVar
 from typing_extensions import Buffer
 
 from jetdr_core.errors import InvalidRequest, StoreError
-from jetdr_core.store.protocol import ObjectInfo, ObjectStore
+from jetdr_core.store.protocol import ObjectInfo, ObjectRange, ObjectStore
 from jetdr_core.store.wrapper import StoreWrapper
 
 __all__ = ["AWAY_S", "Outage", "RetryPolicy", "RetryingStore"]
@@ -104,6 +104,24 @@ class RetryingStore(StoreWrapper):
     async def get_range(self, key: str, offset: int, length: int) -> bytes:
         return await self._persist("get range", lambda: self._inner.get_range(key, offset, length))
 
+    async def get_ranges(self, ranges: Sequence[ObjectRange]) -> list[bytes | StoreError]:
+        """Get, and get again what failed transiently. Attempts are counted anew after each round that got anything."""
+        failures, deadline = 0, self._deadline()
+        found = await self._inner.get_ranges(ranges)
+        while failed := _transient(found):
+            failures += 1
+            try:
+                await self._wait("get range", failures, deadline, next(iter(failed.values())))
+            except StoreError:
+                return found
+            again = await self._inner.get_ranges([ranges[place] for place in failed])
+            if len(_transient(again)) < len(failed):
+                failures, deadline = 0, self._deadline()
+            for place, result in zip(failed, again, strict=True):
+                found[place] = result
+        self._note_answer("get range")
+        return found
+
     async def delete(self, key: str) -> None:
         await self._persist("delete", lambda: self._inner.delete(key))
 
@@ -175,3 +193,8 @@ class RetryingStore(StoreWrapper):
         if outage is not None and operation in self._told:
             self._told.remove(operation)
             log.info("store %s: its outage of %.0f s is over", self.url, self._clock() - outage.since_s)
+
+
+def _transient(found: Sequence[bytes | StoreError]) -> dict[int, StoreError]:
+    """The transient errors in ``found``, by place."""
+    return {at: result for at, result in enumerate(found) if isinstance(result, StoreError) and result.transient}

@@ -6,7 +6,9 @@ from collections.abc import AsyncIterator, Sequence
 
 from typing_extensions import Buffer
 
-from jetdr_core.store.protocol import ObjectInfo, ObjectStore
+from jetdr_core.errors import StoreError
+from jetdr_core.store.protocol import ObjectInfo, ObjectRange, ObjectStore
+from jetdr_core.store.ranges import get_each
 
 __all__ = ["StoreWrapper"]
 
@@ -35,6 +37,10 @@ class StoreWrapper:
 
     async def get_range(self, key: str, offset: int, length: int) -> bytes:
         return await self._inner.get_range(key, offset, length)
+
+    async def get_ranges(self, ranges: Sequence[ObjectRange]) -> list[bytes | StoreError]:
+        """Range by range, so that what a wrapper does to :meth:`get_range` happens to each of them."""
+        return await get_each(self.get_range, ranges)
 
     def list_prefix(self, prefix: str) -> AsyncIterator[ObjectInfo]:
         return self._inner.list_prefix(prefix)

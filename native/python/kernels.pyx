@@ -3,7 +3,8 @@
 
 Here is what an argument must look like and which error it gives; the loops are in scan.c, scatter.c, tables.c and
 interval_map.c.
-A batch is one call, and the GIL is released while it runs. Invariant: every length and offset is checked before the
+A batch is one call, and the GIL is released while it runs, except over tables that take less time than getting the GIL
+back. Invariant: every length and offset is checked before the
 first byte is read or written.
 """
 
@@ -199,12 +200,54 @@ def gather_digest(int fd, pieces, uint64_t digest=0):
     return digest
 
 
+cdef enum:
+    COLUMNS_MAX = 32
+    SMALL_BYTES = 64 << 10  # not worth giving the GIL away: another thread may keep it for milliseconds
+
+
+cdef struct column_place:
+    size_t offset
+    size_t width
+    int is_ascending
+
+
+cdef void unpack_all(
+    const uint8_t *planes, const column_place *columns, size_t column_count, size_t count, uint8_t *rows, size_t row_bytes
+) noexcept nogil:
+    cdef size_t i
+    for i in range(column_count):
+        jdr_unpack_column(
+            planes + columns[i].offset * count,
+            count,
+            columns[i].width,
+            columns[i].is_ascending,
+            rows + columns[i].offset,
+            row_bytes,
+        )
+
+
+cdef size_t get_columns(object dtype, object ascending, column_place *columns) except 0:
+    """The columns of a row, which must lie back to back, in their order."""
+    cdef size_t count = 0
+    cdef size_t start = 0
+    for name, (kind, place) in sorted(dtype.fields.items(), key=_place_of_field):
+        width, is_ascending = kind.itemsize, name in ascending
+        if count == COLUMNS_MAX or place != start or (is_ascending and width > 8):
+            raise ValueError(f"column {name} of {width} bytes at {place} cannot be unpacked")
+        columns[count].offset, columns[count].width, columns[count].is_ascending = place, width, is_ascending
+        start += <size_t>width
+        count += 1
+    if start != <size_t>dtype.itemsize:
+        raise ValueError(f"columns of {start} bytes do not fill rows of {dtype.itemsize} bytes")
+    return count
+
+
 def unpack_columns(data, rows, ascending):
     cdef Py_buffer planes
     cdef Py_buffer table
-    cdef size_t count, row_bytes, width, offset
-    cdef size_t start = 0
-    cdef int is_ascending
+    cdef column_place columns[COLUMNS_MAX]
+    cdef size_t column_count = get_columns(rows.dtype, ascending, columns)
+    cdef size_t count, row_bytes
     PyObject_GetBuffer(data, &planes, PyBUF_SIMPLE)
     try:
         PyObject_GetBuffer(rows, &table, PyBUF_WRITABLE | PyBUF_C_CONTIGUOUS)
@@ -213,20 +256,13 @@ def unpack_columns(data, rows, ascending):
             count = <size_t>table.len // row_bytes
             if planes.len != table.len:
                 raise ValueError(f"{planes.len} bytes of planes are not {count} rows of {row_bytes} bytes")
-            for name, (kind, place) in sorted(rows.dtype.fields.items(), key=_place_of_field):
-                width, offset, is_ascending = kind.itemsize, place, name in ascending
-                if offset != start or width > row_bytes - start or (is_ascending and width > 8):
-                    raise ValueError(f"column {name} of {width} bytes at {offset} cannot be unpacked")
+            if table.len <= SMALL_BYTES:
+                unpack_all(<const uint8_t *>planes.buf, columns, column_count, count, <uint8_t *>table.buf, row_bytes)
+            else:
                 with nogil:
-                    jdr_unpack_column(
-                        <const uint8_t *>planes.buf + start * count,
-                        count,
-                        width,
-                        is_ascending,
-                        <uint8_t *>table.buf + offset,
-                        row_bytes,
+                    unpack_all(
+                        <const uint8_t *>planes.buf, columns, column_count, count, <uint8_t *>table.buf, row_bytes
                     )
-                start += width
         finally:
             PyBuffer_Release(&table)
     finally:
@@ -255,8 +291,7 @@ def check_frames(frames, uint64_t start, uint64_t stored_bytes, uint32_t raw_byt
     cdef jdr_frame_table table
     cdef int problem
     get_frames(frames, &view, &table)
-    with nogil:
-        problem = jdr_check_frames(&table, start, stored_bytes, raw_bytes_max)
+    problem = jdr_check_frames(&table, start, stored_bytes, raw_bytes_max)
     PyBuffer_Release(&view)
     return problem
 
@@ -271,8 +306,7 @@ def check_entries(entries, frames, uint64_t disk_bytes_max):
     try:
         count = row_count(&rows, sizeof(jdr_entry_row), "entry")
         get_frames(frames, &view, &table)
-        with nogil:
-            problem = jdr_check_entries(<const jdr_entry_row *>rows.buf, count, &table, disk_bytes_max)
+        problem = jdr_check_entries(<const jdr_entry_row *>rows.buf, count, &table, disk_bytes_max)
         PyBuffer_Release(&view)
     finally:
         PyBuffer_Release(&rows)
@@ -292,15 +326,14 @@ def check_records(entries, control, lsns, times_ns):
     PyObject_GetBuffer(entries, &rows, PyBUF_C_CONTIGUOUS)
     try:
         count = row_count(&rows, sizeof(jdr_entry_row), "entry")
-        with nogil:
-            problem = jdr_check_records(
-                <const jdr_entry_row *>rows.buf,
-                count,
-                &control_lsn[0] if control_count else NULL,
-                &control_time_ns[0] if control_count else NULL,
-                control_count,
-                &range,
-            )
+        problem = jdr_check_records(
+            <const jdr_entry_row *>rows.buf,
+            count,
+            &control_lsn[0] if control_count else NULL,
+            &control_time_ns[0] if control_count else NULL,
+            control_count,
+            &range,
+        )
     finally:
         PyBuffer_Release(&rows)
     return problem

@@ -2,21 +2,23 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 import sqlite3
 import stat
 import tracemalloc
-from collections.abc import AsyncIterator, Callable
+from collections.abc import Callable
 from contextlib import aclosing
 from pathlib import Path
 
 import pytest
 
 from jetdr_core.catalog import Catalog, MetadataRepository, repository
-from jetdr_core.errors import ChainBroken, DamagedObject, InvalidRequest, JetdrError
+from jetdr_core.errors import ChainBroken, DamagedObject, InvalidRequest, JetdrError, StoreAccessDenied
 from jetdr_core.record import Kind
 from jetdr_core.store import MemoryStore, StoreWrapper
 from tests.catalog.chains import DOMAIN, ChainMaker, domain, run, time_ns
+from tests.faults.store import Fault, FaultyStore, on
 
 
 class Counting(StoreWrapper):
@@ -33,7 +35,8 @@ class Counting(StoreWrapper):
 
 async def newest_first(catalog: Catalog, lsn: int) -> list[tuple[int, list[int]]]:
     async with aclosing(catalog.indexes_newest_first(lsn)) as found:
-        return [(segment.number, [int(at) for at in segment.index.entries["lsn"]]) async for segment in found]
+        batches = [batch async for batch in found]
+    return [(read.number, [int(at) for at in read.index.entries["lsn"]]) for batch in batches for read in batch]
 
 
 def three_segments() -> ChainMaker:
@@ -53,8 +56,8 @@ def test_indexes_come_newest_first_up_to_the_lsn() -> None:
 def test_leaving_early_leaves_nothing_running() -> None:
     async def leave() -> int:
         async with aclosing(catalog.indexes_newest_first(70)) as found:
-            async for segment in found:
-                return segment.number
+            async for batch in found:
+                return batch[0].number
         return 0
 
     catalog = domain(60).open()
@@ -77,8 +80,63 @@ async def told(catalog: Catalog) -> tuple[list[int], list[int]]:
     def tell(number: int, _error: JetdrError) -> None:
         damaged.append(number)
 
-    found: AsyncIterator[int] = (segment.number async for segment in catalog.indexes_newest_first(7, on_damage=tell))
-    return [number async for number in found], damaged
+    found = [batch async for batch in catalog.indexes_newest_first(7, on_damage=tell)]
+    return [segment.number for batch in found for segment in batch], damaged
+
+
+def test_damage_is_told_after_everything_newer_and_before_everything_older() -> None:
+    """A plan then knows which bytes only the damaged segment could have had."""
+    maker = three_segments()
+    maker.damage("chain/00000000/0000000004", -300)
+    catalog = maker.open()
+    seen: list[str] = []
+
+    async def look() -> None:
+        found = catalog.indexes_newest_first(7, on_damage=lambda number, _error: seen.append(f"damaged {number}"))
+        async for batch in found:
+            seen.extend(f"read {segment.number}" for segment in batch)
+
+    run(look())
+    assert seen == ["read 5", "damaged 4", "read 3"]
+
+
+def test_batches_grow_and_read_ahead_is_bounded() -> None:
+    """Who needs little fetches little, and thousands of small indexes come by the hundred."""
+    maker = domain(1)
+    for _ in range(400):
+        maker.segment(1)
+    store = Counting(maker.store)
+
+    async def look() -> tuple[list[int], int]:
+        async with await Catalog.open(store) as catalog:
+            store.reads = 0
+            async with aclosing(catalog.indexes_newest_first(10**6)) as found:
+                first = await anext(found)
+                await asyncio.sleep(0)
+                reads = store.reads
+                sizes = [len(first)] + [len(batch) async for batch in found]
+        return sizes, reads
+
+    sizes, reads = run(look())
+    assert sum(sizes) == 401
+    assert sizes[:5] == [4, 8, 16, 32, 64]
+    assert max(sizes) == 64
+    assert reads <= 4 + 8 + 16 + 32 + 64
+
+
+def test_store_error_of_an_index_is_raised() -> None:
+    """It says nothing about the object, so nothing is left out."""
+    maker = three_segments()
+    store = FaultyStore(maker.store)
+
+    async def look() -> None:
+        async with await Catalog.open(store) as catalog:
+            store.plan = on("get range", Fault.DENIED)
+            async for _ in catalog.indexes_newest_first(7, on_damage=lambda _number, _error: None):
+                pass
+
+    with pytest.raises(StoreAccessDenied):
+        run(look())
 
 
 def test_catalog_opens_when_the_index_of_its_latest_point_is_damaged() -> None:
@@ -252,10 +310,23 @@ def test_repository_stays_within_its_bytes(tmp_path: Path) -> None:
     async def fill() -> int:
         repository = MetadataRepository(tmp_path / "cache.sqlite", bytes_max=10_000)
         for number in range(100):
-            await repository.put(DOMAIN, number.to_bytes(16, "little"), bytes(500))
-        kept = [await repository.get(DOMAIN, number.to_bytes(16, "little"), 500) for number in range(100)]
+            await repository.put(DOMAIN, [(number.to_bytes(16, "little"), bytes(500))])
+        kept = await repository.get(DOMAIN, [(number.to_bytes(16, "little"), 500) for number in range(100)])
         await repository.close()
         assert kept[-1] == bytes(500)
         return sum(len(row) for row in kept if row)
 
     assert run(fill()) <= 10_000
+
+
+def test_batch_larger_than_the_repository_leaves_it_within_its_bytes(tmp_path: Path) -> None:
+    async def fill() -> list[bytes | None]:
+        repository = MetadataRepository(tmp_path / "cache.sqlite", bytes_max=10_000)
+        await repository.put(DOMAIN, [(number.to_bytes(16, "little"), bytes(500)) for number in range(100)])
+        kept = await repository.get(DOMAIN, [(number.to_bytes(16, "little"), 500) for number in range(100)])
+        await repository.close()
+        return kept
+
+    kept = run(fill())
+    assert 0 < sum(len(row) for row in kept if row) <= 10_000
+    assert kept[-1] == bytes(500)

@@ -9,7 +9,7 @@ import random
 import pytest
 
 from jetdr_core.errors import InvalidRequest, ObjectExists, ObjectNotFound, StoreError
-from jetdr_core.store import ObjectInfo, ObjectStore
+from jetdr_core.store import ObjectInfo, ObjectRange, ObjectStore
 from tests.store.conftest import Container
 
 BAD_KEYS = [
@@ -304,6 +304,30 @@ def test_closing_is_idempotent_and_a_closed_store_says_so(container: Container) 
         for call in (store.get("k"), store.get_range("k", 0, 1), store.delete("k"), keys(store)):
             with pytest.raises(StoreError, match="closed"):
                 await call
+
+    container.run(scenario)
+
+
+def test_ranges_are_got_together_and_each_has_its_own_error(container: Container) -> None:
+    async def scenario(store: ObjectStore) -> None:
+        bodies = {f"k/{number}": random.Random(number).randbytes(1000) for number in range(40)}
+        for key, body in bodies.items():
+            await store.put_if_absent(key, [body])
+        wanted = [ObjectRange(key, 10, 500 + number) for number, key in enumerate(bodies)]
+        wanted[7], wanted[20] = ObjectRange("k/none", 0, 1), ObjectRange("k/20", 999, 2)
+        found = await store.get_ranges(wanted)
+        assert isinstance(found[7], ObjectNotFound)
+        beyond = found[20]
+        assert isinstance(beyond, StoreError)
+        assert not beyond.transient
+        assert "ends before" in str(beyond)
+        for place in set(range(40)) - {7, 20}:
+            key, offset, length = wanted[place]
+            assert found[place] == bodies[key][offset : offset + length]
+        assert await store.get_ranges([]) == []
+        for bad in (ObjectRange("../k", 0, 1), ObjectRange("k/1", -1, 1)):
+            with pytest.raises(InvalidRequest):
+                await store.get_ranges([wanted[0], bad])
 
     container.run(scenario)
 

@@ -9,7 +9,7 @@ from collections.abc import Awaitable, Callable
 import pytest
 
 from jetdr_core.errors import InvalidRequest, ObjectExists, ObjectNotFound, StoreAccessDenied, StoreError
-from jetdr_core.store import MemoryStore, RetryingStore, RetryPolicy
+from jetdr_core.store import MemoryStore, ObjectRange, RetryingStore, RetryPolicy
 from tests.faults.store import Fault, FaultyStore, Plan, on, scripted
 
 
@@ -227,3 +227,52 @@ def test_an_operation_that_is_given_up_is_no_outage_any_more() -> None:
 
     scene = play(Scene(on("get", Fault.FAIL), RetryPolicy(attempts_max=4)), scenario)
     assert scene.store.away == (0.0, "")
+
+
+def test_only_ranges_that_failed_are_got_again() -> None:
+    async def scenario(store: RetryingStore) -> None:
+        for key in "abc":
+            await store.put_if_absent(key, [key.encode()])
+        wanted = [ObjectRange(key, 0, 1) for key in "abcd"]
+        a, b, c, d = await store.get_ranges(wanted)
+        assert (a, b, c) == (b"a", b"b", b"c")
+        assert isinstance(d, ObjectNotFound)
+
+    plan = scripted(None, None, None, None, Fault.FAIL, None, None, Fault.THROTTLED, None)
+    scene = play(Scene(plan), scenario)
+    assert scene.faulty.keys("get range") == ["a", "b", "c", "d", "b", "b"]
+    assert scene.store.retries == {"get range": 2}
+
+
+def test_ranges_that_never_come_keep_their_errors_beside_those_that_came() -> None:
+    def plan(operation: str, key: str, _number: int) -> Fault | None:
+        return Fault.THROTTLED if operation == "get range" and key == "b" else None
+
+    async def scenario(store: RetryingStore) -> None:
+        for key in "ab":
+            await store.put_if_absent(key, [key.encode()])
+        a, b = await store.get_ranges([ObjectRange("a", 0, 1), ObjectRange("b", 0, 1)])
+        assert a == b"a"
+        assert isinstance(b, StoreError)
+        assert b.transient
+        assert store.away == (0.0, "")
+
+    scene = play(Scene(plan, RetryPolicy(attempts_max=3)), scenario)
+    assert scene.faulty.keys("get range") == ["a", "b", "b", "b"]
+
+
+def test_attempts_are_counted_anew_after_a_round_that_got_something() -> None:
+    failures = {"a": 2, "b": 4}
+
+    def plan(operation: str, key: str, _number: int) -> Fault | None:
+        if operation != "get range" or not failures[key]:
+            return None
+        failures[key] -= 1
+        return Fault.FAIL
+
+    async def scenario(store: RetryingStore) -> None:
+        for key in "ab":
+            await store.put_if_absent(key, [key.encode()])
+        assert await store.get_ranges([ObjectRange("a", 0, 1), ObjectRange("b", 0, 1)]) == [b"a", b"b"]
+
+    play(Scene(plan, RetryPolicy(attempts_max=3)), scenario)
