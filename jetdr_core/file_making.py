@@ -1,4 +1,4 @@
-"""Making files: what the system's refusal means, in words that name the file, what was tried, and the remedy.
+"""Making and locking files: what the system's refusal means, with the file, what was tried, and the remedy.
 
 Invariant: an errno that has a remedy is never raised without it, and no remedy is named that does not help. A smaller
 size or another place helps only where the caller asked for that size or place. A state folder that moves, for example,
@@ -9,14 +9,15 @@ from __future__ import annotations
 
 import enum
 import errno
+import fcntl
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from jetdr_core.errors import DeviceAccessDenied, DeviceFull, JetdrError, SystemFailure
+from jetdr_core.errors import DeviceAccessDenied, DeviceBusy, DeviceFull, JetdrError, SystemFailure
 
-__all__ = ["Asked", "making"]
+__all__ = ["Asked", "lock_file", "making", "remedy_of"]
 
 
 class Asked(enum.Flag):
@@ -40,6 +41,58 @@ _OTHER = {
 }
 _NAMED = frozenset({errno.ENOENT, errno.ENOTDIR, errno.EISDIR, errno.EEXIST, errno.ELOOP, errno.ENAMETOOLONG})
 """Errors about the name itself, which they say."""
+_REMEDIES = {
+    errno.ENOENT: "check the path",
+    errno.ENOTDIR: "a part of the path is no directory: check it",
+    errno.EISDIR: "that is a directory: name a file",
+    errno.EEXIST: "something has that name already: choose another",
+    errno.ELOOP: "check the symbolic links of the path",
+    errno.ENAMETOOLONG: "use a shorter path",
+    errno.EACCES: "check its owner and mode, or use another account",
+    errno.EPERM: "check its owner, mode and attributes, or use another account",
+    errno.EROFS: "the file system is mounted read-only: remount it, or name another place",
+    errno.EADDRINUSE: "another program listens there: stop it, or name another address",
+    errno.EADDRNOTAVAIL: "this machine does not have that address: name another",
+    errno.ECONNREFUSED: "nothing listens there: check the address, and whether the program runs",
+    errno.ENETUNREACH: "check the network",
+    errno.EHOSTUNREACH: "check the network and the address",
+    errno.ETIMEDOUT: "check the network and the address",
+    errno.ENOLCK: "start the lock service of the share, or use a local file system",
+    errno.EBUSY: "end what uses it, or name another place",
+    errno.ETXTBSY: "end what uses it, or name another place",
+    errno.EIO: "check the device or the network under it",
+    errno.ESTALE: "check the network file system",
+    errno.EOPNOTSUPP: "its file system cannot do that: use another",
+    errno.ENOSYS: "this kernel or file system cannot do that: use another",
+    errno.ENXIO: "check the device",
+    errno.ENODEV: "check the device",
+}
+
+
+def remedy_of(code: int | None) -> str:
+    """What a person can do about an errno, never empty."""
+    return (
+        _NO_ROOM.get(code or 0)
+        or _OTHER.get(code or 0)
+        or _REMEDIES.get(code or 0)
+        or "check the device and its file system"
+    )
+
+
+def lock_file(fd: int, path: str | os.PathLike[str]) -> None:
+    """Lock the open file exclusively. :class:`DeviceBusy` if another process has it locked."""
+    name = os.fspath(path)
+    try:
+        fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        raise DeviceBusy(
+            f"{name} is in use by another process", hint="stop that process, or name another", path=name
+        ) from None
+    except OSError as error:
+        reason = error.strerror or str(error)
+        raise SystemFailure(
+            f"{name}: locking it failed: {reason}", hint=remedy_of(error.errno), errno=error.errno, path=name
+        ) from error
 
 
 @contextmanager

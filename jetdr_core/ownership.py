@@ -20,13 +20,14 @@ from pathlib import Path
 from jetdr_core.durable import make_folders
 from jetdr_core.errors import InvalidRequest
 
-__all__ = ["check_guarded", "check_private", "link_flags", "make_private", "open_own"]
+__all__ = ["check_guarded", "check_in_memory", "check_private", "link_flags", "make_private", "open_own"]
 
 _ROOT = 0
 _LINKS_MAX = 40
 """As many as the kernel follows."""
 
 _OTHERS_WRITE = stat.S_IWGRP | stat.S_IWOTH
+_IN_MEMORY = frozenset({"tmpfs", "hugetlbfs"})
 _OTHERS = stat.S_IRWXG | stat.S_IRWXO
 
 
@@ -59,6 +60,29 @@ def check_private(what: str, folder: Path) -> None:
             f"{what} {folder} belongs to user {status.st_uid} with mode {stat.S_IMODE(status.st_mode):04o}",
             hint=f"chown {os.geteuid()} and chmod 0700 it, so that it is this user's alone, or name another place",
         )
+
+
+def check_in_memory(what: str, folder: Path) -> None:
+    """Raise :class:`InvalidRequest` unless ``folder`` lies on tmpfs, or will when it is made."""
+    there = next(place for place in (folder, *folder.absolute().parents) if place.exists())
+    kind = _file_system_of(there)
+    if kind and kind not in _IN_MEMORY:
+        raise InvalidRequest(
+            f"{what} {folder} lies on {kind}, so guests would wait for a disk",
+            hint="name a folder on tmpfs, such as /run/jetdr or one in /dev/shm; in a container, mount a tmpfs there",
+        )
+
+
+def _file_system_of(path: Path) -> str:
+    """The type of the file system that holds ``path``, such as ``ext4``. Empty if the system does not tell."""
+    device = path.stat().st_dev
+    wanted = f"{os.major(device)}:{os.minor(device)}"
+    try:
+        mounts = Path("/proc/self/mountinfo").read_text(errors="surrogateescape").splitlines()
+    except OSError:
+        return ""
+    rows = [line.split(" ") for line in mounts]
+    return next((row[row.index("-", 6) + 1] for row in rows if row[2] == wanted), "")
 
 
 def make_private(what: str, folder: Path) -> None:

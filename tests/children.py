@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+from collections.abc import Mapping
 from pathlib import Path
 
 import jetdr_core
@@ -14,7 +15,9 @@ HELPERS = f"import sys, types; sys.modules['tests'] = _t = types.ModuleType('tes
 """The beginning of such a script: it makes the helpers beside the tests importable."""
 
 
-def run_python(script: str, *arguments: object) -> subprocess.CompletedProcess[str]:
+def run_python(
+    script: str, *arguments: object, env: Mapping[str, str] = os.environ
+) -> subprocess.CompletedProcess[str]:
     """Run ``script`` with ``arguments`` for at most a minute, and capture its output and errors."""
     return subprocess.run(
         [sys.executable, "-c", HELPERS + script, *map(str, arguments)],
@@ -22,5 +25,5 @@ def run_python(script: str, *arguments: object) -> subprocess.CompletedProcess[s
         capture_output=True,
         text=True,
         timeout=60,
-        env=os.environ | {"PYTHONPATH": str(Path(jetdr_core.__file__).parents[1])},
+        env={**env, "PYTHONPATH": str(Path(jetdr_core.__file__).parents[1])},
     )

@@ -28,6 +28,7 @@ from jetdr_core.cli.terminal import Terminal, Work, begin_terminal, warnings_to
 from jetdr_core.cli.verify_command import verify
 from jetdr_core.cli.watch_command import watch
 from jetdr_core.errors import JetdrError
+from jetdr_core.file_making import remedy_of
 
 __all__ = ["app", "main"]
 
@@ -137,13 +138,7 @@ def _message(error: Exception, code: ExitCode) -> str:
     if isinstance(error, JetdrError):
         return str(error)
     if isinstance(error, OSError) and error.strerror:
-        remedies = {
-            FileNotFoundError: "check the path",
-            PermissionError: "check its owner and mode, or use another account",
-            IsADirectoryError: "name a file",
-            NotADirectoryError: "name a directory",
-        }
         where = f"{error.filename}: " if error.filename else ""
-        return f"{where}{error.strerror}; {remedies.get(type(error), 'check the device or file system')}"
+        return f"{where}{error.strerror}; {remedy_of(error.errno)}"
     assert code is ExitCode.INTERNAL
     return f"{type(error).__name__}: {error}; this is a bug: 'jetdr --debug' shows where it is"

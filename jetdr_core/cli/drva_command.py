@@ -66,13 +66,16 @@ def _drva(
     """Run the DRVA. It is imported here, so that no other command waits for its imports."""
     from jetdr_core.domain import OnMismatch  # noqa: PLC0415
     from jetdr_core.drva.config import load_config  # noqa: PLC0415
-    from jetdr_core.drva.daemon import run_drva  # noqa: PLC0415
+    from jetdr_core.drva.daemon import is_running, run_drva  # noqa: PLC0415
+    from jetdr_core.drva.metrics_listener import why_not_served  # noqa: PLC0415
     from jetdr_core.drva.places import check_places  # noqa: PLC0415
 
     check_guarded("the configuration", path)
     config = load_config(path)
     if check:
         check_places(config)
+        if config.metrics and not is_running(config.runtime_dir) and (why := why_not_served(config.metrics)):
+            terminal.warn(f"{why}; without that, everything but the metrics runs")
         terminal.say(
             f"{path} is good: {plural(len(config.domains), 'domain')}, {plural(len(config.volumes), 'volume')}"
         )

@@ -19,6 +19,8 @@ def show_drva(terminal: Terminal, answer: Any) -> None:
     drva = answer["drva"]
     stopping = ", stopping" if drva["stopping"] else ""
     terminal.say(f"DRVA {drva['version']}, process {drva['pid']}, since {drva['started']}{stopping}", style="bold")
+    for alarm in drva["alarms"]:
+        terminal.say(f"  {'ALARM':<14}{alarm['name']}: {alarm['text']}", style="red")
     for domain in answer["domains"]:
         terminal.say(f"domain {domain['name']}: {domain['state']}", style="bold")
         for name, value in _facts(domain):

@@ -21,6 +21,8 @@ from rich.table import Table
 from rich.text import Text
 
 from jetdr_core.cli.words import one_line, shown
+from jetdr_core.errors import SystemFailure
+from jetdr_core.file_making import remedy_of
 
 __all__ = ["Terminal", "Work", "begin_terminal"]
 
@@ -53,11 +55,14 @@ class Terminal:
 
     def say(self, line: str = "", style: str = "") -> None:
         """Print a line of the result."""
-        self.out.print(Text(shown(line), style=style), soft_wrap=True)
+        with _to_stdout():
+            self.out.print(Text(shown(line), style=style), soft_wrap=True)
 
     def say_json(self, value: object) -> None:
         """Print the result as JSON, in ASCII whatever the encoding of the terminal."""
-        self.out.file.write(json.dumps(value, indent=2) + "\n")
+        with _to_stdout():
+            self.out.file.write(json.dumps(value, indent=2) + "\n")
+            self.out.file.flush()
 
     def say_table(self, columns: Sequence[str], rows: Sequence[Sequence[object]]) -> None:
         """Print a table, or nothing without rows. A column whose name begins with ``>`` is right-aligned."""
@@ -68,7 +73,8 @@ class Terminal:
             table.add_column(name.lstrip(">"), justify="right" if name.startswith(">") else "left", overflow="fold")
         for row in rows:
             table.add_row(*(Text(shown(cell)) for cell in row))
-        self.out.print(table)
+        with _to_stdout():
+            self.out.print(table)
 
     # -- all else ------------------------------------------------------------------------------------------------------
 
@@ -112,6 +118,19 @@ def warnings_to(terminal: Terminal) -> Iterator[None]:
         yield
     finally:
         root.removeHandler(handler)
+
+
+@contextmanager
+def _to_stdout() -> Iterator[None]:
+    """Say of an ``OSError`` of the body that standard output is meant. A pipe that was closed is no error."""
+    try:
+        yield
+    except BrokenPipeError:
+        raise
+    except OSError as error:
+        raise SystemFailure(
+            f"standard output: {error.strerror or error}", hint=remedy_of(error.errno), errno=error.errno
+        ) from error
 
 
 def _console(*, stderr: bool) -> Console:

@@ -22,7 +22,7 @@ from jetdr_core.device import linux
 from jetdr_core.device.bounds import byte_view, check_range, check_writable, target_view
 from jetdr_core.durable import sync_folder
 from jetdr_core.errors import DeviceBusy, InvalidRequest
-from jetdr_core.file_making import Asked, making
+from jetdr_core.file_making import Asked, lock_file, making
 from jetdr_core.limits import BLOCK_BYTES, SECTOR_BYTES
 from jetdr_core.ownership import link_flags
 
@@ -190,14 +190,7 @@ class FileDevice:
             flags = fcntl.fcntl(self._fd, fcntl.F_GETFL) & ~os.O_NOFOLLOW | os.O_CLOEXEC | os.O_EXCL
             plain, self._fd = self._fd, _open_device(f"/proc/self/fd/{self._fd}", flags, self._path)
             os.close(plain)
-        try:
-            fcntl.flock(self._fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            raise DeviceBusy(
-                f"{self._path} is in use by another process",
-                hint="stop that process, or use another log",
-                path=self._path,
-            ) from None
+        lock_file(self._fd, self._path)
 
     def _allocate(self, size_old: int, size_bytes: int) -> None:
         """Reserve the bytes from ``size_old`` on. If there is no room, the size stays as it was."""

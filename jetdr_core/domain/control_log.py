@@ -94,7 +94,7 @@ class ControlLog:
             if why := why_inconsistent():
                 raise NotConsistent(
                     f"domain {self._domain!r} is not consistent: {why}",
-                    hint="mark it when its copies are complete (wait_consistent)",
+                    hint="mark it when its copies are complete",
                 )
             if name in self.history.marks:
                 raise DuplicateMark(

@@ -141,7 +141,7 @@ class Disks(Generic[D]):
     def _check_new(self, name: str) -> None:
         self._check_not_frozen()
         if name in self._disks:
-            raise InvalidRequest(f"disk {name!r} is protected already", hint="use domain.disk(name)")
+            raise InvalidRequest(f"disk {name!r} is protected already", hint="choose another name")
         if len(self._disks) >= DISKS_MAX:
             raise InvalidRequest(
                 f"domain {self._domain!r} protects {DISKS_MAX} disks already", hint="use another domain"

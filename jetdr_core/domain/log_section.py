@@ -147,7 +147,8 @@ def check_write_mode(name: str, log: ReplicationLog, *, write_back: bool) -> Non
     was = write_mode(write_back=log.body.write_back)
     raise InvalidRequest(
         f"domain {name!r} ran in {was} mode, and was not closed with its host component",
-        hint=f"open it in {was} mode, close it with stop_host=True, then open it in the other",
+        hint=f"open it in {was} mode, stop it together with its host component (hosts_on_stop = 'stop'), then "
+        f"open it in the other",
     )
 
 

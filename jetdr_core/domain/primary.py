@@ -102,7 +102,7 @@ def open_primary(
         _create_sparse(path, size_bytes)
     if not path.exists():
         raise FileNotFoundError(
-            f"disk {name!r}: there is no {path}; name an existing file, or protect it anew with size_bytes="
+            f"disk {name!r}: there is no {path}; name an existing file, or give a size (--size) to make it"
         )
     primary = Primary(FileDevice(path, direct=False, writable=not shared, lock=not shared), str(path))
     try:

@@ -10,7 +10,6 @@ for every domain, but never longer than the longest close_limit_s and STOP_LIMIT
 from __future__ import annotations
 
 import asyncio
-import fcntl
 import logging
 import os
 import signal
@@ -24,6 +23,7 @@ from jetdr_core import __version__
 from jetdr_core.catalog import iso_time
 from jetdr_core.device.iscsi_url import PASSWORD_VARIABLE, IscsiLun, options_of
 from jetdr_core.domain import OnMismatch
+from jetdr_core.drva.alarms import Alarm
 from jetdr_core.drva.commands import Commands
 from jetdr_core.drva.config import LOCK_NAME, DrvaConfig
 from jetdr_core.drva.configured_domain import open_domain
@@ -31,22 +31,26 @@ from jetdr_core.drva.control_server import ControlServer
 from jetdr_core.drva.errors import DrvaBusy
 from jetdr_core.drva.logs import logging_to_stderr
 from jetdr_core.drva.metrics import DrvaCollector, MetricsServer
+from jetdr_core.drva.metrics_listener import MetricsListener
 from jetdr_core.drva.notify import Notifier
 from jetdr_core.drva.places import check_places
 from jetdr_core.drva.session import Backoff, DomainSession, Opener
 from jetdr_core.drva.session_state import State
 from jetdr_core.drva.wire import Json
-from jetdr_core.errors import InvalidRequest
+from jetdr_core.errors import DeviceBusy, InvalidRequest
+from jetdr_core.file_making import lock_file
 from jetdr_core.ownership import make_private
 from jetdr_core.store.connect import secret_variables
 
-__all__ = ["Drva", "run_drva"]
+__all__ = ["Drva", "is_running", "run_drva"]
 
 log = logging.getLogger(__name__)
 
 
 STOP_LIMIT_S = 10.0
 """A stop takes no longer than this and the longest close_limit_s. What still hangs then is left as it is."""
+
+KEEP_EVERY_S = 5.0
 
 
 class Drva:
@@ -88,11 +92,21 @@ class Drva:
             for domain in config.domains
         }
         self.ready = asyncio.Event()
-        self.metrics: MetricsServer | None = None
         self.hanging: list[str] = []
         self._notifier = notifier or Notifier({})
         self._started_s = time.time()
+        collector = DrvaCollector(lambda: [s.view() for s in self.sessions.values()], self._started_s, self.alarms)
+        self._metrics = MetricsListener(config.metrics, collector)
         self._stopping = asyncio.Event()
+
+    @property
+    def metrics(self) -> MetricsServer | None:
+        """The server of the metrics, if it listens."""
+        return self._metrics.server
+
+    def alarms(self) -> list[Alarm]:
+        """What is wrong with the appliance itself, and not with one of its domains."""
+        return self._metrics.alarms()
 
     def stop(self) -> None:
         """Begin to stop: flush, upload and close every domain. A second call ends the uploads."""
@@ -108,10 +122,8 @@ class Drva:
         check_places(self.config)
         with ExitStack() as held:
             held.enter_context(_sole_use(self.config.runtime_dir))
-            if self.config.metrics is not None:
-                collector = DrvaCollector(lambda: [s.view() for s in self.sessions.values()], self._started_s)
-                self.metrics = MetricsServer(self.config.metrics, collector)
-                held.callback(self.metrics.stop)
+            self._metrics.listen()
+            held.callback(self._metrics.stop)
             await control.start()
             try:
                 await self._serve()
@@ -121,7 +133,7 @@ class Drva:
 
     async def _serve(self) -> None:
         ends = [asyncio.wrap_future(session.start()) for session in self.sessions.values()]
-        beating = asyncio.ensure_future(self._beat())
+        beside = [asyncio.ensure_future(work) for work in (self._beat(), self._keep())]
         try:
             await self._settled()
             await self._stopping.wait()
@@ -130,7 +142,8 @@ class Drva:
             for session in self.sessions.values():
                 session.stop()
             await self._closed(ends)
-            beating.cancel()
+            for work in beside:
+                work.cancel()
 
     async def _closed(self, ends: Sequence[asyncio.Future[None]]) -> None:
         """Wait until every session has ended, but not for a store or device that hangs."""
@@ -162,6 +175,12 @@ class Drva:
             self._notifier.alive()
             await asyncio.sleep(period_s)
 
+    async def _keep(self) -> None:
+        """Do again and again what must not hold up a start."""
+        while True:
+            self._metrics.listen()
+            await asyncio.sleep(KEEP_EVERY_S)
+
     def _about(self) -> Json:
         metrics = self.metrics
         return {
@@ -170,6 +189,7 @@ class Drva:
             "started": iso_time(int(self._started_s * 1e9)),
             "started_ns": int(self._started_s * 1e9),
             "stopping": self._stopping.is_set(),
+            "alarms": [{"name": alarm.name, "text": alarm.text} for alarm in self.alarms()],
             "metrics": None if metrics is None else f"http://{metrics.address}/metrics",
         }
 
@@ -203,15 +223,28 @@ def _secrets(config: DrvaConfig) -> list[str]:
     return [secret for secret in found if secret]
 
 
-@contextmanager
-def _sole_use(path: Path) -> Iterator[None]:
-    """Hold the runtime directory, which only this user may enter. DrvaBusy if another DRVA holds it."""
-    make_private("runtime_dir", path)
-    lock = os.open(path / LOCK_NAME, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+def is_running(runtime_dir: Path) -> bool:
+    """Whether a DRVA holds the runtime directory."""
     try:
-        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        with _sole_use(runtime_dir, make=False):
+            return False
+    except DrvaBusy:
+        return True
+    except OSError:
+        return False
+
+
+@contextmanager
+def _sole_use(path: Path, *, make: bool = True) -> Iterator[None]:
+    """Hold the runtime directory, which only this user may enter. DrvaBusy if another DRVA holds it."""
+    if make:
+        make_private("runtime_dir", path)
+    lock = os.open(path / LOCK_NAME, os.O_RDWR | (os.O_CREAT if make else 0) | os.O_CLOEXEC, 0o600)
+    try:
+        try:
+            lock_file(lock, path / LOCK_NAME)
+        except DeviceBusy:
+            raise DrvaBusy(f"another DRVA runs in {path}", hint="stop it, or use another runtime_dir") from None
         yield
-    except BlockingIOError:
-        raise DrvaBusy(f"another DRVA runs in {path}", hint="stop it, or use another runtime_dir") from None
     finally:
         os.close(lock)

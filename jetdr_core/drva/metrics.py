@@ -18,6 +18,7 @@ from prometheus_client.registry import Collector
 from jetdr_core import __version__
 from jetdr_core.domain import DiskStatus, DomainStatus, HostStatus
 from jetdr_core.domain.status import disk_metrics
+from jetdr_core.drva.alarms import Alarm
 from jetdr_core.drva.config import Address
 from jetdr_core.drva.session_state import SessionView, State
 from jetdr_core.uploader import LATENCY_BOUNDS_S
@@ -68,10 +69,16 @@ _OF_DISK: dict[str, tuple[str, Callable[[DiskStatus], float]]] = {
 
 
 class DrvaCollector(Collector):
-    """Makes metrics from the session views that ``views`` returns."""
+    """Makes metrics from the session views that ``views`` returns. ``alarms`` are the appliance's own."""
 
-    def __init__(self, views: Callable[[], Sequence[SessionView]], started_s: float) -> None:
+    def __init__(
+        self,
+        views: Callable[[], Sequence[SessionView]],
+        started_s: float,
+        alarms: Callable[[], Sequence[Alarm]] = tuple,
+    ) -> None:
         self._views = views
+        self._alarms = alarms
         self._started_s = started_s
 
     def describe(self) -> Iterable[Metric]:
@@ -83,6 +90,8 @@ class DrvaCollector(Collector):
         about.add_metric([__version__], 1)
         yield about
         yield GaugeMetricFamily("jetdr_drva_start_time_seconds", "when it was started", value=self._started_s)
+        alarms = (([alarm.name], 1.0) for alarm in self._alarms())
+        yield _family("jetdr_drva_alarm", "1 for each present alarm of the DRVA itself", ["alarm"], alarms)
         yield from _families(self._views())
 
 

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from jetdr_core.device.iscsi_url import is_iscsi
 from jetdr_core.drva.config import DrvaConfig
-from jetdr_core.ownership import check_guarded, check_private
+from jetdr_core.ownership import check_guarded, check_in_memory, check_private
 from jetdr_core.unix_socket import check_socket_place
 
 __all__ = ["check_places"]
@@ -18,6 +18,7 @@ __all__ = ["check_places"]
 def check_places(config: DrvaConfig) -> None:
     """Raise ``InvalidRequest`` for the first place that the DRVA would not use, naming its key."""
     check_private("runtime_dir", config.runtime_dir)
+    check_in_memory("runtime_dir", config.runtime_dir)
     check_guarded("state_dir", config.state_dir)
     for domain in config.domains:
         check_private(f"domain {domain.name!r}: the runtime folder", config.runtime_dir / domain.name)

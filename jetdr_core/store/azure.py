@@ -235,7 +235,7 @@ def _refused(operation: str, key: str, target: AzureTarget, error: HttpResponseE
     if status in _TRANSIENT_STATUS or code in _TRANSIENT_CODES:
         return StoreError(operation, key, cause, transient=True)
     if code == "ContainerNotFound" or (status == 404 and operation in {"put", "replace", "list"}):
-        hint = "create it, or open the store with create=True"
+        hint = "check account and container, or create it; a new domain creates it with create = true or --create"
         return StoreError(operation, key, f"container {target.container!r} does not exist", transient=False, hint=hint)
     if status == 404:
         return ObjectNotFound(operation, key)

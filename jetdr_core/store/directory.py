@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import asyncio
 import errno
+import os
 from collections.abc import AsyncIterator, Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -41,7 +42,7 @@ from jetdr_core.store.keys import (
 )
 from jetdr_core.store.protocol import ObjectInfo, ObjectRange
 from jetdr_core.store.ranges import check_ranges
-from jetdr_core.store.tree import ObjectTree, PathMoved, Row
+from jetdr_core.store.tree import LINKING, ObjectTree, PathMoved, Row
 
 __all__ = ["DirectoryStore"]
 
@@ -58,7 +59,7 @@ _TRANSIENT = {
     errno.EAGAIN: "",
     errno.EBUSY: "",
     errno.EINTR: "",
-    errno.ENOMEM: "",
+    errno.ENOMEM: "free memory",
     errno.EMFILE: "raise the limit of open files (ulimit -n)",
     errno.ENFILE: "raise the limit of open files (fs.file-max)",
 }
@@ -73,6 +74,8 @@ _LASTING = {
     errno.EOPNOTSUPP: "the file system has no hard links; keep the store on ext4, XFS, Btrfs, ZFS or NFS",
 }
 _DENIED = {errno.EACCES, errno.EPERM}
+_NO_LINKS = {errno.EPERM, errno.EOPNOTSUPP, errno.ENOSYS, errno.EINVAL, errno.EMLINK}
+"""What file systems without hard links answer to link(2): exFAT and FAT say EPERM."""
 
 
 class DirectoryStore:
@@ -162,7 +165,7 @@ class DirectoryStore:
         except PathMoved:
             return self._lost("get range", wanted.key)
         except OSError as error:
-            return failure_of("get range", wanted.key, error)
+            return failure_of("get range", wanted.key, error, self._path)
 
     def _lost(self, operation: str, key: str) -> StoreLost:
         return StoreLost(operation, key, f"{str(self._path)!r} no longer leads to the directory that was opened")
@@ -178,20 +181,26 @@ class DirectoryStore:
         except PathMoved:
             raise self._lost(operation, key) from None
         except OSError as error:
-            raise failure_of(operation, key, error) from error
+            raise failure_of(operation, key, error, self._path) from error
 
 
-def failure_of(operation: str, key: str, error: OSError) -> StoreError:
-    """Return the store error for ``error``, which says whether the same call may succeed later."""
-    code = error.errno or 0
-    cause = error.strerror or str(error)
+def failure_of(operation: str, key: str, error: OSError, path: Path) -> StoreError:
+    """Return the store error for ``error`` of the store at ``path``. It says whether the call may succeed later.
+
+    The notes of ``error`` say what was tried.
+    """
+    code, tried = error.errno or 0, getattr(error, "__notes__", [])
+    cause = f"{path}: " + "".join(f"{what} failed: " for what in tried) + (error.strerror or str(error))
+    if LINKING in tried and code in _NO_LINKS:
+        code = errno.EOPNOTSUPP
     if code == errno.EEXIST and operation == "put":
         return ObjectExists(operation, key)
     if code in (errno.ENOENT, errno.ENOTDIR) and operation.startswith("get"):
         return ObjectNotFound(operation, key)
     if code in _DENIED:
-        return StoreAccessDenied(operation, key, cause, hint="check owner and mode of the store's directory")
-    hint = _TRANSIENT.get(code) or _LASTING.get(code) or ""
+        hint = f"check owner and mode of the store's directory, as user {os.geteuid()} meets them"
+        return StoreAccessDenied(operation, key, cause, hint=hint)
+    hint = _TRANSIENT.get(code) or _LASTING.get(code) or "check the file system of the store"
     return StoreError(operation, key, cause, transient=code in _TRANSIENT, hint=hint)
 
 
@@ -207,4 +216,4 @@ def _open_tree(path: Path, *, create: bool) -> ObjectTree:
     except (NotADirectoryError, FileExistsError):
         raise InvalidRequest(f"store {str(path)!r} is not a directory", hint="name a directory in the URL") from None
     except OSError as error:
-        raise failure_of("open", str(path), error) from error
+        raise failure_of("open", "", error, path) from error

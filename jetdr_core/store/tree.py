@@ -25,9 +25,10 @@ from typing import NamedTuple
 
 from jetdr_core.store.keys import is_key
 
-__all__ = ["ObjectTree", "PathMoved", "Row"]
+__all__ = ["LINKING", "ObjectTree", "PathMoved", "Row", "tried"]
 
 TEMPORARY_AREA = ".tmp"
+LINKING = "linking the object to its key"
 _TOKEN_BYTES = 12
 _TEMPORARY = re.compile(rf"[0-9]+-[0-9a-f]{{{2 * _TOKEN_BYTES}}}")
 """Names of objects in the making. Whatever else is in the area is not ours."""
@@ -74,7 +75,7 @@ class ObjectTree:
         with self._directory(directory, make=True) as target:
             try:
                 _refuse_existing(target, name)
-                with self._temporary(views) as (area, temporary):
+                with self._temporary(views) as (area, temporary), tried(LINKING):
                     os.link(temporary, name, src_dir_fd=area, dst_dir_fd=target, follow_symlinks=False)
             except FileExistsError:
                 os.fsync(target)  # its writer may be between naming and syncing, or have died there
@@ -84,7 +85,7 @@ class ObjectTree:
     def replace(self, key: str, views: Sequence[memoryview]) -> None:
         directory, name = _split(key)
         with self._directory(directory, make=True) as target:
-            with self._temporary(views) as (area, temporary):
+            with self._temporary(views) as (area, temporary), tried("renaming the object to its key"):
                 os.rename(temporary, name, src_dir_fd=area, dst_dir_fd=target)
             os.fsync(target)
 
@@ -149,7 +150,8 @@ class ObjectTree:
 
     def _make_durable(self, parent: int, name: str, path: str) -> None:
         try:
-            os.mkdir(name, 0o700, dir_fd=parent)
+            with tried(f"making the directory {path!r}"):
+                os.mkdir(name, 0o700, dir_fd=parent)
         except FileExistsError:
             if path in self._durable:
                 return
@@ -162,7 +164,9 @@ class ObjectTree:
         with self._directory(TEMPORARY_AREA, make=True) as area:
             name = f"{os.getpid()}-{secrets.token_hex(_TOKEN_BYTES)}"
             try:
-                with _opened(os.open(name, _CREATE, 0o600, dir_fd=area)) as fd:
+                with tried("making a file"):
+                    made = os.open(name, _CREATE, 0o600, dir_fd=area)
+                with _opened(made) as fd, tried(f"writing {sum(view.nbytes for view in views)} bytes"):
                     self._sweep_once(area, os.fstat(fd).st_mtime)
                     _write(fd, views)
                     os.fsync(fd)
@@ -190,6 +194,16 @@ class ObjectTree:
             if not stat.S_ISREG(status.st_mode):
                 raise FileNotFoundError(errno.ENOENT, "not a regular file", key)
             yield fd, status.st_size
+
+
+@contextlib.contextmanager
+def tried(what: str) -> Iterator[None]:
+    """Add what was tried to an ``OSError`` of the body, as a note."""
+    try:
+        yield
+    except OSError as error:
+        error.add_note(what)
+        raise
 
 
 @contextlib.contextmanager

@@ -76,8 +76,10 @@ static void fill_header(struct jdr_ring_shared *shared, const struct jdr_ring_op
 int jdr_ring_format(int fd, const struct jdr_ring_options *options, const uint8_t domain[16])
 {
     struct stat info;
-    if (!jdr_ring_valid_options(options) || options->clock || fstat(fd, &info) || info.st_size || !is_memory_file(fd))
+    if (!jdr_ring_valid_options(options) || options->clock || fstat(fd, &info) || info.st_size)
         return -EINVAL;
+    if (!is_memory_file(fd))
+        return -EMEDIUMTYPE;
     int result = -posix_fallocate(fd, 0, (off_t)jdr_ring_memory_bytes(options->slots, options->payload_bytes));
     if (result)
         return result;

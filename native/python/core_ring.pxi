@@ -275,8 +275,13 @@ cdef object ring_refused(int result, payload_bytes, slots, record_bytes_max):
             f"ring of {payload_bytes} bytes and {slots} slots for records of {record_bytes_max} bytes is not valid",
             hint=(
                 "both must be powers of two, at least 65536 bytes and 16 slots; a record has at most half the bytes; "
-                "a file is empty, and on tmpfs"
+                "a file is empty"
             ),
+        )
+    if result == -errno.EMEDIUMTYPE:
+        return InvalidRequest(
+            "the ring's file is not on tmpfs, so guests would wait for a disk",
+            hint="let runtime_dir lie on tmpfs, such as /run or /dev/shm",
         )
     if result == -errno.EBADMSG:
         return DamagedObject("ring file", "header", "it is no ring, or damaged", hint="stop its host component, remove it")

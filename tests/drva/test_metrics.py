@@ -73,7 +73,7 @@ def test_a_closed_domain_is_told_as_such_and_the_others_as_ever() -> None:
 
 def test_every_metric_and_every_alarm_is_documented_and_no_other() -> None:
     collector = DrvaCollector(list, 0.0)
-    names = {"jetdr_drva_info", "jetdr_drva_start_time_seconds"}
+    names = {"jetdr_drva_info", "jetdr_drva_start_time_seconds", "jetdr_drva_alarm"}
     names |= {family.name + ("_total" if family.type == "counter" else "") for family in collector.describe()}
     assert set(re.findall(r"^\| `(jetdr_[a-z_]+)", DOCUMENTATION, re.MULTILINE)) == names
     section = DOCUMENTATION.split("### Alarms")[1].split("\n#")[0]

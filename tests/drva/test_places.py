@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import socket
 from collections.abc import Callable
 from pathlib import Path
 
@@ -12,8 +13,10 @@ from jetdr_core.drva.config import load_config
 from jetdr_core.drva.daemon import Drva
 from jetdr_core.errors import DeviceBusy, InvalidRequest
 from jetdr_core.unix_socket import UnixListener
+from tests.children import run_python
 from tests.cli.jetdr_command import jetdr_process
 from tests.drva.running_drva import InProcess, Place, embedded, place, running
+from tests.faults.refusal import refusing
 
 CONTENT = b"a virtual machine"
 
@@ -72,7 +75,14 @@ def log_that_all_may_write(here: Place) -> Path:
     return here.path / "log"
 
 
+def runtime_dir_on_a_disk(here: Place) -> Path:
+    folder = Path("/var/tmp/jetdr-no-tmpfs")
+    here.file.write_text(here.file.read_text().replace(str(here.run), str(folder)))
+    return here.path
+
+
 WRONG = {
+    runtime_dir_on_a_disk: "runtime_dir /var/tmp/jetdr-no-tmpfs lies on ",
     control_socket_is_a_disk: "control_socket {}/precious.img is a regular file that exists",
     control_socket_is_a_link_to_a_disk: "control_socket {}/link is a symbolic link that exists",
     control_socket_in_a_folder_that_all_may_write: "the folder of control_socket {}/open may be changed by others",
@@ -124,3 +134,39 @@ def test_a_configuration_that_others_may_write_is_refused() -> None:
             assert said.returncode == 2
             assert f"the configuration {here.file} may be changed by others (mode 0666)" in said.stderr
         assert os.listdir(here.path) == ["drva.toml"]
+
+
+def test_metrics_address_that_is_taken_does_not_keep_domains_from_being_protected() -> None:
+    with place("payroll") as here, socket.create_server(("127.0.0.1", 0)) as other:
+        port = other.getsockname()[1]
+        here.write(drva=f'metrics = "127.0.0.1:{port}"')
+        said = jetdr_process("drva", here.file, "--check")
+        assert said.returncode == 0
+        assert f"metrics = '127.0.0.1:{port}': Address already in use; another program listens there" in said.stderr
+        with running(here) as drva:
+            here.until(lambda found: found["consistent"])
+            about = here.ask("status")["drva"]
+            assert about["metrics"] is None
+            (alarm,) = about["alarms"]
+            assert alarm["name"] == "metrics_away"
+            assert f"127.0.0.1:{port}" in alarm["text"]
+            assert "ALARM" in jetdr_process("status", "--socket", here.socket).stdout
+            other.close()
+            drva.drva._metrics.listen()
+            assert here.ask("status")["drva"]["alarms"] == []
+            assert here.ask("status")["drva"]["metrics"] == f"http://127.0.0.1:{port}/metrics"
+
+
+@pytest.mark.parametrize("what", ["log", "runtime_dir"])
+def test_lock_service_that_is_down_is_told_so(tmp_path: Path, what: str) -> None:
+    scripts = {
+        "log": "from jetdr_core.device import FileDevice;"
+        "FileDevice(sys.argv[1] + '/log', create_bytes=4096, lock=True)",
+        "runtime_dir": "from pathlib import Path; from jetdr_core.drva import daemon;"
+        "daemon._sole_use(Path(sys.argv[1])).__enter__()",
+    }
+    tmp_path.chmod(0o700)
+    with refusing(tmp_path, "int flock(int fd, int how)", "ENOLCK") as environment:
+        told = run_python("import sys;" + scripts[what], tmp_path, env=environment)
+    assert "locking it failed: No locks available; start the lock service of the share" in told.stderr
+    assert "in use" not in told.stderr

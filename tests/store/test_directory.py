@@ -18,6 +18,8 @@ from jetdr_core.errors import ObjectExists, ObjectNotFound, StoreAccessDenied, S
 from jetdr_core.store import DirectoryStore, ObjectStore
 from jetdr_core.store.directory import failure_of
 from jetdr_core.store.tree import STALE_S, ObjectTree
+from tests.children import run_python
+from tests.faults.refusal import refusing
 
 RACER = """
 import asyncio, pathlib, sys
@@ -146,7 +148,9 @@ def test_failed_put_leaves_nothing_behind(tmp_path: Path, monkeypatch: pytest.Mo
         buffer = bytearray(b"x")
         with monkeypatch.context() as patch:
             patch.setattr(os, "writev", failing)
-            with pytest.raises(StoreError, match=r"put 'a/1': No space left on device; free some space") as caught:
+            with pytest.raises(
+                StoreError, match=r"'a/1': .*: writing 1 bytes failed: No space left on device; free some"
+            ) as caught:
                 await store.put_if_absent("a/1", [buffer])
         assert caught.value.transient
         buffer.clear()  # nothing, not even the error, keeps the caller's memory
@@ -186,7 +190,8 @@ asyncio.run(main())
 """
     command = python(child, tmp_path / "c")
     said = subprocess.run(command, capture_output=True, text=True, timeout=30, check=True).stdout
-    assert said == "False put 'k': File too large; raise the file size limit (ulimit -f)\n[]\n"
+    failed = f"False put 'k': {tmp_path / 'c'}: writing 8192 bytes failed: File too large"
+    assert said == f"{failed}; raise the file size limit (ulimit -f)\n[]\n"
     assert files(tmp_path / "c") == set()
 
 
@@ -253,7 +258,7 @@ def test_symbolic_links_lead_nowhere(tmp_path: Path) -> None:
 def test_file_in_the_place_of_a_directory_is_named(tmp_path: Path) -> None:
     async def scenario(store: DirectoryStore) -> None:
         await store.put_if_absent("chain", [b"x"])
-        with pytest.raises(StoreError, match=r"put 'chain/1': Not a directory; a part of the key is a file") as caught:
+        with pytest.raises(StoreError, match=r"put 'chain/1': .*: Not a directory; a part of the key is") as caught:
             await store.put_if_absent("chain/1", [b"x"])
         assert not caught.value.transient
         await store.put_if_absent("heartbeat/1", [b"x"])
@@ -298,7 +303,7 @@ asyncio.run(main())
     ],
 )
 def test_system_errors_are_classified(code: int, transient: bool) -> None:
-    error = failure_of("put", "k", OSError(code, os.strerror(code)))
+    error = failure_of("put", "k", OSError(code, os.strerror(code)), Path("/srv/dr"))
     assert error.transient is transient
     assert os.strerror(code) in str(error)
     assert isinstance(error, StoreAccessDenied) == (code in {errno.EACCES, errno.EPERM})
@@ -339,3 +344,30 @@ def test_close_waits_for_what_is_under_way(tmp_path: Path) -> None:
 
     on_store(tmp_path / "c", scenario)
     assert len(files(tmp_path / "c")) == 20
+
+
+@pytest.mark.parametrize("code", errno.errorcode)
+@pytest.mark.parametrize("operation", ["put", "replace", "get", "list", "delete", "open"])
+def test_every_errno_names_store_call_and_remedy(operation: str, code: int) -> None:
+    refused = OSError(code, os.strerror(code))
+    refused.add_note("writing 5 bytes")
+    error = failure_of(operation, "k", refused, Path("/srv/dr"))
+    if isinstance(error, ObjectExists | ObjectNotFound):
+        return
+    assert f"/srv/dr: writing 5 bytes failed: {os.strerror(code)}" in str(error)
+    assert error.hint
+
+
+@pytest.mark.parametrize("name", ["EPERM", "EOPNOTSUPP", "ENOSYS", "EINVAL"])
+def test_store_without_hard_links_is_told_so(tmp_path: Path, name: str) -> None:
+    """exFAT and FAT answer EPERM, which elsewhere means that the user may not."""
+    script = (
+        "import asyncio, sys; from jetdr_core.store import open_store;"
+        "asyncio.run(open_store(sys.argv[1]).put_if_absent('a/b', [b'x']))"
+    )
+    call = "int linkat(int a, const char *b, int c, const char *d, int e)"
+    with refusing(tmp_path, call, name) as environment:
+        told = run_python(script, tmp_path.as_uri(), env=environment)
+    assert "linking the object to its key failed" in told.stderr
+    assert "the file system has no hard links" in told.stderr
+    assert "check owner" not in told.stderr
