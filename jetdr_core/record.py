@@ -17,6 +17,7 @@ import numpy as np
 import numpy.typing as npt
 
 from jetdr_core.errors import DamagedObject, InvalidRequest
+from jetdr_core.json_text import decode_json
 from jetdr_core.limits import CONTROL_BYTES_MAX, SECTOR_BYTES
 
 __all__ = [
@@ -131,8 +132,8 @@ def control_payload(body: dict[str, object]) -> bytes:
 def control_body(payload: bytes, where: str) -> dict[str, object]:
     """Decode the payload of a control record. ``where`` names its place in :class:`DamagedObject`."""
     try:
-        body = json.loads(payload)
-    except (ValueError, RecursionError) as error:
+        body = decode_json(payload)
+    except ValueError as error:
         raise DamagedObject(where, "control record", f"not JSON: {error}") from None
     if not isinstance(body, dict):
         raise DamagedObject(where, "control record", "not a JSON object")

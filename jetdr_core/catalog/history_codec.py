@@ -25,6 +25,7 @@ from jetdr_core.catalog.history import DiskFacts, DomainHistory, Gap, HistoryFac
 from jetdr_core.catalog.point import RecoveryPoint
 from jetdr_core.errors import DamagedObject, InvalidRequest, UnsupportedVersion
 from jetdr_core.identity import check_config_name, check_mark_name, check_name
+from jetdr_core.json_text import decode_json
 from jetdr_core.limits import DISK_BYTES_MAX, SECTOR_BYTES
 from jetdr_core.segment.frames import unpack_block
 
@@ -81,8 +82,8 @@ def decode_history(data: Buffer, domain_uuid: UUID, where: str) -> DomainHistory
         raise DamagedObject(where, "body", f"{raw_bytes} bytes cannot be in {body_bytes}")
     raw = unpack_block(body, raw_bytes, where, "body")
     try:
-        facts = _Reader(lsn).facts(timeline, json.loads(raw))
-    except (ValueError, TypeError, RecursionError, InvalidRequest) as error:
+        facts = _Reader(lsn).facts(timeline, decode_json(raw))
+    except (ValueError, TypeError, InvalidRequest) as error:
         raise DamagedObject(where, "body", str(error)) from None
     return DomainHistory.of(facts)
 

@@ -108,7 +108,7 @@ def load_config(path: str | os.PathLike[str]) -> DrvaConfig:
     name = os.fspath(path)
     try:
         content = tomllib.loads(Path(path).read_bytes().decode())
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError, RecursionError) as error:
         raise InvalidRequest(f"{name} is not TOML: {error}", hint="see packaging/drva.example.toml") from None
     top = Table(name, content)
     drva = _drva(top.table("drva"))

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from typing import TypeVar
 
 from jetdr_core.errors import InvalidRequest, JetdrError, UnsupportedVersion
+from jetdr_core.json_text import decode_json
 from jetdr_core.store.redaction import redacted
 
 __all__ = ["LINE_BYTES_MAX", "VERSION", "ControlRequest", "Json", "decode_reply", "decode_request", "encode"]
@@ -111,9 +112,9 @@ def encode(content: Json) -> bytes:
 
 def _content(line: bytes) -> Json:
     try:
-        content = json.loads(line)
+        content = decode_json(line)
         json.dumps(content, ensure_ascii=False).encode()  # fails for half a surrogate pair, which is not text
-    except (ValueError, RecursionError):
+    except ValueError:
         raise InvalidRequest(f"not a line of JSON: {line[:40]!r}", hint="see docs/formats/control.md") from None
     if not isinstance(content, dict):
         raise InvalidRequest(f"not a JSON object: {line[:40]!r}", hint="see docs/formats/control.md")

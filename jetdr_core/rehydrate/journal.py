@@ -22,6 +22,7 @@ import numpy.typing as npt
 import xxhash
 
 from jetdr_core.errors import UnsupportedVersion
+from jetdr_core.json_text import decode_json
 
 __all__ = [
     "APPLIED",
@@ -201,10 +202,10 @@ def _decode_header(data: bytes, where: str) -> tuple[RecoveryIdentity, str, int,
     if body_bytes > _IDENTITY_BYTES_MAX or checksum != xxhash.xxh3_64_intdigest(data[:end]):
         return None
     try:
-        fields = json.loads(data[_HEADER.size : end])
+        fields = decode_json(data[_HEADER.size : end])
         asked = str(fields.pop("asked", ""))
         identity = RecoveryIdentity(**fields)
-    except (AttributeError, TypeError, ValueError, RecursionError):
+    except (AttributeError, TypeError, ValueError):
         return None
     return identity, asked, end + _CHECKSUM.size, checksum
 

@@ -115,7 +115,7 @@ def test_a_log_that_was_given_up_is_not_believed_if_the_opening_is_cut_off(tmp_p
     assert words(Witnesses(tmp_path, FIRST, state_id, THIRD), disk)[1] is Word.NEWER
 
 
-@pytest.mark.parametrize("spoil", ["missing", "damaged", "of another domain"])
+@pytest.mark.parametrize("spoil", ["missing", "damaged", "nested", "of another domain"])
 def test_a_state_folder_that_cannot_be_believed_is_missing(tmp_path: Path, disk: str, spoil: str) -> None:
     state_id = served(tmp_path, disk)
     path = GenerationFile(tmp_path).path
@@ -123,6 +123,8 @@ def test_a_state_folder_that_cannot_be_believed_is_missing(tmp_path: Path, disk:
         path.unlink()
     elif spoil == "damaged":
         path.write_bytes(path.read_bytes().replace(b"1.01", b"2.01"))
+    elif spoil == "nested":
+        path.write_bytes(b"[" * 100_000 + b"]" * 100_000)
     else:
         state_id = bytes(15) + b"\1"
     assert Witnesses(tmp_path, FIRST, state_id, FIRST).of_state() is Word.MISSING

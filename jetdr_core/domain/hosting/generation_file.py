@@ -20,6 +20,7 @@ import xxhash
 from jetdr_core.domain.generation import UNKNOWN_ID, Generation, Word
 from jetdr_core.durable import new_file, rename
 from jetdr_core.file_making import making
+from jetdr_core.json_text import decode_json
 
 __all__ = ["GenerationFile", "StateRecord"]
 
@@ -96,7 +97,7 @@ def _encode(record: StateRecord) -> bytes:
 
 
 def _decode(raw: bytes) -> StateRecord | None:
-    body = json.loads(raw)
+    body = decode_json(raw)
     if body.pop("checksum") != _checksum(body) or body["version"] != VERSION:
         return None
     pending = tuple(Generation.parse(text) for text in body["pending"])
