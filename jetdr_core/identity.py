@@ -11,6 +11,8 @@ from jetdr_core.errors import InvalidRequest
 from jetdr_core.limits import CONFIG_NAME_BYTES_MAX, MARK_NAME_CHARS_MAX, NAME_CHARS_MAX
 
 _OWNER_NAMESPACE = UUID("6b1d7a2e-5c0f-4a53-9a31-0d6f2f5c8e17")
+_MACHINE_ID = Path("/etc/machine-id")
+_PRODUCT_UUID = Path("/sys/class/dmi/id/product_uuid")
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*\Z")
 
 
@@ -72,10 +74,19 @@ def check_config_name(name: str) -> str:
     return name
 
 
-def host_owner() -> UUID:
-    """The UUID of this machine as the owner of a log volume: made from its machine ID, or from its name."""
+def host_owner(machine_id: Path = _MACHINE_ID, product_uuid: Path = _PRODUCT_UUID) -> UUID:
+    """The UUID of this machine as the owner of log volumes.
+
+    It is made from the machine ID (or the machine's name) and the product UUID of its firmware. A clone of a virtual
+    machine copies the first, and the hypervisor gives it another of the second. Only root can read the second, so for
+    other users two clones are one machine.
+    """
+    machine, product = (_line(path) for path in (machine_id, product_uuid))
+    return uuid5(_OWNER_NAMESPACE, " ".join(filter(None, [machine or platform.node(), product.lower()])))
+
+
+def _line(path: Path) -> str:
     try:
-        machine = Path("/etc/machine-id").read_text().strip()
-    except OSError:
-        machine = ""
-    return uuid5(_OWNER_NAMESPACE, machine or platform.node())
+        return path.read_text().strip()
+    except (OSError, UnicodeDecodeError):
+        return ""

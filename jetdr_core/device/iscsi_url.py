@@ -86,13 +86,13 @@ class IscsiOptions:
 
     password: str | None = field(default=None, repr=False)
     initiator: str = ""
-    """The name by which targets know this machine. By default it is derived from the machine id."""
+    """The name by which targets know this machine. By default it is derived from the machine's UUID."""
     limit_s: float = 30.0
     """How long a call may wait without any progress, while the connection is made again, before it fails."""
     login_limit_s: float = 5.0
     """How long one attempt to connect and log in may take."""
     machine: int = 0
-    """The 32-bit number by which this machine reserves LUNs. By default it is derived from the machine id."""
+    """The 32-bit number by which this machine reserves LUNs. By default it is derived from the machine's UUID."""
 
     def __post_init__(self) -> None:
         machine = host_owner()
