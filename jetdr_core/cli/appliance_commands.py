@@ -1,4 +1,4 @@
-"""``jetdr mark``, ``protect``, ``unprotect``, ``pause`` and ``resume``: commands for a running DRVA.
+"""``jetdr mark``, ``protect``, ``unprotect``, ``pause``, ``resume`` and ``stop-host``: commands for a running DRVA.
 
 Invariant: what is printed as done is durable in the domain's log.
 """
@@ -20,7 +20,7 @@ from jetdr_core.cli.words import human_bytes
 from jetdr_core.drva.client import SOCKET_DEFAULT, ControlClient
 from jetdr_core.errors import InvalidRequest
 
-__all__ = ["mark", "pause", "protect", "resume", "unprotect"]
+__all__ = ["mark", "pause", "protect", "resume", "stop_host", "unprotect"]
 
 _SIZE = re.compile(r"([0-9]+)([KMGT]?)(?:iB)?\Z")
 _UNITS = {"": 0, "K": 10, "M": 20, "G": 30, "T": 40}
@@ -121,6 +121,13 @@ def resume(ctx: typer.Context, domain: Domain, socket: Socket = SOCKET_DEFAULT, 
     terminal = ctx.ensure_object(Terminal)
     told = f"domain {domain} uploads again"
     return Work(lambda: _say(terminal, ask(socket, "resume", domain=domain), lambda _: told, as_json=as_json))
+
+
+def stop_host(ctx: typer.Context, domain: Domain, socket: Socket = SOCKET_DEFAULT, as_json: Json = False) -> Work:
+    """End the host component of a domain that is not configured any more. Its guests lose their disks."""
+    terminal = ctx.ensure_object(Terminal)
+    told = f"the host component of domain {domain} has ended"
+    return Work(lambda: _say(terminal, ask(socket, "stop_host", domain=domain), lambda _: told, as_json=as_json))
 
 
 def _say(terminal: Terminal, answer: Any, text: Callable[[Any], str], *, as_json: bool) -> int:

@@ -17,6 +17,7 @@ from jetdr_core.domain import HostedDisk
 from jetdr_core.drva.last_status import ANSWER_S
 from jetdr_core.drva.session import DomainSession
 from jetdr_core.drva.session_json import point_json, session_json
+from jetdr_core.drva.unconfigured_hosts import UnconfiguredHosts
 from jetdr_core.drva.wire import ControlRequest, Json
 from jetdr_core.errors import InvalidRequest, JetdrError
 
@@ -28,17 +29,23 @@ AWAIT_UPLOAD_S_MAX = 30.0
 class Commands:
     """Answers requests. ``about`` describes the process itself."""
 
-    def __init__(self, sessions: Mapping[str, DomainSession], about: Callable[[], Json]) -> None:
+    def __init__(
+        self, sessions: Mapping[str, DomainSession], about: Callable[[], Json], unconfigured: UnconfiguredHosts
+    ) -> None:
         self._sessions = sessions
         self._about = about
+        self._unconfigured = unconfigured
 
     async def answer(self, request: ControlRequest) -> Json:
         """Carry out the request and return its result. Raises what the domain raises."""
         if request.command == "status":
             _check_arguments(request, ["domain"])
             return await self._status(request.text("domain"))
+        if request.command == "stop_host":
+            _check_arguments(request, ["domain"])
+            return await self._stop_host(request.needed_text("domain"))
         if request.command not in _COMMANDS:
-            known = ", ".join(sorted(["status", *_COMMANDS]))
+            known = ", ".join(sorted(["status", "stop_host", *_COMMANDS]))
             raise InvalidRequest(f"there is no command {request.command!r}", hint=f"there are: {known}")
         command, arguments = _COMMANDS[request.command]
         _check_arguments(request, ["domain", *arguments])
@@ -49,6 +56,11 @@ class Commands:
         wanted = list(self._sessions.values()) if name is None else [self._session(name)]
         await asyncio.gather(*(_refreshed(session) for session in wanted))
         return {"drva": self._about(), "domains": [session_json(session.view()) for session in wanted]}
+
+    async def _stop_host(self, domain: str) -> Json:
+        """End the host component of a domain that is not configured. Done once its process has ended."""
+        host = await shielded(asyncio.ensure_future(asyncio.to_thread(self._unconfigured.stop, domain)))
+        return {"domain": domain, "pid": host.pid}
 
     def _session(self, name: str) -> DomainSession:
         if name not in self._sessions:

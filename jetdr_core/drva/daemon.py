@@ -36,6 +36,7 @@ from jetdr_core.drva.notify import Notifier
 from jetdr_core.drva.places import check_places
 from jetdr_core.drva.session import Backoff, DomainSession, Opener
 from jetdr_core.drva.session_state import State
+from jetdr_core.drva.unconfigured_hosts import UnconfiguredHosts
 from jetdr_core.drva.wire import Json
 from jetdr_core.errors import DeviceBusy, InvalidRequest
 from jetdr_core.file_making import lock_file
@@ -97,6 +98,7 @@ class Drva:
         self._started_s = time.time()
         collector = DrvaCollector(lambda: [s.view() for s in self.sessions.values()], self._started_s, self.alarms)
         self._metrics = MetricsListener(config.metrics, collector)
+        self._unconfigured = UnconfiguredHosts(config.runtime_dir, self.sessions.keys())
         self._stopping = asyncio.Event()
 
     @property
@@ -106,7 +108,7 @@ class Drva:
 
     def alarms(self) -> list[Alarm]:
         """What is wrong with the appliance itself, and not with one of its domains."""
-        return self._metrics.alarms()
+        return [*self._unconfigured.alarms(), *self._metrics.alarms()]
 
     def stop(self) -> None:
         """Begin to stop: flush, upload and close every domain. A second call ends the uploads."""
@@ -118,7 +120,9 @@ class Drva:
 
     async def run(self) -> None:
         """Run until :meth:`stop`."""
-        control = ControlServer(self.config.control_socket, Commands(self.sessions, self._about).answer)
+        control = ControlServer(
+            self.config.control_socket, Commands(self.sessions, self._about, self._unconfigured).answer
+        )
         check_places(self.config)
         with ExitStack() as held:
             held.enter_context(_sole_use(self.config.runtime_dir))
@@ -142,6 +146,8 @@ class Drva:
             for session in self.sessions.values():
                 session.stop()
             await self._closed(ends)
+            if self.config.hosts_on_stop == "stop":
+                await asyncio.to_thread(self._unconfigured.stop_all)
             for work in beside:
                 work.cancel()
 
@@ -179,6 +185,7 @@ class Drva:
         """Do again and again what must not hold up a start."""
         while True:
             self._metrics.listen()
+            await asyncio.to_thread(self._unconfigured.look)
             await asyncio.sleep(KEEP_EVERY_S)
 
     def _about(self) -> Json:
@@ -189,6 +196,7 @@ class Drva:
             "started": iso_time(int(self._started_s * 1e9)),
             "started_ns": int(self._started_s * 1e9),
             "stopping": self._stopping.is_set(),
+            "hosts_not_configured": [{"domain": host.domain, "pid": host.pid} for host in self._unconfigured.found],
             "alarms": [{"name": alarm.name, "text": alarm.text} for alarm in self.alarms()],
             "metrics": None if metrics is None else f"http://{metrics.address}/metrics",
         }

@@ -9,6 +9,7 @@ import re
 import signal
 import subprocess
 import threading
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -17,6 +18,7 @@ from typing import Any
 import pytest
 
 import jetdr_core as jetdr
+from tests.cli.jetdr_command import jetdr_process
 from tests.drva.running_drva import DISK_BYTES, LIMIT_S, Place, end, place, process
 from tests.drva.test_metrics import scraped
 from tests.host.nbd_client import NbdClient
@@ -181,6 +183,56 @@ def test_a_host_component_that_is_killed_is_an_alarm_and_started_again() -> None
             web.goes_on()
             assert here.status("web")["host"]["restarts"] == 0
         end(daemon)
+
+
+def test_host_component_of_a_domain_that_was_taken_out_of_the_configuration_is_an_alarm_with_a_way_out() -> None:
+    with place("payroll", "web") as here:
+        both, guests = here.domains, here.component("payroll")
+        with process(here) as drva:
+            here.until(lambda found: found["consistent"])
+            end(drva)
+        assert guests.running()
+        here.domains = ("web",)
+        here.write()
+        with process(here) as drva:
+            about = until_alarmed(here)
+            assert [alarm["name"] for alarm in about["alarms"]] == ["host_not_configured"]
+            assert about["hosts_not_configured"] == [{"domain": "payroll", "pid": guests.pid}]
+            shown = jetdr_process("status", "--socket", here.socket).stdout
+            assert f"host component of domain 'payroll' (process {guests.pid}) runs" in shown
+            assert "jetdr stop-host payroll" in shown
+            refused = jetdr_process("stop-host", "web", "--socket", here.socket)
+            assert (refused.returncode, "is configured" in refused.stderr) == (2, True)
+            unknown = jetdr_process("stop-host", "nobody", "--socket", here.socket)
+            assert (unknown.returncode, "those that are not configured: payroll" in unknown.stderr) == (2, True)
+            assert here.component("web").running()
+            assert jetdr_process("stop-host", "payroll", "--socket", here.socket).returncode == 0
+            assert not guests.running()
+            assert here.ask("status")["drva"]["alarms"] == []
+            assert "its guests are not protected" in end(drva)
+        here.domains = both
+
+
+def until_alarmed(here: Place) -> Any:
+    """What a DRVA says of itself once it has an alarm of its own."""
+    deadline = time.monotonic() + LIMIT_S
+    while not (about := here.ask("status")["drva"])["alarms"]:
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
+    return about
+
+
+def test_hosts_that_are_not_configured_end_with_the_drva_where_that_is_wanted() -> None:
+    with place("payroll", "web") as here:
+        with process(here) as drva:
+            end(drva)
+        both, here.domains = here.domains, ("web",)
+        here.write(drva='hosts_on_stop = "stop"')
+        with process(here) as drva:
+            until_alarmed(here)
+            end(drva)
+        assert not here.component("payroll").running()
+        here.domains = both
 
 
 def test_hosts_end_with_the_drva_where_that_is_wanted() -> None:
