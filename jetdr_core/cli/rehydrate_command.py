@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import enum
+import sys
 import time
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,7 +21,7 @@ from jetdr_core.cli.shared_options import Json, NoCache, Url
 from jetdr_core.cli.terminal import Terminal, Work
 from jetdr_core.cli.words import human_bytes, human_seconds
 from jetdr_core.extent import describe_extents
-from jetdr_core.rehydrate import DiskReport, Report
+from jetdr_core.rehydrate import DiskReport, Report, TargetDevice
 from jetdr_core.rehydrate import rehydrate as recover
 
 __all__ = ["rehydrate"]
@@ -46,7 +47,12 @@ At = Annotated[
 ]
 To = Annotated[
     Path,
-    typer.Option("--to", metavar="DIR", help="The directory for the disks. A missing one is made.", show_default=False),
+    typer.Option(
+        "--to",
+        metavar="DIR|DEVICE",
+        help="The directory for the disks. A missing one is made. Or a block device, for one disk as raw.",
+        show_default=False,
+    ),
 ]
 Disks = Annotated[
     list[str] | None,
@@ -63,6 +69,25 @@ KeepGoing = Annotated[
     typer.Option("--keep-going", help="Recover everything that is readable, and list what is damaged (exit code 4)."),
 ]
 
+Confirm = Annotated[
+    str | None,
+    typer.Option(
+        "--confirm",
+        metavar="SERIAL|BYTES",
+        help="The serial of the block device that is overwritten, or its size in bytes if it has none.",
+        show_default="asked for on a terminal",
+    ),
+]
+WorkFolder = Annotated[
+    Path | None,
+    typer.Option(
+        "--work",
+        metavar="DIR",
+        help="Where a recovery to a block device keeps its working files, with which it is continued.",
+        show_default="the working directory",
+    ),
+]
+
 _INTERRUPTED = "run the same command again, and it continues where it stopped"
 
 
@@ -76,6 +101,8 @@ class _Recovery:
     keep_going: bool
     as_json: bool
     no_cache: bool
+    confirm: str | None
+    work: Path | None
 
 
 def rehydrate(
@@ -88,6 +115,8 @@ def rehydrate(
     keep_going: KeepGoing = False,
     as_json: Json = False,
     no_cache: NoCache = False,
+    confirm: Confirm = None,
+    work: WorkFolder = None,
 ) -> Work:
     """Write a domain's disks as they were at a recovery point.
 
@@ -95,8 +124,18 @@ def rehydrate(
     command continues where it stopped.
     """
     terminal = ctx.ensure_object(Terminal)
-    recovery = _Recovery(url, at, target, form.value, disks or None, keep_going, as_json, no_cache)
+    confirm = _confirmed(terminal, target, form) if confirm is None else confirm
+    recovery = _Recovery(url, at, target, form.value, disks or None, keep_going, as_json, no_cache, confirm, work)
     return Work(lambda: run_to_end(_rehydrate(terminal, recovery)), _INTERRUPTED)
+
+
+def _confirmed(terminal: Terminal, target: Path, form: Format) -> str | None:
+    """What is typed on a terminal to confirm that the block device ``target`` may be overwritten. None for others."""
+    device = TargetDevice.look(target) if form is Format.RAW else None
+    if device is None or not sys.stdin.isatty():
+        return None
+    terminal.tell(f"everything on {device} will be overwritten")
+    return str(typer.prompt(f"type its {'serial' if device.serial else 'size in bytes'} to go on", err=True))
 
 
 async def _rehydrate(terminal: Terminal, recovery: _Recovery) -> int:
@@ -111,6 +150,8 @@ async def _rehydrate(terminal: Terminal, recovery: _Recovery) -> int:
             cache=cache_file(terminal, no_cache=recovery.no_cache),
             progress=advance,
             keep_going=recovery.keep_going,
+            confirm=recovery.confirm,
+            work=recovery.work,
         )
     seconds = time.perf_counter() - started
     if recovery.as_json:

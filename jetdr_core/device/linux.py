@@ -52,6 +52,10 @@ def zero_out(fd: int, offset: int, length: int) -> None:
     fcntl.ioctl(fd, _BLKZEROOUT, struct.pack("=QQ", offset, length))
 
 
+ZEROING = (punch_hole, zero_range, zero_out)
+"""What makes a range of a block device read as zeros. The first of them gives the blocks back where the device can."""
+
+
 def logical_block_bytes(fd: int) -> int:
     """The logical block size of a block device."""
     return int(struct.unpack("=i", fcntl.ioctl(fd, _BLKSSZGET, bytes(4)))[0])

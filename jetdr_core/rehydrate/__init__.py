@@ -10,5 +10,6 @@ from jetdr_core.extent import DamagedExtent
 from jetdr_core.rehydrate.recovery import rehydrate
 from jetdr_core.rehydrate.recovery_disk import ProgressCallback
 from jetdr_core.rehydrate.report import DiskReport, Report
+from jetdr_core.rehydrate.target_device import TargetDevice
 
-__all__ = ["DamagedExtent", "DiskReport", "ProgressCallback", "Report", "rehydrate"]
+__all__ = ["DamagedExtent", "DiskReport", "ProgressCallback", "Report", "TargetDevice", "rehydrate"]

@@ -87,5 +87,6 @@ def _journal(folder: TargetFolder, top: TargetFolder, files: DiskFiles, asked: s
     if journal is None or journal.asked != asked:
         return None
     outputs = DiskFiles(files.directory, files.name, journal.identity.format).outputs
-    is_begun = has_data or any(folder.status(path.name) is not None for path in outputs)
+    is_on_device = not outputs
+    is_begun = is_on_device or has_data or any(folder.status(path.name) is not None for path in outputs)
     return journal.identity if is_begun else None

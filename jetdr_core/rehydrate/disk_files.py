@@ -21,6 +21,7 @@ from pathlib import Path
 
 from jetdr_core.errors import InvalidRequest
 from jetdr_core.identity import check_config_name, check_name
+from jetdr_core.rehydrate.target_device import TargetDevice
 
 __all__ = ["ANNOUNCING", "DATA", "FORMATS", "JOURNAL", "WORK", "DiskFiles", "check_names"]
 
@@ -37,11 +38,20 @@ ANNOUNCING = "announcing"
 
 @dataclass(frozen=True, slots=True)
 class DiskFiles:
-    """Paths of one disk. The last of ``outputs`` announces the disk: it is the file to open."""
+    """Paths of one disk. The last of ``outputs`` announces the disk: it is the file to open.
+
+    With a ``device`` the disk goes there, and the directory has the journal alone.
+    """
 
     directory: Path
     name: str
     format: str
+    device: TargetDevice | None = None
+
+    @classmethod
+    def on_device(cls, directory: Path, name: str, device: TargetDevice) -> DiskFiles:
+        """The format names the device, so that a journal is continued on no other."""
+        return cls(directory, name, f"raw on {device.confirmation}", device)
 
     @property
     def outputs(self) -> tuple[Path, ...]:
@@ -50,7 +60,12 @@ class DiskFiles:
             "stream": (f"{self.name}.vmdk",),
             "raw": (f"{self.name}.raw",),
         }
-        return tuple(self.directory / name for name in names[self.format])
+        return tuple(self.directory / name for name in names.get(self.format, ()))
+
+    @property
+    def final(self) -> Path:
+        """What to open when the disk is whole."""
+        return self.device.path if self.device else self.outputs[-1]
 
     @property
     def work(self) -> Path:

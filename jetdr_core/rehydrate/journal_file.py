@@ -107,6 +107,11 @@ class JournalFile:
         self._bytes += len(chunk)
         self.checksum = checksum
 
+    @property
+    def bytes_written(self) -> int:
+        """How long it is."""
+        return self._bytes
+
     def close(self) -> None:
         """Close the journal, which unlocks it, and the folder. Idempotent."""
         fd, self._fd = self._fd, -1

@@ -34,6 +34,8 @@ __all__ = [
     "batches",
     "bytes_by_disk",
     "frame_ranges",
+    "lost_pieces",
+    "without_piece",
 ]
 
 Mask = npt.NDArray[np.bool_]
@@ -181,6 +183,35 @@ def frame_ranges(segment: SegmentPlan) -> Iterator[FrameRange]:
         if not joins:
             yield FrameRange(segment, first, row, starts[first], ends[row - 1] - starts[first])
             first = row
+
+
+def without_piece(segments: Sequence[SegmentPlan], row: int, size_bytes: int) -> Iterator[tuple[int, int]]:
+    """Where a disk of ``size_bytes`` has no piece: ranges (start, end), ascending. Pieces of one plan never overlap."""
+    place = 0
+    for start, end in _extents([segment.pieces_of(row) for segment in segments]):
+        if start > place:
+            yield place, start
+        place = end
+    if place < size_bytes:
+        yield place, size_bytes
+
+
+def lost_pieces(segments: Sequence[SegmentPlan], row: int, good: Mapping[int, Mask]) -> Iterator[tuple[int, int]]:
+    """The pieces of one disk that are not in ``good`` (masks over :meth:`SegmentPlan.pieces_of`): ranges, ascending."""
+    lost = [segment.pieces_of(row) for segment in segments]
+    for nth, segment in enumerate(segments):
+        if segment.place.number in good:
+            lost[nth] = lost[nth][~good[segment.place.number]]
+    return _extents(lost)
+
+
+def _extents(tables: Sequence[Pieces]) -> Iterator[tuple[int, int]]:
+    """The ranges (start, end) of pieces, ascending."""
+    offsets = np.concatenate([np.empty(0, np.uint64), *(pieces["offset"] for pieces in tables)])
+    lengths = np.concatenate([np.empty(0, np.uint64), *(pieces["length"].astype(np.uint64) for pieces in tables)])
+    order = np.argsort(offsets, kind="stable")
+    starts = offsets[order].tolist()
+    return zip(starts, (offsets + lengths)[order].tolist(), strict=True)
 
 
 def batches(ranges: Iterable[FrameRange]) -> Iterator[list[FrameRange]]:

@@ -32,6 +32,7 @@ from jetdr_core.rehydrate.recovery_disk import ProgressCallback, RecoveryDisk
 from jetdr_core.rehydrate.report import Report
 from jetdr_core.rehydrate.standing import check_free
 from jetdr_core.rehydrate.target import TargetDisk, check_space
+from jetdr_core.rehydrate.target_device import TargetDevice
 from jetdr_core.rehydrate.target_folder import TargetFolder
 from jetdr_core.rehydrate.transfer import WORKERS_DEFAULT, WORKERS_MAX, Transfer
 from jetdr_core.store import ObjectStore
@@ -50,6 +51,8 @@ async def rehydrate(
     progress: ProgressCallback | None = None,
     workers: int | None = None,
     keep_going: bool = False,
+    work: str | os.PathLike[str] | None = None,
+    confirm: str | None = None,
 ) -> Report:
     """Recover the domain's disks, or those named in ``disks``, as they were at ``at``, in the directory ``target``.
 
@@ -60,6 +63,11 @@ async def rehydrate(
     The same call continues an interrupted one, at the point that ``at`` named when it began. ``progress`` is called
     with (disk name, bytes done, bytes in all). Up to ``workers`` fetches of 4 MiB are in memory at once.
 
+    ``target`` may be a block device, for one disk in the format ``raw``. Everything on it is lost where the disk lies,
+    so ``confirm`` repeats the device's serial, or its size in bytes if it has none. It is read back at the end. The
+    journal is kept below the directory ``work`` meanwhile (default: the working directory). No configuration files are
+    written.
+
     A damaged frame ends the recovery with :class:`DamagedObject` before any disk is announced. With ``keep_going``
     everything else is recovered, and the report lists what was lost. A store given as a URL is retried on transient
     errors. A store given as an object is used as it is, and stays open.
@@ -67,12 +75,21 @@ async def rehydrate(
     Raises :class:`NoSuchPoint`, :class:`InstantInGap`, :class:`TargetExists`, :class:`TargetFull` and
     :class:`InvalidRequest` before anything is written.
     """
+    device = _device(Path(target), format, work, confirm)
     options = _Options(
-        Path(target), format, WORKERS_DEFAULT if workers is None else workers, keep_going, progress, words_of(at)
+        Path(target) if device is None else Path(work or "."),
+        format,
+        WORKERS_DEFAULT if workers is None else workers,
+        keep_going,
+        progress,
+        words_of(at),
+        device,
     )
     async with await Catalog.open(url_or_store, cache=None if cache is None else Path(cache)) as catalog:
         point = await resolve_asked(catalog, at, options.target, disks)
         chosen = _chosen(catalog.history.disks_at(point.lsn), disks, point)
+        if device is not None:
+            _check_device(device, chosen)
         return await _Recovery(catalog, point, chosen, options).run()
 
 
@@ -84,6 +101,7 @@ class _Options:
     keep_going: bool
     progress: ProgressCallback | None
     asked: str
+    device: TargetDevice | None
 
     def __post_init__(self) -> None:
         if self.format not in FORMATS:
@@ -92,6 +110,27 @@ class _Options:
             raise InvalidRequest(f"{self.workers} workers", hint=f"use 1 to {WORKERS_MAX}")
         if os.path.lexists(self.target) and not self.target.is_dir():
             raise InvalidRequest(f"target {os.fspath(self.target)!r} is not a directory", hint="name a directory")
+
+
+def _device(
+    target: Path,
+    form: str,
+    work: str | os.PathLike[str] | None,
+    confirm: str | None,
+) -> TargetDevice | None:
+    """The device that the target is, if it is one. :class:`InvalidRequest` unless it may be overwritten."""
+    device = TargetDevice.look(target)
+    if device is None:
+        if work is not None or confirm is not None:
+            raise InvalidRequest(
+                f"target {os.fspath(target)!r} is no block device: it takes neither work folder nor confirmation",
+                hint="name a block device, or leave both away",
+            )
+        return None
+    if form != "raw":
+        raise InvalidRequest(f"a disk cannot be written to {device} in the format {form!r}", hint="use the format raw")
+    device.check_confirmed(confirm)
+    return device
 
 
 def _chosen(present: Sequence[DiskState], names: Sequence[str] | None, point: RecoveryPoint) -> list[DiskState]:
@@ -106,6 +145,20 @@ def _chosen(present: Sequence[DiskState], names: Sequence[str] | None, point: Re
             hint=f"choose from: {there}",
         )
     return [by_name[name] for name in dict.fromkeys(names)]
+
+
+def _files(state: DiskState, options: _Options) -> DiskFiles:
+    if options.device is None:
+        return DiskFiles(options.target, state.name, options.format)
+    return DiskFiles.on_device(options.target, state.name, options.device)
+
+
+def _check_device(device: TargetDevice, chosen: Sequence[DiskState]) -> None:
+    """Raise unless the one chosen disk fits onto the device."""
+    if len(chosen) != 1:
+        names = ", ".join(disk.name for disk in chosen) or "none"
+        raise InvalidRequest(f"{device} takes one disk; chosen are {names}", hint="choose one disk")
+    device.check_size(chosen[0].name, chosen[0].size_bytes)
 
 
 def _without_index(place: SegmentPlace, problem: JetdrError) -> JetdrError:
@@ -126,12 +179,10 @@ class _Recovery:
         self.catalog = catalog
         self.point = point
         self.options = options
-        self.disks = [
-            RecoveryDisk(state, DiskFiles(options.target, state.name, options.format), options.progress)
-            for state in chosen
-        ]
+        self.disks = [RecoveryDisk(state, _files(state, options), options.progress) for state in chosen]
         self.planner = Planner([disk.planned for disk in self.disks], point.lsn)
-        self.configs = ConfigFiles(options.target, catalog.history.configs_at(point.lsn))
+        texts = {} if options.device else catalog.history.configs_at(point.lsn)
+        self.configs = ConfigFiles(options.target, texts)
         self.without: list[int] = []
         self.numbers = np.ascontiguousarray(catalog.segments["number"])
 
@@ -142,6 +193,8 @@ class _Recovery:
             target = opened.enter_context(TargetFolder.make(self.options.target))
             self._open(target, opened)
             await self._write(await self._left())
+            for row, disk in enumerate(self.disks):
+                await disk.verify(self.planner.segments, row)
             await self._finish(target)
         return Report(self.point, tuple(disk.report(self.point) for disk in self.disks), self.configs.paths)
 
@@ -181,7 +234,7 @@ class _Recovery:
             disk=state.disk,
             disk_name=state.name,
             size_bytes=state.size_bytes,
-            format=self.options.format,
+            format=_files(state, self.options).format,
             chain_checksum=newest["checksum"].tobytes().hex(),
             without=",".join(map(str, self.without)),
         )

@@ -18,10 +18,12 @@ import asyncio
 from collections.abc import Callable, Mapping, Sequence
 
 from jetdr_core.catalog import DiskState, RecoveryPoint
+from jetdr_core.errors import TargetExists, TargetFailed
 from jetdr_core.extent import DamagedExtent
+from jetdr_core.rehydrate.device_disk import DeviceDisk
 from jetdr_core.rehydrate.disk_files import DiskFiles
 from jetdr_core.rehydrate.journal import Applied, RecoveryIdentity
-from jetdr_core.rehydrate.plan import Mask, PlannedDisk, SegmentPlan
+from jetdr_core.rehydrate.plan import Mask, PlannedDisk, SegmentPlan, lost_pieces, without_piece
 from jetdr_core.rehydrate.recheck import recheck_finished, recheck_partial
 from jetdr_core.rehydrate.report import DiskReport
 from jetdr_core.rehydrate.standing import Progress, Standing, examine
@@ -70,7 +72,7 @@ class RecoveryDisk:
 
     def needed_bytes(self) -> int:
         """Space still to be allocated: the live bytes, and a second time if a stream is encoded from them."""
-        if self.standing.is_written:
+        if self.standing.is_written or self.files.device:
             return 0
         live_bytes = self.planned.bytes_live
         encoded_bytes = live_bytes if self.files.format == "stream" else 0
@@ -82,7 +84,8 @@ class RecoveryDisk:
         """Open the disk's files; the caller closes the result."""
         identity = self._identity
         assert identity is not None, "it was examined"
-        self._target = TargetDisk(
+        kind = DeviceDisk if self.files.device else TargetDisk
+        self._target = kind(
             target,
             self.files,
             identity,
@@ -99,6 +102,7 @@ class RecoveryDisk:
         written, that is :class:`TargetExists`.
         """
         if not self.standing.is_resumed:
+            await asyncio.to_thread(self.target.zero, without_piece(segments, row, self.state.size_bytes))
             return {}
         loop = asyncio.get_running_loop()
 
@@ -127,6 +131,26 @@ class RecoveryDisk:
         unsaved, self._unsaved = self._unsaved, []
         return unsaved
 
+    async def verify(self, segments: Sequence[SegmentPlan], row: int) -> None:
+        """Read a device back, and compare everything with what the journal says. Damaged pieces become zeros.
+
+        :class:`TargetFailed` if the device does not hold what was written. A file system has checks of its own.
+        """
+        if isinstance(self.target, DeviceDisk):
+            await asyncio.to_thread(self._verify, self.target, segments, row)
+
+    def _verify(self, target: DeviceDisk, segments: Sequence[SegmentPlan], row: int) -> None:
+        journal = target.read_back()
+        try:
+            found = recheck_finished(target, journal, segments, row, lambda _bytes_good: None)
+        except TargetExists as error:
+            raise TargetFailed(
+                f"{target.path} does not hold what was written to it",
+                hint="check the device and what else writes to it, then run this again",
+                path=target.path,
+            ) from error
+        target.zero(lost_pieces(segments, row, found.good))
+
     # -- the end -------------------------------------------------------------------------------------------------------
 
     async def finish(self) -> None:
@@ -143,7 +167,7 @@ class RecoveryDisk:
     def report(self, point: RecoveryPoint) -> DiskReport:
         return DiskReport(
             name=self.name,
-            path=self.files.outputs[-1],
+            path=self.files.final,
             size_bytes=self.state.size_bytes,
             bytes_written=self.bytes_written,
             bytes_resumed=self.bytes_resumed,

@@ -103,9 +103,10 @@ def examine(target: TargetFolder | None, files: DiskFiles, identity: RecoveryIde
         found = work.read_file(JOURNAL, journal_bytes_max(frames)) if work else None
     if found is not None and not is_journal(found):
         raise _damaged(files)
-    if not outputs and data is None:
-        return Standing(Progress.NONE, None)
     journal = None if found is None else decode_journal(found, str(files.journal))
+    is_begun = journal is not None if files.device else bool(outputs) or data is not None
+    if not is_begun:
+        return Standing(Progress.NONE, None)
     _check_identity(journal, files, identity, outputs)
     allocated_bytes = data.st_blocks * _BLOCK_BYTES if data else 0
     return Standing(_progress(files, outputs, journal, has_data=data is not None), journal, allocated_bytes)

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import os
 import zlib
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, suppress
 from pathlib import Path
 from typing import BinaryIO
@@ -144,6 +144,9 @@ class TargetDisk:
             size_bytes=self.identity.size_bytes,
             cid=self._content_id(),
         )
+
+    def zero(self, ranges: Iterable[tuple[int, int]]) -> None:
+        """Make the ranges (start, end) read as zeros, where nothing was written yet. A new file reads as zeros."""
 
     def is_as_announced(self, journal: Journal | None) -> bool:
         """Whether the file that announces a finished disk is the one that was written, or is missing still."""
