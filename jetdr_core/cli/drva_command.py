@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated
 
@@ -40,6 +41,24 @@ Mismatch = Annotated[
         "keeps the disks as they are and resyncs them. 'replay' writes the log over the disks. May be repeated.",
     ),
 ]
+GiveUp = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--give-up-from",
+        metavar="DOMAIN=NUMBER",
+        help="With --take-over: accept that the chain has lost the object of that number, which the error names. What "
+        "the store holds after it is given up. May be repeated.",
+    ),
+]
+Discard = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--discard-log",
+        metavar="DOMAIN=LOG",
+        help="With --take-over: give up a log that is sound and alone has some of the domain's data. The error names "
+        "the log. May be repeated.",
+    ),
+]
 Check = Annotated[bool, typer.Option("--check", help="Only check the configuration, and the places that it names.")]
 
 
@@ -48,6 +67,8 @@ def drva(
     config: Config,
     create: Create = False,
     take_over: TakeOver = None,
+    give_up_from: GiveUp = None,
+    discard_log: Discard = None,
     on_mismatch: Mismatch = None,
     check: Check = False,
 ) -> Work:
@@ -56,13 +77,28 @@ def drva(
     At the end it uploads what is left. A second signal ends the uploads. Guests go on either way. Logs go to stderr.
     """
     terminal = ctx.ensure_object(Terminal)
-    choices = _choices(on_mismatch or [])
-    return Work(lambda: _drva(terminal, config, create=create, take_over=take_over or [], choices=choices, check=check))
+    choices = _Choices(
+        create,
+        tuple(take_over or ()),
+        {name: _number(text) for name, text in _by_domain("--give-up-from", "NUMBER", give_up_from).items()},
+        _by_domain("--discard-log", "LOG", discard_log),
+        _mismatches(on_mismatch),
+    )
+    return Work(lambda: _drva(terminal, config, choices, check=check))
 
 
-def _drva(
-    terminal: Terminal, path: Path, *, create: bool, take_over: list[str], choices: dict[str, str], check: bool
-) -> int:
+@dataclass(frozen=True, slots=True)
+class _Choices:
+    """What the command line asks of the first opening of a domain."""
+
+    create: bool
+    take_over: tuple[str, ...]
+    give_up_from: dict[str, int]
+    discard_log: dict[str, str]
+    on_mismatch: dict[str, str]
+
+
+def _drva(terminal: Terminal, path: Path, choices: _Choices, *, check: bool) -> int:
     """Run the DRVA. It is imported here, so that no other command waits for its imports."""
     from jetdr_core.domain import OnMismatch  # noqa: PLC0415
     from jetdr_core.drva.config import load_config  # noqa: PLC0415
@@ -80,17 +116,42 @@ def _drva(
             f"{path} is good: {plural(len(config.domains), 'domain')}, {plural(len(config.volumes), 'volume')}"
         )
     else:
-        chosen = {domain: OnMismatch(choice) for domain, choice in choices.items()}
-        run_drva(config, create=create, take_over=take_over, on_mismatch=chosen)
+        run_drva(
+            config,
+            create=choices.create,
+            take_over=choices.take_over,
+            give_up_from=choices.give_up_from,
+            discard_log=choices.discard_log,
+            on_mismatch={domain: OnMismatch(choice) for domain, choice in choices.on_mismatch.items()},
+        )
     return ExitCode.OK
 
 
-def _choices(texts: list[str]) -> dict[str, str]:
+def _mismatches(texts: list[str] | None) -> dict[str, str]:
     """What was chosen for a domain, by its name."""
-    choices = {}
-    for text in texts:
-        domain, _, choice = text.partition("=")
+    choices = _by_domain("--on-mismatch", "copy or DOMAIN=replay", texts)
+    for domain, choice in choices.items():
         if choice not in {"copy", "replay"}:
-            raise InvalidRequest(f"--on-mismatch {text!r} is not valid", hint="use DOMAIN=copy or DOMAIN=replay")
-        choices[domain] = choice
+            raise InvalidRequest(
+                f"--on-mismatch '{domain}={choice}' is not valid", hint="use DOMAIN=copy or DOMAIN=replay"
+            )
     return choices
+
+
+def _by_domain(option: str, value: str, texts: list[str] | None) -> dict[str, str]:
+    """The values of an option that names a domain each time."""
+    found = {}
+    for text in texts or []:
+        domain, equals, chosen = text.partition("=")
+        if not domain or not equals or not chosen:
+            raise InvalidRequest(f"{option} {text!r} is not valid", hint=f"use DOMAIN={value}")
+        found[domain] = chosen
+    return found
+
+
+def _number(text: str) -> int:
+    if not text.isascii() or not text.isdigit() or len(text) > 19:
+        raise InvalidRequest(
+            f"--give-up-from {text!r} is not the number of an object", hint="the error of the take-over has the number"
+        )
+    return int(text)

@@ -110,8 +110,9 @@ def check_break(known: Known, name: str, *, puts_max: int, log_is_new: bool, giv
     if log_is_new and beyond >= max(puts_max, PUTS_MAX_DEFAULT):
         raise ChainBroken(
             f"domain {name!r}: {end.key} is lost, and uploads in flight do not explain that: {end}",
-            hint=f"bring the object back, or take the domain over with give_up_from={end.number}: what the store holds "
-            f"after LSN {known.tail.lsn_last} is then no longer history",
+            hint=f"bring the object back, or take the domain over with give_up_from={end.number} ('jetdr drva "
+            f"--take-over {name} --give-up-from {name}={end.number}'): what the store holds after LSN "
+            f"{known.tail.lsn_last} is then no longer history",
             number=end.number,
             lsn_last=known.tail.lsn_last,
             objects_after=end.objects_after,

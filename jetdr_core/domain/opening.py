@@ -19,7 +19,8 @@ from jetdr_core.control_bodies import EpochOwner
 from jetdr_core.domain.control_log import fold_control
 from jetdr_core.domain.generation import Generation
 from jetdr_core.domain.known import Known, check_break, read_known, read_unborn
-from jetdr_core.domain.log_section import log_id, meeting_point, open_domain_log, open_log_volume
+from jetdr_core.domain.log_section import open_domain_log, open_log_volume
+from jetdr_core.domain.meeting import log_id, meeting_point
 from jetdr_core.domain.mode import D, Resumption, RingSettings
 from jetdr_core.domain.primary import Primaries
 from jetdr_core.domain.request import DomainRequest, Way
@@ -62,7 +63,7 @@ async def open_parts(request: DomainRequest[D]) -> Parts[D]:
     async with AsyncExitStack() as opened:
         store = await _open_store(request, opened)
         known = await _read(request, store)
-        volume = await in_thread(open_log_volume, request, opened)
+        volume = await in_thread(open_log_volume, request, known, opened)
         for _ in range(CLAIMS_MAX):
             async with AsyncExitStack() as attempt:
                 log = await in_thread(open_domain_log, request, volume, known, attempt)

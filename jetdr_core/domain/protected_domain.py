@@ -76,6 +76,7 @@ class ProtectedDomain(Domain[Disk]):
         log_bytes: int = SECTION_BYTES_DEFAULT,
         disks: Mapping[str, DiskPlace] | None = None,
         give_up_from: int | None = None,
+        discard_log: str | None = None,
         options: DomainOptions | None = None,
         owner: UUID | None = None,
         clock: ManualClock | None = None,
@@ -86,10 +87,20 @@ class ProtectedDomain(Domain[Disk]):
 
         A chain that has lost an object is refused with :class:`ChainBroken`, which says where its history ends.
         ``give_up_from``, the number of that object, accepts that what the store holds after it is given up.
+
+        The domain's old section on the same volume is replaced. If it is sound and alone has some of the domain's data,
+        that is refused with :class:`InvalidRequest`, which names the log. ``discard_log``, that name, accepts the loss.
         """
         settings, look = DomainSettings.of(log, store, options, owner), partial(EmbeddedResumption, name, clock)
         return cls(
             DomainRequest(
-                Way.TAKE_OVER, name, settings, look, log_bytes=log_bytes, give_up_from=give_up_from, places=disks or {}
+                Way.TAKE_OVER,
+                name,
+                settings,
+                look,
+                log_bytes=log_bytes,
+                give_up_from=give_up_from,
+                discard_log=discard_log,
+                places=disks or {},
             )
         )

@@ -53,7 +53,8 @@ class DomainRequest(Generic[D]):
     """What the caller asked for.
 
     ``look`` is the choice of the mode. ``log_bytes`` is the size of a new log. ``give_up_from`` is the number of the
-    chain's break: what the store holds from there on is given up. ``places`` says where disks are now, by name, if they
+    chain's break: what the store holds from there on is given up. ``discard_log`` names a log that may be given up with
+    all that it holds. ``places`` says where disks are now, by name, if they
     are not where they were.
     """
 
@@ -63,6 +64,7 @@ class DomainRequest(Generic[D]):
     look: Look[D]
     log_bytes: int | None = None
     give_up_from: int | None = None
+    discard_log: str | None = None
     places: Mapping[str, DiskPlace] = field(default_factory=dict)
 
     def __post_init__(self) -> None:

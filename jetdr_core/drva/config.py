@@ -70,8 +70,10 @@ class DomainConfig:
     """A protected domain. ``host`` says how its host component runs.
 
     ``create``: create the domain if its store is empty. ``take_over``: continue after what the store holds, with a new
-    log. ``on_mismatch``: what to do in write-back if log, store, state and disks do not belong together. Only the
-    command line can ask for the last two, never the file.
+    log. ``give_up_from``: the number of a lost object; the take-over gives up what the store holds after it.
+    ``discard_log``: a log that the take-over may give up although it is sound. ``on_mismatch``: what to do in
+    write-back if log, store, state and disks do not belong together. Only the command line can ask for the last four,
+    never the file.
     """
 
     name: str
@@ -84,6 +86,8 @@ class DomainConfig:
     options: DomainOptions
     disk: tuple[DiskConfig, ...]
     take_over: bool = False
+    give_up_from: int | None = None
+    discard_log: str | None = None
     on_mismatch: OnMismatch = OnMismatch.REFUSE
 
 

@@ -29,6 +29,7 @@ async def open_domain(config: DomainConfig, *, hosted: bool = True) -> AnyDomain
     settings: dict[str, Any] = {"log": _log(config.volume), "store": config.store, "options": config.options}
     settings |= {"host": config.host} if hosted else {}
     if config.take_over:
+        settings |= {"give_up_from": config.give_up_from, "discard_log": config.discard_log}
         return face.take_over(config.name, log_bytes=config.section_bytes, **settings)
     if config.create and await store_is_empty(config.store, create=True):
         return face.create(config.name, log_bytes=config.section_bytes, **settings)

@@ -57,8 +57,10 @@ KEEP_EVERY_S = 5.0
 class Drva:
     """One run of the appliance. ``create``: every domain that does not exist may be created.
 
-    ``take_over`` names domains whose log is lost or given up. They continue with a new log. ``on_mismatch`` says for a
-    domain in write-back what to do if its log, store, state and disks do not belong together.
+    ``take_over`` names domains whose log is lost or given up. They continue with a new log. ``give_up_from`` and
+    ``discard_log`` say for such a domain what else is given up: the store's objects from a lost one on, and a log that
+    is sound. ``on_mismatch`` says for a domain in write-back what to do if its log, store, state and disks do not
+    belong together.
     """
 
     def __init__(
@@ -67,16 +69,15 @@ class Drva:
         *,
         create: bool = False,
         take_over: Collection[str] = (),
+        give_up_from: Mapping[str, int] | None = None,
+        discard_log: Mapping[str, str] | None = None,
         on_mismatch: Mapping[str, OnMismatch] | None = None,
         opener: Opener = open_domain,
         backoff: Backoff | None = None,
         notifier: Notifier | None = None,
     ) -> None:
-        on_mismatch = on_mismatch or {}
-        if unknown := {*take_over, *on_mismatch} - {domain.name for domain in config.domains}:
-            raise InvalidRequest(
-                f"the configuration has no domain {min(unknown)!r} to take over", hint="check the name"
-            )
+        given_up, discarded, on_mismatch = give_up_from or {}, discard_log or {}, on_mismatch or {}
+        _check_domains(config, {*take_over, *on_mismatch}, taken_over=take_over, needed={*given_up, *discarded})
         self.config = config
         self.sessions = {
             domain.name: DomainSession(
@@ -84,6 +85,8 @@ class Drva:
                     domain,
                     create=create or domain.create,
                     take_over=domain.name in take_over,
+                    give_up_from=given_up.get(domain.name),
+                    discard_log=discarded.get(domain.name),
                     on_mismatch=on_mismatch.get(domain.name, OnMismatch.REFUSE),
                 ),
                 opener,
@@ -202,15 +205,40 @@ class Drva:
         }
 
 
+def _check_domains(config: DrvaConfig, named: set[str], *, taken_over: Collection[str], needed: set[str]) -> None:
+    """Refuse a name that is no domain's, and what goes only with a take-over where there is none."""
+    if unknown := (named | needed) - {domain.name for domain in config.domains}:
+        raise InvalidRequest(f"the configuration has no domain {min(unknown)!r} to take over", hint="check the name")
+    if alone := needed - set(taken_over):
+        raise InvalidRequest(
+            f"nothing of domain {min(alone)!r} is given up, because it is not taken over",
+            hint=f"add --take-over {min(alone)}",
+        )
+
+
 def run_drva(
-    config: DrvaConfig, *, create: bool, take_over: Collection[str], on_mismatch: Mapping[str, OnMismatch] | None = None
+    config: DrvaConfig,
+    *,
+    create: bool,
+    take_over: Collection[str],
+    give_up_from: Mapping[str, int] | None = None,
+    discard_log: Mapping[str, str] | None = None,
+    on_mismatch: Mapping[str, OnMismatch] | None = None,
 ) -> None:
     """Run until SIGTERM, SIGINT or SIGHUP. A second signal ends the uploads.
 
     If a domain hangs, the process ends without it, with exit code 1: Python would wait for its threads.
     """
     with logging_to_stderr(config.log_level, as_json=config.log_format == "json", secrets=_secrets(config)):
-        drva = Drva(config, create=create, take_over=take_over, on_mismatch=on_mismatch, notifier=Notifier())
+        drva = Drva(
+            config,
+            create=create,
+            take_over=take_over,
+            give_up_from=give_up_from,
+            discard_log=discard_log,
+            on_mismatch=on_mismatch,
+            notifier=Notifier(),
+        )
         asyncio.run(_until_signalled(drva))
 
 

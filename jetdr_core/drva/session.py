@@ -188,7 +188,9 @@ class DomainSession:
         domain = await self._opener(self.config)
         await domain.__aenter__()
         # only the first opening takes over, or goes on in spite of a mismatch
-        self.config = replace(self.config, take_over=False, on_mismatch=OnMismatch.REFUSE)
+        self.config = replace(
+            self.config, take_over=False, give_up_from=None, discard_log=None, on_mismatch=OnMismatch.REFUSE
+        )
         return domain
 
     async def _serve(self, domain: AnyDomain) -> None:

@@ -5,7 +5,7 @@ from jetdr_core.replication_log.inspect import SectionDescription, VolumeDescrip
 from jetdr_core.replication_log.log import LogState, ReplicationLog
 from jetdr_core.replication_log.reader import LogBatch
 from jetdr_core.replication_log.recovery_scan import RecoveryOutcome
-from jetdr_core.replication_log.registry import VolumeLease, look_at_volume, open_volume, take_over_volume
+from jetdr_core.replication_log.registry import VolumeLease, look_at_volume, open_volume, take_over_volume, volume_on
 from jetdr_core.replication_log.section import Section
 from jetdr_core.replication_log.superblock import DISK_IDENTITY_BYTES
 from jetdr_core.replication_log.volume import LogVolume, format_volume, is_blank
@@ -29,4 +29,5 @@ __all__ = [
     "look_at_volume",
     "open_volume",
     "take_over_volume",
+    "volume_on",
 ]

@@ -128,6 +128,7 @@ class ReplicationLog:
                 hint="begin a stopped log, with an epoch that is not older than its last",
             )
         self._erase_leftovers()
+        self._section.on_begin()
         self._section.update(
             lambda body: body._replace(
                 epoch=epoch,

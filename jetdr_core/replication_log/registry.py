@@ -16,8 +16,10 @@ from uuid import UUID
 
 from jetdr_core.device.file import FileDevice
 from jetdr_core.device.place import Place, PlacedDevice, exists, identity_at, open_device
-from jetdr_core.errors import DeviceBusy, LogBusy, LogForeign, LogNotALog
+from jetdr_core.device.protocol import BlockDevice
+from jetdr_core.errors import DeviceBusy, LogBusy, LogDamaged, LogForeign, LogNotALog
 from jetdr_core.limits import VOLUME_SUPERBLOCK_AREA_BYTES
+from jetdr_core.replication_log.salvage import salvage_volume
 from jetdr_core.replication_log.volume import LogVolume, format_volume, is_blank
 
 
@@ -46,12 +48,12 @@ class Registry:
         self._entries: dict[Hashable, _Entry] = {}
         self._lock = threading.Lock()
 
-    def open(self, path: Place, *, owner: UUID, create: bool, direct: bool) -> VolumeLease:
+    def open(self, path: Place, *, owner: UUID, create: bool, salvage_for: UUID | None, direct: bool) -> VolumeLease:
         with self._lock:
             key = identity_at(path)
             entry = None if key is None else self._entries.get(key)
             if entry is None:
-                entry = _open(path, owner=owner, create=create, direct=direct)
+                entry = _open(path, owner=owner, create=create, salvage_for=salvage_for, direct=direct)
                 self._entries[entry.device.identity()] = entry
             elif entry.volume.owner != owner:
                 raise LogForeign(
@@ -95,13 +97,17 @@ class VolumeLease:
 _REGISTRY = Registry()
 
 
-def open_volume(path: Place, *, owner: UUID, create: bool = False, direct: bool = True) -> VolumeLease:
+def open_volume(
+    path: Place, *, owner: UUID, create: bool = False, salvage_for: UUID | None = None, direct: bool = True
+) -> VolumeLease:
     """Open the log volume at ``path`` for ``owner``. With ``create``, make it first if it is missing or blank.
+
+    With ``salvage_for``, a volume whose superblock is lost gets a new one, if it has a section of that domain.
 
     Raises ``FileNotFoundError`` and ``PermissionError`` as they are, :class:`LogBusy` if another process holds the
     volume, and what :class:`LogVolume` raises.
     """
-    return _REGISTRY.open(path, owner=owner, create=create, direct=direct)
+    return _REGISTRY.open(path, owner=owner, create=create, salvage_for=salvage_for, direct=direct)
 
 
 def take_over_volume(path: Place, owner: UUID, *, expected: UUID | None = None) -> UUID:
@@ -149,16 +155,31 @@ def look_at_volume(path: Place) -> ReadOnlyVolume:
         raise
 
 
-def _open(path: Place, *, owner: UUID, create: bool, direct: bool) -> _Entry:
+def _open(path: Place, *, owner: UUID, create: bool, salvage_for: UUID | None, direct: bool) -> _Entry:
     is_new = create and not exists(path)
     device = _locked(path, create=create, direct=direct)
     try:
         if create and is_blank(device):
             format_volume(device, owner=owner, where=device.path)
-        return _Entry(path, device, LogVolume(device, owner=owner, where=device.path), is_new=is_new)
+        return _Entry(path, device, volume_on(device, owner, device.path, salvage_for), is_new=is_new)
     except BaseException:
         device.close()
         raise
+
+
+def volume_on(device: BlockDevice, owner: UUID, where: str, salvage_for: UUID | None) -> LogVolume:
+    """Return the volume on an open device. ``salvage_for``: see :func:`open_volume`."""
+    try:
+        return LogVolume(device, owner=owner, where=where)
+    except (LogNotALog, LogDamaged) as error:
+        if salvage_for is None:
+            raise
+        if not salvage_volume(device, owner=owner, domain_uuid=salvage_for, where=where):
+            raise type(error)(
+                f"{error.message}, and nothing on it shows that the domain's log was there",
+                hint="name another place for the log, or move this file away or empty this device, and take over again",
+            ) from error
+    return LogVolume(device, owner=owner, where=where)
 
 
 def _locked(path: Place, *, create: bool = False, direct: bool = True, preempt: bool = False) -> PlacedDevice:

@@ -20,10 +20,20 @@ from jetdr_core.replication_log.superblock_copies import SuperblockCopies
 
 
 class Section:
-    """An open section. Thread-safe. ``on_close`` is called once, when the section is closed."""
+    """An open section. Thread-safe.
+
+    ``on_begin`` is called before an epoch begins. ``on_close`` is called once, when the section is closed.
+    """
 
     def __init__(
-        self, device: BlockDevice, row: SectionRow, *, where: str, repair: bool = True, on_close: Callable[[], None]
+        self,
+        device: BlockDevice,
+        row: SectionRow,
+        *,
+        where: str,
+        repair: bool = True,
+        on_begin: Callable[[], None] = lambda: None,
+        on_close: Callable[[], None],
     ) -> None:
         self.device = device
         self.row = row
@@ -32,6 +42,7 @@ class Section:
         self._body = superblock.decode_section(self._copies.load(repair=repair), where=self.where)
         superblock.check_place(self._body, row, where=self.where)
         self._lock = threading.Lock()
+        self.on_begin = on_begin
         self._on_close = on_close
         self._closed = False
 

@@ -64,6 +64,12 @@ VOLUME_LAYOUT = Layout("volume superblock", b"JDRVOLSB", 64 << 10, 256 << 10, ve
 SECTION_LAYOUT = Layout("section superblock", b"JDRSECSB", 4 << 10, 16 << 10, version_max=SECTION_VERSION)
 
 
+_NOTHING_THERE = {
+    VOLUME_LAYOUT.what: "name a log volume; if this was the domain's, take the domain over with a new log",
+    SECTION_LAYOUT.what: "it is lost: take the domain over with a new log",
+}
+
+
 class Superblock(NamedTuple):
     """One superblock, taken out of its envelope."""
 
@@ -144,7 +150,7 @@ def _unsealed(layout: Layout, raw: bytes) -> Superblock:
 
 def _no_quorum(layout: Layout, copies: Sequence[bytes], where: str) -> LogNotALog | LogDamaged:
     if not any(raw.startswith(layout.magic) for raw in copies):
-        return LogNotALog(f"{where} holds no replication log", hint="name a log volume, or create one there")
+        return LogNotALog(f"{where} holds no replication log", hint=_NOTHING_THERE[layout.what])
     whole = sum(unseal(layout, raw) is not None for raw in copies)
     return LogDamaged(
         f"{where}: quorum lost: {whole} of {COPIES} copies of the {layout.what} are valid, no {QUORUM} of them agree",

@@ -8,6 +8,7 @@ volume. A section is open at most once.
 from __future__ import annotations
 
 import threading
+from collections.abc import Callable
 from uuid import UUID, uuid4
 
 from jetdr_core.device.protocol import BlockDevice, GrowableDevice, ReopenableDevice
@@ -101,7 +102,7 @@ class LogVolume:
         with self._lock:
             self._check_writable()
             self._check_new(name, section_bytes)
-            row = SectionRow(name, domain_uuid, self._end(), section_bytes)
+            row = SectionRow(name, domain_uuid, self._free_place(section_bytes), section_bytes)
             self._make_room(row)
             create_superblock(
                 self._device,
@@ -123,9 +124,35 @@ class LogVolume:
         """
         with self._lock:
             row = self._find(name, domain_uuid)
-            if name in self._open:
-                raise LogBusy(f"{self._where}: section {name!r} is open already", hint="close the domain that uses it")
+            self._check_closed(name)
             self._open[name] = section = self._opened(row)
+        return section
+
+    def replace_section(
+        self, name: str, domain_uuid: UUID, section_bytes: int, *, timeline: int, initial_lsn: int, time_ns: int
+    ) -> Section:
+        """Make and open a section that takes the place of the one that ``name`` has, once an epoch begins in it.
+
+        Until then the table has the old one, which stays as it is. Only where the volume has no room for both, the new
+        one is made over the old one. What the old one holds is given up.
+        """
+        section_bytes = _aligned(section_bytes)
+        with self._lock:
+            self._check_writable()
+            _check_bytes(name, section_bytes)
+            old = self._find(name, None)
+            self._check_closed(name)
+            row = self._place_beside(old, SectionRow(name, domain_uuid, 0, section_bytes))
+            create_superblock(
+                self._device,
+                row,
+                timeline=timeline,
+                initial_lsn=initial_lsn,
+                time_ns=time_ns,
+                clean=False,
+                where=self._where,
+            )
+            self._open[name] = section = self._opened(row, on_begin=lambda: self._swap(old, row))
         return section
 
     def take_over(self, owner: UUID) -> None:
@@ -155,11 +182,7 @@ class LogVolume:
             raise InvalidRequest(f"{self._where} was opened for reading only", hint="open it as its owner")
 
     def _check_new(self, name: str, section_bytes: int) -> None:
-        if section_bytes < SECTION_BYTES_MIN:
-            raise LogTooSmall(
-                f"section {name!r} of {section_bytes} bytes is too small",
-                hint=f"use at least {SECTION_BYTES_MIN} bytes",
-            )
+        _check_bytes(name, section_bytes)
         if any(row.name == name for row in self.sections):
             raise LogForeign(
                 f"{self._where} holds a section {name!r} already",
@@ -167,6 +190,10 @@ class LogVolume:
             )
         if len(self.sections) >= SECTIONS_MAX:
             raise LogTooSmall(f"{self._where} holds {SECTIONS_MAX} sections already", hint="use another log volume")
+
+    def _check_closed(self, name: str) -> None:
+        if name in self._open:
+            raise LogBusy(f"{self._where}: section {name!r} is open already", hint="close the domain that uses it")
 
     def _find(self, name: str, domain_uuid: UUID | None) -> SectionRow:
         row = next((row for row in self.sections if row.name == name), None)
@@ -189,9 +216,33 @@ class LogVolume:
         self._copies.write(superblock.encode_volume(body))
         self._body = body
 
-    def _end(self) -> int:
-        """Return where the next section begins."""
-        return max((row.end for row in self.sections), default=VOLUME_SUPERBLOCK_AREA_BYTES)
+    def _swap(self, old: SectionRow, new: SectionRow) -> None:
+        """Let the table have ``new`` instead of ``old``. Durable at return."""
+        with self._lock:
+            rows = tuple(new if row == old else row for row in self.sections)
+            if rows != self.sections:
+                self._write(self._body._replace(size_bytes=self._device.size_bytes, sections=rows))
+
+    def _free_place(self, section_bytes: int) -> int:
+        """Return where a new section may begin: in the first hole that takes it, or after all others."""
+        at = VOLUME_SUPERBLOCK_AREA_BYTES
+        for row in sorted(self.sections, key=lambda row: row.offset):
+            if row.offset - at >= section_bytes:
+                return at
+            at = row.end
+        return at
+
+    def _place_beside(self, old: SectionRow, new: SectionRow) -> SectionRow:
+        """Return ``new`` with its place: beside ``old``, or over it if there is no room for both."""
+        beside = new._replace(offset=self._free_place(new.section_bytes))
+        try:
+            self._make_room(beside)
+        except (LogTooSmall, OSError):
+            others = (row.offset for row in self.sections if row.offset > old.offset)
+            if old.offset + new.section_bytes > min(others, default=self._device.size_bytes):
+                raise
+            return new._replace(offset=old.offset)
+        return beside
 
     def _make_room(self, row: SectionRow) -> None:
         device, section_bytes = self._device, row.section_bytes
@@ -206,7 +257,7 @@ class LogVolume:
             )
         device.grow(row.end)
 
-    def _opened(self, row: SectionRow) -> Section:
+    def _opened(self, row: SectionRow, on_begin: Callable[[], None] = lambda: None) -> Section:
         """Open the section on a handle of its own, so that no other section's flush consumes its errors."""
         own = self._device.reopen() if isinstance(self._device, ReopenableDevice) else None
 
@@ -217,7 +268,14 @@ class LogVolume:
                 own.close()
 
         try:
-            return Section(own or self._device, row, where=self._where, repair=self._writable, on_close=release)
+            return Section(
+                own or self._device,
+                row,
+                where=self._where,
+                repair=self._writable,
+                on_begin=on_begin,
+                on_close=release,
+            )
         except BaseException:
             if own is not None:
                 own.close()
@@ -259,6 +317,14 @@ def _check_size(device: BlockDevice, where: str) -> None:
         raise LogTooSmall(
             f"{where} has {device.size_bytes} bytes, a log volume at least {VOLUME_SUPERBLOCK_AREA_BYTES}",
             hint="name a log volume, or create one there",
+        )
+
+
+def _check_bytes(name: str, section_bytes: int) -> None:
+    if section_bytes < SECTION_BYTES_MIN:
+        raise LogTooSmall(
+            f"section {name!r} of {section_bytes} bytes is too small",
+            hint=f"use at least {SECTION_BYTES_MIN} bytes",
         )
 
 

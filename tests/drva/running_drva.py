@@ -140,13 +140,20 @@ class InProcess:
 
 @contextmanager
 def running(
-    place: Place, *, create: bool = False, take_over: tuple[str, ...] = (), opener: Opener = embedded
+    place: Place,
+    *,
+    create: bool = False,
+    take_over: tuple[str, ...] = (),
+    opener: Opener = embedded,
+    **more: Any,
 ) -> Iterator[InProcess]:
     """Run the DRVA of a place until the end of the context. It has tried to open each domain once.
 
     By default this process does the I/O.
     """
-    drva = InProcess(Drva(load_config(place.file), create=create, take_over=take_over, opener=opener, backoff=QUICK))
+    drva = InProcess(
+        Drva(load_config(place.file), create=create, take_over=take_over, opener=opener, backoff=QUICK, **more)
+    )
     try:
         deadline = time.monotonic() + LIMIT_S
         while not drva.drva.ready.is_set():

@@ -15,6 +15,9 @@ from jetdr_core.options import DomainOptions
 
 EXAMPLE = Path(__file__).resolve().parents[2] / "packaging" / "drva.example.toml"
 
+ONCE = ("take_over", "give_up_from", "discard_log", "on_mismatch")
+"""What only the command line asks for."""
+
 GOOD = """
 [drva]
 metrics = "127.0.0.1:0"
@@ -58,7 +61,7 @@ def test_the_example_names_every_option_and_nothing_else() -> None:
     assert set(content) == {"drva", "volume", "domain"}
     assert set(content["drva"]) == names(DrvaConfig, "volumes", "domains")
     assert set(volume) == names(VolumeConfig)
-    assert set(domain) == names(DomainConfig, "host", "take_over", "on_mismatch") | {"mode", "listen", "nbdkit_args"}
+    assert set(domain) == names(DomainConfig, "host", *ONCE) | {"mode", "listen", "nbdkit_args"}
     assert set(domain["options"]) == names(DomainOptions)
     assert set(disk) == names(DiskConfig)
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import errno
 import os
+import re
 import shutil
 import threading
 import time
@@ -13,6 +14,7 @@ from pathlib import Path
 import pytest
 
 import jetdr_core as jetdr
+from jetdr_core.catalog import chain_key
 from jetdr_core.domain import ProtectedDomain
 from jetdr_core.drva.config import DomainConfig, load_config
 from jetdr_core.drva.configured_domain import AnyDomain, store_is_empty
@@ -78,6 +80,40 @@ def test_a_domain_whose_log_is_lost_is_taken_over_when_somebody_says_so_and_then
             assert drva.disk().read(0, 512) == b"a" * 512
         with pytest.raises(InvalidRequest, match="has no domain 'web' to take over"):
             Drva(load_config(here.file), take_over=["web"])
+
+
+def test_what_a_take_over_gives_up_is_chosen_as_its_error_says() -> None:
+    """A lost object in mid-chain, walked to the end from the error of the DRVA."""
+    with place("payroll") as here:
+        with running(here) as drva:
+            for n in range(14):
+                here.ask("mark", domain="payroll", name=f"mark {n}")
+                here.until(lambda s: s["lsn_uploaded"] >= s["lsn_reserved"])
+            drva.disk().write(0, b"a" * 512)
+        (here.path / "store-payroll" / chain_key(5)).unlink()
+        with running(here, take_over=("payroll",)):
+            failure = here.until(lambda s: s["restarts"] and s["failure"])["failure"]
+        assert "--take-over payroll --give-up-from payroll=5" in failure
+        with running(here, take_over=("payroll",), give_up_from={"payroll": 5}):
+            here.until(lambda s: s["state"] == "open" and s["consistent"])
+        with running(here) as drva:
+            here.until(lambda s: s["state"] == "open" and s["consistent"])
+            assert drva.disk().read(0, 512) == b"a" * 512
+
+
+def test_a_sound_log_is_given_up_only_when_it_is_named() -> None:
+    with place("payroll") as here:
+        with running(here) as drva:
+            here.ask("pause", domain="payroll")
+            drva.disk().write(0, b"a" * 512)
+            drva.disk().flush()
+        with running(here, take_over=("payroll",)):
+            failure = here.until(lambda s: s["restarts"] and s["failure"])["failure"]
+        (named,) = re.findall(r"--discard-log payroll=(\w{16})", failure)
+        with running(here, take_over=("payroll",), discard_log={"payroll": named}):
+            here.until(lambda s: s["state"] == "open" and s["consistent"])
+        with pytest.raises(InvalidRequest, match="nothing of domain 'payroll' is given up"):
+            Drva(load_config(here.file), give_up_from={"payroll": 5})
 
 
 def test_a_domain_that_cannot_be_opened_disturbs_no_other_and_is_opened_when_it_can_be() -> None:
