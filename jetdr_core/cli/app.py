@@ -15,7 +15,7 @@ from typing import Annotated
 import typer
 
 from jetdr_core import __version__
-from jetdr_core.cli.appliance_commands import mark, pause, protect, resume, stop_host, unprotect
+from jetdr_core.cli.appliance_commands import keep_config, mark, pause, protect, resume, stop_host, unprotect
 from jetdr_core.cli.demo_command import demo
 from jetdr_core.cli.drva_command import drva
 from jetdr_core.cli.exits import MEANINGS, ExitCode, exit_code_of
@@ -79,6 +79,7 @@ app.command(short_help="Run the appliance: keep domains protected.")(drva)
 app.command(short_help="Name the present moment of a domain.")(mark)
 app.command(short_help="Protect one more disk.")(protect)
 app.command(short_help="Stop protecting a disk.")(unprotect)
+app.command(short_help="Keep a configuration file.")(keep_config)
 app.command(short_help="Stop uploading a domain.")(pause)
 app.command(short_help="Resume uploading a domain.")(resume)
 app.command(short_help="End a host component that is not configured.")(stop_host)

@@ -1,4 +1,4 @@
-"""``jetdr mark``, ``protect``, ``unprotect``, ``pause``, ``resume`` and ``stop-host``: commands for a running DRVA.
+"""``jetdr mark``, ``protect``, ``pause`` and so on: the commands that a running DRVA carries out.
 
 Invariant: what is printed as done is durable in the domain's log.
 """
@@ -20,7 +20,7 @@ from jetdr_core.cli.words import human_bytes
 from jetdr_core.drva.client import SOCKET_DEFAULT, ControlClient
 from jetdr_core.errors import InvalidRequest
 
-__all__ = ["mark", "pause", "protect", "resume", "stop_host", "unprotect"]
+__all__ = ["keep_config", "mark", "pause", "protect", "resume", "stop_host", "unprotect"]
 
 _SIZE = re.compile(r"([0-9]+)([KMGT]?)(?:iB)?\Z")
 _UNITS = {"": 0, "K": 10, "M": 20, "G": 30, "T": 40}
@@ -30,6 +30,12 @@ Wait = Annotated[bool, typer.Option("--wait", help="Return once the store holds 
 DiskName = Annotated[str, typer.Argument(metavar="DISK", help="The disk's name.", show_default=False)]
 DiskPath = Annotated[
     Path, typer.Argument(metavar="PATH", help="A raw or flat file, or a block device.", show_default=False)
+]
+ConfigPath = Annotated[
+    Path, typer.Argument(metavar="FILE", help="The file, a .vmx or .nvram for example.", show_default=False)
+]
+ConfigName = Annotated[
+    str, typer.Option("--name", metavar="NAME", help="Its name in a recovery.", show_default="the file's")
 ]
 Size = Annotated[str, typer.Option("--size", metavar="BYTES", help="If the file is missing, make it: 4096, 512M, 20G.")]
 
@@ -107,6 +113,28 @@ def unprotect(
         return _say(terminal, answer, lambda _: f"disk {disk} is no longer protected", as_json=as_json)
 
     return Work(work)
+
+
+def keep_config(
+    ctx: typer.Context,
+    domain: Domain,
+    path: ConfigPath,
+    name: ConfigName = "",
+    socket: Socket = SOCKET_DEFAULT,
+    as_json: Json = False,
+) -> Work:
+    """Keep a configuration file of the domain's machines. A recovery writes it beside the disks."""
+    terminal = ctx.ensure_object(Terminal)
+
+    def work() -> int:
+        answer = ask(socket, "keep_config", domain=domain, path=str(path.absolute()), name=name or None)
+        return _say(terminal, answer, _kept, as_json=as_json)
+
+    return Work(work)
+
+
+def _kept(answer: Any) -> str:
+    return f"{answer['name']!r} of {human_bytes(answer['size_bytes'])} is kept from LSN {answer['lsn']} on"
 
 
 def pause(ctx: typer.Context, domain: Domain, socket: Socket = SOCKET_DEFAULT, as_json: Json = False) -> Work:

@@ -15,6 +15,7 @@ from typing import Generic, Self
 
 from jetdr_core.aio import settle, shielded
 from jetdr_core.catalog import RecoveryPoint
+from jetdr_core.config_content import config_text
 from jetdr_core.control_bodies import ConfigFile
 from jetdr_core.domain.loop_thread import LoopThread
 from jetdr_core.domain.mode import D
@@ -108,13 +109,17 @@ class Domain(Generic[D]):
         domain = self._alive
         return domain.control_log.mark(name, lambda: domain.why_inconsistent)
 
-    def store_config(self, name: str, text: str) -> int:
+    def store_config(self, name: str, content: str | bytes | bytearray) -> int:
         """Keep a configuration file of the domain's machines, a .vmx for example; returns its LSN.
 
         A recovery writes the file beside the disks. A later file of the same name replaces it for later recovery
         points. A file that is kept already is not logged again.
         """
         check_config_name(name)
+        try:
+            text = config_text(content.encode() if isinstance(content, str) else bytes(content))
+        except (UnicodeEncodeError, TypeError) as error:
+            raise InvalidRequest(f"the content of {name!r} is no text: {error}", hint="pass text or bytes") from None
         return self._alive.control_log.keep_config(ConfigFile(name, text))
 
     async def make_durable(self) -> int:

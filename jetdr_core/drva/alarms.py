@@ -35,6 +35,7 @@ ALARMS = {
     "disk_not_protected": "a configured disk could not be protected and is tried again",
     "disk_changed": "a disk was changed or replaced while the domain was closed; it is resynced",
     "disk_unstamped": "in write-back a disk did not take its stamp, so an older copy of it may go unnoticed",
+    "config_not_kept": "a configuration file of config_files could not be kept, and is tried again",
     "host_not_configured": "a host component serves guests of a domain that is not configured, so none is protected",
     "metrics_away": "the metrics are not served, because their address is taken or unusable; it is tried again",
     "disk_moved": "the configuration and the domain's history name different files for a disk",
@@ -55,7 +56,8 @@ class Situation:
     """What the alarms are derived from.
 
     ``status`` is the newest there is, ``status_age_s`` its age. ``failure`` says why the domain is closed. ``moved``
-    and ``unprotected`` have a text for each configured disk that is elsewhere, or not protected yet.
+    and ``unprotected`` have a text for each configured disk that is elsewhere, or not protected yet. ``unkept`` has
+    one for each configuration file that could not be kept.
     """
 
     fenced: bool
@@ -67,6 +69,7 @@ class Situation:
     rpo_alarm_s: float
     moved: tuple[str, ...]
     unprotected: tuple[str, ...]
+    unkept: tuple[str, ...] = ()
 
 
 def alarms_of(situation: Situation) -> list[Alarm]:
@@ -81,6 +84,7 @@ def alarms_of(situation: Situation) -> list[Alarm]:
             found.append(Alarm("no_answer", f"no status for {situation.status_age_s:.0f} s"))
         found.extend(_of_status(situation.status, situation.rpo_alarm_s))
         found.extend(Alarm("disk_not_protected", text) for text in situation.unprotected)
+        found.extend(Alarm("config_not_kept", text) for text in situation.unkept)
     found.extend(Alarm("disk_moved", text) for text in situation.moved)
     return found
 

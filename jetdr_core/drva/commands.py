@@ -14,6 +14,7 @@ from typing import Any
 
 from jetdr_core.aio import shielded
 from jetdr_core.domain import HostedDisk
+from jetdr_core.drva.kept_files import read_config_file
 from jetdr_core.drva.last_status import ANSWER_S
 from jetdr_core.drva.session import DomainSession
 from jetdr_core.drva.session_json import point_json, session_json
@@ -106,6 +107,16 @@ async def _unprotect(session: DomainSession, request: ControlRequest) -> Json:
     return {"disk": name, "configured": any(disk.name == name for disk in session.config.disk)}
 
 
+async def _keep_config(session: DomainSession, request: ControlRequest) -> Json:
+    """Keep a configuration file. It is durable in the log at return."""
+    domain, path = session.domain, request.needed_text("path")
+    content = await asyncio.to_thread(read_config_file, path)
+    name = request.text("name") or Path(path).name
+    lsn = await asyncio.to_thread(domain.store_config, name, content)
+    await domain.make_durable()
+    return {"name": name, "size_bytes": len(content), "lsn": lsn}
+
+
 async def _pause(session: DomainSession, _request: ControlRequest) -> Json:
     await session.pause()
     return {"paused": True}
@@ -121,6 +132,7 @@ _COMMANDS: dict[str, tuple[Callable[[DomainSession, ControlRequest], Coroutine[A
     "await_upload": (_await_upload, ["lsn", "limit_s"]),
     "protect": (_protect, ["disk", "path", "size_bytes"]),
     "unprotect": (_unprotect, ["disk"]),
+    "keep_config": (_keep_config, ["path", "name"]),
     "pause": (_pause, []),
     "resume": (_resume, []),
 }

@@ -19,7 +19,7 @@ from jetdr_core.domain import OnMismatch
 from jetdr_core.drva.toml_table import Table
 from jetdr_core.errors import InvalidRequest
 from jetdr_core.host import HostComponent, HostOptions
-from jetdr_core.identity import check_name
+from jetdr_core.identity import check_config_name, check_name
 from jetdr_core.limits import DISK_BYTES_MAX, DISKS_MAX, SECTION_BYTES_DEFAULT, SECTION_BYTES_MIN, SECTIONS_MAX
 from jetdr_core.options import DomainOptions
 from jetdr_core.store import is_lasting_url, url_forms
@@ -85,6 +85,7 @@ class DomainConfig:
     host: HostOptions
     options: DomainOptions
     disk: tuple[DiskConfig, ...]
+    config_files: tuple[str, ...] = ()
     take_over: bool = False
     give_up_from: int | None = None
     discard_log: str | None = None
@@ -173,11 +174,26 @@ def _domain(table: Table, drva: DrvaConfig, volumes: tuple[VolumeConfig, ...]) -
         host=_host(table, drva, name, options),
         options=options,
         disk=tuple(_disk(disk) for disk in table.tables("disk")),
+        config_files=_config_files(table),
     )
     table.finish()
     if len(domain.disk) > DISKS_MAX:
         raise InvalidRequest(f"{table.place}: {len(domain.disk)} disks", hint=f"a domain has at most {DISKS_MAX}")
     return domain
+
+
+def _config_files(table: Table) -> tuple[str, ...]:
+    """The paths of configuration files that are kept. A recovery writes them to one folder, so their names differ."""
+    paths = table.texts("config_files")
+    for path in paths:
+        if not Path(path).is_absolute():
+            raise table.wrong("config_files", path, "write absolute paths")
+        try:
+            check_config_name(os.path.basename(path))
+        except InvalidRequest as error:
+            raise InvalidRequest(f"{table.place}: {error}") from None
+    _refuse_twice(table.place, "name of config_files", os.path.basename, paths)
+    return paths
 
 
 def _host(table: Table, drva: DrvaConfig, name: str, options: DomainOptions) -> HostOptions:

@@ -25,6 +25,7 @@ from jetdr_core.drva.config import DomainConfig
 from jetdr_core.drva.configured_disks import ConfiguredDisks
 from jetdr_core.drva.configured_domain import AnyDomain, store_is_empty
 from jetdr_core.drva.errors import DomainClosed
+from jetdr_core.drva.kept_files import KeptFiles
 from jetdr_core.drva.last_status import LastStatus
 from jetdr_core.drva.owed_copies import OwedCopies
 from jetdr_core.drva.session_state import Phase, SessionView, State
@@ -73,6 +74,7 @@ class DomainSession:
         self._phase = Phase.begin()
         self._paused = False
         self._disks = ConfiguredDisks(config.disk)
+        self._files = KeptFiles(config.config_files)
         self._status = LastStatus(self._on_status)
         self._copies = OwedCopies()
         self._alarms = AlarmLog(config.name)
@@ -108,6 +110,7 @@ class DomainSession:
             rpo_alarm_s=self.config.rpo_alarm_s,
             moved=self._disks.moved,
             unprotected=self._disks.unprotected,
+            unkept=self._files.problems,
         )
         return SessionView(
             name=self.config.name,
@@ -206,6 +209,8 @@ class DomainSession:
         while not await self._stopped_within(self._backoff.wait_s(probes) if probes else STATUS_EVERY_S):
             if self._disks.are_due:
                 await self._disks.protect(domain)
+            if self._files.are_due:
+                await self._files.keep(domain)
             await self.refresh()
             self._copies.raise_failure()
             if (failure := domain.failure) is not None:

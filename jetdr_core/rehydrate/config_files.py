@@ -9,6 +9,7 @@ import os
 from collections.abc import Mapping
 from pathlib import Path
 
+from jetdr_core.config_content import config_bytes
 from jetdr_core.errors import TargetExists
 from jetdr_core.rehydrate.disk_files import ANNOUNCING
 from jetdr_core.rehydrate.target_failure import target_call
@@ -23,7 +24,7 @@ class ConfigFiles:
     def __init__(self, directory: Path, texts: Mapping[str, str]) -> None:
         self.names = tuple(texts)
         self.paths = tuple(directory / name for name in texts)
-        self._texts = {name: text.encode() for name, text in texts.items()}
+        self._texts = {name: config_bytes(text) for name, text in texts.items()}
 
     def check(self, target: TargetFolder | None) -> None:
         """Raise :class:`TargetExists` if something else has the name of one."""

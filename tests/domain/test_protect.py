@@ -92,6 +92,33 @@ def test_configuration_file_of_any_plain_name_is_recovered(name: str, tmp_path: 
     asyncio.run(scenario())
 
 
+@pytest.mark.parametrize(
+    "content",
+    [b"", b"\xff\xfe\x00nvram\x80", bytes(range(256)) * 300, b"\0base64:AAAA", "größe = 1\r\n".encode(), b"\0"],
+)
+def test_configuration_file_of_any_bytes_is_recovered(content: bytes, tmp_path: Path) -> None:
+    async def scenario() -> None:
+        store = fresh_store()
+        async with new_domain(store) as domain:
+            await domain.protect("db01", MemoryDevice(DISK_BYTES))
+            lsn = domain.store_config("SQL Server 01.nvram", content)
+            assert domain.store_config("SQL Server 01.nvram", bytearray(content)) == lsn
+            await domain.uploaded(lsn)
+        await jetdr.rehydrate(store, at="latest", target=tmp_path)
+        assert (tmp_path / "SQL Server 01.nvram").read_bytes() == content
+
+    asyncio.run(scenario())
+
+
+def test_configuration_file_that_is_no_text_and_no_bytes_is_refused() -> None:
+    async def scenario() -> None:
+        async with new_domain(fresh_store()) as domain:
+            with pytest.raises(InvalidRequest, match="is no text"):
+                domain.store_config("db01.vmx", "half a pair \ud800")
+
+    asyncio.run(scenario())
+
+
 def test_configuration_file_is_logged_again_only_when_its_text_is_another() -> None:
     async def scenario() -> None:
         store = fresh_store()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import errno
+import json
 import os
 import re
 import shutil
@@ -16,6 +17,7 @@ import pytest
 import jetdr_core as jetdr
 from jetdr_core.catalog import chain_key
 from jetdr_core.domain import ProtectedDomain
+from jetdr_core.drva import kept_files
 from jetdr_core.drva.config import DomainConfig, load_config
 from jetdr_core.drva.configured_domain import AnyDomain, store_is_empty
 from jetdr_core.drva.daemon import Drva
@@ -325,3 +327,36 @@ def test_a_store_without_room_is_an_alarm_that_says_so_and_uploading_goes_on_whe
         full.clear()
         found = here.until(lambda s: s["lsn_uploaded"] >= lsn and not s["store_away"])
         assert "store_away" not in str(found["alarms"])
+
+
+def test_configuration_files_are_kept_as_they_change_and_recovered(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(kept_files, "LOOK_EVERY_S", 0.0)
+    vmx, nvram, missing = tmp_path / "SQL Server 01.vmx", tmp_path / "größe.nvram", tmp_path / "missing.vmx"
+    vmx.write_text("memsize = 1")
+    nvram.write_bytes(b"\xff\0")
+    with place("payroll") as here:
+        files = json.dumps([str(path) for path in (vmx, nvram, missing)], ensure_ascii=False)
+        here.write(domain=f"config_files = {files}")
+        with running(here):
+            found = here.until(lambda found: found["consistent"] and found["alarms"])
+            assert [alarm["name"] for alarm in found["alarms"]] == ["config_not_kept"]
+            assert f"{missing}: No such file or directory" in found["alarms"][0]["text"]
+            vmx.write_text("memsize = 2")
+            kept = here.ask("keep_config", domain="payroll", path=str(nvram), name="other.nvram")
+            assert (kept["name"], kept["size_bytes"]) == ("other.nvram", 2)
+            for path, told in ((tmp_path, "Is a directory|no regular file"), (tmp_path / "none", "No such file")):
+                with pytest.raises((InvalidRequest, ControlError, OSError), match=told):
+                    here.ask("keep_config", domain="payroll", path=str(path))
+            missing.write_text("there")
+            here.until(lambda found: not found["alarms"])
+        target = tmp_path / "out"
+        asyncio.run(jetdr.rehydrate(here.store("payroll"), at="latest", target=target, format="raw"))
+        read = {path.name: path.read_bytes() for path in target.iterdir() if path.suffix != ".raw"}
+        assert read == {
+            vmx.name: b"memsize = 2",
+            nvram.name: b"\xff\0",
+            "other.nvram": b"\xff\0",
+            missing.name: b"there",
+        }
