@@ -22,7 +22,7 @@ from jetdr_core.segment.layout import (
     ObjectKind,
 )
 from jetdr_core.segment.seal import SealedSegment, decode_epoch, seal, seal_epoch
-from jetdr_core.segment.trailer import Trailer, check_header, decode_trailer, object_checksum
+from jetdr_core.segment.trailer import Origin, Trailer, check_header, decode_origin, decode_trailer, object_checksum
 
 __all__ = [
     "CHECKSUM_BYTES",
@@ -37,6 +37,7 @@ __all__ = [
     "EntryTable",
     "FrameTable",
     "ObjectKind",
+    "Origin",
     "SealedSegment",
     "SegmentBody",
     "SegmentIndex",
@@ -46,6 +47,7 @@ __all__ = [
     "decode_epoch",
     "decode_frame",
     "decode_index",
+    "decode_origin",
     "decode_trailer",
     "object_checksum",
     "seal",

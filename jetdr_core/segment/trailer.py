@@ -77,6 +77,13 @@ class Trailer(NamedTuple):
         return self.object_bytes - self.index_offset
 
 
+class Origin(NamedTuple):
+    """Who put a chain object: the domain, and the epoch of its owner."""
+
+    domain_uuid: UUID
+    epoch: int
+
+
 def object_checksum(trailer: Buffer) -> bytes:
     """The checksum by which the chain names an object. ``trailer`` are the bytes of its trailer."""
     return xxhash.xxh3_128_digest(trailer)
@@ -107,17 +114,24 @@ def encode_trailer(trailer: Trailer) -> bytes:
     return body + xxhash.xxh3_64_intdigest(body).to_bytes(8, "little")
 
 
+def decode_origin(tail: Buffer, key: str) -> Origin:
+    """Return who put the object, whatever its version. ``tail`` and ``key`` are as for :func:`decode_trailer`."""
+    raw = memoryview(tail)[-TRAILER_BYTES:]
+    if len(raw) < TRAILER_BYTES:
+        raise DamagedObject(key, "trailer", f"{len(raw)} bytes are not a chain object")
+    magic, _, _, _, domain_uuid, epoch, *_, checksum = TRAILER.unpack(raw)
+    if magic != TRAILER_MAGIC or xxhash.xxh3_64_intdigest(raw[:CHECKSUM_AT]) != checksum:
+        raise DamagedObject(key, "trailer", "magic or checksum is wrong")
+    return Origin(UUID(bytes=domain_uuid), epoch)
+
+
 def decode_trailer(tail: Buffer, key: str) -> Trailer:
     """Decode and check the trailer at the end of ``tail``, which is any suffix of the object that contains it.
 
     ``key`` names the object in :class:`DamagedObject` and :class:`UnsupportedVersion`.
     """
-    raw = memoryview(tail)[-TRAILER_BYTES:]
-    if len(raw) < TRAILER_BYTES:
-        raise DamagedObject(key, "trailer", f"{len(raw)} bytes are not a chain object")
-    magic, version, kind, flags, domain_uuid, *fields, checksum = TRAILER.unpack(raw)
-    if magic != TRAILER_MAGIC or xxhash.xxh3_64_intdigest(raw[:CHECKSUM_AT]) != checksum:
-        raise DamagedObject(key, "trailer", "magic or checksum is wrong")
+    origin = decode_origin(tail, key)
+    _, version, kind, flags, _, *fields, _ = TRAILER.unpack(memoryview(tail)[-TRAILER_BYTES:])
     if version > VERSION:
         raise UnsupportedVersion(
             f"{key}: chain object of format {version}; this engine reads up to {VERSION}",
@@ -126,7 +140,7 @@ def decode_trailer(tail: Buffer, key: str) -> Trailer:
         )
     if version < 1 or kind not in (ObjectKind.SEGMENT, ObjectKind.EPOCH):
         raise DamagedObject(key, "trailer", f"version {version}, kind {kind} do not exist")
-    trailer = Trailer(ObjectKind(kind), flags, UUID(bytes=domain_uuid), *fields)
+    trailer = Trailer(ObjectKind(kind), flags, origin.domain_uuid, *fields)
     problem = _sizes_problem(trailer) or _range_problem(trailer)
     if problem:
         raise DamagedObject(key, "trailer", problem)

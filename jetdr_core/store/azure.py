@@ -24,7 +24,7 @@ from azure.identity.aio import DefaultAzureCredential
 from azure.storage.blob.aio import BlobServiceClient, ContainerClient
 from typing_extensions import Buffer
 
-from jetdr_core.errors import InvalidRequest, ObjectExists, ObjectNotFound, StoreAccessDenied, StoreError
+from jetdr_core.errors import InvalidRequest, ObjectExists, ObjectNotFound, StoreAccessDenied, StoreError, StoreLost
 from jetdr_core.store.azure_target import AzureTarget, refuse_unencrypted
 from jetdr_core.store.azure_transport import PatientTransport
 from jetdr_core.store.keys import byte_views, check_key, check_prefix, check_range, is_key, store_closed, too_short
@@ -65,6 +65,7 @@ class AzureBlobStore:
         self._container = self._service.get_container_client(target.container)
         self._create = create
         self._creating = asyncio.Lock()
+        self._has_answered = False
         self._closed = False
 
     def __repr__(self) -> str:
@@ -147,10 +148,14 @@ class AzureBlobStore:
         if self._create and operation != _CREATE:
             await self._create_container()
         try:
-            return await request()
+            answer = await request()
+            self._has_answered = True
+            return answer
         except AzureError as error:
             if isinstance(error, HttpResponseError) and error.response is not None:
                 failure = _refused(operation, key, self._target, error)
+                if self._has_answered and isinstance(failure, _ContainerMissing):
+                    failure = StoreLost(operation, key, f"container {self._target.container!r} is gone")
             else:
                 failure = _unanswered(operation, key, self._target, error)
         raise failure  # outside the except block, so that the SDK's error, which quotes URLs, is not its context
@@ -188,6 +193,10 @@ def _service(target: AzureTarget, credential: Any, stall_limit_s: float) -> Blob
         "AZURE_STORAGE_CONNECTION_STRING is malformed",
         hint="copy it whole: DefaultEndpointsProtocol=...;AccountName=...;AccountKey=...;EndpointSuffix=...",
     )
+
+
+class _ContainerMissing(StoreError):
+    """The container does not exist. If it has answered before, the store is lost."""
 
 
 class _Listing:
@@ -236,7 +245,8 @@ def _refused(operation: str, key: str, target: AzureTarget, error: HttpResponseE
         return StoreError(operation, key, cause, transient=True)
     if code == "ContainerNotFound" or (status == 404 and operation in {"put", "replace", "list"}):
         hint = "check account and container, or create it; a new domain creates it with create = true or --create"
-        return StoreError(operation, key, f"container {target.container!r} does not exist", transient=False, hint=hint)
+        cause = f"container {target.container!r} does not exist"
+        return _ContainerMissing(operation, key, cause, transient=False, hint=hint)
     if status == 404:
         return ObjectNotFound(operation, key)
     if status in {409, 412} or code == "UnauthorizedBlobOverwrite":

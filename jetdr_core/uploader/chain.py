@@ -21,10 +21,10 @@ from jetdr_core.control_bodies import EpochOwner
 from jetdr_core.errors import ChainBroken, Fenced, ObjectExists
 from jetdr_core.segment import (
     TRAILER_BYTES,
+    Origin,
     SealedSegment,
     SegmentBody,
-    Trailer,
-    decode_trailer,
+    decode_origin,
     object_checksum,
     seal,
     seal_epoch,
@@ -184,12 +184,12 @@ class ChainWriter:
         log.warning("domain %s: an orphan of epoch %d holds %s", self.domain, there.epoch, key)
         raise NumberTaken
 
-    async def _there(self, key: str) -> tuple[Trailer, bytes]:
-        """Return trailer and checksum of the chain object that has ``key``."""
+    async def _there(self, key: str) -> tuple[Origin, bytes]:
+        """Return who put the chain object that has ``key``, perhaps with a newer engine, and its checksum."""
         async for info in self.store.list_prefix(key):
             if info.key == key and info.size_bytes >= TRAILER_BYTES:
                 tail = await self.store.get_range(key, info.size_bytes - TRAILER_BYTES, TRAILER_BYTES)
-                there = decode_trailer(tail, key)
+                there = decode_origin(tail, key)
                 if there.domain_uuid != self.domain_uuid:
                     raise ChainBroken(
                         f"{key} belongs to another domain", hint="give each domain a container of its own"

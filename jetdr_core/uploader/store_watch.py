@@ -20,7 +20,7 @@ from jetdr_core.catalog import chain_key, chain_number
 from jetdr_core.catalog.keys import chain_prefix, group_numbers
 from jetdr_core.errors import DamagedObject, Fenced, ObjectNotFound, StoreError, StoreLost
 from jetdr_core.limits import CHAIN_GROUP
-from jetdr_core.segment import TRAILER_BYTES, SealedSegment, Trailer, decode_trailer, object_checksum
+from jetdr_core.segment import TRAILER_BYTES, Origin, SealedSegment, decode_origin, object_checksum
 from jetdr_core.store import ObjectStore
 from jetdr_core.uploader.chain import ChainWriter, StoredObject
 
@@ -94,19 +94,19 @@ class StoreWatch:
                 raise  # else the object is shorter
         self._refuse(key, await self._there(store, key))
 
-    def _refuse(self, key: str, there: Trailer | None) -> NoReturn:
+    def _refuse(self, key: str, there: Origin | None) -> NoReturn:
         """Raise: what stands at ``key`` is not what was stored there."""
         if there is not None and there.domain_uuid == self._chain.domain_uuid and there.epoch > self._chain.epoch:
             raise Fenced(self._chain.domain, self._chain.epoch, there.epoch)
         raise StoreLost(_CHECK, key, "another object has taken its place")
 
-    async def _there(self, store: ObjectStore, key: str) -> Trailer | None:
-        """Return the trailer of what is at ``key``, if it has one."""
+    async def _there(self, store: ObjectStore, key: str) -> Origin | None:
+        """Return who put what is at ``key``, if that is a chain object."""
         async for info in store.list_prefix(key):
             if info.key == key and info.size_bytes >= TRAILER_BYTES:
                 tail = await store.get_range(key, info.size_bytes - TRAILER_BYTES, TRAILER_BYTES)
                 try:
-                    return decode_trailer(tail, key)
+                    return decode_origin(tail, key)
                 except DamagedObject:
                     return None
         return None
@@ -121,7 +121,7 @@ class StoreWatch:
             raise StoreLost(_CHECK, key, "the first object of the domain is gone")
         tail = await store.get_range(key, size - TRAILER_BYTES, TRAILER_BYTES)
         try:
-            is_ours = decode_trailer(tail, key).domain_uuid == self._chain.domain_uuid
+            is_ours = decode_origin(tail, key).domain_uuid == self._chain.domain_uuid
         except DamagedObject as error:
             raise StoreLost(_CHECK, key, str(error)) from None
         if not is_ours:

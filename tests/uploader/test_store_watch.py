@@ -9,11 +9,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import xxhash
 
 import jetdr_core as jetdr
 from jetdr_core.catalog import chain_key
 from jetdr_core.device import MemoryDevice
 from jetdr_core.errors import Fenced, StoreLost
+from jetdr_core.segment import TRAILER_BYTES
 from jetdr_core.store import DirectoryStore, MemoryStore
 from tests.domain.fixture import DISK_BYTES, LOG_BYTES, fresh_store, log_device, new_domain
 from tests.faults.store import Fault, FaultyStore, on
@@ -170,6 +172,36 @@ def test_an_owner_whose_place_was_taken_by_a_newer_epoch_is_fenced_and_not_told_
             lsn = disk.write(0, b"o" * 512)
             with pytest.raises(Fenced):
                 await old.uploaded(lsn)
+        await old.close(upload=False)
+
+    asyncio.run(scenario())
+
+
+def of_a_newer_format(raw: bytes) -> bytes:
+    """The object as a newer engine would have put it."""
+    trailer = raw[-TRAILER_BYTES:]
+    body = trailer[:8] + (99).to_bytes(2, "little") + trailer[10:-8]
+    return raw[:-TRAILER_BYTES] + body + xxhash.xxh3_64_intdigest(body).to_bytes(8, "little")
+
+
+def test_an_owner_that_a_newer_engine_has_replaced_is_fenced() -> None:
+    async def scenario() -> None:
+        store, primary = fresh_store(), MemoryDevice(DISK_BYTES)
+        old, disk = await begun(store, BLIND)
+        await lose_newest(store)
+        taken_over = fresh_store()
+        for key in await keys(store):
+            await taken_over.put_if_absent(key, [await store.get(key)])
+        takeover = jetdr.ProtectedDomain.take_over(
+            "payroll", log=log_device(), log_bytes=LOG_BYTES, store=taken_over, disks={"db01": primary}, options=BLIND
+        )
+        async with takeover:
+            for key in sorted(set(await keys(taken_over)) - set(await keys(store))):
+                await store.put_if_absent(key, [of_a_newer_format(await taken_over.get(key))])
+        with pytest.raises(Fenced):
+            await old._opened.uploader.watch.check(store)  # type: ignore[union-attr]
+        with pytest.raises(Fenced):
+            await old.uploaded(disk.write(0, b"o" * 512))
         await old.close(upload=False)
 
     asyncio.run(scenario())
