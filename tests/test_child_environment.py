@@ -46,7 +46,11 @@ def calls_that_start_a_process() -> Iterator[tuple[str, ast.Call]]:
 
 def test_every_process_is_started_with_that_environment() -> None:
     found = dict(calls_that_start_a_process())
-    assert {where.partition(":")[0] for where in found} == {"host/component.py", "demo/programs.py"}
+    assert {where.partition(":")[0] for where in found} == {
+        "host/component.py",
+        "demo/programs.py",
+        "store/tree_process.py",
+    }
     for where, call in found.items():
         given = [ast.unparse(keyword.value) for keyword in call.keywords if keyword.arg == "env"]
         assert [text.partition("(")[0] for text in given] == ["child_environment"], where

@@ -174,7 +174,7 @@ class OpenDomain(Generic[D]):
     async def is_store_whole(self) -> bool:
         """Whether the store, opened anew, holds again what was missed. Runs in the loop's thread."""
         try:
-            async with connected(self._store, retry=RETRY_WHILE_OPENING) as store:
+            async with connected(self._store, retry=RETRY_WHILE_OPENING, apart=True) as store:
                 return await self.uploader.watch.is_whole(store)
         except Fenced:
             raise

@@ -103,6 +103,7 @@ async def _open_store(request: DomainRequest[D], opened: AsyncExitStack) -> Retr
             create=request.way is Way.CREATE,
             retry=RETRY_WHILE_OPENING,
             bandwidth_bytes_per_s=request.settings.options.bandwidth_bytes_per_s,
+            apart=True,
         )
     )
 

@@ -9,13 +9,15 @@ from __future__ import annotations
 import ipaddress
 import os
 import tomllib
-from collections.abc import Callable, Hashable, Iterable
+from collections.abc import Callable, Hashable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, fields, replace
+from operator import itemgetter
 from pathlib import Path
 from typing import NamedTuple, TypeVar
 
 from jetdr_core.device.iscsi_url import IscsiUrl, is_iscsi
 from jetdr_core.domain import OnMismatch
+from jetdr_core.drva.patience import PLACE_LIMIT_S, each_within
 from jetdr_core.drva.toml_table import Table
 from jetdr_core.errors import InvalidRequest
 from jetdr_core.host import HostComponent, HostOptions
@@ -314,7 +316,8 @@ def _check(file: str, config: DrvaConfig) -> None:
     )
     _refuse_twice(file, "disk of a domain", lambda pair: f"{pair[0].name}/{pair[1].name}", disks)
     named = [*(disk.path for _, disk in disks), *(volume.path for volume in config.volumes)]
-    _refuse_twice(file, "path", _true_path, [*named, str(config.control_socket), *_own_places(config)])
+    named += [str(config.control_socket), *_own_places(config)]
+    _refuse_twice(file, "path", itemgetter(1), zip(named, _true_paths(named), strict=True))
 
 
 def _own_places(config: DrvaConfig) -> set[str]:
@@ -334,6 +337,11 @@ def _refuse_twice(file: str, what: str, key: Callable[[T], Hashable], things: It
         seen.add(value)
 
 
+def _true_paths(paths: Sequence[str]) -> Iterator[str]:
+    """Give what each path or URL leads to: the same text for all that lead there. One that hangs leads to itself."""
+    for path, answer in zip(paths, each_within(PLACE_LIMIT_S, _true_path, paths), strict=True):
+        yield answer.result() if answer.done() else path
+
+
 def _true_path(path: str) -> str:
-    """Return what a path or URL leads to: the same text for all paths and URLs that lead there."""
     return "/".join(map(str, IscsiUrl.parse(path).identity)) if is_iscsi(path) else os.path.realpath(path)

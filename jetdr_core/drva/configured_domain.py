@@ -9,9 +9,11 @@ from os import PathLike
 from pathlib import Path
 from typing import Any
 
+from jetdr_core.aio import in_thread
 from jetdr_core.device import IscsiLun
 from jetdr_core.domain import HostedDomain, ProtectedDomain
 from jetdr_core.drva.config import DomainConfig, VolumeConfig
+from jetdr_core.drva.places import check_volume
 from jetdr_core.store import RetryPolicy, connected
 
 __all__ = ["AnyDomain", "open_domain", "store_is_empty"]
@@ -25,6 +27,7 @@ async def open_domain(config: DomainConfig, *, hosted: bool = True) -> AnyDomain
     The domain is taken over if the configuration asks for it, and created if its store is empty and creating is
     allowed. ``hosted``: a host component serves its disks to guests. Otherwise this process does their I/O.
     """
+    await in_thread(check_volume, config.volume)
     face: type[HostedDomain | ProtectedDomain] = HostedDomain if hosted else ProtectedDomain
     settings: dict[str, Any] = {"log": _log(config.volume), "store": config.store, "options": config.options}
     settings |= {"host": config.host} if hosted else {}
@@ -39,7 +42,7 @@ async def open_domain(config: DomainConfig, *, hosted: bool = True) -> AnyDomain
 
 async def store_is_empty(url: str, *, create: bool = False) -> bool:
     """Return whether the store is empty. Raises what the store raises. ``create``: make a missing container."""
-    async with connected(url, create=create, retry=RetryPolicy(attempts_max=1)) as store:
+    async with connected(url, create=create, retry=RetryPolicy(attempts_max=1), apart=True) as store:
         async for _ in store.list_prefix(""):
             return False
         return True

@@ -18,8 +18,10 @@ from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 from jetdr_core import __version__
+from jetdr_core.aio import shielded
 from jetdr_core.catalog import iso_time
 from jetdr_core.device.iscsi_url import PASSWORD_VARIABLE, IscsiLun, options_of
 from jetdr_core.domain import OnMismatch
@@ -52,6 +54,9 @@ STOP_LIMIT_S = 10.0
 """A stop takes no longer than this and the longest close_limit_s. What still hangs then is left as it is."""
 
 KEEP_EVERY_S = 5.0
+
+READY_LIMIT_S = 60.0
+"""Whoever waits for the DRVA to be ready waits no longer than this for a domain that hangs while it is opened."""
 
 
 class Drva:
@@ -169,8 +174,15 @@ class Drva:
             )
 
     async def _settled(self) -> None:
-        """Wait until every domain is open, or has failed to open once. Then the DRVA is ready."""
-        await asyncio.gather(*(asyncio.wrap_future(session.settled) for session in self.sessions.values()))
+        """Wait until every domain is open, has failed to open once, or hangs. Then the DRVA is ready."""
+        settled = asyncio.gather(*(shielded(session.settled) for session in self.sessions.values()))
+        stopping = asyncio.ensure_future(self._stopping.wait())
+        waiting: set[asyncio.Future[Any]] = {settled, stopping}
+        await asyncio.wait(waiting, timeout=READY_LIMIT_S, return_when=asyncio.FIRST_COMPLETED)
+        for future in waiting:
+            future.cancel()
+        if self._stopping.is_set():
+            return
         opened = sum(session.view().state is State.OPEN for session in self.sessions.values())
         said = f"{opened} of {len(self.sessions)} domains open"
         log.info("ready: %s", said)

@@ -5,14 +5,19 @@ Invariant: nothing is changed. A place that does not exist yet is not refused.
 
 from __future__ import annotations
 
+import logging
+from collections.abc import Sequence
 from pathlib import Path
 
 from jetdr_core.device.iscsi_url import is_iscsi
-from jetdr_core.drva.config import DrvaConfig
+from jetdr_core.drva.config import DrvaConfig, VolumeConfig
+from jetdr_core.drva.patience import PLACE_LIMIT_S, each_within
 from jetdr_core.ownership import check_guarded, check_in_memory, check_private
 from jetdr_core.unix_socket import check_socket_place
 
-__all__ = ["check_places"]
+__all__ = ["check_places", "check_volume"]
+
+log = logging.getLogger(__name__)
 
 
 def check_places(config: DrvaConfig) -> None:
@@ -28,5 +33,19 @@ def check_places(config: DrvaConfig) -> None:
     for volume in config.volumes:
         if volume.password_file:
             check_guarded(f"volume {volume.name!r}: password_file", Path(volume.password_file))
-        if not is_iscsi(volume.path):
-            check_guarded(f"volume {volume.name!r}: path", Path(volume.path))
+    _check_volumes(config.volumes)
+
+
+def check_volume(volume: VolumeConfig) -> None:
+    """Refuse a volume that others can change."""
+    if not is_iscsi(volume.path):
+        check_guarded(f"volume {volume.name!r}: path", Path(volume.path))
+
+
+def _check_volumes(volumes: Sequence[VolumeConfig]) -> None:
+    """Check all that answer. One that hangs is checked before it is opened."""
+    for volume, checked in zip(volumes, each_within(PLACE_LIMIT_S, check_volume, volumes), strict=True):
+        if checked.done():
+            checked.result()
+        else:
+            log.error("volume %s: %s does not answer, and its domains wait for it", volume.name, volume.path)

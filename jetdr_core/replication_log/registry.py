@@ -2,19 +2,22 @@
 
 Invariants: one process holds a volume, by an advisory lock on the file or device. A LUN is reserved as well, so that no
 other machine writes it. Within the process, all paths to the same bytes give the same LogVolume. The volume is closed
-when its last user releases it.
+when its last user releases it. A volume that hangs holds up only those who use it.
 """
 
 from __future__ import annotations
 
 import os
 import threading
-from collections.abc import Hashable
+from collections.abc import Hashable, Iterator
+from contextlib import contextmanager, nullcontext
 from types import TracebackType
 from typing import NamedTuple
 from uuid import UUID
+from weakref import WeakValueDictionary
 
 from jetdr_core.device.file import FileDevice
+from jetdr_core.device.iscsi_url import is_iscsi
 from jetdr_core.device.place import Place, PlacedDevice, exists, identity_at, open_device
 from jetdr_core.device.protocol import BlockDevice
 from jetdr_core.errors import DeviceBusy, LogBusy, LogDamaged, LogForeign, LogNotALog
@@ -30,45 +33,59 @@ class _Entry:
         self.path = path
         self.device = device
         self.volume = volume
+        self.identity = device.identity()
         self.users = 0
         self._is_new = is_new
 
     def close(self, *, failed: bool) -> None:
         """Close the volume. A file that was made here, and got no section because that failed, is removed."""
         unused = failed and self._is_new and not self.volume.sections
-        if unused and identity_at(self.path) == self.device.identity():
+        if unused and identity_at(self.path) == self.identity:
             os.unlink(self.path)
         self.device.close()
 
 
 class Registry:
-    """The volumes that this process has open. Thread-safe. One opens or closes at a time."""
+    """The volumes that this process has open. Thread-safe. Users of one place open and close it in turn."""
 
     def __init__(self) -> None:
         self._entries: dict[Hashable, _Entry] = {}
-        self._lock = threading.Lock()
+        self._turns: WeakValueDictionary[Hashable, threading.Lock] = WeakValueDictionary()
+        self._lock = threading.Lock()  # guards the turns, and is never held while anything blocks
 
     def open(self, path: Place, *, owner: UUID, create: bool, salvage_for: UUID | None, direct: bool) -> VolumeLease:
-        with self._lock:
-            key = identity_at(path)
-            entry = None if key is None else self._entries.get(key)
-            if entry is None:
-                entry = _open(path, owner=owner, create=create, salvage_for=salvage_for, direct=direct)
-                self._entries[entry.device.identity()] = entry
-            elif entry.volume.owner != owner:
-                raise LogForeign(
-                    f"{os.fspath(path)} is open here for owner {entry.volume.owner}, not for {owner}",
-                    hint="use one owner for all domains on a volume",
-                )
-            entry.users += 1
+        with self._turn(("path", _true_path(path))):  # a file has no identity before it is made
+            identity = identity_at(path)
+            with nullcontext() if identity is None else self._turn(identity):
+                entry = None if identity is None else self._entries.get(identity)
+                if entry is None:
+                    entry = _open(path, owner=owner, create=create, salvage_for=salvage_for, direct=direct)
+                    self._entries[entry.identity] = entry
+                elif entry.volume.owner != owner:
+                    raise LogForeign(
+                        f"{os.fspath(path)} is open here for owner {entry.volume.owner}, not for {owner}",
+                        hint="use one owner for all domains on a volume",
+                    )
+                entry.users += 1
         return VolumeLease(self, entry)
 
     def close(self, entry: _Entry, *, failed: bool) -> None:
-        with self._lock:
+        with self._turn(entry.identity):
             entry.users -= 1
             if entry.users == 0:
-                del self._entries[entry.device.identity()]
+                del self._entries[entry.identity]
                 entry.close(failed=failed)
+
+    @contextmanager
+    def _turn(self, key: Hashable) -> Iterator[None]:
+        with self._lock:
+            turn = self._turns.setdefault(key, threading.Lock())
+        with turn:
+            yield
+
+
+def _true_path(path: Place) -> str:
+    return os.fspath(path) if is_iscsi(path) else os.path.realpath(path)
 
 
 class VolumeLease:

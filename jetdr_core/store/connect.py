@@ -52,12 +52,14 @@ async def connected(
     create: bool = False,
     retry: RetryPolicy | None = None,
     bandwidth_bytes_per_s: float | None = None,
+    apart: bool = False,
 ) -> AsyncIterator[RetryingStore]:
     """Give the store at a URL, or an open one, with retries and, if asked for, a limit on the bandwidth of uploads.
 
-    A store that was opened here is closed at the end. An open one stays open: it is its owner's to close.
+    A store that was opened here is closed at the end. An open one stays open: it is its owner's to close. ``apart``: no
+    call and no close waits for a file system that hangs.
     """
-    store = open_store(place, create=create) if isinstance(place, str) else place
+    store = open_store(place, create=create, apart=apart) if isinstance(place, str) else place
     try:
         limited = BandwidthLimitedStore(store, bandwidth_bytes_per_s) if bandwidth_bytes_per_s else store
         yield RetryingStore(limited, retry)
@@ -66,11 +68,11 @@ async def connected(
             await store.close()
 
 
-def open_store(url: str, *, create: bool = False) -> ObjectStore:
+def open_store(url: str, *, create: bool = False, apart: bool = False) -> ObjectStore:
     """Return the bare store at ``url``: no retries, no limits. :class:`InvalidRequest` for a bad URL.
 
     A missing container is created with ``create``. Without it a missing directory is refused here, and a missing Azure
-    container at the first operation.
+    container at the first operation, as is a missing directory with ``apart``: see :class:`DirectoryStore`.
     """
     if not isinstance(url, str) or not url.isprintable():
         raise InvalidRequest("the store URL is not printable text", hint=f"use {url_forms()}")
@@ -80,7 +82,7 @@ def open_store(url: str, *, create: bool = False) -> ObjectStore:
         raise InvalidRequest("the store URL is malformed", hint=f"use {url_forms()}") from None
     for scheme in SCHEMES:
         if scheme.name == parsed.scheme:
-            return scheme.open(parsed, create)
+            return scheme.open(parsed, StoreOpening(create=create, apart=apart))
     if not parsed.scheme:
         raise InvalidRequest(f"store {parsed.path!r} is not a URL", hint=f"use {url_forms()}")
     raise InvalidRequest(
@@ -113,16 +115,24 @@ def secret_names() -> set[str]:
 
 
 @dataclass(frozen=True, slots=True)
+class StoreOpening:
+    """How a store is opened. ``create``: make a missing container. ``apart``: blocking I/O is done in a process."""
+
+    create: bool
+    apart: bool
+
+
+@dataclass(frozen=True, slots=True)
 class Scheme:
     """One kind of URL: its ``form``, with names of its parts in capitals, and what opens the bare store.
 
-    ``open`` is told whether to create a missing container. A store that is not ``is_lasting`` ends with its process.
-    ``secret_variables`` are the environment variables with its credentials. ``secret_fields`` are names that precede a
-    credential inside a URL or another text of its kind of store.
+    A store that is not ``is_lasting`` ends with its process. ``secret_variables`` are the environment variables with
+    its credentials. ``secret_fields`` are names that precede a credential inside a URL or another text of its kind of
+    store.
     """
 
     form: str
-    open: Callable[[StoreUrl, bool], ObjectStore]
+    open: Callable[[StoreUrl, StoreOpening], ObjectStore]
     is_lasting: bool = True
     secret_variables: tuple[str, ...] = ()
     secret_fields: tuple[str, ...] = ()
@@ -137,24 +147,24 @@ class Scheme:
         return self.form[: next(at for at, character in enumerate(self.form) if character.isupper())]
 
 
-def _open_directory(url: StoreUrl, create: bool) -> ObjectStore:  # noqa: FBT001 - a row of the table calls it
+def _open_directory(url: StoreUrl, opening: StoreOpening) -> ObjectStore:
     url.refuse_extras()
     if url.host not in {"", "localhost"} or not url.path.startswith("/"):
         raise InvalidRequest(f"store URL {str(url)!r} is relative", hint=f"use an absolute path: {_DIRECTORY_FORM}")
     path = PurePosixPath(unquote(url.path))
     if ".." in path.parts or "\0" in str(path):
         raise InvalidRequest(f"store URL {str(url)!r} contains '..' or NUL", hint="write the path out")
-    return DirectoryStore(Path("/", *path.parts[1:]), create=create)
+    return DirectoryStore(Path("/", *path.parts[1:]), create=opening.create, apart=opening.apart)
 
 
-def _open_azure(url: StoreUrl, create: bool) -> ObjectStore:  # noqa: FBT001 - a row of the table calls it
+def _open_azure(url: StoreUrl, opening: StoreOpening) -> ObjectStore:
     """Imported on use: the Azure SDK takes longer to import than a local recovery point takes to list."""
     from jetdr_core.store.azure import AzureBlobStore  # noqa: PLC0415
 
-    return AzureBlobStore(azure_target(url.text, os.environ), create=create)
+    return AzureBlobStore(azure_target(url.text, os.environ), create=opening.create)
 
 
-def _open_memory(url: StoreUrl, _create: bool) -> ObjectStore:  # noqa: FBT001 - a row of the table calls it
+def _open_memory(url: StoreUrl, _opening: StoreOpening) -> ObjectStore:
     url.refuse_extras()
     if url.path.strip("/"):
         raise InvalidRequest(f"store URL {str(url)!r} has a path", hint=f"use {_MEMORY_FORM}")

@@ -1,7 +1,9 @@
 """DirectoryStore: a container in a directory of a local or network file system.
 
 A slow disk must hold up neither the event loop nor the threads that compress. So each operation is one hop to a thread
-of the store's own, where :class:`~jetdr_core.store.tree.ObjectTree` does all its steps.
+of the store's own, where :class:`~jetdr_core.store.tree.ObjectTree` does all its steps. A domain's store lets a process
+of its own do them, because a domain must end in order although the file system hangs. A command keeps to threads:
+it starts sooner, holds nothing that anybody waits for, and a signal ends it.
 
 Invariants: once a call has ended, even by cancellation, no thread touches its buffers. ``put_if_absent`` and
 ``replace`` are durable at return: file, directory and new parent directories are synced. ``delete`` is not, so a power
@@ -14,10 +16,10 @@ from __future__ import annotations
 import asyncio
 import errno
 import os
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import TypeVar
+from typing import Protocol
 
 from aiofiles.os import wrap
 from typing_extensions import Buffer
@@ -26,6 +28,7 @@ from jetdr_core.aio import finish
 from jetdr_core.durable import make_folders
 from jetdr_core.errors import (
     InvalidRequest,
+    JetdrError,
     ObjectExists,
     ObjectNotFound,
     StoreAccessDenied,
@@ -43,10 +46,10 @@ from jetdr_core.store.keys import (
 from jetdr_core.store.protocol import ObjectInfo, ObjectRange
 from jetdr_core.store.ranges import check_ranges
 from jetdr_core.store.tree import LINKING, ObjectTree, PathMoved, Row
+from jetdr_core.store.tree_call import TreeCall, TreeStep, perform, rows_of
+from jetdr_core.store.tree_process import TreeAway, TreeNotOpened, TreeProcess
 
 __all__ = ["DirectoryStore"]
-
-T = TypeVar("T")
 
 THREADS_DEFAULT = 8
 
@@ -77,14 +80,62 @@ _DENIED = {errno.EACCES, errno.EPERM}
 _NO_LINKS = {errno.EPERM, errno.EOPNOTSUPP, errno.ENOSYS, errno.EINVAL, errno.EMLINK}
 """What file systems without hard links answer to link(2): exFAT and FAT say EPERM."""
 
+FAILURES = (OSError, PathMoved, TreeAway, TreeNotOpened)
+"""What a tree raises for other reasons than a wrong call."""
+
+
+class _Hands(Protocol):
+    """What makes the calls of a tree."""
+
+    async def call(self, call: TreeCall, views: Sequence[memoryview]) -> bytes: ...
+
+    async def call_each(self, calls: Sequence[TreeCall]) -> list[bytes | Exception]: ...
+
+    async def close(self) -> None: ...
+
+
+class _Threads:
+    """Threads of this process. :meth:`close` waits for what they do."""
+
+    def __init__(self, tree: ObjectTree, count: int) -> None:
+        self._tree = tree
+        self._threads = ThreadPoolExecutor(count, thread_name_prefix="jetdr-store")
+
+    async def call(self, call: TreeCall, views: Sequence[memoryview]) -> bytes:
+        return await finish(wrap(perform)(self._tree, call, views, executor=self._threads))
+
+    async def call_each(self, calls: Sequence[TreeCall]) -> list[bytes | Exception]:
+        """For many small reads a hop of each would cost more than the reads."""
+        return await finish(wrap(self._try_each)(calls, executor=self._threads))
+
+    def _try_each(self, calls: Sequence[TreeCall]) -> list[bytes | Exception]:
+        return [self._try(call) for call in calls]
+
+    def _try(self, call: TreeCall) -> bytes | Exception:
+        try:
+            return perform(self._tree, call, ())
+        except Exception as error:  # noqa: BLE001 - it is the result
+            return error
+
+    async def close(self) -> None:
+        await finish(asyncio.to_thread(self._threads.shutdown))
+        self._tree.close()
+
 
 class DirectoryStore:
-    """The container at the absolute ``path``. Without ``create`` it must exist."""
+    """The container at the absolute ``path``. Without ``create`` it must exist.
 
-    def __init__(self, path: Path, *, create: bool = False, threads: int = THREADS_DEFAULT) -> None:
+    ``apart``: a process of its own does the I/O, so that no call and no close waits for a file system that hangs. The
+    process is started, and the container opened, by the first call.
+    """
+
+    def __init__(
+        self, path: Path, *, create: bool = False, threads: int = THREADS_DEFAULT, apart: bool = False
+    ) -> None:
         self._path = path
-        self._tree = _open_tree(path, create=create)
-        self._threads = ThreadPoolExecutor(threads, thread_name_prefix="jetdr-store")
+        self._hands: _Hands = (
+            TreeProcess(path, create=create) if apart else _Threads(_open_tree(path, create=create), threads)
+        )
         self._closed = False
 
     def __repr__(self) -> str:
@@ -95,15 +146,15 @@ class DirectoryStore:
         return self._path.as_uri()
 
     async def put_if_absent(self, key: str, data: Sequence[Buffer]) -> None:
-        await self._put("put", key, self._tree.create, data)
+        await self._put("put", TreeStep.CREATE, key, data)
 
     async def replace(self, key: str, data: Sequence[Buffer]) -> None:
-        await self._put("replace", key, self._tree.replace, data)
+        await self._put("replace", TreeStep.REPLACE, key, data)
 
     async def get(self, key: str) -> bytes:
         check_key(key)
         try:
-            return await self._hop("get", key, self._tree.read, key)
+            return await self._hop("get", TreeCall(TreeStep.READ, key))
         except EOFError:
             raise StoreError("get", key, "the object was cut while it was read", transient=True) from None
 
@@ -111,19 +162,21 @@ class DirectoryStore:
         check_key(key)
         check_range(key, offset, length)
         try:
-            return await self._hop("get range", key, self._tree.read_range, key, offset, length)
+            return await self._hop("get range", TreeCall(TreeStep.READ_RANGE, key, offset, length))
         except EOFError:
             raise too_short(key, offset, length) from None
 
     async def get_ranges(self, ranges: Sequence[ObjectRange]) -> list[bytes | StoreError]:
         check_ranges(ranges)
-        first = ranges[0].key if ranges else ""
-        return await self._hop("get range", first, lambda: [self._read_range(wanted) for wanted in ranges])
+        if self._closed:
+            raise store_closed("get range", ranges[0].key if ranges else "")
+        answers = await self._hands.call_each([TreeCall(TreeStep.READ_RANGE, *wanted) for wanted in ranges])
+        return [self._range_of(wanted, answer) for wanted, answer in zip(ranges, answers, strict=True)]
 
     async def list_prefix(self, prefix: str) -> AsyncIterator[ObjectInfo]:
         check_prefix(prefix)
-        top, _, name_prefix = prefix.rpartition("/")
-        pending = [(top, iter(await self._scan(top, name_prefix)))]
+        directory = prefix.rpartition("/")[0]
+        pending = [(directory, iter(await self._scan(prefix)))]
         while pending:
             directory, rows = pending[-1]
             row = next(rows, None)
@@ -132,56 +185,61 @@ class DirectoryStore:
                 continue
             path = f"{directory}/{row.name}" if directory else row.name
             if path.endswith("/"):
-                pending.append((path[:-1], iter(await self._scan(path[:-1], ""))))
+                pending.append((path[:-1], iter(await self._scan(path))))
             else:
                 yield ObjectInfo(path, row.size_bytes)
 
     async def delete(self, key: str) -> None:
         check_key(key)
-        await self._hop("delete", key, self._tree.remove, key)
+        await self._hop("delete", TreeCall(TreeStep.REMOVE, key))
 
     async def close(self) -> None:
         if not self._closed:
             self._closed = True
-            await finish(asyncio.to_thread(self._threads.shutdown))
-            self._tree.close()
+            await self._hands.close()
 
-    async def _put(
-        self, operation: str, key: str, step: Callable[[str, list[memoryview]], None], data: Sequence[Buffer]
-    ) -> None:
+    async def _put(self, operation: str, step: TreeStep, key: str, data: Sequence[Buffer]) -> None:
         check_key(key)
         views = byte_views(data)
         try:
-            await self._hop(operation, key, step, key, views)
+            await self._hop(operation, TreeCall(step, key), views)
         finally:
             for view in views:  # a thread or a traceback may keep the view, but not the caller's memory
                 view.release()
 
-    def _read_range(self, wanted: ObjectRange) -> bytes | StoreError:
-        try:
-            return self._tree.read_range(*wanted)
-        except EOFError:
-            return too_short(*wanted)
-        except PathMoved:
-            return self._lost("get range", wanted.key)
-        except OSError as error:
-            return failure_of("get range", wanted.key, error, self._path)
+    async def _scan(self, prefix: str) -> list[Row]:
+        return rows_of(await self._hop("list", TreeCall(TreeStep.SCAN, prefix)))
 
-    def _lost(self, operation: str, key: str) -> StoreLost:
-        return StoreLost(operation, key, f"{str(self._path)!r} no longer leads to the directory that was opened")
-
-    async def _scan(self, directory: str, name_prefix: str) -> list[Row]:
-        return await self._hop("list", directory, self._tree.scan, directory, name_prefix)
-
-    async def _hop(self, operation: str, key: str, step: Callable[..., T], *args: object) -> T:
+    async def _hop(self, operation: str, call: TreeCall, views: Sequence[memoryview] = ()) -> bytes:
         if self._closed:
-            raise store_closed(operation, key)
+            raise store_closed(operation, call.key)
         try:
-            return await finish(wrap(step)(*args, executor=self._threads))
-        except PathMoved:
-            raise self._lost(operation, key) from None
-        except OSError as error:
-            raise failure_of(operation, key, error, self._path) from error
+            return await self._hands.call(call, views)
+        except FAILURES as error:
+            raise self._failure(operation, call.key, error) from error
+
+    def _range_of(self, wanted: ObjectRange, answer: bytes | Exception) -> bytes | StoreError:
+        if isinstance(answer, bytes):
+            return answer
+        failure = too_short(*wanted) if isinstance(answer, EOFError) else answer
+        if isinstance(failure, FAILURES):
+            failure = self._failure("get range", wanted.key, failure)
+        if isinstance(failure, StoreError):
+            return failure
+        raise failure
+
+    def _failure(self, operation: str, key: str, error: Exception) -> JetdrError:
+        """Return what a caller is told of an error of the tree."""
+        match error:
+            case PathMoved():
+                cause = f"{str(self._path)!r} no longer leads to the directory that was opened"
+                return StoreLost(operation, key, cause)
+            case TreeNotOpened():
+                return _refusal(self._path, error.error)
+            case OSError():
+                return failure_of(operation, key, error, self._path)
+        hint = "check the file system of the store"
+        return StoreError(operation, key, f"{self._path}: {error}", transient=True, hint=hint)
 
 
 def failure_of(operation: str, key: str, error: OSError, path: Path) -> StoreError:
@@ -209,11 +267,14 @@ def _open_tree(path: Path, *, create: bool) -> ObjectTree:
         if create:
             make_folders(path, mode=0o700)
         return ObjectTree(path)
-    except FileNotFoundError:
-        raise InvalidRequest(
-            f"store directory {str(path)!r} does not exist", hint="create it, or correct the URL"
-        ) from None
-    except (NotADirectoryError, FileExistsError):
-        raise InvalidRequest(f"store {str(path)!r} is not a directory", hint="name a directory in the URL") from None
     except OSError as error:
-        raise failure_of("open", "", error, path) from error
+        raise _refusal(path, error) from error
+
+
+def _refusal(path: Path, error: OSError) -> JetdrError:
+    """Return the error of a container that cannot be opened."""
+    if isinstance(error, FileNotFoundError):
+        return InvalidRequest(f"store directory {str(path)!r} does not exist", hint="create it, or correct the URL")
+    if isinstance(error, NotADirectoryError | FileExistsError):
+        return InvalidRequest(f"store {str(path)!r} is not a directory", hint="name a directory in the URL")
+    return failure_of("open", "", error, path)

@@ -25,7 +25,7 @@ from typing import NamedTuple
 
 from jetdr_core.store.keys import is_key
 
-__all__ = ["LINKING", "ObjectTree", "PathMoved", "Row", "tried"]
+__all__ = ["LINKING", "ObjectTree", "PathMoved", "Row", "TreeIdentity", "tried"]
 
 TEMPORARY_AREA = ".tmp"
 LINKING = "linking the object to its key"
@@ -53,16 +53,30 @@ class PathMoved(Exception):
     """The container's path no longer leads to the directory that was opened."""
 
 
+class TreeIdentity(NamedTuple):
+    """What tells a directory from every other one while it exists."""
+
+    device: int
+    inode: int
+
+    @classmethod
+    def of(cls, status: os.stat_result) -> TreeIdentity:
+        return cls(status.st_dev, status.st_ino)
+
+
 class ObjectTree:
-    """The container at ``path``, which must exist.
+    """The container at ``path``, which must exist. With ``identity`` it must be that directory.
 
     Every method raises :class:`PathMoved` once the path leads elsewhere.
     """
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, *, identity: TreeIdentity | None = None) -> None:
         self._path = path
-        self._root = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-        self._opened = os.fstat(self._root)
+        self._root = _open_root(path, is_known=identity is not None)
+        self.identity = TreeIdentity.of(os.fstat(self._root))
+        if identity not in {None, self.identity}:
+            os.close(self._root)
+            raise PathMoved
         self._durable: set[str] = set()  # directories whose name in their parent is known to be durable
         self._swept = threading.Event()
 
@@ -125,7 +139,7 @@ class ObjectTree:
         Readers go by the path, so they would never see what is put through the descriptor.
         """
         try:
-            if os.path.samestat(os.stat(self._path), self._opened):
+            if TreeIdentity.of(os.stat(self._path)) == self.identity:
                 return
         except (FileNotFoundError, NotADirectoryError):
             pass
@@ -194,6 +208,15 @@ class ObjectTree:
             if not stat.S_ISREG(status.st_mode):
                 raise FileNotFoundError(errno.ENOENT, "not a regular file", key)
             yield fd, status.st_size
+
+
+def _open_root(path: Path, *, is_known: bool) -> int:
+    try:
+        return os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    except (FileNotFoundError, NotADirectoryError):
+        if is_known:
+            raise PathMoved from None
+        raise
 
 
 @contextlib.contextmanager

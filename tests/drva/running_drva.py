@@ -169,16 +169,19 @@ def running(
 
 
 @contextmanager
-def process(place: Place, *arguments: str, code: str = "", **variables: str) -> Iterator[subprocess.Popen[str]]:
+def process(
+    place: Place, *arguments: str, code: str = "", opened: bool = True, **variables: str
+) -> Iterator[subprocess.Popen[str]]:
     """Run ``jetdr drva`` in a process of its own, or Python ``code`` that runs it.
 
-    At the end of the context the process is killed if it still runs.
+    ``opened``: wait until no domain is being opened for the first time, and not only until the DRVA answers. At the end
+    of the context the process is killed if it still runs.
     """
     program = ["-c", code] if code else ["-m", "jetdr_core.cli"]
     command = [sys.executable, *program, "drva", str(place.file), *arguments]
     with subprocess.Popen(command, env=environment(**variables), stderr=subprocess.PIPE, text=True) as daemon:
         try:
-            _until_answering(place, daemon)
+            _until_answering(place, daemon, opened=opened)
             yield daemon
         finally:
             if daemon.poll() is None:
@@ -194,13 +197,14 @@ def end(daemon: subprocess.Popen[str], number: signal.Signals = signal.SIGTERM) 
     return logged
 
 
-def _until_answering(place: Place, daemon: subprocess.Popen[str]) -> None:
+def _until_answering(place: Place, daemon: subprocess.Popen[str], *, opened: bool) -> None:
     deadline = time.monotonic() + LIMIT_S
     while True:
         assert time.monotonic() < deadline
         assert daemon.poll() is None, daemon.communicate()[1]
         try:
-            if all(domain["state"] != "opening" for domain in place.ask("status")["domains"]):
+            states = [domain["state"] for domain in place.ask("status")["domains"]]
+            if not opened or "opening" not in states:
                 return
         except DrvaUnreachable:
             pass

@@ -161,39 +161,3 @@ def test_the_unit_keeps_host_components_and_shuts_everything_else_out() -> None:
     sandbox = {"ProtectSystem": "strict", "NoNewPrivileges": "yes", "ProtectHome": "yes", "UMask": "0077"}
     assert kept.items() | sandbox.items() <= dict(service).items()
     assert int(service["WatchdogSec"]) > 0
-
-
-HANGING = """
-import os, sys, threading
-from jetdr_core.cli import main
-from jetdr_core.store.tree import ObjectTree
-
-check = ObjectTree._check_path
-
-def hang_if_told(tree):
-    if os.path.exists(sys.argv[-1] + ".hang"):
-        threading.Event().wait()
-    check(tree)
-
-ObjectTree._check_path = hang_if_told
-main()
-"""
-
-
-def test_a_stop_is_bounded_while_a_store_hangs_and_the_message_names_the_domain() -> None:
-    with place("payroll") as here:
-        with process(here, code=HANGING) as daemon:
-            here.until(lambda s: s["state"] == "open" and s["lsn_uploaded"] == s["lsn_reserved"])
-            Path(f"{here.file}.hang").touch()
-            lsn = here.ask("mark", domain="payroll", name="not uploaded")["point"]["lsn"]
-            started = time.monotonic()
-            logged = end(daemon)
-        assert time.monotonic() - started < LIMIT_S
-        assert daemon.returncode == 1, logged
-        assert "domain payroll has not closed within 15 s" in logged
-        Path(f"{here.file}.hang").unlink()
-        with process(here) as daemon:
-            found = here.until(lambda s: s["lsn_uploaded"] >= lsn)
-            assert found["epoch"] == 2
-            end(daemon)
-        assert "not uploaded" in jetdr_process("points", here.store("payroll")).stdout

@@ -23,7 +23,8 @@ from jetdr_core.drva.configured_domain import AnyDomain, store_is_empty
 from jetdr_core.drva.daemon import Drva
 from jetdr_core.drva.errors import ControlError, DrvaBusy
 from jetdr_core.errors import InvalidRequest
-from jetdr_core.store.tree import ObjectTree
+from jetdr_core.store.tree_call import TreeCall, TreeStep
+from jetdr_core.store.tree_process import TreeProcess
 from tests.drva.running_drva import DISK_BYTES, InProcess, embedded, place, running
 from tests.faults.device import CrashDevice
 
@@ -309,14 +310,14 @@ def test_stopping_while_a_domain_is_being_opened_ends_it() -> None:
 def test_a_store_without_room_is_an_alarm_that_says_so_and_uploading_goes_on_when_there_is_room(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    full, create = threading.Event(), ObjectTree.create
+    full, call = threading.Event(), TreeProcess.call
 
-    def create_if_there_is_room(tree: ObjectTree, key: str, views: list[memoryview]) -> None:
-        if full.is_set():
+    async def call_if_there_is_room(tree: TreeProcess, asked: TreeCall, views: list[memoryview]) -> bytes:
+        if full.is_set() and asked.step is TreeStep.CREATE:
             raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
-        create(tree, key, views)
+        return await call(tree, asked, views)
 
-    monkeypatch.setattr(ObjectTree, "create", create_if_there_is_room)
+    monkeypatch.setattr(TreeProcess, "call", call_if_there_is_room)
     with place("payroll") as here, running(here) as drva:
         here.until(lambda s: s["lsn_uploaded"] == s["lsn_reserved"])
         full.set()

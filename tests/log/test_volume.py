@@ -7,6 +7,8 @@ import os
 import subprocess
 import sys
 import threading
+import time
+from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
 from uuid import UUID
@@ -26,6 +28,7 @@ from jetdr_core.errors import (
     UnsupportedVersion,
 )
 from jetdr_core.limits import SECTION_BYTES_MIN
+<<<<<<< HEAD
 from jetdr_core.replication_log import (
     LogVolume,
     ReplicationLog,
@@ -36,6 +39,10 @@ from jetdr_core.replication_log import (
     take_over_volume,
     volume_on,
 )
+=======
+from jetdr_core.replication_log import LogVolume, format_volume, open_volume, superblock, take_over_volume
+from jetdr_core.replication_log.registry import VolumeLease
+>>>>>>> e8e5ec9 (A hanging store, log or disk holds up only its own domain, and a stop always ends)
 from tests.faults.device import CrashDevice
 from tests.log.tools import (
     DOMAIN,
@@ -48,6 +55,7 @@ from tests.log.tools import (
     read_all,
     recovered,
 )
+from tests.peers.sick_disk import hanging_threads, sick_disk
 
 STRANGER = UUID(int=99)
 BLOCK = b"x" * 4096
@@ -417,6 +425,23 @@ def test_threads_that_open_at_once_share_one_volume(tmp_path: Path) -> None:
     for lease in leases:
         lease.close()
     FileDevice(path, lock=True).close()
+
+
+def test_a_volume_that_hangs_holds_up_nobody_who_does_not_use_it(peer: Callable[[str], str], tmp_path: Path) -> None:
+    leases: list[VolumeLease] = []
+    with sick_disk(peer, tmp_path, mounted=False) as disk:
+        opening = threading.Thread(target=lambda: leases.append(open_volume(disk.device, owner=OWNER, create=True)))
+        with disk.well_at_the_end():
+            disk.hang()
+            opening.start()
+            deadline = time.monotonic() + 30
+            while not hanging_threads(os.getpid()):
+                assert time.monotonic() < deadline
+                time.sleep(0.01)
+            open_volume(tmp_path / "log", owner=OWNER, create=True).close()
+            assert not leases
+        opening.join()
+        leases[0].close()
 
 
 def test_another_process_finds_the_volume_busy(log_place: str) -> None:

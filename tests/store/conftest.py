@@ -57,10 +57,17 @@ def _faulty_but_patient() -> Callable[[], ObjectStore]:
     return lambda: RetryingStore(FaultyStore(memory(), seeded(7, rates)), policy, sleep=no_sleep)
 
 
-@pytest.fixture(params=["memory", "directory", "azure", "azure-prefix", "retrying", "bandwidth", "faulty-but-patient"])
+KINDS = [
+    *("memory", "directory", "directory-apart", "azure", "azure-prefix"),
+    *("retrying", "bandwidth", "faulty-but-patient"),
+]
+
+
+@pytest.fixture(params=KINDS)
 def container(request: pytest.FixtureRequest, tmp_path: Path) -> Container:
-    if request.param == "directory":
-        return Container(lambda: DirectoryStore(tmp_path / "container", create=True))
+    if request.param.startswith("directory"):
+        apart = request.param == "directory-apart"
+        return Container(lambda: DirectoryStore(tmp_path / "container", create=True, apart=apart))
     if request.param.startswith("azure"):
         azurite = request.getfixturevalue("azurite")
         url = f"az://c{uuid.uuid4().hex}" + ("/some/prefix" if "prefix" in request.param else "")

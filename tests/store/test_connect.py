@@ -11,7 +11,7 @@ from jetdr_core.child_environment import child_environment
 from jetdr_core.cli.shared_options import Url
 from jetdr_core.errors import InvalidRequest, StoreError
 from jetdr_core.store import MemoryStore, ObjectStore, RetryPolicy, connect, connected, is_lasting_url, open_store
-from jetdr_core.store.connect import SCHEMES, Scheme
+from jetdr_core.store.connect import SCHEMES, Scheme, StoreOpening
 from jetdr_core.store.redaction import redacted
 from jetdr_core.store.url import StoreUrl
 from tests.faults.store import Fault, FaultyStore, on
@@ -96,7 +96,7 @@ def test_a_missing_container_is_created_only_if_asked_for(tmp_path: Path) -> Non
 
 
 def test_a_third_kind_of_store_is_one_row(monkeypatch: pytest.MonkeyPatch) -> None:
-    def open_tape(url: StoreUrl, _create: bool) -> ObjectStore:
+    def open_tape(url: StoreUrl, _opening: StoreOpening) -> ObjectStore:
         return MemoryStore(url.host)
 
     assert not is_lasting_url("tape://vault")
@@ -110,7 +110,7 @@ def test_a_third_kind_of_store_is_one_row(monkeypatch: pytest.MonkeyPatch) -> No
 def test_the_secrets_of_a_new_row_are_hidden_and_withheld_from_children(monkeypatch: pytest.MonkeyPatch) -> None:
     row = Scheme(
         "tape://LIBRARY/SHELF",
-        lambda url, _create: MemoryStore(url.host),
+        lambda url, _opening: MemoryStore(url.host),
         secret_variables=("TAPE_TOKEN",),
         secret_fields=("robot.key",),
     )

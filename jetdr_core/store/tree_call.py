@@ -1,0 +1,162 @@
+"""TreeCall: one call of an :class:`~jetdr_core.store.tree.ObjectTree` as data, and its answer as bytes.
+
+So a call can be made in a thread, or sent to a process. The formats here are spoken between two processes of one
+version only, so they carry none.
+
+Invariant: what is decoded is bounded by the size of a message. Anything else raises ``ValueError``.
+"""
+
+from __future__ import annotations
+
+import enum
+import os
+import struct
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+
+from jetdr_core.store.tree import ObjectTree, PathMoved, Row
+
+__all__ = ["MESSAGE_BYTES_MAX", "CallAnswer", "CallRequest", "TreeCall", "TreeStep", "perform", "rows_of"]
+
+MESSAGE_BYTES_MAX = 4096
+"""A key has at most 512 bytes, and a text of an error is cut to fit. Payload travels beside a message."""
+
+_REQUEST = struct.Struct("<QBQQ")
+_ANSWER = struct.Struct("<QBi")
+_TEXT_BYTES_MAX = MESSAGE_BYTES_MAX - max(_REQUEST.size, _ANSWER.size)
+
+
+class TreeStep(enum.IntEnum):
+    CREATE = 1
+    REPLACE = 2
+    READ = 3
+    READ_RANGE = 4
+    SCAN = 5
+    REMOVE = 6
+
+
+@dataclass(frozen=True, slots=True)
+class TreeCall:
+    """``key`` is a key, or a prefix for ``SCAN``. ``READ_RANGE`` alone has a range."""
+
+    step: TreeStep
+    key: str
+    offset: int = 0
+    length: int = 0
+
+    @property
+    def changes(self) -> bool:
+        """Whether the call changes the container."""
+        return self.step in {TreeStep.CREATE, TreeStep.REPLACE, TreeStep.REMOVE}
+
+
+def perform(tree: ObjectTree, call: TreeCall, views: Sequence[memoryview]) -> bytes:
+    """Make the call, and return what it reads. Raises what the tree raises."""
+    match call.step:
+        case TreeStep.CREATE:
+            tree.create(call.key, views)
+        case TreeStep.REPLACE:
+            tree.replace(call.key, views)
+        case TreeStep.READ:
+            return tree.read(call.key)
+        case TreeStep.READ_RANGE:
+            return tree.read_range(call.key, call.offset, call.length)
+        case TreeStep.SCAN:
+            directory, _, name_prefix = call.key.rpartition("/")
+            return _listing(tree.scan(directory, name_prefix))
+        case TreeStep.REMOVE:
+            tree.remove(call.key)
+    return b""
+
+
+def rows_of(listing: bytes) -> list[Row]:
+    """Return the rows of a scan. No name of a row has a space or a line end, because a key has none."""
+    return [Row(name, int(size)) for name, size in (line.split(" ") for line in listing.decode().splitlines())]
+
+
+def _listing(rows: Iterable[Row]) -> bytes:
+    return "".join(f"{row.name} {row.size_bytes}\n" for row in rows).encode()
+
+
+# -- between two processes ---------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class CallRequest:
+    """A call, with a number of its own."""
+
+    number: int
+    call: TreeCall
+
+    def encoded(self) -> bytes:
+        call = self.call
+        return _REQUEST.pack(self.number, call.step, call.offset, call.length) + call.key.encode()
+
+    @classmethod
+    def decoded(cls, message: bytes) -> CallRequest:
+        number, step, offset, length = _REQUEST.unpack(_head(message, _REQUEST.size))
+        return cls(number, TreeCall(TreeStep(step), message[_REQUEST.size :].decode(), offset, length))
+
+
+class _Outcome(enum.IntEnum):
+    DONE = 0
+    OS_ERROR = 1
+    ENDS_EARLY = 2
+    MOVED = 3
+    BUG = 4
+
+
+@dataclass(frozen=True, slots=True)
+class CallAnswer:
+    """How the call of that number ended. What it read travels beside. An ``OSError`` keeps its notes."""
+
+    number: int
+    error: Exception | None = None
+
+    def encoded(self) -> bytes:
+        outcome, code, text = _described(self.error)
+        return _ANSWER.pack(self.number, outcome, code) + text.encode()[:_TEXT_BYTES_MAX]
+
+    @classmethod
+    def decoded(cls, message: bytes) -> CallAnswer:
+        number, outcome, code = _ANSWER.unpack(_head(message, _ANSWER.size))
+        return cls(number, _error(_Outcome(outcome), code, message[_ANSWER.size :].decode(errors="replace")))
+
+
+def _described(error: Exception | None) -> tuple[_Outcome, int, str]:
+    match error:
+        case None:
+            return _Outcome.DONE, 0, ""
+        case PathMoved():
+            return _Outcome.MOVED, 0, ""
+        case EOFError():
+            return _Outcome.ENDS_EARLY, 0, ""
+        case OSError():
+            text = error.strerror or str(error)
+            return _Outcome.OS_ERROR, error.errno or 0, "\n".join([text, *getattr(error, "__notes__", [])])
+        case _:
+            return _Outcome.BUG, 0, repr(error)
+
+
+def _error(outcome: _Outcome, code: int, text: str) -> Exception | None:
+    match outcome:
+        case _Outcome.DONE:
+            return None
+        case _Outcome.MOVED:
+            return PathMoved()
+        case _Outcome.ENDS_EARLY:
+            return EOFError(text)
+        case _Outcome.OS_ERROR:
+            text, *notes = text.splitlines() or [os.strerror(code)]
+            error = OSError(code, text)
+            for note in notes:
+                error.add_note(note)
+            return error
+        case _Outcome.BUG:
+            return RuntimeError(text)
+
+
+def _head(message: bytes, size_bytes: int) -> bytes:
+    if not size_bytes <= len(message) <= MESSAGE_BYTES_MAX:
+        raise ValueError(f"a message has {len(message)} bytes")
+    return message[:size_bytes]
