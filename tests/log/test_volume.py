@@ -28,7 +28,6 @@ from jetdr_core.errors import (
     UnsupportedVersion,
 )
 from jetdr_core.limits import SECTION_BYTES_MIN
-<<<<<<< HEAD
 from jetdr_core.replication_log import (
     LogVolume,
     ReplicationLog,
@@ -39,10 +38,7 @@ from jetdr_core.replication_log import (
     take_over_volume,
     volume_on,
 )
-=======
-from jetdr_core.replication_log import LogVolume, format_volume, open_volume, superblock, take_over_volume
 from jetdr_core.replication_log.registry import VolumeLease
->>>>>>> e8e5ec9 (A hanging store, log or disk holds up only its own domain, and a stop always ends)
 from tests.faults.device import CrashDevice
 from tests.log.tools import (
     DOMAIN,

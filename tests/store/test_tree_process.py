@@ -24,12 +24,12 @@ from tests.host.guest import pause
 from tests.peers.sick_disk import children, hanging_threads, sick_disk
 
 LIMIT_S = 30.0
-ANSWER_LIMIT_S = 0.5
 
 
 @pytest.fixture
-def quick(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("jetdr_core.store.tree_process.ANSWER_LIMIT_S", ANSWER_LIMIT_S)
+def limit(monkeypatch: pytest.MonkeyPatch) -> Callable[[float], None]:
+    """``limit(0.5)``: from now on a call is given up after so many seconds."""
+    return lambda seconds: monkeypatch.setattr("jetdr_core.store.tree_process.ANSWER_LIMIT_S", seconds)
 
 
 def on_store(path: Path, scenario: Callable[[DirectoryStore], Awaitable[None]]) -> None:
@@ -60,17 +60,20 @@ def is_gone(pid: int) -> bool:
     return pid not in children(os.getpid())
 
 
-@pytest.mark.usefixtures("quick")
-def test_a_process_that_hangs_is_a_transient_error_and_its_answer_is_still_taken(tmp_path: Path) -> None:
+def test_a_process_that_hangs_is_a_transient_error_and_its_answer_is_still_taken(
+    limit: Callable[[float], None], tmp_path: Path
+) -> None:
     async def scenario(store: DirectoryStore) -> None:
         await store.put_if_absent("a", [b"1"])
         pause(worker())
+        limit(0.5)
         with pytest.raises(StoreError, match="file system has not answered for") as caught:
             await store.put_if_absent("b", [b"2"])
         assert caught.value.transient
         assert str(tmp_path) in caught.value.cause
         with pytest.raises(StoreError, match="has not answered"):
             await store.get("a")
+        limit(LIMIT_S)
         again = asyncio.gather(store.put_if_absent("b", [b"other"]), store.get("a"), return_exceptions=True)
         os.kill(worker(), signal.SIGCONT)
         put, got = await again
@@ -81,13 +84,16 @@ def test_a_process_that_hangs_is_a_transient_error_and_its_answer_is_still_taken
     on_store(tmp_path / "c", scenario)
 
 
-@pytest.mark.usefixtures("quick")
-def test_however_often_a_hanging_store_is_tried_only_so_many_calls_wait_in_it(tmp_path: Path) -> None:
+def test_however_often_a_hanging_store_is_tried_only_so_many_calls_wait_in_it(
+    limit: Callable[[float], None], tmp_path: Path
+) -> None:
     async def scenario(store: DirectoryStore) -> None:
         await store.put_if_absent("a", [b"1"])
         pause(worker())
+        limit(0.5)
         puts = [store.put_if_absent(f"k/{number}", [b"x"]) for number in range(4 * CALLS_MAX)]
         assert all(isinstance(error, StoreError) for error in await asyncio.gather(*puts, return_exceptions=True))
+        limit(LIMIT_S)
         os.kill(worker(), signal.SIGCONT)
         await store.put_if_absent("b", [b"2"])
         assert len(list((tmp_path / "c/k").iterdir())) <= CALLS_MAX
@@ -95,8 +101,7 @@ def test_however_often_a_hanging_store_is_tried_only_so_many_calls_wait_in_it(tm
     on_store(tmp_path / "c", scenario)
 
 
-@pytest.mark.usefixtures("quick")
-def test_a_file_system_that_is_only_slow_is_read_in_the_end(tmp_path: Path) -> None:
+def test_a_file_system_that_is_only_slow_is_read_in_the_end(limit: Callable[[float], None], tmp_path: Path) -> None:
     """A read that is tried again does not begin anew: it takes the answer of the read that was given up."""
 
     async def scenario(store: DirectoryStore) -> None:
@@ -104,8 +109,10 @@ def test_a_file_system_that_is_only_slow_is_read_in_the_end(tmp_path: Path) -> N
         pause(worker())
         (tmp_path / "c/a").rename(tmp_path / "c/gone")
         first, again = store.get("gone"), store.get("gone")
+        limit(0.5)
         with pytest.raises(StoreError, match="has not answered"):
             await first
+        limit(LIMIT_S)
         reading = asyncio.ensure_future(again)
         os.kill(worker(), signal.SIGCONT)
         assert await reading == b"1"
@@ -210,9 +217,8 @@ def test_the_process_ends_with_its_owner_ignores_the_owners_signals_and_knows_no
         time.sleep(0.01)
 
 
-@pytest.mark.usefixtures("quick")
 def test_while_a_process_that_was_given_up_hangs_no_other_one_is_started(
-    peer: Callable[[str], str], tmp_path: Path
+    peer: Callable[[str], str], limit: Callable[[float], None], tmp_path: Path
 ) -> None:
     with sick_disk(peer, tmp_path) as disk:
 
@@ -222,6 +228,7 @@ def test_while_a_process_that_was_given_up_hangs_no_other_one_is_started(
             await first.put_if_absent("a", [b"1"])
             pid = worker()
             disk.hang()
+            limit(0.5)
             with pytest.raises(StoreError, match="has not answered"):
                 await first.put_if_absent("b", [b"2"])
             await first.close()
@@ -232,6 +239,7 @@ def test_while_a_process_that_was_given_up_hangs_no_other_one_is_started(
             assert caught.value.transient
             assert hanging_threads(pid)
             assert children(os.getpid()) == processes  # and no other
+            limit(LIMIT_S)
             disk.go_on()
             assert await RetryingStore(second).get("a") == b"1"
             await second.close()
