@@ -31,6 +31,7 @@ class Format(enum.StrEnum):
     """The format of the recovered disks."""
 
     FLAT = "flat"
+    VMFS = "vmfs"
     STREAM = "stream"
     RAW = "raw"
 
@@ -61,7 +62,9 @@ Disks = Annotated[
 FormatOption = Annotated[
     Format,
     typer.Option(
-        "--format", help="flat: monolithicFlat VMDK; stream: streamOptimized VMDK; raw: the disk's bytes as they are."
+        "--format",
+        help="flat: monolithicFlat VMDK; vmfs: VMDK for a VMFS datastore; stream: streamOptimized VMDK; raw: the "
+        "disk's bytes as they are.",
     ),
 ]
 KeepGoing = Annotated[

@@ -25,7 +25,7 @@ from jetdr_core.rehydrate.target_device import TargetDevice
 
 __all__ = ["ANNOUNCING", "DATA", "FORMATS", "JOURNAL", "WORK", "DiskFiles", "check_names"]
 
-FORMATS = ("flat", "stream", "raw")
+FORMATS = ("flat", "vmfs", "stream", "raw")
 WORK = ".jetdr-recovery"
 """The folder of the working folders. It is removed with the last of them."""
 
@@ -55,8 +55,10 @@ class DiskFiles:
 
     @property
     def outputs(self) -> tuple[Path, ...]:
+        flat = (f"{self.name}-flat.vmdk", f"{self.name}.vmdk")
         names = {
-            "flat": (f"{self.name}-flat.vmdk", f"{self.name}.vmdk"),
+            "flat": flat,
+            "vmfs": flat,
             "stream": (f"{self.name}.vmdk",),
             "raw": (f"{self.name}.raw",),
         }

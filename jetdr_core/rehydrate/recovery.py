@@ -58,10 +58,11 @@ async def rehydrate(
 
     ``at`` is an LSN, a time with zone (also as ISO 8601 text), a time before now (``"-1h"``), a mark's name, or
     ``"latest"``. Text may begin with ``lsn:``, ``time:`` or ``mark:``. ``format`` is ``flat`` (monolithicFlat VMDK),
-    ``stream`` (streamOptimized VMDK) or ``raw``. A missing directory is created, and nothing in it is overwritten. At
-    return the disks are durable under their final names, mode 0600, with the domain's configuration files beside them.
-    The same call continues an interrupted one, at the point that ``at`` named when it began. ``progress`` is called
-    with (disk name, bytes done, bytes in all). Up to ``workers`` fetches of 4 MiB are in memory at once.
+    ``vmfs`` (the VMDK of a VMFS datastore), ``stream`` (streamOptimized VMDK) or ``raw``. A missing directory is
+    created, and nothing in it is overwritten. At return the disks are durable under their final names, mode 0600, with
+    the domain's configuration files beside them. The same call continues an interrupted one, at the point that ``at``
+    named when it began. ``progress`` is called with (disk name, bytes done, bytes in all). Up to ``workers`` fetches of
+    4 MiB are in memory at once.
 
     ``target`` may be a block device, for one disk in the format ``raw``. Everything on it is lost where the disk lies,
     so ``confirm`` repeats the device's serial, or its size in bytes if it has none. It is read back at the end. The

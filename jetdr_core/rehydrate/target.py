@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import os
 import zlib
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager, suppress
 from pathlib import Path
 from typing import BinaryIO
@@ -30,9 +30,12 @@ from jetdr_core.rehydrate.journal_file import JournalFile
 from jetdr_core.rehydrate.standing import Progress, Standing
 from jetdr_core.rehydrate.target_failure import target_call
 from jetdr_core.rehydrate.target_folder import TargetFolder
-from jetdr_core.vmdk import descriptor_text, encode_stream_optimized
+from jetdr_core.vmdk import FlatType, descriptor_text, encode_stream_optimized
 
 __all__ = ["TargetDisk", "check_space"]
+
+FLAT_TYPES: Mapping[str, FlatType] = {"flat": "monolithicFlat", "vmfs": "vmfs"}
+"""Formats whose data is announced by a descriptor of that type beside it."""
 
 _SPACE_SPARE_BYTES = 1 << 20
 _FILE_MODE = 0o600
@@ -131,15 +134,15 @@ class TargetDisk:
             else:
                 self._announce(DATA, self.fd, self.files.outputs[0])
             self.progress = Progress.RENAMED
-        if self.progress is Progress.RENAMED and self.files.format == "flat":
+        if self.progress is Progress.RENAMED and self.files.format in FLAT_TYPES:
             self._write_descriptor()
         self.progress = Progress.FINISHED
         self.work.remove_file(DATA)
 
     def descriptor(self) -> bytes:
-        """The descriptor of the disk as ``flat``."""
+        """The descriptor of the disk as ``flat`` or ``vmfs``."""
         return descriptor_text(
-            "monolithicFlat",
+            FLAT_TYPES[self.files.format],
             extent_name=self.files.outputs[0].name,
             size_bytes=self.identity.size_bytes,
             cid=self._content_id(),
@@ -153,7 +156,7 @@ class TargetDisk:
         if self.progress is not Progress.FINISHED or self.files.format == "raw":
             return True
         name = self.files.outputs[-1].name
-        if self.files.format == "flat":
+        if self.files.format in FLAT_TYPES:
             expected = self.descriptor()
             return self._target.read_file(name, len(expected) + 1) == expected
         encoded = journal.encoded if journal else None

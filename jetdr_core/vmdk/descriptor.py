@@ -11,7 +11,9 @@ from typing import Literal, NamedTuple
 from jetdr_core.errors import InvalidRequest
 from jetdr_core.limits import DISK_BYTES_MAX, SECTOR_BYTES
 
-CreateType = Literal["monolithicFlat", "streamOptimized"]
+CreateType = Literal["monolithicFlat", "vmfs", "streamOptimized"]
+FlatType = Literal["monolithicFlat", "vmfs"]
+"""Types whose extent is the disk, byte for byte: for hosted hypervisors, and for a VMFS datastore."""
 
 CID_MAX = 0xFFFF_FFFE
 """0xFFFFFFFF means "no parent", so it cannot identify a disk."""
@@ -66,9 +68,13 @@ def descriptor_text(create_type: CreateType, *, extent_name: str, size_bytes: in
 
 
 def _extent_line(create_type: CreateType, sectors: int, extent_name: str) -> str:
-    if create_type == "monolithicFlat":
-        return f'RW {sectors} FLAT "{extent_name}" 0'
-    return f'RW {sectors} SPARSE "{extent_name}"'
+    match create_type:
+        case "monolithicFlat":
+            return f'RW {sectors} FLAT "{extent_name}" 0'
+        case "vmfs":
+            return f'RW {sectors} VMFS "{extent_name}"'
+        case "streamOptimized":
+            return f'RW {sectors} SPARSE "{extent_name}"'
 
 
 def geometry(sectors: int) -> Geometry:

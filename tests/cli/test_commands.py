@@ -51,7 +51,10 @@ def test_points_as_json_has_its_documented_keys(payroll: Payroll) -> None:
     assert set(found["disks"][0]) == {"name", "size_bytes", "ready", "path", "uuid"}
 
 
-@pytest.mark.parametrize(("form", "file"), [("flat", "db01-flat.vmdk"), ("stream", "db01.vmdk"), ("raw", "db01.raw")])
+@pytest.mark.parametrize(
+    ("form", "file"),
+    [("flat", "db01-flat.vmdk"), ("vmfs", "db01-flat.vmdk"), ("stream", "db01.vmdk"), ("raw", "db01.raw")],
+)
 def test_rehydrate_writes_every_format(payroll: Payroll, tmp_path: Path, form: str, file: str) -> None:
     said = jetdr("rehydrate", payroll.url, "--at", "before upgrade", "--to", tmp_path / "out", "--format", form)
     assert said.code == 0

@@ -233,7 +233,7 @@ def test_other_formats_several_disks_and_files_are_refused(tmp_path: Path, devic
             await chain.seal()
         await rehydrate(chain.store, at="latest", target=target, format=form, confirm=str(DEVICE_BYTES))
 
-    for form in ("flat", "stream"):
+    for form in ("flat", "vmfs", "stream"):
         with pytest.raises(InvalidRequest, match=r"cannot be written to .* in the format"):
             asyncio.run(scenario(device, form))
     with pytest.raises(InvalidRequest, match="takes one disk; chosen are a, b"):

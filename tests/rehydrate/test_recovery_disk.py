@@ -177,11 +177,12 @@ def test_finished_disk_that_was_changed_is_refused_and_left_alone(
     assert path.read_bytes() == changed
 
 
-def test_descriptor_that_was_changed_is_refused(target: TargetFolder) -> None:
-    descriptor = finish(target, "flat")[1]
+@pytest.mark.parametrize("format_", ["flat", "vmfs"])
+def test_descriptor_that_was_changed_is_refused(target: TargetFolder, format_: str) -> None:
+    descriptor = finish(target, format_)[1]
     descriptor.write_bytes(descriptor.read_bytes() + b"\n")
     with pytest.raises(TargetExists, match="not as this recovery wrote it"):
-        recheck(target)
+        recheck(target, format_)
 
 
 def test_a_piece_that_the_finished_disk_never_had_is_not_called_good(target: TargetFolder) -> None:

@@ -96,7 +96,7 @@ def test_any_time_is_the_last_lsn_before_it(steps: list[tuple[int, int, int, int
     asyncio.run(scenario())
 
 
-@pytest.mark.parametrize("format_", ["flat", "stream"])
+@pytest.mark.parametrize("format_", ["flat", "vmfs", "stream"])
 def test_vmdk_holds_the_same_bytes_for_qemu(tmp_path: Path, peer: Callable[[str], str], format_: str) -> None:
     qemu_img = peer("qemu-img")
 

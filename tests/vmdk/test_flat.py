@@ -1,4 +1,4 @@
-"""monolithicFlat: a raw file becomes a VMDK by a descriptor beside it."""
+"""monolithicFlat and vmfs: a raw file becomes a VMDK by a descriptor beside it."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import pytest
 
 from jetdr_core.errors import InvalidRequest, TargetExists
 from jetdr_core.vmdk import write_flat_descriptor
-from jetdr_core.vmdk.descriptor import descriptor_text, geometry
+from jetdr_core.vmdk.descriptor import FlatType, descriptor_text, geometry
 from tests.vmdk.images import (
     SHAPES,
     TIB,
@@ -24,22 +24,33 @@ from tests.vmdk.images import (
 )
 
 
-def flat(folder: Path, shape: Shape) -> tuple[Path, Path]:
+def flat(folder: Path, shape: Shape, create_type: FlatType = "monolithicFlat") -> tuple[Path, Path]:
     raw = write_raw(folder / "disk-flat.vmdk", shape)
     vmdk = folder / "disk.vmdk"
-    write_flat_descriptor(vmdk, extent_name=raw.name, size_bytes=shape.size_bytes, cid=0xC0FFEE)
+    write_flat_descriptor(
+        vmdk, extent_name=raw.name, size_bytes=shape.size_bytes, cid=0xC0FFEE, create_type=create_type
+    )
     return vmdk, raw
 
 
+TYPES = pytest.mark.parametrize("create_type", ["monolithicFlat", "vmfs"])
+
+
+@TYPES
 @pytest.mark.parametrize("shape", SHAPES.values(), ids=SHAPES)
-def test_qemu_reads_the_bytes_of_the_extent(tmp_path: Path, peer: Callable[[str], str], shape: Shape) -> None:
-    vmdk, raw = flat(tmp_path, shape)
+def test_qemu_reads_the_bytes_of_the_extent(
+    tmp_path: Path, peer: Callable[[str], str], shape: Shape, create_type: FlatType
+) -> None:
+    vmdk, raw = flat(tmp_path, shape, create_type)
     assert_qemu_reads_the_same(peer("qemu-img"), vmdk, raw)
 
 
+@TYPES
 @pytest.mark.parametrize("shape", SHAPES.values(), ids=SHAPES)
-def test_an_independent_reader_reads_the_bytes_of_the_extent(tmp_path: Path, shape: Shape) -> None:
-    vmdk, raw = flat(tmp_path, shape)
+def test_an_independent_reader_reads_the_bytes_of_the_extent(
+    tmp_path: Path, shape: Shape, create_type: FlatType
+) -> None:
+    vmdk, raw = flat(tmp_path, shape, create_type)
     assert dissect_bytes(vmdk, 0, shape.size_bytes) == raw.read_bytes()
 
 
@@ -51,16 +62,22 @@ def test_a_disk_of_three_tebibytes_is_read_at_its_far_end(tmp_path: Path, peer: 
     qemu_img(peer("qemu-img"), "compare", "-f", "raw", "-F", "vmdk", raw, vmdk)
 
 
-def test_qemu_names_the_type_the_size_and_the_content_identity(tmp_path: Path, peer: Callable[[str], str]) -> None:
-    vmdk, _ = flat(tmp_path, SHAPES["random"])
+@TYPES
+def test_qemu_names_the_type_the_size_and_the_content_identity(
+    tmp_path: Path, peer: Callable[[str], str], create_type: FlatType
+) -> None:
+    vmdk, _ = flat(tmp_path, SHAPES["random"], create_type)
     info = json.loads(qemu_img(peer("qemu-img"), "info", "--output=json", vmdk))
     specific = info["format-specific"]["data"]
-    assert (info["virtual-size"], specific["create-type"], specific["cid"]) == (5 << 20, "monolithicFlat", 0xC0FFEE)
+    assert (info["virtual-size"], specific["create-type"], specific["cid"]) == (5 << 20, create_type, 0xC0FFEE)
 
 
-def test_the_same_arguments_give_the_same_descriptor() -> None:
-    expected = Path(__file__).with_name("golden") / "flat-0.1.0.vmdk"
-    text = descriptor_text("monolithicFlat", extent_name="db01-flat.vmdk", size_bytes=40 << 30, cid=0x1234ABCD)
+@pytest.mark.parametrize(
+    ("create_type", "golden"), [("monolithicFlat", "flat-0.1.0.vmdk"), ("vmfs", "vmfs-0.1.0.vmdk")]
+)
+def test_the_same_arguments_give_the_same_descriptor(create_type: FlatType, golden: str) -> None:
+    expected = Path(__file__).with_name("golden") / golden
+    text = descriptor_text(create_type, extent_name="db01-flat.vmdk", size_bytes=40 << 30, cid=0x1234ABCD)
     assert text == expected.read_bytes()
 
 
