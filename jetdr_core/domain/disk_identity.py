@@ -40,6 +40,8 @@ __all__ = [
 ]
 
 UNKNOWN = bytes(DISK_IDENTITY_BYTES)
+UNREADABLE = bytes(DISK_IDENTITY_BYTES - 1) + b"\2"
+"""Of a disk that could not be looked at when the log was closed. No disk is ever found to be that one."""
 
 CLOCK_TICK_NS = 20_000_000
 """Two writes within one tick of the kernel's clock may leave the same time."""
@@ -48,9 +50,9 @@ SAMPLE_BYTES = 1 << 20
 SAMPLES = 256
 SAMPLED_BYTES = 4096
 STAMP = "user.jetdr"
-STAMP_BYTES_MAX = 64
-_STAMP = re.compile(rb"[0-9]+\.[0-9a-f]{32}")
-_BEGUN = re.compile(rb"[0-9]*\.?[0-9a-f]*\0*")
+STAMP_BYTES_MAX = 96
+_BESIDE = re.compile(rb"([0-9]+\.[0-9a-f]{32}) ([0-9]+)")
+_BEGUN = re.compile(rb"[0-9]*\.?[0-9a-f]* ?[0-9]*\0*")
 _FILE = struct.Struct("<QQqq")  # size, inode, mtime, ctime
 
 
@@ -68,13 +70,17 @@ def identity_of_disk(path: str) -> bytes:
 
 
 def identity_at_rest(path: str) -> bytes:
-    """Return an identity that the primary does not keep if it is written to from now on. May wait for a tick."""
+    """Return an identity that the primary does not keep if it is written to from now on. May wait for a tick.
+
+    A primary that cannot be looked at gets one that it does not have, because somebody may write to it unnoticed.
+    """
     with suppress(OSError):
         status = Path(path).stat() if path else None
         if status is not None and stat.S_ISREG(status.st_mode):
             age_ns = time.time_ns() - max(status.st_mtime_ns, status.st_ctime_ns)
             time.sleep(max(0, CLOCK_TICK_NS - max(0, age_ns)) / 1e9)
-    return identity_of_disk(path)
+    identity = identity_of_disk(path)
+    return UNREADABLE if path and identity == UNKNOWN else identity
 
 
 def changed_disks(log: ReplicationLog, placed: Sequence[tuple[DiskState, str]]) -> tuple[DiskState, ...]:
@@ -131,7 +137,7 @@ def write_stamp(path: str, generation: Generation) -> None:
         os.setxattr(path, STAMP, text)
         with open(path, "rb") as disk:
             os.fsync(disk.fileno())
-        if _read_beside(_beside(path)) is not None:
+        if _BESIDE.fullmatch(_read_own(_beside(path)) or b""):
             remove(_beside(path))
     except OSError:
         _write_beside(path, text)
@@ -140,7 +146,7 @@ def write_stamp(path: str, generation: Generation) -> None:
 def read_stamp(path: str) -> Generation | None:
     """Return the generation that the disk was last served under, or None if it does not say."""
     try:
-        text = _read_beside(_beside(path)) or os.getxattr(path, STAMP)
+        text = _read_beside(path) or os.getxattr(path, STAMP)
         return Generation.parse(text.decode())
     except (OSError, ValueError):
         return None
@@ -160,10 +166,13 @@ def _beside(path: str) -> Path:
     return Path(f"{path}.jetdr")
 
 
-def _read_beside(beside: Path) -> bytes | None:
-    """Return the stamp in a file beside a disk. None without one: whatever else has that name is not ours."""
-    text = _read_own(beside)
-    return text if text and _STAMP.fullmatch(text) else None
+def _read_beside(path: str) -> bytes | None:
+    """Return the stamp in the file beside a disk. None without one: whatever else has that name is not ours.
+
+    The file also holds the disk's inode number. A disk that was restored beside the stamp of another has its own.
+    """
+    found = _BESIDE.fullmatch(_read_own(_beside(path)) or b"")
+    return found[1] if found and int(found[2]) == Path(path).stat().st_ino else None
 
 
 def _read_own(path: Path) -> bytes | None:
@@ -201,7 +210,7 @@ def _write_beside(path: str, text: bytes) -> None:
     try:
         new.unlink(missing_ok=True)
         with new_file(new) as file:
-            file.write(text)
+            file.write(text + b" %d" % Path(path).stat().st_ino)
         rename(new, beside)
     except OSError as error:
         raise InvalidRequest(

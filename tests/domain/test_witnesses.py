@@ -149,6 +149,25 @@ def test_a_stamp_lies_beside_a_disk_whose_file_takes_none(disk: str, monkeypatch
     assert read_stamp(disk) == SECOND
 
 
+def test_a_stamp_beside_a_disk_says_nothing_of_another_that_is_restored_there(
+    disk: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(os, "setxattr", _no_attributes)
+    write_stamp(disk, FIRST)
+    Path(disk).rename(f"{disk}.moved")
+    Path(disk).write_bytes(bytes(512))
+    assert read_stamp(disk) is None
+    Path(f"{disk}.moved").rename(disk)
+    assert read_stamp(disk) == FIRST
+    Path(disk).rename(f"{disk}.moved")
+    Path(disk).write_bytes(bytes(512))
+    write_stamp(disk, SECOND)
+    assert read_stamp(disk) == SECOND
+    monkeypatch.undo()
+    write_stamp(disk, THIRD)
+    assert read_stamp(disk) == THIRD
+
+
 def a_disk_of_somebody(path: Path) -> None:
     path.write_bytes(b"a virtual machine")
 
@@ -179,7 +198,7 @@ def test_what_is_no_stamp_is_neither_read_nor_replaced(
     assert (after.st_ino, after.st_mode, after.st_size) == (before.st_ino, before.st_mode, before.st_size)
 
 
-@pytest.mark.parametrize("left", [b"", b"12", b"12.0f", bytes(40)])
+@pytest.mark.parametrize("left", [b"", b"12", b"12.0f", b"12." + b"0f" * 16 + b" 17", bytes(40)])
 def test_a_stamp_that_was_begun_when_its_writer_died_holds_nobody_up(
     disk: str, monkeypatch: pytest.MonkeyPatch, left: bytes
 ) -> None:
