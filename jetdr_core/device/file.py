@@ -21,7 +21,7 @@ from typing_extensions import Buffer
 from jetdr_core.device import linux
 from jetdr_core.device.bounds import byte_view, check_range, check_writable, target_view
 from jetdr_core.durable import sync_folder
-from jetdr_core.errors import DeviceBusy, InvalidRequest
+from jetdr_core.errors import DeviceBusy, DeviceFull, InvalidRequest
 from jetdr_core.file_making import Asked, lock_file, making
 from jetdr_core.limits import BLOCK_BYTES, SECTOR_BYTES
 from jetdr_core.ownership import link_flags
@@ -59,6 +59,7 @@ class FileDevice:
         self._fd = -1
         self._size_bytes = 0
         self._block_bytes = SECTOR_BYTES
+        self._keeps_space = False
         if create_bytes is None:
             self._fd, self._direct = _open(self._path, writable=writable, direct=direct)
             self._set_up(None, lock=lock)
@@ -96,7 +97,7 @@ class FileDevice:
     def reopen(self) -> FileDevice:
         """Another handle on the same bytes, without a lock, even if the path names another file by now."""
         other = FileDevice(f"/proc/self/fd/{self.fileno()}", direct=self._direct, writable=self._writable)
-        other._path = self._path
+        other._path, other._keeps_space = self._path, self._keeps_space
         return other
 
     def read_into(self, offset: int, target: Buffer) -> None:
@@ -140,6 +141,41 @@ class FileDevice:
                 self._allocate(self._size_bytes, size_bytes)
                 os.fsync(self.fileno())
             self._size_bytes = size_bytes
+
+    def allocate_all(self) -> None:
+        """Give the file all the space that its size promises, and keep it from now on. The content stays.
+
+        A copy of a file may have holes, and a write into a hole fails once the file system is full. :class:`DeviceFull`
+        says how many bytes are missing. A block device has its space. A file system without such a call is trusted.
+        """
+        check_writable(self._path, writable=self._writable)
+        if not self._regular:
+            return
+        self._keeps_space = True
+        missing = self._size_bytes - 512 * os.fstat(self.fileno()).st_blocks
+        if missing <= 0:
+            return
+        self._check_free(missing)
+        with making(self._path, f"allocating the {missing} bytes of its size that it lacks"):
+            try:
+                linux.allocate(self.fileno(), 0, self._size_bytes)
+            except OSError as error:
+                if error.errno not in linux.NOT_SUPPORTED:
+                    raise
+            os.fsync(self.fileno())
+
+    def _check_free(self, missing: int) -> None:
+        """Refuse before anything is allocated, so that the file system is not filled in vain."""
+        room = os.fstatvfs(self.fileno())
+        free = room.f_frsize * (room.f_bavail if os.geteuid() else room.f_bfree)
+        if missing > free:
+            raise DeviceFull(
+                f"{self._path}: {missing} of its {self._size_bytes} bytes have no space (it is a sparse copy, or its "
+                f"file system compresses), and {free} bytes are free",
+                hint=f"free {missing - free} bytes more on that file system, or copy it to another place",
+                errno=errno.ENOSPC,
+                path=self._path,
+            )
 
     def sync(self) -> None:
         os.fdatasync(self.fileno())
@@ -252,7 +288,8 @@ class FileDevice:
 
     def _zero_natively(self, offset: int, length: int) -> bool:
         fd = self.fileno()
-        for call in (linux.punch_hole,) if self._regular else (linux.zero_range, linux.zero_out):
+        on_file = linux.zero_range if self._keeps_space else linux.punch_hole
+        for call in (on_file,) if self._regular else (linux.zero_range, linux.zero_out):
             try:
                 call(fd, offset, length)
                 return True

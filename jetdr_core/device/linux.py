@@ -43,7 +43,7 @@ def punch_hole(fd: int, offset: int, length: int) -> None:
 
 
 def zero_range(fd: int, offset: int, length: int) -> None:
-    """Make the range of a block device read as zeros, in the way that is fastest for the device."""
+    """Make the range read as zeros, in the way that is fastest for the device. A file keeps the space of the range."""
     _fallocate(fd, _ZERO_RANGE | _KEEP_SIZE, offset, length)
 
 

@@ -122,7 +122,7 @@ def open_volume(
     With ``salvage_for``, a volume whose superblock is lost gets a new one, if it has a section of that domain.
 
     Raises ``FileNotFoundError`` and ``PermissionError`` as they are, :class:`LogBusy` if another process holds the
-    volume, and what :class:`LogVolume` raises.
+    volume, :class:`DeviceFull` if it is a sparse file without room for its holes, and what :class:`LogVolume` raises.
     """
     return _REGISTRY.open(path, owner=owner, create=create, salvage_for=salvage_for, direct=direct)
 
@@ -178,7 +178,10 @@ def _open(path: Place, *, owner: UUID, create: bool, salvage_for: UUID | None, d
     try:
         if create and is_blank(device):
             format_volume(device, owner=owner, where=device.path)
-        return _Entry(path, device, volume_on(device, owner, device.path, salvage_for), is_new=is_new)
+        entry = _Entry(path, device, volume_on(device, owner, device.path, salvage_for), is_new=is_new)
+        if isinstance(device, FileDevice):
+            device.allocate_all()  # now that it is known to be a log, and before anybody relies on its size
+        return entry
     except BaseException:
         device.close()
         raise
