@@ -157,11 +157,12 @@ class Domain(Generic[D]):
 
     @property
     def failure(self) -> BaseException | None:
-        """What stopped the upload for good: :class:`Fenced`, :class:`StoreError`, :class:`LogFailed`, or None.
+        """What stopped log or upload for good: :class:`Fenced`, :class:`StoreError`, :class:`LogFailed`, or None.
 
-        After :class:`StoreLost` the log is not trimmed any more.
+        A log that has failed takes nothing more until the domain is opened again. It is reported when what it holds is
+        uploaded, or after some seconds. After :class:`StoreLost` the log is not trimmed any more.
         """
-        return self._alive.uploader.failure
+        return self._alive.failure
 
     async def is_store_whole(self) -> bool:
         """Whether the store holds again what it had lost. Then opening the domain again goes on after a StoreLost."""

@@ -7,7 +7,7 @@ from collections import deque
 from collections.abc import Callable
 
 from jetdr_core._core import Ring
-from jetdr_core.errors import LogFailed
+from jetdr_core.errors import JetdrError, LogFailed
 from jetdr_core.replication_log import Cursor, LogBatch, ReplicationLog
 
 __all__ = ["DurableLog"]
@@ -65,10 +65,19 @@ class DurableLog:
     def _is_flushed(self, lsn: int) -> bool:
         return any(self._ring.wait_durable(lsn, FLUSH_WAIT_S) for _ in range(FLUSH_LIMIT_S))
 
-    def _raise_if_poisoned(self) -> None:
+    @property
+    def failure(self) -> JetdrError | None:
+        """What has made the log fail, so that it takes nothing more."""
+        try:
+            self._raise_if_poisoned("writing the replication log")
+        except JetdrError as error:
+            return error
+        return None
+
+    def _raise_if_poisoned(self, what: str = "reading what is to be uploaded") -> None:
         """Raise what poisoned the ring: nothing more comes from such a log."""
         if self._ring.poisoned:
-            self._ring.fail(-self._ring.poisoned, "reading what is to be uploaded")
+            self._ring.fail(-self._ring.poisoned, what)
 
     def observe(self) -> tuple[int, int]:
         return self._ring.observe()

@@ -17,12 +17,13 @@ from jetdr_core.domain.control_log import ControlLog
 from jetdr_core.domain.copies import Copies
 from jetdr_core.domain.disk_identity import why_changed
 from jetdr_core.domain.disks import Disks
+from jetdr_core.domain.failed_log import FailedLog
 from jetdr_core.domain.loop_thread import LoopThread
 from jetdr_core.domain.mode import D, ModeParts
 from jetdr_core.domain.opening import RETRY_WHILE_OPENING, Parts, open_parts
 from jetdr_core.domain.request import DomainRequest
 from jetdr_core.domain.status import DomainStatus
-from jetdr_core.errors import Fenced, JetdrError, NotConsistent, StallTimeout, StoreLost
+from jetdr_core.errors import Fenced, JetdrError, NotConsistent, StallTimeout, StoreError, StoreLost
 from jetdr_core.store import connected
 from jetdr_core.uploader import SummaryWriter, Uploader
 
@@ -56,6 +57,9 @@ class OpenDomain(Generic[D]):
         self.summaries = SummaryWriter(parts.store)
         self.uploader = Uploader(
             self.mode.source, parts.chain, options, parts.cursor, on_segment=self.summaries.on_segment
+        )
+        self._failed_log = FailedLog(
+            lambda: self.mode.source.failure, lambda: self.uploader.lsn_uploaded, self._is_upload_idle
         )
         self._name = request.name
         self._store = request.settings.store
@@ -170,6 +174,17 @@ class OpenDomain(Generic[D]):
             if self.uploader.failure is not None and self.why_owed:
                 raise self.uploader.failure
             await self.copies.wait()
+
+    @property
+    def failure(self) -> BaseException | None:
+        """What stopped log or upload for good. A store that refuses does not hide that the log has failed as well."""
+        failure = self.uploader.failure
+        is_of_store = failure is None or isinstance(failure, StoreError)
+        return (self._failed_log.look() if is_of_store else None) or failure
+
+    def _is_upload_idle(self) -> bool:
+        away_s, _why = self.parts.store.away
+        return self.uploader.paused or self.uploader.failure is not None or away_s > 0
 
     async def is_store_whole(self) -> bool:
         """Whether the store, opened anew, holds again what was missed. Runs in the loop's thread."""

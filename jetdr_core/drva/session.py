@@ -205,18 +205,22 @@ class DomainSession:
         self._enter(State.OPEN)
         self._settle()
         log.info("domain %s: open", self.config.name, extra=self._fields)
-        probes = 0
-        while not await self._stopped_within(self._backoff.wait_s(probes) if probes else STATUS_EVERY_S):
+        probes, probe_s, look_s = 0, 0.0, STATUS_EVERY_S
+        while not await self._stopped_within(look_s):
             if self._disks.are_due:
                 await self._disks.protect(domain)
             if self._files.are_due:
                 await self._files.keep(domain)
             await self.refresh()
             self._copies.raise_failure()
-            if (failure := domain.failure) is not None:
-                probes += 1
-                if not isinstance(failure, StoreError) or await self._can_go_on(domain, failure):
-                    raise failure
+            failure = domain.failure
+            if failure is None or (isinstance(failure, StoreError) and time.monotonic() < probe_s):
+                continue
+            if not isinstance(failure, StoreError) or await self._can_go_on(domain, failure):
+                raise failure
+            probes += 1
+            look_s = min(STATUS_EVERY_S, self._backoff.wait_s(probes))
+            probe_s = time.monotonic() + self._backoff.wait_s(probes)
 
     async def _close(self, domain: AnyDomain, *, upload: bool) -> None:
         """Close the domain, whatever happens. What is not uploaded stays in its log."""

@@ -125,6 +125,41 @@ def test_a_log_that_hangs_at_the_start_holds_up_no_other_domain_and_no_stop(
             assert daemon.wait(LIMIT_S) == 1
 
 
+def test_a_log_that_fails_for_seconds_with_a_backlog_is_reported_and_opened_again_by_itself(
+    peer: Callable[[str], str], tmp_path: Path
+) -> None:
+    with sick_disk(peer, tmp_path, mounted=False) as disk, place() as here:
+        give_web_a_volume(here, disk.device)
+        with process(here) as daemon, disk.well_at_the_end(), guest(here, "web") as client:
+            here.until(lambda s: s["state"] == "open" and s["consistent"], "web")
+            here.ask("pause", domain="web")
+            client.write(0, b"in the backlog  " * 256)
+            client.flush()
+            disk.fail()
+            client.write(4096, b"while it fails  " * 256)
+            found = here.until(lambda s: s["state"] == "waiting", "web")
+            (told,) = [alarm["text"] for alarm in found["alarms"] if alarm["name"] == "closed"]
+            assert "Input/output error" in told
+            client.write(8192, b"while it is shut" * 256)
+            disk.heal()
+            found = here.until(lambda s: s["state"] == "open" and s["host"]["logging"], "web")
+            assert found["paused"]
+            client.write(12288, b"afterwards      " * 256)
+            client.flush()
+            here.ask("resume", domain="web")
+            here.until(lambda s: s["consistent"], "web")
+            lsn = here.ask("mark", domain="web", name="well")["point"]["lsn"]
+            here.until(lambda s: s["lsn_uploaded"] >= lsn, "web")
+            assert here.status("payroll")["restarts"] == 0
+            end(daemon)
+        target = here.path / "recovered"
+        done = jetdr_process(
+            "rehydrate", here.store("web"), "--at", "well", "--to", target, "--format", "raw", "--no-cache"
+        )
+        assert done.returncode == 0, done.stderr
+        assert (target / "db01.raw").read_bytes() == here.disk("web").read_bytes()
+
+
 def _stop_but_for_what_hangs(daemon: subprocess.Popen[str]) -> str:
     """Stop a DRVA one of whose threads hangs. It has ended within its limit, but the kernel keeps that thread."""
     started = time.monotonic()
