@@ -35,6 +35,7 @@ ALARMS = {
     "disk_not_protected": "a configured disk could not be protected and is tried again",
     "disk_changed": "a disk was changed or replaced while the domain was closed; it is resynced",
     "disk_unstamped": "in write-back a disk did not take its stamp, so an older copy of it may go unnoticed",
+    "config_not_applied": "the configuration's file has changed, and what it says needs a restart or is wrong",
     "config_not_kept": "a configuration file of config_files could not be kept, and is tried again",
     "host_not_configured": "a host component serves guests of a domain that is not configured, so none is protected",
     "metrics_away": "the metrics are not served, because their address is taken or unusable; it is tried again",

@@ -88,6 +88,7 @@ class DomainConfig:
     options: DomainOptions
     disk: tuple[DiskConfig, ...]
     config_files: tuple[str, ...] = ()
+    credential_file: str = ""
     take_over: bool = False
     give_up_from: int | None = None
     discard_log: str | None = None
@@ -96,7 +97,7 @@ class DomainConfig:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class DrvaConfig:
-    """The whole appliance. ``metrics`` is None if no metrics are served."""
+    """The whole appliance. ``metrics`` is None if no metrics are served. ``file`` is where it was read."""
 
     runtime_dir: Path
     state_dir: Path
@@ -106,6 +107,7 @@ class DrvaConfig:
     log_format: str
     nbdkit: str
     hosts_on_stop: str
+    file: str = ""
     volumes: tuple[VolumeConfig, ...] = ()
     domains: tuple[DomainConfig, ...] = ()
 
@@ -114,7 +116,7 @@ def load_config(path: str | os.PathLike[str]) -> DrvaConfig:
     """Read and check the file at ``path``. Raises :class:`InvalidRequest`, and ``OSError`` if it cannot be read."""
     name = os.fspath(path)
     try:
-        content = tomllib.loads(Path(path).read_bytes().decode())
+        content = tomllib.loads(Path(path).read_bytes().decode("utf-8-sig"))
     except (tomllib.TOMLDecodeError, UnicodeDecodeError, RecursionError) as error:
         raise InvalidRequest(f"{name} is not TOML: {error}", hint="see packaging/drva.example.toml") from None
     top = Table(name, content)
@@ -123,7 +125,7 @@ def load_config(path: str | os.PathLike[str]) -> DrvaConfig:
     _refuse_twice(name, "volume", lambda volume: volume.name, volumes)
     domains = tuple(_domain(table, drva, volumes) for table in top.tables("domain"))
     top.finish()
-    config = replace(drva, volumes=volumes, domains=domains)
+    config = replace(drva, file=name, volumes=volumes, domains=domains)
     _check(name, config)
     return config
 
@@ -177,8 +179,11 @@ def _domain(table: Table, drva: DrvaConfig, volumes: tuple[VolumeConfig, ...]) -
         options=options,
         disk=tuple(_disk(disk) for disk in table.tables("disk")),
         config_files=_config_files(table),
+        credential_file=table.path("credential_file", ""),
     )
     table.finish()
+    if domain.credential_file and domain.store.startswith("file:"):
+        raise table.wrong("credential_file", domain.credential_file, "a store in a directory has no credential")
     if len(domain.disk) > DISKS_MAX:
         raise InvalidRequest(f"{table.place}: {len(domain.disk)} disks", hint=f"a domain has at most {DISKS_MAX}")
     return domain
@@ -325,6 +330,7 @@ def _own_places(config: DrvaConfig) -> set[str]:
     names = [domain.name for domain in config.domains]
     made = {str(folder / name) for folder in (config.runtime_dir, config.state_dir) for name in names}
     passwords = {volume.password_file for volume in config.volumes if volume.password_file}
+    passwords |= {domain.credential_file for domain in config.domains if domain.credential_file}
     return made | passwords | {str(config.runtime_dir / LOCK_NAME)}
 
 

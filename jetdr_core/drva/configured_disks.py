@@ -44,6 +44,14 @@ class ConfiguredDisks:
         """Whether it is time to try the unprotected disks again."""
         return bool(self._unprotected) and time.monotonic() - self._tried_s >= PROTECT_EVERY_S
 
+    def reconfigure(self, disks: Sequence[DiskConfig]) -> None:
+        """Take other disks. New ones are due at once. Those that are no longer named stay protected."""
+        known = set(self._disks)
+        self._disks = tuple(disks)
+        self._moved = {}
+        self._unprotected = {disk.name: "not yet tried" for disk in disks if disk not in known}
+        self._tried_s = float("-inf")
+
     async def begin(self, domain: AnyDomain) -> None:
         """Protect every configured disk of a domain that was just opened."""
         self._unprotected = {disk.name: "not yet tried" for disk in self._disks}

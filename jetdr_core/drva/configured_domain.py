@@ -15,8 +15,9 @@ from jetdr_core.domain import HostedDomain, ProtectedDomain
 from jetdr_core.drva.config import DomainConfig, VolumeConfig
 from jetdr_core.drva.places import check_volume
 from jetdr_core.store import RetryPolicy, connected
+from jetdr_core.store.credential_file import UrlWithCredential
 
-__all__ = ["AnyDomain", "open_domain", "store_is_empty"]
+__all__ = ["AnyDomain", "open_domain", "store_is_empty", "store_of"]
 
 AnyDomain = HostedDomain | ProtectedDomain
 
@@ -29,15 +30,20 @@ async def open_domain(config: DomainConfig, *, hosted: bool = True) -> AnyDomain
     """
     await in_thread(check_volume, config.volume)
     face: type[HostedDomain | ProtectedDomain] = HostedDomain if hosted else ProtectedDomain
-    settings: dict[str, Any] = {"log": _log(config.volume), "store": config.store, "options": config.options}
+    settings: dict[str, Any] = {"log": _log(config.volume), "store": store_of(config), "options": config.options}
     settings |= {"host": config.host} if hosted else {}
     if config.take_over:
         settings |= {"give_up_from": config.give_up_from, "discard_log": config.discard_log}
         return face.take_over(config.name, log_bytes=config.section_bytes, **settings)
-    if config.create and await store_is_empty(config.store, create=True):
+    if config.create and await store_is_empty(store_of(config), create=True):
         return face.create(config.name, log_bytes=config.section_bytes, **settings)
     settings |= {"on_mismatch": config.on_mismatch} if hosted else {}
     return face.open(config.name, **settings)
+
+
+def store_of(config: DomainConfig) -> str:
+    """The URL of the domain's store, with its credential file if it has one."""
+    return UrlWithCredential(config.store, Path(config.credential_file)) if config.credential_file else config.store
 
 
 async def store_is_empty(url: str, *, create: bool = False) -> bool:

@@ -27,7 +27,7 @@ from jetdr_core.device.iscsi_url import PASSWORD_VARIABLE, IscsiLun, options_of
 from jetdr_core.domain import OnMismatch
 from jetdr_core.drva.alarms import Alarm
 from jetdr_core.drva.commands import Commands
-from jetdr_core.drva.config import LOCK_NAME, DrvaConfig
+from jetdr_core.drva.config import LOCK_NAME, DrvaConfig, load_config
 from jetdr_core.drva.configured_domain import open_domain
 from jetdr_core.drva.control_server import ControlServer
 from jetdr_core.drva.errors import DrvaBusy
@@ -36,14 +36,16 @@ from jetdr_core.drva.metrics import DrvaCollector, MetricsServer
 from jetdr_core.drva.metrics_listener import MetricsListener
 from jetdr_core.drva.notify import Notifier
 from jetdr_core.drva.places import check_places
+from jetdr_core.drva.reload import reload_of
 from jetdr_core.drva.session import Backoff, DomainSession, Opener
 from jetdr_core.drva.session_state import State
 from jetdr_core.drva.unconfigured_hosts import UnconfiguredHosts
 from jetdr_core.drva.wire import Json
 from jetdr_core.errors import DeviceBusy, InvalidRequest
 from jetdr_core.file_making import lock_file
-from jetdr_core.ownership import make_private
+from jetdr_core.ownership import check_guarded, make_private
 from jetdr_core.store.connect import secret_variables
+from jetdr_core.store.credential_file import credential_secrets
 
 __all__ = ["Drva", "is_running", "run_drva"]
 
@@ -108,6 +110,8 @@ class Drva:
         self._metrics = MetricsListener(config.metrics, collector)
         self._unconfigured = UnconfiguredHosts(config.runtime_dir, self.sessions.keys())
         self._stopping = asyncio.Event()
+        self._not_applied: tuple[str, ...] = ()
+        self._reloading = asyncio.Lock()
 
     @property
     def metrics(self) -> MetricsServer | None:
@@ -116,7 +120,8 @@ class Drva:
 
     def alarms(self) -> list[Alarm]:
         """What is wrong with the appliance itself, and not with one of its domains."""
-        return [*self._unconfigured.alarms(), *self._metrics.alarms()]
+        not_applied = [Alarm("config_not_applied", text) for text in self._not_applied]
+        return [*not_applied, *self._unconfigured.alarms(), *self._metrics.alarms()]
 
     def stop(self) -> None:
         """Begin to stop: flush, upload and close every domain. A second call ends the uploads."""
@@ -125,6 +130,28 @@ class Drva:
         self._stopping.set()
         for session in self.sessions.values():
             session.stop(hurry=hurry)
+
+    async def reload(self) -> None:
+        """Read the configuration's file again and take over what may change. The rest is refused, with an alarm.
+
+        Credentials are read anew, and whatever waits to be tried again is tried at once.
+        """
+        async with self._reloading:
+            try:
+                new = await asyncio.to_thread(_checked_config, self.config.file)
+            except (InvalidRequest, OSError) as error:
+                self._not_applied = (f"the configuration cannot be read, so the one before still applies: {error}",)
+                log.error("%s", self._not_applied[0])
+                return
+            found = reload_of(self.config, new)
+            self.config = found.config
+            logging.getLogger().setLevel(found.config.log_level.upper())
+            for domain in found.config.domains:
+                self.sessions[domain.name].reconfigure(domain)
+            log.info("configuration reloaded; changed: %s", "; ".join(found.changed) or "nothing")
+            for text in found.refused:
+                log.warning("configuration: %s does not change in operation: restart the DRVA for it", text)
+            self._not_applied = tuple(f"{text}: restart the DRVA for it" for text in found.refused)
 
     async def run(self) -> None:
         """Run until :meth:`stop`."""
@@ -237,7 +264,7 @@ def run_drva(
     discard_log: Mapping[str, str] | None = None,
     on_mismatch: Mapping[str, OnMismatch] | None = None,
 ) -> None:
-    """Run until SIGTERM, SIGINT or SIGHUP. A second signal ends the uploads.
+    """Run until SIGTERM or SIGINT. A second signal ends the uploads. SIGHUP reloads the configuration.
 
     If a domain hangs, the process ends without it, with exit code 1: Python would wait for its threads.
     """
@@ -256,17 +283,28 @@ def run_drva(
 
 async def _until_signalled(drva: Drva) -> None:
     loop = asyncio.get_running_loop()
-    for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
+    for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, drva.stop)
+    reloads: set[asyncio.Future[None]] = set()
+    loop.add_signal_handler(signal.SIGHUP, lambda: reloads.add(asyncio.ensure_future(drva.reload())))
     await drva.run()
     if drva.hanging:
         logging.shutdown()
         os._exit(1)
 
 
+def _checked_config(file: str) -> DrvaConfig:
+    check_guarded("the configuration", Path(file))
+    config = load_config(file)
+    check_places(config)
+    return config
+
+
 def _secrets(config: DrvaConfig) -> list[str]:
     """Return the texts that must not appear in a log line."""
     found = [os.environ.get(name) for name in (*secret_variables(), PASSWORD_VARIABLE)]
+    for domain in config.domains:
+        found += credential_secrets(Path(domain.credential_file)) if domain.credential_file else []
     found += [options_of(IscsiLun(v.path, Path(v.password_file))).password for v in config.volumes if v.password_file]
     return [secret for secret in found if secret]
 

@@ -28,6 +28,8 @@ def check_places(config: DrvaConfig) -> None:
     for domain in config.domains:
         check_private(f"domain {domain.name!r}: the runtime folder", config.runtime_dir / domain.name)
         check_private(f"domain {domain.name!r}: the state folder", config.state_dir / domain.name)
+        if domain.credential_file:
+            check_guarded(f"domain {domain.name!r}: credential_file", Path(domain.credential_file))
     if config.control_socket.parent != config.runtime_dir or config.runtime_dir.exists():
         check_socket_place("control_socket", config.control_socket)
     for volume in config.volumes:

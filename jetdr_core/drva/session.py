@@ -13,7 +13,6 @@ import logging
 import time
 from collections.abc import Awaitable, Callable, Coroutine
 from concurrent.futures import Future
-from contextlib import suppress
 from dataclasses import dataclass, replace
 from typing import Any, TypeVar
 
@@ -23,7 +22,7 @@ from jetdr_core.drva.alarm_log import AlarmLog
 from jetdr_core.drva.alarms import Situation, alarms_of
 from jetdr_core.drva.config import DomainConfig
 from jetdr_core.drva.configured_disks import ConfiguredDisks
-from jetdr_core.drva.configured_domain import AnyDomain, store_is_empty
+from jetdr_core.drva.configured_domain import AnyDomain, store_is_empty, store_of
 from jetdr_core.drva.errors import DomainClosed
 from jetdr_core.drva.kept_files import KeptFiles
 from jetdr_core.drva.last_status import LastStatus
@@ -80,6 +79,7 @@ class DomainSession:
         self._alarms = AlarmLog(config.name)
         self._stopping = asyncio.Event()
         self._hurry = asyncio.Event()
+        self._nudged = asyncio.Event()
 
     # -- from any thread ---------------------------------------------------------------------------------------------
 
@@ -96,6 +96,10 @@ class DomainSession:
         self._loop.call(self._stopping.set)
         if hurry:
             self._loop.call(self._hurry.set)
+
+    def reconfigure(self, config: DomainConfig) -> None:
+        """Take over what may change while the domain is open, and try at once whatever waits to be tried again."""
+        self._loop.call(lambda: self._reconfigure(config))
 
     def view(self) -> SessionView:
         """Return the session as it is now, without waiting for anything."""
@@ -286,16 +290,34 @@ class DomainSession:
         try:
             if isinstance(failure, StoreLost):
                 return await domain.is_store_whole()
-            return not await store_is_empty(self.config.store)
+            return not await store_is_empty(store_of(self.config))
         except Fenced:
             raise
         except (JetdrError, OSError) as error:
             log.warning("domain %s: its store: %s", self.config.name, error, extra=self._fields)
             return False
 
+    def _reconfigure(self, config: DomainConfig) -> None:
+        if config.disk != self.config.disk:
+            self._disks.reconfigure(config.disk)
+        self._files = KeptFiles(config.config_files)
+        self.config = replace(
+            self.config,
+            rpo_alarm_s=config.rpo_alarm_s,
+            create=config.create,
+            disk=config.disk,
+            config_files=config.config_files,
+            credential_file=config.credential_file,
+        )
+        self._nudged.set()
+
     async def _stopped_within(self, limit_s: float) -> bool:
-        with suppress(TimeoutError):
-            await asyncio.wait_for(self._stopping.wait(), limit_s)
+        """Wait that long, or until the session is to stop or was reconfigured. Whether it is to stop."""
+        waiting = [asyncio.ensure_future(event.wait()) for event in (self._stopping, self._nudged)]
+        await asyncio.wait(waiting, timeout=limit_s, return_when=asyncio.FIRST_COMPLETED)
+        for one in waiting:
+            one.cancel()
+        self._nudged.clear()
         return self._stopping.is_set()
 
     async def _unless_stopped(self, work: Coroutine[Any, Any, T]) -> T | None:

@@ -12,8 +12,10 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import logging
 import re
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from dataclasses import dataclass, field
 from typing import Any, TypeVar
 from xml.etree import ElementTree as ET
 
@@ -33,6 +35,7 @@ from jetdr_core.store.ranges import get_each
 
 __all__ = ["AzureBlobStore"]
 
+log = logging.getLogger(__name__)
 T = TypeVar("T")
 
 STALL_LIMIT_S_DEFAULT = 30.0
@@ -52,17 +55,22 @@ _QUOTED_QUERY = re.compile(r"\?\S+")
 class AzureBlobStore:
     """The place that ``target`` names. With ``create``, the first operation creates the container if it is missing.
 
-    A request that stands still for ``stall_limit_s`` fails as transient.
+    A request that stands still for ``stall_limit_s`` fails as transient. ``renewed`` gives the same place with the
+    credential of now. It is asked when the service refuses the credential, and the request is repeated if that changed.
     """
 
     def __init__(
-        self, target: AzureTarget, *, create: bool = False, stall_limit_s: float = STALL_LIMIT_S_DEFAULT
+        self,
+        target: AzureTarget,
+        *,
+        create: bool = False,
+        stall_limit_s: float = STALL_LIMIT_S_DEFAULT,
+        renewed: Callable[[], AzureTarget] | None = None,
     ) -> None:
-        self._target = target
-        self._credential = _credential(target)
-        self._service = _service(target, self._credential, stall_limit_s)
-        refuse_unencrypted(self._service.url)
-        self._container = self._service.get_container_client(target.container)
+        self._renewed = renewed or (lambda: target)
+        self._stall_limit_s = stall_limit_s
+        self._client = _Client.of(target, stall_limit_s)
+        self._given_up: list[_Client] = []
         self._create = create
         self._creating = asyncio.Lock()
         self._has_answered = False
@@ -74,6 +82,14 @@ class AzureBlobStore:
     @property
     def url(self) -> str:
         return self._target.url
+
+    @property
+    def _target(self) -> AzureTarget:
+        return self._client.target
+
+    @property
+    def _container(self) -> ContainerClient:
+        return self._client.container
 
     async def put_if_absent(self, key: str, data: Sequence[Buffer]) -> None:
         await self._put("put", key, data, overwrite=False)
@@ -100,9 +116,9 @@ class AzureBlobStore:
 
     async def list_prefix(self, prefix: str) -> AsyncIterator[ObjectInfo]:
         check_prefix(prefix)
-        listing = _Listing(self._container, self._target.prefix + prefix)
+        listing = _Listing(self._target.prefix + prefix)
         start = len(self._target.prefix)
-        while (rows := await self._call("list", prefix, listing.next_page)) is not None:
+        while (rows := await self._call("list", prefix, lambda: listing.next_page(self._container))) is not None:
             for name, size in rows:
                 if is_key(name[start:]):
                     yield ObjectInfo(name[start:], size)
@@ -117,9 +133,8 @@ class AzureBlobStore:
     async def close(self) -> None:
         if not self._closed:
             self._closed = True
-            await self._service.close()
-            if isinstance(self._credential, DefaultAzureCredential):
-                await self._credential.close()
+            for client in (*self._given_up, self._client):
+                await client.close()
 
     async def _put(self, operation: str, key: str, data: Sequence[Buffer], *, overwrite: bool) -> None:
         check_key(key)
@@ -142,11 +157,41 @@ class AzureBlobStore:
         return self._container.get_blob_client(self._target.prefix + key)
 
     async def _call(self, operation: str, key: str, request: Callable[[], Awaitable[T]]) -> T:
-        """Return the result of ``request``, whose SDK errors become store errors."""
+        """Return the result of ``request``, whose SDK errors become store errors.
+
+        ``request`` is made once more if its credential was refused and there is another now.
+        """
         if self._closed:
             raise store_closed(operation, key)
         if self._create and operation != _CREATE:
             await self._create_container()
+        used = self._client
+        try:
+            return await self._answer(operation, key, request)
+        except StoreAccessDenied as error:
+            if not await self._renew(used, error):
+                raise
+        return await self._answer(operation, key, request)
+
+    async def _renew(self, used: _Client, refused: StoreAccessDenied) -> bool:
+        """Take the credential of now. Whether it is another than the one ``used``, which was refused."""
+        try:
+            target = await asyncio.to_thread(self._renewed)
+            if self._client is not used or self._closed:
+                return not self._closed
+            if target == used.target:
+                return False
+            if (target.endpoint, target.account) != (used.target.endpoint, used.target.account):
+                raise InvalidRequest("the renewed credential is of another account", hint="reopen the domain with it")
+            self._client = _Client.of(target, self._stall_limit_s)
+        except (InvalidRequest, OSError) as error:
+            log.warning("%s: %s; the credential cannot be renewed: %s", self.url, refused.cause, error)
+            return False
+        self._given_up.append(used)
+        log.info("%s: the credential was renewed", self.url)
+        return True
+
+    async def _answer(self, operation: str, key: str, request: Callable[[], Awaitable[T]]) -> T:
         try:
             answer = await request()
             self._has_answered = True
@@ -163,9 +208,31 @@ class AzureBlobStore:
     async def _create_container(self) -> None:
         async with self._creating:
             if self._create:
-                with contextlib.suppress(ObjectExists):
+                with contextlib.suppress(ObjectExists, StoreAccessDenied):  # one that exists needs no right to create
                     await self._call(_CREATE, self._target.container, self._container.create_container)
                 self._create = False
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class _Client:
+    """The SDK's objects for one target with one credential."""
+
+    target: AzureTarget
+    credential: Any = field(repr=False)
+    service: BlobServiceClient = field(repr=False)
+    container: ContainerClient = field(repr=False)
+
+    @classmethod
+    def of(cls, target: AzureTarget, stall_limit_s: float) -> _Client:
+        credential = _credential(target)
+        service = _service(target, credential, stall_limit_s)
+        refuse_unencrypted(service.url)
+        return cls(target, credential, service, service.get_container_client(target.container))
+
+    async def close(self) -> None:
+        await self.service.close()
+        if isinstance(self.credential, DefaultAzureCredential):
+            await self.credential.close()
 
 
 def _credential(target: AzureTarget) -> AzureNamedKeyCredential | AzureSasCredential | DefaultAzureCredential | None:
@@ -206,15 +273,20 @@ class _Listing:
     turns the pages of the first, and takes the sizes from the same answers.
     """
 
-    def __init__(self, container: ContainerClient, name_prefix: str) -> None:
-        names = container.list_blob_names(
-            name_starts_with=name_prefix, results_per_page=_PAGE_ROWS, raw_response_hook=self._keep
-        )
-        self._pages = names.by_page()
+    def __init__(self, name_prefix: str) -> None:
+        self._name_prefix = name_prefix
+        self._container: ContainerClient | None = None
+        self._pages: Any = None
         self._body = b""
 
-    async def next_page(self) -> list[tuple[str, int]] | None:
-        """Return the rows of the next page, or None after the last."""
+    async def next_page(self, container: ContainerClient) -> list[tuple[str, int]] | None:
+        """Return the rows of the next page, or None after the last. A client that is new continues the old one's."""
+        if container is not self._container:
+            token = self._pages.continuation_token if self._pages is not None else None
+            names = container.list_blob_names(
+                name_starts_with=self._name_prefix, results_per_page=_PAGE_ROWS, raw_response_hook=self._keep
+            )
+            self._container, self._pages = container, names.by_page(continuation_token=token)
         if await anext(self._pages, None) is None:
             return None
         blobs = ET.fromstring(self._body).iter("Blob")

@@ -26,6 +26,7 @@ __all__ = [
     "CONTAINER_FORM",
     "SECRET_FIELDS",
     "SECRET_VARIABLES",
+    "VARIABLES",
     "AzureTarget",
     "azure_target",
     "refuse_unencrypted",
@@ -35,6 +36,7 @@ CONTAINER_FORM = "az://CONTAINER[/PREFIX]"
 ACCOUNT_FORM = "https://ACCOUNT.blob.core.windows.net/CONTAINER[/PREFIX]"
 
 SECRET_VARIABLES = ("AZURE_STORAGE_CONNECTION_STRING", "AZURE_STORAGE_KEY", "AZURE_STORAGE_SAS_TOKEN")
+VARIABLES = (*SECRET_VARIABLES, "AZURE_STORAGE_ACCOUNT", "AZURE_STORAGE_SERVICE_ENDPOINT")
 SECRET_FIELDS = ("AccountKey", "SharedAccessSignature", "sig")
 """The names of secrets within a connection string, and within the query of a URL."""
 

@@ -21,9 +21,12 @@ from jetdr_core.store.azure_target import (
     CONTAINER_FORM,
     SECRET_FIELDS,
     SECRET_VARIABLES,
+    VARIABLES,
+    AzureTarget,
     azure_target,
 )
 from jetdr_core.store.bandwidth import BandwidthLimitedStore
+from jetdr_core.store.credential_file import credential_variables
 from jetdr_core.store.directory import DirectoryStore
 from jetdr_core.store.memory import MemoryStore
 from jetdr_core.store.protocol import ObjectStore
@@ -82,7 +85,7 @@ def open_store(url: str, *, create: bool = False, apart: bool = False) -> Object
         raise InvalidRequest("the store URL is malformed", hint=f"use {url_forms()}") from None
     for scheme in SCHEMES:
         if scheme.name == parsed.scheme:
-            return scheme.open(parsed, StoreOpening(create=create, apart=apart))
+            return scheme.open(parsed, StoreOpening(create=create, apart=apart, place=url))
     if not parsed.scheme:
         raise InvalidRequest(f"store {parsed.path!r} is not a URL", hint=f"use {url_forms()}")
     raise InvalidRequest(
@@ -116,10 +119,14 @@ def secret_names() -> set[str]:
 
 @dataclass(frozen=True, slots=True)
 class StoreOpening:
-    """How a store is opened. ``create``: make a missing container. ``apart``: blocking I/O is done in a process."""
+    """How a store is opened. ``create``: make a missing container. ``apart``: blocking I/O is done in a process.
+
+    ``place`` is the URL as it was given, perhaps with a credential file of its own.
+    """
 
     create: bool
     apart: bool
+    place: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -161,7 +168,11 @@ def _open_azure(url: StoreUrl, opening: StoreOpening) -> ObjectStore:
     """Imported on use: the Azure SDK takes longer to import than a local recovery point takes to list."""
     from jetdr_core.store.azure import AzureBlobStore  # noqa: PLC0415
 
-    return AzureBlobStore(azure_target(url.text, os.environ), create=opening.create)
+    def target() -> AzureTarget:
+        known, secret = frozenset(VARIABLES), frozenset(SECRET_VARIABLES)
+        return azure_target(url.text, credential_variables(opening.place, known, secret, os.environ))
+
+    return AzureBlobStore(target(), create=opening.create, renewed=target)
 
 
 def _open_memory(url: StoreUrl, _opening: StoreOpening) -> ObjectStore:

@@ -59,7 +59,7 @@ def test_the_example_names_every_option_and_nothing_else() -> None:
     (volume,), (domain,) = content["volume"], content["domain"]
     (disk,) = domain["disk"]
     assert set(content) == {"drva", "volume", "domain"}
-    assert set(content["drva"]) == names(DrvaConfig, "volumes", "domains")
+    assert set(content["drva"]) == names(DrvaConfig, "file", "volumes", "domains")
     assert set(volume) == names(VolumeConfig)
     assert set(domain) == names(DomainConfig, "host", *ONCE) | {"mode", "listen", "nbdkit_args"}
     assert set(domain["options"]) == names(DomainOptions)
@@ -75,7 +75,7 @@ def test_the_example_is_good_and_says_the_defaults(tmp_path: Path) -> None:
             'store = "az://payroll"\n',
         )
     )
-    for name in names(DrvaConfig, "domains", "metrics"):
+    for name in names(DrvaConfig, "file", "domains", "metrics"):
         assert getattr(example, name) == getattr(bare, name), name
     for name in names(DomainConfig, "options", "disk"):
         assert getattr(example.domains[0], name) == getattr(bare.domains[0], name), name
@@ -184,3 +184,17 @@ def test_bytes_that_are_no_text_are_refused(tmp_path: Path) -> None:
     path.write_bytes(b"\xff\xfe[drva]")
     with pytest.raises(InvalidRequest, match="is not TOML"):
         load_config(path)
+
+
+def test_a_configuration_saved_by_a_windows_editor_is_read(tmp_path: Path) -> None:
+    """It begins with a byte order mark, and its lines end with CR and LF."""
+    file = tmp_path / "drva.toml"
+    file.write_bytes(b"\xef\xbb\xbf" + EXAMPLE.read_bytes().replace(b"\n", b"\r\n"))
+    assert load_config(file).domains == load_config(EXAMPLE).domains
+
+
+def test_a_credential_file_needs_a_store_that_has_credentials(tmp_path: Path) -> None:
+    text = EXAMPLE.read_text().replace('"az://payroll"', '"file:///srv/dr"')
+    file = written(tmp_path, text.replace('credential_file = ""', 'credential_file = "/etc/jetdr/payroll"'))
+    with pytest.raises(InvalidRequest, match="a store in a directory has no credential"):
+        load_config(file)

@@ -13,14 +13,16 @@ import uuid
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from datetime import UTC, datetime, timedelta
+from pathlib import Path
 
 import pytest
 from azure.storage.blob import ContainerSasPermissions, generate_container_sas
 
-from jetdr_core.errors import ObjectExists, ObjectNotFound, StoreAccessDenied, StoreError, StoreLost
+from jetdr_core.errors import InvalidRequest, ObjectExists, ObjectNotFound, StoreAccessDenied, StoreError, StoreLost
 from jetdr_core.store import ObjectInfo, ObjectStore, RetryingStore, RetryPolicy, azure, open_store
 from jetdr_core.store.azure import AzureBlobStore
 from jetdr_core.store.azure_target import azure_target
+from jetdr_core.store.credential_file import UrlWithCredential
 from tests.faults.proxy import CuttingProxy, cutting_proxy
 from tests.peers.azurite import Azurite
 from tests.store.conftest import no_sleep
@@ -468,3 +470,73 @@ def test_frozen_line_is_a_transient_error_within_the_stall_limit(azurite: Azurit
         assert await store.get("k") == bytes(1 << 20)
 
     through_proxy(azurite, scenario, stall_limit_s=0.3)
+
+
+def write_credential(path: Path, **variables: str) -> None:
+    new = path.with_suffix(".new")
+    new.write_text("# renewed\n" + "".join(f'{name}="{value}"\n' for name, value in variables.items()))
+    new.chmod(0o600)
+    new.rename(path)
+
+
+def test_credential_in_a_file_is_renewed_while_the_store_is_open(
+    azurite: Azurite, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The signature expires, the next one is put into the file, and nothing is reopened."""
+    container, file = new_name(), tmp_path / "credential"
+    for name, value in azurite.environment().items():
+        monkeypatch.setenv(name, value)
+    monkeypatch.setenv("AZURE_STORAGE_KEY", "b2Y=")  # another store's, which does not count beside a file
+
+    async def scenario() -> None:
+        async with opened(azurite.environment(), container, create=True) as maker:
+            await maker.put_if_absent("k", [b"x"])
+        write_credential(file, AZURE_STORAGE_SAS_TOKEN=signature(azurite, container, "rwl", timedelta(seconds=1)))
+        store = open_store(UrlWithCredential(f"az://{container}", file))
+        try:
+            assert await store.get("k") == b"x"
+            deadline = time.monotonic() + 60
+            while True:
+                try:
+                    await store.get("k")
+                except StoreAccessDenied:
+                    break
+                assert time.monotonic() < deadline
+                await asyncio.sleep(0.1)
+            write_credential(file, AZURE_STORAGE_KEY=azurite.key)
+            results = await asyncio.gather(store.put_if_absent("n", [b"y"]), store.get("k"), keys(store))
+            assert results[1] == b"x"
+            assert results[2] in (["k"], ["k", "n"])
+            file.chmod(0o644)
+            assert await store.get("n") == b"y", "it is read only when the credential is refused"
+        finally:
+            await store.close()
+        with pytest.raises(InvalidRequest, match="chmod 600"):
+            open_store(UrlWithCredential(f"az://{container}", file))
+
+    asyncio.run(scenario())
+
+
+@pytest.mark.parametrize("text", ["", "# nothing\n", "SAS=abc", "sv=2021&sig=topsecret", "AZURE_STORAGE_SAS_TOKEN"])
+def test_credential_file_with_something_else_is_refused_without_its_content(tmp_path: Path, text: str) -> None:
+    file = tmp_path / "credential"
+    file.write_text(text)
+    file.chmod(0o600)
+    with pytest.raises(InvalidRequest, match=r"credential_file .* is empty|line 1 is not understood") as caught:
+        open_store(UrlWithCredential("az://payroll", file))
+    assert "topsecret" not in str(caught.value)
+
+
+def test_container_that_exists_needs_no_right_to_create_it(azurite: Azurite) -> None:
+    container = new_name()
+
+    async def scenario() -> None:
+        async with opened(azurite.environment(), container, create=True) as maker:
+            await maker.put_if_absent("k", [b"x"])
+        sas = signature(azurite, container, "rwl", timedelta(hours=1))
+        environment = azurite.environment() | {"AZURE_STORAGE_KEY": "", "AZURE_STORAGE_SAS_TOKEN": sas}
+        async with opened(environment, container, create=True) as store:
+            assert await keys(store) == ["k"]
+            await store.put_if_absent("n", [b"y"])
+
+    asyncio.run(scenario())
