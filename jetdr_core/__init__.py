@@ -10,6 +10,7 @@ from importlib import metadata
 from jetdr_core import errors
 from jetdr_core.catalog import Catalog, Interval, RecoveryPoint
 from jetdr_core.domain import Disk, DiskStatus, DomainStatus, HostedDisk, HostedDomain, OnMismatch, ProtectedDomain
+from jetdr_core.domain_key import DomainKey, KeyFile
 from jetdr_core.errors import JetdrError
 from jetdr_core.host import HostOptions
 from jetdr_core.options import DomainOptions
@@ -22,6 +23,7 @@ __all__ = [
     "Disk",
     "DiskReport",
     "DiskStatus",
+    "DomainKey",
     "DomainOptions",
     "DomainStatus",
     "HostOptions",
@@ -29,6 +31,7 @@ __all__ = [
     "HostedDomain",
     "Interval",
     "JetdrError",
+    "KeyFile",
     "OnMismatch",
     "ProtectedDomain",
     "RecoveryPoint",

@@ -18,6 +18,7 @@ __all__ = [
     "DeviceResized",
     "DuplicateMark",
     "Fenced",
+    "Forged",
     "GenerationMismatch",
     "HostDeaf",
     "HostFailed",
@@ -52,6 +53,7 @@ __all__ = [
     "TargetFailed",
     "TargetFull",
     "UnsupportedVersion",
+    "WrongKey",
 ]
 
 
@@ -255,6 +257,14 @@ class DamagedObject(JetdrError):
         super().__init__(f"{key}: {part}: {problem}", hint=hint, key=key, part=part)
         self.key = key
         self.part = part
+
+
+class Forged(DamagedObject):
+    """An object was not made, or not for that place, by an owner who has the domain's key. Nobody may believe it."""
+
+
+class WrongKey(JetdrError):
+    """The key is not that of the domain, or there is none although the domain needs one."""
 
 
 class ChainBroken(JetdrError):

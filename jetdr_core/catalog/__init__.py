@@ -4,7 +4,7 @@ Invariant: it is made from the store alone. Summaries and the metadata repositor
 """
 
 from jetdr_core.catalog.at import At, check_mark_is_no_point
-from jetdr_core.catalog.catalog import Catalog
+from jetdr_core.catalog.catalog import Authenticity, Catalog
 from jetdr_core.catalog.chain import SETTLE_S, Chain, ChainBreak, ChainTail, read_chain, write_summaries
 from jetdr_core.catalog.heartbeat import Heartbeat, decode_heartbeat, heartbeat
 from jetdr_core.catalog.history import DiskState, DomainHistory, Gap
@@ -22,6 +22,7 @@ __all__ = [
     "LINK",
     "SETTLE_S",
     "At",
+    "Authenticity",
     "Catalog",
     "Chain",
     "ChainBreak",

@@ -7,6 +7,7 @@ and resolving an instant at most one index. Advisory objects that are odd are ig
 
 from __future__ import annotations
 
+import enum
 import logging
 import time
 from collections.abc import AsyncGenerator, Mapping
@@ -31,11 +32,22 @@ from jetdr_core.catalog.record_times import RecordTimes
 from jetdr_core.catalog.repository import MetadataRepository
 from jetdr_core.catalog.resolve import CLOCK_AHEAD_NS_MAX, Reach, Resolver
 from jetdr_core.catalog.tail_loss import TailLoss, find_tail_loss
+from jetdr_core.domain_key import DomainKey
 from jetdr_core.errors import DamagedObject
 from jetdr_core.segment import SegmentIndex
 from jetdr_core.store import ObjectStore, connected
 
 log = logging.getLogger(__name__)
+
+
+class Authenticity(enum.StrEnum):
+    """Whether a store's content was checked with the domain's key."""
+
+    CHECKED = "checked"
+    NOT_CHECKED = "not-checked"
+    """The domain has a key, but none was given."""
+    NO_KEY = "no-key"
+    """The domain has none. Whoever can write to its store can change its history unnoticed."""
 
 
 class Catalog:
@@ -65,12 +77,20 @@ class Catalog:
 
     @classmethod
     async def open(
-        cls, url_or_store: str | ObjectStore, *, cache: Path | None = None, settle_s: float = 0.0
+        cls,
+        url_or_store: str | ObjectStore,
+        *,
+        cache: Path | None = None,
+        settle_s: float = 0.0,
+        domain_key: DomainKey | None = None,
     ) -> Catalog:
         """Read the catalog of the domain at a URL, or in an open store, which stays the caller's to close.
 
         ``cache`` is the file of a metadata repository. ``settle_s`` is how long to wait for a missing object that may
         be on its way, before it is called a break in the chain. Raises :class:`InvalidRequest` if no domain is there.
+
+        With ``domain_key`` nothing is believed that was not made by an owner of the domain. An object that was not ends
+        the chain (``chain_break.is_forged``). :class:`WrongKey` if the domain has another key.
         """
         async with AsyncExitStack() as opened:
             store = url_or_store
@@ -79,11 +99,13 @@ class Catalog:
             repository = MetadataRepository(cache) if cache is not None else None
             if repository is not None:
                 opened.push_async_callback(repository.close)
-            chain, beat = await _chain_and_beat(store, settle_s)
+            chain, beat = await _chain_and_beat(store, settle_s, domain_key)
+            if chain.is_tagged and chain.domain_key is None:
+                log.warning("no key was given: nothing that %s holds was authenticated", store.url)
             loss = await find_tail_loss(store, chain, beat)
             chain, history = _folded(chain)
             reach = Reach(chain.tail.lsn_last, _time_last_ns(chain.tail, beat), chain.chain_break, loss)
-            indexes = IndexReader(store, chain.domain_uuid, segments(chain.links), repository)
+            indexes = IndexReader(store, chain.domain_uuid, segments(chain.links), repository, chain.domain_key)
             times = RecordTimes(indexes.segments, indexes)
             intervals = history.intervals(reach.lsn_last, reach.time_last_ns)
             resolver = Resolver(store.url, history, reach, intervals, times)
@@ -109,6 +131,13 @@ class Catalog:
     def name(self) -> str:
         """The domain's name."""
         return self.chain.name
+
+    @property
+    def authenticity(self) -> Authenticity:
+        """Whether what is read is known to have been made by an owner of the domain."""
+        if self.chain.domain_key is not None:
+            return Authenticity.CHECKED
+        return Authenticity.NOT_CHECKED if self.chain.is_tagged else Authenticity.NO_KEY
 
     # -- what is recoverable -------------------------------------------------------------------------------------------
 
@@ -230,20 +259,22 @@ def _cut(chain: Chain, lsn: int, problem: str) -> Chain:
     return chain._replace(links=kept, control=control, tail=tail, chain_break=end)
 
 
-async def _chain_and_beat(store: ObjectStore, settle_s: float) -> tuple[Chain, Heartbeat | None]:
+async def _chain_and_beat(
+    store: ObjectStore, settle_s: float, domain_key: DomainKey | None
+) -> tuple[Chain, Heartbeat | None]:
     """The chain, and its heartbeat. If the heartbeat knows more, the chain was read after it."""
-    chain = await read_chain(store, settle_s=settle_s)
-    beat = await _heartbeat(store, chain.tail)
+    chain = await read_chain(store, settle_s=settle_s, domain_key=domain_key)
+    beat = await _heartbeat(store, chain)
     if beat is not None and beat.lsn > chain.tail.lsn_last:
-        chain = await read_chain(store, settle_s=settle_s)
+        chain = await read_chain(store, settle_s=settle_s, domain_key=domain_key)
     return chain, beat
 
 
-async def _heartbeat(store: ObjectStore, tail: ChainTail) -> Heartbeat | None:
+async def _heartbeat(store: ObjectStore, chain: Chain) -> Heartbeat | None:
     """The heartbeat of the chain's epoch, or None if it is missing or odd."""
-    key = heartbeat_key(tail.epoch)
-    beat = await read_advisory(store, key, lambda data: decode_heartbeat(data, key), HEARTBEAT_BYTES)
-    problem = "" if beat is None else _why_odd(beat, tail)
+    key = heartbeat_key(chain.tail.epoch)
+    beat = await read_advisory(store, key, lambda data: decode_heartbeat(data, key, chain.domain_key), HEARTBEAT_BYTES)
+    problem = "" if beat is None else _why_odd(beat, chain.tail)
     if problem:
         log.warning("%s is ignored: %s", key, problem)
     return None if problem else beat

@@ -39,9 +39,10 @@ from jetdr_core.catalog.summary import (
     encode_summary,
 )
 from jetdr_core.control_bodies import EpochOwner
-from jetdr_core.errors import ChainBroken, DamagedObject, InvalidRequest, UnsupportedVersion
+from jetdr_core.domain_key import DomainKey
+from jetdr_core.errors import ChainBroken, DamagedObject, InvalidRequest, UnsupportedVersion, WrongKey
 from jetdr_core.record import ControlRecord
-from jetdr_core.segment import NO_PREDECESSOR, ObjectKind
+from jetdr_core.segment import NO_PREDECESSOR, ObjectKind, Trailer
 from jetdr_core.store import ObjectStore
 
 READS_AT_ONCE = 32
@@ -62,6 +63,7 @@ class ChainBreak(NamedTuple):
     problem: str
     objects_after: int
     is_missing: bool = False
+    is_forged: bool = False
 
     @property
     def may_be_in_flight(self) -> bool:
@@ -89,7 +91,8 @@ class Chain(NamedTuple):
     the groups that were read through their summary. ``owner`` has no field if the last epoch object cannot be read.
     ``after`` are the sizes by number of the objects after the first missing number. ``epoch_newest`` is the newest
     epoch of any object up to there that was read, whether it chains or not.
-    ``group_vouched`` is a group that has a summary although it is not complete, or not any more.
+    ``group_vouched`` is a group that has a summary although it is not complete, or not any more. ``is_tagged``: object
+    1 has tags. ``domain_key`` is the key, bound to the domain, with which tags were checked, or None if they were not.
     """
 
     domain_uuid: UUID
@@ -104,6 +107,8 @@ class Chain(NamedTuple):
     after: dict[int, int]
     epoch_newest: int
     group_vouched: int | None = None
+    is_tagged: bool = False
+    domain_key: DomainKey | None = None
 
     def is_final_at(self, number: int) -> bool:
         """Whether it is settled what object ``number`` is. It is not from a break in the chain on."""
@@ -118,15 +123,15 @@ class _Shortcut(NamedTuple):
     data: bytes
 
 
-async def read_chain(store: ObjectStore, *, settle_s: float = 0.0) -> Chain:
+async def read_chain(store: ObjectStore, *, settle_s: float = 0.0, domain_key: DomainKey | None = None) -> Chain:
     """Read the chain of the domain that ``store`` holds. :class:`InvalidRequest` if it holds none.
 
-    ``settle_s`` is how long to wait for a missing number that an upload in flight may still bring.
+    ``settle_s`` is how long to wait for a missing number that an upload in flight may still bring. With ``domain_key``
+    only what an owner of the domain made is believed. :class:`WrongKey` if it is the key of another domain.
     """
     listing = await _settled(store, settle_s)
-    first = await _first(store, listing)
-    name = _name(first)
-    shortcuts = await _shortcuts(store, listing)
+    first, domain_key = await _first(store, listing, domain_key)
+    shortcuts = await _shortcuts(store, listing, domain_key)
     follower = Follower(first.trailer.domain_uuid)
     summarised: set[int] = set()
     for group in listing.groups:
@@ -134,10 +139,11 @@ async def read_chain(store: ObjectStore, *, settle_s: float = 0.0) -> Chain:
         if shortcut and _take_shortcut(shortcut, follower, listing.group(group)):
             summarised.add(group)
             continue
-        async with aclosing(_footers(store, listing.group(group))) as footers:
+        async with aclosing(_footers(store, listing.group(group), domain_key)) as footers:
             async for number, size, footer in footers:
                 follower.take(number, size, footer)
-    return await _chain(store, name, listing, follower, frozenset(summarised))
+    chain = await _chain(store, _name(first), listing, follower, frozenset(summarised), domain_key)
+    return chain._replace(is_tagged=first.trailer.is_tagged)
 
 
 async def _settled(store: ObjectStore, settle_s: float) -> Listing:
@@ -184,8 +190,8 @@ async def in_parallel(work: Callable[[T], Awaitable[R]], items: Iterable[T]) -> 
     return [results[nth] for nth in range(len(results))]
 
 
-async def _first(store: ObjectStore, listing: Listing) -> Footer:
-    """Object 1, the epoch object of epoch 1. It names the domain."""
+async def _first(store: ObjectStore, listing: Listing, domain_key: DomainKey | None) -> tuple[Footer, DomainKey | None]:
+    """Object 1, the epoch object of epoch 1. It names the domain, to which ``domain_key`` is then bound."""
     if not listing.number_last and not listing.objects_after:
         raise InvalidRequest(f"store {store.url} holds no protected domain", hint="check the URL, container and prefix")
     if not listing.number_last:
@@ -195,12 +201,26 @@ async def _first(store: ObjectStore, listing: Listing) -> Footer:
             number=1,
             lsn_last=0,
         )
-    first = await read_footer(store, 1, listing.sizes[0][1])
+    object_bytes = listing.sizes[0][1]
+    if domain_key is not None:
+        domain_key = _bound(domain_key, (await read_trailer(store, 1, object_bytes)).trailer, store.url)
+    first = await read_footer(store, 1, object_bytes, domain_key)
     if first.damage:
         raise first.damage
     if first.trailer.kind != ObjectKind.EPOCH or first.trailer.predecessor != NO_PREDECESSOR:
         raise DamagedObject(first.key, "trailer", "is not the beginning of a domain")
-    return first
+    return first, domain_key
+
+
+def _bound(domain_key: DomainKey, first: Trailer, url: str) -> DomainKey:
+    """The key, bound to the domain of object 1. :class:`WrongKey` if the domain has another key."""
+    bound = domain_key.bound_to(first.domain_uuid)
+    if first.is_tagged and first.key_id != bound.key_id:
+        raise WrongKey(
+            f"{domain_key.source} holds key {bound.key_id.hex()}; the domain in {url} has key {first.key_id.hex()}",
+            hint="give the key of that domain: 'jetdr key show FILE' tells which key a file holds",
+        )
+    return bound
 
 
 def _name(first: Footer) -> str:
@@ -209,20 +229,20 @@ def _name(first: Footer) -> str:
     return first.owner.domain
 
 
-async def _shortcuts(store: ObjectStore, listing: Listing) -> dict[int, _Shortcut]:
+async def _shortcuts(store: ObjectStore, listing: Listing, domain_key: DomainKey | None) -> dict[int, _Shortcut]:
     """The readable summaries of complete groups."""
     complete = range(number_group(listing.number_last + 1))
 
     async def read(group: int) -> tuple[int, _Shortcut | None]:
-        return group, await _shortcut(store, group, listing)
+        return group, await _shortcut(store, group, listing, domain_key)
 
     found = await in_parallel(read, [group for group in complete if group in listing.summaries])
     return {group: shortcut for group, shortcut in found if shortcut}
 
 
-async def _shortcut(store: ObjectStore, group: int, listing: Listing) -> _Shortcut | None:
+async def _shortcut(store: ObjectStore, group: int, listing: Listing, domain_key: DomainKey | None) -> _Shortcut | None:
     def decode(data: bytes) -> tuple[Summary, bytes]:
-        return decode_summary(data, group, with_control=False), data
+        return decode_summary(data, group, with_control=False, domain_key=domain_key), data
 
     found = await read_advisory(
         store, summary_key(group), decode, SUMMARY_BYTES_MAX, size_bytes=listing.summaries[group]
@@ -232,7 +252,7 @@ async def _shortcut(store: ObjectStore, group: int, listing: Listing) -> _Shortc
     summary, data = found
     number = int(chained(summary.links)[-1]["number"])
     try:
-        return _Shortcut(summary, await read_trailer(store, number, listing.sizes[group][number]), data)
+        return _Shortcut(summary, await read_trailer(store, number, listing.sizes[group][number], domain_key), data)
     except (DamagedObject, UnsupportedVersion) as error:
         log.warning("reading footers instead of %s: %s", summary_key(group), error)
         return None
@@ -258,7 +278,7 @@ def _take_shortcut(shortcut: _Shortcut, follower: Follower, sizes: dict[int, int
 
 
 async def _footers(
-    store: ObjectStore, sizes: dict[int, int]
+    store: ObjectStore, sizes: dict[int, int], domain_key: DomainKey | None
 ) -> AsyncGenerator[tuple[int, int, Footer | DamagedObject]]:
     """Number, size and footer of each object, in number order.
 
@@ -267,7 +287,7 @@ async def _footers(
 
     async def read(number: int, size: int) -> Footer | DamagedObject:
         try:
-            return await read_footer(store, number, size)
+            return await read_footer(store, number, size, domain_key)
         except DamagedObject as error:
             return error
 
@@ -287,7 +307,12 @@ async def _footers(
 
 
 async def _chain(
-    store: ObjectStore, name: str, listing: Listing, follower: Follower, summarised: frozenset[int]
+    store: ObjectStore,
+    name: str,
+    listing: Listing,
+    follower: Follower,
+    summarised: frozenset[int],
+    domain_key: DomainKey | None,
 ) -> Chain:
     head, links = follower.head, follower.links()
     if follower.broken_link and head.epoch == 0:
@@ -296,7 +321,7 @@ async def _chain(
     if end:
         log.warning("the chain of domain %s ends at LSN %d: %s", name, head.lsn_last, end)
     tail = ChainTail(listing.number_last, head.checksum, head.epoch, head.lsn_last, head.time_ns_last)
-    owner = follower.owner or await _owner(store, links)
+    owner = follower.owner or await _owner(store, links, domain_key)
     beyond = number_group(listing.number_last + 1)
     return Chain(
         domain_uuid=follower.domain_uuid,
@@ -311,26 +336,29 @@ async def _chain(
         after=listing.after,
         epoch_newest=max(head.epoch, follower.epoch_newest),
         group_vouched=beyond if beyond in listing.summaries else None,
+        domain_key=domain_key,
     )
 
 
 def _chain_break(listing: Listing, broken: BrokenLink | None) -> ChainBreak | None:
     there = listing.number_last + listing.objects_after
     if broken:
-        return ChainBreak(broken.number, chain_key(broken.number), describe(broken), there - broken.number)
+        key, after = chain_key(broken.number), there - broken.number
+        return ChainBreak(broken.number, key, describe(broken), after, is_forged=broken.is_forged)
     if listing.objects_after:
         key = chain_key(listing.number_last + 1)
         return ChainBreak(listing.number_last + 1, key, f"{key} is missing", listing.objects_after, is_missing=True)
     return None
 
 
-async def _owner(store: ObjectStore, links: LinkTable) -> EpochOwner:
+async def _owner(store: ObjectStore, links: LinkTable, domain_key: DomainKey | None) -> EpochOwner:
     """Who began the chain's last epoch. No field is set if that object cannot be read any more."""
     epochs = links[links["kind"] == ObjectKind.EPOCH]
     if not len(epochs):
         return EpochOwner()
     try:
-        footer = await read_footer(store, int(epochs["number"][-1]), int(epochs["object_bytes"][-1]))
+        last = epochs[-1]
+        footer = await read_footer(store, int(last["number"]), int(last["object_bytes"]), domain_key)
     except (DamagedObject, UnsupportedVersion) as error:
         log.warning("the owner is not known: %s", error)
         return EpochOwner()
@@ -348,4 +376,5 @@ def _summarise(chain: Chain, group: int) -> bytes | None:
     predecessor = before[-1]["checksum"].tobytes() if len(before) else Head().checksum
     low, high = int(rows["first_lsn"][0]), int(rows["last_lsn"][-1])
     first, end = (bisect_left(chain.control, lsn, key=lambda record: record.lsn) for lsn in (low, high + 1))
-    return encode_summary(Summary(group, chain.domain_uuid, predecessor, links, chain.control[first:end]))
+    summary = Summary(group, chain.domain_uuid, predecessor, links, chain.control[first:end])
+    return encode_summary(summary, chain.domain_key)

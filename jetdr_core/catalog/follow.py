@@ -25,7 +25,7 @@ from jetdr_core.catalog.footer import Footer
 from jetdr_core.catalog.keys import chain_key
 from jetdr_core.catalog.links import LINK, LinkTable, link, orphan_link
 from jetdr_core.control_bodies import EpochOwner
-from jetdr_core.errors import DamagedObject
+from jetdr_core.errors import DamagedObject, Forged
 from jetdr_core.limits import CHAIN_GROUP
 from jetdr_core.record import ControlRecord
 from jetdr_core.segment import NO_PREDECESSOR, ObjectKind, Trailer
@@ -54,6 +54,7 @@ class BrokenLink(NamedTuple):
 
     number: int
     problem: str
+    is_forged: bool = False
 
 
 @dataclass(slots=True)
@@ -109,7 +110,7 @@ class Follower:
 
     def _row(self, number: int, size: int, footer: Footer | DamagedObject) -> tuple[object, ...]:
         if isinstance(footer, DamagedObject):
-            self._note_broken_link(number, str(footer))
+            self._note_broken_link(number, str(footer), is_forged=isinstance(footer, Forged))
             return orphan_link(number, size)
         self.epoch_newest = max(self.epoch_newest, footer.trailer.epoch)
         if not self._chains(footer.trailer):
@@ -119,13 +120,13 @@ class Follower:
         try:
             self._extend(footer)
         except DamagedObject as error:
-            self._note_broken_link(number, str(error))
+            self._note_broken_link(number, str(error), is_forged=isinstance(error, Forged))
             return orphan_link(number, size)
         return link(number, footer.trailer, footer.checksum)
 
-    def _note_broken_link(self, number: int, problem: str) -> None:
+    def _note_broken_link(self, number: int, problem: str, *, is_forged: bool = False) -> None:
         """The chain ends before this object, unless a later one chains."""
-        self.broken_link = self.broken_link or BrokenLink(number, problem)
+        self.broken_link = self.broken_link or BrokenLink(number, problem, is_forged)
 
     def _chains(self, trailer: Trailer) -> bool:
         newer = trailer.epoch > self.head.epoch

@@ -1,6 +1,7 @@
 """Footers: the index and the trailer of one chain object, fetched with one range-GET, or with two if the index is long.
 
-Invariant: a trailer that is returned was verified against its own checksum. An index is verified when it is decoded.
+Invariant: a trailer that is returned was verified against its own checksum, and with the domain's key against its tag.
+An index is verified when it is decoded.
 """
 
 from __future__ import annotations
@@ -9,12 +10,14 @@ from dataclasses import dataclass
 
 from jetdr_core.catalog.keys import chain_key
 from jetdr_core.control_bodies import EpochOwner
+from jetdr_core.domain_key import DomainKey
 from jetdr_core.errors import DamagedObject, ObjectNotFound
 from jetdr_core.record import ControlRecord
 from jetdr_core.segment import (
     TRAILER_BYTES,
     ObjectKind,
     Trailer,
+    check_tag,
     decode_epoch,
     decode_index,
     decode_trailer,
@@ -32,13 +35,14 @@ class Footer:
 
     ``index`` is the stored index of a segment with control records. It is decoded only if it is history, and one object
     at a time, because a short index may be long when it is decoded. ``damage`` says why the owner of an epoch object is
-    unknown.
+    unknown. ``domain_key`` checks the index.
     """
 
     number: int
     trailer: Trailer
     checksum: bytes
     index: bytes = b""
+    domain_key: DomainKey | None = None
     owner: EpochOwner | None = None
     damage: DamagedObject | None = None
 
@@ -48,17 +52,23 @@ class Footer:
 
     def control(self) -> list[ControlRecord]:
         """The control records. :class:`DamagedObject` if the index is damaged."""
-        return decode_index(self.index, self.trailer, self.key).control if self.index else []
+        return decode_index(self.index, self.trailer, self.key, self.domain_key).control if self.index else []
 
 
-async def read_trailer(store: ObjectStore, number: int, object_bytes: int) -> Footer:
+async def read_trailer(
+    store: ObjectStore, number: int, object_bytes: int, domain_key: DomainKey | None = None
+) -> Footer:
     """Read the trailer alone. It proves the last row of a summary."""
     key = chain_key(number)
     tail = await _tail(store, key, object_bytes, TRAILER_BYTES)
-    return Footer(number, _trailer(tail, object_bytes, key), object_checksum(tail))
+    trailer = _trailer(tail, object_bytes, key)
+    check_tag(trailer, number, domain_key, key)
+    return Footer(number, trailer, object_checksum(tail))
 
 
-async def read_footer(store: ObjectStore, number: int, object_bytes: int) -> Footer:
+async def read_footer(
+    store: ObjectStore, number: int, object_bytes: int, domain_key: DomainKey | None = None
+) -> Footer:
     """Read the trailer, and an index with control records, or the owner.
 
     :class:`DamagedObject` if the trailer is damaged.
@@ -66,6 +76,7 @@ async def read_footer(store: ObjectStore, number: int, object_bytes: int) -> Foo
     key = chain_key(number)
     tail = await _tail(store, key, object_bytes, TAIL_BYTES)
     trailer = _trailer(tail, object_bytes, key)
+    check_tag(trailer, number, domain_key, key)
     checksum = object_checksum(tail[-TRAILER_BYTES:])
     if trailer.kind == ObjectKind.SEGMENT and trailer.control_count == 0:
         return Footer(number, trailer, checksum)
@@ -73,9 +84,9 @@ async def read_footer(store: ObjectStore, number: int, object_bytes: int) -> Foo
         tail = await _range(store, key, trailer.index_offset, trailer.footer_bytes)
     index = tail[len(tail) - trailer.footer_bytes : len(tail) - TRAILER_BYTES]
     if trailer.kind == ObjectKind.SEGMENT:
-        return Footer(number, trailer, checksum, index=index)
+        return Footer(number, trailer, checksum, index=index, domain_key=domain_key)
     try:
-        return Footer(number, trailer, checksum, owner=decode_epoch(index, trailer, key))
+        return Footer(number, trailer, checksum, owner=decode_epoch(index, trailer, key, domain_key))
     except DamagedObject as error:
         return Footer(number, trailer, checksum, damage=error)
 

@@ -1,7 +1,7 @@
 """IndexReader: reads the index of any segment of the chain, or of many segments, newest first.
 
-Invariants: an index is returned only if its object has the checksum that the chain names. An index from the metadata
-repository is checked in the same way.
+Invariants: an index is returned only if its object has the checksum that the chain names, and with the domain's key the
+right tags. An index from the metadata repository is checked in the same way.
 
 A chain may have many thousands of segments with one write each. A request, a thread and a task for every one of them
 take longer than the work, so indexes are read in batches: requested together, decoded together, given together.
@@ -21,8 +21,9 @@ import numpy as np
 from jetdr_core.catalog.keys import chain_key
 from jetdr_core.catalog.links import LinkTable
 from jetdr_core.catalog.repository import MetadataRepository
+from jetdr_core.domain_key import DomainKey
 from jetdr_core.errors import ChainBroken, DamagedObject, InvalidRequest, JetdrError, ObjectNotFound, StoreError
-from jetdr_core.segment import TRAILER_BYTES, SegmentIndex, decode_index, decode_trailer, object_checksum
+from jetdr_core.segment import TRAILER_BYTES, SegmentIndex, check_tag, decode_index, decode_trailer, object_checksum
 from jetdr_core.store import ObjectRange, ObjectStore
 
 BATCH_ROWS = 64
@@ -87,12 +88,18 @@ class IndexReader:
     """
 
     def __init__(
-        self, store: ObjectStore, domain_uuid: UUID, segments: LinkTable, repository: MetadataRepository | None
+        self,
+        store: ObjectStore,
+        domain_uuid: UUID,
+        segments: LinkTable,
+        repository: MetadataRepository | None,
+        domain_key: DomainKey | None = None,
     ) -> None:
         self._store = store
         self._domain_uuid = domain_uuid
         self.segments = segments
         self._repository = repository
+        self._domain_key = domain_key
 
     async def read(self, number: int) -> SegmentIndex:
         """The index of segment ``number``. :class:`DamagedObject`, or :class:`ChainBroken` if the object is gone."""
@@ -142,7 +149,7 @@ class IndexReader:
             self._domain_uuid, [(wanted.checksum, wanted.footer.length) for wanted in batch]
         )
         there = {wanted: footer for wanted, footer in zip(batch, footers, strict=True) if footer is not None}
-        decoded = await _decoded(there)
+        decoded = await _decoded(there, self._domain_key)
         for wanted, index in decoded.items():
             if isinstance(index, DamagedObject):
                 await self._repository.drop(self._domain_uuid, wanted.checksum)
@@ -162,7 +169,7 @@ class IndexReader:
                 raise result
             else:
                 footers[wanted] = result
-        found |= await _decoded(footers)
+        found |= await _decoded(footers, self._domain_key)
         if self._repository:
             good = [wanted for wanted in footers if not isinstance(found[wanted], JetdrError)]
             await self._repository.put(self._domain_uuid, [(wanted.checksum, footers[wanted]) for wanted in good])
@@ -229,27 +236,33 @@ def _wanted(rows: LinkTable) -> list[_Wanted]:
     return [_Wanted(*values) for values in zip(rows["number"].tolist(), checksums, *columns, strict=True)]
 
 
-async def _decoded(footers: Mapping[_Wanted, bytes]) -> dict[_Wanted, SegmentIndex | DamagedObject]:
+async def _decoded(
+    footers: Mapping[_Wanted, bytes], domain_key: DomainKey | None
+) -> dict[_Wanted, SegmentIndex | DamagedObject]:
     if sum(map(len, footers.values())) > _INLINE_BYTES_MAX:
-        return await asyncio.to_thread(_decode, footers)
-    return _decode(footers)
+        return await asyncio.to_thread(_decode, footers, domain_key)
+    return _decode(footers, domain_key)
 
 
-def _decode(footers: Mapping[_Wanted, bytes]) -> dict[_Wanted, SegmentIndex | DamagedObject]:
+def _decode(
+    footers: Mapping[_Wanted, bytes], domain_key: DomainKey | None
+) -> dict[_Wanted, SegmentIndex | DamagedObject]:
     found: dict[_Wanted, SegmentIndex | DamagedObject] = {}
     for wanted, footer in footers.items():
         try:
-            found[wanted] = _decode_one(footer, wanted)
+            found[wanted] = _decode_one(footer, wanted, domain_key)
         except DamagedObject as error:
             found[wanted] = error
     return found
 
 
-def _decode_one(footer: bytes, wanted: _Wanted) -> SegmentIndex:
+def _decode_one(footer: bytes, wanted: _Wanted, domain_key: DomainKey | None) -> SegmentIndex:
     key, view = wanted.key, memoryview(footer)
     if object_checksum(view[-TRAILER_BYTES:]) != wanted.checksum:
         raise DamagedObject(key, "trailer", "is not the one that the chain names")
-    return decode_index(view[:-TRAILER_BYTES], decode_trailer(view[-TRAILER_BYTES:], key), key)
+    trailer = decode_trailer(view[-TRAILER_BYTES:], key)
+    check_tag(trailer, wanted.number, domain_key, key)
+    return decode_index(view[:-TRAILER_BYTES], trailer, key, domain_key)
 
 
 def _up_to(index: SegmentIndex, lsn: int) -> SegmentIndex:

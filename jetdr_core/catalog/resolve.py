@@ -20,7 +20,7 @@ from jetdr_core.catalog.instant import DAY_NS
 from jetdr_core.catalog.point import Interval, RecoveryPoint, iso_time
 from jetdr_core.catalog.record_times import RecordTimes
 from jetdr_core.catalog.tail_loss import TailLoss
-from jetdr_core.errors import ChainBroken, InstantInGap, InvalidRequest, NoSuchPoint
+from jetdr_core.errors import ChainBroken, Forged, InstantInGap, InvalidRequest, NoSuchPoint
 
 CLOCK_AHEAD_NS_MAX = 300 * 10**9
 """How far the clock of an owner may be ahead of ours."""
@@ -122,7 +122,15 @@ class Resolver:
         return mark
 
     async def _latest_or_refuse(self) -> RecoveryPoint:
-        latest = await self.latest()
+        """The last consistent point, unless a forged object hides what comes after it."""
+        latest, end = await self.latest(), self.reach.chain_break
+        if end is not None and end.is_forged:
+            raise Forged(
+                end.key,
+                "chain",
+                f"what follows LSN {self.reach.lsn_last} is hidden by a forged object: {end}",
+                hint=f"remove it if it is not the domain's, or recover LSN {self.reach.lsn_last} or an earlier point",
+            )
         if latest is None:
             raise NoSuchPoint(
                 f"{self.url} offers no recovery point yet: {self.history.why_inconsistent or 'nothing was captured'}",

@@ -7,7 +7,8 @@ Invariants: a summary is a cache, which may be stale or missing. It is used only
 - it lists exactly the objects and sizes that the store lists, and
 - its last row agrees with the trailer of that object.
 
-Otherwise the footers are read. Every number is checked before it is used.
+Otherwise the footers are read. Every number is checked before it is used. In a domain with a key a summary has a tag,
+and one without a right tag is not used.
 """
 
 from __future__ import annotations
@@ -26,7 +27,8 @@ from jetdr_core.catalog.follow import Head
 from jetdr_core.catalog.footer import Footer
 from jetdr_core.catalog.keys import group_numbers, summary_key
 from jetdr_core.catalog.links import LINK, ORPHAN, LinkTable, chained, link
-from jetdr_core.errors import DamagedObject, UnsupportedVersion
+from jetdr_core.domain_key import TAG_BYTES, DomainKey, TagPurpose
+from jetdr_core.errors import DamagedObject, Forged, UnsupportedVersion
 from jetdr_core.limits import CHAIN_GROUP, CONTROL_BYTES_MAX
 from jetdr_core.record import ControlRecord
 from jetdr_core.segment import CHECKSUM_BYTES, ObjectKind
@@ -36,13 +38,14 @@ from jetdr_core.segment.frames import unpack_block
 
 _MAGIC = b"JDRSUM\0\1"
 _VERSION = 1
+_VERSION_TAGGED = 2
 _HEADER = struct.Struct("<8sH2xI16s16sIIIIQQ")
 _SIGNED_BYTES = _HEADER.size - 8
 _ASCENDING = ("number", "first_lsn", "last_lsn", "first_time_ns", "last_time_ns", "epoch")
 _RAW_BYTES_MAX = 256 * CONTROL_BYTES_MAX
 _LZ4_RATIO_MAX = 255
 
-SUMMARY_BYTES_MAX = _HEADER.size + _RAW_BYTES_MAX + _RAW_BYTES_MAX // 255 + 16
+SUMMARY_BYTES_MAX = _HEADER.size + _RAW_BYTES_MAX + _RAW_BYTES_MAX // 255 + 16 + TAG_BYTES
 """The longest summary: one that LZ4 cannot compress. A group with more to say has none."""
 
 
@@ -64,7 +67,7 @@ class Summary(NamedTuple):
         return Head(checksum, int(last["epoch"]), int(last["timeline"]), int(last["last_lsn"]), time_ns)
 
 
-def encode_summary(summary: Summary) -> bytes | None:
+def encode_summary(summary: Summary, domain_key: DomainKey | None = None) -> bytes | None:
     """The bytes of a summary, or None if the group has none: nothing chains, or there are too many control records."""
     raw = pack_columns(summary.links, _ASCENDING) + encode_control(summary.control)
     if len(raw) > _RAW_BYTES_MAX or not len(chained(summary.links)):
@@ -72,7 +75,7 @@ def encode_summary(summary: Summary) -> bytes | None:
     body: bytes = lz4.block.compress(raw, store_size=False)
     header = _HEADER.pack(
         _MAGIC,
-        _VERSION,
+        _VERSION if domain_key is None else _VERSION_TAGGED,
         summary.group,
         summary.domain_uuid.bytes,
         summary.predecessor,
@@ -83,13 +86,17 @@ def encode_summary(summary: Summary) -> bytes | None:
         xxhash.xxh3_64_intdigest(body),
         0,
     )[:_SIGNED_BYTES]
-    return header + xxhash.xxh3_64_intdigest(header).to_bytes(8, "little") + body
+    data = header + xxhash.xxh3_64_intdigest(header).to_bytes(8, "little") + body
+    return data if domain_key is None else data + domain_key.tag(TagPurpose.SUMMARY, data)
 
 
-def decode_summary(data: Buffer, group: int, *, with_control: bool = True) -> Summary:
+def decode_summary(
+    data: Buffer, group: int, *, with_control: bool = True, domain_key: DomainKey | None = None
+) -> Summary:
     """Decode and check the summary of ``group``. :class:`DamagedObject` or :class:`UnsupportedVersion` names it.
 
-    Without ``with_control`` the control records, which take most of the memory, are neither decoded nor checked.
+    Without ``with_control`` the control records, which take most of the memory, are neither decoded nor checked. With
+    ``domain_key``, :class:`Forged` is raised unless an owner of the domain made it.
     """
     key, view = summary_key(group), memoryview(data)
     if len(view) < _HEADER.size:
@@ -99,9 +106,12 @@ def decode_summary(data: Buffer, group: int, *, with_control: bool = True) -> Su
     )
     if magic != _MAGIC or xxhash.xxh3_64_intdigest(view[:_SIGNED_BYTES]) != checksum:
         raise DamagedObject(key, "header", "magic or checksum is wrong")
-    if version > _VERSION:
+    if version > _VERSION_TAGGED:
         raise UnsupportedVersion(f"{key}: summary of format {version}", hint="use a newer engine", key=key)
-    body = view[_HEADER.size :]
+    end = len(view) - TAG_BYTES if version == _VERSION_TAGGED else len(view)
+    if domain_key is not None and not domain_key.is_tag(bytes(view[end:]), TagPurpose.SUMMARY, view[:end]):
+        raise Forged(key, "summary", "has no right tag")
+    body = view[_HEADER.size : max(end, _HEADER.size)]
     if number != group or len(body) != body_bytes or xxhash.xxh3_64_intdigest(body) != body_checksum:
         raise DamagedObject(key, "body", "group, size or checksum is wrong")
     table_bytes = rows * LINK.itemsize

@@ -57,7 +57,7 @@ async def _of_summary(store: ObjectStore, chain: Chain, group: int) -> list[Tail
     summary = await read_advisory(
         store,
         summary_key(group),
-        lambda data: decode_summary(data, group, with_control=False),
+        lambda data: decode_summary(data, group, with_control=False, domain_key=chain.domain_key),
         SUMMARY_BYTES_MAX,
     )
     if summary is None or summary.domain_uuid != chain.domain_uuid:

@@ -20,6 +20,7 @@ from jetdr_core.cli.demo_command import demo
 from jetdr_core.cli.drva_command import drva
 from jetdr_core.cli.exits import MEANINGS, ExitCode, exit_code_of
 from jetdr_core.cli.inspect_command import inspect
+from jetdr_core.cli.key_command import key_app
 from jetdr_core.cli.points_command import points
 from jetdr_core.cli.rehydrate_command import rehydrate
 from jetdr_core.cli.status_command import status
@@ -84,6 +85,7 @@ app.command(short_help="Stop uploading a domain.")(pause)
 app.command(short_help="Resume uploading a domain.")(resume)
 app.command(short_help="End a host component that is not configured.")(stop_host)
 app.command(short_help="Watch the DRVA's domains.")(watch)
+app.add_typer(key_app)
 app.command(short_help="Take a log volume from an owner that is gone.")(take_over_volume)
 
 

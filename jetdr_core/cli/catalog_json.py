@@ -43,6 +43,7 @@ def domain_json(catalog: Catalog) -> Json:
         "domain_uuid": str(catalog.chain.domain_uuid),
         "timeline": catalog.chain.timeline,
         "epoch": catalog.chain.tail.epoch,
+        "authenticity": str(catalog.authenticity),
         "consistent": catalog.history.consistent,
         "lsn_first": catalog.lsn_first,
         "lsn_last": catalog.lsn_last,

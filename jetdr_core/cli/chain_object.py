@@ -11,7 +11,8 @@ from jetdr_core.catalog import iso_time
 from jetdr_core.cli.catalog_json import Json, time_json
 from jetdr_core.cli.terminal import Terminal
 from jetdr_core.cli.words import human_bytes, plural
-from jetdr_core.errors import DamagedObject, UnsupportedVersion
+from jetdr_core.domain_key import DomainKey
+from jetdr_core.errors import DamagedObject
 from jetdr_core.record import Kind
 from jetdr_core.segment import Codec, ObjectKind, SegmentIndex, Trailer, decode_epoch, decode_trailer
 from jetdr_core.verify import Checked, check_chain_object
@@ -31,10 +32,15 @@ class ChainObject:
     owner: Json
 
     @classmethod
-    def of(cls, data: bytes, name: str) -> ChainObject:
-        """Check the bytes called ``name``. Raises :class:`UnsupportedVersion` for a newer format."""
-        _refuse_newer(data, name)
-        checked = check_chain_object(data, name)
+    def of(cls, data: bytes, name: str, domain_key: DomainKey | None = None) -> ChainObject:
+        """Check the bytes called ``name``, with ``domain_key`` their tags too.
+
+        Raises :class:`UnsupportedVersion` for a newer format, and :class:`WrongKey` for the key of another domain.
+        """
+        trailer = _trailer(data, name)
+        if domain_key is not None and trailer is not None:
+            domain_key = domain_key.bound_to(trailer.domain_uuid)
+        checked = check_chain_object(data, name, domain_key)
         return cls(name, checked, _owner(data, checked))
 
     @property
@@ -60,6 +66,8 @@ class ChainObject:
         if trailer is not None:
             yield f"domain {trailer.domain_uuid}, epoch {trailer.epoch}, timeline {trailer.timeline}"
             yield f"checksum {self.checked.checksum.hex()}, follows {trailer.predecessor.hex()}"
+            if trailer.is_tagged:
+                yield f"made as object {trailer.number}, tagged with key {trailer.key_id.hex()}"
             yield from _range_lines(trailer)
         for name, value in self.owner.items():
             yield f"{name}: {value}"
@@ -90,14 +98,12 @@ class ChainObject:
 _KINDS = {ObjectKind.SEGMENT: "segment", ObjectKind.EPOCH: "epoch object"}
 
 
-def _refuse_newer(data: bytes, name: str) -> None:
-    """Raise :class:`UnsupportedVersion` for a newer format, which is not damage."""
+def _trailer(data: bytes, name: str) -> Trailer | None:
+    """The trailer, unchecked. None if it is damaged. A newer format is not damage: :class:`UnsupportedVersion`."""
     try:
-        decode_trailer(data, name)
-    except UnsupportedVersion:
-        raise
+        return decode_trailer(data, name)
     except DamagedObject:
-        return
+        return None
 
 
 def _owner(data: bytes, checked: Checked) -> Json:
@@ -146,6 +152,8 @@ def _trailer_json(trailer: Trailer) -> Json:
         "epoch": trailer.epoch,
         "timeline": trailer.timeline,
         "predecessor": trailer.predecessor.hex(),
+        "number": trailer.number if trailer.is_tagged else None,
+        "key_id": trailer.key_id.hex() if trailer.is_tagged else None,
         "lsn_first": trailer.first_lsn,
         "lsn_last": trailer.last_lsn,
         **time_json("time_first", trailer.first_time_ns),

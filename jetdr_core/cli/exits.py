@@ -30,6 +30,7 @@ from jetdr_core.errors import (
     TargetExists,
     TargetFull,
     UnsupportedVersion,
+    WrongKey,
 )
 
 __all__ = ["MEANINGS", "ExitCode", "exit_code_of"]
@@ -46,6 +47,7 @@ class ExitCode(enum.IntEnum):
     NO_POINT = 5
     TARGET = 6
     NEWER = 7
+    NOT_AUTHENTICATED = 8
     INTERRUPTED = 130
     PIPE_CLOSED = 141
 
@@ -59,6 +61,7 @@ MEANINGS = {
     ExitCode.NO_POINT: "no recovery point there, or it lies in a gap",
     ExitCode.TARGET: "the target exists or holds something else, or has no room",
     ExitCode.NEWER: "written by a newer engine, in a format unknown here",
+    ExitCode.NOT_AUTHENTICATED: "nothing is damaged, but nothing was authenticated: the domain's key was not given",
     ExitCode.INTERRUPTED: "interrupted with Ctrl-C",
 }
 
@@ -67,7 +70,7 @@ _CODES: tuple[tuple[tuple[type[BaseException], ...], ExitCode], ...] = (
     ((NoSuchPoint, NotConsistent), ExitCode.NO_POINT),
     ((UnsupportedVersion,), ExitCode.NEWER),
     ((DamagedObject, ChainBroken, LogDamaged), ExitCode.DAMAGED),
-    ((InvalidRequest, DuplicateMark, LogNotALog, LogTooSmall, LogForeign, ProgramMissing), ExitCode.USAGE),
+    ((InvalidRequest, DuplicateMark, LogNotALog, LogTooSmall, LogForeign, ProgramMissing, WrongKey), ExitCode.USAGE),
     ((DomainClosed, DrvaBusy, DrvaUnreachable, Fenced, StallTimeout), ExitCode.UNREACHABLE),
     ((StoreError, DeviceBusy, LogError), ExitCode.UNREACHABLE),
 )

@@ -17,10 +17,11 @@ from jetdr_core.cli.catalog_json import Json as JsonObject
 from jetdr_core.cli.chain_object import ChainObject
 from jetdr_core.cli.exits import ExitCode
 from jetdr_core.cli.interrupt import run_to_end
-from jetdr_core.cli.shared_options import Json
+from jetdr_core.cli.shared_options import Json, KeyPath, read_key
 from jetdr_core.cli.terminal import Terminal, Work
 from jetdr_core.cli.volume_view import VolumeView
 from jetdr_core.device import is_iscsi
+from jetdr_core.domain_key import DomainKey
 from jetdr_core.errors import DamagedObject, InvalidRequest
 from jetdr_core.limits import VOLUME_SUPERBLOCK_AREA_BYTES
 from jetdr_core.replication_log import describe_volume
@@ -53,6 +54,7 @@ def inspect(
     key: Key = None,
     entries: Entries = False,
     as_json: Json = False,
+    key_file: KeyPath = None,
 ) -> Work:
     """Describe log volumes and segments: what they hold, which LSNs, and whether every checksum is right.
 
@@ -60,7 +62,7 @@ def inspect(
     """
     terminal = ctx.ensure_object(Terminal)
     wanted = _wanted_key(number, key)
-    return Work(lambda: _inspect(terminal, places, wanted, entries=entries, as_json=as_json))
+    return Work(lambda: _inspect(terminal, places, wanted, read_key(key_file), entries=entries, as_json=as_json))
 
 
 def _wanted_key(number: int | None, key: str | None) -> str | None:
@@ -71,11 +73,19 @@ def _wanted_key(number: int | None, key: str | None) -> str | None:
     return key if number is None else chain_key(number)
 
 
-def _inspect(terminal: Terminal, places: list[str], key: str | None, *, entries: bool, as_json: bool) -> int:
+def _inspect(
+    terminal: Terminal,
+    places: list[str],
+    key: str | None,
+    domain_key: DomainKey | None,
+    *,
+    entries: bool,
+    as_json: bool,
+) -> int:
     documents: list[JsonObject] = []
     damaged: list[str] = []
     for place in places:
-        described = VolumeView(describe_volume(place)) if _is_volume(place) else _object(place, key)
+        described = VolumeView(describe_volume(place)) if _is_volume(place) else _object(place, key, domain_key)
         documents.append(described.as_json(entries=entries))
         if not as_json:
             described.show(terminal, entries=entries)
@@ -109,20 +119,20 @@ def _is_volume(place: str) -> bool:
     return not is_object
 
 
-def _object(place: str, key: str | None) -> ChainObject:
+def _object(place: str, key: str | None, domain_key: DomainKey | None) -> ChainObject:
     if "://" in place:
-        return run_to_end(_fetched(place, key))
+        return run_to_end(_fetched(place, key, domain_key))
     size_bytes = Path(place).stat().st_size
     if size_bytes > OBJECT_BYTES_MAX:
         raise InvalidRequest(f"{place} has {size_bytes} bytes, more than any segment", hint="name a segment")
-    return ChainObject.of(Path(place).read_bytes(), place)
+    return ChainObject.of(Path(place).read_bytes(), place, domain_key)
 
 
-async def _fetched(url: str, key: str | None) -> ChainObject:
+async def _fetched(url: str, key: str | None, domain_key: DomainKey | None) -> ChainObject:
     async with connected(url) as store:
         if key is None:
             raise InvalidRequest(f"{store.url} holds many objects", hint="name one with --number N or --key KEY")
-        return ChainObject.of(await _get(store, key), key)
+        return ChainObject.of(await _get(store, key), key, domain_key)
 
 
 async def _get(store: ObjectStore, key: str) -> bytes:

@@ -9,21 +9,24 @@ from jetdr_core.cli.cache import cache_file
 from jetdr_core.cli.catalog_json import domain_json, point_json
 from jetdr_core.cli.exits import ExitCode
 from jetdr_core.cli.interrupt import run_to_end
-from jetdr_core.cli.shared_options import Json, NoCache, Url
+from jetdr_core.cli.shared_options import Json, KeyPath, NoCache, Url, read_key
 from jetdr_core.cli.terminal import Terminal, Work
+from jetdr_core.domain_key import DomainKey
 
 __all__ = ["check_chain", "describe_gap", "points"]
 
 
-def points(ctx: typer.Context, url: Url, as_json: Json = False, no_cache: NoCache = False) -> Work:
+def points(
+    ctx: typer.Context, url: Url, as_json: Json = False, no_cache: NoCache = False, key_file: KeyPath = None
+) -> Work:
     """List a domain's recovery points: the first, the marks, the newest, and the ranges in which every write is one."""
     terminal = ctx.ensure_object(Terminal)
-    return Work(lambda: run_to_end(_points(terminal, url, as_json=as_json, no_cache=no_cache)))
+    return Work(lambda: run_to_end(_points(terminal, url, read_key(key_file), as_json=as_json, no_cache=no_cache)))
 
 
-async def _points(terminal: Terminal, url: str, *, as_json: bool, no_cache: bool) -> int:
+async def _points(terminal: Terminal, url: str, domain_key: DomainKey | None, *, as_json: bool, no_cache: bool) -> int:
     cache = cache_file(terminal, no_cache=no_cache)
-    async with await Catalog.open(url, cache=cache, settle_s=SETTLE_S) as catalog:
+    async with await Catalog.open(url, cache=cache, settle_s=SETTLE_S, domain_key=domain_key) as catalog:
         if as_json:
             terminal.say_json(domain_json(catalog) | {"points": [point_json(point) for point in catalog.points()]})
         else:

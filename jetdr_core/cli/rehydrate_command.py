@@ -17,7 +17,7 @@ from jetdr_core.cli.catalog_json import extent_json, point_json, time_json
 from jetdr_core.cli.exits import ExitCode
 from jetdr_core.cli.interrupt import run_to_end
 from jetdr_core.cli.progress import showing_progress
-from jetdr_core.cli.shared_options import Json, NoCache, Url
+from jetdr_core.cli.shared_options import Json, KeyPath, NoCache, Url, read_key
 from jetdr_core.cli.terminal import Terminal, Work
 from jetdr_core.cli.words import human_bytes, human_seconds
 from jetdr_core.extent import describe_extents
@@ -106,6 +106,7 @@ class _Recovery:
     no_cache: bool
     confirm: str | None
     work: Path | None
+    key_file: Path | None
 
 
 def rehydrate(
@@ -120,6 +121,7 @@ def rehydrate(
     no_cache: NoCache = False,
     confirm: Confirm = None,
     work: WorkFolder = None,
+    key_file: KeyPath = None,
 ) -> Work:
     """Write a domain's disks as they were at a recovery point.
 
@@ -128,7 +130,9 @@ def rehydrate(
     """
     terminal = ctx.ensure_object(Terminal)
     confirm = _confirmed(terminal, target, form) if confirm is None else confirm
-    recovery = _Recovery(url, at, target, form.value, disks or None, keep_going, as_json, no_cache, confirm, work)
+    recovery = _Recovery(
+        url, at, target, form.value, disks or None, keep_going, as_json, no_cache, confirm, work, key_file
+    )
     return Work(lambda: run_to_end(_rehydrate(terminal, recovery)), _INTERRUPTED)
 
 
@@ -142,7 +146,7 @@ def _confirmed(terminal: Terminal, target: Path, form: Format) -> str | None:
 
 
 async def _rehydrate(terminal: Terminal, recovery: _Recovery) -> int:
-    started = time.perf_counter()
+    started, domain_key = time.perf_counter(), read_key(recovery.key_file)
     with showing_progress(terminal, silent=recovery.as_json) as advance:
         report = await recover(
             recovery.url,
@@ -155,6 +159,7 @@ async def _rehydrate(terminal: Terminal, recovery: _Recovery) -> int:
             keep_going=recovery.keep_going,
             confirm=recovery.confirm,
             work=recovery.work,
+            domain_key=domain_key,
         )
     seconds = time.perf_counter() - started
     if recovery.as_json:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import time
 from contextlib import AsyncExitStack
+from functools import partial
 from pathlib import Path
 from typing import Annotated
 
@@ -19,10 +20,11 @@ from jetdr_core.cli.drva_status import show_drva
 from jetdr_core.cli.exits import ExitCode
 from jetdr_core.cli.interrupt import run_to_end
 from jetdr_core.cli.points_command import check_chain, describe_gap
-from jetdr_core.cli.shared_options import Json, NoCache
+from jetdr_core.cli.shared_options import Json, KeyPath, NoCache, read_key
 from jetdr_core.cli.terminal import Terminal, Work
 from jetdr_core.cli.volume_view import VolumeView
 from jetdr_core.cli.words import human_bytes, human_seconds, plural
+from jetdr_core.domain_key import DomainKey
 from jetdr_core.drva.client import SOCKET_DEFAULT
 from jetdr_core.errors import LogForeign
 from jetdr_core.identity import is_name
@@ -53,6 +55,7 @@ def status(
     socket: Socket = SOCKET_DEFAULT,
     as_json: Json = False,
     no_cache: NoCache = False,
+    key_file: KeyPath = None,
 ) -> Work:
     """Show the state of a domain: what its DRVA does now, or what can be recovered from its store.
 
@@ -64,7 +67,8 @@ def status(
         if log is not None:
             raise typer.BadParameter("--log needs a store to compare with: give the store's URL.")
         return Work(lambda: _ask_drva(terminal, socket, target or None, as_json=as_json))
-    return _from_store(terminal, target, log, as_json=as_json, no_cache=no_cache)
+    cache = cache_file(terminal, no_cache=no_cache)
+    return Work(lambda: run_to_end(_status(terminal, target, log, cache, read_key(key_file), as_json=as_json)))
 
 
 def _ask_drva(terminal: Terminal, socket: Path, domain: str | None, *, as_json: bool) -> int:
@@ -76,18 +80,16 @@ def _ask_drva(terminal: Terminal, socket: Path, domain: str | None, *, as_json: 
     return ExitCode.OK
 
 
-def _from_store(terminal: Terminal, url: str, log: str | None, *, as_json: bool, no_cache: bool) -> Work:
-    return Work(lambda: run_to_end(_status(terminal, url, log, as_json=as_json, no_cache=no_cache)))
-
-
-async def _status(terminal: Terminal, url: str, log: str | None, *, as_json: bool, no_cache: bool) -> int:
-    cache = cache_file(terminal, no_cache=no_cache)
+async def _status(
+    terminal: Terminal, url: str, log: str | None, cache: Path | None, domain_key: DomainKey | None, *, as_json: bool
+) -> int:
     async with AsyncExitStack() as opened:
-        catalog = await opened.enter_async_context(await Catalog.open(url, cache=cache, settle_s=SETTLE_S))
+        opening = partial(Catalog.open, url, cache=cache, settle_s=SETTLE_S, domain_key=domain_key)
+        catalog = await opened.enter_async_context(await opening())
         volume = None if log is None else await asyncio.to_thread(describe_volume, log)
         section = None if volume is None else _section_of(volume, catalog)
         if section is not None and _begins_after(section, catalog):  # what was uploaded meanwhile was trimmed meanwhile
-            catalog = await opened.enter_async_context(await Catalog.open(url, cache=cache, settle_s=SETTLE_S))
+            catalog = await opened.enter_async_context(await opening())
         if as_json:
             document = _domain(catalog)
             if volume is not None and section is not None:

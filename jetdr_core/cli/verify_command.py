@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+from typing import Annotated
+
 import typer
 
-from jetdr_core.catalog import iso_time
+from jetdr_core.catalog import Authenticity, iso_time
 from jetdr_core.cli.catalog_json import Json as JsonObject
 from jetdr_core.cli.catalog_json import extent_json, point_json
 from jetdr_core.cli.exits import ExitCode
 from jetdr_core.cli.interrupt import run_to_end
 from jetdr_core.cli.progress import showing_progress
-from jetdr_core.cli.shared_options import Json, Url
+from jetdr_core.cli.shared_options import Json, KeyPath, Url, read_key
 from jetdr_core.cli.terminal import Terminal, Work
 from jetdr_core.cli.words import human_bytes, plural
+from jetdr_core.domain_key import DomainKey
 from jetdr_core.extent import describe_extents
 from jetdr_core.verify import PointCheck, VerifyReport
 from jetdr_core.verify import verify as verify_store
@@ -20,23 +23,38 @@ from jetdr_core.verify import verify as verify_store
 __all__ = ["verify"]
 
 
-def verify(ctx: typer.Context, url: Url, as_json: Json = False) -> Work:
+WithoutKey = Annotated[
+    bool,
+    typer.Option("--without-key", help="Accept that nothing is authenticated, although the domain has a key."),
+]
+
+
+def verify(
+    ctx: typer.Context, url: Url, as_json: Json = False, key_file: KeyPath = None, without_key: WithoutKey = False
+) -> Work:
     """Read and check every byte of a domain's store. List what is damaged, and which recovery points survive.
 
-    It changes nothing. It ends with exit code 4 if anything is damaged or missing.
+    It changes nothing. It ends with exit code 4 if anything is damaged, forged or missing. If the domain has a key and
+    it is not given, what is whole may still be forged, and the exit code is 8.
     """
     terminal = ctx.ensure_object(Terminal)
-    return Work(lambda: run_to_end(_verify(terminal, url, as_json=as_json)))
+    return Work(
+        lambda: run_to_end(_verify(terminal, url, read_key(key_file), as_json=as_json, without_key=without_key))
+    )
 
 
-async def _verify(terminal: Terminal, url: str, *, as_json: bool) -> int:
+async def _verify(
+    terminal: Terminal, url: str, domain_key: DomainKey | None, *, as_json: bool, without_key: bool
+) -> int:
     with showing_progress(terminal, silent=as_json) as advance:
-        report = await verify_store(url, progress=lambda done, total: advance("read and checked", done, total))
+        report = await verify_store(
+            url, progress=lambda done, total: advance("read and checked", done, total), domain_key=domain_key
+        )
     if as_json:
         terminal.say_json(_report_json(report))
     else:
         _show(terminal, report)
-    return _check(terminal, report)
+    return _check(terminal, report) or _check_authenticity(terminal, report, without_key=without_key)
 
 
 def _show(terminal: Terminal, report: VerifyReport) -> None:
@@ -81,11 +99,22 @@ def _check(terminal: Terminal, report: VerifyReport) -> int:
     return ExitCode.DAMAGED
 
 
+def _check_authenticity(terminal: Terminal, report: VerifyReport, *, without_key: bool) -> int:
+    if without_key or report.authenticity is not Authenticity.NOT_CHECKED:
+        return ExitCode.OK
+    terminal.complain(
+        f"{report.url}: nothing is damaged, but nothing was authenticated: whoever could write to the store may have "
+        f"forged it; give the domain's key with --key-file, or say --without-key"
+    )
+    return ExitCode.NOT_AUTHENTICATED
+
+
 def _report_json(report: VerifyReport) -> JsonObject:
     return {
         "url": report.url,
         "domain": report.domain,
         "sound": report.is_sound,
+        "authenticity": str(report.authenticity),
         "objects": report.objects,
         "segments": report.segments,
         "frames": report.frames,

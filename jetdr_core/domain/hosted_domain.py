@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from functools import partial
+from os import PathLike
 from typing import Self
 from uuid import UUID
 
@@ -39,15 +40,17 @@ class HostedDomain(Domain[HostedDisk]):
         log_bytes: int = SECTION_BYTES_DEFAULT,
         options: DomainOptions | None = None,
         owner: UUID | None = None,
+        key_file: str | PathLike[str] | None = None,
         host: HostOptions,
     ) -> Self:
         """Return a new domain, with an empty ``store`` and a section of ``log_bytes`` on the log volume ``log``.
 
         ``store`` is a URL or an open store. A log file that does not exist is created, and a log volume with sections
-        of other domains gets one more. ``owner`` names whose the log volume is, by default this machine's. Nothing
-        happens before ``async with``.
+        of other domains gets one more. ``owner`` names whose the log volume is, by default this machine's. With
+        ``key_file``, a file that 'jetdr key new' made, nobody who lacks it can alter the domain's history unnoticed,
+        and every later opening needs it. Nothing happens before ``async with``.
         """
-        settings, look = DomainSettings.of(log, store, options, owner), _look(name, host)
+        settings, look = DomainSettings.of(log, store, options, owner, key_file), _look(name, host)
         return cls(DomainRequest(Way.CREATE, name, settings, look, log_bytes=log_bytes))
 
     @classmethod
@@ -60,6 +63,7 @@ class HostedDomain(Domain[HostedDisk]):
         disks: Mapping[str, DiskPlace] | None = None,
         options: DomainOptions | None = None,
         owner: UUID | None = None,
+        key_file: str | PathLike[str] | None = None,
         host: HostOptions,
         on_mismatch: OnMismatch = OnMismatch.REFUSE,
     ) -> Self:
@@ -71,7 +75,7 @@ class HostedDomain(Domain[HostedDisk]):
         In write-back :class:`GenerationMismatch` is raised if log, store, state folder and disks were not last used
         together. ``on_mismatch`` then says which of them is the truth.
         """
-        settings, look = DomainSettings.of(log, store, options, owner), _look(name, host, on_mismatch)
+        settings, look = DomainSettings.of(log, store, options, owner, key_file), _look(name, host, on_mismatch)
         return cls(DomainRequest(Way.REOPEN, name, settings, look, places=disks or {}))
 
     @classmethod
@@ -87,6 +91,7 @@ class HostedDomain(Domain[HostedDisk]):
         discard_log: str | None = None,
         options: DomainOptions | None = None,
         owner: UUID | None = None,
+        key_file: str | PathLike[str] | None = None,
         host: HostOptions,
     ) -> Self:
         """Return a known domain whose log is lost or left. It goes on after what the store holds, with a new log.
@@ -99,7 +104,7 @@ class HostedDomain(Domain[HostedDisk]):
         The domain's old section on the same volume is replaced. If it is sound and alone has some of the domain's data,
         that is refused with :class:`InvalidRequest`, which names the log. ``discard_log``, that name, accepts the loss.
         """
-        settings, look = DomainSettings.of(log, store, options, owner), _look(name, host)
+        settings, look = DomainSettings.of(log, store, options, owner, key_file), _look(name, host)
         return cls(
             DomainRequest(
                 Way.TAKE_OVER,

@@ -9,11 +9,22 @@ from contextlib import suppress
 from dataclasses import dataclass
 from uuid import UUID, uuid4
 
-from jetdr_core.catalog import Catalog, Chain, ChainBreak, ChainTail, DomainHistory
+from jetdr_core.catalog import Authenticity, Catalog, Chain, ChainBreak, ChainTail, DomainHistory, decode_heartbeat
+from jetdr_core.catalog.advisory import read_advisory
 from jetdr_core.catalog.footer import read_trailer
-from jetdr_core.catalog.keys import HEARTBEAT_PREFIX, heartbeat_epoch
+from jetdr_core.catalog.heartbeat import HEARTBEAT_BYTES
+from jetdr_core.catalog.keys import HEARTBEAT_PREFIX, heartbeat_epoch, heartbeat_key
 from jetdr_core.control_bodies import EpochOwner
-from jetdr_core.errors import ChainBroken, DamagedObject, InvalidRequest, ObjectNotFound, UnsupportedVersion
+from jetdr_core.domain_key import DomainKey
+from jetdr_core.errors import (
+    ChainBroken,
+    DamagedObject,
+    Forged,
+    InvalidRequest,
+    ObjectNotFound,
+    UnsupportedVersion,
+    WrongKey,
+)
 from jetdr_core.options import DomainOptions
 from jetdr_core.segment import NO_PREDECESSOR
 from jetdr_core.store import ObjectStore
@@ -36,7 +47,7 @@ class Known:
     """A domain as its chain tells it. ``owner`` is what its last owner said of itself when it claimed the domain.
 
     ``epoch_newest`` is the newest epoch that the store names, chained or not. ``after`` are the numbers of the objects
-    after the first missing one.
+    after the first missing one. ``domain_key`` is the domain's key, if it has one.
     """
 
     domain_uuid: UUID
@@ -48,6 +59,7 @@ class Known:
     epoch_newest: int = 0
     chain_break: ChainBreak | None = None
     after: frozenset[int] = frozenset()
+    domain_key: DomainKey | None = None
 
     @property
     def chain_end(self) -> ChainEnd:
@@ -55,22 +67,28 @@ class Known:
         return ChainEnd(self.tail.number, self.tail.checksum, self.epoch_newest)
 
 
-async def read_unborn(store: ObjectStore, name: str) -> Known:
+async def read_unborn(store: ObjectStore, name: str, domain_key: DomainKey | None = None) -> Known:
     """Return a domain without history. :class:`InvalidRequest` unless the store is empty."""
     async for info in store.list_prefix(""):
         raise InvalidRequest(
             f"store {store.url} is not empty (it holds {info.key!r})",
             hint=f"open the domain that is there, or give domain {name!r} a container of its own",
         )
-    return Known(uuid4(), TIMELINE_FIRST, ChainTail(0, NO_PREDECESSOR, 0, 0, 0), DomainHistory(), EpochOwner(), 0)
+    tail = ChainTail(0, NO_PREDECESSOR, 0, 0, 0)
+    return Known(uuid4(), TIMELINE_FIRST, tail, DomainHistory(), EpochOwner(), 0, domain_key=domain_key)
 
 
-async def read_known(store: ObjectStore, name: str) -> Known:
+async def read_known(store: ObjectStore, name: str, domain_key: DomainKey | None = None) -> Known:
     """Return domain ``name`` as the store holds it.
 
-    :class:`InvalidRequest` if the store holds another domain.
+    :class:`InvalidRequest` if the store holds another domain, :class:`WrongKey` if its key is not ``domain_key``.
     """
-    catalog = await Catalog.open(store)
+    catalog = await Catalog.open(store, domain_key=domain_key)
+    if catalog.authenticity is Authenticity.NOT_CHECKED:
+        raise WrongKey(
+            f"domain {catalog.name!r} in {store.url} has a key, and none was given",
+            hint="name its key file (key_file): without it nobody can extend the domain's history",
+        )
     if catalog.name != name:
         raise InvalidRequest(
             f"store {store.url} holds domain {catalog.name!r}, not {name!r}", hint="check the name and the store's URL"
@@ -86,6 +104,7 @@ async def read_known(store: ObjectStore, name: str) -> Known:
         epoch_newest=await _epoch_newest(store, chain),
         chain_break=chain.chain_break,
         after=frozenset(chain.after),
+        domain_key=chain.domain_key,
     )
 
 
@@ -98,6 +117,13 @@ def check_break(known: Known, name: str, *, puts_max: int, log_is_new: bool, giv
     end = known.chain_break
     if end is None:
         return
+    if end.is_forged:
+        raise Forged(
+            end.key,
+            "chain",
+            f"domain {name!r} cannot be continued: {end}",
+            hint="keep a copy of the object to find out who put it, remove it from the store, and open again",
+        )
     if end.number <= known.tail.number:
         raise ChainBroken(
             f"domain {name!r}: its chain cannot be continued: {end}",
@@ -127,6 +153,16 @@ async def _epoch_newest(store: ObjectStore, chain: Chain) -> int:
     epochs = [chain.epoch_newest]
     for number in sorted(chain.after)[-OBJECTS_READ:]:
         with suppress(DamagedObject, UnsupportedVersion, ObjectNotFound):
-            epochs.append((await read_trailer(store, number, chain.after[number])).trailer.epoch)
-    epochs += [heartbeat_epoch(info.key) or 0 async for info in store.list_prefix(HEARTBEAT_PREFIX)]
-    return max(epochs)
+            epochs.append((await read_trailer(store, number, chain.after[number], chain.domain_key)).trailer.epoch)
+    newest = max(epochs)
+    async for info in store.list_prefix(HEARTBEAT_PREFIX):
+        epoch = heartbeat_epoch(info.key) or 0
+        if epoch > newest and (chain.domain_key is None or await _is_ours(store, info.key, chain.domain_key)):
+            newest = epoch
+    return newest
+
+
+async def _is_ours(store: ObjectStore, key: str, domain_key: DomainKey) -> bool:
+    """Return whether an owner of the domain put the heartbeat that has ``key``."""
+    beat = await read_advisory(store, key, lambda data: decode_heartbeat(data, key, domain_key), HEARTBEAT_BYTES)
+    return beat is not None and heartbeat_key(beat.epoch) == key

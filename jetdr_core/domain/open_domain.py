@@ -23,7 +23,7 @@ from jetdr_core.domain.mode import D, ModeParts
 from jetdr_core.domain.opening import RETRY_WHILE_OPENING, Parts, open_parts
 from jetdr_core.domain.request import DomainRequest
 from jetdr_core.domain.status import DomainStatus
-from jetdr_core.errors import Fenced, JetdrError, NotConsistent, StallTimeout, StoreError, StoreLost
+from jetdr_core.errors import Fenced, Forged, JetdrError, NotConsistent, StallTimeout, StoreError, StoreLost
 from jetdr_core.store import connected
 from jetdr_core.uploader import SummaryWriter, Uploader
 
@@ -54,7 +54,7 @@ class OpenDomain(Generic[D]):
             ModeParts(options, self.control_log, self.copies, failure=lambda: self.uploader.failure)
         )
         self.disks = Disks(request.name, self.mode, self.control_log, self.copies)
-        self.summaries = SummaryWriter(parts.store)
+        self.summaries = SummaryWriter(parts.store, parts.chain.domain_key)
         self.uploader = Uploader(
             self.mode.source, parts.chain, options, parts.cursor, on_segment=self.summaries.on_segment
         )
@@ -196,6 +196,12 @@ class OpenDomain(Generic[D]):
         except JetdrError:
             return False
 
+    @property
+    def _forged(self) -> str:
+        """What was found in the store that no owner of the domain put there. Empty if nothing was."""
+        failure = self.uploader.failure
+        return self.uploader.watch.forged or (str(failure) if isinstance(failure, Forged) else "")
+
     def status(self) -> DomainStatus:
         """The domain at this moment."""
         parts, stats, why = self.parts, self.uploader.stats, self.why_inconsistent
@@ -225,6 +231,7 @@ class OpenDomain(Generic[D]):
             paused=self.uploader.paused,
             failure=str(self.uploader.failure or ""),
             store_lost=isinstance(self.uploader.failure, StoreLost),
+            forged=self._forged,
             store_away_s=away_s,
             store_away=away,
             host=self.mode.status(),

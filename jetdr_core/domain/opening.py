@@ -85,7 +85,8 @@ async def open_parts(request: DomainRequest[D]) -> Parts[D]:
 
 async def _read(request: DomainRequest[D], store: RetryingStore) -> Known:
     """Return what the store says of the domain, unless its chain has a break that nobody has accepted."""
-    known = await (read_unborn if request.way is Way.CREATE else read_known)(store, request.name)
+    domain_key = await in_thread(request.settings.read_key)
+    known = await (read_unborn if request.way is Way.CREATE else read_known)(store, request.name, domain_key)
     check_break(
         known,
         request.name,
@@ -123,9 +124,17 @@ async def _claim(
     generation = Generation.next_after(stored, own, Generation(known.epoch_newest))
     await in_thread(resumption.claiming, generation)
     end = known.chain_end._replace(epoch=generation.epoch - 1)  # a store that was rolled back has seen fewer epochs
-    chain = ChainWriter(store, domain=request.name, domain_uuid=known.domain_uuid, timeline=known.timeline, end=end)
+    chain = ChainWriter(
+        store,
+        domain=request.name,
+        domain_uuid=known.domain_uuid,
+        timeline=known.timeline,
+        end=end,
+        domain_key=None if known.domain_key is None else known.domain_key.bound_to(known.domain_uuid),
+    )
     time_ns = resumption.claim_time_ns(known.time_ns_last)
     await chain.claim(cursor.lsn + 1, time_ns, _claimant(request, known, log.body.section_id, generation))
+    await in_thread(request.settings.bind_key, known.domain_uuid)
     if known.after:
         generation = await _close_break(request, chain, known, log, resumption, (cursor.lsn + 1, time_ns))
     await in_thread(resumption.claimed, generation)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from functools import partial
+from os import PathLike
 from typing import Self
 from uuid import UUID
 
@@ -36,15 +37,18 @@ class ProtectedDomain(Domain[Disk]):
         log_bytes: int = SECTION_BYTES_DEFAULT,
         options: DomainOptions | None = None,
         owner: UUID | None = None,
+        key_file: str | PathLike[str] | None = None,
         clock: ManualClock | None = None,
     ) -> Self:
         """Return a new domain, with an empty ``store`` and a section of ``log_bytes`` on the log volume ``log``.
 
         ``store`` is a URL or an open store. A log file that does not exist is created, and a log volume with sections
-        of other domains gets one more. ``owner`` names whose the log volume is, by default this machine's. Nothing
-        happens before ``async with``.
+        of other domains gets one more. ``owner`` names whose the log volume is, by default this machine's. With
+        ``key_file``, a file that 'jetdr key new' made, nobody who lacks it can alter the domain's history unnoticed,
+        and every later opening needs it. Nothing happens before ``async with``.
         """
-        settings, look = DomainSettings.of(log, store, options, owner), partial(EmbeddedResumption, name, clock)
+        settings = DomainSettings.of(log, store, options, owner, key_file)
+        look = partial(EmbeddedResumption, name, clock)
         return cls(DomainRequest(Way.CREATE, name, settings, look, log_bytes=log_bytes))
 
     @classmethod
@@ -57,13 +61,15 @@ class ProtectedDomain(Domain[Disk]):
         disks: Mapping[str, DiskPlace] | None = None,
         options: DomainOptions | None = None,
         owner: UUID | None = None,
+        key_file: str | PathLike[str] | None = None,
         clock: ManualClock | None = None,
     ) -> Self:
         """Return a known domain, which goes on where its log ends. Its disks are where they were, or as ``disks`` says.
 
         After an unclean stop a gap is open until all disks have been resynced: see :meth:`wait_consistent`.
         """
-        settings, look = DomainSettings.of(log, store, options, owner), partial(EmbeddedResumption, name, clock)
+        settings = DomainSettings.of(log, store, options, owner, key_file)
+        look = partial(EmbeddedResumption, name, clock)
         return cls(DomainRequest(Way.REOPEN, name, settings, look, places=disks or {}))
 
     @classmethod
@@ -79,6 +85,7 @@ class ProtectedDomain(Domain[Disk]):
         discard_log: str | None = None,
         options: DomainOptions | None = None,
         owner: UUID | None = None,
+        key_file: str | PathLike[str] | None = None,
         clock: ManualClock | None = None,
     ) -> Self:
         """Return a known domain whose log is lost or left. It goes on after what the store holds, with a new log.
@@ -91,7 +98,8 @@ class ProtectedDomain(Domain[Disk]):
         The domain's old section on the same volume is replaced. If it is sound and alone has some of the domain's data,
         that is refused with :class:`InvalidRequest`, which names the log. ``discard_log``, that name, accepts the loss.
         """
-        settings, look = DomainSettings.of(log, store, options, owner), partial(EmbeddedResumption, name, clock)
+        settings = DomainSettings.of(log, store, options, owner, key_file)
+        look = partial(EmbeddedResumption, name, clock)
         return cls(
             DomainRequest(
                 Way.TAKE_OVER,

@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import enum
+import logging
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from os import PathLike
+from pathlib import Path
 from typing import Generic
 from uuid import UUID
 
 from jetdr_core.device.protocol import BlockDevice
 from jetdr_core.domain.mode import D, Look
 from jetdr_core.domain.primary import DiskPlace
+from jetdr_core.domain_key import DomainKey, KeyFile
 from jetdr_core.errors import LogTooSmall
 from jetdr_core.identity import check_name, host_owner
 from jetdr_core.limits import SECTION_BYTES_MIN
@@ -19,6 +22,8 @@ from jetdr_core.options import DomainOptions
 from jetdr_core.store import ObjectStore
 
 __all__ = ["DomainRequest", "DomainSettings", "LogPlace", "Way"]
+
+logger = logging.getLogger(__name__)
 
 LogPlace = str | PathLike[str] | BlockDevice
 
@@ -39,13 +44,38 @@ class DomainSettings:
     store: str | ObjectStore
     options: DomainOptions
     owner: UUID
+    key_file: KeyFile | None = None
 
     @classmethod
     def of(
-        cls, log: LogPlace, store: str | ObjectStore, options: DomainOptions | None, owner: UUID | None
+        cls,
+        log: LogPlace,
+        store: str | ObjectStore,
+        options: DomainOptions | None,
+        owner: UUID | None,
+        key_file: str | PathLike[str] | None = None,
     ) -> DomainSettings:
-        """Return settings in which None stands for the default options, and for this machine as the owner."""
-        return cls(log=log, store=store, options=options or DomainOptions(), owner=owner or host_owner())
+        """Return settings in which None stands for the default options, for this machine as the owner, for no key."""
+        return cls(
+            log=log,
+            store=store,
+            options=options or DomainOptions(),
+            owner=owner or host_owner(),
+            key_file=None if key_file is None else KeyFile(Path(key_file)),
+        )
+
+    def read_key(self) -> DomainKey | None:
+        """Read the domain's key, if the domain has one."""
+        return None if self.key_file is None else self.key_file.read()
+
+    def bind_key(self, domain_uuid: UUID) -> None:
+        """Write into the key file which domain it is for. A file that cannot be written stays as it is."""
+        if self.key_file is None:
+            return
+        try:
+            self.key_file.bind(domain_uuid)
+        except OSError as error:
+            logger.warning("%s was not bound to domain %s: %s", self.key_file.path, domain_uuid, error)
 
 
 @dataclass(frozen=True, slots=True)

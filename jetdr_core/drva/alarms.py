@@ -24,6 +24,7 @@ ALARMS = {
     "host_failure": "the host component does not serve all disks, or logging cannot be switched on again",
     "logging_off": "guests' writes bypass the log; all disks are resynced once logging is on again",
     "store_lost": "the store no longer holds what was uploaded, or its URL leads elsewhere; the log is kept",
+    "forged": "an object in the store was not made, or was changed, by somebody who lacks the domain's key",
     "store_away": "the store has not answered for some seconds, or has no room; the log takes writes until it is full",
     "upload_stopped": "the store refuses uploads; the log takes writes until it is full",
     "paused": "an operator paused uploading",
@@ -56,14 +57,15 @@ class Alarm:
 class Situation:
     """What the alarms are derived from.
 
-    ``status`` is the newest there is, ``status_age_s`` its age. ``failure`` says why the domain is closed. ``moved``
-    and ``unprotected`` have a text for each configured disk that is elsewhere, or not protected yet. ``unkept`` has
-    one for each configuration file that could not be kept.
+    ``status`` is the newest there is, ``status_age_s`` its age. ``failure`` says why the domain is closed, ``forged``
+    that a forged object is why. ``moved`` and ``unprotected`` have a text for each configured disk that is elsewhere,
+    or not protected yet. ``unkept`` has one for each configuration file that could not be kept.
     """
 
     fenced: bool
     closed: bool
     failure: str
+    forged: bool = False
     paused: bool
     status: DomainStatus | None
     status_age_s: float
@@ -78,6 +80,8 @@ def alarms_of(situation: Situation) -> list[Alarm]:
     if situation.fenced:
         return [Alarm("fenced", situation.failure)]
     found = [Alarm("closed", situation.failure)] if situation.closed and situation.failure else []
+    if situation.closed and situation.forged:
+        found.append(Alarm("forged", situation.failure))
     if situation.paused:
         found.append(Alarm("paused", "uploading is paused: writes stay in the log until 'jetdr resume'"))
     if situation.status is not None and not situation.closed:
@@ -111,6 +115,8 @@ def _of_status(status: DomainStatus, rpo_alarm_s: float) -> Iterator[Alarm]:
 
 
 def _of_store(status: DomainStatus) -> Iterator[Alarm]:
+    if status.forged:
+        yield Alarm("forged", status.forged)
     if status.store_lost:
         yield Alarm("store_lost", status.failure)
     if status.store_away_s >= AWAY_S and not status.failure:

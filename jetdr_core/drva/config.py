@@ -71,11 +71,12 @@ class DiskConfig:
 class DomainConfig:
     """A protected domain. ``host`` says how its host component runs.
 
-    ``create``: create the domain if its store is empty. ``take_over``: continue after what the store holds, with a new
-    log. ``give_up_from``: the number of a lost object; the take-over gives up what the store holds after it.
-    ``discard_log``: a log that the take-over may give up although it is sound. ``on_mismatch``: what to do in
-    write-back if log, store, state and disks do not belong together. Only the command line can ask for the last four,
-    never the file.
+    ``create``: create the domain if its store is empty. ``key_file`` is the file with its key. If the configuration
+    names none, it is the one that the DRVA makes when it creates the domain. ``take_over``: continue after what the
+    store holds, with a new log. ``give_up_from``: the number of a lost object; the take-over gives up what the store
+    holds after it. ``discard_log``: a log that the take-over may give up although it is sound. ``on_mismatch``: what
+    to do in write-back if log, store, state and disks do not belong together. Only the command line can ask for the
+    last four, never the file.
     """
 
     name: str
@@ -89,6 +90,7 @@ class DomainConfig:
     disk: tuple[DiskConfig, ...]
     config_files: tuple[str, ...] = ()
     credential_file: str = ""
+    key_file: str = ""
     take_over: bool = False
     give_up_from: int | None = None
     discard_log: str | None = None
@@ -180,6 +182,7 @@ def _domain(table: Table, drva: DrvaConfig, volumes: tuple[VolumeConfig, ...]) -
         disk=tuple(_disk(disk) for disk in table.tables("disk")),
         config_files=_config_files(table),
         credential_file=table.path("credential_file", ""),
+        key_file=table.path("key_file", ""),
     )
     table.finish()
     if domain.credential_file and domain.store.startswith("file:"):
@@ -326,12 +329,13 @@ def _check(file: str, config: DrvaConfig) -> None:
 
 
 def _own_places(config: DrvaConfig) -> set[str]:
-    """Return what the DRVA makes in its directories, and the password files that it reads."""
+    """Return what the DRVA makes in its directories, and the password and key files that it reads."""
     names = [domain.name for domain in config.domains]
     made = {str(folder / name) for folder in (config.runtime_dir, config.state_dir) for name in names}
     passwords = {volume.password_file for volume in config.volumes if volume.password_file}
     passwords |= {domain.credential_file for domain in config.domains if domain.credential_file}
-    return made | passwords | {str(config.runtime_dir / LOCK_NAME)}
+    keys = {domain.key_file for domain in config.domains if domain.key_file}
+    return made | passwords | keys | {str(config.runtime_dir / LOCK_NAME)}
 
 
 def _refuse_twice(file: str, what: str, key: Callable[[T], Hashable], things: Iterable[T]) -> None:

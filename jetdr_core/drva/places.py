@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from jetdr_core.device.iscsi_url import is_iscsi
+from jetdr_core.domain_key import KeyFile
 from jetdr_core.drva.config import DrvaConfig, VolumeConfig
 from jetdr_core.drva.patience import PLACE_LIMIT_S, each_within
 from jetdr_core.ownership import check_guarded, check_in_memory, check_private
@@ -30,6 +31,8 @@ def check_places(config: DrvaConfig) -> None:
         check_private(f"domain {domain.name!r}: the state folder", config.state_dir / domain.name)
         if domain.credential_file:
             check_guarded(f"domain {domain.name!r}: credential_file", Path(domain.credential_file))
+        if domain.key_file:
+            KeyFile(Path(domain.key_file)).read()
     if config.control_socket.parent != config.runtime_dir or config.runtime_dir.exists():
         check_socket_place("control_socket", config.control_socket)
     for volume in config.volumes:

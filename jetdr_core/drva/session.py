@@ -28,7 +28,7 @@ from jetdr_core.drva.kept_files import KeptFiles
 from jetdr_core.drva.last_status import LastStatus
 from jetdr_core.drva.owed_copies import OwedCopies
 from jetdr_core.drva.session_state import Phase, SessionView, State
-from jetdr_core.errors import Fenced, JetdrError, StoreError, StoreLost
+from jetdr_core.errors import Fenced, Forged, JetdrError, StoreError, StoreLost
 from jetdr_core.store.redaction import redacted
 
 __all__ = ["Backoff", "DomainSession", "Opener"]
@@ -108,6 +108,7 @@ class DomainSession:
             fenced=phase.state is State.FENCED,
             closed=phase.state is not State.OPEN,
             failure=phase.failure,
+            forged=phase.forged,
             paused=self._paused,
             status=status,
             status_age_s=age_s,
@@ -250,7 +251,9 @@ class DomainSession:
 
     async def _wait_after(self, error: Exception) -> None:
         self._failures += 1
-        self._phase = self._phase.failed(redacted(str(error)) or type(error).__name__, restarts=True)
+        self._phase = self._phase.failed(
+            redacted(str(error)) or type(error).__name__, restarts=True, forged=isinstance(error, Forged)
+        )
         self._enter(State.WAITING)
         self._settle()
         wait_s = self._backoff.wait_s(self._failures)

@@ -28,12 +28,16 @@ class State(enum.Enum):
 
 @dataclass(frozen=True, slots=True)
 class Phase:
-    """A state, since when, why the domain is not open if it failed, and how often it failed."""
+    """A state, since when, why the domain is not open if it failed, and how often it failed.
+
+    ``forged``: a forged object is why.
+    """
 
     state: State
     since_ns: int
     failure: str = ""
     restarts: int = 0
+    forged: bool = False
 
     @classmethod
     def begin(cls) -> Phase:
@@ -46,11 +50,11 @@ class Phase:
 
     def opened(self) -> Phase:
         """Return the phase once the domain has opened, which ends its failure."""
-        return replace(self, failure="")
+        return replace(self, failure="", forged=False)
 
-    def failed(self, failure: str, *, restarts: bool) -> Phase:
+    def failed(self, failure: str, *, restarts: bool, forged: bool = False) -> Phase:
         """Return the phase after ``failure``. ``restarts``: the domain is to be opened again, which counts."""
-        return replace(self, failure=failure, restarts=self.restarts + restarts)
+        return replace(self, failure=failure, restarts=self.restarts + restarts, forged=forged)
 
 
 @dataclass(frozen=True, slots=True)

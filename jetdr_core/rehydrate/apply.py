@@ -14,7 +14,7 @@ import numpy as np
 from typing_extensions import Buffer
 
 from jetdr_core._kernels import scatter_write
-from jetdr_core.errors import DamagedObject
+from jetdr_core.errors import DamagedObject, Forged
 from jetdr_core.extent import DamagedExtent, Pieces, damaged_extents, describe_extents
 from jetdr_core.rehydrate.journal import Applied
 from jetdr_core.rehydrate.plan import FrameRange, bytes_by_disk
@@ -36,12 +36,14 @@ class Outcome:
     """What became of some ranges: their damaged extents, and by disk row what was written.
 
     ``bytes_live`` counts the pieces, the damaged ones included, and ``bytes_fetched`` what was fetched for them.
+    ``kind`` is the error that tells the damage: :class:`Forged` if any frame was.
     """
 
     damage: list[DamagedExtent] = field(default_factory=list)
     applied: dict[int, list[Applied]] = field(default_factory=dict)
     bytes_live: dict[int, int] = field(default_factory=dict)
     bytes_fetched: dict[int, int] = field(default_factory=dict)
+    kind: type[DamagedObject] = DamagedObject
 
     def count(self, wanted: FrameRange, pieces: Pieces) -> None:
         """Count a range, whose pieces are ``pieces``."""
@@ -75,12 +77,14 @@ class FrameWriter:
                 live, frame = pieces[starts[place] : starts[place + 1]], segment.frames[row]
                 start = int(frame["offset"]) - wanted.offset
                 stored = view[start : start + int(frame["stored_bytes"])]
+                number = int(segment.frame_numbers[row])
                 try:
-                    raw = decode_frame(stored, frame, segment.place.key)
+                    raw = decode_frame(stored, frame, segment.place.key, number=number, content_key=segment.content_key)
                 except DamagedObject as error:
                     outcome.damage.extend(damage_of(live, self._disks, segment.place.key, str(error)))
+                    if isinstance(error, Forged):
+                        outcome.kind = Forged
                 else:
-                    number = int(segment.frame_numbers[row])
                     self._write(raw, live, Applied(segment.place.number, number, number, 0), outcome)
 
     def _write(self, raw: Buffer, pieces: Pieces, frame: Applied, outcome: Outcome) -> None:
@@ -105,10 +109,10 @@ def damage_of(pieces: Pieces, disks: Sequence[RecoveryDisk], key: str, problem: 
     return damage
 
 
-def raise_damage(damage: Sequence[DamagedExtent]) -> None:
-    """Raise :class:`DamagedObject` about ``damage``, if there is any."""
+def raise_damage(damage: Sequence[DamagedExtent], kind: type[DamagedObject] = DamagedObject) -> None:
+    """Raise ``kind`` about ``damage``, if there is any."""
     if damage:
-        raise DamagedObject(
+        raise kind(
             damage[0].key,
             describe_extents(damage),
             damage[0].problem.removeprefix(f"{damage[0].key}: "),

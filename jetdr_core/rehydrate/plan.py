@@ -17,6 +17,7 @@ import numpy as np
 import numpy.typing as npt
 
 from jetdr_core._kernels import IntervalMap
+from jetdr_core.domain_key import ContentKey
 from jetdr_core.errors import DamagedObject
 from jetdr_core.extent import PIECE, Pieces
 from jetdr_core.segment import NO_FRAME, SegmentIndex
@@ -121,12 +122,14 @@ class SegmentPlan:
 
     ``frames`` are rows of its frame table, and ``frame_numbers`` their numbers in it, ascending. ``pieces`` are sorted
     by frame, disk and offset. A piece's ``frame`` is a row of ``frames``, its ``disk`` a row of the planner's disks.
+    ``content_key`` checks the frames, if the catalog was opened with the domain's key.
     """
 
     place: SegmentPlace
     frame_numbers: npt.NDArray[np.uint32]
     frames: npt.NDArray[np.void]
     pieces: Pieces
+    content_key: ContentKey | None = None
 
     def pieces_of(self, row: int) -> Pieces:
         """The pieces of one disk, in the order of the plan."""
@@ -144,7 +147,7 @@ class SegmentPlan:
         if not len(pieces):
             return None
         used, pieces["frame"] = np.unique(pieces["frame"], return_inverse=True)
-        return SegmentPlan(self.place, self.frame_numbers[used], self.frames[used], pieces)
+        return SegmentPlan(self.place, self.frame_numbers[used], self.frames[used], pieces, self.content_key)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -277,4 +280,4 @@ def _pieces(row: int, fresh: npt.NDArray[np.void], source: npt.NDArray[np.void])
 def _segment_plan(place: SegmentPlace, index: SegmentIndex, pieces: Pieces) -> SegmentPlan:
     pieces = pieces[np.lexsort((pieces["offset"], pieces["disk"], pieces["frame"]))]
     numbers, pieces["frame"] = np.unique(pieces["frame"], return_inverse=True)
-    return SegmentPlan(place, numbers, index.frames[numbers], pieces)
+    return SegmentPlan(place, numbers, index.frames[numbers], pieces, index.content_key)

@@ -20,7 +20,8 @@ from pathlib import Path
 import numpy as np
 
 from jetdr_core.catalog import Catalog, DiskState, RecoveryPoint, SegmentRead, chain_key
-from jetdr_core.errors import DamagedObject, InvalidRequest, JetdrError
+from jetdr_core.domain_key import DomainKey
+from jetdr_core.errors import DamagedObject, Forged, InvalidRequest, JetdrError
 from jetdr_core.extent import damaged_extents
 from jetdr_core.rehydrate.apply import damage_of, raise_damage
 from jetdr_core.rehydrate.asked_point import resolve_asked, words_of
@@ -53,6 +54,7 @@ async def rehydrate(
     keep_going: bool = False,
     work: str | os.PathLike[str] | None = None,
     confirm: str | None = None,
+    domain_key: DomainKey | None = None,
 ) -> Report:
     """Recover the domain's disks, or those named in ``disks``, as they were at ``at``, in the directory ``target``.
 
@@ -70,7 +72,9 @@ async def rehydrate(
     written.
 
     A damaged frame ends the recovery with :class:`DamagedObject` before any disk is announced. With ``keep_going``
-    everything else is recovered, and the report lists what was lost. A store given as a URL is retried on transient
+    everything else is recovered, and the report lists what was lost. With ``domain_key`` an object that no owner of the
+    domain made is damage of that kind, :class:`Forged`, and :class:`WrongKey` is raised if the domain has another key.
+    Without it nothing is authenticated. A store given as a URL is retried on transient
     errors. A store given as an object is used as it is, and stays open.
 
     Raises :class:`NoSuchPoint`, :class:`InstantInGap`, :class:`TargetExists`, :class:`TargetFull` and
@@ -86,7 +90,8 @@ async def rehydrate(
         words_of(at),
         device,
     )
-    async with await Catalog.open(url_or_store, cache=None if cache is None else Path(cache)) as catalog:
+    opening = Catalog.open(url_or_store, cache=None if cache is None else Path(cache), domain_key=domain_key)
+    async with await opening as catalog:
         point = await resolve_asked(catalog, at, options.target, disks)
         chosen = _chosen(catalog.history.disks_at(point.lsn), disks, point)
         if device is not None:
@@ -165,7 +170,8 @@ def _check_device(device: TargetDevice, chosen: Sequence[DiskState]) -> None:
 def _without_index(place: SegmentPlace, problem: JetdrError) -> JetdrError:
     if not isinstance(problem, DamagedObject):
         return problem
-    return DamagedObject(
+    kind = Forged if isinstance(problem, Forged) else DamagedObject
+    return kind(
         place.key,
         f"{problem.part} of LSN {place.lsn_first} to {place.lsn_last}",
         str(problem).removeprefix(f"{place.key}: {problem.part}: "),
@@ -236,9 +242,14 @@ class _Recovery:
             disk_name=state.name,
             size_bytes=state.size_bytes,
             format=_files(state, self.options).format,
-            chain_checksum=newest["checksum"].tobytes().hex(),
+            chain_checksum=newest["checksum"].tobytes().hex() + self._authenticated_by(),
             without=",".join(map(str, self.without)),
         )
+
+    def _authenticated_by(self) -> str:
+        """What keeps a recovery with a key from going on with what one without a key has written."""
+        key = self.catalog.chain.domain_key
+        return "" if key is None else f" {key.key_id.hex()}"
 
     # -- plan ----------------------------------------------------------------------------------------------------------
 

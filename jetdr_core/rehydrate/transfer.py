@@ -80,7 +80,7 @@ class Transfer:
             del fetched
             self._note(outcome)
             if not self._keep_going:
-                raise_damage(outcome.damage)
+                raise_damage(outcome.damage, outcome.kind)
             for wanted, error in failed:
                 self._note_lost(wanted, error)
             if self._unsaved_bytes >= SAVE_BYTES and (self._saving is None or self._saving.done()):

@@ -22,7 +22,16 @@ from jetdr_core.segment.layout import (
     ObjectKind,
 )
 from jetdr_core.segment.seal import SealedSegment, decode_epoch, seal, seal_epoch
-from jetdr_core.segment.trailer import Origin, Trailer, check_header, decode_origin, decode_trailer, object_checksum
+from jetdr_core.segment.trailer import (
+    Origin,
+    Trailer,
+    believed_origin,
+    check_header,
+    check_tag,
+    decode_origin,
+    decode_trailer,
+    object_checksum,
+)
 
 __all__ = [
     "CHECKSUM_BYTES",
@@ -42,8 +51,10 @@ __all__ = [
     "SegmentBody",
     "SegmentIndex",
     "Trailer",
+    "believed_origin",
     "build_body",
     "check_header",
+    "check_tag",
     "decode_epoch",
     "decode_frame",
     "decode_index",

@@ -16,6 +16,7 @@ import numpy as np
 import xxhash
 from typing_extensions import Buffer
 
+from jetdr_core.domain_key import INDEX_PART, TAG_BYTES, ContentKey
 from jetdr_core.limits import SEGMENT_BYTES_MAX, SEGMENT_RECORDS_MAX
 from jetdr_core.record import ControlRecord, Kind, RecordBatch, control_records
 from jetdr_core.segment.frames import encode_frames, raw_frames
@@ -27,7 +28,8 @@ from jetdr_core.segment.pieces import Captured, captured, cut
 class SegmentBody:
     """The contents of one chain object, ready to be sealed.
 
-    ``frames`` may be views of the batches' payload, which must not change until the object is stored.
+    ``frames`` may be views of the batches' payload, which must not change until the object is stored. ``content_key``
+    is what frames and index were tagged with. None: they have no tags.
     """
 
     frames: list[Buffer]
@@ -42,10 +44,20 @@ class SegmentBody:
     stored_bytes: int
     entry_count: int
     control: list[ControlRecord]
+    content_key: ContentKey | None = None
+    index_tag: bytes = bytes(TAG_BYTES)
 
 
-def build_body(batches: Sequence[RecordBatch], *, verify: bool = True, helper: Executor | None = None) -> SegmentBody:
+def build_body(
+    batches: Sequence[RecordBatch],
+    *,
+    verify: bool = True,
+    helper: Executor | None = None,
+    content_key: ContentKey | None = None,
+) -> SegmentBody:
     """Encode consecutive ``batches``: at least one record, dense LSNs, and no more than fits into one segment.
+
+    With ``content_key``, which must be new, frames and index get tags.
 
     ``verify`` decodes every compressed frame again and compares. That takes about a fifth more processor time if the
     data compresses. It is done in ``helper`` if there is one, which must not be the executor that this runs in.
@@ -54,7 +66,8 @@ def build_body(batches: Sequence[RecordBatch], *, verify: bool = True, helper: E
     records = captured(batches)
     _check_size(records)
     pieces = cut(records)
-    frames, stored = encode_frames(raw_frames(batches, pieces.slices), verify=verify, helper=helper)
+    raws = raw_frames(batches, pieces.slices)
+    frames, stored = encode_frames(raws, verify=verify, helper=helper, content_key=content_key)
     control = [record for batch in batches for record in control_records(batch)]
     index, index_raw_bytes = encode_index(frames, pieces.entries, control)
     headers = records.headers
@@ -71,7 +84,14 @@ def build_body(batches: Sequence[RecordBatch], *, verify: bool = True, helper: E
         stored_bytes=int(frames["stored_bytes"].sum(dtype=np.uint64)),
         entry_count=len(pieces.entries),
         control=control,
+        content_key=content_key,
+        index_tag=index_tag(content_key, index),
     )
+
+
+def index_tag(content_key: ContentKey | None, index: bytes) -> bytes:
+    """The tag of an index. Zeros without a key."""
+    return bytes(TAG_BYTES) if content_key is None else content_key.tag(INDEX_PART, index)
 
 
 def _check_size(records: Captured) -> None:

@@ -14,9 +14,10 @@ import numpy as np
 import xxhash
 from typing_extensions import Buffer
 
-from jetdr_core.errors import DamagedObject
+from jetdr_core.domain_key import ContentKey
+from jetdr_core.errors import DamagedObject, Forged
 from jetdr_core.record import RecordBatch
-from jetdr_core.segment.layout import FRAME, HEADER_BYTES, SAVING_PERCENT_MIN, Codec, FrameTable
+from jetdr_core.segment.layout import FRAME, FRAME_TAGGED, HEADER_BYTES, SAVING_PERCENT_MIN, Codec, FrameTable
 from jetdr_core.segment.pieces import Slice
 
 
@@ -31,14 +32,20 @@ def raw_frames(batches: Sequence[RecordBatch], slices: Sequence[Slice]) -> list[
 
 
 def encode_frames(
-    raws: Sequence[memoryview], *, verify: bool, helper: Executor | None = None
+    raws: Sequence[memoryview],
+    *,
+    verify: bool,
+    helper: Executor | None = None,
+    content_key: ContentKey | None = None,
 ) -> tuple[FrameTable, list[Buffer]]:
     """The frame table and the bytes to store. The bytes of a frame that is stored raw are the view given.
+
+    With ``content_key`` the table has a tag for each frame.
 
     ``verify`` decodes each compressed frame again and compares it before this returns. With ``helper`` that happens
     there, while the next frames are being compressed.
     """
-    table = np.zeros(len(raws), FRAME)
+    table = np.zeros(len(raws), FRAME if content_key is None else FRAME_TAGGED)
     stored: list[Buffer] = []
     checks: list[Future[None]] = []
     offset = HEADER_BYTES
@@ -50,7 +57,8 @@ def encode_frames(
             else:
                 checks.append(helper.submit(_check, data, raw))
         size = len(data)
-        table[row] = (offset, size, len(raw), xxhash.xxh3_64_intdigest(data), codec)
+        columns = (offset, size, len(raw), xxhash.xxh3_64_intdigest(data), codec)
+        table[row] = columns if content_key is None else (*columns, content_key.tag(row, data))
         stored.append(data)
         offset += size
     for check in checks:
@@ -75,16 +83,23 @@ def _same(left: bytes, right: memoryview) -> bool:
     return np.array_equal(np.frombuffer(left, np.uint64), np.frombuffer(right, np.uint64))
 
 
-def decode_frame(stored: Buffer, row: np.void, key: str) -> bytes | memoryview:
+def decode_frame(
+    stored: Buffer, row: np.void, key: str, *, number: int = 0, content_key: ContentKey | None = None
+) -> bytes | memoryview:
     """The raw bytes of a frame. ``row`` is its row in the frame table of a :class:`~jetdr_core.segment.SegmentIndex`.
 
+    With the ``content_key`` of that index, the tag of frame ``number`` is checked too: :class:`Forged` if it is wrong.
     :class:`DamagedObject` names the object ``key`` and the frame's place. The result for a frame that is stored raw is
     ``stored`` itself.
     """
-    offset, stored_bytes, raw_bytes, checksum, codec = row.item()
+    offset, stored_bytes, raw_bytes, checksum, codec = row.item()[:5]
     view = memoryview(stored)
     if len(view) != stored_bytes or xxhash.xxh3_64_intdigest(view) != checksum:
         raise DamagedObject(key, f"frame at {offset}", "checksum is wrong")
+    if content_key is not None and not content_key.is_tag(bytes(row["tag"]), number, view):
+        raise Forged(
+            key, f"frame at {offset}", "has a wrong tag: it was changed by somebody who lacks the domain's key"
+        )
     if codec == Codec.RAW:
         return view
     return unpack_block(view, raw_bytes, key, f"frame at {offset}")

@@ -13,12 +13,13 @@ import lz4.block
 import xxhash
 from typing_extensions import Buffer
 
-from jetdr_core.errors import DamagedObject
+from jetdr_core.domain_key import INDEX_PART, ContentKey, DomainKey
+from jetdr_core.errors import DamagedObject, Forged
 from jetdr_core.record import ControlRecord
 from jetdr_core.segment.columns import pack_columns, unpack_columns
 from jetdr_core.segment.control_records import decode_control, encode_control
 from jetdr_core.segment.frames import unpack_block
-from jetdr_core.segment.layout import ENTRY, FRAME, EntryTable, FrameTable, ObjectKind
+from jetdr_core.segment.layout import ENTRY, EntryTable, FrameTable, ObjectKind
 from jetdr_core.segment.tables import check_tables
 from jetdr_core.segment.trailer import Trailer
 
@@ -27,11 +28,15 @@ _ENTRY_ASCENDING = ("lsn", "time_ns")
 
 
 class SegmentIndex(NamedTuple):
-    """What a segment holds, and where. ``control`` is in LSN order and includes VOID records."""
+    """What a segment holds, and where. ``control`` is in LSN order and includes VOID records.
+
+    ``content_key`` checks the frames. It is None if the index was read without the domain's key.
+    """
 
     frames: FrameTable
     entries: EntryTable
     control: list[ControlRecord]
+    content_key: ContentKey | None = None
 
 
 def encode_index(frames: FrameTable, entries: EntryTable, control: Sequence[ControlRecord]) -> tuple[bytes, int]:
@@ -40,23 +45,34 @@ def encode_index(frames: FrameTable, entries: EntryTable, control: Sequence[Cont
     return lz4.block.compress(raw, store_size=False), len(raw)
 
 
-def decode_index(stored: Buffer, trailer: Trailer, key: str) -> SegmentIndex:
-    """Decode and check the index that ``trailer`` describes. :class:`DamagedObject` names the object ``key``."""
+def decode_index(stored: Buffer, trailer: Trailer, key: str, domain_key: DomainKey | None = None) -> SegmentIndex:
+    """Decode and check the index that ``trailer`` describes. :class:`DamagedObject` names the object ``key``.
+
+    With ``domain_key`` the index must be the one that ``trailer`` has the tag of. The caller has checked the trailer.
+    """
     if trailer.kind != ObjectKind.SEGMENT:
         raise DamagedObject(key, "index", "an epoch object has no index")
-    raw = memoryview(unpack_index(stored, trailer, key))
-    frames_end = trailer.frame_count * FRAME.itemsize
+    raw = memoryview(unpack_index(stored, trailer, key, domain_key))
+    frames_end = trailer.frame_count * trailer.frame_type.itemsize
     entries_end = frames_end + trailer.entry_count * ENTRY.itemsize
-    frames = unpack_columns(raw[:frames_end], FRAME, trailer.frame_count, _FRAME_ASCENDING)
+    frames = unpack_columns(raw[:frames_end], trailer.frame_type, trailer.frame_count, _FRAME_ASCENDING)
     entries = unpack_columns(raw[frames_end:entries_end], ENTRY, trailer.entry_count, _ENTRY_ASCENDING)
     control = decode_control(raw[entries_end:], trailer.control_count, key)
     check_tables(frames, entries, control, trailer, key)
-    return SegmentIndex(frames, entries, control)
+    return SegmentIndex(frames, entries, control, content_key(trailer, domain_key))
 
 
-def unpack_index(stored: Buffer, trailer: Trailer, key: str) -> bytes:
-    """The raw bytes of an index, whose checksum is verified."""
+def content_key(trailer: Trailer, domain_key: DomainKey | None) -> ContentKey | None:
+    """The key of the object's content. None without the domain's key, and for an object without tags."""
+    return domain_key.content_key(trailer.salt) if domain_key is not None and trailer.is_tagged else None
+
+
+def unpack_index(stored: Buffer, trailer: Trailer, key: str, domain_key: DomainKey | None = None) -> bytes:
+    """The raw bytes of an index, whose checksum is verified, and with ``domain_key`` its tag."""
     view = memoryview(stored)
     if len(view) != trailer.index_stored_bytes or xxhash.xxh3_64_intdigest(view) != trailer.index_checksum:
         raise DamagedObject(key, "index", "checksum is wrong")
+    checker = content_key(trailer, domain_key)
+    if checker is not None and not checker.is_tag(trailer.index_tag, INDEX_PART, view):
+        raise Forged(key, "index", "has a wrong tag: it was changed by somebody who lacks the domain's key")
     return unpack_block(view, trailer.index_raw_bytes, key, "index")

@@ -12,9 +12,13 @@ import struct
 import numpy as np
 import numpy.typing as npt
 
+from jetdr_core.domain_key import TAG_BYTES
 from jetdr_core.limits import CONTROL_BYTES_MAX, FRAME_BYTES, SEGMENT_BYTES_MAX, SEGMENT_RECORDS_MAX
 
 VERSION = 1
+VERSION_TAGGED = 2
+"""The version of an object with tags. An engine that knows no tags must not take it for one that it can check."""
+
 HEADER_MAGIC = b"JDRSEG\0\1"
 TRAILER_MAGIC = b"JDRTRL\0\1"
 HEADER_BYTES = 64
@@ -33,8 +37,10 @@ SAVING_PERCENT_MIN = 3
 """A frame that LZ4 shrinks by less is stored raw, so that reading it costs no more than a checksum."""
 
 HEADER = struct.Struct("<8sHB1x16s28xQ")
-TRAILER = struct.Struct("<8sHBB4x16sQI4x16sQQqqQQIII4xQIIQQQ80xQ")
+TRAILER = struct.Struct("<8sHBB4x16sQI4x16sQQqqQQIII4xQIIQQQ8s16sQ16s16s16xQ")
 CHECKSUM_AT = TRAILER_BYTES - 8
+TAGGED = 1
+"""``flags`` of an object with tags."""
 
 
 class ObjectKind(enum.IntEnum):
@@ -58,6 +64,9 @@ FRAME = np.dtype(
 )
 """One frame: where it lies in the object, and how it is stored."""
 
+FRAME_TAGGED = np.dtype([*FRAME.descr, ("tag", f"V{TAG_BYTES}")])
+"""The same in an object with tags."""
+
 ENTRY = np.dtype(
     [
         ("lsn", "<u8"),
@@ -79,7 +88,7 @@ CONTROL = np.dtype([("lsn", "<u8"), ("time_ns", "<i8"), ("disk", "<u4"), ("body_
 """One control record. Its JSON body follows the tables."""
 
 FrameTable = npt.NDArray[np.void]
-"""Structured array of dtype :data:`FRAME`."""
+"""Structured array of dtype :data:`FRAME` or :data:`FRAME_TAGGED`."""
 EntryTable = npt.NDArray[np.void]
 """Structured array of dtype :data:`ENTRY`, in LSN order, the pieces of one record in offset order."""
 
@@ -91,6 +100,7 @@ OBJECT_BYTES_MAX = HEADER_BYTES + SEGMENT_BYTES_MAX + INDEX_BYTES_MAX + INDEX_BY
 assert HEADER.size == HEADER_BYTES
 assert TRAILER.size == TRAILER_BYTES
 assert FRAME.itemsize == 25
+assert FRAME_TAGGED.itemsize == 41
 assert ENTRY.itemsize == 46
 assert CONTROL.itemsize == 25
 assert ENTRIES_MAX >= SEGMENT_RECORDS_MAX + SEGMENT_BYTES_MAX // FRAME_BYTES + 2 * (

@@ -4,6 +4,10 @@ The trailer says where the object belongs (domain, epoch, predecessor, LSN and t
 It has the index's checksum, and the index has the frames' checksums. XXH3-128 of the trailer is the object's checksum,
 by which its successor names it. So one checksum covers every byte.
 
+Anybody can compute checksums. In a domain with a key, the trailer has tags in the same places: the index's, and its
+own. The trailer's tag covers the whole trailer, with the object's number and its predecessor. The index has the tags
+of the frames.
+
 Invariant: every number is checked against the object's size before it is used.
 """
 
@@ -12,10 +16,12 @@ from __future__ import annotations
 from typing import NamedTuple
 from uuid import UUID
 
+import numpy as np
 import xxhash
 from typing_extensions import Buffer
 
-from jetdr_core.errors import DamagedObject, UnsupportedVersion
+from jetdr_core.domain_key import KEY_ID_BYTES, SALT_BYTES, TAG_BYTES, DomainKey, TagPurpose
+from jetdr_core.errors import DamagedObject, Forged, UnsupportedVersion
 from jetdr_core.limits import FRAME_BYTES, SEGMENT_RECORDS_MAX
 from jetdr_core.segment.layout import (
     CHECKSUM_AT,
@@ -23,14 +29,17 @@ from jetdr_core.segment.layout import (
     ENTRIES_MAX,
     ENTRY,
     FRAME,
+    FRAME_TAGGED,
     HEADER,
     HEADER_BYTES,
     HEADER_MAGIC,
     INDEX_BYTES_MAX,
+    TAGGED,
     TRAILER,
     TRAILER_BYTES,
     TRAILER_MAGIC,
     VERSION,
+    VERSION_TAGGED,
     ObjectKind,
 )
 
@@ -42,6 +51,7 @@ class Trailer(NamedTuple):
     """The trailer, decoded. docs/formats/segment.md has its offsets.
 
     ``payload_bytes`` counts what was captured, zeros included. ``stored_bytes`` counts the frames as they are stored.
+    The last five fields are zero in an object without tags.
     """
 
     kind: ObjectKind
@@ -65,6 +75,21 @@ class Trailer(NamedTuple):
     index_checksum: int
     object_bytes: int
     header_checksum: int
+    key_id: bytes = bytes(KEY_ID_BYTES)
+    salt: bytes = bytes(SALT_BYTES)
+    number: int = 0
+    index_tag: bytes = bytes(TAG_BYTES)
+    tag: bytes = bytes(TAG_BYTES)
+
+    @property
+    def is_tagged(self) -> bool:
+        """Whether the object has tags, which say that it was made by somebody who has the domain's key."""
+        return self.flags == TAGGED
+
+    @property
+    def frame_type(self) -> np.dtype[np.void]:
+        """The type of the rows of its frame table."""
+        return FRAME_TAGGED if self.is_tagged else FRAME
 
     @property
     def index_end(self) -> int:
@@ -89,9 +114,10 @@ def object_checksum(trailer: Buffer) -> bytes:
     return xxhash.xxh3_128_digest(trailer)
 
 
-def encode_header(kind: ObjectKind, domain_uuid: UUID) -> bytes:
+def encode_header(kind: ObjectKind, domain_uuid: UUID, *, is_tagged: bool = False) -> bytes:
     """The first 64 bytes of an object."""
-    body = HEADER.pack(HEADER_MAGIC, VERSION, kind, domain_uuid.bytes, 0)[:-8]
+    version = VERSION_TAGGED if is_tagged else VERSION
+    body = HEADER.pack(HEADER_MAGIC, version, kind, domain_uuid.bytes, 0)[:-8]
     return body + xxhash.xxh3_64_intdigest(body).to_bytes(8, "little")
 
 
@@ -102,7 +128,7 @@ def header_checksum(header: Buffer) -> int:
 
 def check_header(header: Buffer, trailer: Trailer, key: str) -> None:
     """Raise :class:`DamagedObject` unless ``header`` belongs to ``trailer``."""
-    expected = encode_header(trailer.kind, trailer.domain_uuid)
+    expected = encode_header(trailer.kind, trailer.domain_uuid, is_tagged=trailer.is_tagged)
     if bytes(memoryview(header)[:HEADER_BYTES]) != expected or header_checksum(expected) != trailer.header_checksum:
         raise DamagedObject(key, "header", "does not belong to the trailer")
 
@@ -110,7 +136,8 @@ def check_header(header: Buffer, trailer: Trailer, key: str) -> None:
 def encode_trailer(trailer: Trailer) -> bytes:
     """The last 256 bytes of an object."""
     kind, flags, domain_uuid, *fields = trailer
-    body = TRAILER.pack(TRAILER_MAGIC, VERSION, kind, flags, domain_uuid.bytes, *fields, 0)[:CHECKSUM_AT]
+    version = VERSION_TAGGED if trailer.is_tagged else VERSION
+    body = TRAILER.pack(TRAILER_MAGIC, version, kind, flags, domain_uuid.bytes, *fields, 0)[:CHECKSUM_AT]
     return body + xxhash.xxh3_64_intdigest(body).to_bytes(8, "little")
 
 
@@ -130,21 +157,69 @@ def decode_trailer(tail: Buffer, key: str) -> Trailer:
 
     ``key`` names the object in :class:`DamagedObject` and :class:`UnsupportedVersion`.
     """
-    origin = decode_origin(tail, key)
-    _, version, kind, flags, _, *fields, _ = TRAILER.unpack(memoryview(tail)[-TRAILER_BYTES:])
-    if version > VERSION:
+    origin, raw = decode_origin(tail, key), memoryview(tail)[-TRAILER_BYTES:]
+    _, version, kind, flags, _, *fields, _ = TRAILER.unpack(raw)
+    if version > VERSION_TAGGED or (version == VERSION_TAGGED and flags != TAGGED):
+        unknown = "" if version > VERSION_TAGGED else f" with flags {flags}"
         raise UnsupportedVersion(
-            f"{key}: chain object of format {version}; this engine reads up to {VERSION}",
+            f"{key}: chain object of format {version}{unknown}; this engine reads up to {VERSION_TAGGED}",
             hint="use a newer engine",
             key=key,
         )
-    if version < 1 or kind not in (ObjectKind.SEGMENT, ObjectKind.EPOCH):
-        raise DamagedObject(key, "trailer", f"version {version}, kind {kind} do not exist")
+    if version < 1 or kind not in (ObjectKind.SEGMENT, ObjectKind.EPOCH) or (flags and version != VERSION_TAGGED):
+        raise DamagedObject(key, "trailer", f"version {version}, kind {kind}, flags {flags} do not exist")
     trailer = Trailer(ObjectKind(kind), flags, origin.domain_uuid, *fields)
     problem = _sizes_problem(trailer) or _range_problem(trailer)
+    if trailer.is_tagged and encode_trailer(trailer) != raw:
+        problem = "bytes that say nothing are not zero"  # else the tag would not cover them
     if problem:
         raise DamagedObject(key, "trailer", problem)
     return trailer
+
+
+def believed_origin(tail: Buffer, number: int, domain_key: DomainKey | None, key: str) -> Origin:
+    """Return who put object ``number``. ``tail`` and ``key`` are as for :func:`decode_trailer`.
+
+    Without a key anybody is believed, and the version does not matter. With ``domain_key``, :class:`Forged` is raised
+    unless an owner put it, and :class:`UnsupportedVersion` if that cannot be told, because a newer engine made it.
+    """
+    if domain_key is None:
+        return decode_origin(tail, key)
+    trailer = decode_trailer(tail, key)
+    check_tag(trailer, number, domain_key, key)
+    return Origin(trailer.domain_uuid, trailer.epoch)
+
+
+def with_tag(trailer: Trailer, domain_key: DomainKey) -> Trailer:
+    """The trailer with its tag. Everything else in it must be as it will be stored."""
+    return trailer._replace(tag=domain_key.tag(TagPurpose.TRAILER, _tagged_bytes(trailer)))
+
+
+def check_tag(trailer: Trailer, number: int, domain_key: DomainKey | None, key: str) -> None:
+    """Raise :class:`Forged` unless an owner of the domain made the object that has ``trailer`` as object ``number``.
+
+    Without a key nothing is checked.
+    """
+    if domain_key is None or (number < domain_key.number_first and not trailer.is_tagged):
+        return
+    problem = ""
+    if not trailer.is_tagged:
+        problem = f"has no tag, but {domain_key.source} says that objects from {domain_key.number_first} on have one"
+    elif trailer.domain_uuid != domain_key.domain_uuid:
+        problem = f"is of domain {trailer.domain_uuid}"
+    elif trailer.key_id != domain_key.key_id:
+        problem = f"was tagged with key {trailer.key_id.hex()}, the domain's key is {domain_key.key_id.hex()}"
+    elif not domain_key.is_tag(trailer.tag, TagPurpose.TRAILER, _tagged_bytes(trailer)):
+        problem = "has a wrong tag: it was not made, or was changed, by somebody who lacks the domain's key"
+    elif trailer.number != number:
+        problem = f"was made as object {trailer.number}"
+    if problem:
+        raise Forged(key, "trailer", problem)
+
+
+def _tagged_bytes(trailer: Trailer) -> bytes:
+    """What the tag of a trailer covers: the whole trailer without its tag and its checksum."""
+    return encode_trailer(trailer._replace(tag=bytes(TAG_BYTES)))[:CHECKSUM_AT]
 
 
 def _sizes_problem(trailer: Trailer) -> str:
@@ -162,7 +237,7 @@ def _sizes_problem(trailer: Trailer) -> str:
 
 
 def _tables_bytes(trailer: Trailer) -> int:
-    rows = ((trailer.frame_count, FRAME), (trailer.entry_count, ENTRY), (trailer.control_count, CONTROL))
+    rows = ((trailer.frame_count, trailer.frame_type), (trailer.entry_count, ENTRY), (trailer.control_count, CONTROL))
     return sum(count * dtype.itemsize for count, dtype in rows)
 
 

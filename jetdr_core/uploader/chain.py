@@ -4,8 +4,8 @@ Two owners may write to one store: one has taken the domain over, and the other 
 between them. Every object is put if absent, so each number of the chain has one object.
 
 Invariants: a claim of ownership is an epoch object at the first missing number. What an older epoch puts after that
-object does not chain, and readers step over it. After :class:`Fenced` this writer puts nothing more. Used from one
-event loop.
+object does not chain, and readers step over it. After :class:`Fenced` this writer puts nothing more. In a domain with a
+key, what another object says is believed only if it has a right tag. Used from one event loop.
 """
 
 from __future__ import annotations
@@ -18,13 +18,14 @@ from uuid import UUID
 
 from jetdr_core.catalog import chain_key
 from jetdr_core.control_bodies import EpochOwner
+from jetdr_core.domain_key import DomainKey
 from jetdr_core.errors import ChainBroken, Fenced, ObjectExists
 from jetdr_core.segment import (
     TRAILER_BYTES,
     Origin,
     SealedSegment,
     SegmentBody,
-    decode_origin,
+    believed_origin,
     object_checksum,
     seal,
     seal_epoch,
@@ -64,11 +65,21 @@ class ChainWriter:
     """One owner's end of the chain.
 
     ``number_next`` and ``checksum`` move when an object is sealed, before it is stored. ``claimed`` is the epoch
-    object, once there is one.
+    object, once there is one. ``domain_key`` is bound to the domain.
     """
 
-    def __init__(self, store: ObjectStore, *, domain: str, domain_uuid: UUID, timeline: int, end: ChainEnd) -> None:
+    def __init__(
+        self,
+        store: ObjectStore,
+        *,
+        domain: str,
+        domain_uuid: UUID,
+        timeline: int,
+        end: ChainEnd,
+        domain_key: DomainKey | None = None,
+    ) -> None:
         self.store = store
+        self.domain_key = domain_key
         self.domain = domain
         self.domain_uuid = domain_uuid
         self.timeline = timeline
@@ -82,20 +93,11 @@ class ChainWriter:
 
         :class:`ClaimLost` if one is there.
         """
-        sealed = seal_epoch(
-            domain_uuid=self.domain_uuid,
-            epoch=self.epoch + 1,
-            timeline=self.timeline,
-            predecessor=self.checksum,
-            lsn_next=lsn_next,
-            time_ns=time_ns,
-            owner=owner,
-        )
-        key = chain_key(self.number_next)
+        sealed = self._seal_epoch(lsn_next, time_ns, owner)
         try:
-            await self.store.put_if_absent(key, sealed.parts)
+            await self.store.put_if_absent(chain_key(self.number_next), sealed.parts)
         except ObjectExists:
-            if (await self._there(key))[1] != sealed.checksum:
+            if (await self._there(self.number_next))[1] != sealed.checksum:
                 raise ClaimLost from None
         self._claimed(self.number_next, sealed)
         return sealed
@@ -113,29 +115,33 @@ class ChainWriter:
         missing = [number for number in range(self.number_next, last) if number not in after]
         numbers = chain(missing, count(last + 1))
         while self.number_next <= last + 1:
-            epoch = self.epoch + 1
-            owner = await announce(epoch)
-            sealed = seal_epoch(
-                domain_uuid=self.domain_uuid,
-                epoch=epoch,
-                timeline=self.timeline,
-                predecessor=self.checksum,
-                lsn_next=lsn_next,
-                time_ns=time_ns,
-                owner=owner,
-            )
-            self._claimed(await self._put_at_free(numbers, sealed), sealed)
+            owner = await announce(self.epoch + 1)
+            self._claimed(*await self._put_at_free(numbers, self._seal_epoch(lsn_next, time_ns, owner)))
 
-    async def _put_at_free(self, numbers: Iterator[int], sealed: SealedSegment) -> int:
-        """Put ``sealed`` at the first of ``numbers`` that is free, and return it."""
+    def _seal_epoch(self, lsn_next: int, time_ns: int, owner: EpochOwner) -> SealedSegment:
+        return seal_epoch(
+            domain_uuid=self.domain_uuid,
+            epoch=self.epoch + 1,
+            timeline=self.timeline,
+            predecessor=self.checksum,
+            lsn_next=lsn_next,
+            time_ns=time_ns,
+            owner=owner,
+            number=self.number_next,
+            domain_key=self.domain_key,
+        )
+
+    async def _put_at_free(self, numbers: Iterator[int], sealed: SealedSegment) -> tuple[int, SealedSegment]:
+        """Put ``sealed`` at the first of ``numbers`` that is free. Returns the number, and the object as it was put."""
         for number in numbers:
+            moved = sealed.moved_to(number, self.checksum)
             try:
-                await self.put(number, sealed)
+                await self.put(number, moved)
             except NumberTaken:
                 continue
             except Fenced:
                 raise ClaimLost from None
-            return number
+            return number, moved
         raise AssertionError("numbers do not end")
 
     def _claimed(self, number: int, sealed: SealedSegment) -> None:
@@ -152,6 +158,8 @@ class ChainWriter:
             epoch=self.epoch,
             timeline=self.timeline,
             predecessor=self.checksum,
+            number=self.number_next,
+            domain_key=self.domain_key,
         )
         number = self.number_next
         self.number_next, self.checksum = number + 1, sealed.checksum
@@ -162,16 +170,16 @@ class ChainWriter:
 
         An object may be there already. If it is this one, the answer to an earlier attempt was lost, and all is well.
         If an older epoch put it, :class:`NumberTaken` is raised, for a newer epoch :class:`Fenced`, and otherwise
-        :class:`ChainBroken`.
+        :class:`ChainBroken`. :class:`Forged` if no owner of the domain put it.
         """
-        key = chain_key(number)
         try:
-            await self.store.put_if_absent(key, sealed.parts)
+            await self.store.put_if_absent(chain_key(number), sealed.parts)
         except ObjectExists:
-            await self._explain(key, sealed)
+            await self._explain(number, sealed)
 
-    async def _explain(self, key: str, sealed: SealedSegment) -> None:
-        there, checksum = await self._there(key)
+    async def _explain(self, number: int, sealed: SealedSegment) -> None:
+        key = chain_key(number)
+        there, checksum = await self._there(number)
         if checksum == sealed.checksum:
             return
         if there.epoch > self.epoch:
@@ -184,12 +192,13 @@ class ChainWriter:
         log.warning("domain %s: an orphan of epoch %d holds %s", self.domain, there.epoch, key)
         raise NumberTaken
 
-    async def _there(self, key: str) -> tuple[Origin, bytes]:
-        """Return who put the chain object that has ``key``, perhaps with a newer engine, and its checksum."""
+    async def _there(self, number: int) -> tuple[Origin, bytes]:
+        """Return who put chain object ``number``, and its checksum."""
+        key = chain_key(number)
         async for info in self.store.list_prefix(key):
             if info.key == key and info.size_bytes >= TRAILER_BYTES:
                 tail = await self.store.get_range(key, info.size_bytes - TRAILER_BYTES, TRAILER_BYTES)
-                there = decode_origin(tail, key)
+                there = believed_origin(tail, number, self.domain_key, key)
                 if there.domain_uuid != self.domain_uuid:
                     raise ChainBroken(
                         f"{key} belongs to another domain", hint="give each domain a container of its own"

@@ -41,7 +41,7 @@ class HeartbeatWriter:
                 await self._beat(lsn, time_ns)
 
     async def _beat(self, lsn: int, time_ns: int) -> None:
-        key, data = heartbeat(self._chain.epoch, lsn=lsn, time_ns=time_ns)
+        key, data = heartbeat(self._chain.epoch, lsn=lsn, time_ns=time_ns, domain_key=self._chain.domain_key)
         try:
             await self._chain.store.replace(key, [data])
         except StoreLost:

@@ -4,7 +4,8 @@ Several puts run at once, so they end in any order. They are *stored* in LSN ord
 once all before it do, because readers follow the chain and stop at a missing number.
 
 An orphan of an older epoch may hold the number of a segment. Then every segment in flight needs a later number. So the
-segments are *renumbered*: put again, in their order, after the last number that was given out. Those that had been
+segments are *renumbered*: put again, in their order, after the last number that was given out. In a domain with a key
+they are sealed again for that, because their tags cover their numbers. Those that had been
 stored already become orphans themselves. They do not chain, because the object that they name as predecessor comes
 after them.
 """
@@ -87,18 +88,22 @@ class PutsInFlight:
             for put in self._puts:
                 with suppress(NumberTaken):
                     await put.number  # any other failure ends the upload here
+            self._chain.checksum = self._puts[0].sealed.trailer.predecessor
             for put in self._puts:
-                put.number = asyncio.create_task(self._put_later(put.sealed))
+                put.number = asyncio.create_task(self._put_later(put))
                 await put.number
 
-    async def _put_later(self, sealed: SealedSegment) -> int:
+    async def _put_later(self, put: _Put) -> int:
         while True:
             number = self._chain.number_next
             self._chain.number_next += 1
+            put.sealed = put.sealed.moved_to(number, self._chain.checksum)
             try:
-                return await self._put(number, sealed)
+                await self._put(number, put.sealed)
             except NumberTaken:
                 continue
+            self._chain.checksum = put.sealed.checksum
+            return number
 
     async def _put(self, number: int, sealed: SealedSegment) -> int:
         begun = self._clock()

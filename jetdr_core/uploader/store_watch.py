@@ -5,13 +5,16 @@ another directory takes the place of the store's. An owner that only puts would 
 after uploads that nobody can recover.
 
 Invariants: a segment is called stored only if its predecessor is still there. What is checked is what the store has
-answered, so a store that does not answer is not called lost. Memory: two numbers for each group that was listed. Used
-from one event loop.
+answered, so a store that does not answer is not called lost. In a domain with a key an object is believed only if it
+has a right tag, and each check reads a part of one more object, chosen at random. Memory: two numbers for each group
+that was listed. Used from one event loop.
 """
 
 from __future__ import annotations
 
 import asyncio
+import logging
+import random
 from typing import NoReturn
 
 import xxhash
@@ -20,13 +23,16 @@ from jetdr_core.catalog import chain_key, chain_number
 from jetdr_core.catalog.keys import chain_prefix, group_numbers
 from jetdr_core.errors import DamagedObject, Fenced, ObjectNotFound, StoreError, StoreLost
 from jetdr_core.limits import CHAIN_GROUP
-from jetdr_core.segment import TRAILER_BYTES, Origin, SealedSegment, decode_origin, object_checksum
+from jetdr_core.segment import TRAILER_BYTES, Origin, SealedSegment, believed_origin, object_checksum
 from jetdr_core.store import ObjectStore
 from jetdr_core.uploader.chain import ChainWriter, StoredObject
+from jetdr_core.uploader.spot_check import spot_check
 
 __all__ = ["StoreWatch"]
 
 _CHECK = "check"
+
+log = logging.getLogger(__name__)
 
 
 class StoreWatch:
@@ -42,6 +48,9 @@ class StoreWatch:
         self._group_next = 0
         self._turn = 0
         self._group_lost: int | None = None
+        self._suspect: int | None = None
+        self.forged = ""
+        """What fails its checks with the domain's key. Empty if nothing does. Uploads go on."""
 
     async def watch_forever(self) -> None:
         """Check at intervals. Raises :class:`StoreLost`, or :class:`Fenced` if it is a newer owner that is found."""
@@ -57,10 +66,11 @@ class StoreWatch:
     async def check(self, store: ObjectStore) -> None:
         """See the newest object, the first one, and that one group has all its objects: three requests.
 
-        The newest group and an older one take turns.
+        The newest group and an older one take turns. With the domain's key a part of one object is checked too.
         """
         await self._see(store, self._last)
         await self._see_first(store)
+        await self._see_part(store)
         newest = self._last.number // CHAIN_GROUP
         self._turn += 1
         if newest == 0 or self._turn % 2:
@@ -85,31 +95,60 @@ class StoreWatch:
         key = chain_key(stored.number)
         try:
             tail = await store.get_range(key, stored.size_bytes - TRAILER_BYTES, TRAILER_BYTES)
-            if object_checksum(tail) == stored.checksum:
+            if object_checksum(tail) == stored.checksum and self._believed(tail, stored.number) is not None:
                 return
         except ObjectNotFound:
             raise StoreLost(_CHECK, key, "the object is gone") from None
         except StoreError as error:
             if error.transient or isinstance(error, StoreLost):
                 raise  # else the object is shorter
-        self._refuse(key, await self._there(store, key))
+        self._refuse(key, await self._there(store, stored.number))
 
     def _refuse(self, key: str, there: Origin | None) -> NoReturn:
         """Raise: what stands at ``key`` is not what was stored there."""
         if there is not None and there.domain_uuid == self._chain.domain_uuid and there.epoch > self._chain.epoch:
             raise Fenced(self._chain.domain, self._chain.epoch, there.epoch)
-        raise StoreLost(_CHECK, key, "another object has taken its place")
+        raise StoreLost(_CHECK, key, self.forged or "another object has taken its place")
 
-    async def _there(self, store: ObjectStore, key: str) -> Origin | None:
-        """Return who put what is at ``key``, if that is a chain object."""
+    async def _there(self, store: ObjectStore, number: int) -> Origin | None:
+        """Return who put chain object ``number``, if that is believed."""
+        key = chain_key(number)
         async for info in store.list_prefix(key):
             if info.key == key and info.size_bytes >= TRAILER_BYTES:
                 tail = await store.get_range(key, info.size_bytes - TRAILER_BYTES, TRAILER_BYTES)
-                try:
-                    return decode_origin(tail, key)
-                except DamagedObject:
-                    return None
+                return self._believed(tail, number)
         return None
+
+    def _believed(self, tail: bytes, number: int) -> Origin | None:
+        """Return who put the object ``number`` whose trailer is ``tail``. None if it is damaged or forged."""
+        try:
+            return believed_origin(tail, number, self._chain.domain_key, chain_key(number))
+        except DamagedObject as error:
+            self._note_forged(error)
+            return None
+
+    def _note_forged(self, error: DamagedObject) -> None:
+        if self._chain.domain_key is not None and not self.forged:
+            self.forged = str(error)
+            log.error("domain %s: %s", self._chain.domain, error)
+
+    async def _see_part(self, store: ObjectStore) -> None:
+        """Check a part of an object at random, or of the one that failed its check before."""
+        domain_key = self._chain.domain_key
+        if domain_key is None or self._last.number < domain_key.number_first:
+            return
+        number = self._suspect or random.randint(domain_key.number_first, self._last.number)
+        key = chain_key(number)
+        size = await anext((info.size_bytes async for info in store.list_prefix(key) if info.key == key), 0)
+        try:
+            if size:  # if not, it is told by the listing of its group
+                await spot_check(store, number, size, domain_key)
+        except DamagedObject as error:
+            self._suspect = number
+            self._note_forged(error)
+        else:
+            if self._suspect is not None:
+                self._suspect, self.forged = None, ""
 
     async def _see_first(self, store: ObjectStore) -> None:
         """See object 1, which says whose the container is."""
@@ -121,8 +160,9 @@ class StoreWatch:
             raise StoreLost(_CHECK, key, "the first object of the domain is gone")
         tail = await store.get_range(key, size - TRAILER_BYTES, TRAILER_BYTES)
         try:
-            is_ours = decode_origin(tail, key).domain_uuid == self._chain.domain_uuid
+            is_ours = believed_origin(tail, 1, self._chain.domain_key, key).domain_uuid == self._chain.domain_uuid
         except DamagedObject as error:
+            self._note_forged(error)
             raise StoreLost(_CHECK, key, str(error)) from None
         if not is_ours:
             raise StoreLost(_CHECK, key, "the store holds another domain")

@@ -10,6 +10,7 @@ import asyncio
 import logging
 
 from jetdr_core.catalog import read_chain, write_summaries
+from jetdr_core.domain_key import DomainKey
 from jetdr_core.errors import JetdrError
 from jetdr_core.limits import CHAIN_GROUP
 from jetdr_core.store import ObjectStore
@@ -22,8 +23,9 @@ log = logging.getLogger(__name__)
 class SummaryWriter:
     """Is told by :meth:`on_segment` what is stored. Used in one event loop."""
 
-    def __init__(self, store: ObjectStore) -> None:
+    def __init__(self, store: ObjectStore, domain_key: DomainKey | None = None) -> None:
         self._store = store
+        self._domain_key = domain_key
         self._task: asyncio.Task[None] | None = None
 
     def on_segment(self, number: int) -> None:
@@ -39,6 +41,6 @@ class SummaryWriter:
 
     async def _summarise(self) -> None:
         try:
-            await write_summaries(self._store, await read_chain(self._store))
+            await write_summaries(self._store, await read_chain(self._store, domain_key=self._domain_key))
         except JetdrError as error:
             log.warning("catalog summary not written: %s", error)

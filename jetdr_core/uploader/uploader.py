@@ -75,7 +75,7 @@ class Uploader:
         self._chain = chain
         self._on_segment = on_segment
         self._stored = cursor
-        self._workers = Workers(options.upload_workers, verify=options.verify_frames)
+        self._workers = Workers(options.upload_workers, verify=options.verify_frames, domain_key=chain.domain_key)
         self._lag = UploadLag(source, cursor.lsn, clock)
         self._cutter = Cutter(source, self._workers, self._lag, options, cursor)
         self._encoding: asyncio.Queue[tuple[asyncio.Future[SegmentBody], Cursor]] = asyncio.Queue(

@@ -2,7 +2,7 @@
 
 One thread reads the log and moves its tail, so both are one step at a time. Encoders compress a segment each, and hand
 each compressed frame to a verifier, which decodes it again. A verifier waits for no other thread, so encoders never
-deadlock.
+deadlock. Encoders also compute the tags of a domain that has a key, which releases the GIL.
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import TypeVar
 
+from jetdr_core.domain_key import DomainKey
 from jetdr_core.record import RecordBatch
 from jetdr_core.segment import SegmentBody, build_body
 from jetdr_core.uploader.priority import yield_to_guests
@@ -22,10 +23,14 @@ T = TypeVar("T")
 
 
 class Workers:
-    """``count`` encoders and as many verifiers. ``verify``: decode every compressed frame before it is uploaded."""
+    """``count`` encoders and as many verifiers. ``verify``: decode every compressed frame before it is uploaded.
 
-    def __init__(self, count: int, *, verify: bool) -> None:
+    ``domain_key`` is the key of the domain, if it has one.
+    """
+
+    def __init__(self, count: int, *, verify: bool, domain_key: DomainKey | None = None) -> None:
         self._verify = verify
+        self._domain_key = domain_key
         self._reader = ThreadPoolExecutor(1, "jetdr-log-reader", yield_to_guests)
         self._encoders = ThreadPoolExecutor(count, "jetdr-encode", yield_to_guests)
         self._verifiers = ThreadPoolExecutor(count, "jetdr-verify", yield_to_guests)
@@ -48,4 +53,5 @@ class Workers:
             await asyncio.to_thread(pool.shutdown)
 
     def _build(self, records: Sequence[RecordBatch]) -> SegmentBody:
-        return build_body(records, verify=self._verify, helper=self._verifiers)
+        content_key = None if self._domain_key is None else self._domain_key.new_content_key()
+        return build_body(records, verify=self._verify, helper=self._verifiers, content_key=content_key)

@@ -1,5 +1,7 @@
 """Checks every byte of one object: header, trailer, index, and of each frame the checksum and the decompression. Pure.
 
+With the domain's key the tags of everything are checked too.
+
 Invariant: any bytes give a :class:`Checked`, never an error. Of an object that is longer than any of its kind, not even
 the bytes are wanted.
 """
@@ -13,6 +15,7 @@ from jetdr_core.catalog import chain_number, decode_heartbeat, decode_summary
 from jetdr_core.catalog.heartbeat import HEARTBEAT_BYTES
 from jetdr_core.catalog.keys import summary_group
 from jetdr_core.catalog.summary import SUMMARY_BYTES_MAX
+from jetdr_core.domain_key import DomainKey
 from jetdr_core.errors import DamagedObject, UnsupportedVersion
 from jetdr_core.segment import (
     OBJECT_BYTES_MAX,
@@ -21,6 +24,7 @@ from jetdr_core.segment import (
     SegmentIndex,
     Trailer,
     check_header,
+    check_tag,
     decode_epoch,
     decode_frame,
     decode_index,
@@ -63,16 +67,16 @@ def object_bytes_max(key: str) -> int:
     return HEARTBEAT_BYTES if _HEARTBEAT.fullmatch(key) else 0
 
 
-def check_object(data: bytes, key: str) -> Checked:
+def check_object(data: bytes, key: str, domain_key: DomainKey | None = None) -> Checked:
     """Check the bytes of any object of a domain's container."""
     if chain_number(key) is not None:
-        return check_chain_object(data, key)
+        return check_chain_object(data, key, domain_key)
     checked = Checked(key, len(data))
     try:
         if (group := summary_group(key)) is not None:
-            decode_summary(data, group)
+            decode_summary(data, group, domain_key=domain_key)
         elif _HEARTBEAT.fullmatch(key):
-            decode_heartbeat(data, key)
+            decode_heartbeat(data, key, domain_key)
         else:
             checked.is_stranger = True
     except (DamagedObject, UnsupportedVersion) as error:
@@ -80,36 +84,43 @@ def check_object(data: bytes, key: str) -> Checked:
     return checked
 
 
-def check_chain_object(data: bytes, key: str) -> Checked:
-    """Check the bytes of a segment or an epoch object. ``key`` may be any name for them."""
+def check_chain_object(data: bytes, key: str, domain_key: DomainKey | None = None) -> Checked:
+    """Check the bytes of a segment or an epoch object.
+
+    ``key`` may be any name for them. With ``domain_key`` an object whose ``key`` is that of a chain object must have
+    been made for that number.
+    """
     checked = Checked(key, len(data))
     try:
-        _check_chain_object(memoryview(data), checked)
+        _check_chain_object(memoryview(data), checked, domain_key)
     except (DamagedObject, UnsupportedVersion) as error:
         _note(checked, error)
     return checked
 
 
-def _check_chain_object(data: memoryview, checked: Checked) -> None:
+def _check_chain_object(data: memoryview, checked: Checked, domain_key: DomainKey | None) -> None:
     trailer = checked.trailer = decode_trailer(data, checked.key)
     checked.checksum = object_checksum(data[-TRAILER_BYTES:])
     if trailer.object_bytes != len(data):
         raise DamagedObject(checked.key, "trailer", f"says {trailer.object_bytes} bytes, the object has {len(data)}")
+    number = chain_number(checked.key)
+    check_tag(trailer, trailer.number if number is None else number, domain_key, checked.key)
     try:
         check_header(data, trailer, checked.key)
     except DamagedObject as error:
         _note(checked, error)
     index = data[trailer.index_offset : trailer.index_end]
     if trailer.kind == ObjectKind.EPOCH:
-        decode_epoch(index, trailer, checked.key)
+        decode_epoch(index, trailer, checked.key, domain_key)
         return
-    checked.index = decode_index(index, trailer, checked.key)
-    for number, row in enumerate(checked.index.frames):
+    checked.index = decode_index(index, trailer, checked.key, domain_key)
+    for frame, row in enumerate(checked.index.frames):
         start = int(row["offset"])
+        stored = data[start : start + int(row["stored_bytes"])]
         try:
-            decode_frame(data[start : start + int(row["stored_bytes"])], row, checked.key)
+            decode_frame(stored, row, checked.key, number=frame, content_key=checked.index.content_key)
         except DamagedObject as error:
-            checked.frames_damaged[number] = str(error).removeprefix(f"{checked.key}: ")
+            checked.frames_damaged[frame] = str(error).removeprefix(f"{checked.key}: ")
 
 
 def _note(checked: Checked, error: DamagedObject | UnsupportedVersion) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from jetdr_core.catalog import RecoveryPoint
+from jetdr_core.catalog import Authenticity, RecoveryPoint
 from jetdr_core.extent import DamagedExtent, describe_extents
 
 __all__ = ["LOST_NAMED_MAX", "Damage", "PointCheck", "VerifyReport"]
@@ -71,8 +71,9 @@ class VerifyReport:
     chain_problem: str
     tail_problem: str
     points: tuple[PointCheck, ...]
+    authenticity: Authenticity = Authenticity.NO_KEY
 
     @property
     def is_sound(self) -> bool:
-        """Whether nothing is damaged or missing."""
+        """Whether nothing is damaged, forged or missing, as far as it was checked: see ``authenticity``."""
         return not self.damage and not self.chain_problem and not self.tail_problem

@@ -18,6 +18,7 @@ from itertools import chain, islice
 import numpy as np
 
 from jetdr_core.catalog import SETTLE_S, Catalog, chain_key, chain_number, chained
+from jetdr_core.domain_key import DomainKey
 from jetdr_core.errors import StoreAccessDenied, StoreError
 from jetdr_core.extent import DamagedExtent, damaged_extents
 from jetdr_core.segment import ObjectKind
@@ -36,16 +37,21 @@ ProgressCallback = Callable[[int, int], None]
 
 
 async def verify(
-    url_or_store: str | ObjectStore, *, progress: ProgressCallback | None = None, settle_s: float = SETTLE_S
+    url_or_store: str | ObjectStore,
+    *,
+    progress: ProgressCallback | None = None,
+    settle_s: float = SETTLE_S,
+    domain_key: DomainKey | None = None,
 ) -> VerifyReport:
     """Read and check everything in the container of a domain. Changes nothing.
 
     The report names every damaged part, with the disk extents and LSNs that only that part holds. It says of the first
     and the newest recovery point, and of every mark, whether the point can still be recovered whole. A missing object
-    that may be on its way has ``settle_s`` to appear. Raises the errors of opening the catalog and of a store that
-    cannot be read.
+    that may be on its way has ``settle_s`` to appear. With ``domain_key`` everything must have been made by an owner of
+    the domain. Without it nothing is authenticated, which the report says. Raises the errors of opening the catalog and
+    of a store that cannot be read.
     """
-    async with await Catalog.open(url_or_store, settle_s=settle_s) as catalog:
+    async with await Catalog.open(url_or_store, settle_s=settle_s, domain_key=domain_key) as catalog:
         verification = _Verification(catalog, progress)
         await verification.run()
         return verification.report()
@@ -71,7 +77,7 @@ class _Verification:
     async def run(self) -> None:
         wanted = await self._objects()
         bytes_total = sum(info.size_bytes for info in wanted if info.size_bytes <= object_bytes_max(info.key))
-        async with aclosing(_fetched(self.catalog.store, wanted)) as objects:
+        async with aclosing(_fetched(self.catalog, wanted)) as objects:
             async for info, checked in objects:
                 self._take(info, checked)
                 self.objects += 1
@@ -173,6 +179,7 @@ class _Verification:
             chain_problem=self._end_problem(self.catalog.chain_break),
             tail_problem=self._end_problem(self.catalog.tail_loss),
             points=tuple(self._point_checks()),
+            authenticity=self.catalog.authenticity,
         )
 
     def _end_problem(self, end: object) -> str:
@@ -189,7 +196,7 @@ class _Verification:
         return DamagedExtent(name, loss.offset, loss.length, loss.lsn, loss.lsn, loss.key, loss.problem)
 
 
-async def _fetched(store: ObjectStore, wanted: Iterable[ObjectInfo]) -> AsyncGenerator[tuple[ObjectInfo, Checked]]:
+async def _fetched(catalog: Catalog, wanted: Iterable[ObjectInfo]) -> AsyncGenerator[tuple[ObjectInfo, Checked]]:
     """The objects, checked, in the order given. A few objects, and a bounded number of bytes, are fetched ahead."""
     ahead: deque[tuple[ObjectInfo, asyncio.Task[Checked]]] = deque()
     ahead_bytes = 0
@@ -199,7 +206,7 @@ async def _fetched(store: ObjectStore, wanted: Iterable[ObjectInfo]) -> AsyncGen
                 first, task = ahead.popleft()
                 ahead_bytes -= first.size_bytes
                 yield first, await task
-            ahead.append((info, asyncio.create_task(_checked(store, info))))
+            ahead.append((info, asyncio.create_task(_checked(catalog, info))))
             ahead_bytes += info.size_bytes
         while ahead:
             first, task = ahead.popleft()
@@ -210,16 +217,16 @@ async def _fetched(store: ObjectStore, wanted: Iterable[ObjectInfo]) -> AsyncGen
         await asyncio.gather(*(task for _, task in ahead), return_exceptions=True)
 
 
-async def _checked(store: ObjectStore, info: ObjectInfo) -> Checked:
+async def _checked(catalog: Catalog, info: ObjectInfo) -> Checked:
     key, bytes_max = info.key, object_bytes_max(info.key)
     if bytes_max == 0:
         return Checked(key, 0, is_stranger=True)
     if not 0 < info.size_bytes <= bytes_max:
         return Checked(key, 0, problems=[("object", f"{info.size_bytes} bytes cannot be; at most {bytes_max} can")])
     try:
-        data = await store.get_range(key, 0, info.size_bytes)
+        data = await catalog.store.get_range(key, 0, info.size_bytes)
     except StoreError as error:
         if error.transient or isinstance(error, StoreAccessDenied):
             raise
         return Checked(key, 0, problems=[("object", error.cause)])
-    return await asyncio.to_thread(check_object, data, key)
+    return await asyncio.to_thread(check_object, data, key, catalog.chain.domain_key)

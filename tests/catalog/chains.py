@@ -11,6 +11,7 @@ import numpy as np
 
 from jetdr_core.catalog import Catalog, chain_key, heartbeat, read_chain, write_summaries
 from jetdr_core.control_bodies import EpochOwner
+from jetdr_core.domain_key import DomainKey
 from jetdr_core.record import RECORD, Kind, RecordBatch, control_payload, padded
 from jetdr_core.segment import NO_PREDECESSOR, SealedSegment, build_body, seal, seal_epoch
 from jetdr_core.store import MemoryStore
@@ -38,8 +39,9 @@ def time_ns(lsn: int) -> int:
 class ChainMaker:
     """An owner of a chain: collects records, seals them, puts them. ``fork`` makes a second owner of the same chain."""
 
-    def __init__(self, store: MemoryStore | None = None) -> None:
+    def __init__(self, store: MemoryStore | None = None, domain_key: DomainKey | None = None) -> None:
         self.store = store or MemoryStore()
+        self.domain_key = domain_key
         self.number = 1
         self.lsn = 1
         self.epoch = 0
@@ -49,7 +51,7 @@ class ChainMaker:
         self._payload = bytearray()
 
     def fork(self) -> ChainMaker:
-        other = ChainMaker(self.store)
+        other = ChainMaker(self.store, self.domain_key)
         other.number, other.lsn, other.epoch, other.predecessor = self.number, self.lsn, self.epoch, self.predecessor
         return other
 
@@ -91,6 +93,8 @@ class ChainMaker:
             lsn_next=self.lsn,
             time_ns=time_ns(self.lsn),
             owner=EpochOwner(**{"owner": f"owner-{self.epoch}", "host": "drva"} | names | body),
+            number=self.number,
+            domain_key=self.domain_key,
         )
         return self._sealed(epoch)
 
@@ -98,8 +102,19 @@ class ChainMaker:
         """The records since the last call, as the next of the chain."""
         batch = RecordBatch(np.array(self._rows, RECORD), memoryview(bytes(self._payload)))
         self._rows, self._payload = [], bytearray()
-        body = build_body([batch], verify=False)
-        return self._sealed(seal(body, domain_uuid=DOMAIN, epoch=self.epoch, timeline=1, predecessor=self.predecessor))
+        content_key = None if self.domain_key is None else self.domain_key.new_content_key()
+        body = build_body([batch], verify=False, content_key=content_key)
+        return self._sealed(
+            seal(
+                body,
+                domain_uuid=DOMAIN,
+                epoch=self.epoch,
+                timeline=1,
+                predecessor=self.predecessor,
+                number=self.number,
+                domain_key=self.domain_key,
+            )
+        )
 
     def _sealed(self, segment: SealedSegment) -> SealedSegment:
         self.predecessor = segment.checksum
@@ -120,15 +135,17 @@ class ChainMaker:
         return self.put(self.seal())
 
     def beat(self, lsn: int, seconds_later: float) -> None:
-        key, data = heartbeat(self.epoch, lsn=lsn, time_ns=time_ns(lsn) + int(seconds_later * STEP_NS))
+        key, data = heartbeat(
+            self.epoch, lsn=lsn, time_ns=time_ns(lsn) + int(seconds_later * STEP_NS), domain_key=self.domain_key
+        )
         run(self.store.replace(key, [data]))
 
     def open(self) -> Catalog:
-        return run(Catalog.open(self.store))
+        return run(Catalog.open(self.store, domain_key=self.domain_key))
 
     def summarise(self) -> list[int]:
         """Write the missing summaries; returns their groups."""
-        return run(write_summaries(self.store, run(read_chain(self.store))))
+        return run(write_summaries(self.store, run(read_chain(self.store, domain_key=self.domain_key))))
 
     def damage(self, key: str, place: int = -100) -> None:
         data = bytearray(run(self.store.get(key)))

@@ -78,7 +78,7 @@ def test_chain_ends_at_the_first_missing_number_and_says_so() -> None:
     maker = domain(5)
     run(maker.store.delete("chain/00000000/0000000004"))
     catalog = maker.open()
-    assert break_of(catalog) == (4, "chain/00000000/0000000004", "chain/00000000/0000000004 is missing", 3, True)
+    assert break_of(catalog) == (4, "chain/00000000/0000000004", "chain/00000000/0000000004 is missing", 3, True, False)
     assert (catalog.lsn_last, catalog.chain.tail.number) == (2, 3)
 
 

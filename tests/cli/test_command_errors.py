@@ -203,7 +203,7 @@ def test_a_newer_format_is_refused_and_not_called_damage(payroll: Payroll, numbe
     payroll.renew(number)
     for said in (jetdr("points", payroll.url), jetdr("inspect", payroll.object(number))):
         assert said.code == ExitCode.NEWER
-        assert "format 99; this engine reads up to 1; use a newer engine" in said.error
+        assert "format 99; this engine reads up to 2; use a newer engine" in said.error
 
 
 # -- logs --------------------------------------------------------------------------------------------------------------

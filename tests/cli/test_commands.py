@@ -17,7 +17,7 @@ from tests.cli.jetdr_command import environment, jetdr, jetdr_process
 POINT = {"lsn", "time", "time_ns", "name", "timeline"}
 DOMAIN = {
     *("url", "domain", "domain_uuid", "timeline", "epoch", "consistent", "lsn_first", "lsn_last"),
-    *("intervals", "gaps", "hole", "tail_loss", "disks"),
+    *("intervals", "gaps", "hole", "tail_loss", "disks", "authenticity"),
 }
 EXTENT = {"disk", "offset", "length", "lsn_first", "lsn_last", "key", "problem"}
 
@@ -94,7 +94,7 @@ def test_verify_says_that_all_is_well(payroll: Payroll) -> None:
     assert said.out.count(" yes") == 3
     found = jetdr("verify", payroll.url, "--json").json
     assert set(found) == {
-        *("url", "domain", "sound", "objects", "segments", "frames", "bytes_read"),
+        *("url", "domain", "sound", "authenticity", "objects", "segments", "frames", "bytes_read"),
         *("damage", "chain_problem", "tail_problem", "orphans", "strangers", "points"),
     }
     assert found["sound"] is True
@@ -132,7 +132,7 @@ def test_inspect_as_json_is_a_list_with_documented_keys(payroll: Payroll) -> Non
     place = {
         *("kind", "name", "object_bytes", "domain_uuid", "epoch", "timeline", "predecessor", "checksum", "damage"),
         *("lsn_first", "lsn_last", "time_first", "time_first_ns", "time_last", "time_last_ns"),
-        *("payload_bytes", "stored_bytes"),
+        *("payload_bytes", "stored_bytes", "number", "key_id"),
     }
     assert set(epoch) == place | {"epoch_body"}
     assert epoch["epoch_body"]["domain"] == "payroll"

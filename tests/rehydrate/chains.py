@@ -10,6 +10,7 @@ import numpy as np
 import xxhash
 
 from jetdr_core.control_bodies import EpochOwner
+from jetdr_core.domain_key import DomainKey
 from jetdr_core.record import RECORD, Kind, RecordBatch, control_payload, padded
 from jetdr_core.segment import NO_PREDECESSOR, SealedSegment, build_body, seal, seal_epoch
 from jetdr_core.store.protocol import ObjectStore
@@ -24,10 +25,11 @@ Row = tuple[int, int, int, int, bytes]
 class Chain:
     """Appends records, seals them into segments, remembers every write. Time advances one second per LSN."""
 
-    def __init__(self, store: ObjectStore, name: str = "payroll") -> None:
+    def __init__(self, store: ObjectStore, name: str = "payroll", domain_key: DomainKey | None = None) -> None:
         self.store = store
         self.name = name
         self.domain_uuid = uuid.uuid5(uuid.NAMESPACE_DNS, name)
+        self.domain_key = None if domain_key is None else domain_key.bound_to(self.domain_uuid)
         self.number = 0
         self.epoch = 0
         self.lsn = 0
@@ -83,14 +85,25 @@ class Chain:
                 lsn_next=self.lsn + 1,
                 time_ns=self.time_ns(self.lsn + 1),
                 owner=owner,
+                number=self.number + 1,
+                domain_key=self.domain_key,
             )
         )
 
     async def seal(self) -> str:
         """Put the records since the last call as one segment; returns its key."""
-        body = build_body([batch_of(self.rows, self.lsn - len(self.rows) + 1)])
+        content_key = None if self.domain_key is None else self.domain_key.new_content_key()
+        body = build_body([batch_of(self.rows, self.lsn - len(self.rows) + 1)], content_key=content_key)
         self.rows = []
-        sealed = seal(body, domain_uuid=self.domain_uuid, epoch=self.epoch, timeline=1, predecessor=self.predecessor)
+        sealed = seal(
+            body,
+            domain_uuid=self.domain_uuid,
+            epoch=self.epoch,
+            timeline=1,
+            predecessor=self.predecessor,
+            number=self.number + 1,
+            domain_key=self.domain_key,
+        )
         return await self._put(sealed)
 
     async def _put(self, sealed: SealedSegment) -> str:
