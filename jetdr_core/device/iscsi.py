@@ -11,13 +11,16 @@ import hashlib
 import os
 import socket
 from contextlib import suppress
+from typing import TYPE_CHECKING
 
 from typing_extensions import Buffer, CapsuleType
 
-from jetdr_core._iscsi import Session, SessionInfo
 from jetdr_core.device.bounds import byte_view, check_range, check_writable, target_view
 from jetdr_core.device.iscsi_url import IscsiOptions, IscsiUrl
 from jetdr_core.errors import DeviceBusy, InvalidRequest
+
+if TYPE_CHECKING:
+    from jetdr_core._iscsi import Session, SessionInfo
 
 __all__ = ["IscsiDevice"]
 
@@ -124,7 +127,7 @@ class IscsiDevice:
 
     def _connect(self, *, first: bool, preempt: bool) -> Session:
         url, options = self._url, self._options
-        return Session(
+        return _session_class(url)(
             str(url),
             portal=url.portal,
             target=url.target,
@@ -147,6 +150,20 @@ class IscsiDevice:
         lock, self._lock = self._lock, None
         if lock is not None:
             lock.close()
+
+
+def _session_class(url: IscsiUrl) -> type[Session]:
+    """Imported on use: a machine that only recovers needs no libiscsi."""
+    try:
+        from jetdr_core._iscsi import Session  # noqa: PLC0415
+    except ImportError as error:
+        if "libiscsi" in str(error):
+            problem, hint = f"libiscsi is missing: {error}", "install the Debian package libiscsi7"
+        else:
+            problem = "this jetdr_core was built without iSCSI"
+            hint = "install the Debian packages libiscsi-dev and gcc, and build jetdr_core here"
+        raise InvalidRequest(f"{url}: {problem}", hint=hint) from error
+    return Session
 
 
 def _lock(url: IscsiUrl) -> socket.socket:

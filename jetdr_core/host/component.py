@@ -101,6 +101,11 @@ class HostComponent:
                 f"domain {self.name!r}: write_back={self.options.write_back} and bypassed_path={bypassed_path}",
                 hint="write-back has a bypassed file, write-through has none",
             )
+        if not PLUGIN_PATH.exists():
+            raise InvalidRequest(
+                f"{PLUGIN_PATH} is missing: this jetdr_core was built without the host component",
+                hint="install the Debian packages nbdkit, nbdkit-plugin-dev and gcc, and build jetdr_core here",
+            )
         make_private("the runtime folder", self.folder)
         if self._nbd_socket:
             clear_socket_place("the socket for guests", Path(self._nbd_socket))

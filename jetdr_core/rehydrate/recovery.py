@@ -50,7 +50,7 @@ async def rehydrate(
     disks: Sequence[str] | None = None,
     cache: str | os.PathLike[str] | None = None,
     progress: ProgressCallback | None = None,
-    workers: int | None = None,
+    workers: int = WORKERS_DEFAULT,
     keep_going: bool = False,
     work: str | os.PathLike[str] | None = None,
     confirm: str | None = None,
@@ -60,43 +60,27 @@ async def rehydrate(
 
     ``at`` is an LSN, a time with zone (also as ISO 8601 text), a time before now (``"-1h"``), a mark's name, or
     ``"latest"``. Text may begin with ``lsn:``, ``time:`` or ``mark:``. ``format`` is ``flat`` (monolithicFlat VMDK),
-    ``vmfs`` (the VMDK of a VMFS datastore), ``stream`` (streamOptimized VMDK) or ``raw``. A missing directory is
-    created, and nothing in it is overwritten. At return the disks are durable under their final names, mode 0600, with
-    the domain's configuration files beside them. The same call continues an interrupted one, at the point that ``at``
-    named when it began. ``progress`` is called with (disk name, bytes done, bytes in all). Up to ``workers`` fetches of
-    4 MiB are in memory at once.
+    ``vmfs``, ``stream`` (streamOptimized VMDK) or ``raw``. A missing directory is created, and nothing in it is
+    overwritten. At return the disks are durable under their final names, mode 0600, with the domain's configuration
+    files beside them. The same call continues an interrupted one, at the point that ``at`` named when it began.
+    ``progress`` gets (disk name, bytes done, bytes in all). ``workers`` fetches of 4 MiB are in memory at once.
 
-    ``target`` may be a block device, for one disk in the format ``raw``. Everything on it is lost where the disk lies,
-    so ``confirm`` repeats the device's serial, or its size in bytes if it has none. It is read back at the end. The
-    journal is kept below the directory ``work`` meanwhile (default: the working directory). No configuration files are
-    written.
+    ``target`` may be a block device, for one disk as ``raw`` and no configuration files. ``confirm`` repeats its
+    serial, or its size in bytes if it has none. The journal lies in the directory ``work`` (default: the working
+    directory). At the end the disk is read back.
 
-    A damaged frame ends the recovery with :class:`DamagedObject` before any disk is announced. With ``keep_going``
-    everything else is recovered, and the report lists what was lost. With ``domain_key`` an object that no owner of the
-    domain made is damage of that kind, :class:`Forged`, and :class:`WrongKey` is raised if the domain has another key.
-    Without it nothing is authenticated. A store given as a URL is retried on transient
-    errors. A store given as an object is used as it is, and stays open.
-
-    Raises :class:`NoSuchPoint`, :class:`InstantInGap`, :class:`TargetExists`, :class:`TargetFull` and
-    :class:`InvalidRequest` before anything is written.
+    Damage ends it with :class:`DamagedObject` before any disk is announced. With ``keep_going`` everything else is
+    recovered, and the report lists what was lost. With ``domain_key`` an object that no owner of the domain made is
+    damage too, :class:`Forged`, and another key than the domain's is :class:`WrongKey`. A store given as a URL is
+    retried on transient errors. Before anything is written come :class:`NoSuchPoint`, :class:`InstantInGap`,
+    :class:`TargetExists`, :class:`TargetFull` and :class:`InvalidRequest`.
     """
-    device = _device(Path(target), format, work, confirm)
-    options = _Options(
-        Path(target) if device is None else Path(work or "."),
-        format,
-        WORKERS_DEFAULT if workers is None else workers,
-        keep_going,
-        progress,
-        words_of(at),
-        device,
-    )
+    folder, device = _place(Path(target), format, work, confirm)
+    options = _Options(folder, format, workers, keep_going, progress, words_of(at), device)
     opening = Catalog.open(url_or_store, cache=None if cache is None else Path(cache), domain_key=domain_key)
     async with await opening as catalog:
         point = await resolve_asked(catalog, at, options.target, disks)
-        chosen = _chosen(catalog.history.disks_at(point.lsn), disks, point)
-        if device is not None:
-            _check_device(device, chosen)
-        return await _Recovery(catalog, point, chosen, options).run()
+        return await _Recovery(catalog, point, _chosen(catalog, disks, point), options).run()
 
 
 @dataclass(frozen=True, slots=True)
@@ -118,13 +102,13 @@ class _Options:
             raise InvalidRequest(f"target {os.fspath(self.target)!r} is not a directory", hint="name a directory")
 
 
-def _device(
+def _place(
     target: Path,
     form: str,
     work: str | os.PathLike[str] | None,
     confirm: str | None,
-) -> TargetDevice | None:
-    """The device that the target is, if it is one. :class:`InvalidRequest` unless it may be overwritten."""
+) -> tuple[Path, TargetDevice | None]:
+    """The directory of the recovery, and the device that the target is, if it is one and may be overwritten."""
     device = TargetDevice.look(target)
     if device is None:
         if work is not None or confirm is not None:
@@ -132,14 +116,15 @@ def _device(
                 f"target {os.fspath(target)!r} is no block device: it takes neither work folder nor confirmation",
                 hint="name a block device, or leave both away",
             )
-        return None
+        return target, None
     if form != "raw":
         raise InvalidRequest(f"a disk cannot be written to {device} in the format {form!r}", hint="use the format raw")
     device.check_confirmed(confirm)
-    return device
+    return Path(work or "."), device
 
 
-def _chosen(present: Sequence[DiskState], names: Sequence[str] | None, point: RecoveryPoint) -> list[DiskState]:
+def _chosen(catalog: Catalog, names: Sequence[str] | None, point: RecoveryPoint) -> list[DiskState]:
+    present = catalog.history.disks_at(point.lsn)
     by_name = {disk.name: disk for disk in present}
     if names is None:
         return list(present)
@@ -183,6 +168,8 @@ class _Recovery:
     """One call of :func:`rehydrate`, after its point and disks are chosen. ``disks`` are in the order of the plan."""
 
     def __init__(self, catalog: Catalog, point: RecoveryPoint, chosen: Sequence[DiskState], options: _Options) -> None:
+        if options.device is not None:
+            _check_device(options.device, chosen)
         self.catalog = catalog
         self.point = point
         self.options = options

@@ -16,7 +16,14 @@ OF_OTHERS = {
     "host": {"jetdr.h"},
     "iscsi": {"jetdr.h"},
     "kernels": {"checksum.h"},
-    "python": {"jetdr.h", "iscsi/session.h", "kernels/interval_map.h", "kernels/scan.h", "kernels/scatter.h"},
+    "python": {
+        "jetdr.h",
+        "iscsi/session.h",
+        "kernels/interval_map.h",
+        "kernels/scan.h",
+        "kernels/scatter.h",
+        "kernels/tables.h",
+    },
 }
 """By wing: the headers outside of it that its files may include."""
 

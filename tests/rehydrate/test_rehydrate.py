@@ -192,7 +192,7 @@ def test_grown_disk_has_its_size_at_the_point(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"format": "qcow2"}, r"format 'qcow2' is not known; use flat, stream, raw"),
+        ({"format": "qcow2"}, r"format 'qcow2' is not known; use flat, vmfs, stream, raw"),
         ({"workers": 0}, r"0 workers; use 1 to 24"),
         ({"disks": ["disk9"]}, r"disk 'disk9' is not part of LSN 5 .*; choose from: disk1"),
         ({"disks": []}, r"no disk was chosen; choose from: disk1"),
