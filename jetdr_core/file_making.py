@@ -11,13 +11,14 @@ import enum
 import errno
 import fcntl
 import os
+import stat
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from jetdr_core.errors import DeviceAccessDenied, DeviceBusy, DeviceFull, JetdrError, SystemFailure
+from jetdr_core.errors import DeviceAccessDenied, DeviceBusy, DeviceFull, InvalidRequest, JetdrError, SystemFailure
 
-__all__ = ["Asked", "lock_file", "making", "remedy_of"]
+__all__ = ["Asked", "lock_file", "making", "read_regular_file", "remedy_of"]
 
 
 class Asked(enum.Flag):
@@ -77,6 +78,26 @@ def remedy_of(code: int | None) -> str:
         or _REMEDIES.get(code or 0)
         or "check the device and its file system"
     )
+
+
+def read_regular_file(path: str | os.PathLike[str], bytes_max: int, *, private: bool = False) -> bytes:
+    """The content of a regular file, of at most ``bytes_max`` bytes. Never waits for a pipe.
+
+    :class:`InvalidRequest` for anything else, for a longer file, and with ``private`` if others than its owner may use
+    it. ``OSError`` if it cannot be read.
+    """
+    name = os.fspath(path)
+    fd = os.open(name, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+    with os.fdopen(fd, "rb") as file:
+        mode = os.fstat(fd).st_mode
+        if not stat.S_ISREG(mode):
+            raise InvalidRequest(f"{name} is no regular file", hint="name a file")
+        if private and mode & (stat.S_IRWXG | stat.S_IRWXO):
+            raise InvalidRequest(f"{name} is open to others than its owner", hint=f"chmod 600 {name}")
+        content = file.read(bytes_max + 1)
+    if len(content) > bytes_max:
+        raise InvalidRequest(f"{name} is longer than {bytes_max} bytes", hint="name the file that is meant")
+    return content
 
 
 def lock_file(fd: int, path: str | os.PathLike[str]) -> None:

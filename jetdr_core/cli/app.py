@@ -28,6 +28,7 @@ from jetdr_core.cli.take_over_volume_command import take_over_volume
 from jetdr_core.cli.terminal import Terminal, Work, begin_terminal, warnings_to
 from jetdr_core.cli.verify_command import verify
 from jetdr_core.cli.watch_command import watch
+from jetdr_core.drva.errors import ControlError
 from jetdr_core.errors import JetdrError
 from jetdr_core.file_making import remedy_of
 
@@ -91,10 +92,11 @@ app.command(short_help="Take a log volume from an owner that is gone.")(take_ove
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run ``jetdr`` with ``arguments``, by default those of the process, and return the exit code."""
-    terminal = begin_terminal()
+    given = list(sys.argv[1:] if arguments is None else arguments)
+    terminal = begin_terminal(as_json="--json" in given)
     with warnings_to(terminal):
         try:
-            return _run(terminal, list(sys.argv[1:] if arguments is None else arguments))
+            return _run(terminal, given)
         except (KeyboardInterrupt, asyncio.CancelledError):
             return _interrupted(terminal)
         except BrokenPipeError:
@@ -115,7 +117,7 @@ def _run(terminal: Terminal, arguments: list[str]) -> int:
 
 
 def _interrupted(terminal: Terminal) -> int:
-    terminal.complain("; ".join(filter(None, ["interrupted", terminal.interrupted])))
+    terminal.fail("Interrupted", "; ".join(filter(None, ["interrupted", terminal.interrupted])), ExitCode.INTERRUPTED)
     return ExitCode.INTERRUPTED
 
 
@@ -131,10 +133,12 @@ def _failed(terminal: Terminal, error: Exception) -> int:
     if usage is not None:  # a usage error of typer's, whose class depends on the version of typer
         context = getattr(error, "ctx", None)
         said = usage().replace("Value error, ", "")
-        terminal.complain(f"{said} See '{context.command_path if context else 'jetdr'} --help'.")
+        said = f"{said} See '{context.command_path if context else 'jetdr'} --help'."
+        terminal.fail("InvalidRequest", said, ExitCode.USAGE)
         return ExitCode.USAGE
     code = exit_code_of(error)
-    terminal.complain(_message(error, code))
+    kind = error.kind if isinstance(error, ControlError) else type(error).__name__
+    terminal.fail(kind, _message(error, code), code)
     return code
 
 

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable
+from fractions import Fraction
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -22,8 +23,8 @@ from jetdr_core.errors import InvalidRequest
 
 __all__ = ["keep_config", "mark", "pause", "protect", "resume", "stop_host", "unprotect"]
 
-_SIZE = re.compile(r"([0-9]+)([KMGT]?)(?:iB)?\Z")
-_UNITS = {"": 0, "K": 10, "M": 20, "G": 30, "T": 40}
+_SIZE = re.compile(r"(?P<number>[0-9]{1,18}(?:\.[0-9]{1,12})?) ?(?P<unit>[KMGT]?)(?P<kind>iB|B)?\Z", re.IGNORECASE)
+_UNITS = " KMGT"
 
 Name = Annotated[str, typer.Argument(metavar="NAME", help="The recovery point's name.", show_default=False)]
 Wait = Annotated[bool, typer.Option("--wait", help="Return once the store holds the mark.")]
@@ -37,7 +38,14 @@ ConfigPath = Annotated[
 ConfigName = Annotated[
     str, typer.Option("--name", metavar="NAME", help="Its name in a recovery.", show_default="the file's")
 ]
-Size = Annotated[str, typer.Option("--size", metavar="BYTES", help="If the file is missing, make it: 4096, 512M, 20G.")]
+Size = Annotated[
+    str,
+    typer.Option(
+        "--size",
+        metavar="BYTES",
+        help="If the file is missing, make it: 4096, 512M, 1.5G (1024), or 20GB (1000).",
+    ),
+]
 
 
 def mark(
@@ -171,5 +179,14 @@ def _size_bytes(size: str) -> int | None:
         return None
     found = _SIZE.match(size)
     if found is None:
-        raise InvalidRequest(f"--size {size!r} is not a size", hint="give bytes, or a number with K, M, G or T")
-    return int(found[1]) << _UNITS[found[2]]
+        raise InvalidRequest(
+            f"--size {size!r} is not a size",
+            hint="give bytes, or a number with K, M, G, T (1024) or KB, MB, GB, TB (1000)",
+        )
+    is_decimal = found["unit"] and (found["kind"] or "").upper() == "B"
+    size_bytes = Fraction(found["number"]) * (1000 if is_decimal else 1024) ** _UNITS.index(
+        found["unit"].upper() or " "
+    )
+    if size_bytes.denominator != 1:
+        raise InvalidRequest(f"--size {size!r} is no whole number of bytes", hint="give bytes")
+    return int(size_bytes)

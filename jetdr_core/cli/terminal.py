@@ -13,7 +13,7 @@ import os
 import sys
 import traceback
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 
 from rich.console import Console
@@ -49,6 +49,8 @@ class Terminal:
     err: Console
     debug: bool = False
     interrupted: str = ""
+    as_json: bool = False
+    _has_answered: bool = False
     _warned: set[str] = field(default_factory=set)
 
     # -- results -----------------------------------------------------------------------------------------------------
@@ -60,6 +62,7 @@ class Terminal:
 
     def say_json(self, value: object) -> None:
         """Print the result as JSON, in ASCII whatever the encoding of the terminal."""
+        self._has_answered = True
         with _to_stdout():
             self.out.file.write(json.dumps(value, indent=2) + "\n")
             self.out.file.flush()
@@ -93,6 +96,13 @@ class Terminal:
         """Print the error of this run, with its remedy."""
         self.err.print(Text.assemble("jetdr: ", ("error", "bold red"), f": {one_line(message)}"), soft_wrap=True)
 
+    def fail(self, kind: str, message: str, code: int) -> None:
+        """Print the error that ends this run. With --json, stdout gets it too, as the one document."""
+        self.complain(message)
+        if self.as_json and not self._has_answered:
+            with suppress(OSError):
+                self.say_json({"error": {"type": kind, "message": one_line(message), "exit_code": int(code)}})
+
     def trace(self, error: BaseException) -> None:
         """Print the traceback of ``error`` if --debug was given."""
         if self.debug:
@@ -100,12 +110,14 @@ class Terminal:
                 self.err.print(Text(shown(line)), soft_wrap=True)
 
 
-def begin_terminal() -> Terminal:
+def begin_terminal(*, as_json: bool = False) -> Terminal:
     """Return a terminal on the present streams of the process."""
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="backslashreplace")
-    return Terminal(_console(stderr=False), _console(stderr=True), debug=bool(os.environ.get("JETDR_DEBUG")))
+    return Terminal(
+        _console(stderr=False), _console(stderr=True), debug=bool(os.environ.get("JETDR_DEBUG")), as_json=as_json
+    )
 
 
 @contextmanager

@@ -7,12 +7,12 @@ from __future__ import annotations
 
 import os
 import re
-import stat
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from jetdr_core.errors import InvalidRequest
+from jetdr_core.file_making import read_regular_file
 from jetdr_core.identity import host_owner
 from jetdr_core.ownership import check_guarded
 
@@ -29,6 +29,7 @@ _URL = re.compile(
     r"/(?P<target>[^/]+)/(?P<lun>\d{1,5})\Z"
 )
 _TARGET = re.compile(r"(?:iqn|eui|naa)\.[0-9A-Za-z.:_-]{1,219}\Z")
+_PASSWORD_FILE_BYTES_MAX = 64 << 10
 _PASSWORD_BYTES_MAX = 255
 
 
@@ -157,7 +158,5 @@ def _seconds(text: str) -> float:
 def _password_in(path: Path) -> str:
     """The file's first line. :class:`InvalidRequest` if others may read it, or could replace it."""
     check_guarded("password file", path)
-    with path.open() as file:
-        if os.fstat(file.fileno()).st_mode & (stat.S_IRWXG | stat.S_IRWXO):
-            raise InvalidRequest(f"password file {path} is open to others than its owner", hint=f"chmod 600 {path}")
-        return file.readline().rstrip("\r\n")
+    content = read_regular_file(path, _PASSWORD_FILE_BYTES_MAX, private=True)
+    return content.decode("utf-8-sig", "replace").partition("\n")[0].rstrip("\r")

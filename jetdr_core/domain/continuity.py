@@ -95,6 +95,13 @@ class Found(NamedTuple):
     half_replayed: bool = False
     on_mismatch: OnMismatch = OnMismatch.REFUSE
 
+    def __str__(self) -> str:
+        told = [f"ring: {self.ring.value}", f"log: {self.log.value}", f"host component: {self.host.value}"]
+        told += ["writes bypassed the log"] if self.bypassed or not self.logging else []
+        told += ["a disk has changed"] if self.changed else []
+        told += ["a replay has not ended"] if self.half_replayed else []
+        return "; ".join(told)
+
 
 class Continuity(NamedTuple):
     """What is owed.

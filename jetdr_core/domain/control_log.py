@@ -98,8 +98,8 @@ class ControlLog:
                 )
             if name in self.history.marks:
                 raise DuplicateMark(
-                    f"domain {self._domain!r} has a mark {name!r} already, at LSN {self.history.marks[name].lsn}",
-                    hint="choose another name",
+                    f"domain {self._domain!r} has a mark {name!r} already: {self.history.marks[name]}",
+                    hint="that moment can be recovered; choose another name for this one",
                 )
             record = self.append(Mark(name))
         return RecoveryPoint(self.history.timeline, record.lsn, record.time_ns, name)

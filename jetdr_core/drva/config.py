@@ -20,6 +20,7 @@ from jetdr_core.domain import OnMismatch
 from jetdr_core.drva.patience import PLACE_LIMIT_S, each_within
 from jetdr_core.drva.toml_table import Table
 from jetdr_core.errors import InvalidRequest
+from jetdr_core.file_making import read_regular_file
 from jetdr_core.host import HostComponent, HostOptions
 from jetdr_core.identity import check_config_name, check_name
 from jetdr_core.limits import DISK_BYTES_MAX, DISKS_MAX, SECTION_BYTES_DEFAULT, SECTION_BYTES_MIN, SECTIONS_MAX
@@ -30,6 +31,7 @@ __all__ = ["Address", "DiskConfig", "DomainConfig", "DrvaConfig", "VolumeConfig"
 
 T = TypeVar("T")
 
+_FILE_BYTES_MAX = 16 << 20
 RUNTIME_DIR = "/run/jetdr"
 LOCK_NAME = "drva.lock"
 """The file in the runtime directory that a running DRVA holds locked."""
@@ -118,7 +120,7 @@ def load_config(path: str | os.PathLike[str]) -> DrvaConfig:
     """Read and check the file at ``path``. Raises :class:`InvalidRequest`, and ``OSError`` if it cannot be read."""
     name = os.fspath(path)
     try:
-        content = tomllib.loads(Path(path).read_bytes().decode("utf-8-sig"))
+        content = tomllib.loads(read_regular_file(path, _FILE_BYTES_MAX).decode("utf-8-sig"))
     except (tomllib.TOMLDecodeError, UnicodeDecodeError, RecursionError) as error:
         raise InvalidRequest(f"{name} is not TOML: {error}", hint="see packaging/drva.example.toml") from None
     top = Table(name, content)

@@ -7,13 +7,13 @@ from __future__ import annotations
 
 import asyncio
 import os
-import stat
 import time
 from collections.abc import Sequence
 from pathlib import Path
 
 from jetdr_core.drva.configured_domain import AnyDomain
 from jetdr_core.errors import InvalidRequest, JetdrError
+from jetdr_core.file_making import read_regular_file
 from jetdr_core.limits import CONTROL_BYTES_MAX
 from jetdr_core.ownership import link_flags
 
@@ -27,14 +27,8 @@ def read_config_file(path: str) -> bytes:
     """The content of the file, which must be absolute, regular and short enough for a control record. Blocks."""
     if not Path(path).is_absolute() or "\0" in path:
         raise InvalidRequest(f"the configuration file's path {path!r} is not absolute", hint="begin it with /")
-    fd = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC | link_flags(path))
-    with os.fdopen(fd, "rb") as file:
-        if not stat.S_ISREG(os.fstat(fd).st_mode):
-            raise InvalidRequest(f"{path} is no regular file", hint="name a configuration file, such as a .vmx")
-        content = file.read(CONTROL_BYTES_MAX + 1)
-    if len(content) > CONTROL_BYTES_MAX:
-        raise InvalidRequest(f"{path} is longer than {CONTROL_BYTES_MAX} bytes", hint="keep such a file elsewhere")
-    return content
+    link_flags(path)  # refuses a link of another user
+    return read_regular_file(path, CONTROL_BYTES_MAX)
 
 
 class KeptFiles:

@@ -8,12 +8,11 @@ Invariants: the file is private. No message quotes a value of it.
 
 from __future__ import annotations
 
-import os
-import stat
 from collections.abc import Mapping
 from pathlib import Path
 
 from jetdr_core.errors import InvalidRequest
+from jetdr_core.file_making import read_regular_file
 from jetdr_core.ownership import check_guarded
 
 __all__ = ["UrlWithCredential", "credential_secrets", "credential_variables"]
@@ -51,8 +50,8 @@ def credential_variables(
 def credential_secrets(path: Path) -> list[str]:
     """The values in the file that look like secrets, for a log that hides them. Nothing if it cannot be read."""
     try:
-        lines = path.read_text("utf-8-sig", "replace").splitlines()
-    except OSError:
+        lines = read_regular_file(path, _BYTES_MAX).decode("utf-8-sig", "replace").splitlines()
+    except (InvalidRequest, OSError):
         return []
     values = [line.partition("=")[2].strip().strip("\"'") for line in lines]
     return [value for value in values if len(value) >= _SECRET_CHARS_MIN]
@@ -61,14 +60,7 @@ def credential_secrets(path: Path) -> list[str]:
 def _read(path: Path, known: frozenset[str]) -> dict[str, str]:
     """The file's variables. Raises :class:`InvalidRequest` if others may read it, or it has other lines."""
     check_guarded("credential_file", path)
-    fd = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
-    with os.fdopen(fd, "rb") as file:
-        mode = os.fstat(fd).st_mode
-        if not stat.S_ISREG(mode) or mode & (stat.S_IRWXG | stat.S_IRWXO):
-            raise InvalidRequest(
-                f"credential_file {path} is open to others than its owner, or no regular file", hint=f"chmod 600 {path}"
-            )
-        text = file.read(_BYTES_MAX).decode("utf-8-sig", "replace")
+    text = read_regular_file(path, _BYTES_MAX, private=True).decode("utf-8-sig", "replace")
     found = {}
     for number, line in enumerate(text.splitlines(), 1):
         if not line.strip() or line.lstrip().startswith("#"):

@@ -11,11 +11,13 @@ from pathlib import Path
 
 import pytest
 
+from jetdr_core.cli.appliance_commands import _size_bytes
 from jetdr_core.cli.exits import ExitCode
+from jetdr_core.errors import InvalidRequest
 from tests.cli.jetdr_command import environment, jetdr, jetdr_process
 from tests.drva.running_drva import DISK_BYTES, InProcess, Place, place, running
 
-DRVA = {"version", "pid", "started", "started_ns", "stopping", "metrics"}
+DRVA = {"version", "pid", "started", "started_ns", "stopping", "metrics", "alarms", "hosts_not_configured"}
 DOMAIN = {
     *("name", "state", "since", "since_ns", "restarts", "paused", "failure", "alarms", "status", "status_age_s"),
 }
@@ -199,3 +201,55 @@ def test_the_daemon_s_errors_before_it_starts_are_one_line() -> None:
         assert done.returncode == ExitCode.USAGE
         assert "so that it is this user's alone" in done.stderr
         assert "Traceback" not in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("size", "size_bytes"),
+    [
+        ("4096", 4096),
+        ("4096B", 4096),
+        ("1.5G", 3 << 29),
+        ("20GB", 20 * 10**9),
+        ("20GiB", 20 << 30),
+        ("0.5 TiB", 1 << 39),
+        ("512m", 512 << 20),
+        ("2TB", 2 * 10**12),
+    ],
+)
+def test_sizes_are_read_as_people_write_them(size: str, size_bytes: int) -> None:
+    assert _size_bytes(size) == size_bytes
+
+
+@pytest.mark.parametrize("size", ["1X", "-1G", "G", "1.G", "0.0001K", "1e9", "1,5G", "1PB", "٣G"])
+def test_what_is_no_size_is_refused(size: str) -> None:
+    with pytest.raises(InvalidRequest, match=r"is not a size|is no whole number of bytes"):
+        _size_bytes(size)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "kind", "code"),
+    [
+        (["status", "other"], "InvalidRequest", ExitCode.USAGE),
+        (["mark", "payroll", "latest"], "InvalidRequest", ExitCode.USAGE),
+        (["status", "--socket", "/absent/sock"], "DrvaUnreachable", ExitCode.UNREACHABLE),
+        (["points", "file:///absent"], "InvalidRequest", ExitCode.USAGE),
+        (["points", "memory://nothing-here"], "InvalidRequest", ExitCode.USAGE),
+        (["inspect", "/absent"], "FileNotFoundError", ExitCode.UNREACHABLE),
+        (["points"], "InvalidRequest", ExitCode.USAGE),
+        (["rehydrate", "file:///absent", "--at", "x", "--to", "/tmp/x"], "InvalidRequest", ExitCode.USAGE),
+    ],
+)
+def test_error_is_json_where_json_was_asked_for(here: Place, arguments: list[str], kind: str, code: ExitCode) -> None:
+    said = jetdr(*arguments, "--json")
+    assert said.code == code
+    assert said.json == {"error": {"type": kind, "message": said.error, "exit_code": int(code)}}
+
+
+def test_configuration_that_is_a_pipe_is_refused_at_once() -> None:
+    with place("payroll") as here:
+        here.file.unlink()
+        os.mkfifo(here.file, 0o600)
+        for arguments in (["drva", here.file, "--check"], ["inspect", here.file]):
+            done = jetdr_process(*arguments)
+            assert done.returncode == ExitCode.USAGE
+            assert str(here.file) in done.stderr

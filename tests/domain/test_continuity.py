@@ -55,6 +55,16 @@ def everything(place: Found) -> Iterator[Found]:
             yield found
 
 
+def test_what_was_found_is_told_in_words() -> None:
+    found = Found(
+        RingFound.NONE, LogFound.UNCLEAN, HostFound.DIED, logging=False, write_back=True, bypassed=False, disks=True
+    )
+    assert str(found) == (
+        "ring: there is none, or the log has long left it; log: its last owner did not close it; "
+        "host component: a host component died; writes bypassed the log"
+    )
+
+
 @pytest.mark.parametrize("found", PLACES, ids=lambda found: "-".join(str(getattr(v, "name", v)) for v in found[:7]))
 def test_nothing_that_may_differ_is_taken_for_equal(found: Found) -> None:
     owed = decide(found)

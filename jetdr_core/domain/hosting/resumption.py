@@ -158,7 +158,13 @@ class HostedResumption:
         )
         if self._witnesses is not None:
             self._witnesses.begin(path for _, path in primaries.placed(history.disks))
-        log_.info("%s: %s; owed: %s", self._place.path, found, owed.gap or owed.stop or "nothing")
+        log_.info(
+            "domain %s: what an earlier run left: %s; what is owed: %s",
+            self._component.name,
+            found,
+            owed.gap or owed.stop or "nothing",
+            extra={"domain": self._component.name},
+        )
         return ring
 
     def make_mode(self, parts: ModeParts) -> HostedMode:
