@@ -22,7 +22,8 @@ FLUSH_WAIT_S = 1.0
 class DurableLog:
     """Implements :class:`jetdr_core.uploader.LogSource` on an open log and its ring.
 
-    The log's tail moves no further than the primaries have come in write-back, and no further than :meth:`hold` says.
+    The log's tail moves no further than the primaries have come in write-back, and no further than :meth:`hold` and
+    :meth:`noted` say.
     ``on_fence`` is called before the ring is poisoned, when another owner has taken the domain over.
     """
 
@@ -32,6 +33,7 @@ class DurableLog:
         self._trimming = threading.Lock()
         self._stored: deque[Cursor] = deque()  # places that the store allows the tail to move to
         self._held: int | None = None
+        self._noted: int | None = None
         self._kept = False
         self._log = log
         self._ring = ring
@@ -98,6 +100,11 @@ class DurableLog:
             self._held = lsn
         self.trim()
 
+    def noted(self, lsn: int | None) -> None:
+        """Keep the tail at or before ``lsn``, because the state folder knows no more of the log. None: it need not."""
+        with self._trimming:
+            self._noted = lsn
+
     def keep(self) -> None:
         with self._trimming:
             self._kept = True
@@ -114,7 +121,7 @@ class DurableLog:
 
     def _limit(self) -> int | None:
         limits = [self._ring.lsn_in_primaries] if self._ring.write_back else []
-        limits += [self._held] if self._held is not None else []
+        limits += [lsn for lsn in (self._held, self._noted) if lsn is not None]
         return min(limits, default=None)
 
     def fence(self, epoch_newer: int) -> None:

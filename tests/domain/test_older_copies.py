@@ -18,9 +18,11 @@ from pathlib import Path
 import pytest
 
 import jetdr_core as jetdr
+from jetdr_core.domain.hosting.generation_file import GenerationFile
 from jetdr_core.errors import ChainBroken, GenerationMismatch
+from jetdr_core.replication_log import describe_volume
 from tests.domain.fixture import QUICK, recovered
-from tests.domain.hosted import DISK_BYTES, Drva, Machine, machine
+from tests.domain.hosted import DISK_BYTES, Drva, Machine, machine, until
 
 OLD, NEW = "old", "new"
 PARTS = ("log", "store", "disk", "state", "runtime")
@@ -244,3 +246,70 @@ def test_in_write_back_somebody_chooses_which_is_right(lost_power: Machine, choi
             await domain.close(stop_host=True)
 
     asyncio.run(scenario())
+
+
+# -- within one generation: a copy that was made since the last opening ------------------------------------------------
+
+
+def noted_lsn(made: Machine) -> int:
+    record = GenerationFile(made.folder / "state/vm").read()
+    assert record is not None
+    return record.lsn
+
+
+@pytest.mark.parametrize("part", ["log", "state"])
+def test_a_copy_made_while_the_domain_ran_is_noticed(peer: Callable[[str], str], part: str) -> None:
+    """With the log so old it would be replayed over what guests have flushed since, with the state folder perhaps."""
+    peer("nbdkit")
+    with machine(write_back=True) as made:
+        with Drva(made, "create") as drva:
+            drva.ask("equal")
+            if part == "log":
+                drva.ask("pause")
+            write_flushed(made, b"A")
+            drva.ask("applied")
+            copy(WHERE[part](made), made.folder / "older")
+            before = noted_lsn(made) + 1 if part == "state" else seen(made.folder / "older", "lsn_last")
+            write_flushed(made, b"B")
+            drva.ask("applied")
+            if part == "state":
+                drva.ask("equal")  # the store has it all, so the log's tail moves
+            reached = "lsn_first" if part == "state" else "lsn_last"
+            until(lambda: seen(made.folder / "log", reached) > before and noted_lsn(made) > before)
+            drva.kill()
+        made.kill_host()
+        copy(made.folder / "older", WHERE[part](made))
+        shutil.rmtree(made.folder / "run")
+        (made.folder / "run").mkdir(mode=0o700)
+        held = made.primary().read_bytes()
+        for choice in (jetdr.OnMismatch.REFUSE, jetdr.OnMismatch.COPY):
+            asyncio.run(opened_by(made, choice))
+            assert made.primary().read_bytes() == held
+            assert held[:4096] == b"B" * 4096
+
+
+def write_flushed(made: Machine, text: bytes) -> None:
+    with made.client() as guest:
+        for _ in range(3):
+            guest.write(0, text * 4096)
+            guest.flush()
+
+
+def seen(log: Path, what: str) -> int:
+    """The first or last LSN that a log holds."""
+    (section,) = describe_volume(log).sections
+    lsn: int = getattr(section, what)
+    return lsn
+
+
+async def opened_by(made: Machine, choice: jetdr.OnMismatch) -> None:
+    if choice is jetdr.OnMismatch.REFUSE:
+        with pytest.raises(GenerationMismatch, match=r"older copy|on its own word: the state folder"):
+            async with made.open():
+                pass
+        return
+    async with made.open(on_mismatch=choice) as domain:
+        await asyncio.wait_for(domain.wait_consistent(), 20)
+        await domain.uploaded(domain.mark("chosen").lsn)
+        await domain.close(stop_host=True)
+    assert (await recovered(made.store, "chosen"))["db01"] == made.primary().read_bytes()

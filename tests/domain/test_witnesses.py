@@ -10,7 +10,7 @@ import pytest
 
 from jetdr_core.domain.disk_identity import read_stamp, write_stamp
 from jetdr_core.domain.generation import UNKNOWN_ID, Generation, Word
-from jetdr_core.domain.hosting.generation_file import GenerationFile
+from jetdr_core.domain.hosting.generation_file import GenerationFile, LogReach
 from jetdr_core.domain.hosting.witnesses import Witnesses
 from jetdr_core.errors import InvalidRequest
 
@@ -101,11 +101,34 @@ def test_a_domain_that_has_ended_leaves_file_and_disks_to_the_next_opening(tmp_p
     second = Witnesses(tmp_path, FIRST, state_id, FIRST)
     second.claiming(SECOND)
     second.begin([disk])
+    second.end_stamps()
     second.leave()
     serve(Witnesses(tmp_path, SECOND, state_id, SECOND), THIRD, disk)
     second.stamp(disk)  # it hung until now
     second.note_stamps()
+    second.note_lsn(99)
     assert words(Witnesses(tmp_path, THIRD, state_id, THIRD), disk) == AGREED
+
+
+def test_within_a_generation_an_older_log_and_an_older_state_folder_are_noticed(tmp_path: Path, disk: str) -> None:
+    state_id = served(tmp_path, disk)
+    running = Witnesses(tmp_path, FIRST, state_id, FIRST, LogReach(3, 7))
+    serve(running, SECOND, disk)
+    assert running.lsn == 7
+    running.note_lsn(20)
+    running.note_lsn(15)  # never back
+    assert running.lsn == 20
+    for tail, head, word in [
+        (0, 20, Word.AGREES),
+        (20, 20, Word.AGREES),
+        (0, 30, Word.AGREES),
+        (0, 19, Word.NEWER),
+        (21, 30, Word.OLDER),
+    ]:
+        assert Witnesses(tmp_path, SECOND, state_id, SECOND, LogReach(tail, head)).of_state() is word
+    running.leave()
+    running.note_lsn(25)
+    assert Witnesses(tmp_path, SECOND, state_id, SECOND, LogReach(0, 20)).of_state() is Word.AGREES
 
 
 def test_a_log_that_was_given_up_is_not_believed_if_the_opening_is_cut_off(tmp_path: Path, disk: str) -> None:

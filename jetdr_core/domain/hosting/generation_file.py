@@ -2,7 +2,8 @@
 
 A log is replayed unless the state folder has the bypassed file. So a state folder that is missing, of another machine
 or an older copy must not look like one without that file. It has an identity, which the log names, and it notes the
-last generation.
+last generation. Within a generation it notes every second how far the log is durable. A log that ends before that is an
+older copy, and so is the state folder if the log begins after it.
 
 Invariants: the file is replaced as a whole, durably. A claim is noted before it is made, and it alone counts once disks
 and log are of its generation. A file that cannot be read says nothing. docs/formats/generation.md has its format.
@@ -14,6 +15,7 @@ import json
 import secrets
 from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 
 import xxhash
 
@@ -22,9 +24,19 @@ from jetdr_core.durable import new_file, rename
 from jetdr_core.file_making import making
 from jetdr_core.json_text import decode_json
 
-__all__ = ["GenerationFile", "StateRecord"]
+__all__ = ["BLANK", "GenerationFile", "LogReach", "StateRecord"]
 
 VERSION = 1
+
+
+class LogReach(NamedTuple):
+    """The last LSN that a log no longer holds, and the last one that it holds."""
+
+    tail: int
+    head: int
+
+
+BLANK = LogReach(0, 0)
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,7 +45,7 @@ class StateRecord:
 
     ``pending``: claims made since ``last``, perhaps, under which nothing was served. ``half_replayed``: somebody chose
     to replay the log under ``last``, and that has not ended. ``unstamped``: the disks that are perhaps not stamped with
-    ``last`` yet, or will not be.
+    ``last`` yet, or will not be. ``lsn``: the log was durable so far, and its tail had not passed it.
     """
 
     state_id: bytes
@@ -41,6 +53,7 @@ class StateRecord:
     pending: tuple[Generation, ...] = ()
     half_replayed: bool = False
     unstamped: tuple[str, ...] = ()
+    lsn: int = 0
 
     @classmethod
     def new(cls) -> StateRecord:
@@ -51,12 +64,14 @@ class StateRecord:
         """Whether nothing was served under another generation since ``other``."""
         return any(own.is_same(other) for own in (self.last, *self.pending))
 
-    def word_on(self, log: Generation, relied_on: bytes) -> Word:
+    def word_on(self, log: Generation, lsns: LogReach, relied_on: bytes) -> Word:
         """What the state folder says of a log that relies on the folder ``relied_on``."""
         if relied_on not in {self.state_id, UNKNOWN_ID}:
             return Word.MISSING
         if self.knows(log):
-            return Word.AGREES
+            if lsns.head < self.lsn:
+                return Word.NEWER
+            return Word.OLDER if lsns.tail > self.lsn else Word.AGREES
         word = log.word_of(self.last)
         return Word.SILENT if relied_on == UNKNOWN_ID and word is not Word.NEWER else word
 
@@ -92,6 +107,7 @@ def _encode(record: StateRecord) -> bytes:
         "pending": [str(generation) for generation in record.pending],
         "half_replayed": record.half_replayed,
         "unstamped": list(record.unstamped),
+        "lsn": record.lsn,
     }
     return json.dumps(body | {"checksum": _checksum(body)}).encode() + b"\n"
 
@@ -102,7 +118,8 @@ def _decode(raw: bytes) -> StateRecord | None:
         return None
     pending = tuple(Generation.parse(text) for text in body["pending"])
     last, unstamped = Generation.parse(body["last"]), tuple(map(str, body["unstamped"]))
-    return StateRecord(bytes.fromhex(body["state_id"]), last, pending, bool(body["half_replayed"]), unstamped)
+    state_id, half_replayed, lsn = bytes.fromhex(body["state_id"]), bool(body["half_replayed"]), int(body["lsn"])
+    return StateRecord(state_id, last, pending, half_replayed, unstamped, lsn)
 
 
 def _checksum(body: object) -> str:

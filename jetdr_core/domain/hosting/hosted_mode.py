@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 
 from jetdr_core._core import Ring
@@ -86,8 +87,10 @@ class HostedMode:
             because=resumed.owed.stop,
             can_upload=lambda: parts.failure() is None,
         )
-        self._watch = Watch(name, ring, self._server, self._bypass, parts.copies, trim=self.source.trim)
+        self._watch = Watch(name, ring, self._server, self._bypass, parts.copies, trim=self._trim)
         self._stamper = None if resumed.witnesses is None else Stamper(name, resumed.witnesses)
+        if resumed.witnesses is not None:
+            self.source.noted(resumed.witnesses.lsn)
         self._counting: asyncio.Task[None] | None = None
 
     # -- begin -------------------------------------------------------------------------------------------------------
@@ -124,6 +127,9 @@ class HostedMode:
             await in_thread(self.source.hold, cursor.lsn)
             self._ring.request_durable(lsn)
             cursor = await in_thread(fold_control, self._log, cursor, self._parts.control_log.history)
+            if self.is_crowded:
+                with suppress(JetdrError, OSError):  # the watch reports it
+                    await in_thread(self._trim)
             await asyncio.sleep(CATCH_UP_POLL_S)
         await in_thread(self.source.hold, None)
 
@@ -141,6 +147,20 @@ class HostedMode:
             copies.owe_changed(resumed.changed, gap)
         else:
             copies.owe_known()
+
+    def _trim(self) -> None:
+        """Move the log's tail as far as the state folder knows the log by now.
+
+        A state folder that cannot be written is reported, and holds up nothing.
+        """
+        witnesses, noted = self._resumed.witnesses, None
+        try:
+            if witnesses is not None:
+                witnesses.note_lsn(self._ring.lsn_durable)
+                noted = witnesses.lsn
+        finally:
+            self.source.noted(noted)
+            self.source.trim()
 
     def _start_host(self, disks: Sequence[HostedDisk]) -> None:
         lived = self._ring.host_alive
@@ -224,6 +244,8 @@ class HostedMode:
 
     async def stop_trimming(self) -> None:
         await asyncio.to_thread(self._watch.stop)
+        if self._resumed.witnesses is not None:
+            self._resumed.witnesses.leave()
 
     def end(self, *, stop_host: bool) -> bool:
         ring = self._ring

@@ -29,6 +29,7 @@ from jetdr_core.domain.continuity import (
 from jetdr_core.domain.disk_identity import changed_disks
 from jetdr_core.domain.generation import UNKNOWN_ID, Generation, Word
 from jetdr_core.domain.hosting.bypassed_file import BypassedFile
+from jetdr_core.domain.hosting.generation_file import LogReach
 from jetdr_core.domain.hosting.hosted_mode import HostedMode, Resumed
 from jetdr_core.domain.hosting.replay import flush, replay
 from jetdr_core.domain.hosting.ring_place import RingPlace
@@ -183,7 +184,8 @@ class HostedResumption:
         """Only write-back replays a log, and relies on the state folder."""
         if self._bypassed_file is None:
             return None
-        return Witnesses(self._bypassed_file.folder, self._own, log.body.state_id, self._chain)
+        lsns = LogReach(log.tail.lsn, log.outcome.head.lsn)
+        return Witnesses(self._bypassed_file.folder, self._own, log.body.state_id, self._chain, lsns)
 
     def _find(self, history: DomainHistory, ring: RingFound) -> Found:
         """Ask what survived."""

@@ -5,7 +5,7 @@ disks must not wait for that. So the state folder notes before the log is draine
 and believes an older stamp of those alone.
 
 Invariants: nobody waits for a stamp, except the end of the domain for a moment. After :meth:`Stamper.close` no stamp is
-begun, and the state folder is left to the next opening. A primary that takes no stamp is reported, and served.
+begun. A primary that takes no stamp is reported, and served.
 """
 
 from __future__ import annotations
@@ -54,11 +54,11 @@ class Stamper:
         """Begin no further stamp, and wait a moment for those in flight. Idempotent."""
         with self._lock:
             self._closing = True
+        self._witnesses.end_stamps()
         deadline = time.monotonic() + CLOSE_LIMIT_S
         for thread in self._threads:
             if thread.is_alive():
                 thread.join(max(0.0, deadline - time.monotonic()))
-        self._witnesses.leave()
 
     @property
     def failure(self) -> str:

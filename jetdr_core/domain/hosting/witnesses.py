@@ -15,7 +15,7 @@ from pathlib import Path
 
 from jetdr_core.domain.disk_identity import can_carry_stamp, check_stamp_has_place, read_stamp, write_stamp
 from jetdr_core.domain.generation import UNKNOWN_ID, Generation, Word
-from jetdr_core.domain.hosting.generation_file import GenerationFile, StateRecord
+from jetdr_core.domain.hosting.generation_file import BLANK, GenerationFile, LogReach, StateRecord
 
 __all__ = ["Witnesses"]
 
@@ -26,18 +26,25 @@ _WORST_FIRST = (Word.APART, Word.NEWER, Word.MISSING, Word.OLDER, Word.AGREES)
 
 
 class Witnesses:
-    """``log`` is the log's generation, ``chain`` the store's. ``relied_on`` is the state folder that the log names."""
+    """``log`` is the log's generation, and ``lsns`` what it holds. ``chain`` is the store's generation.
 
-    def __init__(self, state_folder: Path, log: Generation, relied_on: bytes, chain: Generation) -> None:
+    ``relied_on`` is the state folder that the log names.
+    """
+
+    def __init__(
+        self, state_folder: Path, log: Generation, relied_on: bytes, chain: Generation, lsns: LogReach = BLANK
+    ) -> None:
         self._file = GenerationFile(state_folder)
         self._log = log
         self._chain = chain
         self._relied_on = relied_on
+        self._lsns = lsns
         self._found = self._file.read()
         self._record = self._found or StateRecord.new()
         self._claim = log
         self._stamped: set[str] = set()
         self._lock = threading.Lock()  # what is stamped, and the file while the domain is open
+        self._stamps_end = False
         self._left = False
 
     @property
@@ -59,7 +66,7 @@ class Witnesses:
             return Word.SILENT
         if self._found is None:
             return Word.SILENT if self._relied_on == UNKNOWN_ID else Word.MISSING
-        return self._found.word_on(self._log, self._relied_on)
+        return self._found.word_on(self._log, self._lsns, self._relied_on)
 
     def of_disks(self, paths: Iterable[str]) -> Word:
         """The worst word of a primary. Refuses a primary that could not be stamped."""
@@ -108,7 +115,7 @@ class Witnesses:
             self._record = replace(found, last=self._log, pending=(generation,))
         else:
             self._record = replace(found, last=generation, pending=())
-        self._record = replace(self._record, half_replayed=replay_chosen)
+        self._record = replace(self._record, half_replayed=replay_chosen, lsn=self._lsns.head)
         self._file.write(self._record)
 
     def begin(self, paths: Iterable[str]) -> None:
@@ -128,7 +135,7 @@ class Witnesses:
     def stamp(self, path: str) -> None:
         """Bring a primary to the new generation, unless the domain has ended. Waits while the primary hangs."""
         can_carry = can_carry_stamp(path)
-        if self._left:
+        if self._stamps_end:
             return
         if can_carry:
             write_stamp(path, self._claim)
@@ -144,8 +151,25 @@ class Witnesses:
             self._record = replace(self._record, unstamped=unstamped)
             self._file.write(self._record)
 
+    @property
+    def lsn(self) -> int:
+        """So far the log is noted to be durable. Its tail must not pass that."""
+        return self._record.lsn
+
+    def note_lsn(self, lsn: int) -> None:
+        """Note that the log is durable up to ``lsn``, unless the domain has ended."""
+        with self._lock:
+            if not self._left and lsn > self._record.lsn:
+                record = replace(self._record, lsn=lsn)
+                self._file.write(record)
+                self._record = record
+
+    def end_stamps(self) -> None:
+        """Leave the primaries to the next opening."""
+        self._stamps_end = True
+
     def leave(self) -> None:
-        """Leave file and primaries to the next opening."""
+        """Leave the file to the next opening."""
         self._left = True
 
     def admit(self, path: str) -> None:
