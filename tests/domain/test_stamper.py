@@ -86,11 +86,13 @@ def test_a_disk_that_hangs_is_reported_and_holds_up_no_end(
 ) -> None:
     monkeypatch.setattr(stamper, "PATIENCE_S", 0.0)
     monkeypatch.setattr(stamper, "CLOSE_LIMIT_S", 0.1)
-    one = Stamper("d", begun(tmp_path, disks))
+    served = begun(tmp_path, disks)
+    one = Stamper("d", served)
     one.start()
     until(lambda: noted(tmp_path).unstamped == (disks[0],))
     assert one.failure == f"{disks[0]} does not answer"
     one.close()
+    served.leave()
     before = GenerationFile(tmp_path).path.read_bytes()
     hanging.answer()
     until(lambda: not one.failure)
