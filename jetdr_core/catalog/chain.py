@@ -136,7 +136,7 @@ async def read_chain(store: ObjectStore, *, settle_s: float = 0.0, domain_key: D
     summarised: set[int] = set()
     for group in listing.groups:
         shortcut = shortcuts.get(group)
-        if shortcut and _take_shortcut(shortcut, follower, listing.group(group)):
+        if shortcut and _take_shortcut(shortcut, follower, listing.group(group), domain_key):
             summarised.add(group)
             continue
         async with aclosing(_footers(store, listing.group(group), domain_key)) as footers:
@@ -258,7 +258,9 @@ async def _shortcut(store: ObjectStore, group: int, listing: Listing, domain_key
         return None
 
 
-def _take_shortcut(shortcut: _Shortcut, follower: Follower, sizes: dict[int, int]) -> bool:
+def _take_shortcut(
+    shortcut: _Shortcut, follower: Follower, sizes: dict[int, int], domain_key: DomainKey | None
+) -> bool:
     """Take the group from its summary. False, with nothing taken, if the summary does not hold."""
     links, group = shortcut.summary.links, shortcut.summary.group
     problem = contradiction(shortcut.summary, follower.head, follower.domain_uuid, sizes, shortcut.anchor)
@@ -267,7 +269,7 @@ def _take_shortcut(shortcut: _Shortcut, follower: Follower, sizes: dict[int, int
         problem = f"{controls} control records more than its indexes can hold"
     if not problem:
         try:
-            summary = decode_summary(shortcut.data, group)
+            summary = decode_summary(shortcut.data, group, domain_key=domain_key)
         except DamagedObject as error:
             problem = str(error)
         else:

@@ -27,7 +27,7 @@ from jetdr_core.catalog.follow import Head
 from jetdr_core.catalog.footer import Footer
 from jetdr_core.catalog.keys import group_numbers, summary_key
 from jetdr_core.catalog.links import LINK, ORPHAN, LinkTable, chained, link
-from jetdr_core.domain_key import TAG_BYTES, DomainKey, TagPurpose
+from jetdr_core.domain_key import SALT_BYTES, SUMMARY_PART, TAG_BYTES, DomainKey, TagPurpose
 from jetdr_core.errors import DamagedObject, Forged, UnsupportedVersion
 from jetdr_core.limits import CHAIN_GROUP, CONTROL_BYTES_MAX
 from jetdr_core.record import ControlRecord
@@ -39,13 +39,14 @@ from jetdr_core.segment.frames import unpack_block
 _MAGIC = b"JDRSUM\0\1"
 _VERSION = 1
 _VERSION_TAGGED = 2
+_VERSION_ENCRYPTED = 3
 _HEADER = struct.Struct("<8sH2xI16s16sIIIIQQ")
 _SIGNED_BYTES = _HEADER.size - 8
 _ASCENDING = ("number", "first_lsn", "last_lsn", "first_time_ns", "last_time_ns", "epoch")
 _RAW_BYTES_MAX = 256 * CONTROL_BYTES_MAX
 _LZ4_RATIO_MAX = 255
 
-SUMMARY_BYTES_MAX = _HEADER.size + _RAW_BYTES_MAX + _RAW_BYTES_MAX // 255 + 16 + TAG_BYTES
+SUMMARY_BYTES_MAX = _HEADER.size + _RAW_BYTES_MAX + _RAW_BYTES_MAX // 255 + 16 + SALT_BYTES + 2 * TAG_BYTES
 """The longest summary: one that LZ4 cannot compress. A group with more to say has none."""
 
 
@@ -73,9 +74,11 @@ def encode_summary(summary: Summary, domain_key: DomainKey | None = None) -> byt
     if len(raw) > _RAW_BYTES_MAX or not len(chained(summary.links)):
         return None
     body: bytes = lz4.block.compress(raw, store_size=False)
+    if domain_key is not None and domain_key.encrypts:
+        body = _encrypted(body, domain_key)
     header = _HEADER.pack(
         _MAGIC,
-        _VERSION if domain_key is None else _VERSION_TAGGED,
+        _version(domain_key),
         summary.group,
         summary.domain_uuid.bytes,
         summary.predecessor,
@@ -88,6 +91,29 @@ def encode_summary(summary: Summary, domain_key: DomainKey | None = None) -> byt
     )[:_SIGNED_BYTES]
     data = header + xxhash.xxh3_64_intdigest(header).to_bytes(8, "little") + body
     return data if domain_key is None else data + domain_key.tag(TagPurpose.SUMMARY, data)
+
+
+def _version(domain_key: DomainKey | None) -> int:
+    if domain_key is None:
+        return _VERSION
+    return _VERSION_ENCRYPTED if domain_key.encrypts else _VERSION_TAGGED
+
+
+def _encrypted(body: bytes, domain_key: DomainKey) -> bytes:
+    """Salt, encrypted body and its tag. A summary may be written anew, so each has a key of its own."""
+    content_key = domain_key.new_content_key()
+    stored, tag = content_key.protect(SUMMARY_PART, body)
+    return b"".join((content_key.salt, stored, tag))
+
+
+def _decrypted(body: memoryview, domain_key: DomainKey | None, key: str) -> memoryview:
+    if domain_key is None or not domain_key.encrypts:
+        raise DamagedObject(key, "body", "is encrypted, and no key to that was given")
+    content_key = domain_key.content_key(bytes(body[:SALT_BYTES]))
+    plain = content_key.reveal(SUMMARY_PART, body[SALT_BYTES:-TAG_BYTES], bytes(body[-TAG_BYTES:]))
+    if plain is None:
+        raise Forged(key, "body", "has no right tag")
+    return memoryview(plain)
 
 
 def decode_summary(
@@ -106,14 +132,16 @@ def decode_summary(
     )
     if magic != _MAGIC or xxhash.xxh3_64_intdigest(view[:_SIGNED_BYTES]) != checksum:
         raise DamagedObject(key, "header", "magic or checksum is wrong")
-    if version > _VERSION_TAGGED:
+    if version > _VERSION_ENCRYPTED:
         raise UnsupportedVersion(f"{key}: summary of format {version}", hint="use a newer engine", key=key)
-    end = len(view) - TAG_BYTES if version == _VERSION_TAGGED else len(view)
+    end = len(view) if version == _VERSION else max(_HEADER.size, len(view) - TAG_BYTES)
     if domain_key is not None and not domain_key.is_tag(bytes(view[end:]), TagPurpose.SUMMARY, view[:end]):
         raise Forged(key, "summary", "has no right tag")
-    body = view[_HEADER.size : max(end, _HEADER.size)]
+    body = view[_HEADER.size : end]
     if number != group or len(body) != body_bytes or xxhash.xxh3_64_intdigest(body) != body_checksum:
         raise DamagedObject(key, "body", "group, size or checksum is wrong")
+    if version == _VERSION_ENCRYPTED:
+        body = _decrypted(body, domain_key, key)
     table_bytes = rows * LINK.itemsize
     if rows != len(group_numbers(group)) or not table_bytes <= raw_bytes <= min(
         _RAW_BYTES_MAX, _LZ4_RATIO_MAX * body_bytes

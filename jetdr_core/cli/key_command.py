@@ -13,7 +13,7 @@ import typer
 from jetdr_core.cli.exits import ExitCode
 from jetdr_core.cli.shared_options import Json
 from jetdr_core.cli.terminal import Terminal, Work
-from jetdr_core.domain_key import DomainKey, KeyFile
+from jetdr_core.domain_key import DomainKey, KeyFile, KeyMode
 
 __all__ = ["key_app"]
 
@@ -27,16 +27,22 @@ key_app = typer.Typer(
 
 File = Annotated[Path, typer.Argument(metavar="FILE", help="The key file, mode 0600.", show_default=False)]
 
+Encrypt = Annotated[
+    bool,
+    typer.Option("--encrypt", help="Encrypt what the domain stores. Without the key it cannot be recovered then."),
+]
+
 
 @key_app.command()
-def new(ctx: typer.Context, file: File, as_json: Json = False) -> Work:
+def new(ctx: typer.Context, file: File, encrypt: Encrypt = False, as_json: Json = False) -> Work:
     """Make a new key in FILE, which must not exist.
 
     Name the file as key_file when the domain is created. Keep a copy where no disaster reaches both: whoever recovers
     the domain needs it to tell that nobody has tampered with the store.
     """
     terminal = ctx.ensure_object(Terminal)
-    return Work(lambda: _say(terminal, file, KeyFile(file).make(), as_json=as_json))
+    mode = KeyMode.ENCRYPT if encrypt else KeyMode.AUTHENTICATE
+    return Work(lambda: _say(terminal, file, KeyFile(file).make(mode=mode), as_json=as_json))
 
 
 @key_app.command()

@@ -122,7 +122,8 @@ def check_break(known: Known, name: str, *, puts_max: int, log_is_new: bool, giv
             end.key,
             "chain",
             f"domain {name!r} cannot be continued: {end}",
-            hint="keep a copy of the object to find out who put it, remove it from the store, and open again",
+            hint="bring back the genuine object from a version or a copy of the container; if there never was one, "
+            "keep a copy of this one, and remove it",
         )
     if end.number <= known.tail.number:
         raise ChainBroken(

@@ -4,15 +4,17 @@ Everything that a store holds is under checksums, but anybody can compute a chec
 the domain's key. The primitives are those of ``cryptography``: HKDF-SHA256, HMAC-SHA256 and AES-256-GCM.
 """
 
-from jetdr_core.domain_key.content_key import INDEX_PART, ContentKey
-from jetdr_core.domain_key.key import KEY_ID_BYTES, SALT_BYTES, TAG_BYTES, DomainKey, KeyMode, TagPurpose
+from jetdr_core.domain_key.content_key import INDEX_PART, SUMMARY_PART, TAG_BYTES, Bytes, ContentKey
+from jetdr_core.domain_key.key import KEY_ID_BYTES, SALT_BYTES, DomainKey, KeyMode, TagPurpose
 from jetdr_core.domain_key.key_file import KeyFile
 
 __all__ = [
     "INDEX_PART",
     "KEY_ID_BYTES",
     "SALT_BYTES",
+    "SUMMARY_PART",
     "TAG_BYTES",
+    "Bytes",
     "ContentKey",
     "DomainKey",
     "KeyFile",

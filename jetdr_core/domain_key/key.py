@@ -20,7 +20,7 @@ from cryptography.hazmat.primitives.hashes import SHA256
 from cryptography.hazmat.primitives.hmac import HMAC
 from cryptography.hazmat.primitives.kdf.hkdf import HKDF
 
-from jetdr_core.domain_key.content_key import Bytes, ContentKey
+from jetdr_core.domain_key.content_key import TAG_BYTES, Bytes, ContentKey
 from jetdr_core.errors import WrongKey
 
 __all__ = ["KEY_ID_BYTES", "SALT_BYTES", "TAG_BYTES", "DomainKey", "KeyMode", "TagPurpose"]
@@ -28,7 +28,6 @@ __all__ = ["KEY_ID_BYTES", "SALT_BYTES", "TAG_BYTES", "DomainKey", "KeyMode", "T
 SECRET_BYTES = 32
 KEY_ID_BYTES = 8
 SALT_BYTES = 16
-TAG_BYTES = 16
 
 
 class KeyMode(enum.StrEnum):
@@ -36,6 +35,8 @@ class KeyMode(enum.StrEnum):
 
     AUTHENTICATE = "authenticate"
     """It is stored as it is, with tags."""
+    ENCRYPT = "encrypt"
+    """It is stored encrypted, with tags."""
 
 
 class TagPurpose(enum.StrEnum):
@@ -71,6 +72,11 @@ class DomainKey:
         """What tells this key from another one. It says nothing about the secret."""
         return self._derive(b"key id", b"", KEY_ID_BYTES)
 
+    @property
+    def encrypts(self) -> bool:
+        """Whether content is stored encrypted."""
+        return self.mode is KeyMode.ENCRYPT
+
     def bound_to(self, domain_uuid: UUID) -> DomainKey:
         """Return the key as that of domain ``domain_uuid``. :class:`WrongKey` if it is bound to another one."""
         if self.domain_uuid not in {None, domain_uuid}:
@@ -98,7 +104,8 @@ class DomainKey:
 
     def content_key(self, salt: bytes) -> ContentKey:
         """Return the key for the content of the object whose trailer has ``salt``."""
-        return ContentKey(self._derive(f"content {self.mode}".encode(), salt, SECRET_BYTES), salt)
+        secret = self._derive(f"content {self.mode}".encode(), salt, SECRET_BYTES)
+        return ContentKey(secret, salt, self.encrypts)
 
     def _derive(self, purpose: bytes, salt: bytes, length: int) -> bytes:
         info = b"jetdr 2\0" + purpose

@@ -16,7 +16,7 @@ import numpy as np
 import xxhash
 from typing_extensions import Buffer
 
-from jetdr_core.domain_key import INDEX_PART, TAG_BYTES, ContentKey
+from jetdr_core.domain_key import INDEX_PART, TAG_BYTES, Bytes, ContentKey
 from jetdr_core.limits import SEGMENT_BYTES_MAX, SEGMENT_RECORDS_MAX
 from jetdr_core.record import ControlRecord, Kind, RecordBatch, control_records
 from jetdr_core.segment.frames import encode_frames, raw_frames
@@ -33,7 +33,7 @@ class SegmentBody:
     """
 
     frames: list[Buffer]
-    index: bytes
+    index: Bytes
     index_checksum: int
     index_raw_bytes: int
     first_lsn: int
@@ -57,7 +57,7 @@ def build_body(
 ) -> SegmentBody:
     """Encode consecutive ``batches``: at least one record, dense LSNs, and no more than fits into one segment.
 
-    With ``content_key``, which must be new, frames and index get tags.
+    With ``content_key``, which must be new, frames and index get tags, and are encrypted if it says so.
 
     ``verify`` decodes every compressed frame again and compares. That takes about a fifth more processor time if the
     data compresses. It is done in ``helper`` if there is one, which must not be the executor that this runs in.
@@ -69,7 +69,8 @@ def build_body(
     raws = raw_frames(batches, pieces.slices)
     frames, stored = encode_frames(raws, verify=verify, helper=helper, content_key=content_key)
     control = [record for batch in batches for record in control_records(batch)]
-    index, index_raw_bytes = encode_index(frames, pieces.entries, control)
+    raw_index, index_raw_bytes = encode_index(frames, pieces.entries, control)
+    index, index_tag = protect_index(raw_index, content_key)
     headers = records.headers
     return SegmentBody(
         frames=stored,
@@ -85,13 +86,13 @@ def build_body(
         entry_count=len(pieces.entries),
         control=control,
         content_key=content_key,
-        index_tag=index_tag(content_key, index),
+        index_tag=index_tag,
     )
 
 
-def index_tag(content_key: ContentKey | None, index: bytes) -> bytes:
-    """The tag of an index. Zeros without a key."""
-    return bytes(TAG_BYTES) if content_key is None else content_key.tag(INDEX_PART, index)
+def protect_index(index: bytes, content_key: ContentKey | None) -> tuple[Bytes, bytes]:
+    """An encoded index as it is to be stored, and its tag, which is zeros without a key."""
+    return (index, bytes(TAG_BYTES)) if content_key is None else content_key.protect(INDEX_PART, index)
 
 
 def _check_size(records: Captured) -> None:

@@ -14,11 +14,13 @@ import numpy as np
 import xxhash
 from typing_extensions import Buffer
 
-from jetdr_core.domain_key import ContentKey
+from jetdr_core.domain_key import Bytes, ContentKey
 from jetdr_core.errors import DamagedObject, Forged
 from jetdr_core.record import RecordBatch
 from jetdr_core.segment.layout import FRAME, FRAME_TAGGED, HEADER_BYTES, SAVING_PERCENT_MIN, Codec, FrameTable
 from jetdr_core.segment.pieces import Slice
+
+CHANGED = "it was changed by somebody who lacks the domain's key"
 
 
 def raw_frames(batches: Sequence[RecordBatch], slices: Sequence[Slice]) -> list[memoryview]:
@@ -56,9 +58,11 @@ def encode_frames(
                 _check(data, raw)
             else:
                 checks.append(helper.submit(_check, data, raw))
-        size = len(data)
+        size, tag = len(data), b""
+        if content_key is not None:
+            data, tag = content_key.protect(row, data)
         columns = (offset, size, len(raw), xxhash.xxh3_64_intdigest(data), codec)
-        table[row] = columns if content_key is None else (*columns, content_key.tag(row, data))
+        table[row] = columns if content_key is None else (*columns, tag)
         stored.append(data)
         offset += size
     for check in checks:
@@ -66,7 +70,7 @@ def encode_frames(
     return table, stored
 
 
-def _encode(raw: memoryview) -> tuple[bytes | memoryview, Codec]:
+def _encode(raw: memoryview) -> tuple[Bytes, Codec]:
     packed = lz4.block.compress(raw, store_size=False)
     if len(packed) * 100 > len(raw) * (100 - SAVING_PERCENT_MIN):
         return raw, Codec.RAW
@@ -96,10 +100,11 @@ def decode_frame(
     view = memoryview(stored)
     if len(view) != stored_bytes or xxhash.xxh3_64_intdigest(view) != checksum:
         raise DamagedObject(key, f"frame at {offset}", "checksum is wrong")
-    if content_key is not None and not content_key.is_tag(bytes(row["tag"]), number, view):
-        raise Forged(
-            key, f"frame at {offset}", "has a wrong tag: it was changed by somebody who lacks the domain's key"
-        )
+    if content_key is not None:
+        revealed = content_key.reveal(number, view, row["tag"].tobytes())
+        if revealed is None:
+            raise Forged(key, f"frame at {offset}", f"has a wrong tag: {CHANGED}")
+        view = memoryview(revealed)
     if codec == Codec.RAW:
         return view
     return unpack_block(view, raw_bytes, key, f"frame at {offset}")

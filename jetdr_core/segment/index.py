@@ -14,11 +14,11 @@ import xxhash
 from typing_extensions import Buffer
 
 from jetdr_core.domain_key import INDEX_PART, ContentKey, DomainKey
-from jetdr_core.errors import DamagedObject, Forged
+from jetdr_core.errors import DamagedObject, Forged, WrongKey
 from jetdr_core.record import ControlRecord
 from jetdr_core.segment.columns import pack_columns, unpack_columns
 from jetdr_core.segment.control_records import decode_control, encode_control
-from jetdr_core.segment.frames import unpack_block
+from jetdr_core.segment.frames import CHANGED, unpack_block
 from jetdr_core.segment.layout import ENTRY, EntryTable, FrameTable, ObjectKind
 from jetdr_core.segment.tables import check_tables
 from jetdr_core.segment.trailer import Trailer
@@ -68,11 +68,19 @@ def content_key(trailer: Trailer, domain_key: DomainKey | None) -> ContentKey | 
 
 
 def unpack_index(stored: Buffer, trailer: Trailer, key: str, domain_key: DomainKey | None = None) -> bytes:
-    """The raw bytes of an index, whose checksum is verified, and with ``domain_key`` its tag."""
+    """The raw bytes of an index, whose checksum is verified, and with ``domain_key`` its tag.
+
+    :class:`WrongKey` if it is encrypted and there is no key.
+    """
     view = memoryview(stored)
     if len(view) != trailer.index_stored_bytes or xxhash.xxh3_64_intdigest(view) != trailer.index_checksum:
         raise DamagedObject(key, "index", "checksum is wrong")
     checker = content_key(trailer, domain_key)
-    if checker is not None and not checker.is_tag(trailer.index_tag, INDEX_PART, view):
-        raise Forged(key, "index", "has a wrong tag: it was changed by somebody who lacks the domain's key")
+    if checker is None and trailer.is_encrypted:
+        raise WrongKey(f"{key} is encrypted, and no key was given", hint="give the domain's key")
+    if checker is not None:
+        revealed = checker.reveal(INDEX_PART, view, trailer.index_tag)
+        if revealed is None:
+            raise Forged(key, "index", f"has a wrong tag: {CHANGED}")
+        view = memoryview(revealed)
     return unpack_block(view, trailer.index_raw_bytes, key, "index")

@@ -40,7 +40,8 @@ HEADER = struct.Struct("<8sHB1x16s28xQ")
 TRAILER = struct.Struct("<8sHBB4x16sQI4x16sQQqqQQIII4xQIIQQQ8s16sQ16s16s16xQ")
 CHECKSUM_AT = TRAILER_BYTES - 8
 TAGGED = 1
-"""``flags`` of an object with tags."""
+ENCRYPTED = 2
+"""``flags`` of an object with tags, and of one whose frames and index are encrypted too."""
 
 
 class ObjectKind(enum.IntEnum):

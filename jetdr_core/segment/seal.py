@@ -20,9 +20,9 @@ from jetdr_core.domain_key import DomainKey
 from jetdr_core.errors import DamagedObject
 from jetdr_core.limits import CONTROL_BYTES_MAX
 from jetdr_core.record import ControlRecord, control_body, control_payload
-from jetdr_core.segment.body import SegmentBody, index_tag
+from jetdr_core.segment.body import SegmentBody, protect_index
 from jetdr_core.segment.index import unpack_index
-from jetdr_core.segment.layout import HEADER_BYTES, TAGGED, TRAILER_BYTES, ObjectKind
+from jetdr_core.segment.layout import ENCRYPTED, HEADER_BYTES, TAGGED, TRAILER_BYTES, ObjectKind
 from jetdr_core.segment.trailer import (
     Trailer,
     encode_header,
@@ -110,7 +110,7 @@ def seal_epoch(
     """The object with which ``owner`` begins ``epoch``. The next segment begins with ``lsn_next``."""
     raw = control_payload(owner.encode())
     content_key = None if domain_key is None else domain_key.new_content_key()
-    index = lz4.block.compress(raw, store_size=False)
+    index, index_tag = protect_index(lz4.block.compress(raw, store_size=False), content_key)
     body = SegmentBody(
         frames=[],
         index=index,
@@ -125,7 +125,7 @@ def seal_epoch(
         entry_count=0,
         control=[],
         content_key=content_key,
-        index_tag=index_tag(content_key, index),
+        index_tag=index_tag,
     )
     return _sealed(ObjectKind.EPOCH, body, _Place(domain_uuid, epoch, timeline, predecessor, number, domain_key))
 
@@ -159,7 +159,7 @@ def _sealed(kind: ObjectKind, body: SegmentBody, place: _Place) -> SealedSegment
     )
     if place.domain_key is not None and body.content_key is not None:
         trailer = trailer._replace(
-            flags=TAGGED,
+            flags=TAGGED | ENCRYPTED if place.domain_key.encrypts else TAGGED,
             key_id=place.domain_key.key_id,
             salt=body.content_key.salt,
             number=place.number,

@@ -26,6 +26,7 @@ from jetdr_core.limits import FRAME_BYTES, SEGMENT_RECORDS_MAX
 from jetdr_core.segment.layout import (
     CHECKSUM_AT,
     CONTROL,
+    ENCRYPTED,
     ENTRIES_MAX,
     ENTRY,
     FRAME,
@@ -84,7 +85,12 @@ class Trailer(NamedTuple):
     @property
     def is_tagged(self) -> bool:
         """Whether the object has tags, which say that it was made by somebody who has the domain's key."""
-        return self.flags == TAGGED
+        return bool(self.flags & TAGGED)
+
+    @property
+    def is_encrypted(self) -> bool:
+        """Whether frames and index can be read with the domain's key only."""
+        return bool(self.flags & ENCRYPTED)
 
     @property
     def frame_type(self) -> np.dtype[np.void]:
@@ -159,7 +165,7 @@ def decode_trailer(tail: Buffer, key: str) -> Trailer:
     """
     origin, raw = decode_origin(tail, key), memoryview(tail)[-TRAILER_BYTES:]
     _, version, kind, flags, _, *fields, _ = TRAILER.unpack(raw)
-    if version > VERSION_TAGGED or (version == VERSION_TAGGED and flags != TAGGED):
+    if version > VERSION_TAGGED or (version == VERSION_TAGGED and flags not in (TAGGED, TAGGED | ENCRYPTED)):
         unknown = "" if version > VERSION_TAGGED else f" with flags {flags}"
         raise UnsupportedVersion(
             f"{key}: chain object of format {version}{unknown}; this engine reads up to {VERSION_TAGGED}",
@@ -211,6 +217,8 @@ def check_tag(trailer: Trailer, number: int, domain_key: DomainKey | None, key: 
         problem = f"was tagged with key {trailer.key_id.hex()}, the domain's key is {domain_key.key_id.hex()}"
     elif not domain_key.is_tag(trailer.tag, TagPurpose.TRAILER, _tagged_bytes(trailer)):
         problem = "has a wrong tag: it was not made, or was changed, by somebody who lacks the domain's key"
+    elif trailer.is_encrypted != domain_key.encrypts:
+        problem = f"is {'' if trailer.is_encrypted else 'not '}encrypted, the mode of the key is {domain_key.mode!s}"
     elif trailer.number != number:
         problem = f"was made as object {trailer.number}"
     if problem:

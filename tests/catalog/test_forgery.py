@@ -14,8 +14,8 @@ import pytest
 
 from jetdr_core.catalog import Authenticity, Catalog, ChainBreak, chain_key, heartbeat, heartbeat_key, summary_key
 from jetdr_core.catalog.summary import decode_summary, encode_summary
-from jetdr_core.domain_key import DomainKey
-from jetdr_core.errors import ChainBroken, Forged, WrongKey
+from jetdr_core.domain_key import DomainKey, KeyMode
+from jetdr_core.errors import ChainBroken, DamagedObject, Forged, WrongKey
 from jetdr_core.segment import TRAILER_BYTES, object_checksum
 from jetdr_core.segment.trailer import encode_trailer
 from jetdr_core.store import MemoryStore
@@ -24,6 +24,7 @@ from tests.segment.forge import changed, trailer_of
 
 KEY = DomainKey(bytes(range(32)), DOMAIN)
 OTHER_KEY = DomainKey(bytes(32), DOMAIN)
+ENCRYPTING = DomainKey(bytes(range(32)), DOMAIN, mode=KeyMode.ENCRYPT)
 OBJECTS = 8
 """Object 1 is the epoch object, object 2 adds the disk, the others have a write each, object 5 a mark."""
 
@@ -255,8 +256,8 @@ def test_a_replaced_container_of_another_domain_is_refused() -> None:
 # -- advisory objects --------------------------------------------------------------------------------------------------
 
 
-def summarised() -> ChainMaker:
-    maker = keyed()
+def summarised(domain_key: DomainKey = KEY) -> ChainMaker:
+    maker = keyed(domain_key)
     while maker.number < 1030:
         maker.segment()
     assert maker.summarise() == [0]
@@ -267,6 +268,21 @@ def test_a_summary_with_a_right_tag_is_used() -> None:
     maker = summarised()
     assert maker.open().chain.summarised == {0}
     assert run(Catalog.open(maker.store)).chain.summarised == {0}
+
+
+def test_an_encrypted_summary_is_used_with_the_key_and_refused_when_it_is_forged() -> None:
+    maker = summarised(ENCRYPTING)
+    catalog = maker.open()
+    assert (catalog.chain.summarised, catalog.lsn_last, "before" in catalog.marks) == (
+        frozenset({0}),
+        1029,
+        True,
+    )
+    data = run(maker.store.get(summary_key(0)))
+    with pytest.raises(DamagedObject, match="is encrypted"):
+        decode_summary(data, 0)
+    run(maker.store.replace(summary_key(0), [data[:-1] + bytes([data[-1] ^ 1])]))
+    assert (maker.open().chain.summarised, maker.open().lsn_last) == (frozenset(), 1029)
 
 
 def test_a_forged_summary_is_ignored(caplog: pytest.LogCaptureFixture) -> None:

@@ -144,3 +144,25 @@ def test_inspect_shows_tags_and_checks_them_with_the_key(url: str, key_file: Pat
     assert jetdr("inspect", forged).code == 0
     told = jetdr("inspect", forged, "--key-file", key_file)
     assert (told.code, "has a wrong tag" in told.out) == (4, True)
+
+
+def test_an_encrypted_store_is_refused_without_the_key(tmp_path: Path) -> None:
+    file = tmp_path / "encrypting"
+    assert "mode encrypt" in jetdr("key", "new", file, "--encrypt").out
+    url = asyncio.run(build(tmp_path / "encrypted", KeyFile(file).read()))
+    for command in (
+        ["points"],
+        ["status"],
+        ["verify", "--without-key"],
+        ["rehydrate", "--at", "2", "--to", tmp_path / "out"],
+    ):
+        said = jetdr(command[0], url, *command[1:])
+        assert (said.code, said.out) == (2, "")
+        assert "is encrypted, and no key was given" in said.error
+    assert not (tmp_path / "out").exists()
+    assert jetdr("inspect", url, "--number", 2).code == 2
+    assert jetdr("inspect", url, "--number", 2, "--key-file", file).code == 0
+    assert jetdr("verify", url, "--key-file", file).code == 0
+    said = jetdr("rehydrate", url, "--at", "latest", "--to", tmp_path / "out", "--format", "raw", "--key-file", file)
+    assert said.code == 0
+    assert (tmp_path / "out" / "db01.raw").read_bytes()[:4096] == NOISE

@@ -8,21 +8,23 @@ from uuid import UUID
 import pytest
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 
-from jetdr_core.domain_key import INDEX_PART, DomainKey, TagPurpose
+from jetdr_core.domain_key import INDEX_PART, DomainKey, KeyMode, TagPurpose
 from jetdr_core.errors import WrongKey
 
 DOMAIN = UUID("7f1d2c3b-0000-4000-8000-00000000d0a1")
 OTHER = UUID("7f1d2c3b-0000-4000-8000-00000000d0a2")
 SECRET = bytes(range(32))
 KEY = DomainKey(SECRET, DOMAIN)
+ENCRYPTING = DomainKey(SECRET, DOMAIN, mode=KeyMode.ENCRYPT)
+KEYS = [KEY, ENCRYPTING]
 
 
 def test_what_is_derived_from_a_key_is_the_same_in_every_version() -> None:
     assert KEY.key_id.hex() == "ac28103d6eba2cca"
     assert KEY.tag(TagPurpose.TRAILER, b"data").hex() == "c219b65bed7a05f69f6b82a14647d350"
     content = KEY.content_key(bytes(range(16)))
-    assert content.tag(0, b"data").hex() == "e601312af35371340229d80f443f079b"
-    assert content.tag(INDEX_PART, b"data").hex() == "c27760dc56ef03f2e7c7053509b384e7"
+    assert content.protect(0, b"data")[1].hex() == "e601312af35371340229d80f443f079b"
+    assert content.protect(INDEX_PART, b"data")[1].hex() == "c27760dc56ef03f2e7c7053509b384e7"
 
 
 def test_keys_are_derived_and_small_things_tagged_as_documented() -> None:
@@ -32,8 +34,9 @@ def test_keys_are_derived_and_small_things_tagged_as_documented() -> None:
     assert hkdf(SECRET, b"", b"jetdr 2\0key id", 8) == KEY.key_id
     salt = bytes(range(16))
     content_key = hkdf(SECRET, salt, b"jetdr 2\0content authenticate\0" + DOMAIN.bytes, 32)
-    assert AESGCM(content_key).encrypt((3).to_bytes(12, "little"), b"", b"data") == KEY.content_key(salt).tag(
-        3, b"data"
+    assert (
+        AESGCM(content_key).encrypt((3).to_bytes(12, "little"), b"", b"data")
+        == (KEY.content_key(salt).protect(3, b"data")[1])
     )
 
 
@@ -51,15 +54,26 @@ def test_a_tag_holds_for_its_purpose_domain_key_and_bytes_alone() -> None:
     assert not DomainKey(bytes(32), DOMAIN).is_tag(tag, TagPurpose.TRAILER, b"data")
 
 
-def test_content_is_bound_to_its_part_its_salt_and_its_domain() -> None:
-    content = KEY.new_content_key()
-    tag = content.tag(3, b"frame")
-    assert content.is_tag(tag, 3, b"frame")
-    assert not content.is_tag(tag, 4, b"frame")
-    assert not content.is_tag(tag, 3, b"flame")
-    assert not content.is_tag(tag[:-1] + bytes([tag[-1] ^ 1]), 3, b"frame")
-    assert not KEY.new_content_key().is_tag(tag, 3, b"frame")
-    assert not DomainKey(SECRET, OTHER).content_key(content.salt).is_tag(tag, 3, b"frame")
+@pytest.mark.parametrize("key", KEYS)
+def test_content_is_bound_to_its_part_its_salt_its_domain_and_its_mode(key: DomainKey) -> None:
+    content = key.new_content_key()
+    stored, tag = content.protect(3, b"frame")
+    assert content.reveal(3, stored, tag) == b"frame"
+    assert (len(stored), len(tag), stored == b"frame") == (5, 16, key is KEY)
+    assert content.reveal(4, stored, tag) is None
+    assert content.reveal(3, bytes([stored[0] ^ 1]) + bytes(stored[1:]), tag) is None
+    assert content.reveal(3, stored, tag[:-1] + bytes([tag[-1] ^ 1])) is None
+    assert key.new_content_key().reveal(3, stored, tag) is None
+    assert DomainKey(SECRET, OTHER, mode=key.mode).content_key(content.salt).reveal(3, stored, tag) is None
+    for other in KEYS:
+        assert (other.content_key(content.salt).reveal(3, stored, tag) is None) == (other is not key)
+
+
+def test_encrypted_content_is_aes_256_gcm_under_the_derived_key() -> None:
+    salt = bytes(range(16))
+    content_key = hkdf(SECRET, salt, b"jetdr 2\0content encrypt\0" + DOMAIN.bytes, 32)
+    stored, tag = ENCRYPTING.content_key(salt).protect(3, b"data")
+    assert AESGCM(content_key).decrypt((3).to_bytes(12, "little"), bytes(stored) + tag, None) == b"data"
 
 
 def test_every_object_has_a_salt_of_its_own() -> None:

@@ -25,7 +25,7 @@ def with_checksums(data: bytes, *, frames: bool = True) -> bytes:
     header, body = bytearray(data[:HEADER_BYTES]), data[HEADER_BYTES : said.index_offset]
     header[-8:] = xxhash.xxh3_64_intdigest(header[:-8]).to_bytes(8, "little")
     index, raw_bytes = data[said.index_offset : said.index_end], said.index_raw_bytes
-    if frames and said.frame_count:
+    if frames and said.frame_count and not said.is_encrypted:
         index, raw_bytes = _with_frame_checksums(data, index, said)
     return (
         bytes(header)

@@ -35,7 +35,7 @@ SECRET = bytes(range(32))
 DOMAIN_KEY = DomainKey(SECRET, DOMAIN)
 
 
-def segment(number: int = NUMBER, domain_key: DomainKey | None = DOMAIN_KEY, seed: int = 1) -> SealedSegment:
+def some_records(seed: int) -> Records:
     """Two frames, the second short, a mark and a discard."""
     noise = random.Random(seed)
     records = Records()
@@ -43,6 +43,16 @@ def segment(number: int = NUMBER, domain_key: DomainKey | None = DOMAIN_KEY, see
     records.write(1, 4096, noise.randbytes(256 << 10))
     records.control(Kind.MARK, body={"name": "before"})
     records.zero(2, 1 << 20, 1 << 20, flags=2)
+    return records
+
+
+def segment(
+    number: int = NUMBER,
+    domain_key: DomainKey | None = DOMAIN_KEY,
+    seed: int = 1,
+    records: Records | None = None,
+) -> SealedSegment:
+    records = records or some_records(seed)
     content_key = None if domain_key is None else domain_key.new_content_key()
     body = build_body([records.batch()], content_key=content_key)
     return seal(
@@ -50,7 +60,7 @@ def segment(number: int = NUMBER, domain_key: DomainKey | None = DOMAIN_KEY, see
     )
 
 
-def epoch(number: int = 1) -> SealedSegment:
+def epoch(number: int = 1, domain_key: DomainKey = DOMAIN_KEY) -> SealedSegment:
     return seal_epoch(
         domain_uuid=DOMAIN,
         epoch=1,
@@ -60,7 +70,7 @@ def epoch(number: int = 1) -> SealedSegment:
         time_ns=1_700_000_000_000_000_000,
         owner=EpochOwner(owner="drva", host="host", domain="payroll"),
         number=number,
-        domain_key=DOMAIN_KEY,
+        domain_key=domain_key,
     )
 
 
@@ -212,6 +222,6 @@ def test_an_older_engine_refuses_objects_with_tags_as_newer() -> None:
     """Version and flags are where older engines look for them."""
     assert np.frombuffer(SEGMENT[8:10], "<u2")[0] == np.frombuffer(SEGMENT[-248:-246], "<u2")[0] == 2
     raw = bytearray(SEGMENT[-TRAILER_BYTES:])
-    raw[11] |= 2
-    with pytest.raises(UnsupportedVersion, match="format 2 with flags 3"):
+    raw[11] |= 4
+    with pytest.raises(UnsupportedVersion, match="format 2 with flags 5"):
         decode_trailer(with_trailer_checksum(bytes(raw)), KEY)
