@@ -24,7 +24,9 @@ struct jdr_applier {
     jdr_ring *ring;
     struct jdr_bypassed_file bypassed_file;
     _Atomic bool stopping;
-    _Atomic uint64_t settled; /* off_count of the logging-off event that we have settled for */
+    struct jdr_primary *_Atomic works_on; /* whose device the applier waits for */
+    _Atomic uint32_t paced;               /* calls that wait for a primary to catch up */
+    _Atomic uint64_t settled;             /* off_count of the logging-off event that we have settled for */
     int64_t synced_ns;
     pthread_mutex_t mutex; /* guards the primaries */
     pthread_cond_t changed;
@@ -110,12 +112,27 @@ static int change(struct jdr_primary *primary, const struct jdr_pending *pending
     return jdr_primary_change(primary, &change);
 }
 
-static void apply_to(const jdr_applier *applier, struct jdr_primary *primary, const struct jdr_pending *pending)
+static int64_t begin_work(jdr_applier *applier, struct jdr_primary *primary)
+{
+    atomic_store(&applier->works_on, primary);
+    return jdr_monotonic_ns();
+}
+
+/* How long it took. */
+static int64_t end_work(jdr_applier *applier, int64_t begun)
+{
+    atomic_store(&applier->works_on, NULL);
+    return jdr_monotonic_ns() - begun;
+}
+
+static void apply_to(jdr_applier *applier, struct jdr_primary *primary, const struct jdr_pending *pending)
 {
     const struct jdr_record *record = &pending->record;
     struct jdr_range range = {.begin = record->offset, .end = record->offset + record->length};
     jdr_ranges_hold(&primary->ranges, &range, (struct jdr_room){0});
+    int64_t begun = begin_work(applier, primary);
     int result = change(primary, pending);
+    jdr_pace_taken(&primary->pace, jdr_pace_weight(record->payload_bytes), end_work(applier, begun));
     if (result)
         fail_disk(applier, primary, result);
     /* Before others get the range: they must find the data in the primary or a failed disk, and not in the ring. */
@@ -176,8 +193,11 @@ static void sync_primaries(jdr_applier *applier)
 {
     struct jdr_pending_flush flush = jdr_pending_flush_begin(applier->ring);
     pthread_mutex_lock(&applier->mutex);
-    for (size_t i = 0; i < applier->primary_count; i++)
+    for (size_t i = 0; i < applier->primary_count; i++) {
+        int64_t begun = begin_work(applier, applier->primaries[i]);
         jdr_applier_sync(applier, applier->primaries[i]);
+        jdr_pace_flushed(&applier->primaries[i]->pace, end_work(applier, begun));
+    }
     pthread_mutex_unlock(&applier->mutex);
     jdr_pending_flush_end(applier->ring, flush);
     applier->synced_ns = jdr_monotonic_ns();
@@ -185,7 +205,47 @@ static void sync_primaries(jdr_applier *applier)
 
 static bool sync_is_due(const jdr_applier *applier)
 {
-    return jdr_pending_flush_due(applier->ring) && jdr_monotonic_ns() - applier->synced_ns >= SYNC_NS;
+    return jdr_pending_flush_due(applier->ring) &&
+           (atomic_load(&applier->paced) || jdr_monotonic_ns() - applier->synced_ns >= SYNC_NS);
+}
+
+/* ---- pace ------------------------------------------------------------------------------------------------------- */
+
+/* It does not move while the applier waits for the log, or for one primary. */
+static uint64_t progress(const jdr_ring *ring)
+{
+    return jdr_pending_lsn_applied(ring) + jdr_ring_lsn_in_primaries(ring);
+}
+
+static void wait_for_pace(const jdr_applier *applier, struct jdr_primary *primary, uint64_t weight, int64_t limit_ns)
+{
+    const jdr_ring *ring = applier->ring;
+    struct jdr_pace *pace = &primary->pace;
+    uint64_t last = progress(ring);
+    int64_t deadline = jdr_monotonic_ns() + limit_ns;
+    for (;;) {
+        uint32_t seen = atomic_load(&pace->moved);
+        uint64_t now = progress(ring);
+        bool own = atomic_load(&applier->works_on) == primary;
+        if (!jdr_ring_logging(ring) || !jdr_pace_exceeds(pace, weight) || (!own && now == pace->stuck_at))
+            return;
+        if (own || now != last)
+            deadline = jdr_monotonic_ns() + limit_ns;
+        else if (jdr_monotonic_ns() >= deadline)
+            atomic_store(&pace->stuck_at, now);
+        last = now;
+        jdr_futex_wait(&pace->moved, seen, REST_NS);
+    }
+}
+
+void jdr_applier_pace(jdr_applier *applier, struct jdr_primary *primary, uint64_t weight, int64_t limit_ns)
+{
+    if (!jdr_pace_exceeds(&primary->pace, weight))
+        return;
+    atomic_fetch_add(&applier->paced, 1);
+    jdr_ring_request_durable(applier->ring, jdr_ring_lsn_reserved(applier->ring));
+    wait_for_pace(applier, primary, weight, limit_ns);
+    atomic_fetch_sub(&applier->paced, 1);
 }
 
 /* ---- logging is off --------------------------------------------------------------------------------------------- */
@@ -210,6 +270,8 @@ static void settle(jdr_applier *applier, const struct jdr_ring_off *off)
         return;
     }
     pthread_mutex_lock(&applier->mutex);
+    for (size_t i = 0; i < applier->primary_count; i++)
+        jdr_pace_settled(&applier->primaries[i]->pace);
     atomic_store(&applier->settled, off->count);
     pthread_cond_broadcast(&applier->changed);
     pthread_mutex_unlock(&applier->mutex);
@@ -264,6 +326,8 @@ void jdr_applier_run(jdr_applier *applier)
         bool stopping = atomic_load(&applier->stopping);
         uint32_t seen = jdr_ring_moved(ring);
         if (apply_some(applier)) {
+            if (sync_is_due(applier)) /* however much there is to apply: the log is trimmed only after a flush */
+                sync_primaries(applier);
             again = false;
             continue;
         }

@@ -10,6 +10,7 @@ void jdr_primary_init(struct jdr_primary *primary, const struct jdr_device *devi
     primary->disk = disk;
     primary->size_bytes = size_bytes;
     jdr_ranges_init(&primary->ranges);
+    jdr_pace_init(&primary->pace);
     pthread_mutex_init(&primary->mutex, NULL);
 }
 

@@ -10,6 +10,7 @@
 #define JETDR_PRIMARY_H
 
 #include "jetdr.h"
+#include "pace.h"
 #include "ranges.h"
 
 /* `length` bytes at `offset` become these pieces, or zeros. */
@@ -30,6 +31,7 @@ struct jdr_primary {
     _Atomic uint64_t syncs_begun;
     _Atomic uint64_t direct, direct_synced; /* changes that only the primary has, and how many of them are durable */
     uint64_t lost;                          /* acknowledged writes that it failed to take, under the ranges' mutex */
+    struct jdr_pace pace;                   /* in write-back */
 };
 
 void jdr_primary_init(struct jdr_primary *primary, const struct jdr_device *device, uint32_t disk, uint64_t size_bytes);

@@ -53,6 +53,8 @@ static int64_t change(jdr_filter *filter, const struct jdr_change *change, struc
     for (;;) {
         if (primary->failed) /* the primary lacks an acknowledged write: nothing more is accepted */
             return primary->failed;
+        uint64_t weight = jdr_pace_weight(jdr_payload_bytes(change));
+        jdr_applier_pace(filter->applier, primary, weight, filter->stall_limit_ns);
         int64_t result = jdr_room_or_bypass(filter, range, jdr_payload_bytes(change));
         if (result)
             return result;
@@ -63,8 +65,10 @@ static int64_t change(jdr_filter *filter, const struct jdr_change *change, struc
             primary->direct++;
             return result;
         }
+        jdr_pace_add(&primary->pace, weight); /* first: the applier may be quick */
         if ((result = jdr_log_or_bypass(filter, range->room, change)))
             return result;
+        jdr_pace_subtract(&primary->pace, weight);
         release(filter, range); /* logging went off meanwhile: try again, to the primary alone */
     }
 }

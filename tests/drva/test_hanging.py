@@ -13,7 +13,7 @@ from typing import Any
 from tests.cli.jetdr_command import jetdr_process
 from tests.drva.running_drva import LIMIT_S, Place, end, place, process
 from tests.host.nbd_client import NbdClient
-from tests.peers.sick_disk import children, hanging_threads, sick_disk
+from tests.peers.sick_disk import children, hanging_threads, sick_disk, slow_file
 
 
 def put_on(disk: Path, name: Path) -> None:
@@ -22,8 +22,8 @@ def put_on(disk: Path, name: Path) -> None:
     name.symlink_to(disk / name.name)
 
 
-def guest(here: Place, domain: str = "payroll") -> NbdClient:
-    return NbdClient(str(here.run / domain / "nbd.sock"), "db01")
+def guest(here: Place, domain: str = "payroll", disk: str = "db01") -> NbdClient:
+    return NbdClient(str(here.run / domain / "nbd.sock"), disk)
 
 
 def test_a_stop_ends_in_order_while_the_store_hangs(peer: Callable[[str], str], tmp_path: Path) -> None:
@@ -158,6 +158,29 @@ def test_a_log_that_fails_for_seconds_with_a_backlog_is_reported_and_opened_agai
         )
         assert done.returncode == 0, done.stderr
         assert (target / "db01.raw").read_bytes() == here.disk("web").read_bytes()
+
+
+def test_a_slow_primary_holds_up_the_flush_of_no_other_disk_when_the_log_goes_away(
+    peer: Callable[[str], str], tmp_path: Path
+) -> None:
+    """In write-back. A primary may lag by what it takes in a second, so all primaries soon have what is pending."""
+    with place("payroll") as here, slow_file(peer, tmp_path, "64M", "32M") as slow:
+        here.write(domain='mode = "write-back"', options="ring_bytes = 134_217_728")
+        here.file.write_text(here.file.read_text().replace("section_bytes = 8_388_608", "section_bytes = 268_435_456"))
+        with process(here) as daemon:
+            here.until(lambda s: s["state"] == "open" and s["consistent"])
+            here.ask("protect", domain="payroll", disk="slow", path=str(slow))
+            here.until(lambda s: all(disk["ready"] for disk in s["disks"]))
+            with guest(here) as client, guest(here, disk="slow") as other:
+                for number in range(48):
+                    other.write(number << 20, bytes([number + 1]) * (1 << 20))
+                other.flush()
+                daemon.kill()
+                daemon.wait()
+                started = time.monotonic()
+                client.write(0, b"on a quick disk " * 32)
+                client.flush()
+                assert time.monotonic() - started < 9  # 2 s for the log, 1 s for the slow disk; 12 s without a bound
 
 
 def _stop_but_for_what_hangs(daemon: subprocess.Popen[str]) -> str:

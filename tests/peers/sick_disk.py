@@ -63,11 +63,7 @@ def sick_disk(
     mount.mkdir()
     plugin = ["--filter=error", "memory", size, "error=EIO", "error-rate=100%", f"error-file={errors}"]
     with contextlib.ExitStack() as made:
-        server = _started(made, [find("nbdkit"), "--foreground", "--unix", str(socket), *plugin])
-        _wait_for(socket.exists)
-        made.callback(lambda: subprocess.run(["umount", "--lazy", file], check=False, stderr=subprocess.DEVNULL))
-        _started(made, [find("nbdfuse"), str(file), f"nbd+unix:///?socket={socket}"])
-        _wait_for(lambda: file.stat().st_size > 0)
+        server = made.enter_context(_file_over_nbd(find, socket, file, plugin))
         device = attach(file)
         made.callback(lambda: subprocess.run(["losetup", "--detach", device], check=True))
         if mounted:
@@ -78,6 +74,17 @@ def sick_disk(
         disk = SickDisk(server, device, mount, errors)
         with disk.well_at_the_end():
             yield disk
+
+
+@contextlib.contextmanager
+def slow_file(find: Callable[[str], str], folder: Path, size: str, bits_per_s: str) -> Iterator[Path]:
+    """Give a file in memory that takes no more than so much. The first second is free."""
+    needs_root()
+    socket, file = folder / "nbd.sock", folder / "disk"
+    file.touch()
+    plugin = ["--filter=rate", "memory", size, f"rate={bits_per_s}", "burstiness=1"]
+    with _file_over_nbd(find, socket, file, plugin):
+        yield file
 
 
 def hanging_threads(pid: int) -> int:
@@ -95,6 +102,19 @@ def children(pid: int) -> list[int]:
             if int(parent) == pid and state != "Z":
                 found.append(int(path.parent.name))
     return found
+
+
+@contextlib.contextmanager
+def _file_over_nbd(
+    find: Callable[[str], str], socket: Path, file: Path, plugin: list[str]
+) -> Iterator[subprocess.Popen[bytes]]:
+    with contextlib.ExitStack() as made:
+        server = _started(made, [find("nbdkit"), "--foreground", "--unix", str(socket), *plugin])
+        _wait_for(socket.exists)
+        made.callback(lambda: subprocess.run(["umount", "--lazy", file], check=False, stderr=subprocess.DEVNULL))
+        _started(made, [find("nbdfuse"), str(file), f"nbd+unix:///?socket={socket}"])
+        _wait_for(lambda: file.stat().st_size > 0)
+        yield server
 
 
 def _state(stat: Path) -> str:
