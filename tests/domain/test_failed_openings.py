@@ -187,6 +187,16 @@ def test_a_disk_that_was_changed_is_resynced(made: Machine, where: str, power_is
     opens_with_a_gap(made, b"Z")
 
 
+@pytest.mark.parametrize("lost", ["generation", "."])
+def test_a_state_folder_that_was_lost_at_rest_is_made_anew_although_an_opening_fails(made: Machine, lost: str) -> None:
+    run(made, "create", b"A", in_order=True)
+    place = made.folder / "state/vm" / lost
+    shutil.rmtree(place) if lost == "." else place.unlink()
+    for _ in range(2):
+        fails_to_open(made.open, FAILING["as the log is begun"])
+    asyncio.run(opened_and_closed(made))
+
+
 @pytest.mark.parametrize("made", [BACK, THROUGH], indirect=True, ids=["back", "through"])
 def test_after_a_take_over_with_a_new_log_the_disks_are_resynced(made: Machine) -> None:
     run(made, "create", b"A")

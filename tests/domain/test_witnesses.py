@@ -134,7 +134,7 @@ def test_within_a_generation_an_older_log_and_an_older_state_folder_are_noticed(
 def test_a_log_that_was_given_up_is_not_believed_if_the_opening_is_cut_off(tmp_path: Path, disk: str) -> None:
     state_id = served(tmp_path, disk)
     serve(Witnesses(tmp_path, FIRST, state_id, FIRST), SECOND, disk)
-    Witnesses(tmp_path, FIRST, state_id, SECOND).claiming(THIRD)  # somebody chose to go on with the older log
+    Witnesses(tmp_path, FIRST, state_id, SECOND).claiming(THIRD, believed=False)  # somebody chose that log
     assert words(Witnesses(tmp_path, FIRST, state_id, THIRD), disk)[1] is Word.NEWER
 
 

@@ -79,6 +79,7 @@ class HostedResumption:
         self._disk_word = Word.SILENT
         self._has_seen_disks = False
         self._owed = NOTHING_OWED
+        self._believed = False
         self._owes_gap = False
         self.changed: tuple[DiskState, ...] = ()
         self._settings = settings
@@ -113,7 +114,7 @@ class HostedResumption:
                 self._disk_word = self._witnesses.of_disks(path for _, path in placed)
         found = self._find(history, RingFound.NONE)
         check_not_refused(self._component.name, found)
-        self._owed = decide(found)
+        self._owed, self._believed = decide(found), not doubt(found)
         self._owes_gap = _owes_gap(found, self._owed) and not self._owed.replay  # which has to end first
 
     def claiming(self, generation: Generation) -> None:
@@ -121,7 +122,8 @@ class HostedResumption:
             self._bypassed_file.make_folder()
             if self._owes_gap:
                 self._bypassed_file.create()
-            self._witnesses.claiming(generation, replay_chosen=self._owed.replay and bool(self._owed.gap))
+            replay_chosen = self._owed.replay and bool(self._owed.gap)
+            self._witnesses.claiming(generation, believed=self._believed, replay_chosen=replay_chosen)
 
     def claim_time_ns(self, stored_ns: int) -> int:
         """What the ring holds may be older than this moment."""

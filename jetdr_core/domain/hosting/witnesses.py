@@ -99,20 +99,23 @@ class Witnesses:
 
     # -- a new generation --------------------------------------------------------------------------------------------
 
-    def claiming(self, generation: Generation, *, replay_chosen: bool = False) -> None:
+    def claiming(self, generation: Generation, *, believed: bool = True, replay_chosen: bool = False) -> None:
         """Note that ``generation`` is about to be claimed. If ``replay_chosen``, the log is to be replayed under it.
 
-        Until :meth:`begin` a crash may leave log and primaries at any generation that was known before. If they were
-        not known to one another, the log is not to be believed after such a crash either.
+        Until :meth:`begin` a crash may leave log and primaries at any generation that was known before. A log that is
+        not ``believed`` is not to be believed after such a crash either. A new folder of a log that is believed takes
+        the identity of the one that the log relies on.
         """
         self._claim = generation
         found = self._record
-        if self.of_state() is Word.AGREES and self.of_chain() is Word.AGREES:
-            known = (found.last, *found.pending, self._chain, generation)
-            pending = tuple(dict.fromkeys(one for one in known if not one.is_same(self._log)))
-            self._record = replace(found, last=self._log, pending=pending[:1] + pending[1:][-PENDING_MAX:])
-        elif self._log.epoch and self._relied_on == UNKNOWN_ID and self.of_chain() is Word.AGREES:
-            self._record = replace(found, last=self._log, pending=(generation,))
+        if believed and self._log.epoch:
+            known = (found.last, *found.pending) if self.of_state() is Word.AGREES else ()
+            claims = (*known, self._chain, generation)
+            pending = tuple(dict.fromkeys(one for one in claims if not one.is_same(self._log)))
+            state_id = self._relied_on if self._found is None and self._relied_on != UNKNOWN_ID else found.state_id
+            self._record = replace(
+                found, state_id=state_id, last=self._log, pending=pending[:1] + pending[1:][-PENDING_MAX:]
+            )
         else:
             self._record = replace(found, last=generation, pending=())
         self._record = replace(self._record, half_replayed=replay_chosen, lsn=self._lsns.head)
