@@ -194,6 +194,24 @@ class Catalog:
         points |= {mark.lsn: mark for mark in self.marks.values() if self.history.consistent_at(mark.lsn)}
         return [points[lsn] for lsn in sorted(points)]
 
+    @property
+    def latest(self) -> RecoveryPoint | None:
+        """The last consistent point, or None if there is none yet."""
+        return self._latest
+
+    @property
+    def why_latest_is_old(self) -> str:
+        """Why the latest point lacks what guests wrote since, with since when. Empty if it lacks nothing known."""
+        gap = self.history.gap_open
+        if gap is None or self._latest is None:
+            return ""
+        reason = f" ({gap.reason})" if gap.reason else ""
+        return (
+            f"the latest recovery point is {self._latest}; the domain has not been consistent since "
+            f"{iso_time(gap.time_open_ns)}{reason}, and what guests wrote since then is not in it; the store holds "
+            f"records up to LSN {self.lsn_last} at {iso_time(self.time_last_ns)}"
+        )
+
     async def resolve(self, at: int | str | datetime) -> RecoveryPoint:
         """The point named by an LSN, an instant (``datetime`` with zone, or ISO 8601), a mark's name or ``latest``.
 

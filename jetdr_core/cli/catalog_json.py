@@ -49,6 +49,7 @@ def domain_json(catalog: Catalog) -> Json:
         "lsn_last": catalog.lsn_last,
         "intervals": [_interval(interval) for interval in catalog.intervals()],
         "gaps": [_gap(gap) for gap in catalog.gaps],
+        "latest_is_old": catalog.why_latest_is_old or None,
         "hole": _break_json(catalog.chain_break),
         "tail_loss": _loss_json(catalog.tail_loss),
         "disks": [_disk(disk) for disk in catalog.history.disks],

@@ -13,7 +13,7 @@ from jetdr_core.cli.shared_options import Json, KeyPath, NoCache, Url, read_key
 from jetdr_core.cli.terminal import Terminal, Work
 from jetdr_core.domain_key import DomainKey
 
-__all__ = ["check_chain", "describe_gap", "points"]
+__all__ = ["check_chain", "describe_gap", "points", "warn_of_gap"]
 
 
 def points(
@@ -31,6 +31,7 @@ async def _points(terminal: Terminal, url: str, domain_key: DomainKey | None, *,
             terminal.say_json(domain_json(catalog) | {"points": [point_json(point) for point in catalog.points()]})
         else:
             _show(terminal, catalog)
+        warn_of_gap(terminal, catalog)
         return check_chain(terminal, catalog)
 
 
@@ -54,6 +55,12 @@ def describe_gap(gap: Gap) -> str:
     return (
         f"none from LSN {gap.lsn_open} ({iso_time(gap.time_open_ns)}) until {until}: {gap.reason or 'no reason given'}"
     )
+
+
+def warn_of_gap(terminal: Terminal, catalog: Catalog) -> None:
+    """Say that guests wrote on after the latest point, if they did."""
+    if catalog.why_latest_is_old:
+        terminal.warn(catalog.why_latest_is_old)
 
 
 def check_chain(terminal: Terminal, catalog: Catalog) -> int:

@@ -197,6 +197,7 @@ def _check_damage(terminal: Terminal, report: Report) -> int:
 def _report_json(report: Report, recovery: _Recovery, seconds: float) -> JsonObject:
     return {
         "point": point_json(report.point),
+        "latest_is_old": report.is_old or None,
         "target": str(recovery.target),
         "format": recovery.form,
         "seconds": round(seconds, 6),

@@ -19,7 +19,7 @@ from jetdr_core.cli.drva_socket import Socket, ask
 from jetdr_core.cli.drva_status import show_drva
 from jetdr_core.cli.exits import ExitCode
 from jetdr_core.cli.interrupt import run_to_end
-from jetdr_core.cli.points_command import check_chain, describe_gap
+from jetdr_core.cli.points_command import check_chain, describe_gap, warn_of_gap
 from jetdr_core.cli.shared_options import Json, KeyPath, NoCache, read_key
 from jetdr_core.cli.terminal import Terminal, Work
 from jetdr_core.cli.volume_view import VolumeView
@@ -99,6 +99,7 @@ async def _status(
             _show(terminal, catalog)
             if volume is not None and section is not None:
                 _show_log(terminal, volume, section, catalog)
+        warn_of_gap(terminal, catalog)
         return check_chain(terminal, catalog) or _check_log(terminal, section, catalog)
 
 

@@ -85,23 +85,20 @@ class Drva:
     ) -> None:
         given_up, discarded, on_mismatch = give_up_from or {}, discard_log or {}, on_mismatch or {}
         _check_domains(config, {*take_over, *on_mismatch}, taken_over=take_over, needed={*given_up, *discarded})
-        self.config = config
-        self.sessions = {
-            domain.name: DomainSession(
-                replace(
-                    domain,
-                    create=create or domain.create,
-                    take_over=domain.name in take_over,
-                    give_up_from=given_up.get(domain.name),
-                    discard_log=discarded.get(domain.name),
-                    on_mismatch=on_mismatch.get(domain.name, OnMismatch.REFUSE),
-                ),
-                opener,
-                stop_host=config.hosts_on_stop == "stop",
-                backoff=backoff,
+        asked = [
+            replace(
+                domain,
+                create=create or domain.create,
+                take_over=domain.name in take_over,
+                give_up_from=given_up.get(domain.name),
+                discard_log=discarded.get(domain.name),
+                on_mismatch=on_mismatch.get(domain.name, OnMismatch.REFUSE),
             )
             for domain in config.domains
-        }
+        ]
+        stop_host = config.hosts_on_stop == "stop"
+        self.config = config
+        self.sessions = {one.name: DomainSession(one, opener, stop_host=stop_host, backoff=backoff) for one in asked}
         self.ready = asyncio.Event()
         self.hanging: list[str] = []
         self._notifier = notifier or Notifier({})

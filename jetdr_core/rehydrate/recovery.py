@@ -10,6 +10,7 @@ Invariant: an error or a kill at any step leaves a target with which the same ca
 from __future__ import annotations
 
 import asyncio
+import logging
 import os
 from collections.abc import Sequence
 from contextlib import ExitStack, aclosing
@@ -39,6 +40,8 @@ from jetdr_core.rehydrate.transfer import WORKERS_DEFAULT, WORKERS_MAX, Transfer
 from jetdr_core.store import ObjectStore
 
 __all__ = ["rehydrate"]
+
+log = logging.getLogger(__name__)
 
 
 async def rehydrate(
@@ -179,8 +182,12 @@ class _Recovery:
         self.configs = ConfigFiles(options.target, texts)
         self.without: list[int] = []
         self.numbers = np.ascontiguousarray(catalog.segments["number"])
+        latest = catalog.latest
+        self.is_old = catalog.why_latest_is_old if latest and point.lsn == latest.lsn else ""
 
     async def run(self) -> Report:
+        if self.is_old:  # before hours are spent on it
+            log.warning("%s", self.is_old)
         check_names([disk.files for disk in self.disks], self.configs.names)
         with ExitStack() as opened:
             await self._prepare(opened)
@@ -190,7 +197,8 @@ class _Recovery:
             for row, disk in enumerate(self.disks):
                 await disk.verify(self.planner.segments, row)
             await self._finish(target)
-        return Report(self.point, tuple(disk.report(self.point) for disk in self.disks), self.configs.paths)
+        disks = tuple(disk.report(self.point) for disk in self.disks)
+        return Report(self.point, disks, self.configs.paths, self.is_old)
 
     async def _prepare(self, opened: ExitStack) -> None:
         """Everything that can refuse this recovery before anything is created."""

@@ -34,11 +34,15 @@ class DiskReport:
 
 @dataclass(frozen=True, slots=True)
 class Report:
-    """A finished recovery: the point, its disks, and the configuration files written beside them."""
+    """A finished recovery: the point, its disks, and the configuration files written beside them.
+
+    ``is_old`` says that guests wrote on after the point, if it is the latest one of a domain in a gap. Empty if not.
+    """
 
     point: RecoveryPoint
     disks: tuple[DiskReport, ...]
     configs: tuple[Path, ...]
+    is_old: str = ""
 
     @property
     def damaged(self) -> tuple[DamagedExtent, ...]:

@@ -11,13 +11,16 @@ from pathlib import Path
 import pytest
 
 import jetdr_core as engine
+from jetdr_core.record import Kind
+from jetdr_core.store import DirectoryStore
 from tests.cli.domains import LSN_AFTER, LSN_BEFORE, LSN_CLOSED, LSN_GAP, LSN_LAST, SIZE_BYTES, Payroll
 from tests.cli.jetdr_command import environment, jetdr, jetdr_process
+from tests.rehydrate.chains import Chain
 
 POINT = {"lsn", "time", "time_ns", "name", "timeline"}
 DOMAIN = {
     *("url", "domain", "domain_uuid", "timeline", "epoch", "consistent", "lsn_first", "lsn_last"),
-    *("intervals", "gaps", "hole", "tail_loss", "disks", "authenticity"),
+    *("intervals", "gaps", "latest_is_old", "hole", "tail_loss", "disks", "authenticity"),
 }
 EXTENT = {"disk", "offset", "length", "lsn_first", "lsn_last", "key", "problem"}
 
@@ -51,6 +54,39 @@ def test_points_as_json_has_its_documented_keys(payroll: Payroll) -> None:
     assert set(found["disks"][0]) == {"name", "size_bytes", "ready", "path", "uuid"}
 
 
+def test_in_a_gap_every_command_says_that_guests_wrote_on_after_the_latest_point(tmp_path: Path) -> None:
+    async def build() -> str:
+        store = DirectoryStore(tmp_path / "store", create=True)
+        chain = Chain(store)
+        await chain.begin()
+        chain.add_disk(1, "db01", SIZE_BYTES)
+        chain.write(1, 0, b"a" * 4096)
+        chain.control(Kind.GAP_OPEN, reason="the log was full")
+        chain.write(1, 4096, b"b" * 4096)
+        await chain.seal()
+        await store.close()
+        return (tmp_path / "store").as_uri()
+
+    url = asyncio.run(build())
+    said = jetdr("rehydrate", url, "--at", "latest", "--to", tmp_path / "out", "--format", "raw")
+    told = "the domain has not been consistent since 2023-11-14T22:13:23.000000000Z (the log was full)"
+    assert said.code == 0
+    assert f"warning: the latest recovery point is LSN 2 at 2023-11-14T22:13:22.000000000Z; {told}" in said.err
+    assert "what guests wrote since then is not in it" in said.err
+    assert told in jetdr("points", url).err
+    assert told in jetdr("status", url).err
+    assert told in jetdr("points", url, "--json").json["latest_is_old"]
+    out = tmp_path / "json"
+    again = jetdr("rehydrate", url, "--at", "lsn:2", "--to", out, "--format", "raw", "--json").json
+    assert told in again["latest_is_old"]
+
+
+def test_outside_a_gap_and_before_it_nothing_is_said(payroll: Payroll, tmp_path: Path) -> None:
+    assert jetdr("points", payroll.url, "--json").json["latest_is_old"] is None
+    said = jetdr("rehydrate", payroll.url, "--at", "latest", "--to", tmp_path / "out", "--format", "raw")
+    assert "consistent" not in said.err
+
+
 @pytest.mark.parametrize(
     ("form", "file"),
     [("flat", "db01-flat.vmdk"), ("vmfs", "db01-flat.vmdk"), ("stream", "db01.vmdk"), ("raw", "db01.raw")],
@@ -78,7 +114,7 @@ def test_rehydrate_takes_every_kind_of_instant(payroll: Payroll, tmp_path: Path,
 def test_rehydrate_as_json_has_its_documented_keys(payroll: Payroll, tmp_path: Path) -> None:
     said = jetdr("rehydrate", payroll.url, "--at", "latest", "--to", tmp_path / "out", "--json")
     assert said.err == "", "a program that reads JSON gets no progress"
-    assert set(said.json) == {"point", "target", "format", "seconds", "disks", "configs"}
+    assert set(said.json) == {"point", "latest_is_old", "target", "format", "seconds", "disks", "configs"}
     assert set(said.json["point"]) == POINT
     assert set(said.json["disks"][0]) == {
         *("name", "path", "size_bytes", "bytes_written", "bytes_resumed", "bytes_fetched"),
