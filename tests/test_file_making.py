@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from jetdr_core.errors import DeviceAccessDenied, DeviceBusy, DeviceFull, SystemFailure
-from jetdr_core.file_making import Asked, making
+from jetdr_core.errors import DeviceAccessDenied, DeviceBusy, DeviceFull, InvalidRequest, SystemFailure
+from jetdr_core.file_making import Asked, making, read_regular_file, remedy_of
 
 USER = os.geteuid()
 EVERYTHING = Asked.SIZE | Asked.PLACE
@@ -52,3 +52,21 @@ def test_what_was_explained_already_stays_as_it_is() -> None:
     with pytest.raises(DeviceBusy) as caught, making("disk", "making it"):
         raise error
     assert caught.value is error
+
+
+@pytest.mark.parametrize("code", [*errno.errorcode, 0, None])
+def test_every_errno_has_a_remedy(code: int | None) -> None:
+    assert remedy_of(code)
+
+
+def test_reading_never_waits_for_a_pipe_and_never_reads_without_end(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "pipe")
+    (tmp_path / "long").write_bytes(bytes(11))
+    (tmp_path / "open").write_bytes(b"secret")
+    (tmp_path / "open").chmod(0o640)
+    for place, told in (("pipe", "is no regular file"), ("long", "is longer than 10 bytes"), ("open", "chmod 600")):
+        with pytest.raises(InvalidRequest, match=told):
+            read_regular_file(tmp_path / place, 10, private=place == "open")
+    with pytest.raises(InvalidRequest, match="is no regular file"):
+        read_regular_file("/dev/zero", 10)
+    assert read_regular_file(tmp_path / "open", 10) == b"secret"

@@ -193,9 +193,11 @@ def _in_gap(wanted: str, gap: Gap | None) -> str:
 
 def _similar(name: str, marks: Mapping[str, RecoveryPoint]) -> str:
     """A remedy for a mark's name that does not exist."""
-    close = get_close_matches(name, marks, 3)
-    if close:
-        return "similar marks: " + ", ".join(map(repr, close))
-    if marks:
-        return f"marks: {', '.join(map(repr, list(marks)[-5:]))}"
-    return "it has none; use an LSN, a time with zone, or 'latest'"
+    wanted = name.strip().casefold()
+    if wanted == "latest":
+        return "write 'latest' for the newest point"
+    folded = {mark.casefold(): mark for mark in marks}
+    if close := get_close_matches(wanted, folded, 3):
+        return "similar marks: " + ", ".join(repr(folded[mark]) for mark in close)
+    others = "use an LSN, 'latest', or a time such as 2026-01-31T12:00:00Z or -1h"
+    return f"marks: {', '.join(map(repr, list(marks)[-5:]))}; or {others}" if marks else f"it has none; {others}"

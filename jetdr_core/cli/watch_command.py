@@ -44,6 +44,8 @@ def _watch(terminal: Terminal, socket: Path, domain: str | None, every_s: float,
                     time.sleep(every_s)
         while True:
             answer: Any = client.ask("status", domain=domain)
+            for alarm in answer["drva"]["alarms"]:
+                terminal.say(f"DRVA: {alarm['name']}: {alarm['text']}")
             for row in answer["domains"]:
                 terminal.say(summary_line(row))
             terminal.out.file.flush()
@@ -59,4 +61,7 @@ def _table(answer: Any) -> Table:
     for domain in answer["domains"]:
         style = "red" if domain["alarms"] else ""
         table.add_row(*(Text(shown(cell)) for cell in domain_row(domain)), style=style)
+    if alarms := answer["drva"]["alarms"]:
+        table.caption = Text("\n".join(shown(f"DRVA: {alarm['name']}: {alarm['text']}") for alarm in alarms), "red")
+        table.caption_justify = "left"
     return table

@@ -12,7 +12,7 @@ import mmap
 import os
 import stat
 from collections.abc import Iterator
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import numpy as np
@@ -178,7 +178,8 @@ class FileDevice:
             )
 
     def sync(self) -> None:
-        os.fdatasync(self.fileno())
+        with _naming(self._path):
+            os.fdatasync(self.fileno())
 
     def fileno(self) -> int:
         if self._fd < 0:
@@ -275,16 +276,18 @@ class FileDevice:
 
     def _read_all(self, offset: int, view: memoryview) -> None:
         done = 0
-        while done < len(view):
-            count = os.preadv(self.fileno(), [view[done:]], offset + done)
-            if count == 0:
-                raise OSError(errno.EIO, f"read ends {len(view) - done} bytes short at {offset + done}", self._path)
-            done += count
+        with _naming(self._path):
+            while done < len(view):
+                count = os.preadv(self.fileno(), [view[done:]], offset + done)
+                if count == 0:
+                    raise OSError(errno.EIO, f"read ends {len(view) - done} bytes short at {offset + done}", self._path)
+                done += count
 
     def _write_all(self, offset: int, view: memoryview) -> None:
         done = 0
-        while done < len(view):
-            done += os.pwritev(self.fileno(), [view[done:]], offset + done)
+        with _naming(self._path):
+            while done < len(view):
+                done += os.pwritev(self.fileno(), [view[done:]], offset + done)
 
     def _zero_natively(self, offset: int, length: int) -> bool:
         fd = self.fileno()
@@ -297,6 +300,17 @@ class FileDevice:
                 if error.errno not in linux.NOT_SUPPORTED:
                     raise
         return False
+
+
+@contextmanager
+def _naming(path: str) -> Iterator[None]:
+    """Add the path to an ``OSError`` of the body that names none, because the system was given a descriptor."""
+    try:
+        yield
+    except OSError as error:
+        if error.filename is None and error.errno is not None:
+            error.filename = path
+        raise
 
 
 def _scratch_pieces(length: int) -> Iterator[tuple[int, memoryview]]:

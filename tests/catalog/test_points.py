@@ -171,6 +171,21 @@ def test_unknown_mark_is_answered_with_similar_ones() -> None:
         run(CATALOG_WITH_GAP.resolve("aftr"))
 
 
+@pytest.mark.parametrize(
+    ("asked", "told"),
+    [
+        ("LATEST", "write 'latest'"),
+        (" latest", "write 'latest'"),
+        ("AFTER", "similar marks: 'after'"),
+        ("yesterday", "marks: 'inside', 'after'; or use an LSN, 'latest', or a time such as"),
+        ("27 Nov 2026", "or a time such as 2026-01-31T12:00:00Z or -1h"),
+    ],
+)
+def test_what_is_no_mark_is_answered_with_what_may_be_meant(asked: str, told: str) -> None:
+    with pytest.raises(NoSuchPoint, match=told):
+        run(with_gap().open().resolve(asked))
+
+
 def test_domain_whose_first_copy_is_not_complete_offers_no_point() -> None:
     maker = ChainMaker()
     maker.put(maker.begin())
