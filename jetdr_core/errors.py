@@ -39,6 +39,7 @@ __all__ = [
     "NotConsistent",
     "ObjectExists",
     "ObjectNotFound",
+    "PrimaryAway",
     "PrimaryFailed",
     "RingApart",
     "RingBusy",
@@ -114,6 +115,10 @@ class DeviceResized(SystemFailure):
 
 
 # -- capture and log ---------------------------------------------------------------------------------------------------
+
+
+class PrimaryAway(SystemFailure):
+    """The primary disk cannot be opened at present, so nothing is read from it or written to it."""
 
 
 class PrimaryFailed(SystemFailure):

@@ -87,6 +87,8 @@ def _disk(disk: Any) -> str:
         said += f", {disk['nbd_uri']}"
     if disk["copy_bytes"] > disk["copied_bytes"]:
         said += f", copied {_percent(disk['copied_bytes'], disk['copy_bytes'])}"
+    if disk["fault"]:
+        return f"{said}, failed: {disk['fault']['reason']}"
     return said if disk["ready"] else f"{said}, not ready"
 
 

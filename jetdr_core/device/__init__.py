@@ -1,9 +1,19 @@
 """Block devices: what a primary and a log volume lie on."""
 
+from jetdr_core.device.absent import AbsentDevice
 from jetdr_core.device.file import FileDevice
 from jetdr_core.device.iscsi import IscsiDevice
 from jetdr_core.device.iscsi_url import IscsiLun, IscsiOptions, is_iscsi
 from jetdr_core.device.memory import MemoryDevice
 from jetdr_core.device.protocol import BlockDevice
 
-__all__ = ["BlockDevice", "FileDevice", "IscsiDevice", "IscsiLun", "IscsiOptions", "MemoryDevice", "is_iscsi"]
+__all__ = [
+    "AbsentDevice",
+    "BlockDevice",
+    "FileDevice",
+    "IscsiDevice",
+    "IscsiLun",
+    "IscsiOptions",
+    "MemoryDevice",
+    "is_iscsi",
+]

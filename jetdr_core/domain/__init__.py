@@ -2,6 +2,7 @@
 
 from jetdr_core.domain.continuity import OnMismatch
 from jetdr_core.domain.disk import Disk
+from jetdr_core.domain.disk_fault import DiskFault
 from jetdr_core.domain.hosted_domain import HostedDomain
 from jetdr_core.domain.hosting.served_disks import HostedDisk
 from jetdr_core.domain.protected_domain import ProtectedDomain
@@ -9,6 +10,7 @@ from jetdr_core.domain.status import DiskStatus, DomainStatus, HostStatus
 
 __all__ = [
     "Disk",
+    "DiskFault",
     "DiskStatus",
     "DomainStatus",
     "HostStatus",

@@ -24,7 +24,7 @@ from jetdr_core.catalog import DiskState
 from jetdr_core.control_bodies import DiskReady, GapClose
 from jetdr_core.domain.control_log import ControlLog
 from jetdr_core.domain.disk import ProtectedDisk
-from jetdr_core.errors import HostUnreachable, LoggingOff, NotConsistent, StallTimeout
+from jetdr_core.errors import HostUnreachable, LoggingOff, NotConsistent, PrimaryAway, StallTimeout
 from jetdr_core.resync import copy_regions
 
 __all__ = ["Copies"]
@@ -111,6 +111,15 @@ class Copies:
             if not self._stopping.is_set() and self._disks.get(disk.number) is disk:
                 self._owe(_Copy(disk, f"disk {disk.name} failed a write"), log_holes=True)
 
+    def owe_failed(self, disk: ProtectedDisk, reason: str) -> None:
+        """The disk is not served, for ``reason``, and may be changed meanwhile: owe it a resync once it is back.
+
+        Only the initial copy is owed to a disk that was never copied.
+        """
+        with self._control_log.lock:
+            if self._disks.get(disk.number) is disk and self._control_log.is_ready(disk.number):
+                self._owe(_Copy(disk, reason), log_holes=True)
+
     def resume_interrupted(self, is_served: Callable[[ProtectedDisk], bool]) -> None:
         """Begin the interrupted copies anew, of those disks that are served."""
         if not any(copy.interrupted for copy in list(self._owed.values())):
@@ -189,7 +198,7 @@ class Copies:
     def _make(self, copy: _Copy, *, log_holes: bool) -> None:
         try:
             self._copy(copy, log_holes=log_holes)
-        except (LoggingOff, HostUnreachable) as error:
+        except (LoggingOff, HostUnreachable, PrimaryAway) as error:
             log.info("disk %s: its copy was interrupted: %s", copy.disk.name, error)
             copy.interrupted = True
         except Exception as error:  # noqa: BLE001 - wait() raises it
@@ -211,7 +220,10 @@ class Copies:
             copy.begun = disk.copy.running = True
         if copy.reason:
             _persist(copy.stopping, lambda: self._control_log.open_gap(copy.reason))
-            disk.copy_filter.trust()
+            if disk.fault is None:
+                disk.copy_filter.trust()
+        if disk.fault is not None:  # its gap is open; the copy is resumed when it is served
+            raise PrimaryAway(disk.fault.reason)
         whole = copy_regions(
             disk.copy_filter,
             self._ring,

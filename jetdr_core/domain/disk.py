@@ -52,6 +52,8 @@ class ProtectedDisk(ABC):
         self.copy = CopyProgress()
         self.primary = primary
         self.device = primary.device
+        self.fault = primary.fault
+        """Why it is not served, if it is not."""
 
     def __repr__(self) -> str:
         return f"{type(self).__name__}({self.name!r}, {self.size_bytes} bytes, {self.path!r})"

@@ -194,6 +194,8 @@ def _status(disk: ProtectedDisk, *, ready: bool) -> DiskStatus:
         nbd_uri=disk.nbd_uri,
         size_bytes=disk.size_bytes,
         ready=ready,
+        failed=disk.fault is not None,
+        fault=disk.fault,
         copied_bytes=disk.copy.copied_bytes,
         copy_bytes=disk.copy.total_bytes,
         **counters(disk.stats()),

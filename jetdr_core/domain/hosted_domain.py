@@ -13,7 +13,7 @@ from jetdr_core.domain.domain import Domain
 from jetdr_core.domain.hosting.resumption import HostedResumption
 from jetdr_core.domain.hosting.served_disks import HostedDisk
 from jetdr_core.domain.mode import Look
-from jetdr_core.domain.primary import DiskPlace
+from jetdr_core.domain.primary import DiskPlace, DiskPlaces
 from jetdr_core.domain.request import DomainRequest, DomainSettings, LogPlace, Way
 from jetdr_core.host import HostComponent, HostOptions
 from jetdr_core.limits import SECTION_BYTES_DEFAULT
@@ -61,13 +61,18 @@ class HostedDomain(Domain[HostedDisk]):
         log: LogPlace,
         store: str | ObjectStore,
         disks: Mapping[str, DiskPlace] | None = None,
+        trust_stored_paths: bool = False,
         options: DomainOptions | None = None,
         owner: UUID | None = None,
         key_file: str | PathLike[str] | None = None,
         host: HostOptions,
         on_mismatch: OnMismatch = OnMismatch.REFUSE,
     ) -> Self:
-        """Return a known domain, which goes on where its log ends. Its disks are where they were, or as ``disks`` says.
+        """Return a known domain, which goes on where its log ends. Its disks are where ``disks`` says, by name.
+
+        A disk that is not there, or does not fit, is a failed disk of the open domain: ``status().disks`` says why. So
+        is one that ``disks`` does not name, unless ``trust_stored_paths``: then it is where the store says, and whoever
+        may write to the store chooses which file is opened and served.
 
         If the ring or the host component did not survive, a gap may be open until all disks have been resynced: see
         :meth:`wait_consistent`.
@@ -76,7 +81,8 @@ class HostedDomain(Domain[HostedDisk]):
         together. ``on_mismatch`` then says which of them is the truth.
         """
         settings, look = DomainSettings.of(log, store, options, owner, key_file), _look(name, host, on_mismatch)
-        return cls(DomainRequest(Way.REOPEN, name, settings, look, places=disks or {}))
+        places = DiskPlaces.of(disks, trust_stored=trust_stored_paths)
+        return cls(DomainRequest(Way.REOPEN, name, settings, look, places=places))
 
     @classmethod
     def take_over(
@@ -87,6 +93,7 @@ class HostedDomain(Domain[HostedDisk]):
         store: str | ObjectStore,
         log_bytes: int = SECTION_BYTES_DEFAULT,
         disks: Mapping[str, DiskPlace] | None = None,
+        trust_stored_paths: bool = False,
         give_up_from: int | None = None,
         discard_log: str | None = None,
         options: DomainOptions | None = None,
@@ -114,7 +121,7 @@ class HostedDomain(Domain[HostedDisk]):
                 log_bytes=log_bytes,
                 give_up_from=give_up_from,
                 discard_log=discard_log,
-                places=disks or {},
+                places=DiskPlaces.of(disks, trust_stored=trust_stored_paths),
             )
         )
 

@@ -1,5 +1,8 @@
 """Primary: the disk that the guest writes to, opened and checked.
 
+The store says where each disk lay when it was protected. Whoever may write to the store could name any file there, so
+that is a hint for people. Where a disk lies is said by the caller.
+
 Invariant: a primary has the size that its domain's history says, and its path is absolute.
 """
 
@@ -7,30 +10,35 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from os import PathLike, fspath
 from pathlib import Path
 
 from jetdr_core.catalog import DiskState
-from jetdr_core.device import FileDevice
+from jetdr_core.device import AbsentDevice, FileDevice
 from jetdr_core.device.protocol import BlockDevice
+from jetdr_core.domain.disk_fault import DiskFault
 from jetdr_core.durable import new_file, sync_folder
-from jetdr_core.errors import InvalidRequest
+from jetdr_core.errors import InvalidRequest, JetdrError
 from jetdr_core.file_making import Asked, making
 from jetdr_core.limits import DISK_BYTES_MAX, SECTOR_BYTES
 from jetdr_core.resync import Region, regions_of
 
-__all__ = ["DiskPlace", "Primaries", "Primary", "open_primary"]
+__all__ = ["DiskPlace", "DiskPlaces", "Primaries", "Primary", "open_primary"]
 
 DiskPlace = str | PathLike[str] | BlockDevice
 
 
 @dataclass(frozen=True, slots=True)
 class Primary:
-    """An open primary. ``path`` is empty for a device that the caller opened, which stays the caller's to close."""
+    """An open primary. ``path`` is empty for a device that the caller opened, which stays the caller's to close.
+
+    ``fault`` says why it is not open after all. Its device then is an :class:`AbsentDevice`.
+    """
 
     device: BlockDevice
     path: str
+    fault: DiskFault | None = None
 
     def regions(self) -> Iterator[Region]:
         """All of the disk, data and holes in order."""
@@ -42,22 +50,42 @@ class Primary:
             self.device.close()
 
 
+@dataclass(frozen=True, slots=True)
+class DiskPlaces:
+    """Where the disks of a domain are, by name, as its caller says.
+
+    With ``trust_stored`` a disk that is not ``named`` is where the store says. Otherwise it is not opened.
+    """
+
+    named: Mapping[str, DiskPlace] = field(default_factory=dict)
+    trust_stored: bool = False
+
+    @classmethod
+    def of(cls, disks: Mapping[str, DiskPlace] | None, *, trust_stored: bool) -> DiskPlaces:
+        """Return the places that a caller gives, who may give none."""
+        return cls(disks or {}, trust_stored)
+
+
 class Primaries:
     """The primaries of the disks that a domain has when it is opened, by disk number.
 
-    They are where they were, or where ``places`` says, by the disk's name. ``shared``: another process writes to them.
+    ``shared``: another process writes to them. A disk whose primary cannot be opened then is a failed disk of the
+    domain, because guests wait for the other disks. Otherwise it is an error, because the caller is there to mend it.
     """
 
-    def __init__(self, domain: str, places: Mapping[str, DiskPlace], *, shared: bool) -> None:
+    def __init__(self, domain: str, places: DiskPlaces, *, shared: bool) -> None:
         self.opened: dict[int, Primary] = {}
         self._domain = domain
         self._places = places
         self._shared = shared
 
     def open_all(self, disks: Sequence[DiskState]) -> None:
-        """Open the primaries of ``disks``. :class:`InvalidRequest` for a place of a disk that is not among them."""
-        unknown = self._places.keys() - {state.name for state in disks}
-        if unknown:
+        """Open the primaries of ``disks``. Unless they are shared, a place of a disk that is not among them is refused.
+
+        A host component's configuration names disks that are protected only once the domain is open.
+        """
+        unknown = self._places.named.keys() - {state.name for state in disks}
+        if unknown and not self._shared:
             raise InvalidRequest(
                 f"domain {self._domain!r} protects no disk {', '.join(map(repr, sorted(unknown)))}",
                 hint=f"it protects {', '.join(state.name for state in disks) or 'none'}",
@@ -68,9 +96,16 @@ class Primaries:
     def of(self, state: DiskState) -> Primary:
         """Return the primary of that disk, opened now if the disk was not known before."""
         if state.disk not in self.opened:
-            place = self._places.get(state.name, state.path)
-            self.opened[state.disk] = open_primary(state.name, place, size_bytes=state.size_bytes, shared=self._shared)
+            self.opened[state.disk] = self._open(state)
         return self.opened[state.disk]
+
+    def absent(self, disks: Sequence[DiskState]) -> list[DiskState]:
+        """Return those of ``disks`` whose primaries are not open."""
+        return [state for state in disks if self.of(state).fault is not None]
+
+    def present_paths(self, disks: Sequence[DiskState]) -> list[str]:
+        """Return the paths of the primaries that are open, by ascending number."""
+        return [path for state, path in self.placed(disks) if self.of(state).fault is None]
 
     def placed(self, disks: Sequence[DiskState]) -> list[tuple[DiskState, str]]:
         """Return ``disks`` by ascending number, each with the path of its primary. The path of an open device is ''."""
@@ -80,6 +115,30 @@ class Primaries:
         """Close what was opened here. Idempotent."""
         for primary in self.opened.values():
             primary.close()
+
+    def _open(self, state: DiskState) -> Primary:
+        name, place = state.name, self._places.named.get(state.name)
+        if place is None and self._places.trust_stored:
+            place = state.path
+        if place is None and self._shared:
+            return absent_primary(state, "", DiskFault.unnamed(state.path))
+        if place is None:
+            raise InvalidRequest(
+                f"domain {self._domain!r}: nobody says where disk {name!r} is",
+                hint=f"pass disks={{{name!r}: its path or device}}. The store says {state.path or 'an open device'!r}: "
+                "trust_stored_paths=True believes that of every disk, and whoever may write to the store with it",
+            )
+        try:
+            return open_primary(name, place, size_bytes=state.size_bytes, shared=self._shared)
+        except (JetdrError, OSError) as error:
+            if not self._shared or not isinstance(place, str | PathLike):
+                raise
+            return absent_primary(state, fspath(place), DiskFault.of(error))
+
+
+def absent_primary(state: DiskState, path: str, fault: DiskFault) -> Primary:
+    """Return what stands for the primary of a disk that is not open."""
+    return Primary(AbsentDevice(state.size_bytes, f"disk {state.name!r}: {fault.reason}"), path, fault)
 
 
 def open_primary(
@@ -126,7 +185,8 @@ def _checked(name: str, primary: Primary, size_bytes: int | None) -> Primary:
     if size_bytes is not None and size_bytes != found:
         raise InvalidRequest(
             f"disk {name!r} ({primary.path or 'an open device'}) has {found} bytes, expected {size_bytes}",
-            hint="name the right file; a disk's size is part of its history",
+            hint="give it back the size it had, or name the right file: a disk's size is part of its history. If it "
+            "is to have the new size, stop protecting it, and protect it anew",
         )
     return primary
 

@@ -12,7 +12,7 @@ from jetdr_core._core import ManualClock
 from jetdr_core.domain.disk import Disk
 from jetdr_core.domain.domain import Domain
 from jetdr_core.domain.embedded_mode import EmbeddedResumption
-from jetdr_core.domain.primary import DiskPlace
+from jetdr_core.domain.primary import DiskPlace, DiskPlaces
 from jetdr_core.domain.request import DomainRequest, DomainSettings, LogPlace, Way
 from jetdr_core.limits import SECTION_BYTES_DEFAULT
 from jetdr_core.options import DomainOptions
@@ -59,18 +59,23 @@ class ProtectedDomain(Domain[Disk]):
         log: LogPlace,
         store: str | ObjectStore,
         disks: Mapping[str, DiskPlace] | None = None,
+        trust_stored_paths: bool = False,
         options: DomainOptions | None = None,
         owner: UUID | None = None,
         key_file: str | PathLike[str] | None = None,
         clock: ManualClock | None = None,
     ) -> Self:
-        """Return a known domain, which goes on where its log ends. Its disks are where they were, or as ``disks`` says.
+        """Return a known domain, which goes on where its log ends. Its disks are where ``disks`` says, by name.
+
+        The store says where each disk was when it was protected. With ``trust_stored_paths`` that is believed of the
+        disks that ``disks`` does not name. Whoever may write to the store then chooses which files are opened and
+        written to. Without it such a disk is refused, and the error says what the store says.
 
         After an unclean stop a gap is open until all disks have been resynced: see :meth:`wait_consistent`.
         """
         settings = DomainSettings.of(log, store, options, owner, key_file)
-        look = partial(EmbeddedResumption, name, clock)
-        return cls(DomainRequest(Way.REOPEN, name, settings, look, places=disks or {}))
+        look, places = partial(EmbeddedResumption, name, clock), DiskPlaces.of(disks, trust_stored=trust_stored_paths)
+        return cls(DomainRequest(Way.REOPEN, name, settings, look, places=places))
 
     @classmethod
     def take_over(
@@ -81,6 +86,7 @@ class ProtectedDomain(Domain[Disk]):
         store: str | ObjectStore,
         log_bytes: int = SECTION_BYTES_DEFAULT,
         disks: Mapping[str, DiskPlace] | None = None,
+        trust_stored_paths: bool = False,
         give_up_from: int | None = None,
         discard_log: str | None = None,
         options: DomainOptions | None = None,
@@ -109,6 +115,6 @@ class ProtectedDomain(Domain[Disk]):
                 log_bytes=log_bytes,
                 give_up_from=give_up_from,
                 discard_log=discard_log,
-                places=disks or {},
+                places=DiskPlaces.of(disks, trust_stored=trust_stored_paths),
             )
         )

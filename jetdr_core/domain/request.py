@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import enum
 import logging
-from collections.abc import Mapping
 from dataclasses import dataclass, field
 from os import PathLike
 from pathlib import Path
@@ -13,7 +12,7 @@ from uuid import UUID
 
 from jetdr_core.device.protocol import BlockDevice
 from jetdr_core.domain.mode import D, Look
-from jetdr_core.domain.primary import DiskPlace
+from jetdr_core.domain.primary import DiskPlaces
 from jetdr_core.domain_key import DomainKey, KeyFile
 from jetdr_core.errors import LogTooSmall
 from jetdr_core.identity import check_name, host_owner
@@ -84,8 +83,7 @@ class DomainRequest(Generic[D]):
 
     ``look`` is the choice of the mode. ``log_bytes`` is the size of a new log. ``give_up_from`` is the number of the
     chain's break: what the store holds from there on is given up. ``discard_log`` names a log that may be given up with
-    all that it holds. ``places`` says where disks are now, by name, if they
-    are not where they were.
+    all that it holds. ``places`` says where the disks are.
     """
 
     way: Way
@@ -95,7 +93,7 @@ class DomainRequest(Generic[D]):
     log_bytes: int | None = None
     give_up_from: int | None = None
     discard_log: str | None = None
-    places: Mapping[str, DiskPlace] = field(default_factory=dict)
+    places: DiskPlaces = field(default_factory=DiskPlaces)
 
     def __post_init__(self) -> None:
         check_name("domain", self.name)

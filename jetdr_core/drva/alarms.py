@@ -8,7 +8,8 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from jetdr_core.domain import DomainStatus, HostStatus
+from jetdr_core.catalog import iso_time
+from jetdr_core.domain import DiskFault, DiskStatus, DomainStatus, HostStatus
 from jetdr_core.store import AWAY_S
 
 __all__ = ["ALARMS", "Alarm", "Situation", "alarms_of"]
@@ -21,7 +22,7 @@ ALARMS = {
     "closed": "the domain could not be opened, or has failed, and is opened again by itself",
     "no_answer": "the domain has not reported its status for a while",
     "host_away": "the host component does not run, so guests have no disks until it has restarted",
-    "host_failure": "the host component does not serve all disks, or logging cannot be switched on again",
+    "host_failure": "the host component cannot be started or asked, or logging cannot be switched on again",
     "logging_off": "guests' writes bypass the log; all disks are resynced once logging is on again",
     "store_lost": "the store no longer holds what was uploaded, or its URL leads elsewhere; the log is kept",
     "forged": "an object in the store was not made, or was changed, by somebody who lacks the domain's key",
@@ -40,7 +41,8 @@ ALARMS = {
     "config_not_kept": "a configuration file of config_files could not be kept, and is tried again",
     "host_not_configured": "a host component serves guests of a domain that is not configured, so none is protected",
     "metrics_away": "the metrics are not served, because their address is taken or unusable; it is tried again",
-    "disk_moved": "the configuration and the domain's history name different files for a disk",
+    "disk_failed": "a disk is missing, in use, or not the one it was; its guest has no disk until it is back",
+    "disk_not_configured": "the domain protects a disk that no operator names here; it is not opened or served",
 }
 """The meaning of every alarm, by name."""
 
@@ -58,8 +60,8 @@ class Situation:
     """What the alarms are derived from.
 
     ``status`` is the newest there is, ``status_age_s`` its age. ``failure`` says why the domain is closed, ``forged``
-    that a forged object is why. ``moved`` and ``unprotected`` have a text for each configured disk that is elsewhere,
-    or not protected yet. ``unkept`` has one for each configuration file that could not be kept.
+    that a forged object is why. ``unprotected`` has a text for each configured disk that is not protected yet, and
+    ``unkept`` one for each configuration file that could not be kept.
     """
 
     fenced: bool
@@ -70,7 +72,6 @@ class Situation:
     status: DomainStatus | None
     status_age_s: float
     rpo_alarm_s: float
-    moved: tuple[str, ...]
     unprotected: tuple[str, ...]
     unkept: tuple[str, ...] = ()
 
@@ -90,7 +91,6 @@ def alarms_of(situation: Situation) -> list[Alarm]:
         found.extend(_of_status(situation.status, situation.rpo_alarm_s))
         found.extend(Alarm("disk_not_protected", text) for text in situation.unprotected)
         found.extend(Alarm("config_not_kept", text) for text in situation.unkept)
-    found.extend(Alarm("disk_moved", text) for text in situation.moved)
     return found
 
 
@@ -110,8 +110,17 @@ def _of_status(status: DomainStatus, rpo_alarm_s: float) -> Iterator[Alarm]:
     if status.changed:
         yield Alarm("disk_changed", status.changed)
     for disk in status.disks:
+        if disk.fault is not None:
+            yield _of_fault(disk, disk.fault)
         if disk.failed_writes:
             yield Alarm("primary_failed", f"disk {disk.name!r} failed {disk.failed_writes} writes")
+
+
+def _of_fault(disk: DiskStatus, fault: DiskFault) -> Alarm:
+    since = f"since {iso_time(fault.since_ns)}"
+    if not fault.is_named:
+        return Alarm("disk_not_configured", f"disk {disk.name!r}, {since}: {fault.reason}; {fault.remedy}")
+    return Alarm("disk_failed", f"disk {disk.name!r} at {disk.path}, {since}: {fault.reason}; {fault.remedy}")
 
 
 def _of_store(status: DomainStatus) -> Iterator[Alarm]:

@@ -14,6 +14,7 @@ from typing import Any
 
 from jetdr_core.aio import shielded
 from jetdr_core.domain import HostedDisk
+from jetdr_core.drva.config import DiskConfig
 from jetdr_core.drva.kept_files import read_config_file
 from jetdr_core.drva.last_status import ANSWER_S
 from jetdr_core.drva.session import DomainSession
@@ -21,6 +22,7 @@ from jetdr_core.drva.session_json import point_json, session_json
 from jetdr_core.drva.unconfigured_hosts import UnconfiguredHosts
 from jetdr_core.drva.wire import ControlRequest, Json
 from jetdr_core.errors import InvalidRequest, JetdrError
+from jetdr_core.identity import check_name
 
 __all__ = ["Commands"]
 
@@ -95,7 +97,8 @@ async def _protect(session: DomainSession, request: ControlRequest) -> Json:
     path, size_bytes = request.needed_text("path"), request.whole("size_bytes")
     if not Path(path).is_absolute() or "\0" in path:
         raise InvalidRequest(f"the disk's path {path!r} is not absolute", hint="give a path that begins with /")
-    disk = await session.domain.protect(request.needed_text("disk"), path, size_bytes=size_bytes, wait=False)
+    wanted = DiskConfig(name=check_name("disk", request.needed_text("disk")), path=path, size_bytes=size_bytes)
+    disk = await session.disks.add(session.domain, wanted)
     told: Json = {"name": disk.name, "path": disk.path, "size_bytes": disk.size_bytes}
     return {"disk": told | ({"nbd_uri": disk.nbd_uri} if isinstance(disk, HostedDisk) else {})}
 
@@ -103,7 +106,7 @@ async def _protect(session: DomainSession, request: ControlRequest) -> Json:
 async def _unprotect(session: DomainSession, request: ControlRequest) -> Json:
     """Stop protecting a disk. ``configured``: the configuration names it, so the next start protects it again."""
     name = request.needed_text("disk")
-    await session.domain.unprotect(name)
+    await session.disks.give_up(session.domain, name)
     return {"disk": name, "configured": any(disk.name == name for disk in session.config.disk)}
 
 

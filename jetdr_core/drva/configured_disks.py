@@ -1,4 +1,7 @@
-"""ConfiguredDisks: the disks that the configuration names for a domain, and which of them are not protected yet.
+"""ConfiguredDisks: the disks that an operator names for a domain, and which of them are not protected yet.
+
+The configuration names disks, and so does ``jetdr protect``, whose disks are kept as :class:`AddedDisks`. Where both
+name one, the configuration is right.
 
 Invariants: a disk that cannot be protected stops no other one. It stays unprotected, with the reason, and is tried
 again. Dictionaries are replaced and never changed, so that other threads can iterate over them.
@@ -6,33 +9,36 @@ again. Dictionaries are replaced and never changed, so that other threads can it
 
 from __future__ import annotations
 
+import asyncio
+import logging
 import time
 from collections.abc import Sequence
 
+from jetdr_core.domain import Disk, HostedDisk
+from jetdr_core.drva.added_disks import AddedDisks
 from jetdr_core.drva.config import DiskConfig
 from jetdr_core.drva.configured_domain import AnyDomain
-from jetdr_core.errors import JetdrError
+from jetdr_core.errors import InvalidRequest, JetdrError
 from jetdr_core.store.redaction import redacted
 
 __all__ = ["ConfiguredDisks"]
+
+log = logging.getLogger(__name__)
 
 PROTECT_EVERY_S = 15.0
 """How often an unprotected disk is tried again."""
 
 
 class ConfiguredDisks:
-    """Belongs to the session's loop. :attr:`moved` and :attr:`unprotected` may be read from any thread."""
+    """Belongs to the session's loop. :attr:`unprotected` may be read from any thread."""
 
-    def __init__(self, disks: Sequence[DiskConfig]) -> None:
-        self._disks = tuple(disks)
-        self._moved: dict[str, str] = {}
+    def __init__(self, disks: Sequence[DiskConfig], added: AddedDisks) -> None:
+        self._configured = {disk.name: disk for disk in disks}
+        self._added = added
+        self._wanted = dict(self._configured)
+        self._changing = asyncio.Lock()
         self._unprotected: dict[str, str] = {}
         self._tried_s = 0.0
-
-    @property
-    def moved(self) -> tuple[str, ...]:
-        """A text for each disk that the domain's history knows under another path than the configuration."""
-        return tuple(self._moved.values())
 
     @property
     def unprotected(self) -> tuple[str, ...]:
@@ -44,32 +50,80 @@ class ConfiguredDisks:
         """Whether it is time to try the unprotected disks again."""
         return bool(self._unprotected) and time.monotonic() - self._tried_s >= PROTECT_EVERY_S
 
+    # -- all of them -------------------------------------------------------------------------------------------------
+
     def reconfigure(self, disks: Sequence[DiskConfig]) -> None:
         """Take other disks. New ones are due at once. Those that are no longer named stay protected."""
-        known = set(self._disks)
-        self._disks = tuple(disks)
-        self._moved = {}
+        known = set(self._configured.values())
+        self._configured = {disk.name: disk for disk in disks}
+        self._wanted = self._wanted | self._configured
         self._unprotected = {disk.name: "not yet tried" for disk in disks if disk not in known}
         self._tried_s = float("-inf")
 
     async def begin(self, domain: AnyDomain) -> None:
-        """Protect every configured disk of a domain that was just opened."""
-        self._unprotected = {disk.name: "not yet tried" for disk in self._disks}
+        """Protect every named disk of a domain that was just opened."""
+        async with self._changing:
+            added = await asyncio.to_thread(self._added.known)
+            self._wanted = {disk.name: disk for disk in added} | self._configured
+            self._unprotected = dict.fromkeys(self._wanted, "not yet tried")
         await self.protect(domain)
 
     async def protect(self, domain: AnyDomain) -> None:
         """Protect the unprotected disks. Their copies run in the background."""
         self._tried_s = time.monotonic()
-        for disk in self._disks:
-            if disk.name not in self._unprotected:
-                continue
-            known = domain.disks.get(disk.name)
+        async with self._changing:
+            for name in self._unprotected:
+                disk = self._wanted[name]
+                known = domain.disks.get(name)
+                if known is not None and known.path != disk.path:
+                    log.warning("disk %s: its new path %s is used after a restart", name, disk.path)
+                try:
+                    if known is None:
+                        await domain.protect(name, disk.path, size_bytes=disk.size_bytes, wait=False)
+                except (JetdrError, OSError) as error:
+                    self._unprotected = self._unprotected | {name: redacted(str(error))}
+                else:
+                    self._leave_out(name)
+
+    def _leave_out(self, name: str) -> None:
+        self._unprotected = {other: why for other, why in self._unprotected.items() if other != name}
+
+    # -- one of them -------------------------------------------------------------------------------------------------
+
+    async def add(self, domain: AnyDomain, disk: DiskConfig) -> Disk | HostedDisk:
+        """Protect a disk that an operator names, from now on and after every restart."""
+        configured = self._configured.get(disk.name)
+        if configured is not None and configured.path != disk.path and disk.name not in domain.disks:
+            raise InvalidRequest(
+                f"disk {disk.name!r} is configured at {configured.path}", hint="correct the configuration, and restart"
+            )
+        async with self._changing:
+            if configured is not None or disk.name in domain.disks:
+                return await domain.protect(disk.name, disk.path, size_bytes=disk.size_bytes, wait=False)
+            earlier = await asyncio.to_thread(self._added.note, disk)
             try:
-                known = known or await domain.protect(disk.name, disk.path, size_bytes=disk.size_bytes, wait=False)
-            except (JetdrError, OSError) as error:
-                self._unprotected = self._unprotected | {disk.name: redacted(str(error))}
-                continue
-            self._unprotected = {name: why for name, why in self._unprotected.items() if name != disk.name}
-            if known.path != disk.path:
-                text = f"disk {disk.name!r} is at {known.path}, configured is {disk.path}"
-                self._moved = self._moved | {disk.name: text}
+                protected = await domain.protect(disk.name, disk.path, size_bytes=disk.size_bytes, wait=False)
+            except BaseException:
+                if disk.name not in domain.disks:
+                    await asyncio.to_thread(self._put_back, disk.name, earlier)
+                raise
+            self._leave_out(disk.name)
+            return protected
+
+    async def give_up(self, domain: AnyDomain, name: str) -> None:
+        """Stop protecting a disk, until the next start if it is configured, and otherwise for good."""
+        async with self._changing:
+            earlier = await asyncio.to_thread(self._added.forget, name)
+            try:
+                await domain.unprotect(name)
+            except BaseException:
+                if name in domain.disks:
+                    await asyncio.to_thread(self._put_back, name, earlier)
+                raise
+            self._leave_out(name)
+
+    def _put_back(self, name: str, earlier: DiskConfig | None) -> None:
+        if earlier is None:
+            self._added.forget(name)
+        else:
+            self._added.note(earlier)

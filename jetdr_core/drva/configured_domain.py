@@ -1,6 +1,6 @@
 """Opens the domain that a configuration describes.
 
-Invariant: nothing else turns a configuration into a domain.
+Invariants: nothing else turns a configuration into a domain. No disk is opened at a place that only the store names.
 """
 
 from __future__ import annotations
@@ -14,13 +14,14 @@ from jetdr_core.aio import in_thread
 from jetdr_core.device import IscsiLun
 from jetdr_core.domain import HostedDomain, ProtectedDomain
 from jetdr_core.domain_key import KeyFile
+from jetdr_core.drva.added_disks import AddedDisks
 from jetdr_core.drva.config import DomainConfig, VolumeConfig
 from jetdr_core.drva.places import check_volume
 from jetdr_core.ownership import make_private
 from jetdr_core.store import RetryPolicy, connected
 from jetdr_core.store.credential_file import UrlWithCredential
 
-__all__ = ["AnyDomain", "open_domain", "store_is_empty", "store_of"]
+__all__ = ["AnyDomain", "disk_places", "domain_settings", "open_domain", "store_is_empty", "store_of"]
 
 log = logging.getLogger(__name__)
 
@@ -30,25 +31,38 @@ KEY_FILE = "domain.key"
 AnyDomain = HostedDomain | ProtectedDomain
 
 
-async def open_domain(config: DomainConfig, *, hosted: bool = True) -> AnyDomain:
-    """Return the domain, which the caller must enter.
+async def open_domain(config: DomainConfig) -> HostedDomain:
+    """Return the domain, which the caller must enter. A host component serves its disks to guests.
 
     The domain is taken over if the configuration asks for it, and created if its store is empty and creating is
-    allowed. ``hosted``: a host component serves its disks to guests. Otherwise this process does their I/O.
+    allowed.
     """
+    is_new, settings = await domain_settings(config)
+    settings |= {"host": config.host}
+    if is_new:
+        return HostedDomain.create(config.name, **settings)
+    settings |= {"disks": await in_thread(disk_places, config)}
+    if config.take_over:
+        return HostedDomain.take_over(config.name, **settings)
+    return HostedDomain.open(config.name, on_mismatch=config.on_mismatch, **settings)
+
+
+async def domain_settings(config: DomainConfig) -> tuple[bool, dict[str, Any]]:
+    """Return whether the domain is to be created, and what its opening needs in either mode."""
     await in_thread(check_volume, config.volume)
-    face: type[HostedDomain | ProtectedDomain] = HostedDomain if hosted else ProtectedDomain
     settings: dict[str, Any] = {"log": _log(config.volume), "store": store_of(config), "options": config.options}
-    settings |= {"host": config.host} if hosted else {}
     is_new = not config.take_over and config.create and await store_is_empty(store_of(config), create=True)
     settings["key_file"] = await in_thread(_key_file, config, is_new=is_new)
     if config.take_over:
         settings |= {"give_up_from": config.give_up_from, "discard_log": config.discard_log}
-        return face.take_over(config.name, log_bytes=config.section_bytes, **settings)
-    if is_new:
-        return face.create(config.name, log_bytes=config.section_bytes, **settings)
-    settings |= {"on_mismatch": config.on_mismatch} if hosted else {}
-    return face.open(config.name, **settings)
+    if config.take_over or is_new:
+        settings["log_bytes"] = config.section_bytes
+    return is_new, settings
+
+
+def disk_places(config: DomainConfig) -> dict[str, str]:
+    """Return where the disks are, by name, as the operator says: in the configuration, or else with ``protect``."""
+    return {disk.name: disk.path for disk in (*AddedDisks(Path(config.host.state), config.name).known(), *config.disk)}
 
 
 def store_of(config: DomainConfig) -> str:

@@ -14,10 +14,12 @@ import time
 from collections.abc import Awaitable, Callable, Coroutine
 from concurrent.futures import Future
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any, TypeVar
 
 from jetdr_core.domain import DomainStatus, OnMismatch
 from jetdr_core.domain.loop_thread import LoopThread
+from jetdr_core.drva.added_disks import AddedDisks
 from jetdr_core.drva.alarm_log import AlarmLog
 from jetdr_core.drva.alarms import Situation, alarms_of
 from jetdr_core.drva.config import DomainConfig
@@ -72,7 +74,7 @@ class DomainSession:
         self._domain: AnyDomain | None = None
         self._phase = Phase.begin()
         self._paused = False
-        self._disks = ConfiguredDisks(config.disk)
+        self.disks = ConfiguredDisks(config.disk, AddedDisks(Path(config.host.state), config.name))
         self._files = KeptFiles(config.config_files)
         self._status = LastStatus(self._on_status)
         self._copies = OwedCopies()
@@ -113,8 +115,7 @@ class DomainSession:
             status=status,
             status_age_s=age_s,
             rpo_alarm_s=self.config.rpo_alarm_s,
-            moved=self._disks.moved,
-            unprotected=self._disks.unprotected,
+            unprotected=self.disks.unprotected,
             unkept=self._files.problems,
         )
         return SessionView(
@@ -205,15 +206,15 @@ class DomainSession:
         """Serve until the session is to stop. Raises what ended the domain."""
         if self._paused:
             domain.pause()
-        await self._disks.begin(domain)
+        await self.disks.begin(domain)
         await self.refresh()
         self._enter(State.OPEN)
         self._settle()
         log.info("domain %s: open", self.config.name, extra=self._fields)
         probes, probe_s, look_s = 0, 0.0, STATUS_EVERY_S
         while not await self._stopped_within(look_s):
-            if self._disks.are_due:
-                await self._disks.protect(domain)
+            if self.disks.are_due:
+                await self.disks.protect(domain)
             if self._files.are_due:
                 await self._files.keep(domain)
             await self.refresh()
@@ -302,7 +303,7 @@ class DomainSession:
 
     def _reconfigure(self, config: DomainConfig) -> None:
         if config.disk != self.config.disk:
-            self._disks.reconfigure(config.disk)
+            self.disks.reconfigure(config.disk)
         self._files = KeptFiles(config.config_files)
         self.config = replace(
             self.config,

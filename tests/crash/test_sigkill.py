@@ -47,7 +47,10 @@ def kill_a_writer(folder: Path, seed: int, log: str) -> tuple[int, int]:
 
 async def check(folder: Path, seed: int, log: str, lsn_ready: int, lsn_flushed: int) -> None:
     store = f"file://{folder}/store"
-    async with jetdr.ProtectedDomain.open("payroll", log=log, store=store, options=writer.OPTIONS) as domain:
+    disks = {"db01": folder / "db01.img"}
+    async with jetdr.ProtectedDomain.open(
+        "payroll", log=log, store=store, disks=disks, options=writer.OPTIONS
+    ) as domain:
         lsn_recovered = domain.status().lsn_recovered
         assert lsn_recovered >= lsn_flushed
         assert not domain.consistent or domain.status().lsn_reserved > lsn_recovered

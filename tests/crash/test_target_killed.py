@@ -177,7 +177,9 @@ def test_target_that_stays_away_fails_the_log_and_the_domain_opens_again(
         return lsn
 
     async def come_back(lsn: int) -> bytes:
-        async with jetdr.ProtectedDomain.open("payroll", log=lun.url, store=store, options=OPTIONS) as domain:
+        async with jetdr.ProtectedDomain.open(
+            "payroll", log=lun.url, store=store, disks={"db01": folder / "db01.img"}, options=OPTIONS
+        ) as domain:
             assert domain.status().lsn_recovered >= lsn
             await domain.wait_consistent()
             return (folder / "db01.img").read_bytes()

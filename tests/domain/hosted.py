@@ -90,11 +90,14 @@ class Machine:
 
     def open(self, **more: Any) -> jetdr.HostedDomain:
         settings: dict[str, Any] = {"options": self.options, "host": self.host_options} | more
+        settings.setdefault("trust_stored_paths", "disks" not in more)
         return jetdr.HostedDomain.open("vm", log=self.log, store=self.store, **settings)
 
     def take_over(self) -> jetdr.HostedDomain:
         settings: dict[str, Any] = {"log_bytes": LOG_BYTES, "options": self.options}
-        return jetdr.HostedDomain.take_over("vm", log=self.log, store=self.store, host=self.host_options, **settings)
+        return jetdr.HostedDomain.take_over(
+            "vm", log=self.log, store=self.store, host=self.host_options, trust_stored_paths=True, **settings
+        )
 
     def client(self, disk: str = "db01") -> NbdClient:
         return NbdClient(str(self.folder / "run/vm/nbd.sock"), disk)

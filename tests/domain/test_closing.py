@@ -115,7 +115,9 @@ def test_everything_is_released_whatever_error_ended_the_upload(tmp_path: Path) 
         disk.write(0, b"x" * 512)
         with contextlib.suppress(ValueError):
             await domain.close()
-        async with jetdr.ProtectedDomain.open("payroll", log=tmp_path / "log", store=inner, options=QUICK):
+        async with jetdr.ProtectedDomain.open(
+            "payroll", log=tmp_path / "log", store=inner, disks={"db01": tmp_path / "disk"}, options=QUICK
+        ):
             pass
 
     asyncio.run(scenario())
@@ -189,10 +191,11 @@ def test_an_opening_that_is_cancelled_releases_everything(tmp_path: Path) -> Non
                 finally:
                     await asyncio.sleep(0.05)  # as an SDK does that closes its connection
 
-        again = jetdr.ProtectedDomain.open("payroll", log=tmp_path / "log", store=Hanging(inner), options=QUICK)
+        place: dict[str, Any] = {"log": tmp_path / "log", "disks": {"db01": tmp_path / "disk"}, "options": QUICK}
+        again = jetdr.ProtectedDomain.open("payroll", store=Hanging(inner), **place)
         with contextlib.suppress(TimeoutError):
             await within(0.5, again.__aenter__())
-        async with jetdr.ProtectedDomain.open("payroll", log=tmp_path / "log", store=inner, options=QUICK):
+        async with jetdr.ProtectedDomain.open("payroll", store=inner, **place):
             pass
 
     asyncio.run(scenario())
@@ -321,7 +324,8 @@ def test_a_guest_that_begins_while_the_rest_is_uploaded_is_seen(
             with monkeypatch.context() as patch:
                 patch.setattr(OpenDomain, "_upload_rest", slowly)
                 await domain.close()
-        async with jetdr.ProtectedDomain.open("payroll", log=log, store=store, options=QUICK) as domain:
+        disks = {"db01": tmp_path / "disk"}
+        async with jetdr.ProtectedDomain.open("payroll", log=log, store=store, disks=disks, options=QUICK) as domain:
             await within(20, domain.wait_consistent())
             assert [gap.reason for gap in domain._alive.control_log.history.gaps] != []
 

@@ -218,9 +218,9 @@ def test_an_embedded_domain_resyncs_a_disk_that_was_changed(tmp_path: Path, monk
         disk.write_bytes(b"Z" * (64 << 10))
         with monkeypatch.context() as patch, pytest.raises(OSError, match="the machine fails"):
             patch.setattr(ControlLog, "open_gap", fail)
-            async with jetdr.ProtectedDomain.open("d", **place):
+            async with jetdr.ProtectedDomain.open("d", disks={"a": disk}, **place):
                 pass
-        async with jetdr.ProtectedDomain.open("d", **place) as domain:
+        async with jetdr.ProtectedDomain.open("d", disks={"a": disk}, **place) as domain:
             await asyncio.wait_for(domain.wait_consistent(), 20)
             await domain.uploaded(domain.mark("after").lsn)
         assert (await recovered(url, "after"))["a"] == disk.read_bytes()

@@ -8,6 +8,7 @@ import uuid
 from collections.abc import Callable, Iterator
 from contextlib import closing
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -236,7 +237,7 @@ def test_a_disk_that_another_process_holds_does_not_keep_the_others_from_their_g
             await domain.protect("web01", made.primary("web01"), size_bytes=DISK_BYTES)
             made.kill_host()
             with closing(FileDevice(made.primary("web01"), direct=False, lock=True)):
-                await asyncio.to_thread(until, lambda: "web01" in domain.status().host.failure)  # type: ignore[union-attr]
+                await asyncio.to_thread(until, lambda: domain.disk("web01").fault is not None)
                 with made.client() as guest:
                     guest.write(0, b"b" * 512)
                 await asyncio.to_thread(until, lambda: not domain.status().disks[0].copied_bytes < DISK_BYTES)
@@ -268,7 +269,7 @@ def test_a_disk_whose_primary_is_gone_can_be_let_go(made: Machine) -> None:
             await domain.protect("web01", made.primary("web01"), size_bytes=DISK_BYTES)
             made.primary("web01").unlink()
             made.kill_host()
-            await asyncio.to_thread(until, lambda: "web01" in domain.status().host.failure)  # type: ignore[union-attr]
+            await asyncio.to_thread(until, lambda: domain.disk("web01").fault is not None)
             await asyncio.wait_for(domain.unprotect("web01"), 20)
             await asyncio.wait_for(domain.wait_consistent(), 20)
             await assert_replica_equals_primary(domain, made)
@@ -308,8 +309,8 @@ def test_a_ring_whose_log_went_on_without_it_is_not_believed(made: Machine) -> N
                 for _ in range(100):
                     guest.write(0, b"old".ljust(512, b"."))
             made.host.stop()
-        settings = {"log": made.log, "store": made.store, "options": made.options}
-        async with jetdr.ProtectedDomain.open("vm", **settings) as domain:
+        settings: dict[str, Any] = {"log": made.log, "store": made.store, "options": made.options}
+        async with jetdr.ProtectedDomain.open("vm", disks={"db01": made.primary()}, **settings) as domain:
             await domain.wait_consistent()
             await asyncio.to_thread(domain.disk("db01").write, 0, b"new".ljust(512, b"."))
         async with made.open() as domain:

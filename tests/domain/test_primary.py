@@ -8,7 +8,7 @@ import pytest
 
 from jetdr_core.catalog import DiskState
 from jetdr_core.device import FileDevice
-from jetdr_core.domain.primary import Primaries, open_primary
+from jetdr_core.domain.primary import DiskPlaces, Primaries, open_primary
 from jetdr_core.errors import DeviceBusy, DeviceFull, InvalidRequest
 from tests.domain.fixture import DISK_BYTES
 
@@ -21,14 +21,14 @@ def disk(path: Path, number: int = 1, name: str = "db01") -> DiskState:
 def test_a_disk_is_opened_where_the_caller_says_it_is_now(tmp_path: Path) -> None:
     known = disk(tmp_path / "old.img")
     moved = (tmp_path / "old.img").rename(tmp_path / "new.img")
-    primaries = Primaries("vm", {"db01": moved}, shared=False)
+    primaries = Primaries("vm", DiskPlaces({"db01": moved}), shared=False)
     primaries.open_all([known])
     assert primaries.opened[1].path == str(moved)
     primaries.close()
 
 
 def test_a_place_for_a_disk_that_is_not_there_is_refused_and_nothing_is_opened(tmp_path: Path) -> None:
-    primaries = Primaries("vm", {"web01": tmp_path / "web01.img"}, shared=False)
+    primaries = Primaries("vm", DiskPlaces({"web01": tmp_path / "web01.img"}), shared=False)
     with pytest.raises(InvalidRequest, match="domain 'vm' protects no disk 'web01'; it protects db01"):
         primaries.open_all([disk(tmp_path / "db01.img")])
     assert primaries.opened == {}
@@ -36,7 +36,7 @@ def test_a_place_for_a_disk_that_is_not_there_is_refused_and_nothing_is_opened(t
 
 def test_what_was_opened_is_closed_with_a_disk_that_became_known_late(tmp_path: Path) -> None:
     early, late = disk(tmp_path / "db01.img"), disk(tmp_path / "web01.img", 2, "web01")
-    primaries = Primaries("vm", {}, shared=False)
+    primaries = Primaries("vm", DiskPlaces(trust_stored=True), shared=False)
     primaries.open_all([early])
     assert primaries.of(early) is primaries.opened[1]
     primaries.of(late)
@@ -51,7 +51,7 @@ def test_what_was_opened_is_closed_with_a_disk_that_became_known_late(tmp_path: 
 
 def test_a_primary_that_another_process_writes_is_not_locked_here(tmp_path: Path) -> None:
     state = disk(tmp_path / "db01.img")
-    primaries = Primaries("vm", {}, shared=True)
+    primaries = Primaries("vm", DiskPlaces(trust_stored=True), shared=True)
     primaries.open_all([state])
     FileDevice(state.path, direct=False, lock=True).close()
     primaries.close()

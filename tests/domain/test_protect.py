@@ -443,7 +443,7 @@ def test_a_disk_of_another_size_is_refused_on_reopening(tmp_path: Path) -> None:
         path = tmp_path / "disk"
         async with new_domain(store, log=tmp_path / "log") as domain:
             await domain.protect("db01", path, size_bytes=DISK_BYTES)
-            with pytest.raises(FileNotFoundError, match="size_bytes="):
+            with pytest.raises(FileNotFoundError, match="give a size"):
                 await domain.protect("web01", tmp_path / "absent")
             with pytest.raises(InvalidRequest, match="is protected already"):
                 await domain.protect("db01", path)
@@ -454,7 +454,9 @@ def test_a_disk_of_another_size_is_refused_on_reopening(tmp_path: Path) -> None:
                 "payroll", log=tmp_path / "log", store=store, options=QUICK, disks={"db01": other}
             ):
                 pass
-        async with jetdr.ProtectedDomain.open("payroll", log=tmp_path / "log", store=store, options=QUICK) as domain:
+        async with jetdr.ProtectedDomain.open(
+            "payroll", log=tmp_path / "log", store=store, options=QUICK, disks={"db01": path}
+        ) as domain:
             assert domain.consistent, "a refused opening leaves a clean log clean"
 
     asyncio.run(scenario())

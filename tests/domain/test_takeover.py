@@ -225,7 +225,7 @@ def test_a_disk_that_is_missing_on_reopening_is_an_error_not_a_new_disk_of_zeros
         os.rename(tmp_path / "disk", tmp_path / "moved")
         with pytest.raises(FileNotFoundError):
             async with jetdr.ProtectedDomain.open(
-                "payroll", log=tmp_path / "log", store=store, options=QUICK
+                "payroll", log=tmp_path / "log", store=store, disks={"db01": tmp_path / "disk"}, options=QUICK
             ) as domain:
                 assert domain.consistent
                 assert domain.disk("db01").read(0, 512) == bytes(512)

@@ -17,7 +17,7 @@ from typing import Any, cast
 from jetdr_core.domain import Disk, ProtectedDomain
 from jetdr_core.drva.client import ControlClient
 from jetdr_core.drva.config import DomainConfig, load_config
-from jetdr_core.drva.configured_domain import AnyDomain, open_domain
+from jetdr_core.drva.configured_domain import AnyDomain, domain_settings
 from jetdr_core.drva.daemon import Drva
 from jetdr_core.drva.errors import DrvaUnreachable
 from jetdr_core.drva.session import Backoff, Opener
@@ -98,7 +98,12 @@ def place(*domains: str) -> Iterator[Place]:
 
 async def embedded(config: DomainConfig) -> AnyDomain:
     """Open a configured domain without a host component, so that tests write to its disks in this process."""
-    return await open_domain(config, hosted=False)
+    is_new, settings = await domain_settings(config)
+    if is_new:
+        return ProtectedDomain.create(config.name, **settings)
+    if config.take_over:
+        return ProtectedDomain.take_over(config.name, trust_stored_paths=True, **settings)
+    return ProtectedDomain.open(config.name, trust_stored_paths=True, **settings)
 
 
 class InProcess:

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import asyncio
 import threading
+from dataclasses import replace
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, cast
 
 import pytest
 
 from jetdr_core.domain import DomainStatus
+from jetdr_core.drva.added_disks import AddedDisks
 from jetdr_core.drva.alarm_log import AlarmLog
 from jetdr_core.drva.alarms import Alarm
 from jetdr_core.drva.config import DiskConfig
@@ -18,7 +21,7 @@ from jetdr_core.drva.configured_domain import AnyDomain
 from jetdr_core.drva.last_status import LastStatus
 from jetdr_core.drva.owed_copies import OwedCopies
 from jetdr_core.drva.session_state import Phase, State
-from jetdr_core.errors import NotConsistent, PrimaryFailed
+from jetdr_core.errors import InvalidRequest, NotConsistent, PrimaryFailed, StallTimeout
 
 DB01 = DiskConfig(name="db01", path="/disks/db01")
 DB02 = DiskConfig(name="db02", path="/disks/db02")
@@ -30,6 +33,7 @@ class StandIn:
     def __init__(self, known: dict[str, str] | None = None, absent: tuple[str, ...] = ()) -> None:
         self.disks: dict[str, Any] = {name: SimpleNamespace(path=path) for name, path in (known or {}).items()}
         self.absent = set(absent)
+        self.refuses = False
         self.answers = threading.Event()
         self.answers.set()
         self.asked = 0
@@ -38,8 +42,12 @@ class StandIn:
     async def protect(self, name: str, path: str, **_: object) -> Any:
         if name in self.absent:
             raise FileNotFoundError(2, "No such file or directory", path)
-        self.disks[name] = SimpleNamespace(path=path)
-        return self.disks[name]
+        return self.disks.setdefault(name, SimpleNamespace(path=path))
+
+    async def unprotect(self, name: str) -> None:
+        if self.refuses:
+            raise StallTimeout("the log is full")
+        del self.disks[name]
 
     def status(self) -> object:
         self.asked += 1
@@ -81,8 +89,8 @@ def test_an_alarm_is_logged_when_it_begins_and_when_it_is_over(caplog: pytest.Lo
 # -- configured disks --------------------------------------------------------------------------------------------------
 
 
-def test_a_disk_that_cannot_be_protected_stops_no_other_one_and_is_tried_again() -> None:
-    disks, here = ConfiguredDisks([DB01, DB02]), StandIn(absent=("db01",))
+def test_a_disk_that_cannot_be_protected_stops_no_other_one_and_is_tried_again(tmp_path: Path) -> None:
+    disks, here = ConfiguredDisks([DB01, DB02], AddedDisks(tmp_path, "vm")), StandIn(absent=("db01",))
     asyncio.run(disks.begin(here.domain))
     assert set(here.disks) == {"db02"}
     (text,) = disks.unprotected
@@ -94,20 +102,99 @@ def test_a_disk_that_cannot_be_protected_stops_no_other_one_and_is_tried_again()
     assert disks.unprotected == ()
 
 
-def test_a_domain_that_is_opened_again_has_all_its_disks_tried_again() -> None:
-    disks = ConfiguredDisks([DB01])
+def test_a_domain_that_is_opened_again_has_all_its_disks_tried_again(tmp_path: Path) -> None:
+    disks = ConfiguredDisks([DB01], AddedDisks(tmp_path, "vm"))
     asyncio.run(disks.begin(StandIn().domain))
     assert disks.unprotected == ()
     asyncio.run(disks.begin(StandIn(absent=("db01",)).domain))
     assert len(disks.unprotected) == 1
 
 
-def test_a_disk_that_the_history_has_elsewhere_is_reported_and_left_alone() -> None:
-    disks, here = ConfiguredDisks([DB01]), StandIn(known={"db01": "/old/db01"})
+NEW = DiskConfig(name="new", path="/disks/new", size_bytes=4096)
+
+
+def test_a_disk_that_was_added_is_named_again_after_a_restart(tmp_path: Path) -> None:
+    added = AddedDisks(tmp_path, "vm")
+    asyncio.run(ConfiguredDisks([DB01], added).add(StandIn().domain, NEW))
+    disks, here = ConfiguredDisks([DB01], AddedDisks(tmp_path, "vm")), StandIn()
     asyncio.run(disks.begin(here.domain))
-    assert disks.moved == ("disk 'db01' is at /old/db01, configured is /disks/db01",)
-    assert disks.unprotected == ()
-    assert here.disks["db01"].path == "/old/db01"
+    assert {name: disk.path for name, disk in here.disks.items()} == {"db01": "/disks/db01", "new": "/disks/new"}
+
+
+def test_an_added_disk_that_could_not_be_protected_is_not_kept(tmp_path: Path) -> None:
+    added = AddedDisks(tmp_path, "vm")
+    with pytest.raises(FileNotFoundError):
+        asyncio.run(ConfiguredDisks([], added).add(StandIn(absent=("new",)).domain, NEW))
+    assert added.known() == ()
+
+
+def test_a_disk_that_is_protected_already_keeps_the_place_it_was_added_with(tmp_path: Path) -> None:
+    added, here = AddedDisks(tmp_path, "vm"), StandIn()
+    disks = ConfiguredDisks([], added)
+    asyncio.run(disks.add(here.domain, NEW))
+    asyncio.run(disks.add(here.domain, replace(NEW, path="/disks/another")))
+    assert added.known() == (NEW,)
+
+
+def test_a_disk_that_was_given_up_does_not_come_back(tmp_path: Path) -> None:
+    added, here = AddedDisks(tmp_path, "vm"), StandIn()
+    disks = ConfiguredDisks([], added)
+    asyncio.run(disks.add(here.domain, NEW))
+    asyncio.run(disks.give_up(here.domain, "new"))
+    assert added.known() == ()
+    asyncio.run(disks.add(here.domain, NEW))
+    here.refuses = True
+    with pytest.raises(StallTimeout):
+        asyncio.run(disks.give_up(here.domain, "new"))
+    assert added.known() == (NEW,)  # for it is protected still
+
+
+def test_a_configured_disk_is_added_nowhere_else(tmp_path: Path) -> None:
+    disks, here = ConfiguredDisks([DB01], AddedDisks(tmp_path, "vm")), StandIn(absent=("db01",))
+    with pytest.raises(InvalidRequest, match="disk 'db01' is configured at /disks/db01; correct the configuration"):
+        asyncio.run(disks.add(here.domain, replace(DB01, path="/disks/another")))
+    here.absent.clear()
+    asyncio.run(disks.add(here.domain, DB01))
+    assert AddedDisks(tmp_path, "vm").known() == ()
+
+
+def test_where_configuration_and_added_disks_differ_the_configuration_is_right(tmp_path: Path) -> None:
+    added = AddedDisks(tmp_path, "vm")
+    added.note(replace(DB01, path="/disks/before"))
+    here = StandIn()
+    asyncio.run(ConfiguredDisks([DB01], added).begin(here.domain))
+    assert here.disks["db01"].path == "/disks/db01"
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        b"",
+        b"{}",
+        b"[]",
+        b'{"version": 2, "disks": []}',
+        b'{"version": 1, "disks": [{"name": "../x", "path": "/x", "size_bytes": null}]}',
+        b'{"version": 1, "disks": [{"name": "x", "path": "x", "size_bytes": null}]}',
+        b'{"version": 1, "disks": [{"name": "x", "path": "/x", "size_bytes": true}]}',
+        b'{"version": 1, "disks": [{"name": "x"}]}',
+        b'{"version": 1, "disks": [[]]}',
+    ],
+)
+def test_a_file_that_this_engine_did_not_write_names_no_disk(content: bytes, tmp_path: Path) -> None:
+    added, here = AddedDisks(tmp_path, "vm"), StandIn()
+    added.note(NEW)
+    added.path.write_bytes(content)
+    asyncio.run(ConfiguredDisks([DB01], added).begin(here.domain))
+    assert set(here.disks) == {"db01"}
+    with pytest.raises(InvalidRequest, match=r"added-disks does not say which disks were added: .*; remove it"):
+        added.note(NEW)
+
+
+def test_added_disks_that_others_can_change_are_not_believed(tmp_path: Path) -> None:
+    added = AddedDisks(tmp_path, "vm")
+    added.note(NEW)
+    (tmp_path / "vm").chmod(0o777)
+    assert added.known() == ()
 
 
 # -- last status -------------------------------------------------------------------------------------------------------

@@ -203,7 +203,9 @@ def test_a_log_that_fails_is_opened_again_when_it_is_whole() -> None:
             return ProtectedDomain.create(
                 config.name, log=device, log_bytes=8 << 20, store=config.store, options=config.options
             )
-        return ProtectedDomain.open(config.name, log=device, store=config.store, options=config.options)
+        return ProtectedDomain.open(
+            config.name, log=device, store=config.store, options=config.options, trust_stored_paths=True
+        )
 
     with place() as here, running(here, opener=opener) as drva:
         here.until(lambda s: s["lsn_uploaded"] == s["lsn_reserved"] > 0)

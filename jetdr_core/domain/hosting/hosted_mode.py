@@ -50,7 +50,9 @@ class Resumed:
     """What a hosted domain goes on from, once it is claimed.
 
     ``lsn_kept``: up to there the ring may hold control records that the log does not. A gap that is ``owed`` after what
-    log and store hold begins at ``gap_since_ns``. ``changed``: the disks that somebody else has changed.
+    log and store hold begins at ``gap_since_ns``. ``changed``: the disks that somebody else has changed. ``absent``:
+    those whose primaries are not open, and which were copied before. ``lagging``: those that were last used with an
+    older log, which is no doubt about the log while a gap is open.
     """
 
     component: HostComponent
@@ -62,6 +64,8 @@ class Resumed:
     owed: Continuity
     gap_since_ns: int
     changed: tuple[DiskState, ...]
+    absent: tuple[DiskState, ...]
+    lagging: tuple[DiskState, ...]
     witnesses: Witnesses | None
 
 
@@ -76,7 +80,15 @@ class HostedMode:
         self._ring = ring
         self._log = log
         self._parts = parts
-        self._server = DiskServer(resumed.component, ring, resumed.place, resumed.bypassed_file)
+        self._server = DiskServer(
+            resumed.component,
+            ring,
+            resumed.place,
+            resumed.bypassed_file,
+            admit=self._admit,
+            doubt=self._doubt,
+            on_fault=self._owe_failed,
+        )
         self._bypass = Bypass(
             name,
             ring,
@@ -137,16 +149,22 @@ class HostedMode:
         """Open the gap that is owed, then see that the host component runs and serves the disks the domain has."""
         resumed, ring, copies = self._resumed, self._ring, self._parts.copies
         disks, was_open = attach(), self._parts.control_log.gap_open
-        gap = resumed.owed.gap or (why_changed(resumed.changed) if resumed.owed.resync else "")
+        gap = resumed.owed.gap or (_why_resync(resumed) if resumed.owed.resync else "")
         if gap:
             bypassed_file = resumed.bypassed_file if ring.logging else None  # with logging off Bypass removes the file
             log_bypass_gap(self._parts.control_log, bypassed_file, gap, resumed.gap_since_ns)
         resumed.place.publish(Generation.of_log(self._log))
         self._start_host(disks)
         if resumed.owed.resync and not was_open:
-            copies.owe_changed(resumed.changed, gap)
+            copies.owe_changed(resumed.changed + resumed.absent, gap)
         else:
             copies.owe_known()
+        if resumed.lagging and not was_open and not gap:  # the ring had closed the gap
+            self._doubt(f"disk {', '.join(repr(disk.name) for disk in resumed.lagging)} was used with an older log")
+        owed = {state.disk for state in resumed.absent} if gap else set()
+        for disk in disks:
+            if disk.fault is not None and disk.number not in owed and not self._server.is_held(disk):
+                self._owe_failed(disk, f"disk {disk.name!r} failed: {disk.fault.reason}")
 
     def _trim(self) -> None:
         """Move the log's tail as far as the state folder knows the log by now.
@@ -181,12 +199,25 @@ class HostedMode:
     def open_new(self, name: str, place: DiskPlace, size_bytes: int | None) -> Primary:
         primary = self._server.open_new(name, place, size_bytes)
         try:
-            if self._resumed.witnesses is not None:
-                self._resumed.witnesses.admit(primary.path)
+            self._admit(primary.path)
         except BaseException:
             primary.close()
             raise
         return primary
+
+    def _admit(self, path: str) -> None:
+        if self._resumed.witnesses is not None:
+            self._resumed.witnesses.admit(path)
+
+    def _doubt(self, reason: str) -> None:
+        self._bypass.begin(reason)
+
+    def _owe_failed(self, disk: HostedDisk, reason: str) -> None:
+        """The disk is not served any more. In write-back a gap opens only once the primaries have everything."""
+        if self._ring.write_back:
+            self._bypass.begin(reason)
+        else:
+            self._parts.copies.owe_failed(disk, reason)
 
     def attach(self, number: int, name: str, primary: Primary) -> HostedDisk:
         return self._server.attach(number, name, primary)
@@ -201,7 +232,7 @@ class HostedMode:
 
     @property
     def why_inconsistent(self) -> str:
-        return self._bypass.why
+        return self._bypass.why or self._server.why_failed
 
     @property
     def is_quiet(self) -> bool:
@@ -263,3 +294,10 @@ class HostedMode:
         """What the log did not take stays in the ring."""
         if self._log.body.clean:
             self._resumed.place.remove()
+
+
+def _why_resync(resumed: Resumed) -> str:
+    """Say which disks are owed a resync, because they were changed or cannot be opened."""
+    absent = ", ".join(repr(disk.name) for disk in resumed.absent)
+    failed = [f"disk {absent} failed when the domain was opened"] if absent else []
+    return "; ".join([*failed, *([why_changed(resumed.changed)] if resumed.changed else [])])

@@ -21,7 +21,7 @@ from jetdr_core.limits import RECORD_BYTES_MAX
 from jetdr_core.record import Kind, RecordBatch
 from jetdr_core.replication_log import ReplicationLog
 
-__all__ = ["flush", "replay"]
+__all__ = ["disks_of_replay", "flush", "replay"]
 
 log_ = logging.getLogger(__name__)
 
@@ -31,18 +31,30 @@ READ_BYTES = 16 << 20
 def replay(log: ReplicationLog, history: DomainHistory, primaries: Mapping[int, Primary]) -> int:
     """Write what the log holds, from its tail, to the primaries of the disks still protected; durable at return.
 
-    Returns the records written. The log's end must be durable.
+    The log's end must be durable, and nothing may concern a primary that is not open. Returns the records written.
     """
     lsn_from = _last_gap(log) + 1
     written = 0
     with ExitStack() as opened:
-        disks = {state.disk: _open(state, primaries[state.disk], opened) for state in history.disks}
+        present = [state for state in history.disks if primaries[state.disk].fault is None]
+        disks = {state.disk: _open(state, primaries[state.disk], opened) for state in present}
         for records in _batches(log):
             written += _apply(records, disks, lsn_from)
         for disk in disks.values():
             disk.flush()
     log_.info("replayed %d records of the log to %d disks", written, len(disks))
     return written
+
+
+def disks_of_replay(log: ReplicationLog) -> set[int]:
+    """Return the numbers of the disks that a replay of the log writes to."""
+    lsn_from = _last_gap(log) + 1
+    disks: set[int] = set()
+    for records in _batches(log):
+        headers = records.headers
+        data = (headers["kind"] == Kind.WRITE) | (headers["kind"] == Kind.ZERO)
+        disks.update(headers["disk"][data & (headers["lsn"] >= lsn_from)].tolist())
+    return disks
 
 
 def flush(history: DomainHistory, primaries: Mapping[int, Primary]) -> list[int]:
@@ -53,6 +65,8 @@ def flush(history: DomainHistory, primaries: Mapping[int, Primary]) -> list[int]
     failed = []
     with ExitStack() as opened:
         for state in history.disks:
+            if primaries[state.disk].fault is not None:
+                continue
             disk = _open(state, primaries[state.disk], opened)
             try:
                 disk.flush()

@@ -31,13 +31,13 @@ from jetdr_core.domain.generation import UNKNOWN_ID, Generation, Word
 from jetdr_core.domain.hosting.bypassed_file import BypassedFile
 from jetdr_core.domain.hosting.generation_file import LogReach
 from jetdr_core.domain.hosting.hosted_mode import HostedMode, Resumed
-from jetdr_core.domain.hosting.replay import flush, replay
+from jetdr_core.domain.hosting.replay import disks_of_replay, flush, replay
 from jetdr_core.domain.hosting.ring_place import RingPlace
 from jetdr_core.domain.hosting.witnesses import Witnesses
 from jetdr_core.domain.log_section import check_write_mode, log_found, write_mode
 from jetdr_core.domain.mode import ModeParts, RingSettings
 from jetdr_core.domain.primary import Primaries
-from jetdr_core.errors import HostFailed, InvalidRequest, JetdrError, RingApart, StallTimeout
+from jetdr_core.errors import HostFailed, InvalidRequest, JetdrError, PrimaryAway, RingApart, StallTimeout
 from jetdr_core.host import HostComponent, HostOptions
 from jetdr_core.replication_log import ReplicationLog
 
@@ -82,6 +82,8 @@ class HostedResumption:
         self._believed = False
         self._owes_gap = False
         self.changed: tuple[DiskState, ...] = ()
+        self.absent: tuple[DiskState, ...] = ()
+        self.lagging: tuple[DiskState, ...] = ()
         self._settings = settings
         self._place = RingPlace(Path(options.runtime) / name, log.body.domain_uuid)
         self._survivor = self._place.open()
@@ -106,16 +108,49 @@ class HostedResumption:
         return self._resumed is not None and self._resumed.owed == NOTHING_OWED
 
     def check(self, history: DomainHistory, primaries: Primaries) -> None:
-        placed = primaries.placed(history.disks)
         if self._survivor is None or not self._survivor.host_alive:  # it may be writing to them
-            self.changed = changed_disks(self._log, placed)
+            absent = primaries.absent(history.disks)
+            changed = changed_disks(self._log, primaries.placed(history.disks))
+            self.absent = tuple(disk for disk in absent if disk.ready)
+            self.changed = tuple(disk for disk in changed if disk not in absent)
             self._has_seen_disks = True
             if self._witnesses is not None:
-                self._disk_word = self._witnesses.of_disks(path for _, path in placed)
+                self._ask_disks(self._witnesses, history, primaries)
         found = self._find(history, RingFound.NONE)
         check_not_refused(self._component.name, found)
         self._owed, self._believed = decide(found), not doubt(found)
+        self._check_absent(found, history, primaries)
         self._owes_gap = _owes_gap(found, self._owed) and not self._owed.replay  # which has to end first
+
+    def _ask_disks(self, witnesses: Witnesses, history: DomainHistory, primaries: Primaries) -> None:
+        """Ask the primaries which log they were last used with.
+
+        A disk that had failed lags, for it was not served. In a gap that is no doubt about the log, if a replay writes
+        nothing to the disk: all disks are then resynced.
+        """
+        present = [(state, path) for state, path in primaries.placed(history.disks) if not primaries.of(state).fault]
+        lagging = [state for state, path in present if witnesses.of_disks([path]) in {Word.OLDER, Word.MISSING}]
+        if lagging and history.gap_open is not None:
+            concerned = disks_of_replay(self._log)
+            self.lagging = tuple(state for state in lagging if state.disk not in concerned)
+        self._disk_word = witnesses.of_disks(path for state, path in present if state not in self.lagging)
+
+    def _check_absent(self, found: Found, history: DomainHistory, primaries: Primaries) -> None:
+        """Refuse to go on without a disk whose primary lacks writes that its guest was told are safe."""
+        owed = decide(found)
+        if not self.write_back or found.host is HostFound.ALIVE:
+            return
+        lost = primaries.absent(history.disks)
+        if lost and (found.host is not HostFound.DIED or owed.gap):  # else its ring may have more
+            concerned = disks_of_replay(self._log) if owed.replay else set()
+            lost = [disk for disk in lost if disk.disk in concerned]
+        for disk in lost:
+            fault = primaries.of(disk).fault
+            raise PrimaryAway(
+                f"disk {disk.name!r} lacks writes that only the log of domain {self._component.name!r} has: "
+                f"{fault and fault.reason}",
+                hint="bring it back, so that they are written to it when the domain opens",
+            )
 
     def claiming(self, generation: Generation) -> None:
         if self._bypassed_file is not None and self._witnesses is not None:
@@ -138,6 +173,7 @@ class HostedResumption:
         found = self._find(history, self._find_ring(history))
         owed = decide(found)
         check_not_refused(self._component.name, found)  # again: the host component may have died meanwhile
+        self._check_absent(found, history, primaries)
         if owed.replay and not self._has_seen_disks:
             raise HostFailed(
                 f"the host component of domain {self._component.name!r} died while the domain was being opened",
@@ -157,10 +193,12 @@ class HostedResumption:
             owed=owed,
             gap_since_ns=self._settings.time_ns_last + 1,
             changed=self.changed,
+            absent=self.absent,
+            lagging=self.lagging,
             witnesses=self._witnesses,
         )
         if self._witnesses is not None:
-            self._witnesses.begin(path for _, path in primaries.placed(history.disks))
+            self._witnesses.begin(primaries.present_paths(history.disks))
         log_.info(
             "domain %s: what an earlier run left: %s; what is owed: %s",
             self._component.name,
@@ -203,7 +241,7 @@ class HostedResumption:
             chain=self._own.word_of(self._chain) if self._witnesses is None else self._witnesses.of_chain(),
             state=Word.SILENT if self._witnesses is None else self._witnesses.of_state(),
             disk=self._disk_word,
-            changed=bool(self.changed),
+            changed=bool(self.changed or self.absent),
             half_replayed=self._witnesses is not None and self._witnesses.half_replayed,
             on_mismatch=self._on_mismatch,
         )

@@ -1,4 +1,5 @@
-"""Watch: the thread that sees to it that logging is on, and that the host component serves all disks.
+"""Watch: the thread that sees to it that logging is on, and that the host component serves all disks. A second one
+looks for disks that have failed, because it may hang with their file systems.
 
 Invariants: no guest waits for anything here. Before a host component that died is restarted, logging is off, unless its
 records hold all that it had acknowledged, as in write-back, or it ended in order. The restart needs no room in the log.
@@ -26,6 +27,8 @@ POLL_S = 0.05
 RETRY_FIRST_S = 0.1
 RETRY_MAX_S = 10.0
 TRIM_S = 1.0
+FAILED_DISKS_S = 2.0
+"""How often a failed disk is looked for."""
 
 
 class Watch:
@@ -56,9 +59,11 @@ class Watch:
         self._round = threading.Lock()
         self._stopping = threading.Event()
         self._thread = threading.Thread(target=self._run, name=f"jetdr-watch-{name}", daemon=True)
+        self._disks_thread = threading.Thread(target=self._look_for_disks, name=f"jetdr-disks-{name}", daemon=True)
 
     def start(self) -> None:
         self._thread.start()
+        self._disks_thread.start()
 
     def close(self) -> None:
         """From now on only trim the log, because the domain closes. That makes room in a full log."""
@@ -93,6 +98,12 @@ class Watch:
             if self._ring.write_back and time.monotonic() - self._trimmed_s >= TRIM_S:
                 self._trimmed_s = time.monotonic()
                 self._try("log", self._trim)
+
+    def _look_for_disks(self) -> None:
+        """Look for failed disks, in a thread that may hang with the file system of one of them."""
+        while not self._stopping.wait(FAILED_DISKS_S):
+            if self._serves and not self._closing:
+                self._try("failed disks", self._server.serve_failed)
 
     def _look(self) -> None:
         if not self._serves and time.monotonic() >= self._restart_at_s:

@@ -1,0 +1,46 @@
+"""DiskFault: why a disk of an open domain is not served. One disk's fault is that disk's: all others are served.
+
+Invariant: a disk that failed is owed a copy of its data, unless its guest has used it all the time. So the domain is
+not consistent until the disk is back and copied, or no longer protected.
+"""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass
+
+from jetdr_core.errors import JetdrError
+
+__all__ = ["DiskFault"]
+
+REMEDY = "bring it back, or correct its path and open the domain again, or stop protecting it (unprotect)"
+
+
+@dataclass(frozen=True, slots=True)
+class DiskFault:
+    """``since_ns`` is when it was found. ``is_named``: the caller says where the disk lies, so it is tried again."""
+
+    reason: str
+    remedy: str
+    since_ns: int
+    is_named: bool = True
+
+    @classmethod
+    def of(cls, error: Exception, earlier: DiskFault | None = None) -> DiskFault:
+        """Return the fault that ``error`` is, of a disk with the ``earlier`` one."""
+        since_ns = time.time_ns() if earlier is None else earlier.since_ns
+        message = error.message if isinstance(error, JetdrError) else str(error)
+        if isinstance(error, FileNotFoundError):
+            message = "there is nothing at its path; is the file system mounted?"
+        hint = error.hint if isinstance(error, JetdrError) else ""
+        return cls(message, f"{hint}; {REMEDY}" if hint else REMEDY, since_ns)
+
+    @classmethod
+    def unnamed(cls, hint_path: str) -> DiskFault:
+        """Return the fault of a disk that the caller does not name. ``hint_path`` is where the store says it lies."""
+        return cls(
+            f"the configuration does not name it, so it is not opened; the store says that it lies at {hint_path!r}",
+            "add it to the configuration and restart, if it is to be protected; or stop protecting it (unprotect)",
+            time.time_ns(),
+            is_named=False,
+        )

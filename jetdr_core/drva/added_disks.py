@@ -1,0 +1,112 @@
+"""AddedDisks: the disks that an operator protected with ``jetdr protect``, in ``<state_dir>/<domain>/added-disks``.
+
+The configuration does not name these disks, and the store is not believed about where a disk lies. So the appliance
+remembers it itself.
+
+Invariants: a disk is noted before it is protected, and forgotten before it is no longer protected. So no file is ever
+opened that no operator named, and a disk that was given up does not come back. The file is replaced as a whole,
+durably. A file in a folder that others can change is refused.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+import threading
+from collections.abc import Mapping
+from pathlib import Path
+
+from jetdr_core.drva.config import DiskConfig
+from jetdr_core.durable import new_file, rename
+from jetdr_core.errors import InvalidRequest
+from jetdr_core.file_making import making
+from jetdr_core.identity import check_name
+from jetdr_core.limits import DISK_BYTES_MAX, DISKS_MAX
+from jetdr_core.ownership import check_private, make_private, open_own
+
+__all__ = ["AddedDisks"]
+
+log = logging.getLogger(__name__)
+
+_WHAT = "the state folder"
+_VERSION = 1
+_BYTES_MAX = 16 << 20
+
+
+class AddedDisks:
+    """The added disks of one domain. Thread-safe. Every method may block."""
+
+    def __init__(self, state_dir: Path, domain: str) -> None:
+        self._folder = state_dir / check_name("domain", domain)
+        self._lock = threading.Lock()
+        self.path = self._folder / "added-disks"
+
+    def known(self) -> tuple[DiskConfig, ...]:
+        """Return the disks. None if the file cannot be read: they then fail, but the configured ones do not."""
+        with self._lock:
+            try:
+                return tuple(self._read().values())
+            except (InvalidRequest, OSError) as error:
+                log.error("the disks that were added are not opened: %s", error)
+                return ()
+
+    def note(self, disk: DiskConfig) -> DiskConfig | None:
+        """Add a disk, durably, in place of one with its name, which is returned.
+
+        :class:`InvalidRequest` if the file is not one that this engine wrote.
+        """
+        with self._lock:
+            disks = self._read()
+            self._write(disks | {disk.name: disk})
+            return disks.get(disk.name)
+
+    def forget(self, name: str) -> DiskConfig | None:
+        """Remove a disk, durably, and return what was noted of it. None if nothing was."""
+        with self._lock:
+            disks = self._read()
+            disk = disks.pop(name, None)
+            if disk is not None:
+                self._write(disks)
+            return disk
+
+    def _read(self) -> dict[str, DiskConfig]:
+        try:
+            check_private(_WHAT, self._folder)
+            with open(open_own(self.path, os.O_RDONLY), "rb") as file:
+                content = json.loads(file.read(_BYTES_MAX + 1))
+            return _decoded(content)
+        except FileNotFoundError:
+            return {}
+        except (ValueError, RecursionError, TypeError, KeyError) as error:
+            raise InvalidRequest(
+                f"{self.path} does not say which disks were added: {error}",
+                hint="remove it, and name the disks in the configuration",
+            ) from error
+
+    def _write(self, disks: Mapping[str, DiskConfig]) -> None:
+        new = self.path.with_suffix(".new")
+        rows = [{"name": disk.name, "path": disk.path, "size_bytes": disk.size_bytes} for disk in disks.values()]
+        with making(self.path, "noting which disks were added"):
+            make_private(_WHAT, self._folder)
+            new.unlink(missing_ok=True)
+            with new_file(new) as file:
+                file.write(json.dumps({"version": _VERSION, "disks": rows}).encode())
+            rename(new, self.path)
+
+
+def _decoded(content: object) -> dict[str, DiskConfig]:
+    if not isinstance(content, dict) or content["version"] != _VERSION or not isinstance(content["disks"], list):
+        raise ValueError("it is not of this version")
+    if len(content["disks"]) > 2 * DISKS_MAX:
+        raise ValueError(f"{len(content['disks'])} disks are too many")
+    disks = [_disk(**row) for row in content["disks"]]
+    return {disk.name: disk for disk in disks}
+
+
+def _disk(*, name: str, path: str, size_bytes: int | None) -> DiskConfig:
+    if not isinstance(path, str) or not Path(path).is_absolute() or "\0" in path:
+        raise ValueError(f"{path!r} is not an absolute path")
+    if size_bytes is not None and not (type(size_bytes) is int and 0 < size_bytes <= DISK_BYTES_MAX):
+        raise ValueError(f"{size_bytes!r} is not a size")
+    return DiskConfig(name=check_name("disk", name), path=path, size_bytes=size_bytes)
