@@ -80,7 +80,7 @@ class PlannedDisk:
         data = source["frame"] != NO_FRAME
         pieces = _pieces(row, fresh[data], source[data])
         self.bytes_live += int(pieces["length"].sum(dtype=np.uint64))
-        self.frames += len(np.unique(pieces["frame"]))
+        self.frames += len(np.unique(pieces["frame"])) if len(pieces) > 1 else len(pieces)
         return pieces
 
     def uncovered(self) -> list[tuple[int, int]]:
@@ -138,6 +138,8 @@ class SegmentPlan:
 
     def without(self, good: Mapping[int, Mask]) -> SegmentPlan | None:
         """The plan less the pieces in ``good``: masks over :meth:`pieces_of`, by disk row. None if that is all."""
+        if not good:
+            return self
         left = np.ones(len(self.pieces), np.bool_)
         for row, mask in good.items():
             left[self.pieces["disk"] == row] = ~mask
@@ -253,7 +255,7 @@ class Planner:
         if len(entries) and int(entries["lsn"][-1]) > self.lsn:
             entries = entries[entries["lsn"] <= self.lsn]
         found = [disk.add(row, entries, place.key) for row, disk in enumerate(self.disks) if not disk.is_covered]
-        pieces = np.concatenate([np.empty(0, PIECE), *found])
+        pieces = found[0] if len(found) == 1 else np.concatenate([np.empty(0, PIECE), *found])
         if not len(pieces):
             return None
         plan = _segment_plan(place, index, pieces)
@@ -278,6 +280,7 @@ def _pieces(row: int, fresh: npt.NDArray[np.void], source: npt.NDArray[np.void])
 
 
 def _segment_plan(place: SegmentPlace, index: SegmentIndex, pieces: Pieces) -> SegmentPlan:
-    pieces = pieces[np.lexsort((pieces["offset"], pieces["disk"], pieces["frame"]))]
+    if len(pieces) > 1:
+        pieces = pieces[np.lexsort((pieces["offset"], pieces["disk"], pieces["frame"]))]
     numbers, pieces["frame"] = np.unique(pieces["frame"], return_inverse=True)
     return SegmentPlan(place, numbers, index.frames[numbers], pieces, index.content_key)
