@@ -104,12 +104,13 @@ def _drva(terminal: Terminal, path: Path, choices: _Choices, *, check: bool) -> 
     from jetdr_core.drva.config import load_config  # noqa: PLC0415
     from jetdr_core.drva.daemon import is_running, run_drva  # noqa: PLC0415
     from jetdr_core.drva.metrics_listener import why_not_served  # noqa: PLC0415
-    from jetdr_core.drva.places import check_places  # noqa: PLC0415
+    from jetdr_core.drva.places import check_keys, check_places  # noqa: PLC0415
 
     check_guarded("the configuration", path)
     config = load_config(path)
     if check:
         check_places(config)
+        check_keys(config)
         if config.metrics and not is_running(config.runtime_dir) and (why := why_not_served(config.metrics)):
             terminal.warn(f"{why}; without that, everything but the metrics runs")
         terminal.say(

@@ -16,7 +16,7 @@ from jetdr_core.drva.patience import PLACE_LIMIT_S, each_within
 from jetdr_core.ownership import check_guarded, check_in_memory, check_private
 from jetdr_core.unix_socket import check_socket_place
 
-__all__ = ["check_places", "check_volume"]
+__all__ = ["check_keys", "check_places", "check_volume"]
 
 log = logging.getLogger(__name__)
 
@@ -32,13 +32,20 @@ def check_places(config: DrvaConfig) -> None:
         if domain.credential_file:
             check_guarded(f"domain {domain.name!r}: credential_file", Path(domain.credential_file))
         if domain.key_file:
-            KeyFile(Path(domain.key_file)).read()
+            check_guarded(f"domain {domain.name!r}: key_file", Path(domain.key_file))
     if config.control_socket.parent != config.runtime_dir or config.runtime_dir.exists():
         check_socket_place("control_socket", config.control_socket)
     for volume in config.volumes:
         if volume.password_file:
             check_guarded(f"volume {volume.name!r}: password_file", Path(volume.password_file))
     _check_volumes(config.volumes)
+
+
+def check_keys(config: DrvaConfig) -> None:
+    """Raise ``InvalidRequest`` for the first key file that does not hold a key. Its domain alone would not open."""
+    for domain in config.domains:
+        if domain.key_file:
+            KeyFile(Path(domain.key_file)).read()
 
 
 def check_volume(volume: VolumeConfig) -> None:

@@ -13,7 +13,7 @@ import jetdr_core as jetdr
 from jetdr_core.catalog import chain_key
 from jetdr_core.domain_key import KeyFile
 from jetdr_core.drva.config import load_config
-from jetdr_core.drva.places import check_places
+from jetdr_core.drva.places import check_keys, check_places
 from jetdr_core.errors import InvalidRequest
 from tests.drva.running_drva import Place, place, running
 from tests.segment.forge import changed
@@ -139,9 +139,22 @@ def test_the_check_of_a_configuration_reads_its_key_files() -> None:
         file = here.path / "keys"
         here.write(domain=f'key_file = "{file}"')
         with pytest.raises(InvalidRequest, match=f"key file {file} does not exist"):
-            check_places(load_config(here.file))
+            check_keys(load_config(here.file))
         KeyFile(file).make()
-        check_places(load_config(here.file))
+        check_keys(load_config(here.file))
         file.write_text(json.dumps({"format": "other"}))
         with pytest.raises(InvalidRequest, match="is no key file"):
-            check_places(load_config(here.file))
+            check_keys(load_config(here.file))
+
+
+def test_a_key_file_that_is_missing_holds_up_its_own_domain_only() -> None:
+    with place() as here:
+        file = here.path / "keys" / "both"
+        here.write(domain=f'key_file = "{file}"')
+        text = here.file.read_text()
+        first, second = text.split('name = "web"')
+        here.file.write_text('name = "web"'.join((first, second.replace(f'key_file = "{file}"', ""))))
+        check_places(load_config(here.file))
+        with running(here):
+            assert "does not exist" in here.until(lambda s: s["restarts"])["failure"]
+            assert here.until(lambda s: s["state"] == "open", "web")["state"] == "open"

@@ -163,6 +163,7 @@ def test_a_fenced_domain_stays_closed_and_the_others_go_on() -> None:
                 log_bytes=4 << 20,
                 store=here.store("payroll"),
                 disks={"db01": _copy(here.disk("payroll"))},
+                key_file=here.path / "state" / "payroll" / "domain.key",
             ) as domain:
                 await domain.wait_consistent()
 
