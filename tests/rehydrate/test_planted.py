@@ -139,7 +139,10 @@ def test_planted_thing_is_refused_by_its_path_or_left_alone(tmp_path: Path, name
             assert before.items() <= left.items()
         else:
             first = (
-                target / {"flat": "db01-flat.vmdk", "raw": "db01.raw", "stream": "db01.vmdk"}[format_]
+                target
+                / {"flat": "db01-flat.vmdk", "vmfs": "db01-flat.vmdk", "raw": "db01.raw", "stream": "db01.vmdk"}[
+                    format_
+                ]
             ).read_bytes()
             assert format_ == "stream" or first == DATA.ljust(SIZE, b"\0")
             gone = {lost for lost in before if lost not in left}
