@@ -1,0 +1,88 @@
+"""The DRVA opens a disk only where an operator says that it is, and one disk's fault stops no other one."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from contextlib import suppress
+
+import pytest
+
+from tests.drva.running_drva import DISK_BYTES, Place, end, place, process
+from tests.host.nbd_client import NbdClient
+
+pytestmark = pytest.mark.usefixtures("nbdkit")
+
+
+@pytest.fixture
+def nbdkit(peer: Callable[[str], str]) -> str:
+    return peer("nbdkit")
+
+
+def alarms(here: Place) -> dict[str, str]:
+    return {alarm["name"]: alarm["text"] for alarm in here.status()["alarms"]}
+
+
+def can_read(here: Place, disk: str) -> bool:
+    with suppress(OSError), NbdClient(str(here.run / "payroll" / "nbd.sock"), disk) as guest:
+        return len(guest.read(0, 512)) == 512
+    return False
+
+
+def test_a_disk_that_was_added_is_served_after_a_restart_until_it_is_given_up() -> None:
+    with place("payroll") as here:
+        with process(here, "--create") as drva:
+            here.until(lambda s: s["state"] == "open")
+            here.ask("protect", domain="payroll", disk="new", path=str(here.path / "new.img"), size_bytes=DISK_BYTES)
+            end(drva)
+        here.component("payroll").stop()
+        with process(here) as drva:
+            here.until(lambda s: s["state"] == "open")
+            assert can_read(here, "new")
+            assert "disk_not_configured" not in alarms(here)
+            here.ask("unprotect", domain="payroll", disk="new")
+            end(drva)
+        with process(here) as drva:
+            here.until(lambda s: s["state"] == "open")
+            assert [disk["name"] for disk in here.status()["disks"]] == ["db01"]
+            end(drva)
+
+
+def test_without_the_file_that_names_it_an_added_disk_is_an_alarm_with_a_way_on() -> None:
+    with place("payroll") as here:
+        with process(here, "--create") as drva:
+            here.until(lambda s: s["state"] == "open")
+            here.ask("protect", domain="payroll", disk="new", path=str(here.path / "new.img"), size_bytes=DISK_BYTES)
+            end(drva)
+        here.component("payroll").stop()
+        next(here.path.rglob("added-disks")).unlink()
+        with process(here) as drva:
+            here.until(lambda s: s["state"] == "open")
+            text = alarms(here)["disk_not_configured"]
+            assert "disk 'new'" in text
+            assert f"the store says that it lies at '{here.path / 'new.img'}'" in text
+            assert "unprotect" in text
+            assert can_read(here, "db01")
+            assert not can_read(here, "new")
+            here.ask("unprotect", domain="payroll", disk="new")
+            here.until(lambda s: s["consistent"] and not s["alarms"])
+            end(drva)
+
+
+def test_a_disk_that_is_gone_is_an_alarm_that_ends_when_it_is_back() -> None:
+    with place("payroll") as here:
+        with process(here, "--create") as drva:
+            here.until(lambda s: s["state"] == "open" and s["consistent"])
+            end(drva)
+        here.component("payroll").stop()
+        aside = here.disk("payroll").rename(here.path / "aside")
+        with process(here) as drva:
+            here.until(lambda s: s["state"] == "open")
+            text = alarms(here)["disk_failed"]
+            assert f"disk 'db01' at {here.disk('payroll')}, since 2" in text
+            assert "there is nothing at its path" in text
+            assert "bring it back" in text
+            assert not here.status()["consistent"]
+            aside.rename(here.disk("payroll"))
+            here.until(lambda s: s["consistent"] and not s["alarms"])
+            assert can_read(here, "db01")
+            end(drva)
