@@ -7,9 +7,10 @@ from pathlib import Path
 import pytest
 
 from jetdr_core.control_bodies import EpochOwner
+from jetdr_core.domain_key import KeyMode
 from jetdr_core.record import Kind
-from jetdr_core.segment import check_header, decode_epoch, decode_trailer
-from tests.segment.golden import FOLDER, WRITTEN, epoch, segment
+from jetdr_core.segment import check_header, check_tag, decode_epoch, decode_frame, decode_index, decode_trailer
+from tests.segment.golden import FOLDER, KEYS, NUMBER, WRITTEN, epoch, keyed_segment, segment
 from tests.segment.sample import DOMAIN, KEY, decoded, lengths_of, pieces_of
 
 SEGMENTS = sorted(FOLDER.glob("segment-[0-9]*.bin"))
@@ -53,3 +54,24 @@ def test_there_are_golden_files() -> None:
 def test_generator_writes_what_is_read() -> None:
     assert len(pieces_of(segment())) >= 4
     assert decode_trailer(epoch(), KEY).epoch == 1
+
+
+@pytest.mark.parametrize("mode", KeyMode)
+def test_released_segment_with_a_key_is_read(mode: KeyMode) -> None:
+    paths = sorted(FOLDER.glob(f"segment-{mode}-*.bin"))
+    assert paths
+    for path in paths:
+        data, key = path.read_bytes(), KEYS[mode]
+        trailer = decode_trailer(data, KEY)
+        check_header(data, trailer, KEY)
+        check_tag(trailer, NUMBER, key, KEY)
+        index = decode_index(data[trailer.index_offset : trailer.index_end], trailer, KEY, key)
+        text = decode_frame(
+            data[64 : 64 + int(index.frames[0]["stored_bytes"])],
+            index.frames[0],
+            KEY,
+            number=0,
+            content_key=index.content_key,
+        )
+        assert bytes(text).startswith(WRITTEN[1])
+        assert len(data) == len(keyed_segment(mode))
