@@ -140,6 +140,19 @@ class HostComponent:
         if self._nbd_socket:
             clear_socket_place("the socket for guests", Path(self._nbd_socket))
 
+    def check_guest_socket(self) -> None:
+        """:class:`HostFailed` if the socket for guests has lost its name: nbdkit does not make another."""
+        path = self._nbd_socket
+        if path is None or os.path.lexists(path):
+            return
+        with suppress(HostUnreachable):
+            raise HostFailed(
+                f"domain {self.name!r}: {path}, the socket for guests, was removed: guests that are connected go on, "
+                "but no other can connect",
+                hint=f"keep cleaners away from {self.folder}; when the guests are stopped, end the host component "
+                f"(kill {self.pid}), and it is started again with a new socket",
+            )
+
     # -- the process -------------------------------------------------------------------------------------------------
 
     @property

@@ -6,7 +6,8 @@
  * connection. A client that does not finish a line, or read its reply, within the limit is disconnected. If there are
  * too many connections, the one that has been idle longest ends. If all are at work, a new one waits a moment for one
  * of them: clients that come and go quickly leave connections whose threads have yet to run and to see that they
- * ended. The mutex guards the list of connections, and nothing else is done while it is held.
+ * ended. The mutex guards the list of connections, and nothing else is done while it is held. If something removes the
+ * socket's name, such as a cleaner of /run, a new socket gets that name within a second, and all connections go on.
  */
 #include <errno.h>
 #include <poll.h>
@@ -27,6 +28,7 @@
 #define CONNECTIONS_MAX 32
 #define STACK_BYTES (512u << 10)
 #define PLACE_LIMIT_S 1
+#define NAME_PERIOD_MS 1000 /* how often a removed name is noticed */
 
 struct connection {
     bool busy, evicted; /* guarded by the mutex */
@@ -214,15 +216,18 @@ static void accept_one(void)
     }
 }
 
+static void renew_name(void);
+
 static void *accept_all(void *context)
 {
-    struct pollfd ready[2] = {{listening, POLLIN, 0}, {stopping, POLLIN, 0}};
     for (;;) {
-        int result = poll(ready, 2, -1);
+        struct pollfd ready[2] = {{listening, POLLIN, 0}, {stopping, POLLIN, 0}};
+        int result = poll(ready, 2, NAME_PERIOD_MS);
         if (result > 0 && ready[1].revents)
             return NULL;
         if (result > 0)
             accept_one();
+        renew_name();
     }
 }
 
@@ -275,6 +280,23 @@ int host_control_listen(const char *path, char *message)
     }
     listening = fd;
     return 0;
+}
+
+/* Called by the acceptor, which alone uses the socket by then. What cannot be done is tried again. */
+static void renew_name(void)
+{
+    struct stat status;
+    if (lstat(address.sun_path, &status) == 0 || errno != ENOENT)
+        return;
+    int fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0);
+    if (fd < 0)
+        return;
+    if (bind_private(fd) || listen(fd, 64)) {
+        close(fd);
+        return;
+    }
+    close(listening);
+    listening = fd;
 }
 
 int host_control_start(void (*quit)(void), char *message)

@@ -138,3 +138,48 @@ def test_a_host_component_that_does_not_answer_holds_up_no_status(made: Machine)
                 os.kill(pid, signal.SIGCONT)
 
     asyncio.run(scenario())
+
+
+def test_a_removed_control_socket_is_made_again_while_guests_go_on(made: Machine) -> None:
+    async def scenario() -> None:
+        async with written_domain(made) as domain:
+            with Load(made) as load:
+                await asyncio.to_thread(load.goes_on)
+                (made.folder / "run/vm/host.sock").unlink()
+                await asyncio.to_thread(until, (made.folder / "run/vm/host.sock").exists)
+                control = made.host.control
+                assert control.hello() == made.host.pid
+                control.close()
+                await asyncio.to_thread(load.goes_on)
+            status = domain.status().host
+            assert status is not None
+            assert (status.restarts, status.failure, status.alive) == (0, "", True)
+            await assert_whole_and_end(domain, made)
+
+    asyncio.run(scenario())
+
+
+def test_a_removed_socket_for_guests_is_told_and_the_remedy_costs_nothing(made: Machine) -> None:
+    async def scenario() -> None:
+        async with written_domain(made) as domain:
+            with Load(made) as load:
+                await asyncio.to_thread(load.goes_on)
+                (made.folder / "run/vm/nbd.sock").unlink()
+                told = await asyncio.to_thread(told_of, domain)
+                assert "guests that are connected go on, but no other can connect" in told
+                await asyncio.to_thread(load.goes_on)
+            named = int(told.partition("(kill ")[2].partition(")")[0])
+            os.kill(named, signal.SIGTERM)
+            await assert_it_came_back_at_no_cost(domain)
+            await asyncio.to_thread(until, lambda: domain.status().host.failure == "")  # type: ignore[union-attr]
+            with made.client() as guest:
+                guest.write(0, b"again" + bytes(507))
+            await assert_whole_and_end(domain, made)
+
+    asyncio.run(scenario())
+
+
+def told_of(domain: jetdr.HostedDomain) -> str:
+    """What is wrong with the host component, as soon as anything is."""
+    until(lambda: domain.status().host.failure)  # type: ignore[union-attr]
+    return domain.status().host.failure  # type: ignore[union-attr]

@@ -121,6 +121,10 @@ class DiskServer:
         copy_filter = HostedFilter(self._control, number, size_bytes, self._ring.record_bytes_max)
         return HostedDisk(number, name, primary, self._component.nbd_uri(name), copy_filter)
 
+    def check_guest_socket(self) -> None:
+        """:class:`HostFailed` if guests cannot connect, because the name of their socket was removed."""
+        self._component.check_guest_socket()
+
     def serves(self, disk: ProtectedDisk) -> bool:
         """Return whether the host component has accepted the disk."""
         return disk.number in self._served

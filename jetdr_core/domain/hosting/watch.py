@@ -29,6 +29,8 @@ RETRY_MAX_S = 10.0
 TRIM_S = 1.0
 FAILED_DISKS_S = 2.0
 """How often a failed disk is looked for."""
+SOCKET_S = 1.0
+"""How often the sockets' names are looked at: a cleaner of /run may remove them."""
 
 
 class Watch:
@@ -51,7 +53,7 @@ class Watch:
         self._bypass = bypass
         self._copies = copies
         self._trim = trim
-        self._trimmed_s = 0.0
+        self._trimmed_s = self._socket_seen_s = 0.0
         self._failures: dict[str, str] = {}
         self._retry_s = RETRY_FIRST_S
         self._restart_at_s = 0.0
@@ -108,6 +110,9 @@ class Watch:
     def _look(self) -> None:
         if not self._serves and time.monotonic() >= self._restart_at_s:
             self._try("host component", self._restart_host)
+        elif self._serves and time.monotonic() - self._socket_seen_s >= SOCKET_S:
+            self._socket_seen_s = time.monotonic()
+            self._try("socket", self._server.check_guest_socket)
         self._try("logging", self._bypass.look)
         if self._ring.logging and self._ring.host_alive:
             self._try("copies", lambda: self._copies.resume_interrupted(self._server.serves))
