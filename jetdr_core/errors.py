@@ -47,8 +47,10 @@ __all__ = [
     "RingForeign",
     "StallTimeout",
     "StoreAccessDenied",
+    "StoreAway",
     "StoreError",
     "StoreLost",
+    "StoreMissing",
     "SystemFailure",
     "TargetExists",
     "TargetFailed",
@@ -242,6 +244,14 @@ class StoreAccessDenied(StoreError):
 
     def __init__(self, operation: str, key: str, cause: str, *, hint: str = "check the credentials") -> None:
         super().__init__(operation, key, cause, transient=False, hint=hint)
+
+
+class StoreMissing(InvalidRequest):
+    """There is no container at the URL: it was not made yet, its file system is not mounted, or the URL is wrong."""
+
+
+class StoreAway(SystemFailure):
+    """The domain needs its store, which cannot be reached."""
 
 
 class StoreLost(StoreError):

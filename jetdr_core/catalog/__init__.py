@@ -7,7 +7,7 @@ from jetdr_core.catalog.at import At, check_mark_is_no_point
 from jetdr_core.catalog.catalog import Authenticity, Catalog
 from jetdr_core.catalog.chain import SETTLE_S, Chain, ChainBreak, ChainTail, read_chain, write_summaries
 from jetdr_core.catalog.heartbeat import Heartbeat, decode_heartbeat, heartbeat
-from jetdr_core.catalog.history import DiskState, DomainHistory, Gap
+from jetdr_core.catalog.history import DiskState, DomainHistory, Gap, HistoryFacts
 from jetdr_core.catalog.history_codec import HISTORY_BYTES_MAX, decode_history, encode_history
 from jetdr_core.catalog.indexes import SegmentRead
 from jetdr_core.catalog.keys import chain_key, chain_number, heartbeat_key, summary_key
@@ -31,6 +31,7 @@ __all__ = [
     "DomainHistory",
     "Gap",
     "Heartbeat",
+    "HistoryFacts",
     "Interval",
     "LinkTable",
     "MetadataRepository",

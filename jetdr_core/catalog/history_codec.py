@@ -46,18 +46,14 @@ HISTORY_BYTES_MAX = _HEADER.size + _RAW_BYTES_MAX + _RAW_BYTES_MAX // 255 + 16
 """The longest block: one that LZ4 cannot compress."""
 
 
-def encode_history(history: DomainHistory, lsn: int, domain_uuid: UUID) -> bytes | None:
-    """Return the block of ``history`` as it was at ``lsn``, or None if it is too long for one.
-
-    The caller knows that every control record up to ``lsn`` is folded.
-    """
-    facts = history.facts(lsn)
+def encode_history(facts: HistoryFacts, domain_uuid: UUID) -> bytes | None:
+    """Return the block of a history, or None if it is too long for one."""
     raw = json.dumps(facts[2:], separators=(",", ":")).encode()
     if len(raw) > _RAW_BYTES_MAX:
         return None
     body: bytes = lz4.block.compress(raw, store_size=False)
     numbers = (len(raw), len(body), xxhash.xxh3_64_intdigest(body))
-    header = _HEADER.pack(_MAGIC, _VERSION, facts.timeline, domain_uuid.bytes, lsn, *numbers, 0)[:_SIGNED_BYTES]
+    header = _HEADER.pack(_MAGIC, _VERSION, facts.timeline, domain_uuid.bytes, facts.lsn, *numbers, 0)[:_SIGNED_BYTES]
     return header + xxhash.xxh3_64_intdigest(header).to_bytes(8, "little") + body
 
 
@@ -170,6 +166,8 @@ def _check(facts: HistoryFacts) -> None:
     _refuse_disorder("turns", facts.turns, lambda turn: turn.lsn)
     if any(one.lsn_close is None or one.lsn_close > other.lsn_open for one, other in pairwise(facts.gaps)):
         raise ValueError("two gaps overlap")
+    if any(one.time_open_ns > other.time_open_ns for one, other in pairwise(facts.gaps)):
+        raise ValueError("the times of gaps go back")
     if [turn.consistent for turn in facts.turns] != [nth % 2 == 0 for nth in range(len(facts.turns))]:
         raise ValueError("turns do not alternate")
     if facts.turns and (facts.baseline is None or facts.turns[0].lsn < facts.baseline.lsn):

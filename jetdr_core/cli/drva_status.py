@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any
 
+from jetdr_core.catalog import iso_time
 from jetdr_core.cli.terminal import Terminal
 from jetdr_core.cli.words import human_bytes, human_seconds, plural
 
@@ -65,6 +66,8 @@ def _facts(domain: Any) -> Iterator[tuple[str, str]]:
     payload, stored = status["payload_bytes_uploaded"], status["stored_bytes_uploaded"]
     ratio = f" (ratio {payload / stored:.1f})" if stored else ""
     yield "store", f"{status['store']}, epoch {status['epoch']}, timeline {status['timeline']}"
+    if not status.get("joined", True):
+        yield "NOT joined", f"nothing is uploaded since {iso_time(status['unjoined_since_ns'])}: {status['store_away']}"
     yield "consistent", "yes" if status["consistent"] else f"no: {status['why_inconsistent']}"
     yield "history", f"LSN {status['lsn_reserved']}, durable {status['lsn_durable']}, {plural(lag, 'LSN')} to upload"
     yield "store lags", human_seconds(status["rpo_s"])

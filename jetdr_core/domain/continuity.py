@@ -10,6 +10,9 @@ ring or in the log. Three findings show that:
 The log proves nothing of that by itself, because an older copy of it is as consistent as the last one. It is believed
 only if no witness contradicts it. A replay overwrites what guests have written, so it also takes every witness that the
 log relies on. Nothing is ever replayed, or given up, on a guess: in doubt write-back is refused until somebody chooses.
+
+While the store is away, it cannot contradict. A replay then takes the word of state folder and disks, and a domain for
+which they do not settle the question waits for its store.
 """
 
 from __future__ import annotations
@@ -18,7 +21,7 @@ import enum
 from typing import NamedTuple
 
 from jetdr_core.domain.generation import Word
-from jetdr_core.errors import GenerationMismatch
+from jetdr_core.errors import GenerationMismatch, StoreAway
 
 __all__ = [
     "NOTHING_OWED",
@@ -110,6 +113,7 @@ class Continuity(NamedTuple):
     so that a gap begins after what the ring holds. ``replay``: write the log to the primaries before they are served.
     With a gap too, somebody chose that replay: the primaries keep what they have where the log has nothing.
     ``resync``: only the disks that have changed are owed a copy. ``refusal``: why the domain does not go on at all.
+    ``wait``: why it does not go on before the store is there.
     """
 
     gap: str = ""
@@ -117,6 +121,7 @@ class Continuity(NamedTuple):
     replay: bool = False
     resync: bool = False
     refusal: str = ""
+    wait: str = ""
 
 
 NOTHING_OWED = Continuity()
@@ -143,6 +148,8 @@ def decide(found: Found) -> Continuity:
     """
     if found.chain is Word.APART:
         return Continuity(refusal="log and store went on apart from one another")
+    if found.chain is Word.AWAY and (why := _needs_store(found)):
+        return Continuity(wait=why)
     why = doubt(found)
     if why and found.disks and found.host is not HostFound.ALIVE:
         return _decide_in_doubt(found, why)
@@ -161,8 +168,13 @@ def decide(found: Found) -> Continuity:
 
 
 def check_not_refused(name: str, found: Found) -> None:
-    """Raise :class:`GenerationMismatch` with the ways out, if the domain does not go on as it was found."""
-    refusal = decide(found).refusal
+    """Raise :class:`GenerationMismatch` with the ways out, if the domain does not go on as it was found.
+
+    :class:`StoreAway` if only the store can tell.
+    """
+    refusal, wait = decide(found).refusal, decide(found).wait
+    if wait:
+        raise StoreAway(f"domain {name!r} waits for its store: {wait}", hint="it is opened once the store is there")
     if not refusal:
         return
     choice = (
@@ -183,6 +195,24 @@ def check_not_refused(name: str, found: Found) -> None:
 def _rests(found: Found) -> bool:
     """Whether everything had ended in order, so that the ring has nothing that log and primaries lack."""
     return found.log is LogFound.CLEAN and found.host is HostFound.ENDED
+
+
+def _needs_store(found: Found) -> str:
+    """Why a domain whose store is away cannot go on without it. Empty if it can.
+
+    A replay takes the word of everybody else, because the store, which may know of a newer log, cannot be asked.
+    """
+    if found.host is HostFound.ALIVE or not found.disks:
+        return ""
+    if why := doubt(found):
+        return why
+    if found.log is LogFound.NEW:
+        return "its log is new"
+    if not found.write_back or found.log is LogFound.CLEAN or found.bypassed:
+        return ""
+    words = {"the state folder": found.state, "a disk": found.disk}
+    silent = [name for name, word in words.items() if word is not Word.AGREES]
+    return f"{' and '.join(silent)} cannot confirm that its log is the newest" if silent else ""
 
 
 def doubt(found: Found) -> str:

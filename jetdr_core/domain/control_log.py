@@ -1,16 +1,18 @@
 """ControlLog: appends the domain's control records, and keeps the history that they make.
 
 Invariants: the history has every control record that was appended here, in LSN order. A check that depends on the
-history, such as whether a mark's name is in use, is one step with the append that follows.
+history, such as whether a mark's name is in use, is one step with the append that follows. An append may wait for room
+in the log. Whoever is about to make room asks about the history, and never waits for that append.
 """
 
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 
 from jetdr_core._core import Ring
-from jetdr_core.catalog import DomainHistory, RecoveryPoint, check_mark_is_no_point
+from jetdr_core.catalog import DomainHistory, HistoryFacts, RecoveryPoint, check_mark_is_no_point
 from jetdr_core.control_bodies import ConfigFile, ControlBody, GapOpen, Mark
 from jetdr_core.errors import DuplicateMark, InvalidRequest, NotConsistent, StallTimeout
 from jetdr_core.identity import check_mark_name
@@ -34,6 +36,31 @@ class ControlLog:
         self._ring = ring
         self._record_bytes_max = record_bytes_max
         self._stall_limit_s = stall_limit_s
+        self._folding = threading.Lock()  # held while the history changes, or is read as a whole
+        self._lsn_before_append: int | None = None  # the record being appended comes after it, and is not folded yet
+
+    # -- the history as a whole ------------------------------------------------------------------------------------
+
+    def is_folded_to(self, lsn: int) -> bool:
+        """Whether the history has every control record up to ``lsn`` that was appended here."""
+        before = self._lsn_before_append
+        return before is None or lsn <= before
+
+    def lsn_folded(self) -> int:
+        """The LSN of the last control record in the history."""
+        return self.history.lsn_folded
+
+    def facts(self, lsn: int) -> HistoryFacts:
+        """Return the history as it was at ``lsn``."""
+        with self._folding:
+            return self.history.facts(lsn)
+
+    def fold(self, log: ReplicationLog, cursor: Cursor) -> Cursor:
+        """Fold what ``log`` holds after ``cursor`` into the history; returns the place reached."""
+        with self._folding:
+            return fold_control(log, cursor, self.history)
+
+    # -- control records -------------------------------------------------------------------------------------------
 
     @property
     def gap_open(self) -> bool:
@@ -66,10 +93,20 @@ class ControlLog:
             )
         with self.lock:
             self.history.check(ControlRecord(self.history.lsn_folded + 1, 0, kind, disk, fields))
-            lsn, time_ns = self._ring.control(kind, disk, payload, stall_limit_s=self._stall_limit_s)
-            record = ControlRecord(lsn, time_ns, kind, disk, fields)
-            self.history.apply(record)
+            with self._appending():
+                lsn, time_ns = self._ring.control(kind, disk, payload, stall_limit_s=self._stall_limit_s)
+                record = ControlRecord(lsn, time_ns, kind, disk, fields)
+                with self._folding:
+                    self.history.apply(record)
             return record
+
+    @contextmanager
+    def _appending(self) -> Iterator[None]:
+        self._lsn_before_append = self._ring.lsn_reserved
+        try:
+            yield
+        finally:
+            self._lsn_before_append = None
 
     def keep_config(self, config: ConfigFile) -> int:
         """Append a configuration file, unless its newest text is the same; returns the LSN that holds it."""
@@ -105,9 +142,12 @@ class ControlLog:
         return RecoveryPoint(self.history.timeline, record.lsn, record.time_ns, name)
 
 
-def fold_control(log: ReplicationLog, cursor: Cursor, history: DomainHistory) -> Cursor:
-    """Fold the control records that the log holds after ``cursor`` into ``history``; returns the place reached."""
-    while batches := log.read(cursor, payload_bytes_max=READ_BYTES):
+def fold_control(log: ReplicationLog, cursor: Cursor, history: DomainHistory, *, lsn_last: int | None = None) -> Cursor:
+    """Fold the control records that the log holds after ``cursor`` into ``history``; returns the place reached.
+
+    With ``lsn_last`` nothing is read after the batch that holds that LSN.
+    """
+    while (lsn_last is None or cursor.lsn < lsn_last) and (batches := log.read(cursor, payload_bytes_max=READ_BYTES)):
         for batch in batches:
             for record in control_records(batch.records):
                 history.apply(record)

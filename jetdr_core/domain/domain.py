@@ -90,13 +90,13 @@ class Domain(Generic[D]):
         disk = await asyncio.to_thread(self._alive.disks.protect, name, path, size_bytes)
         if wait:
             await self._alive.copies.wait()
-        await asyncio.to_thread(self._alive.control_log.make_durable)
+        await asyncio.to_thread(self._alive.keep_disks)
         return disk
 
     async def unprotect(self, name: str) -> None:
         """Stop protecting a disk. Recovery points before this moment keep it, and the primary stays as it is."""
         await asyncio.to_thread(self._alive.disks.unprotect, self.disk(name))
-        await asyncio.to_thread(self._alive.control_log.make_durable)
+        await asyncio.to_thread(self._alive.keep_disks)
 
     # -- points ------------------------------------------------------------------------------------------------------
 
@@ -141,19 +141,19 @@ class Domain(Generic[D]):
                 f"LSN {lsn} has not been written in domain {self.name!r}",
                 hint=f"the last LSN is {domain.parts.ring.lsn_reserved}",
             )
-        await domain.loop.run(domain.uploader.wait_uploaded(lsn))
+        await domain.loop.run(domain.upload.wait_uploaded(lsn))
 
     def pause(self) -> None:
         """Stop uploading until :meth:`resume`, or until the domain is closed. The log goes on taking writes.
 
         Closing a paused domain uploads nothing. What its log holds is uploaded after the next opening.
         """
-        self._alive.uploader.pause()
+        self._alive.upload.pause()
 
     def resume(self) -> None:
         """Upload again, beginning with what the log holds."""
         domain = self._alive
-        domain.loop.call(domain.uploader.resume)
+        domain.loop.call(domain.upload.resume)
 
     @property
     def failure(self) -> BaseException | None:

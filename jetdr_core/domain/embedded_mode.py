@@ -34,8 +34,14 @@ class EmbeddedResumption:
     state_id = UNKNOWN_ID
 
     def __init__(
-        self, name: str, clock: ManualClock | None, log: ReplicationLog, settings: RingSettings, chain: Generation
+        self,
+        name: str,
+        clock: ManualClock | None,
+        log: ReplicationLog,
+        settings: RingSettings,
+        chain: Generation | None,
     ) -> None:
+        assert chain is not None, "an embedded domain has no known file, so it is opened with its store only"
         check_write_mode(name, log, write_back=False)
         self.name = name
         self.log = log
@@ -88,7 +94,7 @@ class EmbeddedMode:
     bypassed_s = 0.0
 
     def __init__(self, resumption: EmbeddedResumption, parts: ModeParts) -> None:
-        self.source = DurableLog(resumption.log, resumption.ring, resumption.name)
+        self.source = DurableLog(resumption.log, resumption.ring, resumption.name, may_trim=parts.may_trim)
         self._resumption = resumption
         self._parts = parts
 

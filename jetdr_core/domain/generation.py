@@ -30,6 +30,8 @@ class Word(enum.Enum):
     OLDER = "was last used with an older log"
     APART = "was used with another log"
     MISSING = "is missing, or is not the one that the log relies on"
+    AWAY = "cannot be asked"
+    """Only the store can be away. What it said last is in the known file."""
 
 
 class Generation(NamedTuple):

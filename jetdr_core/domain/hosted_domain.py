@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from functools import partial
 from os import PathLike
+from pathlib import Path
 from typing import Self
 from uuid import UUID
 
@@ -12,6 +13,7 @@ from jetdr_core.domain.continuity import OnMismatch
 from jetdr_core.domain.domain import Domain
 from jetdr_core.domain.hosting.resumption import HostedResumption
 from jetdr_core.domain.hosting.served_disks import HostedDisk
+from jetdr_core.domain.known_file import KnownFile
 from jetdr_core.domain.mode import Look
 from jetdr_core.domain.primary import DiskPlace, DiskPlaces
 from jetdr_core.domain.request import DomainRequest, DomainSettings, LogPlace, Way
@@ -51,7 +53,9 @@ class HostedDomain(Domain[HostedDisk]):
         and every later opening needs it. Nothing happens before ``async with``.
         """
         settings, look = DomainSettings.of(log, store, options, owner, key_file), _look(name, host)
-        return cls(DomainRequest(Way.CREATE, name, settings, look, log_bytes=log_bytes))
+        return cls(
+            DomainRequest(Way.CREATE, name, settings, look, log_bytes=log_bytes, known_file=_known_file(name, host))
+        )
 
     @classmethod
     def open(
@@ -77,12 +81,16 @@ class HostedDomain(Domain[HostedDisk]):
         If the ring or the host component did not survive, a gap may be open until all disks have been resynced: see
         :meth:`wait_consistent`.
 
+        While the store is away, the domain is opened from its log and from what its state folder knows of the store.
+        Nothing is uploaded then (:attr:`DomainStatus.joined`), until the store is there. :class:`StoreAway` is raised
+        where only the store can tell how the domain goes on.
+
         In write-back :class:`GenerationMismatch` is raised if log, store, state folder and disks were not last used
         together. ``on_mismatch`` then says which of them is the truth.
         """
         settings, look = DomainSettings.of(log, store, options, owner, key_file), _look(name, host, on_mismatch)
-        places = DiskPlaces.of(disks, trust_stored=trust_stored_paths)
-        return cls(DomainRequest(Way.REOPEN, name, settings, look, places=places))
+        places, known_file = DiskPlaces.of(disks, trust_stored=trust_stored_paths), _known_file(name, host)
+        return cls(DomainRequest(Way.REOPEN, name, settings, look, places=places, known_file=known_file))
 
     @classmethod
     def take_over(
@@ -122,6 +130,7 @@ class HostedDomain(Domain[HostedDisk]):
                 give_up_from=give_up_from,
                 discard_log=discard_log,
                 places=DiskPlaces.of(disks, trust_stored=trust_stored_paths),
+                known_file=_known_file(name, host),
             )
         )
 
@@ -129,3 +138,7 @@ class HostedDomain(Domain[HostedDisk]):
 def _look(name: str, host: HostOptions, on_mismatch: OnMismatch = OnMismatch.REFUSE) -> Look[HostedDisk]:
     HostComponent(name, host)  # refuses paths that are too long
     return partial(HostedResumption, name, host, on_mismatch)
+
+
+def _known_file(name: str, host: HostOptions) -> KnownFile:
+    return KnownFile(Path(host.state), name)

@@ -17,7 +17,8 @@ from jetdr_core.domain.meeting import log_id
 from jetdr_core.domain.mode import D
 from jetdr_core.domain.new_section import new_section
 from jetdr_core.domain.request import DomainRequest, Way
-from jetdr_core.errors import InvalidRequest, LogBusy, LogForeign
+from jetdr_core.errors import InvalidRequest, LogBusy, LogForeign, LogNotALog
+from jetdr_core.identity import host_owner
 from jetdr_core.replication_log import (
     LogVolume,
     ReplicationLog,
@@ -28,19 +29,20 @@ from jetdr_core.replication_log import (
     volume_on,
 )
 
-__all__ = ["check_write_mode", "log_found", "open_domain_log", "open_log_volume"]
+__all__ = ["check_write_mode", "log_found", "log_knows", "open_domain_log", "open_log_volume"]
 
 _devices_in_use: set[int] = set()
 """A caller's device has no lock of its own: within this process it is one volume at a time."""
 
 
-def open_log_volume(request: DomainRequest[D], known: Known, opened: AsyncExitStack) -> LogVolume:
+def open_log_volume(request: DomainRequest[D], known: Known | None, opened: AsyncExitStack) -> LogVolume:
     """Open the log volume, which ``opened`` closes. For a new log, a missing or blank one is formatted first.
 
-    For a take-over, a volume that lost its superblock gets a new one, if it has a section of the domain.
+    For a take-over, a volume that lost its superblock gets a new one, if it has a section of the domain. ``known`` is
+    None while the store is away.
     """
     log, owner, create = request.settings.log, request.settings.owner, request.way is not Way.REOPEN
-    salvage_for = known.domain_uuid if request.way is Way.TAKE_OVER else None
+    salvage_for = known.domain_uuid if known is not None and request.way is Way.TAKE_OVER else None
     if isinstance(log, str | PathLike):
         return opened.enter_context(open_volume(log, owner=owner, create=create, salvage_for=salvage_for))
     opened.enter_context(_in_use(log))
@@ -84,6 +86,19 @@ def _check_last_log(section: Section, known: Known, name: str) -> None:
         hint="use that log, or take the domain over with a new one",
         epoch=known.tail.epoch,
     )
+
+
+def log_knows(log: str | PathLike[str], name: str) -> bool:
+    """Return whether the log volume has a section of domain ``name`` that was in use. False without a volume."""
+    try:
+        with open_volume(log, owner=host_owner()) as volume:
+            if not any(row.name == name for row in volume.sections):
+                return False
+            section = volume.open_section(name, None)
+            section.close()
+            return section.body.epoch > 0
+    except (FileNotFoundError, LogNotALog):
+        return False
 
 
 def log_found(log: ReplicationLog) -> LogFound:

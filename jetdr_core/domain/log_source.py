@@ -23,12 +23,18 @@ class DurableLog:
     """Implements :class:`jetdr_core.uploader.LogSource` on an open log and its ring.
 
     The log's tail moves no further than the primaries have come in write-back, and no further than :meth:`hold` and
-    :meth:`noted` say.
-    ``on_fence`` is called before the ring is poisoned, when another owner has taken the domain over.
+    :meth:`noted` say. Before it moves to an LSN, ``may_trim`` is asked. ``on_fence`` is called before the ring is
+    poisoned, when another owner has taken the domain over.
     """
 
     def __init__(
-        self, log: ReplicationLog, ring: Ring, domain: str, *, on_fence: Callable[[], object] = lambda: None
+        self,
+        log: ReplicationLog,
+        ring: Ring,
+        domain: str,
+        *,
+        on_fence: Callable[[], object] = lambda: None,
+        may_trim: Callable[[int], bool] = lambda _lsn: True,
     ) -> None:
         self._trimming = threading.Lock()
         self._stored: deque[Cursor] = deque()  # places that the store allows the tail to move to
@@ -39,6 +45,7 @@ class DurableLog:
         self._ring = ring
         self._domain = domain
         self._on_fence = on_fence
+        self._may_trim = may_trim
 
     @property
     def data_bytes(self) -> int:
@@ -116,8 +123,12 @@ class DurableLog:
             reached, limit = None, self._limit()
             while self._stored and (limit is None or self._stored[0].lsn <= limit):
                 reached = self._stored.popleft()
-            if reached is not None:
+            if reached is None:
+                return
+            if self._may_trim(reached.lsn):
                 self._log.checkpoint(reached.lsn, reached)
+            else:
+                self._stored.appendleft(reached)  # for the next time
 
     def _limit(self) -> int | None:
         limits = [self._ring.lsn_in_primaries] if self._ring.write_back else []

@@ -48,12 +48,17 @@ class RingSettings:
 
 @dataclass(frozen=True, slots=True)
 class ModeParts:
-    """What of an open domain its mode works with. ``failure`` tells what stopped the upload for good, if anything."""
+    """What of an open domain its mode works with. ``failure`` tells what stopped the upload for good, if anything.
+
+    ``may_trim`` tells whether the log may be trimmed up to an LSN. ``is_joined`` tells whether the log is uploaded.
+    """
 
     options: DomainOptions
     control_log: ControlLog
     copies: Copies
     failure: Callable[[], BaseException | None]
+    may_trim: Callable[[int], bool]
+    is_joined: Callable[[], bool]
 
 
 class Resumption(Protocol[D]):
@@ -86,10 +91,10 @@ class Resumption(Protocol[D]):
         """Return the claim's timestamp; no later record is earlier. ``stored_ns`` is the last time in the store."""
 
     def claiming(self, generation: Generation) -> None:
-        """The domain is about to be claimed under ``generation``."""
+        """The domain is about to be claimed under ``generation``, or without a store the log to begin it."""
 
     def claimed(self, generation: Generation) -> None:
-        """The chain names ``generation``, and the log is about to begin it."""
+        """The log is about to begin ``generation``, which the chain names unless the store is away."""
 
     def begin_ring(self, history: DomainHistory, primaries: Primaries) -> Ring:
         """Return the ring that the log, begun and not yet started, is to drain. The primaries are at rest."""
@@ -104,10 +109,10 @@ class Resumption(Protocol[D]):
 class Look(Protocol[D]):
     """The choice of a mode."""
 
-    def __call__(self, log: ReplicationLog, settings: RingSettings, chain: Generation) -> Resumption[D]:
+    def __call__(self, log: ReplicationLog, settings: RingSettings, chain: Generation | None) -> Resumption[D]:
         """Find what the last run left, and refuse what cannot go on in this mode. Changes nothing.
 
-        ``chain`` is the last claim in the store. The caller closes the result.
+        ``chain`` is the last claim in the store, or None while the store is away. The caller closes the result.
         """
 
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Awaitable, Callable
 from concurrent.futures import Future
-from typing import Generic, TypeVar
+from typing import Any, Generic, TypeVar
 
 from jetdr_core.aio import settle
 from jetdr_core.domain.clock_watch import ClockWatch
@@ -18,14 +18,16 @@ from jetdr_core.domain.copies import Copies
 from jetdr_core.domain.disk_identity import why_changed
 from jetdr_core.domain.disks import Disks
 from jetdr_core.domain.failed_log import FailedLog
+from jetdr_core.domain.joining import Joining
 from jetdr_core.domain.loop_thread import LoopThread
 from jetdr_core.domain.mode import D, ModeParts
-from jetdr_core.domain.opening import RETRY_WHILE_OPENING, Parts, open_parts
+from jetdr_core.domain.opening import open_parts
+from jetdr_core.domain.parts import RETRY_WHILE_OPENING, Away, Joined, Parts
 from jetdr_core.domain.request import DomainRequest
 from jetdr_core.domain.status import DomainStatus
-from jetdr_core.errors import Fenced, Forged, JetdrError, NotConsistent, StallTimeout, StoreError, StoreLost
+from jetdr_core.domain.upload import Upload
+from jetdr_core.errors import Fenced, JetdrError, NotConsistent, StallTimeout, StoreError, StoreLost
 from jetdr_core.store import connected
-from jetdr_core.uploader import SummaryWriter, Uploader
 
 __all__ = ["OpenDomain"]
 
@@ -51,15 +53,20 @@ class OpenDomain(Generic[D]):
         self.copies = Copies(parts.ring, self.control_log, is_crowded=lambda: self.mode.is_crowded)
         self.clock_watch = ClockWatch(request.name, parts.ring, self.control_log, self.copies)
         self.mode = parts.resumption.make_mode(
-            ModeParts(options, self.control_log, self.copies, failure=lambda: self.uploader.failure)
+            ModeParts(
+                options,
+                self.control_log,
+                self.copies,
+                failure=lambda: self.upload.failure,
+                may_trim=lambda lsn: parts.keeper.may_trim(lsn, self.control_log),
+                is_joined=lambda: self.upload.is_joined,
+            )
         )
         self.disks = Disks(request.name, self.mode, self.control_log, self.copies)
-        self.summaries = SummaryWriter(parts.store, parts.chain.domain_key)
-        self.uploader = Uploader(
-            self.mode.source, parts.chain, options, parts.cursor, on_segment=self.summaries.on_segment
-        )
+        self._joining = Joining(request, parts, parts.joined) if isinstance(parts.joined, Away) else None
+        self.upload = Upload(request.name, self.mode.source, options, parts.cursor, parts.joined, self._join)
         self._failed_log = FailedLog(
-            lambda: self.mode.source.failure, lambda: self.uploader.lsn_uploaded, self._is_upload_idle
+            lambda: self.mode.source.failure, lambda: self.upload.lsn_uploaded, self._is_upload_idle
         )
         self._name = request.name
         self._store = request.settings.store
@@ -75,13 +82,24 @@ class OpenDomain(Generic[D]):
         domain = cls(request, parts, loop)
         try:
             await domain.mode.begin(
-                parts.cursor, domain.uploader.start, lambda: domain.disks.attach_known(parts.primaries)
+                parts.cursor, domain.upload.start, lambda: domain.disks.attach_known(parts.primaries)
             )
         except BaseException:
             await settle(domain._finish(upload=False, clean=parts.clean, stop_host=False))
             raise
         domain._watching = asyncio.create_task(domain.clock_watch.run())
         return domain
+
+    async def _join(self) -> Joined:
+        """Join the domain with its store, which was away when the domain was opened."""
+        assert self._joining is not None, "the store was away"
+        self.parts.joined = await self._joining.join()
+        return self.parts.joined
+
+    def keep_disks(self) -> None:
+        """Make durable, in the log and in what the state folder knows, which disks there are."""
+        self.control_log.make_durable()
+        self.parts.keeper.may_trim(self.parts.ring.lsn_durable, self.control_log)
 
     # -- end ---------------------------------------------------------------------------------------------------------
 
@@ -108,11 +126,11 @@ class OpenDomain(Generic[D]):
         errors: list[Exception] = []
         await _step(errors, self._stop_watching)
         clean &= bool(await _step(errors, lambda: asyncio.to_thread(self._end_disks, errors, stop_host=stop_host)))
-        if upload and not self.uploader.paused:
+        if upload and not self.upload.paused:
             await _step(errors, self._upload_rest)
-        await _step(errors, self.uploader.stop)
+        await _step(errors, self.upload.stop)
         await _step(errors, self.mode.stop_trimming)
-        await _step(errors, self.summaries.stop)
+        await _step(errors, self.upload.stop_summaries)
         await _step(errors, lambda: asyncio.to_thread(self._close_log, clean=clean))
         await _step(errors, self.parts.opened.aclose)
         return errors
@@ -134,7 +152,9 @@ class OpenDomain(Generic[D]):
 
     async def _upload_rest(self) -> None:
         lsn, limit_s = self.parts.ring.lsn_reserved, self._options.close_limit_s
-        uploading = asyncio.ensure_future(self.uploader.wait_uploaded(lsn))
+        if not self.upload.is_joined and lsn == self.parts.cursor.lsn:
+            return  # nothing is to be uploaded, as far as is known
+        uploading = asyncio.ensure_future(self.upload.wait_uploaded(lsn))
         hurry = asyncio.ensure_future(self._hurry.wait())
         await asyncio.wait({uploading, hurry}, timeout=limit_s, return_when=asyncio.FIRST_COMPLETED)
         hurried = not hurry.cancel()
@@ -142,7 +162,7 @@ class OpenDomain(Generic[D]):
             await uploading
         elif not uploading.cancel() or not hurried:
             raise StallTimeout(
-                f"domain {self._name!r} closed with LSN {self.uploader.lsn_uploaded + 1} to {lsn} not uploaded, "
+                f"domain {self._name!r} closed with LSN {self.upload.lsn_uploaded + 1} to {lsn} not uploaded, "
                 f"after at most {limit_s} s",
                 hint="what its log holds of them is uploaded when the domain is opened again",
             )
@@ -150,6 +170,8 @@ class OpenDomain(Generic[D]):
     def _close_log(self, *, clean: bool) -> None:
         self.parts.log.close(clean=clean, disks=self._identities if clean else ())
         self.mode.log_closed()
+        if self.parts.log.body.clean:
+            self.parts.keeper.ended()
 
     # -- status ------------------------------------------------------------------------------------------------------
 
@@ -171,69 +193,72 @@ class OpenDomain(Generic[D]):
             await asyncio.sleep(POLL_S)
             if self._ending is not None:
                 raise NotConsistent(f"domain {self._name!r} was closed", hint="open it again")
-            if self.uploader.failure is not None and self.why_owed:
-                raise self.uploader.failure
+            if self.upload.failure is not None and self.why_owed:
+                raise self.upload.failure
             await self.copies.wait()
 
     @property
     def failure(self) -> BaseException | None:
         """What stopped log or upload for good. A store that refuses does not hide that the log has failed as well."""
-        failure = self.uploader.failure
+        failure = self.upload.failure
         is_of_store = failure is None or isinstance(failure, StoreError)
         return (self._failed_log.look() if is_of_store else None) or failure
 
     def _is_upload_idle(self) -> bool:
-        away_s, _why = self.parts.store.away
-        return self.uploader.paused or self.uploader.failure is not None or away_s > 0
+        joined = self.parts.joined
+        is_away = isinstance(joined, Away) or joined.store.away[0] > 0
+        return self.upload.paused or self.upload.failure is not None or is_away
 
     async def is_store_whole(self) -> bool:
         """Whether the store, opened anew, holds again what was missed. Runs in the loop's thread."""
         try:
             async with connected(self._store, retry=RETRY_WHILE_OPENING, apart=True) as store:
-                return await self.uploader.watch.is_whole(store)
+                return await self.upload.is_whole(store)
         except Fenced:
             raise
         except JetdrError:
             return False
 
-    @property
-    def _forged(self) -> str:
-        """What was found in the store that no owner of the domain put there. Empty if nothing was."""
-        failure = self.uploader.failure
-        return self.uploader.watch.forged or (str(failure) if isinstance(failure, Forged) else "")
+    def _store_status(self) -> dict[str, Any]:
+        """What the status says of the store."""
+        joined = self.parts.joined
+        if isinstance(joined, Away):
+            assert self._joining is not None, "the domain is being joined"
+            away_s, away = self._joining.store_away
+            since = {"joined": False, "unjoined_since_ns": joined.since_ns, "retries": self._joining.retries}
+            return since | {"store": str(self._store), "store_away_s": away_s, "store_away": away}
+        away_s, away = joined.store.away
+        since = {"joined": True, "unjoined_since_ns": 0, "retries": sum(joined.store.retries.values())}
+        return since | {"store": joined.store.url, "store_away_s": away_s, "store_away": away}
 
     def status(self) -> DomainStatus:
         """The domain at this moment."""
-        parts, stats, why = self.parts, self.uploader.stats, self.why_inconsistent
-        log = parts.log.state()
-        away_s, away = parts.store.away
+        parts, upload, why = self.parts, self.upload, self.why_inconsistent
+        stats, log = upload.stats, parts.log.state()
         return DomainStatus(
             name=self._name,
-            store=parts.store.url,
-            epoch=parts.chain.epoch,
-            timeline=parts.chain.timeline,
+            epoch=log.epoch,
+            timeline=log.timeline,
             consistent=not why,
             why_inconsistent=why,
             lsn_recovered=parts.log.outcome.head.lsn,
             lsn_reserved=parts.ring.lsn_reserved,
             lsn_durable=parts.ring.lsn_durable,
-            lsn_uploaded=self.uploader.lsn_uploaded,
-            rpo_s=max(self.uploader.lag_s, self.mode.bypassed_s),
+            lsn_uploaded=upload.lsn_uploaded,
+            rpo_s=max(upload.lag_s, self.mode.bypassed_s),
             log_bytes=log.data_bytes,
             log_used_bytes=log.used_bytes,
             ring_used_bytes=parts.ring.used_bytes,
             segments_uploaded=stats.segments,
             payload_bytes_uploaded=stats.payload_bytes,
             stored_bytes_uploaded=stats.stored_bytes,
-            retries=sum(parts.store.retries.values()),
             upload_latency_counts=tuple(stats.latency.counts),
             upload_latency_sum_s=stats.latency.sum_s,
-            paused=self.uploader.paused,
-            failure=str(self.uploader.failure or ""),
-            store_lost=isinstance(self.uploader.failure, StoreLost),
-            forged=self._forged,
-            store_away_s=away_s,
-            store_away=away,
+            paused=upload.paused,
+            failure=str(upload.failure or ""),
+            store_lost=isinstance(upload.failure, StoreLost),
+            forged=upload.forged,
+            **self._store_status(),
             host=self.mode.status(),
             clock=self.clock_watch.why,
             changed=why_changed(changed) if (changed := parts.resumption.changed) else "",

@@ -1,75 +1,93 @@
 """Opening: the order in which a domain's parts are opened, and the domain is claimed for this process.
 
-Invariants: what can be refused is refused before the domain is claimed. Store and log meet: the log holds every LSN
-that the store does not. A new epoch is in the chain before the log begins it, and in both before any write.
+A domain that its state folder knows needs its store for one thing only: to upload. If the store is away, the domain is
+opened from its log and its known file, and joined with the store later (alone.py, joining.py).
+
+Invariants: what can be refused is refused before anything is claimed or begun. Store and log meet: the log holds every
+LSN that the store does not. With the store, a new epoch is in the chain before the log begins it. Without the store the
+log begins it first, and nothing is uploaded before the chain has it too. In both cases the epoch is noted beforehand in
+the known file, and guests can write only after the log has begun it.
 """
 
 from __future__ import annotations
 
-import math
-import socket
+import asyncio
+import logging
+import time
 from contextlib import AsyncExitStack
 from dataclasses import dataclass, replace
 from typing import Generic
 
-from jetdr_core._core import Ring
-from jetdr_core.aio import in_thread
-from jetdr_core.catalog import DomainHistory
+from jetdr_core.aio import in_thread, unreported
 from jetdr_core.control_bodies import EpochOwner
+from jetdr_core.domain.alone import NotItsLog, open_alone
 from jetdr_core.domain.control_log import fold_control
 from jetdr_core.domain.generation import Generation
 from jetdr_core.domain.known import Known, check_break, read_known, read_unborn
+from jetdr_core.domain.known_file import KnownKeeper
 from jetdr_core.domain.log_section import open_domain_log, open_log_volume
-from jetdr_core.domain.meeting import log_id, meeting_point
-from jetdr_core.domain.mode import D, Resumption, RingSettings
+from jetdr_core.domain.meeting import meeting_point
+from jetdr_core.domain.mode import D, Resumption
+from jetdr_core.domain.parts import (
+    CLAIMS_MAX,
+    RETRY_WHILE_OPENING,
+    RETRY_WHILE_RUNNING,
+    Joined,
+    Parts,
+    begin_log,
+    chain_writer,
+    claimant,
+    is_away,
+    look,
+    oldest_ns,
+)
 from jetdr_core.domain.primary import Primaries
 from jetdr_core.domain.request import DomainRequest, Way
 from jetdr_core.errors import ChainBroken
-from jetdr_core.replication_log import Cursor, ReplicationLog
+from jetdr_core.replication_log import ReplicationLog
 from jetdr_core.store import RetryingStore, RetryPolicy, connected
 from jetdr_core.uploader import ChainWriter, ClaimLost
 
-__all__ = ["RETRY_WHILE_OPENING", "Parts", "open_parts"]
+__all__ = ["open_parts"]
 
-CLAIMS_MAX = 16
+log_ = logging.getLogger(__name__)
 
-RETRY_WHILE_OPENING = RetryPolicy(attempts_max=6, deadline_s=30)
-RETRY_WHILE_RUNNING = RetryPolicy(attempts_max=1 << 62, deadline_s=math.inf, delay_cap_s=5)
-"""A store that is away is waited for, because the log holds what is not yet uploaded. It is found within seconds."""
-
-
-@dataclass(slots=True)
-class Parts(Generic[D]):
-    """An opened and claimed domain; ``opened`` closes it. ``cursor``: the log position after the chain's last LSN."""
-
-    store: RetryingStore
-    log: ReplicationLog
-    chain: ChainWriter
-    history: DomainHistory
-    ring: Ring
-    cursor: Cursor
-    primaries: Primaries
-    resumption: Resumption[D]
-    opened: AsyncExitStack
-
-    @property
-    def clean(self) -> bool:
-        """Whether log and disks are as the last owner left them by closing the domain, and agree."""
-        return self.log.outcome.clean and self.resumption.owes_nothing
+BRIEFLY_S = 5.0
+RETRY_BRIEFLY = RetryPolicy(attempts_max=6, deadline_s=BRIEFLY_S)
+"""For a store that the domain can be opened without: guests wait for their disks meanwhile."""
 
 
 async def open_parts(request: DomainRequest[D]) -> Parts[D]:
     """Open everything, and claim the domain. After an error all is closed; what was made for a new domain may stay."""
+    keeper = await in_thread(KnownKeeper, request.known_file)
+    if keeper.record is None or request.way is not Way.REOPEN:
+        return await _open_joined(request, keeper, RETRY_WHILE_OPENING)
+    try:
+        return await _open_joined(request, keeper, RETRY_BRIEFLY)
+    except Exception as error:
+        if not is_away(error) or keeper.record is None:
+            raise
+        why, since_ns = str(error), time.time_ns()
+    log_.warning("domain %s: its store is away: %s", request.name, why)
+    try:
+        return await open_alone(request, keeper, since_ns, why)
+    except NotItsLog as error:
+        log_.warning("domain %s: it cannot be opened without its store: %s", request.name, error)
+    return await _open_joined(request, keeper, RETRY_WHILE_OPENING)
+
+
+async def _open_joined(request: DomainRequest[D], keeper: KnownKeeper, retry: RetryPolicy) -> Parts[D]:
+    """Open the domain with its store, which is tried as ``retry`` says."""
     async with AsyncExitStack() as opened:
-        store = await _open_store(request, opened)
-        known = await _read(request, store)
+        store, known = await _ask(request, retry, opened)
+        store.policy = RETRY_WHILE_OPENING
         volume = await in_thread(open_log_volume, request, known, opened)
         for _ in range(CLAIMS_MAX):
             async with AsyncExitStack() as attempt:
                 log = await in_thread(open_domain_log, request, volume, known, attempt)
                 known = replace(known, domain_uuid=log.body.domain_uuid)
                 try:
-                    parts = await _claim(request, store, log, known, attempt)
+                    parts = await _claim(_Ground(request, store, log, known, keeper), attempt)
                 except ClaimLost:
                     known = await _read(request, store)
                     continue
@@ -81,6 +99,30 @@ async def open_parts(request: DomainRequest[D]) -> Parts[D]:
             f"domain {request.name!r} could not be claimed: its chain grew {CLAIMS_MAX} times meanwhile",
             hint="its present owner is writing: stop it first",
         )
+
+
+async def _ask(request: DomainRequest[D], retry: RetryPolicy, opened: AsyncExitStack) -> tuple[RetryingStore, Known]:
+    """Open the store, which ``opened`` closes, and read what it says. A store that hangs is away if it may be."""
+    if retry is not RETRY_BRIEFLY:
+        store = await _open_store(request, retry, opened)
+        return store, await _read(request, store)
+    asking = unreported(asyncio.ensure_future(_ask_apart(request)))
+    try:
+        await asyncio.wait({asking}, timeout=2 * BRIEFLY_S)
+    finally:
+        if not asking.done():  # a thread of the store may hang, and the task ends when that does
+            asking.cancel()
+    if not asking.done() or asking.cancelled():
+        raise TimeoutError(f"store {request.settings.store} has not answered for {2 * BRIEFLY_S:g} s")
+    store, known, stack = asking.result()
+    opened.push_async_exit(stack)
+    return store, known
+
+
+async def _ask_apart(request: DomainRequest[D]) -> tuple[RetryingStore, Known, AsyncExitStack]:
+    async with AsyncExitStack() as stack:
+        store = await _open_store(request, RETRY_BRIEFLY, stack)
+        return store, await _read(request, store), stack.pop_all()
 
 
 async def _read(request: DomainRequest[D], store: RetryingStore) -> Known:
@@ -97,107 +139,91 @@ async def _read(request: DomainRequest[D], store: RetryingStore) -> Known:
     return known
 
 
-async def _open_store(request: DomainRequest[D], opened: AsyncExitStack) -> RetryingStore:
+async def _open_store(request: DomainRequest[D], retry: RetryPolicy, opened: AsyncExitStack) -> RetryingStore:
     return await opened.enter_async_context(
         connected(
             request.settings.store,
             create=request.way is Way.CREATE,
-            retry=RETRY_WHILE_OPENING,
+            retry=retry,
             bandwidth_bytes_per_s=request.settings.options.bandwidth_bytes_per_s,
             apart=True,
         )
     )
 
 
-async def _claim(
-    request: DomainRequest[D], store: RetryingStore, log: ReplicationLog, known: Known, opened: AsyncExitStack
-) -> Parts[D]:
+@dataclass(frozen=True, slots=True)
+class _Ground(Generic[D]):
+    """What a claim stands on."""
+
+    request: DomainRequest[D]
+    store: RetryingStore
+    log: ReplicationLog
+    known: Known
+    keeper: KnownKeeper
+
+    @property
+    def own(self) -> Generation:
+        """The generation of the log."""
+        return Generation.of_log(self.log)
+
+    @property
+    def stored(self) -> Generation:
+        """The last claim in the chain. It counts as the log's own if the log is known to go on from it."""
+        stored, record = Generation.of_owner(self.known.tail.epoch, self.known.owner), self.keeper.record
+        is_own = record is not None and record.section_id == self.log.body.section_id
+        return self.own if record is not None and is_own and record.vouches(self.own, stored) else stored
+
+    def claimant(self, generation: Generation) -> EpochOwner:
+        first_of = self.known.domain_uuid if self.known.tail.number == 0 else None
+        return claimant(self.request, self.log.body.section_id, generation, first_of=first_of)
+
+    def announce(self, resumption: Resumption[D], generation: Generation) -> EpochOwner:
+        """Note that ``generation`` is about to be claimed; returns who claims."""
+        resumption.claiming(generation)
+        self.keeper.claiming(self.own, generation)
+        return self.claimant(generation)
+
+
+async def _claim(ground: _Ground[D], opened: AsyncExitStack) -> Parts[D]:
     """See that log and store meet and the disks are there; put the next epoch into the chain, then into the log."""
+    request, log, known = ground.request, ground.log, ground.known
     cursor = await in_thread(meeting_point, log, known.tail.lsn_last, request.name)
     await in_thread(fold_control, log, cursor, known.history)
-    stored, own = Generation.of_owner(known.tail.epoch, known.owner), Generation.of_log(log)
-    resumption = await in_thread(_look, request, log, known, stored, opened)
+    resumption = await in_thread(look, request, log, known.time_ns_last, ground.stored, opened)
     primaries = Primaries(request.name, request.places, shared=resumption.shares_primaries)
     opened.callback(primaries.close)
     await in_thread(primaries.open_all, known.history.disks)
     await in_thread(resumption.check, known.history, primaries)
-    generation = Generation.next_after(stored, own, Generation(known.epoch_newest))
-    await in_thread(resumption.claiming, generation)
-    end = known.chain_end._replace(epoch=generation.epoch - 1)  # a store that was rolled back has seen fewer epochs
-    chain = ChainWriter(
-        store,
-        domain=request.name,
-        domain_uuid=known.domain_uuid,
-        timeline=known.timeline,
-        end=end,
-        domain_key=None if known.domain_key is None else known.domain_key.bound_to(known.domain_uuid),
-    )
-    time_ns = resumption.claim_time_ns(known.time_ns_last)
-    await chain.claim(cursor.lsn + 1, time_ns, _claimant(request, known, log.body.section_id, generation))
+    chain, generation = await _put_claims(ground, resumption, cursor.lsn + 1)
     await in_thread(request.settings.bind_key, known.domain_uuid)
-    if known.after:
-        generation = await _close_break(request, chain, known, log, resumption, (cursor.lsn + 1, time_ns))
-    await in_thread(resumption.claimed, generation)
-    await in_thread(
-        log.begin,
-        generation.epoch,
-        timeline=known.timeline,
-        write_back=resumption.write_back,
-        nonce=generation.nonce,
-        state_id=resumption.state_id,
-    )
+    await begin_log(log, generation, known.timeline, resumption)
+    facts = known.history.facts(log.outcome.head.lsn)
+    await in_thread(ground.keeper.begun_claimed, generation, log.body, log.record_bytes_max, facts)
+    oldest = await in_thread(oldest_ns, log, cursor)
     ring = await in_thread(resumption.begin_ring, known.history, primaries)
     log.start(ring)
-    return Parts(store, log, chain, known.history, ring, cursor, primaries, resumption, opened)
+    joined = Joined(store=ground.store, chain=chain, cursor=cursor, oldest_ns=oldest)
+    return Parts(joined, log, known.history, ring, cursor, primaries, resumption, ground.keeper, opened)
 
 
-async def _close_break(
-    request: DomainRequest[D],
-    chain: ChainWriter,
-    known: Known,
-    log: ReplicationLog,
-    resumption: Resumption[D],
-    lsn_and_time_ns: tuple[int, int],
-) -> Generation:
-    """Claim the missing numbers, so that an older owner meets one. Returns the generation of the last claim."""
-    generation = Generation(chain.epoch)
+async def _put_claims(ground: _Ground[D], resumption: Resumption[D], lsn_next: int) -> tuple[ChainWriter, Generation]:
+    """Put the next epoch into the chain. Where that has a break, claim the missing numbers too.
+
+    Returns this process's end of the chain, and the generation of the last claim. So an older owner meets a claim.
+    """
+    known = ground.known
+    generation = Generation.next_after(ground.stored, ground.own, Generation(known.epoch_newest))
+    end = known.chain_end._replace(epoch=generation.epoch - 1)  # a store that was rolled back has seen fewer epochs
+    chain = chain_writer(ground.request, ground.store, known, end)
+    owner = await in_thread(ground.announce, resumption, generation)
+    time_ns = resumption.claim_time_ns(known.time_ns_last)
+    await chain.claim(lsn_next, time_ns, owner)
 
     async def announce(epoch: int) -> EpochOwner:
         nonlocal generation
         generation = Generation.next_after(Generation(epoch - 1))
-        await in_thread(resumption.claiming, generation)
-        return _claimant(request, known, log.body.section_id, generation)
+        return await in_thread(ground.announce, resumption, generation)
 
-    await chain.close_break(known.after, *lsn_and_time_ns, announce)
-    return generation
-
-
-def _look(
-    request: DomainRequest[D], log: ReplicationLog, known: Known, stored: Generation, opened: AsyncExitStack
-) -> Resumption[D]:
-    options, payload_bytes = request.settings.options, request.settings.options.ring_bytes
-    while payload_bytes < 2 * log.record_bytes_max:
-        payload_bytes *= 2
-    settings = RingSettings(
-        payload_bytes=payload_bytes,
-        slots=options.ring_slots,
-        lsn_next=log.outcome.head.lsn + 1,
-        time_ns_last=max(log.outcome.head.time_ns, known.time_ns_last),
-        record_bytes_max=log.record_bytes_max,
-    )
-    resumption = request.look(log, settings, stored)
-    opened.callback(resumption.close)
-    return resumption
-
-
-def _claimant(request: DomainRequest[D], known: Known, section_id: int, generation: Generation) -> EpochOwner:
-    """Who claims. The nonce distinguishes two claims that say the same at the same time."""
-    is_first = known.tail.number == 0
-    return EpochOwner(
-        domain=request.name if is_first else None,
-        domain_uuid=str(known.domain_uuid) if is_first else None,
-        host=socket.gethostname(),
-        log=log_id(section_id),
-        nonce=generation.nonce.hex(),
-        owner=str(request.settings.owner),
-    )
+    if known.after:
+        await chain.close_break(known.after, lsn_next, time_ns, announce)
+    return chain, generation

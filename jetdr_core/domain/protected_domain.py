@@ -25,6 +25,9 @@ class ProtectedDomain(Domain[Disk]):
     """A protected domain: ``async with ProtectedDomain.create(...)`` or ``.open(...)``. Leaving the block closes it.
 
     This process reads and writes its disks, which are :class:`Disk`. ``clock`` is the time that records get, for tests.
+
+    A known domain is opened with its store only. While the store is away, opening fails: there is no guest that would
+    wait, because the caller is the one who reads and writes.
     """
 
     @classmethod

@@ -11,6 +11,7 @@ from typing import Generic
 from uuid import UUID
 
 from jetdr_core.device.protocol import BlockDevice
+from jetdr_core.domain.known_file import KnownFile
 from jetdr_core.domain.mode import D, Look
 from jetdr_core.domain.primary import DiskPlaces
 from jetdr_core.domain_key import DomainKey, KeyFile
@@ -83,7 +84,8 @@ class DomainRequest(Generic[D]):
 
     ``look`` is the choice of the mode. ``log_bytes`` is the size of a new log. ``give_up_from`` is the number of the
     chain's break: what the store holds from there on is given up. ``discard_log`` names a log that may be given up with
-    all that it holds. ``places`` says where the disks are.
+    all that it holds. ``places`` says where the disks are. ``known_file`` is kept, so that the domain can be reopened
+    while its store is away.
     """
 
     way: Way
@@ -94,6 +96,7 @@ class DomainRequest(Generic[D]):
     give_up_from: int | None = None
     discard_log: str | None = None
     places: DiskPlaces = field(default_factory=DiskPlaces)
+    known_file: KnownFile | None = None
 
     def __post_init__(self) -> None:
         check_name("domain", self.name)

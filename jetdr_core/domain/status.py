@@ -117,10 +117,16 @@ class DomainStatus:
     ``store_away`` why. ``host`` is None without a host component. ``clock`` says why record times are not the
     machine's, and is empty if they are. ``changed`` says which disks somebody else had changed when the domain was
     opened, and is empty if none.
+
+    ``joined`` is False while the domain is open without its store, which was away at ``unjoined_since_ns``. Nothing is
+    uploaded then. ``lsn_uploaded`` is what the store held when it was last seen, and ``rpo_s`` counts all that it may
+    lack.
     """
 
     name: str
     store: str
+    joined: bool
+    unjoined_since_ns: int
     epoch: int
     timeline: int
     consistent: bool

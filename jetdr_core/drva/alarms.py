@@ -10,6 +10,7 @@ from dataclasses import dataclass
 
 from jetdr_core.catalog import iso_time
 from jetdr_core.domain import DiskFault, DiskStatus, DomainStatus, HostStatus
+from jetdr_core.domain.hosting.standby import ClosedGuests
 from jetdr_core.store import AWAY_S
 
 __all__ = ["ALARMS", "Alarm", "Situation", "alarms_of"]
@@ -26,7 +27,8 @@ ALARMS = {
     "logging_off": "guests' writes bypass the log; all disks are resynced once logging is on again",
     "store_lost": "the store no longer holds what was uploaded, or its URL leads elsewhere; the log is kept",
     "forged": "an object in the store was not made, or was changed, by somebody who lacks the domain's key",
-    "store_away": "the store has not answered for some seconds, or has no room; the log takes writes until it is full",
+    "store_away": "the store does not answer, or has no room, or was away when the domain was opened, and nothing is "
+    "uploaded; the log takes writes until it is full",
     "upload_stopped": "the store refuses uploads; the log takes writes until it is full",
     "paused": "an operator paused uploading",
     "rpo": "the oldest write that the store lacks is older than rpo_alarm_s",
@@ -61,7 +63,8 @@ class Situation:
 
     ``status`` is the newest there is, ``status_age_s`` its age. ``failure`` says why the domain is closed, ``forged``
     that a forged object is why. ``unprotected`` has a text for each configured disk that is not protected yet, and
-    ``unkept`` one for each configuration file that could not be kept.
+    ``unkept`` one for each configuration file that could not be kept. ``standing`` says how its guests are while the
+    domain is closed.
     """
 
     fenced: bool
@@ -73,6 +76,7 @@ class Situation:
     status_age_s: float
     rpo_alarm_s: float
     unprotected: tuple[str, ...]
+    standing: ClosedGuests
     unkept: tuple[str, ...] = ()
 
 
@@ -83,6 +87,8 @@ def alarms_of(situation: Situation) -> list[Alarm]:
     found = [Alarm("closed", situation.failure)] if situation.closed and situation.failure else []
     if situation.closed and situation.forged:
         found.append(Alarm("forged", situation.failure))
+    if situation.closed:
+        found.extend(_of_guests(situation.standing))
     if situation.paused:
         found.append(Alarm("paused", "uploading is paused: writes stay in the log until 'jetdr resume'"))
     if situation.status is not None and not situation.closed:
@@ -92,6 +98,14 @@ def alarms_of(situation: Situation) -> list[Alarm]:
         found.extend(Alarm("disk_not_protected", text) for text in situation.unprotected)
         found.extend(Alarm("config_not_kept", text) for text in situation.unkept)
     return found
+
+
+def _of_guests(standing: ClosedGuests) -> Iterator[Alarm]:
+    if standing.bypassing_since_ns:
+        since = iso_time(standing.bypassing_since_ns)
+        yield Alarm("logging_off", f"the domain is closed, and its guests go on unprotected since {since}")
+    if standing.why_waiting:
+        yield Alarm("host_away", f"guests wait for their disks: {standing.why_waiting}")
 
 
 def _of_status(status: DomainStatus, rpo_alarm_s: float) -> Iterator[Alarm]:
@@ -128,7 +142,12 @@ def _of_store(status: DomainStatus) -> Iterator[Alarm]:
         yield Alarm("forged", status.forged)
     if status.store_lost:
         yield Alarm("store_lost", status.failure)
-    if status.store_away_s >= AWAY_S and not status.failure:
+    if not status.joined and not status.failure:
+        yield Alarm(
+            "store_away",
+            f"opened without its store {status.store_away_s:.0f} s ago, and nothing is uploaded: {status.store_away}",
+        )
+    elif status.store_away_s >= AWAY_S and not status.failure:
         yield Alarm("store_away", f"the store has failed for {status.store_away_s:.0f} s: {status.store_away}")
     if status.failure:
         yield Alarm("upload_stopped", status.failure)

@@ -89,7 +89,8 @@ async def _await_upload(session: DomainSession, request: ControlRequest) -> Json
     with suppress(TimeoutError):
         await asyncio.wait_for(domain.uploaded(lsn), limit_s)
     status = await asyncio.to_thread(domain.status)
-    return {"uploaded": status.lsn_uploaded >= lsn, "lsn_uploaded": status.lsn_uploaded, "paused": status.paused}
+    uploaded = status.joined and status.lsn_uploaded >= lsn
+    return {"uploaded": uploaded, "lsn_uploaded": status.lsn_uploaded, "paused": status.paused}
 
 
 async def _protect(session: DomainSession, request: ControlRequest) -> Json:

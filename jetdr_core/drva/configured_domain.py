@@ -13,10 +13,13 @@ from typing import Any
 from jetdr_core.aio import in_thread
 from jetdr_core.device import IscsiLun
 from jetdr_core.domain import HostedDomain, ProtectedDomain
+from jetdr_core.domain.log_section import log_knows
+from jetdr_core.domain.parts import is_away
 from jetdr_core.domain_key import KeyFile
 from jetdr_core.drva.added_disks import AddedDisks
 from jetdr_core.drva.config import DomainConfig, VolumeConfig
 from jetdr_core.drva.places import check_volume
+from jetdr_core.errors import InvalidRequest, StoreMissing
 from jetdr_core.ownership import make_private
 from jetdr_core.store import RetryPolicy, connected
 from jetdr_core.store.credential_file import UrlWithCredential
@@ -51,7 +54,7 @@ async def domain_settings(config: DomainConfig) -> tuple[bool, dict[str, Any]]:
     """Return whether the domain is to be created, and what its opening needs in either mode."""
     await in_thread(check_volume, config.volume)
     settings: dict[str, Any] = {"log": _log(config.volume), "store": store_of(config), "options": config.options}
-    is_new = not config.take_over and config.create and await store_is_empty(store_of(config), create=True)
+    is_new = not config.take_over and config.create and await _is_unborn(config)
     settings["key_file"] = await in_thread(_key_file, config, is_new=is_new)
     if config.take_over:
         settings |= {"give_up_from": config.give_up_from, "discard_log": config.discard_log}
@@ -68,6 +71,31 @@ def disk_places(config: DomainConfig) -> dict[str, str]:
 def store_of(config: DomainConfig) -> str:
     """The URL of the domain's store, with its credential file if it has one."""
     return UrlWithCredential(config.store, Path(config.credential_file)) if config.credential_file else config.store
+
+
+async def _is_unborn(config: DomainConfig) -> bool:
+    """Whether neither store nor log knows of the domain, which then may be created.
+
+    A store that is away, or whose file system is not mounted, looks like one that was never used. The log knows better.
+    """
+    away: Exception | None = None
+    try:
+        if not await store_is_empty(store_of(config)):
+            return False
+    except Exception as error:
+        if not is_away(error):
+            raise
+        away = error
+    if await in_thread(log_knows, _log(config.volume), config.name):
+        if away is None:
+            raise InvalidRequest(
+                f"domain {config.name!r}: its log has a history, and store {config.store} is empty",
+                hint="mount the store's file system, or correct the URL. If its objects are lost, name another volume",
+            )
+        return False
+    if away is not None and not isinstance(away, StoreMissing):
+        raise away
+    return True
 
 
 async def store_is_empty(url: str, *, create: bool = False) -> bool:

@@ -52,6 +52,7 @@ _OF_DOMAIN: dict[str, tuple[str, Callable[[DomainStatus], float]]] = {
         lambda status: status.payload_bytes_uploaded,
     ),
     "jetdr_stored_bytes_uploaded_total": ("bytes of the stored objects", lambda status: status.stored_bytes_uploaded),
+    "jetdr_store_joined": ("0 while the domain is open without its store", lambda status: status.joined),
     "jetdr_store_away_seconds": ("for how long the store has failed to answer", lambda status: status.store_away_s),
     "jetdr_store_retries_total": ("retries of store operations", lambda status: status.retries),
 }

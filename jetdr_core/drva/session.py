@@ -17,14 +17,16 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, TypeVar
 
+from jetdr_core.aio import in_thread
 from jetdr_core.domain import DomainStatus, OnMismatch
+from jetdr_core.domain.hosting.standby import ClosedGuests, Standby
 from jetdr_core.domain.loop_thread import LoopThread
 from jetdr_core.drva.added_disks import AddedDisks
 from jetdr_core.drva.alarm_log import AlarmLog
 from jetdr_core.drva.alarms import Situation, alarms_of
 from jetdr_core.drva.config import DomainConfig
 from jetdr_core.drva.configured_disks import ConfiguredDisks
-from jetdr_core.drva.configured_domain import AnyDomain, store_is_empty, store_of
+from jetdr_core.drva.configured_domain import AnyDomain, disk_places, store_is_empty, store_of
 from jetdr_core.drva.errors import DomainClosed
 from jetdr_core.drva.kept_files import KeptFiles
 from jetdr_core.drva.last_status import LastStatus
@@ -39,6 +41,7 @@ log = logging.getLogger(__name__)
 T = TypeVar("T")
 
 STATUS_EVERY_S = 1.0
+STAND_BY_EVERY_S = 1.0
 
 Opener = Callable[[DomainConfig], Awaitable[AnyDomain]]
 
@@ -76,6 +79,8 @@ class DomainSession:
         self._paused = False
         self.disks = ConfiguredDisks(config.disk, AddedDisks(Path(config.host.state), config.name))
         self._files = KeptFiles(config.config_files)
+        self._standby = Standby(config.name, config.host, config.options, lambda: disk_places(self.config))
+        self._standing = ClosedGuests()
         self._status = LastStatus(self._on_status)
         self._copies = OwedCopies()
         self._alarms = AlarmLog(config.name)
@@ -117,6 +122,7 @@ class DomainSession:
             rpo_alarm_s=self.config.rpo_alarm_s,
             unprotected=self.disks.unprotected,
             unkept=self._files.problems,
+            standing=self._standing,
         )
         return SessionView(
             name=self.config.name,
@@ -183,6 +189,8 @@ class DomainSession:
         opened_s = time.monotonic()
         self._adopt(domain)
         self._phase = self._phase.opened()
+        self._standby.end()
+        self._standing = ClosedGuests()
         try:
             await self._serve(domain)
         except BaseException:
@@ -259,7 +267,19 @@ class DomainSession:
         self._settle()
         wait_s = self._backoff.wait_s(self._failures)
         log.error("domain %s: %s; opened again in %.1f s", self.config.name, error, wait_s, extra=self._fields)
-        await self._stopped_within(wait_s)
+        await self._stand_by(wait_s)
+
+    async def _stand_by(self, limit_s: float) -> None:
+        """Wait, and meanwhile see that guests have their disks: they need neither log nor store."""
+        deadline_s = time.monotonic() + limit_s
+        while (rest_s := deadline_s - time.monotonic()) > 0:
+            standing = await in_thread(self._standby.look)
+            if standing.why_waiting != self._standing.why_waiting:
+                log.error("domain %s: guests wait: %s", self.config.name, standing.why_waiting, extra=self._fields)
+            self._standing = standing
+            self._log_alarms()
+            if await self._stopped_within(min(rest_s, STAND_BY_EVERY_S)):
+                return
 
     # -- small things ------------------------------------------------------------------------------------------------
 

@@ -7,7 +7,7 @@ from jetdr_core.replication_log.reader import LogBatch
 from jetdr_core.replication_log.recovery_scan import RecoveryOutcome
 from jetdr_core.replication_log.registry import VolumeLease, look_at_volume, open_volume, take_over_volume, volume_on
 from jetdr_core.replication_log.section import Section
-from jetdr_core.replication_log.superblock import DISK_IDENTITY_BYTES
+from jetdr_core.replication_log.superblock import DISK_IDENTITY_BYTES, SectionBody
 from jetdr_core.replication_log.volume import LogVolume, format_volume, is_blank
 
 __all__ = [
@@ -19,6 +19,7 @@ __all__ = [
     "RecoveryOutcome",
     "ReplicationLog",
     "Section",
+    "SectionBody",
     "SectionDescription",
     "VolumeDescription",
     "VolumeLease",

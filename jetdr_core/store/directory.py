@@ -34,6 +34,7 @@ from jetdr_core.errors import (
     StoreAccessDenied,
     StoreError,
     StoreLost,
+    StoreMissing,
 )
 from jetdr_core.store.keys import (
     byte_views,
@@ -274,7 +275,9 @@ def _open_tree(path: Path, *, create: bool) -> ObjectTree:
 def _refusal(path: Path, error: OSError) -> JetdrError:
     """Return the error of a container that cannot be opened."""
     if isinstance(error, FileNotFoundError):
-        return InvalidRequest(f"store directory {str(path)!r} does not exist", hint="create it, or correct the URL")
+        return StoreMissing(
+            f"store directory {str(path)!r} does not exist", hint="mount its file system, create it, or correct the URL"
+        )
     if isinstance(error, NotADirectoryError | FileExistsError):
         return InvalidRequest(f"store {str(path)!r} is not a directory", hint="name a directory in the URL")
     return failure_of("open", "", error, path)

@@ -18,12 +18,15 @@ LOOK_S = 0.05
 
 
 class UploadLag:
-    """Everything up to ``lsn`` is stored at first. ``clock`` gives seconds and never goes back. Thread-safe."""
+    """Everything up to ``lsn`` is stored at first, and what follows is ``backlog_age_s`` old.
 
-    def __init__(self, source: LogSource, lsn: int, clock: Callable[[], float]) -> None:
+    ``clock`` gives seconds and never goes back. Thread-safe.
+    """
+
+    def __init__(self, source: LogSource, lsn: int, clock: Callable[[], float], *, backlog_age_s: float = 0.0) -> None:
         self._source = source
         self._clock = clock
-        self._ages = AgeOfOldest(lsn, clock())
+        self._ages = AgeOfOldest(lsn, clock() - backlog_age_s)
 
     def age_s(self, lsn: int) -> float:
         """Return the age of the first record after ``lsn``, or 0 if there is none. ``lsn`` is stored or later."""

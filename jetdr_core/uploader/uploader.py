@@ -55,8 +55,9 @@ class UploadStats:
 class Uploader:
     """Runs in one event loop; every method is called there, but for :meth:`pause` and ``lag_s``.
 
-    ``cursor`` is the log position after the chain's last LSN. ``on_segment`` is called with the number of each segment
-    once it is stored, in LSN order.
+    ``cursor`` is the log position after the chain's last LSN. What the log holds there already is ``backlog_age_s``
+    old, as it may have waited for the store before this process began. ``on_segment`` is called with the number of each
+    segment once it is stored, in LSN order.
     """
 
     def __init__(
@@ -67,6 +68,7 @@ class Uploader:
         cursor: Cursor,
         *,
         on_segment: Callable[[int], None],
+        backlog_age_s: float = 0.0,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self.stats = UploadStats()
@@ -76,7 +78,7 @@ class Uploader:
         self._on_segment = on_segment
         self._stored = cursor
         self._workers = Workers(options.upload_workers, verify=options.verify_frames, domain_key=chain.domain_key)
-        self._lag = UploadLag(source, cursor.lsn, clock)
+        self._lag = UploadLag(source, cursor.lsn, clock, backlog_age_s=backlog_age_s)
         self._cutter = Cutter(source, self._workers, self._lag, options, cursor)
         self._encoding: asyncio.Queue[tuple[asyncio.Future[SegmentBody], Cursor]] = asyncio.Queue(
             options.upload_workers

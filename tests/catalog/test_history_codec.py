@@ -24,7 +24,7 @@ OTHER = UUID(int=8)
 
 
 def through(history: DomainHistory, lsn: int) -> DomainHistory:
-    block = encode_history(history, lsn, DOMAIN)
+    block = encode_history(history.facts(lsn), DOMAIN)
     assert block is not None
     return decode_history(block, DOMAIN, "the copy")
 
@@ -44,7 +44,7 @@ def test_what_was_cut_off_at_any_lsn_folds_on_to_the_same_history(
     assert again.facts(last) == whole.facts(last)
     assert again.disks == whole.disks
     assert again.why_inconsistent == whole.why_inconsistent
-    assert encode_history(again, last, DOMAIN) == encode_history(whole, last, DOMAIN)
+    assert encode_history(again.facts(last), DOMAIN) == encode_history(whole.facts(last), DOMAIN)
 
 
 def sample() -> DomainHistory:
@@ -63,7 +63,7 @@ def sample() -> DomainHistory:
 
 
 def test_every_damaged_byte_is_found() -> None:
-    block = encode_history(sample(), 12, DOMAIN)
+    block = encode_history(sample().facts(12), DOMAIN)
     assert block is not None
     for at in range(len(block)):
         broken = bytearray(block)
@@ -76,7 +76,7 @@ def test_every_damaged_byte_is_found() -> None:
 
 
 def test_the_history_of_another_domain_is_refused() -> None:
-    block = encode_history(sample(), 12, DOMAIN)
+    block = encode_history(sample().facts(12), DOMAIN)
     assert block is not None
     with pytest.raises(DamagedObject, match="another domain"):
         decode_history(block, OTHER, "the copy")
@@ -84,7 +84,7 @@ def test_the_history_of_another_domain_is_refused() -> None:
 
 def resealed(change: Callable[[Any], object], *, raw_bytes: int | None = None, version: int = 1) -> bytes:
     """The sample, changed by somebody who knows the format and its checksums."""
-    block = encode_history(sample(), 12, DOMAIN)
+    block = encode_history(sample().facts(12), DOMAIN)
     assert block is not None
     parts = json.loads(lz4.block.decompress(block[codec._HEADER.size :], uncompressed_size=1 << 20))
     change(parts)
@@ -114,6 +114,7 @@ CHANGES: dict[str, Callable[[Any], object]] = {
     "a mark twice": lambda parts: parts[MARKS].append(parts[MARKS][0]),
     "gaps overlap": lambda parts: parts[GAPS][0].__setitem__(3, 12),
     "a gap without end before another": lambda parts: parts[GAPS][0].__setitem__(slice(3, 5), [None, None]),
+    "a gap that began before the last one": lambda parts: parts[GAPS][1].__setitem__(1, 1),
     "a gap with half an end": lambda parts: parts[GAPS][0].__setitem__(4, None),
     "a time before 1970": lambda parts: parts[GAPS][0].__setitem__(1, -1),
     "a time beyond all time": lambda parts: parts[GAPS][0].__setitem__(1, 1 << 63),
@@ -142,4 +143,4 @@ def test_sizes_that_cannot_be_are_refused_before_anything_is_allocated() -> None
 
 def test_a_history_that_is_too_long_has_no_block(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(codec, "_RAW_BYTES_MAX", 100)
-    assert encode_history(sample(), 12, DOMAIN) is None
+    assert encode_history(sample().facts(12), DOMAIN) is None

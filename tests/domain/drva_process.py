@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import importlib
 import json
+import os
+import signal
 import sys
 from dataclasses import asdict
 from pathlib import Path
@@ -15,6 +18,8 @@ from tests.domain.hosted import DISK_BYTES, Machine, assert_replica_equals_prima
 
 async def serve(order: dict[str, Any]) -> None:
     made = Machine(Path(order["folder"]), **order["settings"])
+    if order.get("dies_at"):
+        die_at(*order["dies_at"])
     domain = made.create() if order["how"] == "create" else made.open()
     await domain.__aenter__()
     if order["how"] == "create":
@@ -25,24 +30,33 @@ async def serve(order: dict[str, Any]) -> None:
         if not line:
             return
         word, *more = json.loads(line)
-        if word == "status":
-            say(asdict(domain.status()))
-        elif word == "wait":
-            await domain.wait_consistent()
-            say(asdict(domain.status()))
-        elif word == "equal":
-            await assert_replica_equals_primary(domain, made)
-            say(True)
-        elif word == "pause":
-            domain.pause()
-            say(True)
-        elif word == "applied":
-            await asyncio.to_thread(wait_applied, domain)
-            say(True)
-        elif word == "close":
-            await domain.close(stop_host=more[0])
-            say(True)
+        say(await answer(domain, made, word, more))
+        if word == "close":
             return
+
+
+async def answer(domain: jetdr.HostedDomain, made: Machine, word: str, more: list[Any]) -> Any:
+    """Do what the word asks for, and return what to say."""
+    match word:
+        case "wait":
+            await domain.wait_consistent()
+        case "equal":
+            await assert_replica_equals_primary(domain, made)
+        case "pause":
+            domain.pause()
+        case "applied":
+            await asyncio.to_thread(wait_applied, domain)
+        case "close":
+            await domain.close(stop_host=more[0])
+    return asdict(domain.status()) if word in {"status", "wait"} else True
+
+
+def die_at(module: str, name: str) -> None:
+    """Kill this process when it is about to call ``CLASS.NAME`` of ``module``."""
+    owner, _, method = name.rpartition(".")
+    setattr(
+        getattr(importlib.import_module(module), owner), method, lambda *_, **__: os.kill(os.getpid(), signal.SIGKILL)
+    )
 
 
 def wait_applied(domain: jetdr.HostedDomain) -> None:

@@ -60,8 +60,9 @@ class Machine:
         self.options = replace(OPTIONS, ring_bytes=ring_bytes)
         self.store: Any = f"file://{folder}/store"
         self.log: Any = folder / "log"
-        (folder / "store").mkdir(exist_ok=True)
-        (folder / "run").mkdir(mode=0o700, exist_ok=True)
+        if not (folder / "run").exists():
+            (folder / "store").mkdir()  # later it may be away
+            (folder / "run").mkdir(mode=0o700)
 
     @property
     def host_options(self) -> HostOptions:
@@ -241,13 +242,18 @@ def _python(module: str, order: dict[str, Any]) -> subprocess.Popen[str]:
 class Drva:
     """A DRVA in a process of its own, which has the machine's domain open; :meth:`ask` it, or kill it."""
 
-    def __init__(self, made: Machine, how: str) -> None:
-        """``how``: ``create`` (with a disk db01) or ``open``."""
+    def __init__(
+        self, made: Machine, how: str, *, dies_at: tuple[str, str] | None = None, expect_open: bool = True
+    ) -> None:
+        """``how``: ``create`` (with a disk db01) or ``open``.
+
+        ``dies_at``: the process kills itself when it is about to call that function of a module, ``CLASS.NAME``.
+        """
         settings = {"write_back": made.write_back, "ring_bytes": made.options.ring_bytes}
-        order = {"folder": str(made.folder), "how": how, "settings": settings}
+        order = {"folder": str(made.folder), "how": how, "settings": settings, "dies_at": dies_at}
         self._process = _python("drva_process", order)
         try:
-            self.opened = self._answer()
+            self.opened: Any = self._answer() if expect_open else None
         except BaseException:
             self.kill()
             raise
@@ -280,6 +286,12 @@ class Drva:
 
     def kill(self) -> None:
         self.signal(signal.SIGKILL)
+        self._end()
+
+    def died(self) -> None:
+        """Wait until the process has killed itself."""
+        ended = self._process.wait(30)
+        assert ended == -signal.SIGKILL, (ended, self._process.stdout and self._process.stdout.read())
         self._end()
 
     def signal(self, number: int) -> None:

@@ -280,7 +280,7 @@ def test_a_wish_for_what_the_full_log_cannot_take_does_not_spin() -> None:
         await domain.__aenter__()
         disk = await domain.protect("db01", MemoryDevice(DISK_BYTES))
         assert domain._opened is not None
-        source = domain._opened.uploader._source
+        source = domain._opened.mode.source
         reads, read_durable = 0, source.read_durable
 
         def counting(*arguments: Any) -> Any:

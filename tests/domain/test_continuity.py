@@ -20,15 +20,18 @@ from jetdr_core.domain.continuity import (
     found_embedded,
 )
 from jetdr_core.domain.generation import Generation, Word
-from jetdr_core.errors import GenerationMismatch
+from jetdr_core.errors import GenerationMismatch, StoreAway
 
 NO, YES = False, True
 SILENT = (Word.SILENT, Word.SILENT, Word.SILENT)
 AGREEING = {Word.SILENT, Word.AGREES}
+DOUBTFUL = {Word.NEWER, Word.OLDER, Word.APART, Word.MISSING}
 
 
 def can_be_found(found: Found) -> bool:
-    """An embedded domain's ring ended with its process; all else may meet all else."""
+    """An embedded domain's ring ended with its process, and it is opened with its store only."""
+    if found.host is HostFound.EMBEDDED and found.chain is Word.AWAY:
+        return False
     embedded = found_embedded(found.log, disks=found.disks, chain=found.chain, changed=found.changed)
     return found.host is not HostFound.EMBEDDED or found == embedded._replace(on_mismatch=found.on_mismatch)
 
@@ -49,7 +52,8 @@ PLACES = list(places())
 
 def everything(place: Found) -> Iterator[Found]:
     """That place with every word of every witness."""
-    for chain, state, disk, changed, choice in itertools.product(Word, Word, Word, (NO, YES), OnMismatch):
+    asked = [word for word in Word if word is not Word.AWAY]  # only the store can be away
+    for chain, state, disk, changed, choice in itertools.product(Word, asked, asked, (NO, YES), OnMismatch):
         found = place._replace(chain=chain, state=state, disk=disk, changed=changed, on_mismatch=choice)
         if can_be_found(found):
             yield found
@@ -93,6 +97,8 @@ def test_a_log_is_replayed_only_on_the_word_of_all_witnesses_or_on_purpose() -> 
             assert found.disks
             assert found.log is LogFound.UNCLEAN
             agree = {found.chain, found.state, found.disk} <= AGREEING or found.host is HostFound.ALIVE
+            if found.chain is Word.AWAY:  # then nobody may be silent either
+                agree = found.state is found.disk is Word.AGREES or found.host is HostFound.ALIVE
             assert agree or found.on_mismatch is OnMismatch.REPLAY
 
 
@@ -102,7 +108,7 @@ def test_a_log_that_a_witness_contradicts_is_never_believed() -> None:
         contradicted = {found.chain, found.state, found.disk} & {Word.NEWER, Word.APART} or found.chain is Word.OLDER
         if contradicted and found.disks and found.host is not HostFound.ALIVE and found.log is not LogFound.NEW:
             owed = decide(found)
-            assert owed.gap or owed.refusal or (owed.replay and found.on_mismatch is OnMismatch.REPLAY)
+            assert owed.gap or owed.refusal or owed.wait or (owed.replay and found.on_mismatch is OnMismatch.REPLAY)
 
 
 def test_only_write_back_is_refused_and_only_until_somebody_chooses() -> None:
@@ -129,7 +135,41 @@ def test_a_changed_disk_is_resynced_where_nothing_else_is_owed() -> None:
         if found.changed and found.disks and found.log is LogFound.CLEAN and found.host is not HostFound.ALIVE:
             owed = decide(found)
             kept = found.ring is RingFound.KEPT and found.host is HostFound.DIED  # the ring tells more than a stop did
-            assert owed.resync or owed.gap or owed.refusal or kept
+            assert owed.resync or owed.gap or owed.refusal or owed.wait or kept
+
+
+def test_without_its_store_a_domain_goes_on_as_with_one_that_agrees_or_waits() -> None:
+    for found in itertools.chain.from_iterable(map(everything, PLACES)):
+        if found.chain is not Word.AWAY:
+            continue
+        owed = decide(found)
+        if owed.wait:
+            assert owed == Continuity(wait=owed.wait)
+            assert found.disks
+            assert found.host is not HostFound.ALIVE  # its guests go on
+            assert found.write_back or {found.log, found.state, found.disk} & {LogFound.NEW, *DOUBTFUL}
+            with pytest.raises(StoreAway, match="waits for its store"):
+                check_not_refused("payroll", found)
+        else:
+            assert owed == decide(found._replace(chain=Word.AGREES))
+
+
+def test_without_its_store_no_log_is_replayed_that_anybody_is_silent_about() -> None:
+    """What the store would say decides nothing then: it is the same for a store of any age."""
+    back = Found(
+        RingFound.NONE,
+        LogFound.UNCLEAN,
+        HostFound.ENDED,
+        logging=True,
+        write_back=True,
+        bypassed=False,
+        disks=True,
+        chain=Word.AWAY,
+    )
+    for state, disk in itertools.product(set(Word) - {Word.AWAY}, repeat=2):
+        owed = decide(back._replace(state=state, disk=disk))
+        assert owed.replay == (state is disk is Word.AGREES)
+        assert bool(owed.wait) != owed.replay
 
 
 def test_every_way_an_embedded_domain_can_be_left_is_in_the_table() -> None:

@@ -62,7 +62,10 @@ def test_a_log_left_behind_by_its_store_is_not_used_for_a_new_domain() -> None:
             drva.disk().write(0, b"a" * 512)
         shutil.rmtree(here.path / "store-payroll")
         with running(here):
-            assert "holds a section 'payroll' already" in here.until(lambda s: s["restarts"])["failure"]
+            assert "does not exist; mount its file system" in here.until(lambda s: s["restarts"])["failure"]
+            assert not (here.path / "store-payroll").exists()
+            (here.path / "store-payroll").mkdir()
+            here.until(lambda s: "its log has a history" in s["failure"])
 
 
 def test_a_domain_whose_log_is_lost_is_taken_over_when_somebody_says_so_and_then_once() -> None:

@@ -57,6 +57,7 @@ class Bypass:
         *,
         because: str,
         can_upload: Callable[[], bool],
+        served_file: BypassedFile | None = None,
     ) -> None:
         self._name = name
         self._ring = ring
@@ -64,6 +65,7 @@ class Bypass:
         self._control_log = control_log
         self._copies = copies
         self._bypassed_file = bypassed_file
+        self._served_file = served_file
         self._can_upload = can_upload
         self._because = because
         self._times = 0
@@ -125,7 +127,7 @@ class Bypass:
 
     def _resume(self, off: RingOff) -> None:
         reason = self._reason(off)
-        log_bypass_gap(self._control_log, self._bypassed_file, reason, off.since_ns)
+        log_bypass_gap(self._control_log, self._bypassed_file, self._served_file, reason, off.since_ns)
         with self._control_log.lock:
             self._ring.resume_logging()
             self._copies.owe_all(reason)
@@ -137,13 +139,22 @@ class Bypass:
         return self._because if self._because and off.reason == OffReason.DRVA else words
 
 
-def log_bypass_gap(control_log: ControlLog, bypassed_file: BypassedFile | None, reason: str, since_ns: int) -> None:
+def log_bypass_gap(
+    control_log: ControlLog,
+    bypassed_file: BypassedFile | None,
+    served_file: BypassedFile | None,
+    reason: str,
+    since_ns: int,
+) -> None:
     """Append a GAP_OPEN: from ``since_ns`` on writes may have bypassed the log. Also in a gap that is open already.
 
-    With a bypassed file the record is durable at return, and the file removed: what is before this GAP_OPEN is not
-    replayed over what bypassed the log.
+    With a bypassed file, or a served file that stands, the record is durable at return, and the files removed: what is
+    before this GAP_OPEN is not replayed over what bypassed the log, and the gap is not owed a second time.
     """
     control_log.append(GapOpen(reason, since_ns if since_ns > 0 else None))
-    if bypassed_file is not None:
+    files = [bypassed_file] if bypassed_file is not None else []
+    files += [served_file] if served_file is not None and served_file.stands else []
+    if files:
         control_log.make_durable()
-        bypassed_file.remove()
+    for file in files:
+        file.remove()

@@ -21,17 +21,22 @@ from jetdr_core.file_making import Asked, making
 from jetdr_core.identity import check_name
 from jetdr_core.ownership import check_private, make_private
 
-__all__ = ["BypassedFile"]
+__all__ = ["BypassedFile", "served_file"]
 
 _WHAT = "the state folder"
+
+
+def served_file(state_dir: Path, domain: str) -> BypassedFile:
+    """Return the file that says, in either write mode, that guests were served while the domain was closed."""
+    return BypassedFile(state_dir, domain, file_name="served")
 
 
 class BypassedFile:
     """The file ``<state_dir>/<domain>/bypassed``. The folder is made here."""
 
-    def __init__(self, state_dir: Path, domain: str) -> None:
+    def __init__(self, state_dir: Path, domain: str, *, file_name: str = "bypassed") -> None:
         self._folder = state_dir / check_name("domain", domain)
-        self.path = self._folder / "bypassed"
+        self.path = self._folder / file_name
 
     @property
     def folder(self) -> Path:

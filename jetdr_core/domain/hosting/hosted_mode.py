@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import time
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
@@ -17,7 +18,6 @@ from jetdr_core._core import Ring
 from jetdr_core.aio import in_thread
 from jetdr_core.catalog import DiskState
 from jetdr_core.domain.continuity import Continuity
-from jetdr_core.domain.control_log import fold_control
 from jetdr_core.domain.disk_identity import why_changed
 from jetdr_core.domain.generation import Generation
 from jetdr_core.domain.hosting.bypass import Bypass, log_bypass_gap
@@ -31,7 +31,7 @@ from jetdr_core.domain.log_source import DurableLog
 from jetdr_core.domain.mode import ModeParts
 from jetdr_core.domain.primary import DiskPlace, Primary
 from jetdr_core.domain.status import HostStatus
-from jetdr_core.errors import JetdrError
+from jetdr_core.errors import JetdrError, StoreAway
 from jetdr_core.host import HostComponent
 from jetdr_core.replication_log import Cursor, ReplicationLog
 
@@ -41,6 +41,9 @@ log_ = logging.getLogger(__name__)
 
 CATCH_UP_POLL_S = 0.01
 COUNT_S = 0.5
+ALONE_S = 10.0
+"""Without a store a log that has not taken the ring's records within this is full."""
+
 ROOM_LIMIT_S = 3.0
 """With write-back a full log has room within this: the primaries are flushed every second, then the log is trimmed."""
 
@@ -58,6 +61,7 @@ class Resumed:
     component: HostComponent
     place: RingPlace
     bypassed_file: BypassedFile | None
+    served_file: BypassedFile
     ring: Ring
     log: ReplicationLog
     lsn_kept: int
@@ -75,7 +79,13 @@ class HostedMode:
     def __init__(self, resumed: Resumed, parts: ModeParts) -> None:
         name, ring, log = resumed.component.name, resumed.ring, resumed.log
         self._name = name
-        self.source = DurableLog(log, ring, name, on_fence=ring.stop_logging)  # so that guests need not wait for it
+        self.source = DurableLog(
+            log,
+            ring,
+            name,
+            on_fence=ring.stop_logging,  # so that guests need not wait for it
+            may_trim=parts.may_trim,
+        )
         self._resumed = resumed
         self._ring = ring
         self._log = log
@@ -98,6 +108,7 @@ class HostedMode:
             resumed.bypassed_file,
             because=resumed.owed.stop,
             can_upload=lambda: parts.failure() is None,
+            served_file=resumed.served_file,
         )
         self._watch = Watch(name, ring, self._server, self._bypass, parts.copies, trim=self._trim)
         self._stamper = None if resumed.witnesses is None else Stamper(name, resumed.witnesses)
@@ -128,17 +139,24 @@ class HostedMode:
     async def _catch_up(self) -> None:
         """Bring into the history what the ring held when it was found, on its way through the log.
 
-        Returns when the log holds it, and raises what will keep the log from that. A full log waits for uploads.
+        Returns when the log holds it, and raises what will keep the log from that. A full log waits for uploads, but
+        not for a store that is away.
         """
         cursor, lsn = self._log.outcome.head, self._resumed.lsn_kept
+        deadline_s = time.monotonic() + ALONE_S
         while cursor.lsn < lsn:
             if (failure := self._parts.failure()) is not None:
                 raise failure
+            if not self._parts.is_joined() and time.monotonic() > deadline_s:
+                raise StoreAway(
+                    f"domain {self._name!r}: its log has no room for what the ring holds, and its store is away",
+                    hint="it is opened once the store is there",
+                )
             if self._ring.poisoned:
                 self._ring.fail(-self._ring.poisoned, "taking over what the ring holds")
             await in_thread(self.source.hold, cursor.lsn)
             self._ring.request_durable(lsn)
-            cursor = await in_thread(fold_control, self._log, cursor, self._parts.control_log.history)
+            cursor = await in_thread(self._parts.control_log.fold, self._log, cursor)
             if self.is_crowded:
                 with suppress(JetdrError, OSError):  # the watch reports it
                     await in_thread(self._trim)
@@ -151,8 +169,11 @@ class HostedMode:
         disks, was_open = attach(), self._parts.control_log.gap_open
         gap = resumed.owed.gap or (_why_resync(resumed) if resumed.owed.resync else "")
         if gap:
-            bypassed_file = resumed.bypassed_file if ring.logging else None  # with logging off Bypass removes the file
-            log_bypass_gap(self._parts.control_log, bypassed_file, gap, resumed.gap_since_ns)
+            bypassed_file, served_file = resumed.bypassed_file, resumed.served_file
+            if not ring.logging:  # then Bypass removes the files
+                log_bypass_gap(self._parts.control_log, None, None, gap, resumed.gap_since_ns)
+            else:
+                log_bypass_gap(self._parts.control_log, bypassed_file, served_file, gap, resumed.gap_since_ns)
         resumed.place.publish(Generation.of_log(self._log))
         self._start_host(disks)
         if resumed.owed.resync and not was_open:

@@ -28,7 +28,7 @@ from jetdr_core.domain.continuity import (
 )
 from jetdr_core.domain.disk_identity import changed_disks
 from jetdr_core.domain.generation import UNKNOWN_ID, Generation, Word
-from jetdr_core.domain.hosting.bypassed_file import BypassedFile
+from jetdr_core.domain.hosting.bypassed_file import BypassedFile, served_file
 from jetdr_core.domain.hosting.generation_file import LogReach
 from jetdr_core.domain.hosting.hosted_mode import HostedMode, Resumed
 from jetdr_core.domain.hosting.replay import disks_of_replay, flush, replay
@@ -63,13 +63,14 @@ class HostedResumption:
         on_mismatch: OnMismatch,
         log: ReplicationLog,
         settings: RingSettings,
-        chain: Generation,
+        chain: Generation | None,
     ) -> None:
         check_write_mode(name, log, write_back=options.write_back)
         self._component = HostComponent(name, options)
         self._bypassed_file = BypassedFile(Path(options.state), name) if options.write_back else None
         if self._bypassed_file is not None:
             self._bypassed_file.check_folder()
+        self._served_file = served_file(Path(options.state), name)
         self._log = log
         self._log_found = log_found(log)
         self._own = Generation.of_log(log)
@@ -109,8 +110,8 @@ class HostedResumption:
 
     def check(self, history: DomainHistory, primaries: Primaries) -> None:
         if self._survivor is None or not self._survivor.host_alive:  # it may be writing to them
-            absent = primaries.absent(history.disks)
-            changed = changed_disks(self._log, primaries.placed(history.disks))
+            absent, placed = primaries.absent(history.disks), primaries.placed(history.disks)
+            changed = history.disks if self._served_file.stands else changed_disks(self._log, placed)
             self.absent = tuple(disk for disk in absent if disk.ready)
             self.changed = tuple(disk for disk in changed if disk not in absent)
             self._has_seen_disks = True
@@ -187,6 +188,7 @@ class HostedResumption:
             component=self._component,
             place=self._place,
             bypassed_file=self._bypassed_file,
+            served_file=self._served_file,
             ring=ring,
             log=self._log,
             lsn_kept=ring.lsn_reserved,
@@ -227,6 +229,11 @@ class HostedResumption:
         lsns = LogReach(log.tail.lsn, log.outcome.head.lsn)
         return Witnesses(self._bypassed_file.folder, self._own, log.body.state_id, self._chain, lsns)
 
+    def _chain_word(self) -> Word:
+        if self._witnesses is not None:
+            return self._witnesses.of_chain()
+        return Word.AWAY if self._chain is None else self._own.word_of(self._chain)
+
     def _find(self, history: DomainHistory, ring: RingFound) -> Found:
         """Ask what survived."""
         survivor = self._survivor
@@ -238,7 +245,7 @@ class HostedResumption:
             write_back=self.write_back,
             bypassed=self._bypassed_file is not None and self._bypassed_file.stands,
             disks=bool(history.disks),
-            chain=self._own.word_of(self._chain) if self._witnesses is None else self._witnesses.of_chain(),
+            chain=self._chain_word(),
             state=Word.SILENT if self._witnesses is None else self._witnesses.of_state(),
             disk=self._disk_word,
             changed=bool(self.changed or self.absent),

@@ -28,11 +28,11 @@ _WORST_FIRST = (Word.APART, Word.NEWER, Word.MISSING, Word.OLDER, Word.AGREES)
 class Witnesses:
     """``log`` is the log's generation, and ``lsns`` what it holds. ``chain`` is the store's generation.
 
-    ``relied_on`` is the state folder that the log names.
+    ``relied_on`` is the state folder that the log names. ``chain`` is None while the store is away.
     """
 
     def __init__(
-        self, state_folder: Path, log: Generation, relied_on: bytes, chain: Generation, lsns: LogReach = BLANK
+        self, state_folder: Path, log: Generation, relied_on: bytes, chain: Generation | None, lsns: LogReach = BLANK
     ) -> None:
         self._file = GenerationFile(state_folder)
         self._log = log
@@ -56,6 +56,8 @@ class Witnesses:
 
     def of_chain(self) -> Word:
         """The word of the store. A claim that began nothing is no newer log."""
+        if self._chain is None:
+            return Word.AWAY
         word = self._log.word_of(self._chain)
         begun_nothing = word is Word.NEWER and self.of_state() is Word.AGREES and self._record.knows(self._chain)
         return Word.AGREES if begun_nothing else word
@@ -110,7 +112,7 @@ class Witnesses:
         found = self._record
         if believed and self._log.epoch:
             known = (found.last, *found.pending) if self.of_state() is Word.AGREES else ()
-            claims = (*known, self._chain, generation)
+            claims = (*known, self._chain or self._log, generation)
             pending = tuple(dict.fromkeys(one for one in claims if not one.is_same(self._log)))
             state_id = self._relied_on if self._found is None and self._relied_on != UNKNOWN_ID else found.state_id
             self._record = replace(
