@@ -53,11 +53,14 @@ class ConfiguredDisks:
     # -- all of them -------------------------------------------------------------------------------------------------
 
     def reconfigure(self, disks: Sequence[DiskConfig]) -> None:
-        """Take other disks. New ones are due at once. Those that are no longer named stay protected."""
-        known = set(self._configured.values())
+        """Take other disks. Unprotected and new ones are due at once. Disks no longer named stay protected."""
+        before = self._configured
         self._configured = {disk.name: disk for disk in disks}
-        self._wanted = self._wanted | self._configured
-        self._unprotected = {disk.name: "not yet tried" for disk in disks if disk not in known}
+        others = {name: disk for name, disk in self._wanted.items() if name not in before}
+        self._wanted = others | self._configured
+        waiting = {name: why for name, why in self._unprotected.items() if name in self._wanted}
+        new = {disk.name: "not yet tried" for disk in disks if disk != before.get(disk.name)}
+        self._unprotected = waiting | new
         self._tried_s = float("-inf")
 
     async def begin(self, domain: AnyDomain) -> None:

@@ -84,6 +84,20 @@ def test_reload_takes_over_what_may_change_and_tells_the_rest() -> None:
         assert here.ask("status")["drva"]["alarms"] == []
 
 
+def test_disk_that_waits_to_be_protected_waits_after_a_reload_too() -> None:
+    with place("payroll") as here, running(here) as drva:
+        text = here.file.read_text()
+        for name in ("absent", "other"):
+            text += f'[[domain.disk]]\nname = "{name}"\npath = "{here.path}/{name}.img"\n'
+            here.file.write_text(text)
+            reload(drva)
+        here.until(lambda found: any("'other'" in alarm["text"] for alarm in found["alarms"]))
+        assert any("'absent'" in alarm["text"] for alarm in here.status()["alarms"])
+        here.write()
+        reload(drva)
+        here.until(lambda found: not found["alarms"])
+
+
 def test_sighup_reloads_and_does_not_stop(peer: Callable[[str], str]) -> None:
     peer("nbdkit")
     with place("payroll") as here, process(here) as daemon:
