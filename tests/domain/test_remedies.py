@@ -43,11 +43,19 @@ class Site:
         )
 
     def opened(self, options: DomainOptions = QUICK) -> jetdr.ProtectedDomain:
-        return jetdr.ProtectedDomain.open("payroll", log=self.log, store=self.url, options=options)
+        return jetdr.ProtectedDomain.open(
+            "payroll", log=self.log, store=self.url, options=options, disks={"db01": self.disk}
+        )
 
     def taken_over(self, *, log_bytes: int = SECTION_BYTES, discard_log: str | None = None) -> jetdr.ProtectedDomain:
         return jetdr.ProtectedDomain.take_over(
-            "payroll", log=self.log, log_bytes=log_bytes, store=self.url, options=QUICK, discard_log=discard_log
+            "payroll",
+            log=self.log,
+            log_bytes=log_bytes,
+            store=self.url,
+            options=QUICK,
+            disks={"db01": self.disk},
+            discard_log=discard_log,
         )
 
     def overwrite(self, offset: int, data: bytes) -> None:
