@@ -70,13 +70,11 @@ def forge(
     index = lz4.block.compress(raw, store_size=False, mode="high_compression", compression=12)
     last = max(int(rows["lsn"].max(initial=0)) for rows in (entries, table))
     header = encode_header(ObjectKind.SEGMENT, domain)
+    chained = {"domain_uuid": domain, "epoch": 1, "timeline": 1, "predecessor": predecessor}
     trailer = Trailer(
+        **chained,
         kind=ObjectKind.SEGMENT,
         flags=0,
-        domain_uuid=domain,
-        epoch=1,
-        timeline=1,
-        predecessor=predecessor,
         first_lsn=lsn,
         last_lsn=last,
         first_time_ns=TIME_NS,
