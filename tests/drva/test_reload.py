@@ -20,7 +20,8 @@ from jetdr_core.drva.config import DrvaConfig, load_config
 from jetdr_core.drva.reload import reload_of
 from tests.drva.running_drva import LIMIT_S, InProcess, end, place, process, running
 from tests.peers.azurite import Azurite
-from tests.store.test_azure import signature, write_credential
+from tests.store.azure_stores import signature
+from tests.store.test_azure_credentials import write_credential
 
 
 def reload(drva: InProcess) -> None:
@@ -62,7 +63,7 @@ def test_domains_that_come_and_go_are_refused_by_name() -> None:
 
 def test_reload_takes_over_what_may_change_and_tells_the_rest() -> None:
     with place("payroll") as here, running(here) as drva:
-        here.until(lambda found: found["consistent"])
+        here.until(lambda found: found.get("consistent"))
         more = here.path / "more.img"
         here.write(drva='nbdkit = "another"', domain="rpo_alarm_s = 0.1")
         disk = f'[[domain.disk]]\nname = "more"\npath = "{more}"\nsize_bytes = 1048576\n'
@@ -101,7 +102,7 @@ def test_disk_that_waits_to_be_protected_waits_after_a_reload_too() -> None:
 def test_sighup_reloads_and_does_not_stop(peer: Callable[[str], str]) -> None:
     peer("nbdkit")
     with place("payroll") as here, process(here) as daemon:
-        here.until(lambda found: found["consistent"])
+        here.until(lambda found: found.get("consistent"))
         here.write(domain="rpo_alarm_s = 7.5")
         daemon.send_signal(signal.SIGHUP)
         here.write(domain='rpo_alarm_s = "soon"')
@@ -128,12 +129,12 @@ def test_credential_that_expires_is_renewed_without_a_gap(
         text = here.file.read_text().replace(here.store("payroll"), f"az://{container}")
         here.file.write_text(text.replace("create = true", f'create = true\ncredential_file = "{file}"'))
         with running(here) as drva:
-            here.until(lambda found: found["consistent"])
+            here.until(lambda found: found.get("consistent"))
             marked = here.ask("mark", domain="payroll", name="before")["point"]["lsn"]
-            here.until(lambda found: found["lsn_uploaded"] >= marked)
+            here.until(lambda found: (found.get("lsn_uploaded") or 0) >= marked)
         write_credential(file, AZURE_STORAGE_SAS_TOKEN=signature(azurite, container, "rwl", timedelta(seconds=3)))
         with running(here) as drva:
-            here.until(lambda found: found["consistent"])
+            here.until(lambda found: found.get("consistent"))
             number = 0
             while not any(alarm["name"] == "upload_stopped" for alarm in here.status()["alarms"]):
                 drva.disk().write(0, os.urandom(4096))
