@@ -26,7 +26,15 @@ from azure.identity.aio import DefaultAzureCredential
 from azure.storage.blob.aio import BlobServiceClient, ContainerClient
 from typing_extensions import Buffer
 
-from jetdr_core.errors import InvalidRequest, ObjectExists, ObjectNotFound, StoreAccessDenied, StoreError, StoreLost
+from jetdr_core.errors import (
+    InvalidRequest,
+    ObjectExists,
+    ObjectNotFound,
+    StoreAccessDenied,
+    StoreError,
+    StoreLost,
+    StoreMissing,
+)
 from jetdr_core.store.azure_target import AzureTarget, refuse_unencrypted
 from jetdr_core.store.azure_transport import PatientTransport
 from jetdr_core.store.keys import byte_views, check_key, check_prefix, check_range, is_key, store_closed, too_short
@@ -262,7 +270,7 @@ def _service(target: AzureTarget, credential: Any, stall_limit_s: float) -> Blob
     )
 
 
-class _ContainerMissing(StoreError):
+class _ContainerMissing(StoreError, StoreMissing):
     """The container does not exist. If it has answered before, the store is lost."""
 
 
