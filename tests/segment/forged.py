@@ -5,7 +5,7 @@ An object is small when it is stored, and as long as LZ4 allows when it is decod
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 from uuid import UUID
 
 import lz4.block
@@ -70,7 +70,7 @@ def forge(
     index = lz4.block.compress(raw, store_size=False, mode="high_compression", compression=12)
     last = max(int(rows["lsn"].max(initial=0)) for rows in (entries, table))
     header = encode_header(ObjectKind.SEGMENT, domain)
-    chained = {"domain_uuid": domain, "epoch": 1, "timeline": 1, "predecessor": predecessor}
+    chained: dict[str, Any] = {"domain_uuid": domain, "epoch": 1, "timeline": 1, "predecessor": predecessor}
     trailer = Trailer(
         **chained,
         kind=ObjectKind.SEGMENT,
