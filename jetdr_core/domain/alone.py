@@ -22,7 +22,7 @@ from jetdr_core.domain.known_record import KnownRecord
 from jetdr_core.domain.log_section import open_log_volume
 from jetdr_core.domain.mode import D
 from jetdr_core.domain.parts import Away, Parts, begin_log, look, oldest_ns
-from jetdr_core.domain.primary import Primaries
+from jetdr_core.domain.primary import Primaries, are_confirmed
 from jetdr_core.domain.request import DomainRequest
 from jetdr_core.errors import DamagedObject, LogForeign
 from jetdr_core.replication_log import LogVolume, ReplicationLog
@@ -50,7 +50,8 @@ async def open_alone(request: DomainRequest[D], keeper: KnownKeeper, since_ns: i
         resumption = await in_thread(look, request, log, 0, None, opened)
         primaries = Primaries(request.name, request.places, shared=resumption.shares_primaries)
         opened.callback(primaries.close)
-        await in_thread(primaries.open_all, history.disks)
+        confirmed = are_confirmed(log, history.disks)
+        await in_thread(primaries.open_all, history.disks, confirmed=confirmed)
         await in_thread(resumption.check, history, primaries)
         generation = record.generation_next()
         await in_thread(resumption.claiming, generation)

@@ -17,7 +17,7 @@ from jetdr_core.domain.copies import Copies
 from jetdr_core.domain.disk import ProtectedDisk
 from jetdr_core.domain.disk_identity import identity_at_rest
 from jetdr_core.domain.mode import D, Mode
-from jetdr_core.domain.primary import DiskPlace, Primaries, Primary
+from jetdr_core.domain.primary import DiskPlace, Primaries, Primary, places_digest
 from jetdr_core.domain.status import DiskStatus, counters
 from jetdr_core.errors import InvalidRequest, LoggingOff
 from jetdr_core.identity import check_name
@@ -73,6 +73,10 @@ class Disks(Generic[D]):
                 errors.append(error)
                 same = False
         return same
+
+    def places(self) -> bytes:
+        """Return a digest of where the primaries are."""
+        return places_digest((disk.number, disk.path) for disk in self.by_name().values())
 
     def identities(self) -> tuple[bytes, ...]:
         """Return what identifies the primaries by ascending number, once nobody writes to them. May block."""

@@ -75,8 +75,9 @@ class HostedDomain(Domain[HostedDisk]):
         """Return a known domain, which goes on where its log ends. Its disks are where ``disks`` says, by name.
 
         A disk that is not there, or does not fit, is a failed disk of the open domain: ``status().disks`` says why. So
-        is one that ``disks`` does not name, unless ``trust_stored_paths``: then it is where the store says, and whoever
-        may write to the store chooses which file is opened and served.
+        is one that a given ``disks`` does not name. Without ``disks`` it is where the store says, if the domain's log
+        confirms that it was last used there. ``trust_stored_paths`` believes the store, and whoever may write to that
+        then chooses which files are opened and served.
 
         If the ring or the host component did not survive, a gap may be open until all disks have been resynced: see
         :meth:`wait_consistent`.

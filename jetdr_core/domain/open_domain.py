@@ -7,11 +7,13 @@ if another step failed.
 from __future__ import annotations
 
 import asyncio
+import threading
 from collections.abc import Awaitable, Callable
 from concurrent.futures import Future
+from contextlib import suppress
 from typing import Any, Generic, TypeVar
 
-from jetdr_core.aio import settle
+from jetdr_core.aio import in_thread, settle
 from jetdr_core.domain.clock_watch import ClockWatch
 from jetdr_core.domain.control_log import ControlLog
 from jetdr_core.domain.copies import Copies
@@ -26,7 +28,7 @@ from jetdr_core.domain.parts import RETRY_WHILE_OPENING, Away, Joined, Parts
 from jetdr_core.domain.request import DomainRequest
 from jetdr_core.domain.status import DomainStatus
 from jetdr_core.domain.upload import Upload
-from jetdr_core.errors import Fenced, JetdrError, NotConsistent, StallTimeout, StoreError, StoreLost
+from jetdr_core.errors import Fenced, JetdrError, LogFailed, NotConsistent, StallTimeout, StoreError, StoreLost
 from jetdr_core.store import connected
 
 __all__ = ["OpenDomain"]
@@ -73,6 +75,7 @@ class OpenDomain(Generic[D]):
         self._ending: Future[list[Exception]] | None = None
         self._hurry = asyncio.Event()
         self._identities: tuple[bytes, ...] = ()
+        self._noting = threading.Lock()
         self._watching: asyncio.Task[None] | None = None
 
     @classmethod
@@ -84,6 +87,7 @@ class OpenDomain(Generic[D]):
             await domain.mode.begin(
                 parts.cursor, domain.upload.start, lambda: domain.disks.attach_known(parts.primaries)
             )
+            await in_thread(domain._note_places)
         except BaseException:
             await settle(domain._finish(upload=False, clean=parts.clean, stop_host=False))
             raise
@@ -100,6 +104,12 @@ class OpenDomain(Generic[D]):
         """Make durable, in the log and in what the state folder knows, which disks there are."""
         self.control_log.make_durable()
         self.parts.keeper.may_trim(self.parts.ring.lsn_durable, self.control_log)
+        self._note_places()
+
+    def _note_places(self) -> None:
+        """Have the log know where the disks are, so that the next opening need not believe the store."""
+        with self._noting, suppress(LogFailed):  # a log that failed tells of that by itself
+            self.parts.log.note_places(self.disks.places())
 
     # -- end ---------------------------------------------------------------------------------------------------------
 

@@ -41,7 +41,7 @@ from jetdr_core.domain.parts import (
     look,
     oldest_ns,
 )
-from jetdr_core.domain.primary import Primaries
+from jetdr_core.domain.primary import Primaries, are_confirmed
 from jetdr_core.domain.request import DomainRequest, Way
 from jetdr_core.errors import ChainBroken
 from jetdr_core.replication_log import ReplicationLog
@@ -192,7 +192,8 @@ async def _claim(ground: _Ground[D], opened: AsyncExitStack) -> Parts[D]:
     resumption = await in_thread(look, request, log, known.time_ns_last, ground.stored, opened)
     primaries = Primaries(request.name, request.places, shared=resumption.shares_primaries)
     opened.callback(primaries.close)
-    await in_thread(primaries.open_all, known.history.disks)
+    confirmed = are_confirmed(log, known.history.disks)
+    await in_thread(primaries.open_all, known.history.disks, confirmed=confirmed)
     await in_thread(resumption.check, known.history, primaries)
     chain, generation = await _put_claims(ground, resumption, cursor.lsn + 1)
     await in_thread(request.settings.bind_key, known.domain_uuid)

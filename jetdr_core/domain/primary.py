@@ -1,7 +1,8 @@
 """Primary: the disk that the guest writes to, opened and checked.
 
 The store says where each disk lay when it was protected. Whoever may write to the store could name any file there, so
-that is a hint for people. Where a disk lies is said by the caller.
+that is a hint for people. Where a disk lies is said by the caller, or by the domain's own log: it has a digest of the
+places that were last in use, and a caller who names none gets the stored ones if the digest confirms them.
 
 Invariant: a primary has the size that its domain's history says, and its path is absolute.
 """
@@ -9,8 +10,9 @@ Invariant: a primary has the size that its domain's history says, and its path i
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from hashlib import sha256
 from os import PathLike, fspath
 from pathlib import Path
 
@@ -18,13 +20,23 @@ from jetdr_core.catalog import DiskState
 from jetdr_core.device import AbsentDevice, FileDevice
 from jetdr_core.device.protocol import BlockDevice
 from jetdr_core.domain.disk_fault import DiskFault
+from jetdr_core.domain.generation import UNKNOWN_ID
 from jetdr_core.durable import new_file, sync_folder
 from jetdr_core.errors import InvalidRequest, JetdrError
 from jetdr_core.file_making import Asked, making
 from jetdr_core.limits import DISK_BYTES_MAX, SECTOR_BYTES
+from jetdr_core.replication_log import ReplicationLog
 from jetdr_core.resync import Region, regions_of
 
-__all__ = ["DiskPlace", "DiskPlaces", "Primaries", "Primary", "open_primary"]
+__all__ = [
+    "DiskPlace",
+    "DiskPlaces",
+    "Primaries",
+    "Primary",
+    "are_confirmed",
+    "open_primary",
+    "places_digest",
+]
 
 DiskPlace = str | PathLike[str] | BlockDevice
 
@@ -54,16 +66,18 @@ class Primary:
 class DiskPlaces:
     """Where the disks of a domain are, by name, as its caller says.
 
-    With ``trust_stored`` a disk that is not ``named`` is where the store says. Otherwise it is not opened.
+    With ``trust_stored`` a disk that is not ``named`` is where the store says. Otherwise it is not opened, unless
+    ``ask_log`` and the log confirms all that the store says.
     """
 
     named: Mapping[str, DiskPlace] = field(default_factory=dict)
     trust_stored: bool = False
+    ask_log: bool = False
 
     @classmethod
     def of(cls, disks: Mapping[str, DiskPlace] | None, *, trust_stored: bool) -> DiskPlaces:
         """Return the places that a caller gives, who may give none."""
-        return cls(disks or {}, trust_stored)
+        return cls(disks or {}, trust_stored, ask_log=disks is None)
 
 
 class Primaries:
@@ -78,10 +92,12 @@ class Primaries:
         self._domain = domain
         self._places = places
         self._shared = shared
+        self._trusted = places.trust_stored
 
-    def open_all(self, disks: Sequence[DiskState]) -> None:
+    def open_all(self, disks: Sequence[DiskState], *, confirmed: bool = False) -> None:
         """Open the primaries of ``disks``. Unless they are shared, a place of a disk that is not among them is refused.
 
+        ``confirmed``: the domain's log says that the disks were last used where the store says.
         A host component's configuration names disks that are protected only once the domain is open.
         """
         unknown = self._places.named.keys() - {state.name for state in disks}
@@ -90,6 +106,7 @@ class Primaries:
                 f"domain {self._domain!r} protects no disk {', '.join(map(repr, sorted(unknown)))}",
                 hint=f"it protects {', '.join(state.name for state in disks) or 'none'}",
             )
+        self._trusted |= self._places.ask_log and confirmed
         for state in disks:
             self.of(state)
 
@@ -118,7 +135,7 @@ class Primaries:
 
     def _open(self, state: DiskState) -> Primary:
         name, place = state.name, self._places.named.get(state.name)
-        if place is None and self._places.trust_stored:
+        if place is None and self._trusted:
             place = state.path
         if place is None and self._shared:
             return absent_primary(state, "", DiskFault.unnamed(state.path))
@@ -134,6 +151,18 @@ class Primaries:
             if not self._shared or not isinstance(place, str | PathLike):
                 raise
             return absent_primary(state, fspath(place), DiskFault.of(error))
+
+
+def places_digest(placed: Iterable[tuple[int, str]]) -> bytes:
+    """Return a digest of the disks' numbers and paths, which nobody can meet with another path."""
+    text = "\0".join(f"{number}\0{path}" for number, path in sorted(placed))
+    return sha256(text.encode(errors="surrogateescape")).digest()[:16]
+
+
+def are_confirmed(log: ReplicationLog, disks: Iterable[DiskState]) -> bool:
+    """Whether the disks were last used where the store says. A log of version 1 noted nothing, and is believed once."""
+    is_silent = log.body.epoch > 0 and log.body.nonce == log.body.places == UNKNOWN_ID
+    return is_silent or log.body.places == places_digest((disk.disk, disk.path) for disk in disks)
 
 
 def absent_primary(state: DiskState, path: str, fault: DiskFault) -> Primary:

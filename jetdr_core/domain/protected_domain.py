@@ -70,9 +70,10 @@ class ProtectedDomain(Domain[Disk]):
     ) -> Self:
         """Return a known domain, which goes on where its log ends. Its disks are where ``disks`` says, by name.
 
-        The store says where each disk was when it was protected. With ``trust_stored_paths`` that is believed of the
-        disks that ``disks`` does not name. Whoever may write to the store then chooses which files are opened and
-        written to. Without it such a disk is refused, and the error says what the store says.
+        The store says where each disk was when it was protected. Without ``disks`` that is believed if the domain's log
+        confirms it: they were last used there. A disk that a given ``disks`` does not name, or that the log does not
+        confirm, is refused, and the error says what the store says. ``trust_stored_paths`` believes it, and whoever may
+        write to the store then chooses which files are opened and written to.
 
         After an unclean stop a gap is open until all disks have been resynced: see :meth:`wait_consistent`.
         """

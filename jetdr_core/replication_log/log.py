@@ -221,13 +221,17 @@ class ReplicationLog:
             failed=self._failed(),
         )
 
+    def note_places(self, digest: bytes) -> None:
+        """Note where the primaries are, as a digest. Durable at return. :class:`LogFailed` if it could not be noted."""
+        if digest != self.body.places:
+            self._update(lambda body: body._replace(places=digest))
+
     def close(self, *, clean: bool = True, disks: tuple[bytes, ...] = ()) -> None:
         """Stop the writer, flush, and record the end of the log. Idempotent.
 
         The log is marked clean only if it holds everything that the ring was given. It then says that the primaries are
-        ``disks``. With ``clean=False`` the superblock
-        stays as it is, as after a crash. Raises :class:`LogFailed` if the end could not be recorded. All is released
-        nevertheless.
+        ``disks``. With ``clean=False`` the superblock stays as it is, as after a crash. Raises :class:`LogFailed` if
+        the end could not be recorded. All is released nevertheless.
         """
         if self._closed:
             return

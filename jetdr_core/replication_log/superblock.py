@@ -265,7 +265,7 @@ _SECTION = struct.Struct("<64s16sQQQQIIQQ")
 # name, domain uuid, section id, data offset, data bytes, epoch, timeline, flags, lsn uploaded, initial LSN
 _CURSOR = struct.Struct("<QQQQq")
 SECTION_BODY_BYTES_V1 = _SECTION.size + 2 * _CURSOR.size
-_WITNESS = struct.Struct("<16s16sH6x")  # nonce, state id, count of disk identities
+_WITNESS = struct.Struct("<16s16s16sH6x")  # nonce, state id, digest of the places, count of disk identities
 DISK_IDENTITY_BYTES = 7
 assert SECTION_BODY_BYTES_V1 + _WITNESS.size + DISKS_MAX * DISK_IDENTITY_BYTES <= SECTION_LAYOUT.body_bytes_max, (
     "every disk has room"
@@ -283,8 +283,8 @@ class SectionBody(NamedTuple):
     section ever held. With ``write_back`` the primaries may lag the log.
 
     ``nonce`` and ``epoch`` are those of the claim that began the log. ``state_id`` names the state folder that the log
-    relies on. ``disks`` identifies the primaries as they were at a clean end, in the order of the disks' numbers. All
-    three are zero or empty if they are not known.
+    relies on. ``places`` is a digest of where the primaries are. ``disks`` identifies the primaries as they were at a
+    clean end, in the order of the disks' numbers. All four are zero or empty if they are not known.
     """
 
     name: str
@@ -302,6 +302,7 @@ class SectionBody(NamedTuple):
     write_back: bool = False
     nonce: bytes = UNKNOWN_ID
     state_id: bytes = UNKNOWN_ID
+    places: bytes = UNKNOWN_ID
     disks: tuple[bytes, ...] = ()
 
     @property
@@ -316,14 +317,14 @@ def encode_section(body: SectionBody) -> bytes:
         *(body.epoch, body.timeline, flags, body.lsn_uploaded, body.initial_lsn),
     )
     known = fixed + _CURSOR.pack(*body.tail) + _CURSOR.pack(*body.head)
-    if body.nonce == body.state_id == UNKNOWN_ID and not body.disks:
+    if body.nonce == body.state_id == body.places == UNKNOWN_ID and not body.disks:
         return known
-    return known + _WITNESS.pack(body.nonce, body.state_id, len(body.disks)) + b"".join(body.disks)
+    return known + _WITNESS.pack(body.nonce, body.state_id, body.places, len(body.disks)) + b"".join(body.disks)
 
 
 def decode_section(raw: bytes, *, where: str) -> SectionBody:
     """Decode the body. :class:`LogDamaged` if no engine wrote it."""
-    nonce, state_id, disks = _decode_witness(raw[SECTION_BODY_BYTES_V1:], where)
+    nonce, state_id, places, disks = _decode_witness(raw[SECTION_BODY_BYTES_V1:], where)
     if len(raw) < SECTION_BODY_BYTES_V1:
         raise _malformed(SECTION_LAYOUT, where, f"its body has {len(raw)} bytes")
     name, domain_uuid, *numbers = _SECTION.unpack_from(raw)
@@ -336,24 +337,25 @@ def decode_section(raw: bytes, *, where: str) -> SectionBody:
         write_back=bool(flags & _FLAG_WRITE_BACK),
         nonce=nonce,
         state_id=state_id,
+        places=places,
         disks=disks,
     )
     _check_section(body, where)
     return body
 
 
-def _decode_witness(raw: bytes, where: str) -> tuple[bytes, bytes, tuple[bytes, ...]]:
+def _decode_witness(raw: bytes, where: str) -> tuple[bytes, bytes, bytes, tuple[bytes, ...]]:
     """What a longer body says besides that of version 1."""
     if not raw:
-        return UNKNOWN_ID, UNKNOWN_ID, ()
+        return UNKNOWN_ID, UNKNOWN_ID, UNKNOWN_ID, ()
     if len(raw) < _WITNESS.size:
         raise _malformed(SECTION_LAYOUT, where, f"its body ends {len(raw)} bytes after the head")
-    nonce, state_id, count = _WITNESS.unpack_from(raw)
+    nonce, state_id, places, count = _WITNESS.unpack_from(raw)
     disks = raw[_WITNESS.size :]
     if len(disks) != count * DISK_IDENTITY_BYTES or count > DISKS_MAX:
         raise _malformed(SECTION_LAYOUT, where, f"it identifies {count} disks in {len(disks)} bytes")
     pieces = (disks[at : at + DISK_IDENTITY_BYTES] for at in range(0, len(disks), DISK_IDENTITY_BYTES))
-    return nonce, state_id, tuple(pieces)
+    return nonce, state_id, places, tuple(pieces)
 
 
 def _check_section(body: SectionBody, where: str) -> None:

@@ -12,7 +12,7 @@ import itertools
 import shutil
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import pytest
@@ -42,11 +42,11 @@ class Embedded:
 
     folder: Path
 
-    def domain(self, way: str = "open") -> jetdr.ProtectedDomain:
+    def domain(self, way: str = "open", options: jetdr.DomainOptions = QUICK) -> jetdr.ProtectedDomain:
         face = getattr(jetdr.ProtectedDomain, way)
         more = {"log_bytes": 4 << 20} if way == "create" else {}
         url = (self.folder / "store").as_uri()
-        domain: jetdr.ProtectedDomain = face("d", log=self.folder / "log", store=url, options=QUICK, **more)
+        domain: jetdr.ProtectedDomain = face("d", log=self.folder / "log", store=url, options=options, **more)
         return domain
 
     @property
@@ -54,7 +54,8 @@ class Embedded:
         return self.folder / "disk"
 
     async def write(self, way: str, text: bytes, age: str) -> None:
-        async with self.domain(way) as domain:
+        options = QUICK if way == "create" else replace(QUICK, segment_age_s=60)  # nothing is uploaded before the pause
+        async with self.domain(way, options) as domain:
             if way == "create":
                 await domain.protect("a", self.disk)
                 await domain.uploaded(domain.mark("first").lsn)

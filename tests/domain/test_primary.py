@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import asyncio
 from pathlib import Path
+from typing import Any
 
 import pytest
 
+import jetdr_core as jetdr
 from jetdr_core.catalog import DiskState
 from jetdr_core.device import FileDevice
-from jetdr_core.domain.primary import DiskPlaces, Primaries, open_primary
+from jetdr_core.domain.primary import DiskPlaces, Primaries, open_primary, places_digest
 from jetdr_core.errors import DeviceBusy, DeviceFull, InvalidRequest
-from tests.domain.fixture import DISK_BYTES
+from tests.domain.fixture import DISK_BYTES, QUICK, fresh_store, new_domain
 
 
 def disk(path: Path, number: int = 1, name: str = "db01") -> DiskState:
@@ -32,6 +35,48 @@ def test_a_place_for_a_disk_that_is_not_there_is_refused_and_nothing_is_opened(t
     with pytest.raises(InvalidRequest, match="domain 'vm' protects no disk 'web01'; it protects db01"):
         primaries.open_all([disk(tmp_path / "db01.img")])
     assert primaries.opened == {}
+
+
+def test_a_caller_who_names_no_disk_gets_the_stored_places_if_the_log_confirms_them(tmp_path: Path) -> None:
+    async def scenario() -> None:
+        store, log, path, moved = fresh_store(), tmp_path / "log", tmp_path / "db01", tmp_path / "moved"
+
+        def reopened(**more: Any) -> jetdr.ProtectedDomain:
+            return jetdr.ProtectedDomain.open("payroll", log=log, store=store, options=QUICK, **more)
+
+        async with new_domain(store, log=log) as domain:
+            await domain.protect("db01", path, size_bytes=DISK_BYTES)
+            await domain.protect("web01", tmp_path / "web01", size_bytes=DISK_BYTES)
+            await domain.unprotect("web01")
+        for upload in (True, False):
+            domain = await reopened().__aenter__()
+            assert domain.disk("db01").path == str(path)
+            await domain.close(upload=upload)
+        path.rename(moved)
+        path.write_bytes(bytes(DISK_BYTES))  # what the store still names, and nobody uses any more
+        async with reopened(disks={"db01": moved}):
+            pass
+        with pytest.raises(InvalidRequest, match="nobody says where disk 'db01' is"):
+            async with reopened():
+                pass
+        with pytest.raises(InvalidRequest, match="nobody says where disk 'db01' is"):
+            async with reopened(disks={}):
+                pass
+        async with reopened(trust_stored_paths=True) as domain:
+            assert domain.disk("db01").path == str(path)
+        async with reopened() as domain:
+            assert domain.disk("db01").path == str(path)
+
+    asyncio.run(scenario())
+
+
+def test_another_path_number_or_disk_is_not_confirmed(tmp_path: Path) -> None:
+    one, two = disk(tmp_path / "db01.img"), disk(tmp_path / "web01.img", 2, "web01")
+    swapped = [one._replace(path=two.path), two._replace(path=one.path)]
+    noted = places_digest([(1, one.path), (2, two.path)])
+    for disks in (swapped, [one], [one, two, two._replace(disk=3)], [one._replace(path="/etc/shadow"), two]):
+        assert places_digest((state.disk, state.path) for state in disks) != noted
+    assert places_digest((state.disk, state.path) for state in [two, one]) == noted
 
 
 def test_what_was_opened_is_closed_with_a_disk_that_became_known_late(tmp_path: Path) -> None:

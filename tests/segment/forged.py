@@ -70,15 +70,15 @@ def forge(
     index = lz4.block.compress(raw, store_size=False, mode="high_compression", compression=12)
     last = max(int(rows["lsn"].max(initial=0)) for rows in (entries, table))
     header = encode_header(ObjectKind.SEGMENT, domain)
+    times: dict[str, Any] = {"first_time_ns": TIME_NS, "last_time_ns": TIME_NS}
     chained: dict[str, Any] = {"domain_uuid": domain, "epoch": 1, "timeline": 1, "predecessor": predecessor}
     trailer = Trailer(
         **chained,
+        **times,
         kind=ObjectKind.SEGMENT,
         flags=0,
         first_lsn=lsn,
         last_lsn=last,
-        first_time_ns=TIME_NS,
-        last_time_ns=TIME_NS,
         payload_bytes=0,
         stored_bytes=len(frames),
         frame_count=len(frame_table),
