@@ -65,21 +65,21 @@ def forge(
     entries = np.zeros(0, ENTRY) if entries is None else entries
     table, bodies = (np.zeros(0, CONTROL), b"") if control is None else control
     frame_table = np.zeros(0, FRAME) if frame_table is None else frame_table
-    raw = pack_columns(frame_table, ("offset",)) + pack_columns(entries, ("lsn", "time_ns"))
-    raw += pack_columns(table, ("lsn", "time_ns")) + bodies
+    raw = pack_columns(frame_table, ("offset",)) + b"".join(
+        pack_columns(t, ("lsn", "time_ns")) for t in (entries, table)
+    )
+    raw += bodies
     index = lz4.block.compress(raw, store_size=False, mode="high_compression", compression=12)
     last = max(int(rows["lsn"].max(initial=0)) for rows in (entries, table))
     header = encode_header(ObjectKind.SEGMENT, domain)
-    times: dict[str, Any] = {"first_time_ns": TIME_NS, "last_time_ns": TIME_NS}
-    chained: dict[str, Any] = {"domain_uuid": domain, "epoch": 1, "timeline": 1, "predecessor": predecessor}
+    fixed: dict[str, Any] = {"kind": ObjectKind.SEGMENT, "flags": 0, "epoch": 1, "timeline": 1, "payload_bytes": 0}
+    fixed |= {"first_time_ns": TIME_NS, "last_time_ns": TIME_NS}
     trailer = Trailer(
-        **chained,
-        **times,
-        kind=ObjectKind.SEGMENT,
-        flags=0,
+        **fixed,
+        domain_uuid=domain,
+        predecessor=predecessor,
         first_lsn=lsn,
         last_lsn=last,
-        payload_bytes=0,
         stored_bytes=len(frames),
         frame_count=len(frame_table),
         entry_count=len(entries),
