@@ -51,6 +51,13 @@ def controls(lsn: int, kinds: list[Kind], bodies: list[bytes]) -> tuple[Table, b
     return table, b"".join(bodies)
 
 
+def _index(frames: Table, entries: Table, control: Table, bodies: bytes) -> tuple[bytes, bytes]:
+    """An index, and as it is stored."""
+    raw = pack_columns(frames, ("offset",)) + pack_columns(entries, ("lsn", "time_ns"))
+    raw += pack_columns(control, ("lsn", "time_ns")) + bodies
+    return raw, lz4.block.compress(raw, store_size=False, mode="high_compression", compression=12)
+
+
 def forge(
     predecessor: bytes,
     lsn: int,
@@ -65,11 +72,7 @@ def forge(
     entries = np.zeros(0, ENTRY) if entries is None else entries
     table, bodies = (np.zeros(0, CONTROL), b"") if control is None else control
     frame_table = np.zeros(0, FRAME) if frame_table is None else frame_table
-    raw = pack_columns(frame_table, ("offset",)) + b"".join(
-        pack_columns(t, ("lsn", "time_ns")) for t in (entries, table)
-    )
-    raw += bodies
-    index = lz4.block.compress(raw, store_size=False, mode="high_compression", compression=12)
+    raw, index = _index(frame_table, entries, table, bodies)
     last = max(int(rows["lsn"].max(initial=0)) for rows in (entries, table))
     header = encode_header(ObjectKind.SEGMENT, domain)
     fixed: dict[str, Any] = {"kind": ObjectKind.SEGMENT, "flags": 0, "epoch": 1, "timeline": 1, "payload_bytes": 0}
