@@ -3,12 +3,15 @@
 So a call can be made in a thread, or sent to a process. The formats here are spoken between two processes of one
 version only, so they carry none.
 
-Invariant: what is decoded is bounded by the size of a message. Anything else raises ``ValueError``.
+Invariants: what is decoded is bounded by the size of a message. Anything else raises ``ValueError``. A message says how
+many bytes travel beside it, because the system drops a descriptor for which the receiver has no room, and passes the
+message on without it.
 """
 
 from __future__ import annotations
 
 import enum
+import errno
 import os
 import struct
 from collections.abc import Iterable, Sequence
@@ -21,8 +24,8 @@ __all__ = ["MESSAGE_BYTES_MAX", "CallAnswer", "CallRequest", "TreeCall", "TreeSt
 MESSAGE_BYTES_MAX = 4096
 """A key has at most 512 bytes, and a text of an error is cut to fit. Payload travels beside a message."""
 
-_REQUEST = struct.Struct("<QBQQ")
-_ANSWER = struct.Struct("<QBi")
+_REQUEST = struct.Struct("<QBQQQ")
+_ANSWER = struct.Struct("<QBiQ")
 _TEXT_BYTES_MAX = MESSAGE_BYTES_MAX - max(_REQUEST.size, _ANSWER.size)
 
 
@@ -48,6 +51,10 @@ class TreeCall:
     def changes(self) -> bool:
         """Whether the call changes the container."""
         return self.step in {TreeStep.CREATE, TreeStep.REPLACE, TreeStep.REMOVE}
+
+    def reads_of(self, key: str) -> bool:
+        """Whether the call reads something that depends on the object ``key``."""
+        return key.startswith(self.key) if self.step is TreeStep.SCAN else key == self.key and not self.changes
 
 
 def perform(tree: ObjectTree, call: TreeCall, views: Sequence[memoryview]) -> bytes:
@@ -83,19 +90,27 @@ def _listing(rows: Iterable[Row]) -> bytes:
 
 @dataclass(frozen=True, slots=True)
 class CallRequest:
-    """A call, with a number of its own."""
+    """A call, with a number of its own. ``data_bytes`` to write travel beside it."""
 
     number: int
     call: TreeCall
+    data_bytes: int = 0
 
     def encoded(self) -> bytes:
         call = self.call
-        return _REQUEST.pack(self.number, call.step, call.offset, call.length) + call.key.encode()
+        head = _REQUEST.pack(self.number, call.step, call.offset, call.length, self.data_bytes)
+        return head + call.key.encode()
 
     @classmethod
     def decoded(cls, message: bytes) -> CallRequest:
-        number, step, offset, length = _REQUEST.unpack(_head(message, _REQUEST.size))
-        return cls(number, TreeCall(TreeStep(step), message[_REQUEST.size :].decode(), offset, length))
+        number, step, offset, length, data_bytes = _REQUEST.unpack(_head(message, _REQUEST.size))
+        return cls(number, TreeCall(TreeStep(step), message[_REQUEST.size :].decode(), offset, length), data_bytes)
+
+    def perform(self, tree: ObjectTree, views: Sequence[memoryview]) -> bytes:
+        """Make the call with what came beside it: see :func:`perform`. ``OSError`` if not all has come."""
+        if sum(view.nbytes for view in views) != self.data_bytes:
+            raise _lost_on_the_way()
+        return perform(tree, self.call, views)
 
 
 class _Outcome(enum.IntEnum):
@@ -108,19 +123,25 @@ class _Outcome(enum.IntEnum):
 
 @dataclass(frozen=True, slots=True)
 class CallAnswer:
-    """How the call of that number ended. What it read travels beside. An ``OSError`` keeps its notes."""
+    """How the call of that number ended. ``data_bytes`` that it read travel beside. An ``OSError`` keeps its notes."""
 
     number: int
     error: Exception | None = None
+    data_bytes: int = 0
 
     def encoded(self) -> bytes:
         outcome, code, text = _described(self.error)
-        return _ANSWER.pack(self.number, outcome, code) + text.encode()[:_TEXT_BYTES_MAX]
+        return _ANSWER.pack(self.number, outcome, code, self.data_bytes) + text.encode()[:_TEXT_BYTES_MAX]
 
     @classmethod
     def decoded(cls, message: bytes) -> CallAnswer:
-        number, outcome, code = _ANSWER.unpack(_head(message, _ANSWER.size))
-        return cls(number, _error(_Outcome(outcome), code, message[_ANSWER.size :].decode(errors="replace")))
+        number, outcome, code, data_bytes = _ANSWER.unpack(_head(message, _ANSWER.size))
+        text = message[_ANSWER.size :].decode(errors="replace")
+        return cls(number, _error(_Outcome(outcome), code, text), data_bytes)
+
+    def problem(self, data: bytes) -> Exception | None:
+        """Return why ``data``, which came beside it, is not what the call read. None if it is."""
+        return self.error or (None if len(data) == self.data_bytes else _lost_on_the_way())
 
 
 def _described(error: Exception | None) -> tuple[_Outcome, int, str]:
@@ -154,6 +175,12 @@ def _error(outcome: _Outcome, code: int, text: str) -> Exception | None:
             return error
         case _Outcome.BUG:
             return RuntimeError(text)
+
+
+def _lost_on_the_way() -> OSError:
+    error = OSError(errno.EMFILE, os.strerror(errno.EMFILE))
+    error.add_note("passing its bytes between two processes")
+    return error
 
 
 def _head(message: bytes, size_bytes: int) -> bytes:

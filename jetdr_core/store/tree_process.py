@@ -5,8 +5,9 @@ closed everything in order. A process that does nothing but this I/O can be give
 
 Invariants: no call waits longer than the answer limit. A call that is given up then raises :class:`TreeAway`, and may
 have happened nevertheless. At most ``CALLS_MAX`` calls are in flight, those that were given up included, so a hang of
-any length costs the memory of so many calls. While a call that was given up is in flight, the same read waits for its
-answer, and another change of the same key waits for its end. So a file system that is only slow makes progress.
+any length costs the memory of so many calls. While a call is in flight, the same read waits for its answer, and another
+change of the same key waits for its end. So a file system that is only slow makes progress. But a read never takes the
+answer of a read that began before a change which has ended since, unless its own caller gave that read up before.
 A container has one process at a time: while one that was given up still hangs, no other is started.
 """
 
@@ -20,7 +21,9 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 from jetdr_core.aio import shielded, unreported
 from jetdr_core.child_environment import child_environment
@@ -69,6 +72,7 @@ class TreeProcess:
         self._create = create
         self._identity: TreeIdentity | None = None
         self._worker: _Worker | None = None
+        self._closed = False
 
     async def call(self, call: TreeCall, views: Sequence[memoryview]) -> bytes:
         """Return what the call reads. Raises what the tree raises, :class:`TreeNotOpened` and :class:`TreeAway`."""
@@ -92,6 +96,7 @@ class TreeProcess:
         return found
 
     async def close(self) -> None:
+        self._closed = True
         if self._worker is not None:
             await self._worker.close()
 
@@ -100,11 +105,39 @@ class TreeProcess:
         while (worker := self._worker) is None or worker.ended:
             if worker is not None:
                 await worker.close()
+            if self._closed:
+                raise TreeAway("the store was closed")
             if self._worker is worker:  # no other call has started one meanwhile
                 _refuse_while_hanging(self._path)
                 self._worker = _Worker(self._path, self._identity, create=self._create and self._identity is None)
         self._identity = await worker.opened()
         return worker
+
+
+@dataclass(slots=True, eq=False)
+class _Flight:
+    """A call that is in flight, or the opening (None). ``callers`` are the tasks that wait or waited for its answer.
+
+    ``is_outdated``: what the call reads was changed after the call began.
+    """
+
+    call: TreeCall | None
+    answer: asyncio.Future[bytes]
+    callers: set[asyncio.Task[Any] | None] = field(default_factory=set)
+    is_outdated: bool = False
+
+    @property
+    def turn(self) -> TreeCall | str:
+        """What no two calls in flight share: the key that a call changes, or the whole call if it reads."""
+        return "" if self.call is None else _turn_of(self.call)
+
+    def may_answer(self, caller: asyncio.Task[Any] | None) -> bool:
+        """Whether the answer is one that a call which ``caller`` makes now could have."""
+        return self.call is not None and not self.call.changes and (not self.is_outdated or caller in self.callers)
+
+
+def _turn_of(call: TreeCall) -> TreeCall | str:
+    return call.key if call.changes else call
 
 
 class _Worker:
@@ -114,13 +147,19 @@ class _Worker:
         self.ended = False
         self._path = path
         self._loop = asyncio.get_running_loop()
-        self._in_flight: dict[int, tuple[TreeCall | str, asyncio.Future[bytes]]] = {}
-        self._turns: dict[TreeCall | str, asyncio.Future[bytes]] = {}
+        self._in_flight: dict[int, _Flight] = {}
+        self._turns: dict[TreeCall | str, _Flight] = {}
         self._number = _OPENING
-        self._opening = self._expect("")  # no key is empty
-        ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-        with theirs:
-            self._process = _started(theirs, path, identity, create=create)
+        self._opening = self._expect(None).answer
+        with contextlib.ExitStack() as given_up:
+            try:
+                ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+                given_up.callback(ours.close)
+                with theirs:
+                    self._process = _started(theirs, path, identity, create=create)
+            except OSError as error:
+                raise TreeAway(f"the process that does its I/O cannot be started: {error}") from error
+            given_up.pop_all()
         ours.settimeout(0)
         self._channel = ours
         self._loop.add_reader(ours, self._take_answer)
@@ -134,21 +173,24 @@ class _Worker:
             raise TreeNotOpened(error) from None
 
     async def ask(self, call: TreeCall, views: Sequence[memoryview]) -> bytes:
-        turn = call.key if call.changes else call
-        while (same := self._turns.get(turn)) is not None or len(self._turns) >= CALLS_MAX:
-            if same is not None and not call.changes:
-                return await shielded(same)
+        caller = asyncio.current_task()
+        while (same := self._turns.get(_turn_of(call))) is not None or len(self._turns) >= CALLS_MAX:
+            if same is not None and same.may_answer(caller):
+                same.callers.add(caller)
+                return await shielded(same.answer)
             awaited = [same] if same is not None else list(self._turns.values())
-            await asyncio.wait(awaited, return_when=asyncio.FIRST_COMPLETED)
+            await asyncio.wait([flight.answer for flight in awaited], return_when=asyncio.FIRST_COMPLETED)
         if self.ended:
             raise TreeAway("the process that does its I/O has ended")
-        future = self._expect(turn)
+        flight = self._expect(call)
+        flight.callers.add(caller)
+        request = CallRequest(self._number, call, sum(view.nbytes for view in views))
         try:
             with _beside(views) as descriptors:
-                socket.send_fds(self._channel, [CallRequest(self._number, call).encoded()], descriptors)
+                socket.send_fds(self._channel, [request.encoded()], descriptors)
         except OSError:
             self._end()
-        return await shielded(future)
+        return await shielded(flight.answer)
 
     async def close(self) -> None:
         self._end()
@@ -159,14 +201,13 @@ class _Worker:
             self._process.kill()
             _hanging[self._path] = self._process
 
-    def _expect(self, turn: TreeCall | str) -> asyncio.Future[bytes]:
-        """Return what the answer to the next number will resolve."""
-        if turn:
+    def _expect(self, call: TreeCall | None) -> _Flight:
+        """Return what the answer to the next number will resolve. The opening has the first number."""
+        if call is not None:
             self._number += 1
-        future = unreported(self._loop.create_future())
-        self._in_flight[self._number] = turn, future
-        self._turns[turn] = future
-        return future
+        flight = _Flight(call, unreported(self._loop.create_future()))
+        self._in_flight[self._number] = self._turns[flight.turn] = flight
+        return flight
 
     def _take_answer(self) -> None:
         try:
@@ -180,12 +221,21 @@ class _Worker:
             self._end()
             return
         answer = CallAnswer.decoded(message)
-        turn, future = self._in_flight.pop(answer.number)
-        del self._turns[turn]
-        if answer.error is None:
-            future.set_result(data)
+        flight = self._in_flight.pop(answer.number)
+        del self._turns[flight.turn]
+        if flight.call is not None and flight.call.changes:
+            self._outdate(flight.call.key)
+        problem = answer.problem(data)
+        if problem is None:
+            flight.answer.set_result(data)
         else:
-            future.set_exception(answer.error)
+            flight.answer.set_exception(problem)
+
+    def _outdate(self, key: str) -> None:
+        """Note that ``key`` has changed. Reads that are in flight may have seen it as it was before."""
+        for flight in self._turns.values():
+            if flight.call is not None and flight.call.reads_of(key):
+                flight.is_outdated = True
 
     def _end(self) -> None:
         """Let the process end, and fail what is in flight in it. Idempotent."""
@@ -194,8 +244,8 @@ class _Worker:
         self.ended = True
         self._loop.remove_reader(self._channel)
         self._channel.close()
-        for _turn, future in self._in_flight.values():
-            future.set_exception(TreeAway("the process that does its I/O has ended"))
+        for flight in self._in_flight.values():
+            flight.answer.set_exception(TreeAway("the process that does its I/O has ended"))
         self._in_flight.clear()
         self._turns.clear()
 
@@ -220,7 +270,7 @@ def _started(
 @contextlib.contextmanager
 def _beside(views: Sequence[memoryview]) -> Iterator[list[int]]:
     """Give a memory file with the bytes, to be sent beside a message. None for no bytes."""
-    if not views:
+    if not any(view.nbytes for view in views):
         yield []
         return
     descriptor = os.memfd_create("jetdr-request", os.MFD_CLOEXEC)

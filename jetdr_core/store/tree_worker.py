@@ -25,7 +25,7 @@ from pathlib import Path
 
 from jetdr_core.durable import make_folders
 from jetdr_core.store.tree import ObjectTree, TreeIdentity
-from jetdr_core.store.tree_call import MESSAGE_BYTES_MAX, CallAnswer, CallRequest, perform
+from jetdr_core.store.tree_call import MESSAGE_BYTES_MAX, CallAnswer, CallRequest
 
 __all__ = ["THREADS", "main"]
 
@@ -46,7 +46,8 @@ def main() -> None:
     except Exception as error:  # noqa: BLE001 - the owner raises it
         _send(channel, CallAnswer(0, error))
         return
-    _send(channel, CallAnswer(0), " ".join(map(str, tree.identity)).encode())
+    found = " ".join(map(str, tree.identity)).encode()
+    _send(channel, CallAnswer(0, data_bytes=len(found)), found)
     _serve(channel, tree)
 
 
@@ -64,7 +65,8 @@ def _answer(channel: socket.socket, tree: ObjectTree, message: bytes, descriptor
         with _views(descriptors) as views:
             request = CallRequest.decoded(message)
             try:
-                answer, data = CallAnswer(request.number), perform(tree, request.call, views)
+                data = request.perform(tree, views)
+                answer = CallAnswer(request.number, data_bytes=len(data))
             except Exception as error:  # noqa: BLE001 - the owner raises it
                 answer, data = CallAnswer(request.number, error), b""
         _send(channel, answer, data)
