@@ -43,7 +43,7 @@ class DeviceDisk(TargetDisk):
             read_anew(self.fd)
         data = self.work.read_file(JOURNAL, self._journal.bytes_written)
         journal = decode_journal(data or b"", str(self.files.journal))
-        if journal is None:
+        if journal is None or journal.bytes_valid != self._journal.bytes_written:
             raise TargetFailed(f"{self.files.journal} cannot be read any more", hint="run this again")
         return journal
 

@@ -6,6 +6,7 @@ device from others: its serial, or its size where it has no serial.
 Invariants:
 
 - The device is opened exclusively: one that is mounted, or in use by anything else, is refused by the kernel.
+- What is opened is what was confirmed, although its name may have gone to another device since.
 - Nothing beyond the disk's bytes is written, so the rest of a larger device stays as it is.
 """
 
@@ -16,11 +17,11 @@ import fcntl
 import os
 import stat
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from jetdr_core.device import linux
-from jetdr_core.errors import DeviceBusy, InvalidRequest, TargetFull
+from jetdr_core.errors import DeviceBusy, InvalidRequest, TargetFailed, TargetFull
 from jetdr_core.rehydrate.target_failure import target_call
 
 __all__ = ["TargetDevice", "read_anew", "zero"]
@@ -35,11 +36,12 @@ _SERIAL_FILES = ("serial", "device/serial", "device/wwid", "dm/uuid")
 
 @dataclass(frozen=True, slots=True)
 class TargetDevice:
-    """The block device ``path`` of ``size_bytes``. ``serial`` is empty if it has none."""
+    """The block device ``path`` of ``size_bytes``. ``serial`` is empty if it has none. ``number`` is the kernel's."""
 
     path: Path
     size_bytes: int
     serial: str
+    number: int = field(default=0, compare=False)
 
     @classmethod
     def look(cls, path: Path) -> TargetDevice | None:
@@ -53,7 +55,7 @@ class TargetDevice:
                 return None
             fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
             try:
-                return cls(path, os.lseek(fd, 0, os.SEEK_END), _serial(status.st_rdev))
+                return _described(path, fd)
             finally:
                 os.close(fd)
 
@@ -86,10 +88,10 @@ class TargetDevice:
             )
 
     def open(self) -> int:
-        """Open it exclusively. :class:`DeviceBusy` if it is mounted or in use."""
+        """Open it exclusively. :class:`DeviceBusy` if it is in use, :class:`TargetFailed` if it is another one now."""
         with target_call(self.path, "opening it"):
             try:
-                return os.open(self.path, os.O_RDWR | os.O_EXCL | os.O_CLOEXEC)
+                fd = os.open(self.path, os.O_RDWR | os.O_EXCL | os.O_CLOEXEC)
             except OSError as error:
                 if error.errno != errno.EBUSY:
                     raise
@@ -99,6 +101,30 @@ class TargetDevice:
                     errno=errno.EBUSY,
                     path=self.path,
                 ) from error
+        try:
+            self._check_same(fd)
+        except BaseException:
+            os.close(fd)
+            raise
+        return fd
+
+    def _check_same(self, fd: int) -> None:
+        """Raise :class:`TargetFailed` unless ``fd`` is this device. The number counts where there is no serial."""
+        with target_call(self.path, "looking at it"):
+            is_device = stat.S_ISBLK(os.fstat(fd).st_mode)
+            found = _described(self.path, fd) if is_device else None
+        if found == self and (self.serial or found.number == self.number):
+            return
+        raise TargetFailed(
+            f"{self.path} is another device now than when this recovery began: {found or 'it is no block device'}",
+            hint="look where the device is now (lsblk -o NAME,SIZE,SERIAL), and run this again with its name",
+            path=self.path,
+        )
+
+
+def _described(path: Path, fd: int) -> TargetDevice:
+    number = os.fstat(fd).st_rdev
+    return TargetDevice(path, os.lseek(fd, 0, os.SEEK_END), _serial(number), number)
 
 
 def zero(fd: int, ranges: Iterable[tuple[int, int]]) -> None:

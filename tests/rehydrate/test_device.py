@@ -6,7 +6,7 @@ import asyncio
 import fcntl
 import os
 import struct
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import pytest
@@ -23,6 +23,8 @@ from jetdr_core.errors import (
     TargetFull,
 )
 from jetdr_core.rehydrate import ProgressCallback, Report, TargetDevice, rehydrate
+from jetdr_core.rehydrate.plan import SegmentPlan
+from jetdr_core.rehydrate.recovery_disk import RecoveryDisk
 from jetdr_core.rehydrate.target_device import zero
 from jetdr_core.store import MemoryStore, ObjectStore, StoreWrapper
 from tests.peers.loop import loop_device, partition_on_loop_device
@@ -189,6 +191,50 @@ def test_device_that_does_not_hold_what_was_written_is_told(tmp_path: Path, devi
 
     with pytest.raises(TargetFailed, match="does not hold what was written"):
         asyncio.run(scenario())
+
+
+def test_journal_that_was_damaged_meanwhile_is_told_and_nothing_is_zeroed(tmp_path: Path, device: Path) -> None:
+    """What the journal does not name any more was written all the same."""
+
+    async def scenario() -> Chain:
+        chain = await build()
+        journal = tmp_path / "journal" / ".jetdr-recovery" / "a.disk" / "journal"
+        verify = RecoveryDisk.verify
+
+        async def damaged_first(disk: RecoveryDisk, segments: Sequence[SegmentPlan], row: int) -> None:
+            data = bytearray(journal.read_bytes())
+            data[-1] ^= 1
+            journal.write_bytes(data)
+            await verify(disk, segments, row)
+
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(RecoveryDisk, "verify", damaged_first)
+            with pytest.raises(TargetFailed, match="cannot be read any more"):
+                await recover(chain.store, device, tmp_path / "journal")
+        return chain
+
+    chain = asyncio.run(scenario())
+    assert content_of(device)[:SIZE] == chain.replay(1, SIZE, chain.lsn)
+    asyncio.run(recover(chain.store, device, tmp_path / "journal"))
+    assert content_of(device)[:SIZE] == chain.replay(1, SIZE, chain.lsn)
+
+
+def test_device_that_took_the_name_of_another_one_is_not_written(tmp_path: Path, device: Path) -> None:
+    """Planning may take long, and device names change when a device is plugged in."""
+    name = tmp_path / "name"
+    name.symlink_to(device)
+    found = TargetDevice.look(name)
+    assert found is not None
+    os.close(found.open())
+    with loop_device(tmp_path / "other", DEVICE_BYTES) as other:
+        name.unlink()
+        name.symlink_to(other)
+        with pytest.raises(TargetFailed, match="is another device now"):
+            found.open()
+    name.unlink()
+    name.write_bytes(b"a file")
+    with pytest.raises(TargetFailed, match="is another device now"):
+        found.open()
 
 
 @pytest.mark.parametrize(
