@@ -189,9 +189,11 @@ class AzureBlobStore:
                 return not self._closed
             if target == used.target:
                 return False
-            if (target.endpoint, target.account) != (used.target.endpoint, used.target.account):
+            client = _Client.of(target, self._stall_limit_s)
+            if client.place != used.place:
+                await client.close()
                 raise InvalidRequest("the renewed credential is of another account", hint="reopen the domain with it")
-            self._client = _Client.of(target, self._stall_limit_s)
+            self._client = client
         except (InvalidRequest, OSError) as error:
             log.warning("%s: %s; the credential cannot be renewed: %s", self.url, refused.cause, error)
             return False
@@ -236,6 +238,11 @@ class _Client:
         service = _service(target, credential, stall_limit_s)
         refuse_unencrypted(service.url)
         return cls(target, credential, service, service.get_container_client(target.container))
+
+    @property
+    def place(self) -> str:
+        """The container's URL without a signature. Connection strings name accounts that the target does not."""
+        return str(self.container.url).partition("?")[0]
 
     async def close(self) -> None:
         await self.service.close()

@@ -192,3 +192,25 @@ def test_container_that_exists_needs_no_right_to_create_it(azurite: Azurite) -> 
             await store.put_if_absent("n", [b"y"])
 
     asyncio.run(scenario())
+
+
+def test_connection_string_of_another_account_is_no_renewed_credential(
+    azurite: Azurite, caplog: pytest.LogCaptureFixture
+) -> None:
+    """A wrong file in the place of the right one must not send a domain's history elsewhere."""
+    wrong = base64.b64encode(secrets.token_bytes(64)).decode()
+    given = azurite.connection_string.replace(azurite.key, wrong)
+    other = f"DefaultEndpointsProtocol=https;AccountName=other1;AccountKey={wrong};EndpointSuffix=core.windows.net"
+    place = f"az://{new_name()}"
+
+    async def scenario() -> None:
+        store = AzureBlobStore(
+            azure_target(place, {"AZURE_STORAGE_CONNECTION_STRING": given}),
+            renewed=lambda: azure_target(place, {"AZURE_STORAGE_CONNECTION_STRING": other}),
+        )
+        for _ in range(2):
+            assert isinstance(await failure(store.get("k")), StoreAccessDenied)
+        await store.close()
+
+    asyncio.run(scenario())
+    assert "is of another account" in caplog.text
