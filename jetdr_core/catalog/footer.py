@@ -6,6 +6,7 @@ An index is verified when it is decoded.
 
 from __future__ import annotations
 
+from contextlib import nullcontext
 from dataclasses import dataclass
 
 from jetdr_core.catalog.keys import chain_key
@@ -21,6 +22,7 @@ from jetdr_core.segment import (
     decode_epoch,
     decode_index,
     decode_trailer,
+    encrypted_is_damage,
     object_checksum,
 )
 from jetdr_core.store import ObjectStore
@@ -52,7 +54,8 @@ class Footer:
 
     def control(self) -> list[ControlRecord]:
         """The control records. :class:`DamagedObject` if the index is damaged."""
-        return decode_index(self.index, self.trailer, self.key, self.domain_key).control if self.index else []
+        with encrypted_is_damage(self.key):
+            return decode_index(self.index, self.trailer, self.key, self.domain_key).control if self.index else []
 
 
 async def read_trailer(
@@ -71,7 +74,7 @@ async def read_footer(
 ) -> Footer:
     """Read the trailer, and an index with control records, or the owner.
 
-    :class:`DamagedObject` if the trailer is damaged.
+    :class:`DamagedObject` if the trailer is damaged. :class:`WrongKey` if object 1 is encrypted, and so is the domain.
     """
     key = chain_key(number)
     tail = await _tail(store, key, object_bytes, TAIL_BYTES)
@@ -86,7 +89,8 @@ async def read_footer(
     if trailer.kind == ObjectKind.SEGMENT:
         return Footer(number, trailer, checksum, index=index, domain_key=domain_key)
     try:
-        return Footer(number, trailer, checksum, owner=decode_epoch(index, trailer, key, domain_key))
+        with encrypted_is_damage(key) if number != 1 else nullcontext():
+            return Footer(number, trailer, checksum, owner=decode_epoch(index, trailer, key, domain_key))
     except DamagedObject as error:
         return Footer(number, trailer, checksum, damage=error)
 

@@ -23,7 +23,15 @@ from jetdr_core.catalog.links import LinkTable
 from jetdr_core.catalog.repository import MetadataRepository
 from jetdr_core.domain_key import DomainKey
 from jetdr_core.errors import ChainBroken, DamagedObject, InvalidRequest, JetdrError, ObjectNotFound, StoreError
-from jetdr_core.segment import TRAILER_BYTES, SegmentIndex, check_tag, decode_index, decode_trailer, object_checksum
+from jetdr_core.segment import (
+    TRAILER_BYTES,
+    SegmentIndex,
+    check_tag,
+    decode_index,
+    decode_trailer,
+    encrypted_is_damage,
+    object_checksum,
+)
 from jetdr_core.store import ObjectRange, ObjectStore
 
 BATCH_ROWS = 64
@@ -262,7 +270,8 @@ def _decode_one(footer: bytes, wanted: _Wanted, domain_key: DomainKey | None) ->
         raise DamagedObject(key, "trailer", "is not the one that the chain names")
     trailer = decode_trailer(view[-TRAILER_BYTES:], key)
     check_tag(trailer, wanted.number, domain_key, key)
-    return decode_index(view[:-TRAILER_BYTES], trailer, key, domain_key)
+    with encrypted_is_damage(key):
+        return decode_index(view[:-TRAILER_BYTES], trailer, key, domain_key)
 
 
 def _up_to(index: SegmentIndex, lsn: int) -> SegmentIndex:

@@ -6,7 +6,7 @@ read is checked before it is used.
 
 from jetdr_core.segment.body import SegmentBody, build_body
 from jetdr_core.segment.frames import decode_frame
-from jetdr_core.segment.index import SegmentIndex, decode_index
+from jetdr_core.segment.index import SegmentIndex, decode_index, encrypted_is_damage
 from jetdr_core.segment.layout import (
     CHECKSUM_BYTES,
     ENTRY,
@@ -60,6 +60,7 @@ __all__ = [
     "decode_index",
     "decode_origin",
     "decode_trailer",
+    "encrypted_is_damage",
     "object_checksum",
     "seal",
     "seal_epoch",

@@ -6,7 +6,8 @@ than the checked numbers of the trailer say.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from typing import NamedTuple
 
 import lz4.block
@@ -60,6 +61,18 @@ def decode_index(stored: Buffer, trailer: Trailer, key: str, domain_key: DomainK
     control = decode_control(raw[entries_end:], trailer.control_count, key)
     check_tables(frames, entries, control, trailer, key)
     return SegmentIndex(frames, entries, control, content_key(trailer, domain_key))
+
+
+@contextmanager
+def encrypted_is_damage(key: str) -> Iterator[None]:
+    """Raise :class:`DamagedObject` for :class:`WrongKey`: object ``key`` is encrypted, but its domain is not.
+
+    Whoever can write to a store without a key could plant it. No key would help, and everything else can be read.
+    """
+    try:
+        yield
+    except WrongKey as error:
+        raise DamagedObject(key, "index", "is encrypted, and the domain is not") from error
 
 
 def content_key(trailer: Trailer, domain_key: DomainKey | None) -> ContentKey | None:

@@ -9,6 +9,7 @@ the bytes are wanted.
 from __future__ import annotations
 
 import re
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
 
 from jetdr_core.catalog import chain_number, decode_heartbeat, decode_summary
@@ -29,6 +30,7 @@ from jetdr_core.segment import (
     decode_frame,
     decode_index,
     decode_trailer,
+    encrypted_is_damage,
     object_checksum,
 )
 
@@ -70,7 +72,7 @@ def object_bytes_max(key: str) -> int:
 def check_object(data: bytes, key: str, domain_key: DomainKey | None = None) -> Checked:
     """Check the bytes of any object of a domain's container."""
     if chain_number(key) is not None:
-        return check_chain_object(data, key, domain_key)
+        return _checked(data, key, domain_key, encrypted_is_damage(key))
     checked = Checked(key, len(data))
     try:
         if (group := summary_group(key)) is not None:
@@ -88,11 +90,16 @@ def check_chain_object(data: bytes, key: str, domain_key: DomainKey | None = Non
     """Check the bytes of a segment or an epoch object.
 
     ``key`` may be any name for them. With ``domain_key`` an object whose ``key`` is that of a chain object must have
-    been made for that number.
+    been made for that number. :class:`WrongKey` if it is encrypted and there is no key.
     """
+    return _checked(data, key, domain_key, nullcontext())
+
+
+def _checked(data: bytes, key: str, domain_key: DomainKey | None, encryption: AbstractContextManager[None]) -> Checked:
     checked = Checked(key, len(data))
     try:
-        _check_chain_object(memoryview(data), checked, domain_key)
+        with encryption:
+            _check_chain_object(memoryview(data), checked, domain_key)
     except (DamagedObject, UnsupportedVersion) as error:
         _note(checked, error)
     return checked
