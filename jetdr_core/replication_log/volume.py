@@ -223,13 +223,18 @@ class LogVolume:
             if rows != self.sections:
                 self._write(self._body._replace(size_bytes=self._device.size_bytes, sections=rows))
 
+    @property
+    def _taken(self) -> set[SectionRow]:
+        """The sections of the table, and those that will be in the table once an epoch begins in them."""
+        return {*self.sections, *(section.row for section in self._open.values())}
+
     def _free_place(self, section_bytes: int) -> int:
         """Return where a new section may begin: in the first hole that takes it, or after all others."""
         at = VOLUME_SUPERBLOCK_AREA_BYTES
-        for row in sorted(self.sections, key=lambda row: row.offset):
+        for row in sorted(self._taken, key=lambda row: row.offset):
             if row.offset - at >= section_bytes:
                 return at
-            at = row.end
+            at = max(at, row.end)
         return at
 
     def _place_beside(self, old: SectionRow, new: SectionRow) -> SectionRow:
@@ -238,7 +243,7 @@ class LogVolume:
         try:
             self._make_room(beside)
         except (LogTooSmall, OSError):
-            others = (row.offset for row in self.sections if row.offset > old.offset)
+            others = (row.offset for row in self._taken if row.offset > old.offset)
             if old.offset + new.section_bytes > min(others, default=self._device.size_bytes):
                 raise
             return new._replace(offset=old.offset)

@@ -272,6 +272,32 @@ def test_a_replaced_section_stays_as_it_is_until_an_epoch_begins_in_the_new_one(
     assert (section.body.epoch, section.body.initial_lsn) == (9, 100)
 
 
+def test_sections_that_are_replaced_at_the_same_time_do_not_share_a_place() -> None:
+    """A DRVA takes several domains over at once. Between making a section and beginning it, a domain is claimed."""
+    device = CrashDevice(VOLUME_BYTES)
+    volume = new_volume(device)
+    volume.create_section("crm", UUID(int=8), 1 << 20)
+    first = ReplicationLog(replaced(volume, 2 << 20))
+    second = ReplicationLog(volume.replace_section("crm", UUID(int=8), 2 << 20, timeline=1, initial_lsn=7, time_ns=7))
+    volume.create_section("new", UUID(int=9), 1 << 20)
+    for log in (first, second):
+        log.begin(9)
+        log.close(clean=False)
+    places = sorted((row.offset, row.end) for row in open_volume_on(device).sections)
+    assert all(one[1] <= other[0] for one, other in itertools.pairwise(places)), places
+    for name, initial_lsn in ((NAME, 100), ("crm", 7), ("new", 1)):
+        section = open_volume_on(device).open_section(name)
+        assert (section.body.name, section.body.initial_lsn) == (name, initial_lsn)
+
+
+def test_a_section_that_was_replaced_and_never_began_leaves_its_place() -> None:
+    device = CrashDevice(VOLUME_BYTES)
+    volume = new_volume(device)
+    replaced(volume, 2 << 20).close()
+    volume.create_section("crm", UUID(int=8), 1 << 20)
+    assert [row.offset for row in volume.sections] == [1 << 20, 2 << 20]
+
+
 def test_the_place_of_a_replaced_section_is_used_again() -> None:
     device = CrashDevice(VOLUME_BYTES)
     volume = new_volume(device)
