@@ -55,14 +55,15 @@ async def open_alone(request: DomainRequest[D], keeper: KnownKeeper, since_ns: i
         await in_thread(resumption.check, history, primaries)
         generation = record.generation_next()
         await in_thread(resumption.claiming, generation)
-        await in_thread(keeper.beginning, Generation.of_log(log), generation)
+        own, write_back = Generation.of_log(log), resumption.write_back
+        await in_thread(lambda: keeper.beginning(own, generation, write_back=write_back))
         await begin_log(log, generation, record.timeline, resumption)
         await in_thread(keeper.begun, generation)
         facts, oldest = history.facts(log.outcome.head.lsn), await in_thread(oldest_ns, log, log.tail)
         ring = await in_thread(resumption.begin_ring, history, primaries)
         log.start(ring)
         log_.warning("domain %s: opened without its store: nothing is uploaded until that is there", request.name)
-        begun = record.beginning(generation, generation).begun(generation)
+        begun = record.beginning(generation, generation, write_back=write_back).begun(generation)
         away = Away(since_ns=since_ns, why=why, record=begun, facts=facts, oldest_ns=oldest)
         return Parts(away, log, history, ring, log.tail, primaries, resumption, keeper, opened.pop_all())
 

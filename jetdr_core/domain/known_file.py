@@ -92,16 +92,16 @@ class KnownKeeper:
         self._is_stale = False  # the file cannot be replaced or removed, and lacks something
         self.record = None if file is None else file.read()
 
-    def claiming(self, own: Generation, generation: Generation) -> None:
+    def claiming(self, own: Generation, generation: Generation, *, write_back: bool) -> None:
         """The log of generation ``own`` is about to begin ``generation``, which is claimed before that."""
         known = self.record if self.record is not None and self.record.fits(own) else None
-        self._put(None if known is None else known.claiming(own, generation))
+        self._put(None if known is None else known.claiming(own, generation, write_back=write_back))
 
-    def beginning(self, own: Generation, generation: Generation) -> None:
+    def beginning(self, own: Generation, generation: Generation, *, write_back: bool) -> None:
         """The same without a claim. Raises if that cannot be noted: the store would be taken for an older copy."""
         assert self.record is not None, "the domain was opened from it"
         assert self._file is not None
-        self._file.write(record := self.record.beginning(own, generation))
+        self._file.write(record := self.record.beginning(own, generation, write_back=write_back))
         self.record = record
 
     def begun(self, generation: Generation) -> None:
@@ -123,6 +123,7 @@ class KnownKeeper:
                 timeline=log.timeline,
                 chain=generation,
                 log=generation,
+                write_back=log.write_back,
                 record_bytes_max=record_bytes_max,
                 lsn=facts.lsn,
                 history=history,

@@ -41,7 +41,8 @@ class KnownRecord:
 
     ``log`` is the generation that the log was last begun with, and ``next`` one that it may have been begun with since.
     ``history`` is the block of the folded history up to ``lsn``. ``ended``: log and host component ended in order since
-    the log was begun, so the primaries hold everything. ``record_bytes_max``: the most payload of a record of that log.
+    the log was begun, so the primaries hold everything. ``write_back``: until then they may lag that log.
+    ``record_bytes_max``: the most payload of a record of that log.
     """
 
     domain_uuid: UUID
@@ -52,6 +53,7 @@ class KnownRecord:
     log: Generation
     next: Generation | None = None
     ended: bool = False
+    write_back: bool
     record_bytes_max: int
     lsn: int
     history: bytes
@@ -69,15 +71,16 @@ class KnownRecord:
         known = (self.chain, *self.claims, self.log, *([] if self.next is None else [self.next]))
         return Generation.next_after(*known)
 
-    def beginning(self, own: Generation, generation: Generation) -> KnownRecord:
-        """The log, of generation ``own``, is about to begin ``generation``."""
-        return replace(self, log=own, next=generation, ended=False)
+    def beginning(self, own: Generation, generation: Generation, *, write_back: bool) -> KnownRecord:
+        """The log, of generation ``own``, is about to begin ``generation``. The mode changes at a clean log only."""
+        return replace(self, log=own, next=generation, ended=False, write_back=write_back)
 
-    def claiming(self, own: Generation, generation: Generation) -> KnownRecord | None:
+    def claiming(self, own: Generation, generation: Generation, *, write_back: bool) -> KnownRecord | None:
         """The same, and it is about to be claimed before. None if too many claims were made in vain."""
         if len(self.claims) >= CLAIMS_MAX:
             return None
-        return replace(self.beginning(own, generation), claims=(*self.claims, generation))
+        begun = self.beginning(own, generation, write_back=write_back)
+        return replace(begun, claims=(*self.claims, generation))
 
     def begun(self, generation: Generation) -> KnownRecord:
         """The log has begun ``generation``."""
@@ -103,6 +106,7 @@ def encode_known(record: KnownRecord) -> bytes:
         "log": str(record.log),
         "next": None if record.next is None else str(record.next),
         "ended": record.ended,
+        "write_back": record.write_back,
         "record_bytes_max": record.record_bytes_max,
         "lsn": record.lsn,
         "history_bytes": len(record.history),
@@ -137,6 +141,7 @@ def _decode(head: dict[str, object], history: bytes) -> KnownRecord:
         log=Generation.parse(_text(head["log"])),
         next=None if next_ is None else Generation.parse(_text(next_)),
         ended=head["ended"] is True,
+        write_back=head["write_back"] is True,
         record_bytes_max=_record_bytes_max(head["record_bytes_max"]),
         lsn=_whole(head["lsn"]),
         history=history,

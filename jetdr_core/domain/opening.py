@@ -180,7 +180,7 @@ class _Ground(Generic[D]):
     def announce(self, resumption: Resumption[D], generation: Generation) -> EpochOwner:
         """Note that ``generation`` is about to be claimed; returns who claims."""
         resumption.claiming(generation)
-        self.keeper.claiming(self.own, generation)
+        self.keeper.claiming(self.own, generation, write_back=resumption.write_back)
         return self.claimant(generation)
 
 

@@ -313,3 +313,42 @@ def test_the_mode_is_changed_only_where_nothing_is_pending(made: Machine) -> Non
             await domain.close(stop_host=True)
 
     asyncio.run(scenario())
+
+
+def test_what_guests_wrote_while_the_domain_was_closed_is_not_overwritten_by_the_log(made: Machine) -> None:
+    """Whoever let them write noted it in the served file alone, as in write-through."""
+
+    async def scenario() -> None:
+        with Drva(made, "create") as drva:
+            await asyncio.to_thread(write_and_flush, made, 1)
+            drva.ask("applied")
+            drva.kill()
+            made.kill_host()
+        made.ring.unlink()
+        served = made.bypassed.with_name("served")
+        served.touch(0o600)
+        with made.primary().open("r+b") as disk:
+            disk.write(b"newer than the log".ljust(512) * (DISK_BYTES // 512))
+        expected = made.primary().read_bytes()
+        async with made.open() as domain:
+            await asyncio.wait_for(domain.wait_consistent(), 20)
+            assert made.primary().read_bytes() == expected
+            assert len(gaps(domain)) == 1
+            assert not served.exists()
+            await assert_replica_equals_primary(domain, made)
+            await domain.close(stop_host=True)
+
+    asyncio.run(scenario())
+
+
+def test_a_served_file_of_a_time_without_disks_does_not_keep_the_log_from_being_replayed(made: Machine) -> None:
+    async def scenario() -> None:
+        async with made.create() as domain:
+            await domain.close(stop_host=True)
+        served = made.bypassed.with_name("served")
+        served.touch(0o600)
+        async with made.open() as domain:
+            assert not served.exists()
+            await domain.close(stop_host=True)
+
+    asyncio.run(scenario())

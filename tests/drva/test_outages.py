@@ -224,3 +224,37 @@ def test_the_state_folder_is_told_of_a_disk_at_once() -> None:
         assert record is not None
         assert [state.name for state in record.folded_history().disks] == ["db01", "db02"]
         end(drva)
+
+
+def lose_power(here: Place, disk_before: bytes) -> None:
+    """Nothing that runs survives, and the disk lacks what its guest's flush made durable in the log."""
+    os.kill(here.component("payroll").pid, signal.SIGKILL)
+    _until_gone(here)
+    lose_runtime_folder(here)
+    stamp = os.getxattr(here.disk("payroll"), "user.jetdr")
+    here.disk("payroll").write_bytes(disk_before)
+    os.setxattr(here.disk("payroll"), "user.jetdr", stamp)
+
+
+def test_a_configuration_that_turns_to_write_through_serves_no_disk_that_lacks_what_the_log_has() -> None:
+    with place("payroll") as here:
+        here.write(domain=MODES["write-back"])
+        with process(here) as first:
+            here.until(is_consistent)
+            before = here.disk("payroll").read_bytes()
+            write(here, b"A")
+            end(first, signal.SIGKILL)
+        lose_power(here, before)
+        here.write(domain=MODES["write-through"])
+        with process(here) as second:
+            status = here.until(lambda s: s["state"] == "waiting" and "host_away" in alarms(s))
+            assert "ran in write-back mode" in status["failure"]
+            assert "may hold what its disks lack" in alarms(status)["host_away"]
+            assert not here.component("payroll").running()
+            end(second)
+        here.write(domain=MODES["write-back"])
+        with process(here) as third:
+            here.until(is_consistent)
+            assert_whole(here, b"A")
+            assert not gaps(here)
+            end(third)

@@ -229,6 +229,12 @@ class HostedResumption:
         lsns = LogReach(log.tail.lsn, log.outcome.head.lsn)
         return Witnesses(self._bypassed_file.folder, self._own, log.body.state_id, self._chain, lsns)
 
+    @property
+    def _bypass_is_noted(self) -> bool:
+        """Whether a file says that writes bypassed the log. The served file speaks of either write mode."""
+        files = (self._bypassed_file, self._served_file)
+        return any(file is not None and file.stands for file in files)
+
     def _chain_word(self) -> Word:
         if self._witnesses is not None:
             return self._witnesses.of_chain()
@@ -243,7 +249,7 @@ class HostedResumption:
             host=_host(survivor),
             logging=survivor is None or survivor.logging,
             write_back=self.write_back,
-            bypassed=self._bypassed_file is not None and self._bypassed_file.stands,
+            bypassed=self.write_back and self._bypass_is_noted,
             disks=bool(history.disks),
             chain=self._chain_word(),
             state=Word.SILENT if self._witnesses is None else self._witnesses.of_state(),
@@ -279,6 +285,7 @@ class HostedResumption:
         at_rest = found.logging and found.host is not HostFound.ALIVE
         if at_rest and owed == NOTHING_OWED:
             self._bypassed_file.remove()  # of a domain that had this name before, or of a host component as it died
+            self._served_file.remove()  # of a time at which the domain had no disks
         if owed.replay:
             replay(self._log, history, primaries.opened)
         if _owes_gap(found, owed):  # it turned out only now that the ring was looked at, or after the replay

@@ -109,6 +109,8 @@ class Standby:
 
     def _start_write_through(self, record: KnownRecord, place: RingPlace, ring: Ring | None) -> None:
         """Writes bypass the log: what a host component that died had not logged is unknown to the ring anyway."""
+        if record.write_back and not record.ended:
+            raise _Wait("its log ran in write-back mode and was not closed, so it may hold what its disks lack")
         self._begin_bypass()
         if ring is None:
             self._make_ring(record, place)
