@@ -1,4 +1,4 @@
-"""Each promise of docs/promises.md is held by tests, and each test that the page names exists."""
+"""Each promise of docs/promises.md is held by tests, and each test that it or docs/trust.md names exists."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ import pytest
 
 ROOT = Path(__file__).resolve().parents[2]
 PAGE = (ROOT / "docs" / "promises.md").read_text(encoding="utf-8")
+TRUST = (ROOT / "docs" / "trust.md").read_text(encoding="utf-8")
 PROMISES = re.findall(r"^## (\d+)\. ", PAGE, re.MULTILINE)
 HELD_BY = dict(re.findall(r"^### Promise (\d+)\n((?:(?!##).*\n)*)", PAGE, re.MULTILINE))
 TEST = re.compile(r"`(tests/[\w/]+\.py)::([\w:]+)`")
@@ -41,7 +42,13 @@ def test_every_promise_is_held_by_tests(promise: str) -> None:
     assert TEST.search(HELD_BY[promise]), f"no test holds promise {promise}"
 
 
-@pytest.mark.parametrize(("path", "test"), TEST.findall(PAGE))
+@pytest.mark.parametrize(("path", "test"), TEST.findall(PAGE + TRUST))
 def test_every_named_test_exists(path: str, test: str) -> None:
-    assert (ROOT / path).exists(), f"docs/promises.md names {path}, which is gone"
-    assert test in names_in(path), f"docs/promises.md names {test}, which {path} does not have"
+    assert (ROOT / path).exists(), f"the documentation names {path}, which is gone"
+    assert test in names_in(path), f"the documentation names {test}, which {path} does not have"
+
+
+def test_every_party_is_held_by_a_test() -> None:
+    rows = [line for line in TRUST.splitlines() if line.startswith("| **")]
+    assert len(rows) > 9
+    assert all(TEST.search(row) for row in rows)
