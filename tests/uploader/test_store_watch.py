@@ -199,7 +199,7 @@ def test_an_owner_that_a_newer_engine_has_replaced_is_fenced() -> None:
             for key in sorted(set(await keys(taken_over)) - set(await keys(store))):
                 await store.put_if_absent(key, [of_a_newer_format(await taken_over.get(key))])
         with pytest.raises(Fenced):
-            await old._opened.uploader.watch.check(store)  # type: ignore[union-attr]
+            await old._opened.upload._uploader.watch.check(store)  # type: ignore[union-attr]
         with pytest.raises(Fenced):
             await old.uploaded(disk.write(0, b"o" * 512))
         await old.close(upload=False)
@@ -224,7 +224,7 @@ def test_a_check_takes_three_requests() -> None:
     async def scenario() -> None:
         store = CountingStore()
         domain, _ = await begun(store, BLIND)
-        watch = domain._opened.uploader.watch  # type: ignore[union-attr]
+        watch = domain._opened.upload._uploader.watch  # type: ignore[union-attr]
         await watch.check(store)
         before = store.requests
         await watch.check(store)
