@@ -12,7 +12,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 
 from jetdr_core.aio import shielded
-from jetdr_core.errors import ChainBroken, DamagedObject, ObjectNotFound, StoreAccessDenied, StoreError
+from jetdr_core.errors import ChainBroken, DamagedObject, ObjectNotFound, StoreAccessDenied, StoreError, StoreLost
 from jetdr_core.extent import DamagedExtent, describe_extents
 from jetdr_core.rehydrate.apply import Fetched, FrameWriter, Outcome, damage_of, raise_damage
 from jetdr_core.rehydrate.plan import FrameRange, SegmentPlan, batches, frame_ranges
@@ -102,7 +102,7 @@ class Transfer:
 
     def _note_lost(self, wanted: FrameRange, error: StoreError) -> None:
         """Continue without a range that the store does not have any more, if the recovery does that."""
-        if error.transient or isinstance(error, StoreAccessDenied):
+        if error.transient or isinstance(error, StoreAccessDenied | StoreLost):
             raise error
         damage = damage_of(wanted.pieces, self._disks, wanted.segment.place.key, str(error))
         if not self._keep_going:

@@ -19,7 +19,7 @@ import numpy as np
 
 from jetdr_core.catalog import SETTLE_S, Catalog, chain_key, chain_number, chained
 from jetdr_core.domain_key import DomainKey
-from jetdr_core.errors import StoreAccessDenied, StoreError
+from jetdr_core.errors import StoreAccessDenied, StoreError, StoreLost
 from jetdr_core.extent import DamagedExtent, damaged_extents
 from jetdr_core.segment import ObjectKind
 from jetdr_core.store import ObjectInfo, ObjectStore
@@ -226,7 +226,7 @@ async def _checked(catalog: Catalog, info: ObjectInfo) -> Checked:
     try:
         data = await catalog.store.get_range(key, 0, info.size_bytes)
     except StoreError as error:
-        if error.transient or isinstance(error, StoreAccessDenied):
+        if error.transient or isinstance(error, StoreAccessDenied | StoreLost):
             raise
         return Checked(key, 0, problems=[("object", error.cause)])
     return await asyncio.to_thread(check_object, data, key, catalog.chain.domain_key)
