@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import shutil
 import signal
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -257,4 +258,31 @@ def test_a_configuration_that_turns_to_write_through_serves_no_disk_that_lacks_w
             here.until(is_consistent)
             assert_whole(here, b"A")
             assert not gaps(here)
+            end(third)
+
+
+def test_an_older_copy_of_the_state_folder_does_not_vouch_for_disks_that_were_served_since() -> None:
+    """It says that nothing was pending when the domain was closed, which was before guests wrote again."""
+    with place("payroll") as here:
+        here.write(domain=MODES["write-back"], drva='hosts_on_stop = "stop"')
+        log, aside, state = here.path / "log", here.path / "log-aside", here.path / "state"
+        with process(here) as first:
+            here.until(is_consistent)
+            end(first)
+        shutil.copytree(state, here.path / "older")
+        with process(here) as second:
+            here.until(is_consistent)
+            before = here.disk("payroll").read_bytes()
+            while os.getxattr(here.disk("payroll"), "user.jetdr").startswith(b"1."):
+                pass
+            write(here, b"A")
+            end(second, signal.SIGKILL)
+        lose_power(here, before)
+        shutil.rmtree(state)
+        (here.path / "older").rename(state)
+        log.rename(aside)
+        with process(here) as third:
+            status = here.until(lambda s: "host_away" in alarms(s))
+            assert "older copy" in alarms(status)["host_away"]
+            assert not here.component("payroll").running()
             end(third)

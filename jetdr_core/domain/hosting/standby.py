@@ -20,7 +20,8 @@ from pathlib import Path
 
 from jetdr_core._core import Ring
 from jetdr_core.catalog import DiskState
-from jetdr_core.domain.generation import Generation
+from jetdr_core.domain.disk_identity import read_stamp
+from jetdr_core.domain.generation import Generation, Word
 from jetdr_core.domain.hosting.bypassed_file import BypassedFile, served_file
 from jetdr_core.domain.hosting.ring_place import RingPlace
 from jetdr_core.domain.known_file import KnownFile
@@ -127,12 +128,20 @@ class Standby:
         if ring is None:
             if not record.ended:
                 raise _Wait("its ring is lost, and its log, which was not closed, may hold what its disks lack")
+            self._check_stamps(record)
             self._begin_bypass()
             self._bypassed_file.create()
             self._make_ring(record, place)
         states = record.folded_history().disks
         disks = [StartDisk(one.disk, one.name, one.size_bytes, self._path(one)) for one in states]
         self._component.start(place.path, record.domain_uuid, disks=disks, bypassed_path=self._bypassed_file.path)
+
+    def _check_stamps(self, record: KnownRecord) -> None:
+        """Refuse disks that were served since the end that ``record`` knows of: the log may hold what they lack."""
+        for state in record.folded_history().disks:
+            stamp = read_stamp(self._path(state))
+            if stamp is not None and record.log.word_of(stamp) in {Word.NEWER, Word.APART}:
+                raise _Wait(f"its state folder is an older copy: disk {state.name!r} {Word.NEWER.value}")
 
     def _begin_bypass(self) -> None:
         self._served_file.make_folder()
