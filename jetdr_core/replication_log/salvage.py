@@ -29,7 +29,8 @@ def salvage_volume(device: BlockDevice, *, owner: UUID, domain_uuid: UUID, where
     """Make ``device`` a volume of ``owner`` with the sections that are found on it. Durable at return.
 
     Returns False, with nothing written, if no section of ``domain_uuid`` is among them. Sections are found as long as
-    they follow one another without a hole.
+    they follow one another without a hole. A section that was replaced stays on the volume beside the newer one of its
+    name, which counts.
     """
     rows = tuple(_rows(device, where))
     if not any(row.domain_uuid == domain_uuid for row in rows):
@@ -44,22 +45,31 @@ def salvage_volume(device: BlockDevice, *, owner: UUID, domain_uuid: UUID, where
     return True
 
 
-def _rows(device: BlockDevice, where: str) -> Iterator[SectionRow]:
-    at, names = VOLUME_SUPERBLOCK_AREA_BYTES, set[str]()
+def _rows(device: BlockDevice, where: str) -> list[SectionRow]:
+    """Return the newest section of each name."""
+    newest: dict[str, tuple[int, SectionRow]] = {}
+    for epoch, row in _found(device, where):
+        if row.name not in newest or epoch > newest[row.name][0]:
+            newest[row.name] = (epoch, row)
+    return [row for _, row in newest.values()]
+
+
+def _found(device: BlockDevice, where: str) -> Iterator[tuple[int, SectionRow]]:
+    """Yield what is found, each with its epoch."""
+    at = VOLUME_SUPERBLOCK_AREA_BYTES
     while at + SECTION_SUPERBLOCK_AREA_BYTES <= device.size_bytes:
-        row = _row_at(device, at, where)
-        if row is None or row.name in names or row.end > device.size_bytes:
+        found = _at(device, at, where)
+        if found is None or found[1].end > device.size_bytes:
             return
-        yield row
-        names.add(row.name)
-        at = row.end
+        yield found
+        at = found[1].end
 
 
-def _row_at(device: BlockDevice, offset: int, where: str) -> SectionRow | None:
+def _at(device: BlockDevice, offset: int, where: str) -> tuple[int, SectionRow] | None:
     copies = SuperblockCopies(device, SECTION_LAYOUT, offset, where=where)
     try:
         body = superblock.decode_section(copies.load(repair=False), where=where)
     except (LogError, UnsupportedVersion):
         return None
     row = SectionRow(body.name, body.domain_uuid, offset, body.data_bytes + SECTION_SUPERBLOCK_AREA_BYTES)
-    return row if body.data_offset == offset + SECTION_SUPERBLOCK_AREA_BYTES else None
+    return (body.epoch, row) if body.data_offset == offset + SECTION_SUPERBLOCK_AREA_BYTES else None

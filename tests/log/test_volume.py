@@ -361,6 +361,20 @@ def test_a_lost_volume_superblock_is_made_from_the_sections_for_a_domain_that_is
     assert recovered(device)[1] == written
 
 
+def test_a_lost_volume_superblock_is_made_with_the_newest_of_sections_that_replaced_one_another() -> None:
+    device = CrashDevice(VOLUME_BYTES)
+    volume = new_volume(device)
+    with hand_driven(volume) as log:
+        log.write(0, BLOCK)
+    volume.create_section("crm", UUID(int=8), 1 << 20)
+    new = ReplicationLog(replaced(volume, 1 << 20))
+    new.begin(9)
+    new.close(clean=False)
+    rows = volume.sections
+    device.write(0, os.urandom(1 << 20))
+    assert set(volume_on(device, OWNER, "volume", UUID(int=8)).sections) == set(rows)
+
+
 def test_volume_opened_for_looking_cannot_be_changed() -> None:
     device = CrashDevice(VOLUME_BYTES)
     new_volume(device)
