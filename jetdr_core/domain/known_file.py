@@ -152,6 +152,8 @@ class KnownKeeper:
         if not control.is_folded_to(lsn):
             return False
         with self._lock:
+            if self._is_stale:
+                self._remove()
             if self.record is None:
                 return not self._is_stale
             if control.lsn_folded() > self.record.lsn:
@@ -178,6 +180,11 @@ class KnownKeeper:
     def _give_up(self, error: Exception) -> None:
         assert self._file is not None
         log.warning("%s: the domain can be opened with its store only: %s", self._file.path, error)
+        self._remove()
+
+    def _remove(self) -> None:
+        """Remove the file. If that is not possible, it is stale, and tried again before the log is trimmed."""
+        assert self._file is not None
         try:
             self._file.remove()
             self._is_stale = False
