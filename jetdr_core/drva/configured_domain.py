@@ -13,6 +13,7 @@ from typing import Any
 from jetdr_core.aio import in_thread
 from jetdr_core.device import IscsiLun
 from jetdr_core.domain import HostedDomain, ProtectedDomain
+from jetdr_core.domain.known_file import KnownFile
 from jetdr_core.domain.log_section import log_knows
 from jetdr_core.domain.parts import is_away
 from jetdr_core.domain_key import KeyFile
@@ -74,10 +75,11 @@ def store_of(config: DomainConfig) -> str:
 
 
 async def _is_unborn(config: DomainConfig) -> bool:
-    """Whether neither store nor log knows of the domain, which then may be created.
+    """Whether neither store nor log nor state folder knows of the domain, which then may be created.
 
-    A store that is away, or whose file system is not mounted, looks like one that was never used. The log knows better.
+    A store or log whose file system is not mounted looks like one that was never used. The others know better.
     """
+    known = KnownFile(Path(config.host.state), config.name).path
     away: Exception | None = None
     try:
         if not await store_is_empty(store_of(config)):
@@ -90,11 +92,18 @@ async def _is_unborn(config: DomainConfig) -> bool:
         if away is None:
             raise InvalidRequest(
                 f"domain {config.name!r}: its log has a history, and store {config.store} is empty",
-                hint="mount the store's file system, or correct the URL. If its objects are lost, name another volume",
+                hint="mount the store's file system, or correct the URL. If its objects are lost, name another volume, "
+                f"and remove {known} if it exists",
             )
         return False
     if away is not None and not isinstance(away, StoreMissing):
         raise away
+    if await in_thread(known.exists):
+        raise InvalidRequest(
+            f"domain {config.name!r}: its state folder has a history, and neither volume {config.volume.path} nor "
+            f"store {config.store} has one",
+            hint=f"mount their file systems, or correct their places. If the domain is to begin anew, remove {known}",
+        )
     return True
 
 

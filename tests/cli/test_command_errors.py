@@ -28,7 +28,7 @@ DOCUMENTATION = Path(__file__).resolve().parents[2] / "docs" / "operations.md"
         (["points", "/srv/dr/payroll"], "'/srv/dr/payroll' is not a URL; use file:///PATH"),
         (["points", "ftp://host/x"], "unknown scheme 'ftp'; use file:///PATH"),
         (["points", "file://relative"], "is relative; use an absolute path"),
-        (["points", "file:///no/such/directory"], "does not exist; create it, or correct the URL"),
+        (["points", "file:///no/such/directory"], "does not exist; mount its file system, create it, or"),
         (["points", "az://payroll"], "no Azure storage account is named for 'az://payroll'; set AZURE_STORAGE_"),
         (["points", "memory://empty", "--colour"], "No such option"),
         (["verify", "memory://empty"], "holds no protected domain; check the URL, container and prefix"),

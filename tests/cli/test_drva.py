@@ -232,11 +232,11 @@ def test_what_is_no_size_is_refused(size: str) -> None:
         (["status", "other"], "InvalidRequest", ExitCode.USAGE),
         (["mark", "payroll", "latest"], "InvalidRequest", ExitCode.USAGE),
         (["status", "--socket", "/absent/sock"], "DrvaUnreachable", ExitCode.UNREACHABLE),
-        (["points", "file:///absent"], "InvalidRequest", ExitCode.USAGE),
+        (["points", "file:///absent"], "StoreMissing", ExitCode.USAGE),
         (["points", "memory://nothing-here"], "InvalidRequest", ExitCode.USAGE),
         (["inspect", "/absent"], "FileNotFoundError", ExitCode.UNREACHABLE),
         (["points"], "InvalidRequest", ExitCode.USAGE),
-        (["rehydrate", "file:///absent", "--at", "x", "--to", "/tmp/x"], "InvalidRequest", ExitCode.USAGE),
+        (["rehydrate", "file:///absent", "--at", "x", "--to", "/tmp/x"], "StoreMissing", ExitCode.USAGE),
     ],
 )
 def test_error_is_json_where_json_was_asked_for(here: Place, arguments: list[str], kind: str, code: ExitCode) -> None:

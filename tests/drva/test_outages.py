@@ -286,3 +286,25 @@ def test_an_older_copy_of_the_state_folder_does_not_vouch_for_disks_that_were_se
             assert "older copy" in alarms(status)["host_away"]
             assert not here.component("payroll").running()
             end(third)
+
+
+def test_a_domain_whose_log_and_store_are_both_away_is_no_new_one(here: Place) -> None:
+    """As on a machine that starts without its mounts."""
+    places = [here.path / "store-payroll", here.path / "log"]
+    with process(here) as first:
+        here.until(is_consistent)
+        write(here, b"A")
+        end(first)
+    for path in places:
+        path.rename(path.with_suffix(".aside"))
+    with process(here) as second:
+        status = here.until(lambda s: s["state"] == "waiting")
+        assert "its state folder has a history" in status["failure"]
+        assert not any(path.exists() for path in places)
+        assert read(here) == b"A"
+        for path in places:
+            path.with_suffix(".aside").rename(path)
+        here.until(is_consistent)
+        assert_whole(here, b"A")
+        assert not gaps(here)
+        end(second)
