@@ -118,6 +118,7 @@ class Joining(Generic[D]):
         end = known.chain_end._replace(epoch=self._own.epoch - 1)
         chain = chain_writer(self._request, store, known, end)
         owner = claimant(self._request, log.body.section_id, self._own)
+        await in_thread(parts.keeper.joining)
         await chain.claim(cursor.lsn + 1, known.tail.time_ns_last or known.time_ns_last, owner)
         await in_thread(parts.keeper.joined)
         log_.warning("domain %s: joined with its store, which ends at LSN %d", self._request.name, cursor.lsn)

@@ -130,6 +130,12 @@ class KnownKeeper:
             )
         )
 
+    def joining(self) -> None:
+        """The generation of the log is about to be claimed. It may be in the chain from now on."""
+        with self._lock:
+            if self.record is not None:
+                self._put(self.record.joining())
+
     def joined(self) -> None:
         """The chain names the generation of the log."""
         with self._lock:

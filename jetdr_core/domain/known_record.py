@@ -86,6 +86,12 @@ class KnownRecord:
         """The log has begun ``generation``."""
         return replace(self, log=generation, next=None)
 
+    def joining(self) -> KnownRecord | None:
+        """The generation of the log is about to be claimed. None if too many claims were made in vain."""
+        if self.log in self.claims:
+            return self
+        return replace(self, claims=(*self.claims, self.log)) if len(self.claims) < CLAIMS_MAX else None
+
     def joined(self) -> KnownRecord:
         """The chain names the generation of the log."""
         return replace(self, chain=self.log, claims=())

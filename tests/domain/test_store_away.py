@@ -177,6 +177,28 @@ def test_a_drva_that_dies_between_begin_claim_and_upload_leaves_no_gap(made: Mac
 
 
 @BOTH
+@pytest.mark.parametrize("step", [step for step, where in STEPS.items() if where[2]])
+def test_a_store_that_is_away_again_after_a_claim_is_joined_all_the_same(made: Machine, step: str) -> None:
+    """The DRVA does not take its own claim for that of another owner."""
+    module, name, _ = STEPS[step]
+    created(made)
+    back = take_away(made)
+    with Drva(made, "open", dies_at=(module, name)) as drva:
+        write(made, 1, b"B")
+        back()
+        drva.died()
+    back = take_away(made)
+    with Drva(made, "open") as drva:
+        assert not drva.opened["joined"]
+        write(made, 2, b"C")
+        back()
+        until(lambda: drva.ask("status")["joined"] or drva.ask("status")["failure"])
+        assert drva.ask("status")["joined"], drva.ask("status")["failure"]
+        drva.kill()
+    asyncio.run(ends_whole(made))
+
+
+@BOTH
 def test_power_is_lost_without_the_store(made: Machine) -> None:
     """Write-through owes a gap, as with the store. In write-back the log is replayed on the word of all others."""
     created(made)
