@@ -16,6 +16,7 @@ from jetdr_core.domain.hosting import stamper, witnesses
 from jetdr_core.domain.hosting.generation_file import GenerationFile, StateRecord
 from jetdr_core.domain.hosting.stamper import Stamper
 from jetdr_core.domain.hosting.witnesses import Witnesses
+from jetdr_core.errors import InvalidRequest
 from tests.domain.hosted import Drva, Machine, gaps, machine, until
 
 FIRST = Generation(1, bytes([1]) * 16)
@@ -172,3 +173,16 @@ def test_a_disk_that_takes_no_stamp_is_served(made: Machine, monkeypatch: pytest
                 await domain.close(stop_host=True)
 
         asyncio.run(scenario())
+
+
+def test_a_disk_that_comes_back_after_its_domain_has_ended_keeps_its_newer_stamp(
+    disks: list[str], tmp_path: Path
+) -> None:
+    """Whoever looks for a failed disk may hang with its file system until the domain was opened again."""
+    ended = begun(tmp_path, disks)
+    ended.end_stamps()
+    newer = Generation(2, bytes([2]) * 16)
+    write_stamp(disks[0], newer)
+    with pytest.raises(InvalidRequest, match="is being closed"):
+        ended.admit(disks[0])
+    assert read_stamp(disks[0]) == newer

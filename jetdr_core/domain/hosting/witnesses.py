@@ -16,6 +16,7 @@ from pathlib import Path
 from jetdr_core.domain.disk_identity import can_carry_stamp, check_stamp_has_place, read_stamp, write_stamp
 from jetdr_core.domain.generation import UNKNOWN_ID, Generation, Word
 from jetdr_core.domain.hosting.generation_file import BLANK, GenerationFile, LogReach, StateRecord
+from jetdr_core.errors import InvalidRequest
 
 __all__ = ["Witnesses"]
 
@@ -178,5 +179,7 @@ class Witnesses:
         self._left = True
 
     def admit(self, path: str) -> None:
-        """A new disk is about to be protected."""
+        """A disk is about to be served. Refused once the domain has ended: the disk may have a newer stamp by then."""
+        if self._stamps_end:
+            raise InvalidRequest(f"{path} is served no longer: its domain is being closed", hint="open it again")
         write_stamp(path, self._claim)
