@@ -38,6 +38,9 @@ CALLS_MAX = THREADS
 END_LIMIT_S = 1.0
 """A process that has not ended so long after its socket was closed is killed, and given up if that does not help."""
 
+KILLED_LIMIT_S = 0.1
+"""A process that was killed and does not hang ends within this."""
+
 _PROGRAM = """
 import sys, types
 for name, folder in (("jetdr_core", sys.argv[1]), ("jetdr_core.store", sys.argv[1] + "/store")):
@@ -193,13 +196,16 @@ class _Worker:
         return await shielded(flight.answer)
 
     async def close(self) -> None:
+        """Let the process end, and wait for that. If it takes long, or nobody waits any more, the process is killed."""
         self._end()
         deadline = time.monotonic() + END_LIMIT_S
-        while self._process.poll() is None and time.monotonic() < deadline:  # noqa: ASYNC110
-            await asyncio.sleep(0.005)  # in a thread this could wait for threads that hang
-        if self._process.poll() is None:
-            self._process.kill()
-            _hanging[self._path] = self._process
+        try:
+            while self._process.poll() is None and time.monotonic() < deadline:  # noqa: ASYNC110
+                await asyncio.sleep(0.005)  # in a thread this could wait for threads that hang
+        finally:
+            if self._process.poll() is None:
+                self._process.kill()
+                _hanging[self._path] = self._process
 
     def _expect(self, call: TreeCall | None) -> _Flight:
         """Return what the answer to the next number will resolve. The opening has the first number."""
@@ -299,6 +305,8 @@ def _refuse_while_hanging(path: Path) -> None:
     process = _hanging.get(path)
     if process is None:
         return
+    with contextlib.suppress(subprocess.TimeoutExpired):
+        process.wait(KILLED_LIMIT_S)
     if process.poll() is None:
         raise TreeAway("its file system hangs, and so does the process that last used it")
     _hanging.pop(path, None)

@@ -210,11 +210,11 @@ def test_a_takeover_that_fails_before_its_claim_leaves_the_old_log_in_use(tmp_pa
     async def scenario() -> None:
         site = Site(tmp_path)
         await begun(site)
-        site.disk.rename(tmp_path / "away")
+        own, site.disk = site.disk, tmp_path / "absent"
         with pytest.raises((JetdrError, OSError)):
             async with site.taken_over():
                 pass
-        (tmp_path / "away").rename(site.disk)
+        site.disk = own
         await assert_lasts(site)
 
     asyncio.run(scenario())
