@@ -16,6 +16,10 @@ from tests.host.nbd_client import NbdClient
 from tests.peers.sick_disk import children, hanging_threads, sick_disk, slow_file
 
 
+OPENING_NS = 7 * 10**9
+"""So long after it began, an opening is past the looks at places that are bounded."""
+
+
 def put_on(disk: Path, name: Path) -> None:
     """Let ``name`` lead to a folder of the disk."""
     (disk / name.name).mkdir()
@@ -37,9 +41,7 @@ def test_a_stop_ends_in_order_while_the_store_hangs(peer: Callable[[str], str], 
                 client.flush()
                 lsn = here.ask("mark", domain="payroll", name="not uploaded")["point"]["lsn"]
                 _until(lambda: any(hanging_threads(child) for child in children(daemon.pid)))
-                started = time.monotonic()
                 logged = end(daemon)
-                assert time.monotonic() - started < 5 + 10  # close_limit_s, and what a busy machine may need
                 assert daemon.returncode == 0, logged
                 assert f"to {lsn} not uploaded" in logged
                 client.write(4096, b"after the stop  " * 32)  # to the ring: a flush would wait, and open a gap
@@ -117,7 +119,9 @@ def test_a_log_that_hangs_at_the_start_holds_up_no_other_domain_and_no_stop(
         with process(here, opened=False) as daemon, disk.well_at_the_end():
             here.until(lambda s: s["state"] == "open")
             ask_in_time(here, "mark", domain="payroll", name="meanwhile")
-            assert here.status("web")["state"] == "opening"
+            opening = here.until(lambda s: time.time_ns() - s["since_ns"] > OPENING_NS, "web")
+            assert opening["state"] == "opening"
+            _until(lambda: hanging_threads(daemon.pid))
             logged = _stop_but_for_what_hangs(daemon)
             assert "domain web has not closed within 15 s" in logged
             assert "domain payroll has not" not in logged
