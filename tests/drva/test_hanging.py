@@ -15,7 +15,6 @@ from tests.drva.running_drva import LIMIT_S, Place, end, place, process
 from tests.host.nbd_client import NbdClient
 from tests.peers.sick_disk import children, hanging_threads, sick_disk, slow_file
 
-
 OPENING_NS = 7 * 10**9
 """So long after it began, an opening is past the looks at places that are bounded."""
 

@@ -59,7 +59,7 @@ def test_memory_url_opens_the_same_objects_again() -> None:
         ("file:///srv/%00", "NUL"),
         ("file:///srv?create=1", "a query"),
         ("file:///srv#x", "a fragment"),
-        ("file:///does/not/exist", "does not exist; create it"),
+        ("file:///does/not/exist", "does not exist; mount its file system"),
         ("file:///etc/passwd", "not a directory"),
         ("memory://", "is not valid"),
         ("memory://a/b", "has a path"),
