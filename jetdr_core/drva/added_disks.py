@@ -22,6 +22,7 @@ from jetdr_core.durable import new_file, rename
 from jetdr_core.errors import InvalidRequest
 from jetdr_core.file_making import making
 from jetdr_core.identity import check_name
+from jetdr_core.json_text import decode_json
 from jetdr_core.limits import DISK_BYTES_MAX, DISKS_MAX
 from jetdr_core.ownership import check_private, make_private, open_own
 
@@ -74,11 +75,11 @@ class AddedDisks:
         try:
             check_private(_WHAT, self._folder)
             with open(open_own(self.path, os.O_RDONLY), "rb") as file:
-                content = json.loads(file.read(_BYTES_MAX + 1))
+                content = decode_json(file.read(_BYTES_MAX + 1))
             return _decoded(content)
         except FileNotFoundError:
             return {}
-        except (ValueError, RecursionError, TypeError, KeyError) as error:
+        except (ValueError, TypeError, KeyError) as error:
             raise InvalidRequest(
                 f"{self.path} does not say which disks were added: {error}",
                 hint="remove it, and name the disks in the configuration",
