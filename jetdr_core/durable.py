@@ -15,7 +15,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import BinaryIO
 
-__all__ = ["make_folders", "new_file", "remove", "rename", "sync_folder"]
+__all__ = ["make_folders", "new_file", "remove", "rename", "replace_file", "sync_folder"]
 
 FILE_MODE = 0o600
 _BUFFER_BYTES = 1 << 20
@@ -64,6 +64,17 @@ def rename(source: Path, target: Path) -> None:
     assert source.parent == target.parent, (source, target)
     source.rename(target)
     sync_folder(target.parent)
+
+
+def replace_file(path: Path, new: Path, content: bytes) -> None:
+    """Give ``path`` the content, durably and as a whole. ``new`` is the file's name until it is whole.
+
+    What a run that died left under that name is removed.
+    """
+    new.unlink(missing_ok=True)
+    with new_file(new) as file:
+        file.write(content)
+    rename(new, path)
 
 
 def remove(path: Path) -> None:

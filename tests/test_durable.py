@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from jetdr_core.durable import make_folders, new_file, remove, rename, sync_folder
+from jetdr_core.durable import make_folders, new_file, remove, rename, replace_file, sync_folder
 
 Synced = list[tuple[Path, list[str]]]
 
@@ -99,3 +99,12 @@ def test_a_folder_that_is_none_cannot_be_synced(tmp_path: Path) -> None:
         sync_folder(tmp_path / "file")
     with pytest.raises(FileNotFoundError):
         sync_folder(tmp_path / "missing")
+
+
+def test_a_replaced_file_is_whole_before_it_has_the_name(tmp_path: Path, synced: Synced) -> None:
+    path, new = tmp_path / "file", tmp_path / "file.new"
+    path.write_bytes(b"old")
+    new.write_bytes(b"what a run that died left")
+    replace_file(path, new, b"content")
+    assert synced == [(new, []), (tmp_path, ["file"])]
+    assert (path.read_bytes(), path.stat().st_mode & 0o777) == (b"content", 0o600)

@@ -290,16 +290,9 @@ class FileDevice:
                 done += os.pwritev(self.fileno(), [view[done:]], offset + done)
 
     def _zero_natively(self, offset: int, length: int) -> bool:
-        fd = self.fileno()
         on_file = linux.zero_range if self._keeps_space else linux.punch_hole
-        for call in (on_file,) if self._regular else (linux.zero_range, linux.zero_out):
-            try:
-                call(fd, offset, length)
-                return True
-            except OSError as error:
-                if error.errno not in linux.NOT_SUPPORTED:
-                    raise
-        return False
+        calls = (on_file,) if self._regular else (linux.zero_range, linux.zero_out)
+        return linux.zero_by_first(calls, self.fileno(), offset, length)
 
 
 @contextmanager

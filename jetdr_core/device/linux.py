@@ -1,6 +1,7 @@
 """The few system calls that Python's ``os`` lacks: fallocate with modes, and the geometry of block devices. Linux only.
 
-Invariant: a function here makes one system call, and raises the ``OSError`` of its errno.
+Invariant: a function here makes one system call, and raises the ``OSError`` of its errno. Only :func:`zero_by_first`
+makes several.
 """
 
 from __future__ import annotations
@@ -10,6 +11,7 @@ import errno
 import fcntl
 import os
 import struct
+from collections.abc import Callable, Sequence
 
 _KEEP_SIZE = 0x01  # linux/falloc.h
 _PUNCH_HOLE = 0x02
@@ -54,6 +56,18 @@ def zero_out(fd: int, offset: int, length: int) -> None:
 
 ZEROING = (punch_hole, zero_range, zero_out)
 """What makes a range of a block device read as zeros. The first of them gives the blocks back where the device can."""
+
+
+def zero_by_first(calls: Sequence[Callable[[int, int, int], None]], fd: int, offset: int, length: int) -> bool:
+    """Make the range read as zeros by the first of ``calls`` that the device knows. False if it knows none."""
+    for call in calls:
+        try:
+            call(fd, offset, length)
+            return True
+        except OSError as error:
+            if error.errno not in NOT_SUPPORTED:
+                raise
+    return False
 
 
 def logical_block_bytes(fd: int) -> int:

@@ -24,7 +24,7 @@ import xxhash
 
 from jetdr_core.catalog import DiskState
 from jetdr_core.domain.generation import Generation
-from jetdr_core.durable import new_file, remove, rename
+from jetdr_core.durable import remove, replace_file
 from jetdr_core.errors import InvalidRequest
 from jetdr_core.ownership import open_own
 from jetdr_core.replication_log import DISK_IDENTITY_BYTES, ReplicationLog
@@ -208,10 +208,7 @@ def _write_beside(path: str, text: bytes) -> None:
     beside, new = _names_beside(path)
     _check_names_beside(path)
     try:
-        new.unlink(missing_ok=True)
-        with new_file(new) as file:
-            file.write(text + b" %d" % Path(path).stat().st_ino)
-        rename(new, beside)
+        replace_file(beside, new, text + b" %d" % Path(path).stat().st_ino)
     except OSError as error:
         raise InvalidRequest(
             f"disk {path}: neither the file nor its folder takes the generation that it is served under: {error}",

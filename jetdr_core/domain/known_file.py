@@ -19,7 +19,7 @@ from typing import Protocol
 from jetdr_core.catalog import HistoryFacts, encode_history
 from jetdr_core.domain.generation import Generation
 from jetdr_core.domain.known_record import KNOWN_BYTES_MAX, KnownRecord, decode_known, encode_known
-from jetdr_core.durable import new_file, remove, rename
+from jetdr_core.durable import remove, replace_file
 from jetdr_core.errors import DamagedObject, InvalidRequest
 from jetdr_core.file_making import making
 from jetdr_core.identity import check_name
@@ -72,10 +72,7 @@ class KnownFile:
         """Replace the file. Durable at return."""
         with making(self.path, "noting what is known of the store"):
             make_private(_WHAT, self._folder)
-            self._new.unlink(missing_ok=True)
-            with new_file(self._new) as file:
-                file.write(encode_known(record))
-            rename(self._new, self.path)
+            replace_file(self.path, self._new, encode_known(record))
 
     def remove(self) -> None:
         """Remove the file, durably. Idempotent."""

@@ -17,7 +17,7 @@ from pathlib import Path
 from uuid import UUID
 
 from jetdr_core.domain_key.key import SECRET_BYTES, DomainKey, KeyMode
-from jetdr_core.durable import new_file, rename, sync_folder
+from jetdr_core.durable import new_file, replace_file, sync_folder
 from jetdr_core.errors import InvalidRequest
 from jetdr_core.file_making import making
 from jetdr_core.json_text import decode_json
@@ -61,11 +61,8 @@ class KeyFile:
         key = self.read()
         bound = key.bound_to(domain_uuid)
         if bound != key:
-            partial = self.path.with_name(f"{self.path.name}.partial")
-            partial.unlink(missing_ok=True)
-            with making(self.path, "binding the key to its domain"), new_file(partial) as file:
-                file.write(_encode(bound))
-            rename(partial, self.path)
+            with making(self.path, "binding the key to its domain"):
+                replace_file(self.path, self.path.with_name(f"{self.path.name}.partial"), _encode(bound))
         return bound
 
     @property

@@ -18,7 +18,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from jetdr_core.drva.config import DiskConfig
-from jetdr_core.durable import new_file, rename
+from jetdr_core.durable import replace_file
 from jetdr_core.errors import InvalidRequest
 from jetdr_core.file_making import making
 from jetdr_core.identity import check_name
@@ -86,14 +86,11 @@ class AddedDisks:
             ) from error
 
     def _write(self, disks: Mapping[str, DiskConfig]) -> None:
-        new = self.path.with_suffix(".new")
         rows = [{"name": disk.name, "path": disk.path, "size_bytes": disk.size_bytes} for disk in disks.values()]
         with making(self.path, "noting which disks were added"):
             make_private(_WHAT, self._folder)
-            new.unlink(missing_ok=True)
-            with new_file(new) as file:
-                file.write(json.dumps({"version": _VERSION, "disks": rows}).encode())
-            rename(new, self.path)
+            content = json.dumps({"version": _VERSION, "disks": rows}).encode()
+            replace_file(self.path, self.path.with_suffix(".new"), content)
 
 
 def _decoded(content: object) -> dict[str, DiskConfig]:

@@ -131,7 +131,7 @@ def zero(fd: int, ranges: Iterable[tuple[int, int]]) -> None:
     """Make the ranges (start, end) of a block device read as zeros. Its blocks are given back where it can do that."""
     for start, end in ranges:
         first, last = -(-start // _ALIGN_BYTES) * _ALIGN_BYTES, end // _ALIGN_BYTES * _ALIGN_BYTES
-        if first >= last or not _zero_blocks(fd, first, last - first):
+        if first >= last or not linux.zero_by_first(linux.ZEROING, fd, first, last - first):
             first = last = end
         _write_zeros(fd, start, first)
         _write_zeros(fd, last, end)
@@ -145,18 +145,6 @@ def read_anew(fd: int) -> None:
     except OSError as error:
         if error.errno not in {errno.EACCES, errno.EPERM, *linux.NOT_SUPPORTED}:
             raise
-
-
-def _zero_blocks(fd: int, offset: int, length: int) -> bool:
-    """Zero whole blocks by the first call that the device knows. False if it knows none."""
-    for call in linux.ZEROING:
-        try:
-            call(fd, offset, length)
-            return True
-        except OSError as error:
-            if error.errno not in linux.NOT_SUPPORTED:
-                raise
-    return False
 
 
 def _write_zeros(fd: int, start: int, end: int) -> None:

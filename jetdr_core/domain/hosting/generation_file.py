@@ -20,7 +20,7 @@ from typing import NamedTuple
 import xxhash
 
 from jetdr_core.domain.generation import UNKNOWN_ID, Generation, Word
-from jetdr_core.durable import new_file, rename
+from jetdr_core.durable import replace_file
 from jetdr_core.file_making import making
 from jetdr_core.json_text import decode_json
 
@@ -93,10 +93,7 @@ class GenerationFile:
     def write(self, record: StateRecord) -> None:
         """Replace the file. Durable at return."""
         with making(self.path, "noting the generation"):
-            self._new.unlink(missing_ok=True)
-            with new_file(self._new) as file:
-                file.write(_encode(record))
-            rename(self._new, self.path)
+            replace_file(self.path, self._new, _encode(record))
 
 
 def _encode(record: StateRecord) -> bytes:
