@@ -136,12 +136,17 @@ class Domain(Generic[D]):
         After :class:`StoreLost` that is raised for every LSN.
         """
         domain = self._alive
-        if not 0 <= lsn <= domain.parts.ring.lsn_reserved:
-            raise InvalidRequest(
-                f"LSN {lsn} has not been written in domain {self.name!r}",
-                hint=f"the last LSN is {domain.parts.ring.lsn_reserved}",
-            )
+        domain.check_written(lsn)
         await domain.loop.run(domain.upload.wait_uploaded(lsn))
+
+    async def held(self, lsn: int) -> None:
+        """As :meth:`uploaded`, and the store was looked at after that: it still holds what was checked of the chain.
+
+        That costs three small requests. Raises :class:`StoreLost` if something is missing.
+        """
+        domain = self._alive
+        domain.check_written(lsn)
+        await domain.loop.run(domain.upload.wait_held(lsn))
 
     def pause(self) -> None:
         """Stop uploading until :meth:`resume`, or until the domain is closed. The log goes on taking writes.

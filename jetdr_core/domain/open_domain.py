@@ -28,7 +28,7 @@ from jetdr_core.domain.parts import RETRY_WHILE_OPENING, Away, Joined, Parts
 from jetdr_core.domain.request import DomainRequest
 from jetdr_core.domain.status import DomainStatus
 from jetdr_core.domain.upload import Upload
-from jetdr_core.errors import Fenced, JetdrError, LogFailed, NotConsistent, StallTimeout, StoreError, StoreLost
+from jetdr_core.errors import Fenced, InvalidRequest, JetdrError, LogFailed, NotConsistent, StallTimeout, StoreError
 from jetdr_core.store import connected
 
 __all__ = ["OpenDomain"]
@@ -99,6 +99,14 @@ class OpenDomain(Generic[D]):
         assert self._joining is not None, "the store was away"
         self.parts.joined = await self._joining.join()
         return self.parts.joined
+
+    def check_written(self, lsn: int) -> None:
+        """Refuse an LSN that was not given out."""
+        lsn_last = self.parts.ring.lsn_reserved
+        if not 0 <= lsn <= lsn_last:
+            raise InvalidRequest(
+                f"LSN {lsn} has not been written in domain {self._name!r}", hint=f"the last LSN is {lsn_last}"
+            )
 
     def keep_disks(self) -> None:
         """Make durable, in the log and in what the state folder knows, which disks there are."""
@@ -241,9 +249,23 @@ class OpenDomain(Generic[D]):
         since = {"joined": True, "unjoined_since_ns": 0, "retries": sum(joined.store.retries.values())}
         return since | {"store": joined.store.url, "store_away_s": away_s, "store_away": away}
 
+    def _proof_status(self) -> dict[str, Any]:
+        """What the status says of what the store is known to hold. After a loss that is nothing."""
+        upload, refusal = self.upload, self.upload.heartbeat_refusal
+        return {
+            "lsn_uploaded": 0 if upload.is_lost else upload.lsn_uploaded,
+            "store_lost": upload.is_lost,
+            "store_unseen_s": upload.unseen_s,
+            "proven_ns": upload.proven_ns,
+            "heartbeat_refused": "" if refusal is None else refusal.why,
+            "heartbeat_refused_since_ns": 0 if refusal is None else refusal.since_ns,
+        }
+
     def status(self) -> DomainStatus:
         """The domain at this moment."""
         parts, upload, why = self.parts, self.upload, self.why_inconsistent
+        if upload.is_lost:
+            why = why or "the store has lost what was uploaded"
         stats, log = upload.stats, parts.log.state()
         return DomainStatus(
             name=self._name,
@@ -254,7 +276,6 @@ class OpenDomain(Generic[D]):
             lsn_recovered=parts.log.outcome.head.lsn,
             lsn_reserved=parts.ring.lsn_reserved,
             lsn_durable=parts.ring.lsn_durable,
-            lsn_uploaded=upload.lsn_uploaded,
             rpo_s=max(upload.lag_s, self.mode.bypassed_s),
             log_bytes=log.data_bytes,
             log_used_bytes=log.used_bytes,
@@ -266,9 +287,9 @@ class OpenDomain(Generic[D]):
             upload_latency_sum_s=stats.latency.sum_s,
             paused=upload.paused,
             failure=str(upload.failure or ""),
-            store_lost=isinstance(upload.failure, StoreLost),
             forged=upload.forged,
             **self._store_status(),
+            **self._proof_status(),
             host=self.mode.status(),
             clock=self.clock_watch.why,
             changed=why_changed(changed) if (changed := parts.resumption.changed) else "",

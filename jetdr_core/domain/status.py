@@ -121,6 +121,12 @@ class DomainStatus:
     ``joined`` is False while the domain is open without its store, which was away at ``unjoined_since_ns``. Nothing is
     uploaded then. ``lsn_uploaded`` is what the store held when it was last seen, and ``rpo_s`` counts all that it may
     lack.
+
+    ``store_unseen_s`` is for how long nobody has seen that the store holds the whole chain, and None before the domain
+    is joined. After a loss nothing is known to be in the store: ``lsn_uploaded`` is 0, ``rpo_s`` is at least
+    ``store_unseen_s``, and the domain is not ``consistent``. ``proven_ns`` is the newest instant that the store proves
+    by a record or a heartbeat, and 0 if that is not known. ``heartbeat_refused`` says why the store has refused
+    heartbeats since ``heartbeat_refused_since_ns``, and is empty if it takes them.
     """
 
     name: str
@@ -148,6 +154,10 @@ class DomainStatus:
     paused: bool
     failure: str
     store_lost: bool
+    store_unseen_s: float | None
+    proven_ns: int
+    heartbeat_refused: str
+    heartbeat_refused_since_ns: int
     forged: str
     store_away_s: float
     store_away: str

@@ -13,11 +13,11 @@ from collections.abc import Awaitable, Callable
 
 from jetdr_core.aio import settle
 from jetdr_core.domain.parts import Away, Joined
-from jetdr_core.errors import Fenced, Forged, InvalidRequest, JetdrError
+from jetdr_core.errors import Fenced, Forged, InvalidRequest, JetdrError, StoreLost
 from jetdr_core.options import DomainOptions
 from jetdr_core.replication_log import Cursor
 from jetdr_core.store import ObjectStore
-from jetdr_core.uploader import LogSource, SummaryWriter, Uploader, UploadLag, UploadStats
+from jetdr_core.uploader import HeartbeatRefusal, LogSource, SummaryWriter, Uploader, UploadLag, UploadStats
 
 __all__ = ["Upload"]
 
@@ -74,8 +74,27 @@ class Upload:
 
     @property
     def lsn_uploaded(self) -> int:
-        """The store holds everything up to this LSN. Before the domain is joined: it held it when it was last seen."""
+        """The store has taken everything up to this LSN. Before the domain is joined: it had when it was last seen."""
         return self._cursor.lsn if self._uploader is None else self._uploader.lsn_uploaded
+
+    @property
+    def is_lost(self) -> bool:
+        """Whether the store has lost something, so that nothing is known to be in it."""
+        return isinstance(self.failure, StoreLost)
+
+    @property
+    def unseen_s(self) -> float | None:
+        """For how long nobody has seen that the store holds the whole chain. None before the domain is joined."""
+        return None if self._uploader is None else self._uploader.unseen_s
+
+    @property
+    def proven_ns(self) -> int:
+        """The newest instant that the store proves. 0: not known."""
+        return 0 if self._uploader is None else self._uploader.proven_ns
+
+    @property
+    def heartbeat_refusal(self) -> HeartbeatRefusal | None:
+        return None if self._uploader is None else self._uploader.heartbeat_refusal
 
     @property
     def lag_s(self) -> float:
@@ -115,11 +134,18 @@ class Upload:
 
     async def wait_uploaded(self, lsn: int) -> None:
         """Return when the store holds everything up to ``lsn``. Raises what stopped the upload."""
+        await (await self._joined_uploader()).wait_uploaded(lsn)
+
+    async def wait_held(self, lsn: int) -> None:
+        """As :meth:`wait_uploaded`, and the store was then seen to hold the chain."""
+        await (await self._joined_uploader()).wait_held(lsn)
+
+    async def _joined_uploader(self) -> Uploader:
         await self._settled.wait()
         if self._uploader is None:
             assert self._failure is not None, "it has failed"
             raise self._failure
-        await self._uploader.wait_uploaded(lsn)
+        return self._uploader
 
     async def is_whole(self, store: ObjectStore) -> bool:
         """Whether ``store`` holds again what was missed. What this process has not uploaded is not asked for."""

@@ -29,6 +29,7 @@ ALARMS = {
     "forged": "an object in the store was not made, or was changed, by somebody who lacks the domain's key",
     "store_away": "the store does not answer, or has no room, or was away when the domain was opened, and nothing is "
     "uploaded; the log takes writes until it is full",
+    "heartbeat_refused": "the store refuses heartbeats, so an idle domain's newest point is not proven to be current",
     "upload_stopped": "the store refuses uploads; the log takes writes until it is full",
     "paused": "an operator paused uploading",
     "rpo": "the oldest write that the store lacks is older than rpo_alarm_s",
@@ -142,6 +143,8 @@ def _of_store(status: DomainStatus) -> Iterator[Alarm]:
         yield Alarm("forged", status.forged)
     if status.store_lost:
         yield Alarm("store_lost", status.failure)
+    if status.heartbeat_refused:
+        yield Alarm("heartbeat_refused", _refused_heartbeat(status))
     if not status.joined and not status.failure:
         yield Alarm(
             "store_away",
@@ -151,6 +154,12 @@ def _of_store(status: DomainStatus) -> Iterator[Alarm]:
         yield Alarm("store_away", f"the store has failed for {status.store_away_s:.0f} s: {status.store_away}")
     if status.failure:
         yield Alarm("upload_stopped", status.failure)
+
+
+def _refused_heartbeat(status: DomainStatus) -> str:
+    proven = f"LSN {status.lsn_uploaded} at {iso_time(status.proven_ns)}" if status.proven_ns else "not known"
+    since = iso_time(status.heartbeat_refused_since_ns)
+    return f"since {since} the newest point that the store proves is {proven}: {status.heartbeat_refused}"
 
 
 def _of_host(host: HostStatus) -> Iterator[Alarm]:

@@ -83,13 +83,14 @@ async def _mark(session: DomainSession, request: ControlRequest) -> Json:
 
 
 async def _await_upload(session: DomainSession, request: ControlRequest) -> Json:
-    """Seal pending records, and wait at most ``limit_s`` until the store has them."""
+    """Seal pending records, and wait at most ``limit_s`` until the store has them and was seen to hold the chain."""
     domain, lsn = session.domain, request.needed_whole("lsn")
     limit_s = request.number("limit_s", 10.0, AWAIT_UPLOAD_S_MAX)
+    uploaded = False
     with suppress(TimeoutError):
-        await asyncio.wait_for(domain.uploaded(lsn), limit_s)
+        await asyncio.wait_for(domain.held(lsn), limit_s)
+        uploaded = True
     status = await asyncio.to_thread(domain.status)
-    uploaded = status.joined and status.lsn_uploaded >= lsn
     return {"uploaded": uploaded, "lsn_uploaded": status.lsn_uploaded, "paused": status.paused}
 
 

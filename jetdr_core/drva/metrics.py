@@ -32,7 +32,7 @@ _OF_SESSION: dict[str, tuple[str, Callable[[SessionView], float]]] = {
     "jetdr_status_age_seconds": ("age of the values of this domain", lambda view: view.status_age_s),
 }
 
-_OF_DOMAIN: dict[str, tuple[str, Callable[[DomainStatus], float]]] = {
+_OF_DOMAIN: dict[str, tuple[str, Callable[[DomainStatus], float | None]]] = {
     "jetdr_consistent": ("1 while the present moment is a recovery point", lambda status: status.consistent),
     "jetdr_epoch": ("ownership generation", lambda status: status.epoch),
     "jetdr_lsn_reserved": ("last LSN given out", lambda status: status.lsn_reserved),
@@ -53,6 +53,14 @@ _OF_DOMAIN: dict[str, tuple[str, Callable[[DomainStatus], float]]] = {
     ),
     "jetdr_stored_bytes_uploaded_total": ("bytes of the stored objects", lambda status: status.stored_bytes_uploaded),
     "jetdr_store_joined": ("0 while the domain is open without its store", lambda status: status.joined),
+    "jetdr_store_unseen_seconds": (
+        "for how long nobody has seen that the store holds the whole chain",
+        lambda status: status.store_unseen_s,
+    ),
+    "jetdr_proven_time_seconds": (
+        "the newest instant that the store proves, in seconds since 1970",
+        lambda status: status.proven_ns / 1e9 if status.proven_ns else None,
+    ),
     "jetdr_store_away_seconds": ("for how long the store has failed to answer", lambda status: status.store_away_s),
     "jetdr_store_retries_total": ("retries of store operations", lambda status: status.retries),
 }
@@ -133,10 +141,12 @@ def _by_labels(rows: Iterable[tuple[list[str], float]]) -> dict[tuple[str, ...],
     return {tuple(labels): value for labels, value in rows}
 
 
-def _family(name: str, text: str, labels: list[str], rows: Iterable[tuple[Sequence[str], float]]) -> Metric:
+def _family(name: str, text: str, labels: list[str], rows: Iterable[tuple[Sequence[str], float | None]]) -> Metric:
+    """Return a family with a sample for each row whose value is known."""
     family = (CounterMetricFamily if name.endswith("_total") else GaugeMetricFamily)(name, text, labels=labels)
     for values, value in rows:
-        family.add_metric(values, float(value))
+        if value is not None:
+            family.add_metric(values, float(value))
     return family
 
 

@@ -314,7 +314,7 @@ class DomainSession:
         try:
             if isinstance(failure, StoreLost):
                 return await domain.is_store_whole()
-            return not await store_is_empty(store_of(self.config))
+            return not await store_is_empty(store_of(self.config)) and await domain.is_store_whole()
         except Fenced:
             raise
         except (JetdrError, OSError) as error:

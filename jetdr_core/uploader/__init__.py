@@ -1,6 +1,7 @@
 """Ships the replication log to the store as an unbroken chain of segments."""
 
 from jetdr_core.uploader.chain import ChainEnd, ChainWriter, ClaimLost
+from jetdr_core.uploader.heartbeats import HeartbeatRefusal
 from jetdr_core.uploader.lag import UploadLag
 from jetdr_core.uploader.latency import LATENCY_BOUNDS_S, UploadLatency
 from jetdr_core.uploader.source import LogSource
@@ -12,6 +13,7 @@ __all__ = [
     "ChainEnd",
     "ChainWriter",
     "ClaimLost",
+    "HeartbeatRefusal",
     "LogSource",
     "SummaryWriter",
     "UploadLag",

@@ -87,6 +87,8 @@ class ChainWriter:
         self.number_next = end.number + 1
         self.checksum = end.checksum
         self.claimed: StoredObject | None = None
+        self.time_ns = 0
+        """The time of the last record in the chain when it was claimed."""
 
     async def claim(self, lsn_next: int, time_ns: int, owner: EpochOwner) -> SealedSegment:
         """Become the owner: put the next epoch's object at the first missing number.
@@ -119,6 +121,7 @@ class ChainWriter:
             self._claimed(*await self._put_at_free(numbers, self._seal_epoch(lsn_next, time_ns, owner)))
 
     def _seal_epoch(self, lsn_next: int, time_ns: int, owner: EpochOwner) -> SealedSegment:
+        self.time_ns = time_ns
         return seal_epoch(
             domain_uuid=self.domain_uuid,
             epoch=self.epoch + 1,

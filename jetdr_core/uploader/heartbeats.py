@@ -1,27 +1,40 @@
 """HeartbeatWriter: says at intervals, while a domain is idle, that its newest recovery point is current.
 
 Invariant: a heartbeat that says "LSN n was the last at instant t" is written only if the store held n, and no write
-bypassed the log before t. Heartbeats are advisory, so a store that refuses one is no reason to stop uploading.
+bypassed the log before t. Heartbeats are advisory, so a store that refuses one is no reason to stop uploading. The log
+has one line when the store begins to refuse them, and one when it takes them again.
 """
 
 from __future__ import annotations
 
 import asyncio
 import logging
+import time
 from collections.abc import Callable
+from typing import NamedTuple
 
 from jetdr_core.catalog import heartbeat
 from jetdr_core.errors import StoreError, StoreLost
 from jetdr_core.uploader.chain import ChainWriter
 from jetdr_core.uploader.source import LogSource
 
-__all__ = ["HeartbeatWriter"]
+__all__ = ["HeartbeatRefusal", "HeartbeatWriter"]
 
 log = logging.getLogger(__name__)
 
 
+class HeartbeatRefusal(NamedTuple):
+    """Since when the store has refused heartbeats, and why."""
+
+    since_ns: int
+    why: str
+
+
 class HeartbeatWriter:
-    """Beats for the epoch that ``chain`` has. ``is_idle(lsn)``: uploads go on, and ``lsn`` is the last one stored."""
+    """Beats for the epoch that ``chain`` has. ``is_idle(lsn)``: uploads go on, and ``lsn`` is the last one stored.
+
+    ``time_ns`` is the instant that the newest heartbeat proves, and 0 before the first.
+    """
 
     def __init__(
         self, source: LogSource, chain: ChainWriter, interval_s: float, *, is_idle: Callable[[int], bool]
@@ -30,6 +43,8 @@ class HeartbeatWriter:
         self._chain = chain
         self._interval_s = interval_s
         self._is_idle = is_idle
+        self.time_ns = 0
+        self.refusal: HeartbeatRefusal | None = None
 
     async def beat_forever(self) -> None:
         while True:
@@ -47,4 +62,11 @@ class HeartbeatWriter:
         except StoreLost:
             raise
         except StoreError as error:
-            log.warning("domain %s: no heartbeat: %s", self._chain.domain, error)
+            if self.refusal is None:
+                log.warning("domain %s: the store refuses heartbeats: %s", self._chain.domain, error)
+            since_ns = time.time_ns() if self.refusal is None else self.refusal.since_ns
+            self.refusal = HeartbeatRefusal(since_ns, str(error))
+        else:
+            if self.refusal is not None:
+                log.info("domain %s: the store takes heartbeats again", self._chain.domain)
+            self.refusal, self.time_ns = None, time_ns

@@ -15,6 +15,8 @@ from __future__ import annotations
 import asyncio
 import logging
 import random
+from collections.abc import Callable
+from contextlib import suppress
 from typing import NoReturn
 
 import xxhash
@@ -38,9 +40,13 @@ log = logging.getLogger(__name__)
 class StoreWatch:
     """Watches the chain that ``chain`` extends, from the epoch object that claimed it on."""
 
-    def __init__(self, chain: ChainWriter, interval_s: float) -> None:
+    def __init__(self, chain: ChainWriter, interval_s: float, clock: Callable[[], float]) -> None:
         self._chain = chain
         self._interval_s = interval_s
+        self._clock = clock
+        self._hurry = asyncio.Event()
+        self.seen_s = clock()
+        """When the last check began that found the chain whole, on ``clock``. Who claims a chain has read it."""
         assert chain.claimed is not None, "a chain is claimed before it is extended"
         self._last = chain.claimed
         self._first: StoredObject | None = None
@@ -52,11 +58,18 @@ class StoreWatch:
         self.forged = ""
         """What fails its checks with the domain's key. Empty if nothing does. Uploads go on."""
 
-    async def watch_forever(self) -> None:
-        """Check at intervals. Raises :class:`StoreLost`, or :class:`Fenced` if it is a newer owner that is found."""
-        while True:
-            await asyncio.sleep(self._interval_s)
-            await self.check(self._chain.store)
+    async def next_check(self) -> None:
+        """Wait for the next check, and check. Raises :class:`StoreLost`, or :class:`Fenced` for a newer owner."""
+        with suppress(TimeoutError):
+            await asyncio.wait_for(self._hurry.wait(), self._interval_s)
+        self._hurry.clear()
+        began_s = self._clock()
+        await self.check(self._chain.store)
+        self.seen_s = began_s
+
+    def hurry(self) -> None:
+        """Have the next check begin at once."""
+        self._hurry.set()
 
     async def stored(self, number: int, sealed: SealedSegment) -> None:
         """Note that ``sealed`` was put as ``number``, if its predecessor is still there. Raises as the watch does."""

@@ -28,7 +28,7 @@ from jetdr_core.replication_log import Cursor
 from jetdr_core.segment import SegmentBody
 from jetdr_core.uploader.chain import ChainWriter
 from jetdr_core.uploader.cutter import Cutter
-from jetdr_core.uploader.heartbeats import HeartbeatWriter
+from jetdr_core.uploader.heartbeats import HeartbeatRefusal, HeartbeatWriter
 from jetdr_core.uploader.in_flight import PutsInFlight
 from jetdr_core.uploader.lag import UploadLag
 from jetdr_core.uploader.latency import UploadLatency
@@ -77,6 +77,8 @@ class Uploader:
         self._chain = chain
         self._on_segment = on_segment
         self._stored = cursor
+        self._clock = clock
+        self._segment_time_ns = chain.time_ns
         self._workers = Workers(options.upload_workers, verify=options.verify_frames, domain_key=chain.domain_key)
         self._lag = UploadLag(source, cursor.lsn, clock, backlog_age_s=backlog_age_s)
         self._cutter = Cutter(source, self._workers, self._lag, options, cursor)
@@ -88,7 +90,7 @@ class Uploader:
         self._heartbeats = HeartbeatWriter(
             source, chain, options.heartbeat_s, is_idle=lambda lsn: lsn == self.lsn_uploaded and not self.paused
         )
-        self.watch = StoreWatch(chain, options.store_check_s)
+        self.watch = StoreWatch(chain, options.store_check_s, clock)
         self._progress = asyncio.Condition()
         self._tasks: list[asyncio.Task[None]] = []
 
@@ -101,7 +103,7 @@ class Uploader:
             self._seal_forever,
             self._complete_forever,
             self._heartbeats.beat_forever,
-            self.watch.watch_forever,
+            self._watch_forever,
             self._lag.look_forever,
         ):
             self._tasks.append(asyncio.create_task(self._guard(work()), name=f"jetdr-{work.__name__}"))
@@ -113,8 +115,31 @@ class Uploader:
 
     @property
     def lag_s(self) -> float:
-        """Age of the oldest record that is not stored; 0 if all are. From any thread."""
-        return self._lag.age_s(self.lsn_uploaded)
+        """Age of the oldest record that is not stored; 0 if all are. From any thread.
+
+        After a loss that record is not known. It is at least as old as the last check that found the chain whole.
+        """
+        age_s = self._lag.age_s(self.lsn_uploaded)
+        return max(age_s, self.unseen_s) if self.is_lost else age_s
+
+    @property
+    def is_lost(self) -> bool:
+        """Whether the store has lost something. Then nothing is known to be stored."""
+        return isinstance(self.failure, StoreLost)
+
+    @property
+    def unseen_s(self) -> float:
+        """For how long nobody has seen that the store holds the whole chain. From any thread."""
+        return self._clock() - self.watch.seen_s
+
+    @property
+    def proven_ns(self) -> int:
+        """The newest instant that the store proves. 0: there is none, or the store has lost something."""
+        return 0 if self.is_lost else max(self._segment_time_ns, self._heartbeats.time_ns)
+
+    @property
+    def heartbeat_refusal(self) -> HeartbeatRefusal | None:
+        return self._heartbeats.refusal
 
     @property
     def paused(self) -> bool:
@@ -134,6 +159,16 @@ class Uploader:
         async with self._progress:
             await self._progress.wait_for(lambda: self.lsn_uploaded >= lsn or self.failure is not None)
         if self.failure is not None and (self.lsn_uploaded < lsn or isinstance(self.failure, StoreLost)):
+            raise self.failure
+
+    async def wait_held(self, lsn: int) -> None:
+        """Return when the store holds everything up to ``lsn``, and was seen to hold the chain after that."""
+        await self.wait_uploaded(lsn)
+        stored_s = self._clock()
+        self.watch.hurry()
+        async with self._progress:
+            await self._progress.wait_for(lambda: self.watch.seen_s >= stored_s or self.failure is not None)
+        if self.failure is not None:
             raise self.failure
 
     async def stop(self) -> None:
@@ -204,8 +239,15 @@ class Uploader:
             self.stats.payload_bytes += segment.sealed.trailer.payload_bytes
             self.stats.stored_bytes += segment.sealed.size_bytes
             self._lag.stored(segment.sealed.last_lsn)
+            self._segment_time_ns = segment.sealed.trailer.last_time_ns
             self._stored = segment.end
             async with self._progress:
                 self._progress.notify_all()
             self._on_segment(segment.number)
             await self._trimmer.trim_if_due(self._stored)
+
+    async def _watch_forever(self) -> None:
+        while True:
+            await self.watch.next_check()
+            async with self._progress:
+                self._progress.notify_all()

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import Callable
+
+import pytest
 
 from jetdr_core.catalog import decode_heartbeat
 from jetdr_core.store import MemoryStore, ObjectStore
@@ -77,7 +80,29 @@ def test_a_domain_that_was_written_meanwhile_says_nothing() -> None:
     assert run(source, Looks(idle=True)) == []
 
 
-def test_a_store_that_refuses_a_heartbeat_stops_nothing() -> None:
-    store = FaultyStore(MemoryStore(), on("replace", Fault.DENIED))
-    assert run(ListedSource(), Looks(idle=True), store) == []
-    assert store.injected[Fault.DENIED] > 1
+def test_a_store_that_refuses_heartbeats_is_told_once_and_so_is_its_end(caplog: pytest.LogCaptureFixture) -> None:
+    """As an immutable container does, which takes new objects and lets none be replaced."""
+    caplog.set_level("INFO")
+
+    async def scenario() -> None:
+        store = FaultyStore(MemoryStore(), on("replace", Fault.DENIED, times=5))
+        chain, source = await new_chain(store), ListedSource()
+        source.write(7)
+        writer = HeartbeatWriter(source, chain, INTERVAL_S, is_idle=lambda _: True)
+        beating = asyncio.create_task(writer.beat_forever())
+        async with asyncio.timeout(10):
+            while (refusal := writer.refusal) is None:
+                await asyncio.sleep(0)
+            assert "denied" in refusal.why.lower() or "refus" in refusal.why.lower()
+            assert (writer.time_ns, time.time_ns() - refusal.since_ns < 10**10) == (0, True)
+            while not writer.time_ns:
+                await asyncio.sleep(0)
+        assert writer.refusal is None
+        assert not beating.done()
+        beating.cancel()
+
+    asyncio.run(scenario())
+    told = [record.getMessage() for record in caplog.records]
+    assert len(told) == 2, told
+    assert "refuses heartbeats" in told[0]
+    assert "takes heartbeats again" in told[1]

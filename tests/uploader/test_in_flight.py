@@ -13,7 +13,7 @@ from jetdr_core.catalog import chain_key
 from jetdr_core.control_bodies import EpochOwner
 from jetdr_core.errors import StoreAccessDenied
 from jetdr_core.segment import NO_PREDECESSOR, SegmentBody, build_body
-from jetdr_core.store import MemoryStore, StoreWrapper
+from jetdr_core.store import MemoryStore, ObjectStore, StoreWrapper
 from jetdr_core.uploader import ChainEnd, ChainWriter, UploadLatency
 from jetdr_core.uploader.in_flight import PutsInFlight
 from tests.segment.sample import Records
@@ -49,7 +49,7 @@ def body(lsn: int) -> SegmentBody:
     return build_body([records.batch()])
 
 
-async def new_chain(store: HoldingStore | MemoryStore) -> ChainWriter:
+async def new_chain(store: ObjectStore) -> ChainWriter:
     chain = ChainWriter(
         store, domain="payroll", domain_uuid=DOMAIN_UUID, timeline=1, end=ChainEnd(0, NO_PREDECESSOR, 0)
     )

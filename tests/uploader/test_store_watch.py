@@ -14,7 +14,7 @@ import xxhash
 import jetdr_core as jetdr
 from jetdr_core.catalog import chain_key
 from jetdr_core.device import MemoryDevice
-from jetdr_core.errors import Fenced, StoreLost
+from jetdr_core.errors import Fenced, StoreAccessDenied, StoreLost
 from jetdr_core.segment import TRAILER_BYTES
 from jetdr_core.store import DirectoryStore, MemoryStore
 from tests.domain.fixture import DISK_BYTES, LOG_BYTES, fresh_store, log_device, new_domain
@@ -114,6 +114,8 @@ def test_an_idle_owner_notices_what_its_store_lost(lose: Callable[[MemoryStore],
             await domain.uploaded(1)
         status = domain.status()
         assert (status.store_lost, status.failure) == (True, str(failure))
+        assert (status.lsn_uploaded, status.proven_ns, status.consistent) == (0, 0, False)
+        assert domain.status().rpo_s > status.rpo_s > 0, "it grows, although nothing is written"
         await domain.close(upload=False)
 
     asyncio.run(scenario())
@@ -126,13 +128,12 @@ def test_a_store_that_is_rolled_back_takes_no_upload_that_is_called_stored(count
     async def scenario() -> None:
         store = fresh_store()
         domain, disk = await begun(store, BLIND)
-        stored = domain.status().lsn_uploaded
         for key in (await keys(store))[-count:]:
             await store.delete(key)
         lsn = disk.write(0, b"x" * 512)
         with pytest.raises(StoreLost, match="the object is gone"):
             await domain.uploaded(lsn)
-        assert domain.status().lsn_uploaded == stored
+        assert domain.status().lsn_uploaded == 0, "what else was lost is not known"
         await domain.close(upload=False)
 
     asyncio.run(scenario())
@@ -216,6 +217,40 @@ def test_a_store_that_does_not_answer_for_a_while_has_lost_nothing() -> None:
             await domain.uploaded(disk.write(0, b"x" * 512))
         assert domain.failure is None
         await domain.close()
+
+    asyncio.run(scenario())
+
+
+@pytest.mark.parametrize("lose", LOSSES)
+def test_what_is_waited_for_is_seen_to_be_held(lose: Callable[[MemoryStore], Awaitable[None]]) -> None:
+    """The next check is an hour away, and the upload itself succeeded."""
+
+    async def scenario() -> None:
+        store = fresh_store()
+        domain, _ = await begun(store, BLIND)
+        lsn = domain.status().lsn_reserved
+        await domain.held(lsn)
+        await lose(store)
+        await domain.uploaded(lsn)
+        with pytest.raises(StoreLost):
+            await domain.held(lsn)
+        await domain.close(upload=False)
+
+    asyncio.run(scenario())
+
+
+def test_a_store_that_takes_objects_and_lets_nobody_read_them_holds_nothing_for_sure() -> None:
+    async def scenario() -> None:
+        store = FaultyStore(fresh_store())
+        domain, disk = await begun(store, BLIND)
+        store.plan = on("get range", Fault.DENIED)
+        before = domain.status().lsn_uploaded
+        lsn = disk.write(0, b"x" * 512)
+        for _ in range(2):
+            with pytest.raises(StoreAccessDenied):
+                await domain.held(lsn)
+        assert domain.status().lsn_uploaded == before
+        await domain.close(upload=False)
 
     asyncio.run(scenario())
 
