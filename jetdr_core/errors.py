@@ -39,6 +39,7 @@ __all__ = [
     "NotConsistent",
     "ObjectExists",
     "ObjectNotFound",
+    "ObjectUnavailable",
     "PrimaryAway",
     "PrimaryFailed",
     "RingApart",
@@ -232,15 +233,34 @@ class ObjectExists(StoreError):
         super().__init__(operation, key, "the object exists already", transient=False)
 
 
-class ObjectNotFound(StoreError):
+class ObjectUnavailable(StoreError):
+    """One object cannot be got, and trying again does not help. Listings work, and other objects may be whole.
+
+    Whoever reads a chain takes that as a missing object with a cause: only what needs the object fails.
+    """
+
+    def __init__(self, operation: str, key: str, cause: str, *, hint: str = "") -> None:
+        super().__init__(operation, key, cause, transient=False, hint=hint)
+
+    @property
+    def problem(self) -> str:
+        """What to say of the object in a message that names it already."""
+        return f"cannot be read: {self.cause}" + (f"; {self.hint}" if self.hint else "")
+
+
+class ObjectNotFound(ObjectUnavailable):
     """No object has that key."""
 
     def __init__(self, operation: str, key: str) -> None:
-        super().__init__(operation, key, "there is no such object", transient=False)
+        super().__init__(operation, key, "there is no such object")
+
+    @property
+    def problem(self) -> str:
+        return self.cause
 
 
 class StoreAccessDenied(StoreError):
-    """Credentials are missing or wrong, or do not allow this."""
+    """Credentials are missing or wrong, or do not allow this for the container as a whole."""
 
     def __init__(self, operation: str, key: str, cause: str, *, hint: str = "check the credentials") -> None:
         super().__init__(operation, key, cause, transient=False, hint=hint)

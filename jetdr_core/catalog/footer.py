@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from jetdr_core.catalog.keys import chain_key
 from jetdr_core.control_bodies import EpochOwner
 from jetdr_core.domain_key import DomainKey
-from jetdr_core.errors import DamagedObject, ObjectNotFound
+from jetdr_core.errors import DamagedObject, ObjectNotFound, ObjectUnavailable
 from jetdr_core.record import ControlRecord
 from jetdr_core.segment import (
     TRAILER_BYTES,
@@ -103,11 +103,13 @@ async def _tail(store: ObjectStore, key: str, object_bytes: int, tail_bytes: int
 
 
 async def _range(store: ObjectStore, key: str, offset: int, length: int) -> bytes:
-    """A part of an object that was listed. It is damage if the object vanished since."""
+    """A part of an object that was listed. It is damage if the object vanished since, or cannot be got for good."""
     try:
         return await store.get_range(key, offset, length)
     except ObjectNotFound as error:
         raise DamagedObject(key, "object", "has vanished since it was listed") from error
+    except ObjectUnavailable as error:
+        raise DamagedObject(key, "object", error.problem) from error
 
 
 def _trailer(tail: bytes, object_bytes: int, key: str) -> Trailer:

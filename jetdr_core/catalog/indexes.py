@@ -22,7 +22,15 @@ from jetdr_core.catalog.keys import chain_key
 from jetdr_core.catalog.links import LinkTable
 from jetdr_core.catalog.repository import MetadataRepository
 from jetdr_core.domain_key import DomainKey
-from jetdr_core.errors import ChainBroken, DamagedObject, InvalidRequest, JetdrError, ObjectNotFound, StoreError
+from jetdr_core.errors import (
+    ChainBroken,
+    DamagedObject,
+    InvalidRequest,
+    JetdrError,
+    ObjectNotFound,
+    ObjectUnavailable,
+    StoreError,
+)
 from jetdr_core.segment import (
     TRAILER_BYTES,
     SegmentIndex,
@@ -78,10 +86,10 @@ class _Wanted(NamedTuple):
     def footer(self) -> ObjectRange:
         return ObjectRange(self.key, self.index_offset, self.object_bytes - self.index_offset)
 
-    @property
-    def missing(self) -> ChainBroken:
+    def lost(self, error: ObjectUnavailable) -> ChainBroken:
+        problem = "is missing" if isinstance(error, ObjectNotFound) else error.problem
         return ChainBroken(
-            f"{self.key} is missing: LSN {self.lsn_first} to {self.lsn_last} cannot be read",
+            f"{self.key} {problem}: LSN {self.lsn_first} to {self.lsn_last} cannot be read",
             hint=f"LSN {self.lsn_first - 1} or earlier does not need it",
             number=self.number,
             key=self.key,
@@ -171,8 +179,8 @@ class IndexReader:
         found: dict[_Wanted, SegmentIndex | Unreadable] = {}
         results = await self._store.get_ranges([wanted.footer for wanted in batch])
         for wanted, result in zip(batch, results, strict=True):
-            if isinstance(result, ObjectNotFound):
-                found[wanted] = wanted.missing
+            if isinstance(result, ObjectUnavailable):
+                found[wanted] = wanted.lost(result)
             elif isinstance(result, StoreError):
                 raise result
             else:

@@ -12,7 +12,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 
 from jetdr_core.aio import shielded
-from jetdr_core.errors import ChainBroken, DamagedObject, ObjectNotFound, StoreAccessDenied, StoreError, StoreLost
+from jetdr_core.errors import ChainBroken, DamagedObject, ObjectNotFound, ObjectUnavailable, StoreError
 from jetdr_core.extent import DamagedExtent, describe_extents
 from jetdr_core.rehydrate.apply import Fetched, FrameWriter, Outcome, damage_of, raise_damage
 from jetdr_core.rehydrate.plan import FrameRange, SegmentPlan, batches, frame_ranges
@@ -101,8 +101,8 @@ class Transfer:
         return fetched, failed
 
     def _note_lost(self, wanted: FrameRange, error: StoreError) -> None:
-        """Continue without a range that the store does not have any more, if the recovery does that."""
-        if error.transient or isinstance(error, StoreAccessDenied | StoreLost):
+        """Continue without a range that the store does not give any more, if the recovery does that."""
+        if not isinstance(error, ObjectUnavailable):
             raise error
         damage = damage_of(wanted.pieces, self._disks, wanted.segment.place.key, str(error))
         if not self._keep_going:
@@ -149,7 +149,7 @@ def _place_of(segment: SegmentPlan) -> tuple[int, int]:
     return int(first["disk"]), int(first["offset"])
 
 
-def _lost(wanted: FrameRange, damage: Sequence[DamagedExtent], error: StoreError) -> ChainBroken | DamagedObject:
+def _lost(wanted: FrameRange, damage: Sequence[DamagedExtent], error: ObjectUnavailable) -> ChainBroken | DamagedObject:
     place = wanted.segment.place
     hint = "recover a point that does not need it, or keep going without what is lost"
     if isinstance(error, ObjectNotFound):
@@ -159,7 +159,7 @@ def _lost(wanted: FrameRange, damage: Sequence[DamagedExtent], error: StoreError
             hint=hint,
             key=place.key,
         )
-    return DamagedObject(place.key, describe_extents(damage), error.cause, hint=hint)
+    return DamagedObject(place.key, describe_extents(damage), error.problem, hint=hint)
 
 
 def _first(errors: BaseExceptionGroup[BaseException]) -> BaseException:

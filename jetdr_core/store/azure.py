@@ -30,6 +30,7 @@ from jetdr_core.errors import (
     InvalidRequest,
     ObjectExists,
     ObjectNotFound,
+    ObjectUnavailable,
     StoreAccessDenied,
     StoreError,
     StoreLost,
@@ -178,8 +179,23 @@ class AzureBlobStore:
             return await self._answer(operation, key, request)
         except StoreAccessDenied as error:
             if not await self._renew(used, error):
-                raise
-        return await self._answer(operation, key, request)
+                raise await self._denied(error) from None
+        try:
+            return await self._answer(operation, key, request)
+        except StoreAccessDenied as error:
+            raise await self._denied(error) from None
+
+    async def _denied(self, error: StoreAccessDenied) -> StoreError:
+        """The error of a denied request. It is one of the object alone if the container lets itself be listed."""
+        if not error.operation.startswith("get"):
+            return error
+        try:
+            async for _ in self.list_prefix(error.key):
+                break
+        except StoreError:
+            return error
+        hint = "the container can be listed: check the permission to read, and conditions on this object"
+        return ObjectUnavailable(error.operation, error.key, error.cause, hint=hint)
 
     async def _renew(self, used: _Client, refused: StoreAccessDenied) -> bool:
         """Take the credential of now. Whether it is another than the one ``used``, which was refused."""
@@ -336,6 +352,11 @@ def _refused(operation: str, key: str, target: AzureTarget, error: HttpResponseE
         return _ContainerMissing(operation, key, cause, transient=False, hint=hint)
     if status == 404:
         return ObjectNotFound(operation, key)
+    if status == 409 and operation.startswith("get"):
+        archived = code in {"BlobArchived", "BlobBeingRehydrated"}
+        cause = f"the object is in the archive tier ({cause})" if archived else cause
+        hint = "rehydrate it to the hot or cool tier, which takes hours" if archived else "check the object's state"
+        return ObjectUnavailable(operation, key, cause, hint=hint)
     if status in {409, 412} or code == "UnauthorizedBlobOverwrite":
         if operation in {"put", _CREATE}:
             return ObjectExists(operation, key)
@@ -346,7 +367,7 @@ def _refused(operation: str, key: str, target: AzureTarget, error: HttpResponseE
         hint = "redirects are not followed: name the endpoint that is meant"
         return StoreError(operation, key, cause, transient=False, hint=hint)
     if code == "InvalidRange":
-        return StoreError(operation, key, f"the object ends before the range ({cause})", transient=False)
+        return ObjectUnavailable(operation, key, f"the object ends before the range ({cause})")
     return StoreError(operation, key, cause, transient=False)
 
 

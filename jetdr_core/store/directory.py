@@ -19,7 +19,7 @@ import os
 from collections.abc import AsyncIterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import Protocol
+from typing import Protocol, TypeGuard
 
 from aiofiles.os import wrap
 from typing_extensions import Buffer
@@ -31,6 +31,7 @@ from jetdr_core.errors import (
     JetdrError,
     ObjectExists,
     ObjectNotFound,
+    ObjectUnavailable,
     StoreAccessDenied,
     StoreError,
     StoreLost,
@@ -78,6 +79,13 @@ _LASTING = {
     errno.EOPNOTSUPP: "the file system has no hard links; keep the store on ext4, XFS, Btrfs, ZFS or NFS",
 }
 _DENIED = {errno.EACCES, errno.EPERM}
+_OF_THE_OBJECT = {
+    errno.EACCES: "check owner and mode of the object's file",
+    errno.EPERM: "check owner, mode and attributes of the object's file",
+    errno.EIO: "a part of the disk cannot be read: bring the object back from a copy of the container",
+}
+"""What getting one object may answer while its folder can be listed."""
+
 _NO_LINKS = {errno.EPERM, errno.EOPNOTSUPP, errno.ENOSYS, errno.EINVAL, errno.EMLINK}
 """What file systems without hard links answer to link(2): exFAT and FAT say EPERM."""
 
@@ -172,7 +180,7 @@ class DirectoryStore:
         if self._closed:
             raise store_closed("get range", ranges[0].key if ranges else "")
         answers = await self._hands.call_each([TreeCall(TreeStep.READ_RANGE, *wanted) for wanted in ranges])
-        return [self._range_of(wanted, answer) for wanted, answer in zip(ranges, answers, strict=True)]
+        return [await self._range_of(wanted, answer) for wanted, answer in zip(ranges, answers, strict=True)]
 
     async def list_prefix(self, prefix: str) -> AsyncIterator[ObjectInfo]:
         check_prefix(prefix)
@@ -217,12 +225,41 @@ class DirectoryStore:
         try:
             return await self._hands.call(call, views)
         except FAILURES as error:
-            raise self._failure(operation, call.key, error) from error
+            if not _may_be_of_the_object(error, operation):
+                raise self._failure(operation, call.key, error) from error
+            first = error
+        return await self._hop_again(operation, call, first)
 
-    def _range_of(self, wanted: ObjectRange, answer: bytes | Exception) -> bytes | StoreError:
+    async def _hop_again(self, operation: str, call: TreeCall, first: OSError) -> bytes:
+        """Get once more what was denied or failed, if the object's folder can be listed.
+
+        The folder tells an object that fails from a file system that does. If getting fails again, the error is one of
+        that object, and lasts.
+        """
+        whole = self._failure(operation, call.key, first)
+        try:
+            await self._scan(call.key.rpartition("/")[0] + "/" if "/" in call.key else "")
+        except StoreError:
+            raise whole from first
+        try:
+            return await self._hands.call(call, ())
+        except FAILURES as error:
+            failure = self._failure(operation, call.key, error)
+            if _may_be_of_the_object(error, operation) and isinstance(failure, StoreError):
+                failure = ObjectUnavailable(operation, call.key, failure.cause, hint=_OF_THE_OBJECT[error.errno or 0])
+            raise failure from error
+
+    async def _range_of(self, wanted: ObjectRange, answer: bytes | Exception) -> bytes | StoreError:
         if isinstance(answer, bytes):
             return answer
         failure = too_short(*wanted) if isinstance(answer, EOFError) else answer
+        if _may_be_of_the_object(failure, "get range"):
+            try:
+                return await self._hop_again("get range", TreeCall(TreeStep.READ_RANGE, *wanted), failure)
+            except EOFError:
+                return too_short(*wanted)
+            except StoreError as error:
+                return error
         if isinstance(failure, FAILURES):
             failure = self._failure("get range", wanted.key, failure)
         if isinstance(failure, StoreError):
@@ -243,6 +280,11 @@ class DirectoryStore:
         return StoreError(operation, key, f"{self._path}: {error}", transient=True, hint=hint)
 
 
+def _may_be_of_the_object(error: Exception, operation: str) -> TypeGuard[OSError]:
+    """Whether a look at the folder of the object tells if ``error`` is one of this object or of the whole store."""
+    return isinstance(error, OSError) and operation.startswith("get") and error.errno in _OF_THE_OBJECT
+
+
 def failure_of(operation: str, key: str, error: OSError, path: Path) -> StoreError:
     """Return the store error for ``error`` of the store at ``path``. It says whether the call may succeed later.
 
@@ -260,6 +302,8 @@ def failure_of(operation: str, key: str, error: OSError, path: Path) -> StoreErr
         hint = f"check owner and mode of the store's directory, as user {os.geteuid()} meets them"
         return StoreAccessDenied(operation, key, cause, hint=hint)
     hint = _TRANSIENT.get(code) or _LASTING.get(code) or "check the file system of the store"
+    if operation.startswith("get") and code not in _TRANSIENT:
+        return ObjectUnavailable(operation, key, cause, hint=hint)
     return StoreError(operation, key, cause, transient=code in _TRANSIENT, hint=hint)
 
 

@@ -11,7 +11,7 @@ from collections.abc import Sequence
 
 from typing_extensions import Buffer
 
-from jetdr_core.errors import InvalidRequest, StoreError
+from jetdr_core.errors import InvalidRequest, ObjectUnavailable, StoreError
 
 KEY_CHARS_MAX = 512
 PART_CHARS_MAX = 200
@@ -59,12 +59,11 @@ def store_closed(operation: str, key: str) -> StoreError:
 
 
 def too_short(key: str, offset: int, length: int) -> StoreError:
-    """Return the error of an object that ends inside the range. It is not transient."""
-    return StoreError(
+    """Return the error of an object that ends inside the range."""
+    return ObjectUnavailable(
         "get range",
         key,
         f"the object ends before byte {offset + length} (range of {length} bytes at {offset})",
-        transient=False,
         hint="it is truncated, or the range came from another object",
     )
 

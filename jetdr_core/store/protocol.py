@@ -32,7 +32,10 @@ class ObjectRange(NamedTuple):
 class ObjectStore(Protocol):
     """Immutable objects under keys. Used from one event loop.
 
-    Every failure is a :class:`StoreError` that says whether it is transient. ``data`` is a sequence of buffers, written
+    Every failure is a :class:`StoreError` that says whether it is transient. A lasting failure to get one object, while
+    the container can be listed, is an :class:`ObjectUnavailable` that says why: the object is missing, shorter, in an
+    archive tier, or it alone is denied or unreadable. What is denied for all objects, listings included, is a
+    :class:`StoreAccessDenied`. ``data`` is a sequence of buffers, written
     one after the other. The caller leaves them unchanged until the call returns.
     """
 
@@ -55,7 +58,7 @@ class ObjectStore(Protocol):
     async def get_range(self, key: str, offset: int, length: int) -> bytes:
         """Return exactly ``length`` bytes from ``offset``.
 
-        Raises a :class:`StoreError` that is not transient if the object ends earlier.
+        Raises :class:`ObjectUnavailable` if the object ends earlier.
         """
 
     async def get_ranges(self, ranges: Sequence[ObjectRange]) -> list[bytes | StoreError]:

@@ -23,7 +23,7 @@ import xxhash
 
 from jetdr_core.catalog import chain_key, chain_number
 from jetdr_core.catalog.keys import chain_prefix, group_numbers
-from jetdr_core.errors import DamagedObject, Fenced, ObjectNotFound, StoreError, StoreLost
+from jetdr_core.errors import DamagedObject, Fenced, ObjectNotFound, ObjectUnavailable, StoreError, StoreLost
 from jetdr_core.limits import CHAIN_GROUP
 from jetdr_core.segment import TRAILER_BYTES, Origin, SealedSegment, believed_origin, object_checksum
 from jetdr_core.store import ObjectStore
@@ -97,6 +97,8 @@ class StoreWatch:
         try:
             await self._see(store, self._last)
             await self._see_first(store)
+            if self._suspect is not None:
+                await self._see_part(store)
             for group in {self._last.number // CHAIN_GROUP, self._group_lost}:
                 if group is not None:
                     await self._see_group(store, group)
@@ -105,17 +107,18 @@ class StoreWatch:
         return True
 
     async def _see(self, store: ObjectStore, stored: StoredObject) -> None:
-        key = chain_key(stored.number)
+        key, lost, there = chain_key(stored.number), None, None
         try:
             tail = await store.get_range(key, stored.size_bytes - TRAILER_BYTES, TRAILER_BYTES)
             if object_checksum(tail) == stored.checksum and self._believed(tail, stored.number) is not None:
                 return
-        except ObjectNotFound:
-            raise StoreLost(_CHECK, key, "the object is gone") from None
-        except StoreError as error:
-            if error.transient or isinstance(error, StoreLost):
-                raise  # else the object is shorter
-        self._refuse(key, await self._there(store, stored.number))
+        except ObjectUnavailable as error:
+            lost = error  # or it is shorter, and perhaps a newer owner's
+        with suppress(ObjectUnavailable):
+            there = await self._there(store, stored.number)
+        if there is None and lost is not None and not self.forged:
+            raise _lost(key, lost)
+        self._refuse(key, there)
 
     def _refuse(self, key: str, there: Origin | None) -> NoReturn:
         """Raise: what stands at ``key`` is not what was stored there."""
@@ -156,8 +159,13 @@ class StoreWatch:
         try:
             if size:  # if not, it is told by the listing of its group
                 await spot_check(store, number, size, domain_key)
+        except ObjectUnavailable as error:
+            self._suspect = number
+            raise _lost(key, error) from None
         except DamagedObject as error:
             self._suspect = number
+            if isinstance(error.__cause__, ObjectUnavailable):
+                raise _lost(key, error.__cause__) from None
             self._note_forged(error)
         else:
             if self._suspect is not None:
@@ -171,12 +179,14 @@ class StoreWatch:
         size = await anext((info.size_bytes async for info in store.list_prefix(key) if info.key == key), 0)
         if size < TRAILER_BYTES:
             raise StoreLost(_CHECK, key, "the first object of the domain is gone")
-        tail = await store.get_range(key, size - TRAILER_BYTES, TRAILER_BYTES)
         try:
+            tail = await store.get_range(key, size - TRAILER_BYTES, TRAILER_BYTES)
             is_ours = believed_origin(tail, 1, self._chain.domain_key, key).domain_uuid == self._chain.domain_uuid
         except DamagedObject as error:
             self._note_forged(error)
             raise StoreLost(_CHECK, key, str(error)) from None
+        except ObjectUnavailable as error:
+            raise _lost(key, error) from None
         if not is_ours:
             raise StoreLost(_CHECK, key, "the store holds another domain")
         self._first = StoredObject(1, size, object_checksum(tail))
@@ -196,6 +206,11 @@ class StoreWatch:
             raise StoreLost(_CHECK, chain_prefix(group), "an object of the group has another size than before")
         self._seen[group] = (len(sizes), _digest(sizes))
         self._group_lost = None
+
+
+def _lost(key: str, error: ObjectUnavailable) -> StoreLost:
+    problem = "is gone" if isinstance(error, ObjectNotFound) else error.problem
+    return StoreLost(_CHECK, key, f"the object {problem}")
 
 
 def _digest(sizes: list[int]) -> int:

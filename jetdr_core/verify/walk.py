@@ -19,7 +19,7 @@ import numpy as np
 
 from jetdr_core.catalog import SETTLE_S, Catalog, chain_key, chain_number, chained
 from jetdr_core.domain_key import DomainKey
-from jetdr_core.errors import StoreAccessDenied, StoreError, StoreLost
+from jetdr_core.errors import ObjectUnavailable
 from jetdr_core.extent import DamagedExtent, damaged_extents
 from jetdr_core.segment import ObjectKind
 from jetdr_core.store import ObjectInfo, ObjectStore
@@ -225,8 +225,6 @@ async def _checked(catalog: Catalog, info: ObjectInfo) -> Checked:
         return Checked(key, 0, problems=[("object", f"{info.size_bytes} bytes cannot be; at most {bytes_max} can")])
     try:
         data = await catalog.store.get_range(key, 0, info.size_bytes)
-    except StoreError as error:
-        if error.transient or isinstance(error, StoreAccessDenied | StoreLost):
-            raise
-        return Checked(key, 0, problems=[("object", error.cause)])
+    except ObjectUnavailable as error:
+        return Checked(key, 0, problems=[("object", error.problem)])
     return await asyncio.to_thread(check_object, data, key, catalog.chain.domain_key)

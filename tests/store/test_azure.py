@@ -12,7 +12,7 @@ from contextlib import asynccontextmanager
 
 import pytest
 
-from jetdr_core.errors import ObjectExists, ObjectNotFound, StoreAccessDenied, StoreError, StoreLost
+from jetdr_core.errors import ObjectExists, ObjectNotFound, ObjectUnavailable, StoreAccessDenied, StoreError, StoreLost
 from jetdr_core.store import ObjectInfo, RetryingStore, azure
 from jetdr_core.store.azure import AzureBlobStore
 from tests.faults.proxy import CuttingProxy, cutting_proxy
@@ -115,7 +115,7 @@ async def answering(status: int, code: str, *headers: str) -> AsyncIterator[dict
         yield Azurite(port, base64.b64encode(b"key").decode()).environment()
 
 
-KINDS = (StoreLost, ObjectExists, ObjectNotFound, StoreAccessDenied, StoreError)
+KINDS = (StoreLost, ObjectExists, ObjectNotFound, ObjectUnavailable, StoreAccessDenied, StoreError)
 
 
 @pytest.mark.parametrize(
@@ -127,13 +127,13 @@ KINDS = (StoreLost, ObjectExists, ObjectNotFound, StoreAccessDenied, StoreError)
         (403, "UnauthorizedBlobOverwrite", "put", ObjectExists, False),
         (409, "ContainerBeingDeleted", "put", StoreError, True),
         (409, "BlobImmutableDueToPolicy", "replace", StoreError, False),
-        (409, "BlobArchived", "get", StoreError, False),
+        (409, "BlobArchived", "get", ObjectUnavailable, False),
         (404, "BlobNotFound", "get", ObjectNotFound, False),
         (404, "ContainerNotFound", "get", StoreError, False),
         (404, "ResourceNotFound", "put", StoreError, False),
         (401, "NoAuthenticationInformation", "get", StoreAccessDenied, False),
         (403, "AuthorizationPermissionMismatch", "put", StoreAccessDenied, False),
-        (416, "InvalidRange", "get range", StoreError, False),
+        (416, "InvalidRange", "get range", ObjectUnavailable, False),
         (400, "InvalidHeaderValue", "put", StoreError, False),
         (302, "", "get", StoreError, False),
         (307, "", "put", StoreError, False),

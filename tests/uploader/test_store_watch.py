@@ -19,6 +19,7 @@ from jetdr_core.segment import TRAILER_BYTES
 from jetdr_core.store import DirectoryStore, MemoryStore
 from tests.domain.fixture import DISK_BYTES, LOG_BYTES, fresh_store, log_device, new_domain
 from tests.faults.store import Fault, FaultyStore, on
+from tests.faults.withheld import WITHHELD
 
 WATCHFUL = jetdr.DomainOptions(
     segment_age_s=0.02, ring_bytes=1 << 20, ring_slots=1024, heartbeat_s=60, upload_workers=1, store_check_s=0.02
@@ -333,5 +334,31 @@ def test_a_directory_that_was_renamed_and_renamed_back_has_lost_nothing(tmp_path
         path.with_name("aside").rename(path)
         assert await store.get("a") == b"a"
         await store.close()
+
+    asyncio.run(scenario())
+
+
+@pytest.mark.parametrize("why", WITHHELD)
+def test_an_object_that_the_store_does_not_give_any_more_is_lost_until_it_does(why: str) -> None:
+    class Archiving(MemoryStore):
+        withheld = ""
+
+        async def get_range(self, key: str, offset: int, length: int) -> bytes:
+            if key == self.withheld:
+                raise WITHHELD[why](key)
+            return await super().get_range(key, offset, length)
+
+    async def scenario() -> None:
+        store = Archiving()
+        domain, _ = await begun(store, WATCHFUL)
+        store.withheld = chain_key(1)
+        failure = await failed(domain)
+        assert isinstance(failure, StoreLost)
+        assert chain_key(1) in str(failure)
+        assert (WITHHELD[why]("k").problem if why != "missing" else "the object is gone") in str(failure)
+        assert not await domain.is_store_whole()
+        store.withheld = ""
+        assert await domain.is_store_whole()
+        await domain.close(upload=False)
 
     asyncio.run(scenario())
