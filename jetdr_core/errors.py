@@ -16,6 +16,7 @@ __all__ = [
     "DeviceGone",
     "DeviceReadOnly",
     "DeviceResized",
+    "DomainMissing",
     "DuplicateMark",
     "Fenced",
     "Forged",
@@ -270,6 +271,10 @@ class StoreMissing(InvalidRequest):
     """There is no container at the URL: it was not made yet, its file system is not mounted, or the URL is wrong."""
 
 
+class DomainMissing(InvalidRequest):
+    """The store is there, and holds no domain: the URL is wrong, or the container was lost and made again."""
+
+
 class StoreAway(SystemFailure):
     """The domain needs its store, which cannot be reached."""
 
@@ -280,7 +285,7 @@ class StoreLost(StoreError):
     def __init__(self, operation: str, key: str, cause: str) -> None:
         hint = (
             "the log is kept from now on; bring back what the store has lost, or see with 'jetdr verify' what it still "
-            "holds, and take the domain over with a new log"
+            "holds, and take the domain over with a new log; if it holds nothing, begin anew (docs/operations.md)"
         )
         super().__init__(operation, key, cause, transient=False, hint=hint)
 

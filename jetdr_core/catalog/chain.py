@@ -40,7 +40,7 @@ from jetdr_core.catalog.summary import (
 )
 from jetdr_core.control_bodies import EpochOwner
 from jetdr_core.domain_key import DomainKey
-from jetdr_core.errors import ChainBroken, DamagedObject, InvalidRequest, UnsupportedVersion, WrongKey
+from jetdr_core.errors import ChainBroken, DamagedObject, DomainMissing, UnsupportedVersion, WrongKey
 from jetdr_core.record import ControlRecord
 from jetdr_core.segment import NO_PREDECESSOR, ObjectKind, Trailer
 from jetdr_core.store import ObjectStore
@@ -124,7 +124,7 @@ class _Shortcut(NamedTuple):
 
 
 async def read_chain(store: ObjectStore, *, settle_s: float = 0.0, domain_key: DomainKey | None = None) -> Chain:
-    """Read the chain of the domain that ``store`` holds. :class:`InvalidRequest` if it holds none.
+    """Read the chain of the domain that ``store`` holds. :class:`DomainMissing` if it holds none.
 
     ``settle_s`` is how long to wait for a missing number that an upload in flight may still bring. With ``domain_key``
     only what an owner of the domain made is believed. :class:`WrongKey` if it is the key of another domain.
@@ -193,7 +193,7 @@ async def in_parallel(work: Callable[[T], Awaitable[R]], items: Iterable[T]) -> 
 async def _first(store: ObjectStore, listing: Listing, domain_key: DomainKey | None) -> tuple[Footer, DomainKey | None]:
     """Object 1, the epoch object of epoch 1. It names the domain, to which ``domain_key`` is then bound."""
     if not listing.number_last and not listing.objects_after:
-        raise InvalidRequest(f"store {store.url} holds no protected domain", hint="check the URL, container and prefix")
+        raise DomainMissing(f"store {store.url} holds no protected domain", hint="check the URL, container and prefix")
     if not listing.number_last:
         raise ChainBroken(
             f"{chain_key(1)} is missing, the first object of the domain in store {store.url}",

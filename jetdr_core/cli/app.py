@@ -19,6 +19,7 @@ from jetdr_core.cli.appliance_commands import keep_config, mark, pause, protect,
 from jetdr_core.cli.demo_command import demo
 from jetdr_core.cli.drva_command import drva
 from jetdr_core.cli.exits import MEANINGS, ExitCode, exit_code_of
+from jetdr_core.cli.give_up_section_command import give_up_section
 from jetdr_core.cli.inspect_command import inspect
 from jetdr_core.cli.key_command import key_app
 from jetdr_core.cli.points_command import points
@@ -88,6 +89,7 @@ app.command(short_help="End a host component that is not configured.")(stop_host
 app.command(short_help="Watch the DRVA's domains.")(watch)
 app.add_typer(key_app)
 app.command(short_help="Take a log volume from an owner that is gone.")(take_over_volume)
+app.command(short_help="Remove a domain's section from a log volume.")(give_up_section)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

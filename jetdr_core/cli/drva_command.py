@@ -5,10 +5,12 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated
+from uuid import UUID
 
 import typer
 
 from jetdr_core.cli.exits import ExitCode
+from jetdr_core.cli.give_up_section_command import uuid_of
 from jetdr_core.cli.terminal import Terminal, Work
 from jetdr_core.cli.words import plural
 from jetdr_core.errors import InvalidRequest
@@ -59,6 +61,16 @@ Discard = Annotated[
         "the log. May be repeated.",
     ),
 ]
+Anew = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--begin-anew",
+        metavar="DOMAIN=UUID",
+        help="Create a domain anew whose container or key is lost, in an empty container, and give up what this "
+        "machine has of the lost one: its log section, its state and its key file. Its UUID, which the error and "
+        "'jetdr inspect LOG' show, confirms that. All disks are copied. May be repeated.",
+    ),
+]
 Check = Annotated[bool, typer.Option("--check", help="Only check the configuration, and the places that it names.")]
 
 
@@ -70,6 +82,7 @@ def drva(
     give_up_from: GiveUp = None,
     discard_log: Discard = None,
     on_mismatch: Mismatch = None,
+    begin_anew: Anew = None,
     check: Check = False,
 ) -> Work:
     """Keep the configured domains protected until SIGTERM or Ctrl-C, and answer status, mark, protect and so on.
@@ -83,6 +96,7 @@ def drva(
         {name: _number(text) for name, text in _by_domain("--give-up-from", "NUMBER", give_up_from).items()},
         _by_domain("--discard-log", "LOG", discard_log),
         _mismatches(on_mismatch),
+        {name: uuid_of(text) for name, text in _by_domain("--begin-anew", "UUID", begin_anew).items()},
     )
     return Work(lambda: _drva(terminal, config, choices, check=check))
 
@@ -96,6 +110,7 @@ class _Choices:
     give_up_from: dict[str, int]
     discard_log: dict[str, str]
     on_mismatch: dict[str, str]
+    begin_anew: dict[str, UUID]
 
 
 def _drva(terminal: Terminal, path: Path, choices: _Choices, *, check: bool) -> int:
@@ -124,6 +139,7 @@ def _drva(terminal: Terminal, path: Path, choices: _Choices, *, check: bool) -> 
             give_up_from=choices.give_up_from,
             discard_log=choices.discard_log,
             on_mismatch={domain: OnMismatch(choice) for domain, choice in choices.on_mismatch.items()},
+            begin_anew=choices.begin_anew,
         )
     return ExitCode.OK
 

@@ -19,6 +19,7 @@ from jetdr_core.domain_key import DomainKey
 from jetdr_core.errors import (
     ChainBroken,
     DamagedObject,
+    DomainMissing,
     Forged,
     InvalidRequest,
     ObjectNotFound,
@@ -72,7 +73,8 @@ async def read_unborn(store: ObjectStore, name: str, domain_key: DomainKey | Non
     async for info in store.list_prefix(""):
         raise InvalidRequest(
             f"store {store.url} is not empty (it holds {info.key!r})",
-            hint=f"open the domain that is there, or give domain {name!r} a container of its own",
+            hint=f"open the domain that is there, or give domain {name!r} a container of its own; if that is what a "
+            "lost domain left, empty the container",
         )
     tail = ChainTail(0, NO_PREDECESSOR, 0, 0, 0)
     return Known(uuid4(), TIMELINE_FIRST, tail, DomainHistory(), EpochOwner(), 0, domain_key=domain_key)
@@ -83,11 +85,16 @@ async def read_known(store: ObjectStore, name: str, domain_key: DomainKey | None
 
     :class:`InvalidRequest` if the store holds another domain, :class:`WrongKey` if its key is not ``domain_key``.
     """
-    catalog = await Catalog.open(store, domain_key=domain_key)
+    try:
+        catalog = await Catalog.open(store, domain_key=domain_key)
+    except DomainMissing as error:
+        raise DomainMissing(error.message, hint=await _remedy_of_missing(store, name)) from None
     if catalog.authenticity is Authenticity.NOT_CHECKED:
         raise WrongKey(
             f"domain {catalog.name!r} in {store.url} has a key, and none was given",
-            hint="name its key file (key_file): without it nobody can extend the domain's history",
+            hint="name its key file (key_file): without it nobody can extend the domain's history; if the key is lost "
+            "for good, name an empty container, keep this one as long as its points are wanted, and begin anew: 'jetdr "
+            f"drva CONFIG --begin-anew {name}=UUID', with the UUID that 'jetdr inspect LOG' shows",
         )
     if catalog.name != name:
         raise InvalidRequest(
@@ -106,6 +113,18 @@ async def read_known(store: ObjectStore, name: str, domain_key: DomainKey | None
         after=frozenset(chain.after),
         domain_key=chain.domain_key,
     )
+
+
+async def _remedy_of_missing(store: ObjectStore, name: str) -> str:
+    """What to do if the store of domain ``name`` holds no chain."""
+    hint = (
+        "mount the store's file system, or correct the URL; if the domain's objects are lost for good, give it up and "
+        f"create it anew: 'jetdr drva CONFIG --begin-anew {name}=UUID', with the UUID that 'jetdr inspect LOG' shows "
+        "(embedded: 'jetdr give-up-section', and ProtectedDomain.create)"
+    )
+    async for info in store.list_prefix(""):
+        return f"{hint}; to create a first domain there, remove {info.key!r} and all else that a lost domain left"
+    return hint
 
 
 def check_break(known: Known, name: str, *, puts_max: int, log_is_new: bool, give_up_from: int | None) -> None:

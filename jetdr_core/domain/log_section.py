@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import AsyncExitStack, contextmanager
 from os import PathLike
+from uuid import UUID
 
 from jetdr_core.device.protocol import BlockDevice
 from jetdr_core.domain.continuity import LogFound
@@ -29,7 +30,7 @@ from jetdr_core.replication_log import (
     volume_on,
 )
 
-__all__ = ["check_write_mode", "log_found", "log_knows", "open_domain_log", "open_log_volume"]
+__all__ = ["check_write_mode", "domain_in_log", "log_found", "open_domain_log", "open_log_volume"]
 
 _devices_in_use: set[int] = set()
 """A caller's device has no lock of its own: within this process it is one volume at a time."""
@@ -88,17 +89,18 @@ def _check_last_log(section: Section, known: Known, name: str) -> None:
     )
 
 
-def log_knows(log: str | PathLike[str], name: str) -> bool:
-    """Return whether the log volume has a section of domain ``name`` that was in use. False without a volume."""
+def domain_in_log(log: str | PathLike[str], name: str) -> UUID | None:
+    """Return which domain ``name`` used the log volume, by its section. None for an unused one, or without a volume."""
     try:
         with open_volume(log, owner=host_owner()) as volume:
-            if not any(row.name == name for row in volume.sections):
-                return False
+            row = next((row for row in volume.sections if row.name == name), None)
+            if row is None:
+                return None
             section = volume.open_section(name, None)
             section.close()
-            return section.body.epoch > 0
+            return row.domain_uuid if section.body.epoch > 0 else None
     except (FileNotFoundError, LogNotALog):
-        return False
+        return None
 
 
 def log_found(log: ReplicationLog) -> LogFound:

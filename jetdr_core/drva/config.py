@@ -14,6 +14,7 @@ from dataclasses import dataclass, fields, replace
 from operator import itemgetter
 from pathlib import Path
 from typing import NamedTuple, TypeVar
+from uuid import UUID
 
 from jetdr_core.device.iscsi_url import IscsiUrl, is_iscsi
 from jetdr_core.domain import OnMismatch
@@ -77,8 +78,8 @@ class DomainConfig:
     names none, it is the one that the DRVA makes when it creates the domain. ``take_over``: continue after what the
     store holds, with a new log. ``give_up_from``: the number of a lost object; the take-over gives up what the store
     holds after it. ``discard_log``: a log that the take-over may give up although it is sound. ``on_mismatch``: what
-    to do in write-back if log, store, state and disks do not belong together. Only the command line can ask for the
-    last four, never the file.
+    to do in write-back if log, store, state and disks do not belong together. ``begin_anew``: the UUID of a lost domain
+    of this name, which is given up for a new one. Only the command line can ask for the last five, never the file.
     """
 
     name: str
@@ -97,6 +98,7 @@ class DomainConfig:
     give_up_from: int | None = None
     discard_log: str | None = None
     on_mismatch: OnMismatch = OnMismatch.REFUSE
+    begin_anew: UUID | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

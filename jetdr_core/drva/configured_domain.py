@@ -6,31 +6,27 @@ Invariants: nothing else turns a configuration into a domain. No disk is opened 
 from __future__ import annotations
 
 import logging
-from os import PathLike
 from pathlib import Path
 from typing import Any
+from uuid import UUID
 
 from jetdr_core.aio import in_thread
-from jetdr_core.device import IscsiLun
 from jetdr_core.domain import HostedDomain, ProtectedDomain
 from jetdr_core.domain.known_file import KnownFile
-from jetdr_core.domain.log_section import log_knows
+from jetdr_core.domain.log_section import domain_in_log
 from jetdr_core.domain.parts import is_away
 from jetdr_core.domain_key import KeyFile
 from jetdr_core.drva.added_disks import AddedDisks
-from jetdr_core.drva.config import DomainConfig, VolumeConfig
-from jetdr_core.drva.places import check_volume
+from jetdr_core.drva.begin_anew import begin_anew
+from jetdr_core.drva.config import DomainConfig
+from jetdr_core.drva.places import check_volume, log_of, own_key_file, store_of
 from jetdr_core.errors import InvalidRequest, StoreMissing
 from jetdr_core.ownership import make_private
 from jetdr_core.store import RetryPolicy, connected
-from jetdr_core.store.credential_file import UrlWithCredential
 
-__all__ = ["AnyDomain", "disk_places", "domain_settings", "open_domain", "store_is_empty", "store_of"]
+__all__ = ["AnyDomain", "disk_places", "domain_settings", "open_domain", "store_is_empty"]
 
 log = logging.getLogger(__name__)
-
-KEY_FILE = "domain.key"
-"""The file in a domain's state folder with the key that was made for it."""
 
 AnyDomain = HostedDomain | ProtectedDomain
 
@@ -54,8 +50,8 @@ async def open_domain(config: DomainConfig) -> HostedDomain:
 async def domain_settings(config: DomainConfig) -> tuple[bool, dict[str, Any]]:
     """Return whether the domain is to be created, and what its opening needs in either mode."""
     await in_thread(check_volume, config.volume)
-    settings: dict[str, Any] = {"log": _log(config.volume), "store": store_of(config), "options": config.options}
-    is_new = not config.take_over and config.create and await _is_unborn(config)
+    settings: dict[str, Any] = {"log": log_of(config.volume), "store": store_of(config), "options": config.options}
+    is_new = await _is_to_be_created(config)
     settings["key_file"] = await in_thread(_key_file, config, is_new=is_new)
     if config.take_over:
         settings |= {"give_up_from": config.give_up_from, "discard_log": config.discard_log}
@@ -69,9 +65,12 @@ def disk_places(config: DomainConfig) -> dict[str, str]:
     return {disk.name: disk.path for disk in (*AddedDisks(Path(config.host.state), config.name).known(), *config.disk)}
 
 
-def store_of(config: DomainConfig) -> str:
-    """The URL of the domain's store, with its credential file if it has one."""
-    return UrlWithCredential(config.store, Path(config.credential_file)) if config.credential_file else config.store
+async def _is_to_be_created(config: DomainConfig) -> bool:
+    """Whether the domain is a new one. What is left of a lost one is given up first, if that was asked for."""
+    if config.begin_anew is not None:
+        await begin_anew(config, config.begin_anew)
+        return True
+    return not config.take_over and config.create and await _is_unborn(config)
 
 
 async def _is_unborn(config: DomainConfig) -> bool:
@@ -79,7 +78,6 @@ async def _is_unborn(config: DomainConfig) -> bool:
 
     A store or log whose file system is not mounted looks like one that was never used. The others know better.
     """
-    known = KnownFile(Path(config.host.state), config.name).path
     away: Exception | None = None
     try:
         if not await store_is_empty(store_of(config)):
@@ -88,23 +86,37 @@ async def _is_unborn(config: DomainConfig) -> bool:
         if not is_away(error):
             raise
         away = error
-    if await in_thread(log_knows, _log(config.volume), config.name):
+    in_log = await in_thread(domain_in_log, log_of(config.volume), config.name)
+    if in_log is not None:
         if away is None:
             raise InvalidRequest(
                 f"domain {config.name!r}: its log has a history, and store {config.store} is empty",
-                hint="mount the store's file system, or correct the URL. If its objects are lost, name another volume, "
-                f"and remove {known} if it exists",
+                hint=f"mount the store's file system, or correct the URL. If its objects are lost for good, "
+                f"{_anew(config, in_log)}",
             )
         return False
     if away is not None and not isinstance(away, StoreMissing):
         raise away
-    if await in_thread(known.exists):
-        raise InvalidRequest(
-            f"domain {config.name!r}: its state folder has a history, and neither volume {config.volume.path} nor "
-            f"store {config.store} has one",
-            hint=f"mount their file systems, or correct their places. If the domain is to begin anew, remove {known}",
-        )
+    await in_thread(_check_not_known, config)
     return True
+
+
+def _check_not_known(config: DomainConfig) -> None:
+    """Refuse to create a domain that the state folder knows. Its log and its store are both away, or lost."""
+    file = KnownFile(Path(config.host.state), config.name)
+    if not file.path.exists():
+        return
+    record = file.read()
+    anew = f"remove {file.path}, and start again" if record is None else _anew(config, record.domain_uuid)
+    raise InvalidRequest(
+        f"domain {config.name!r}: its state folder has a history, and neither volume {config.volume.path} nor "
+        f"store {config.store} has one",
+        hint=f"mount their file systems, or correct their places. If both are lost for good, {anew}",
+    )
+
+
+def _anew(config: DomainConfig, lost: UUID) -> str:
+    return f"give the domain up and create it anew: 'jetdr drva CONFIG --begin-anew {config.name}={lost}'"
 
 
 async def store_is_empty(url: str, *, create: bool = False) -> bool:
@@ -119,12 +131,11 @@ def _key_file(config: DomainConfig, *, is_new: bool) -> Path | None:
     """Return the file with the domain's key. None: the domain has none. For a new domain it is made if need be."""
     if config.key_file:
         return Path(config.key_file)
-    folder = Path(config.host.state) / config.name
-    path = folder / KEY_FILE
+    path = own_key_file(config)
     if not path.exists() and not is_new:
         return None
     if not path.exists():
-        make_private(f"domain {config.name!r}: the state folder", folder)
+        make_private(f"domain {config.name!r}: the state folder", path.parent)
         KeyFile(path).make()
         log.warning(
             "domain %s: its key is in %s; keep a copy where this machine's loss does not reach: without it nobody can "
@@ -134,8 +145,3 @@ def _key_file(config: DomainConfig, *, is_new: bool) -> Path | None:
             extra={"domain": config.name},
         )
     return path
-
-
-def _log(volume: VolumeConfig) -> str | PathLike[str]:
-    """Return the volume's path or URL, with its password file if it has one."""
-    return IscsiLun(volume.path, Path(volume.password_file)) if volume.password_file else volume.path

@@ -19,6 +19,7 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
+from uuid import UUID
 
 from jetdr_core import __version__
 from jetdr_core.aio import shielded
@@ -67,7 +68,7 @@ class Drva:
     ``take_over`` names domains whose log is lost or given up. They continue with a new log. ``give_up_from`` and
     ``discard_log`` say for such a domain what else is given up: the store's objects from a lost one on, and a log that
     is sound. ``on_mismatch`` says for a domain in write-back what to do if its log, store, state and disks do not
-    belong together.
+    belong together. ``begin_anew`` gives the UUID of a lost domain, for which a new one of its name is created.
     """
 
     def __init__(
@@ -79,12 +80,15 @@ class Drva:
         give_up_from: Mapping[str, int] | None = None,
         discard_log: Mapping[str, str] | None = None,
         on_mismatch: Mapping[str, OnMismatch] | None = None,
+        begin_anew: Mapping[str, UUID] | None = None,
         opener: Opener = open_domain,
         backoff: Backoff | None = None,
         notifier: Notifier | None = None,
     ) -> None:
         given_up, discarded, on_mismatch = give_up_from or {}, discard_log or {}, on_mismatch or {}
-        _check_domains(config, {*take_over, *on_mismatch}, taken_over=take_over, needed={*given_up, *discarded})
+        anew = begin_anew or {}
+        _check_domains(config, {*take_over, *on_mismatch, *anew}, taken_over=take_over, needed={*given_up, *discarded})
+        _check_one_way(take_over, anew)
         asked = [
             replace(
                 domain,
@@ -93,6 +97,7 @@ class Drva:
                 give_up_from=given_up.get(domain.name),
                 discard_log=discarded.get(domain.name),
                 on_mismatch=on_mismatch.get(domain.name, OnMismatch.REFUSE),
+                begin_anew=anew.get(domain.name),
             )
             for domain in config.domains
         ]
@@ -252,6 +257,14 @@ def _check_domains(config: DrvaConfig, named: set[str], *, taken_over: Collectio
         )
 
 
+def _check_one_way(take_over: Collection[str], begin_anew: Collection[str]) -> None:
+    if both := set(take_over) & set(begin_anew):
+        raise InvalidRequest(
+            f"domain {min(both)!r} is to be taken over and to begin anew",
+            hint="use --take-over if its store still has its history, and --begin-anew if it does not",
+        )
+
+
 def run_drva(
     config: DrvaConfig,
     *,
@@ -260,6 +273,7 @@ def run_drva(
     give_up_from: Mapping[str, int] | None = None,
     discard_log: Mapping[str, str] | None = None,
     on_mismatch: Mapping[str, OnMismatch] | None = None,
+    begin_anew: Mapping[str, UUID] | None = None,
 ) -> None:
     """Run until SIGTERM or SIGINT. A second signal ends the uploads. SIGHUP reloads the configuration.
 
@@ -273,6 +287,7 @@ def run_drva(
             give_up_from=give_up_from,
             discard_log=discard_log,
             on_mismatch=on_mismatch,
+            begin_anew=begin_anew,
             notifier=Notifier(),
         )
         asyncio.run(_until_signalled(drva))

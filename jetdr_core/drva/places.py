@@ -1,4 +1,4 @@
-"""The places that a configuration names, looked at before anything starts: who can change them, and what is there.
+"""The places that a configuration names, and a look at them before anything starts: who can change them, what is there.
 
 Invariant: nothing is changed. A place that does not exist yet is not refused.
 """
@@ -7,18 +7,38 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Sequence
+from os import PathLike
 from pathlib import Path
 
-from jetdr_core.device.iscsi_url import is_iscsi
+from jetdr_core.device.iscsi_url import IscsiLun, is_iscsi
 from jetdr_core.domain_key import KeyFile
-from jetdr_core.drva.config import DrvaConfig, VolumeConfig
+from jetdr_core.drva.config import DomainConfig, DrvaConfig, VolumeConfig
 from jetdr_core.drva.patience import PLACE_LIMIT_S, each_within
 from jetdr_core.ownership import check_guarded, check_in_memory, check_private
+from jetdr_core.store.credential_file import UrlWithCredential
 from jetdr_core.unix_socket import check_socket_place
 
-__all__ = ["check_keys", "check_places", "check_volume"]
+__all__ = ["check_keys", "check_places", "check_volume", "log_of", "own_key_file", "store_of"]
 
 log = logging.getLogger(__name__)
+
+KEY_FILE = "domain.key"
+"""The file in a domain's state folder with the key that was made for it."""
+
+
+def store_of(config: DomainConfig) -> str:
+    """The URL of the domain's store, with its credential file if it has one."""
+    return UrlWithCredential(config.store, Path(config.credential_file)) if config.credential_file else config.store
+
+
+def log_of(volume: VolumeConfig) -> str | PathLike[str]:
+    """Return the volume's path or URL, with its password file if it has one."""
+    return IscsiLun(volume.path, Path(volume.password_file)) if volume.password_file else volume.path
+
+
+def own_key_file(config: DomainConfig) -> Path:
+    """The key file that the DRVA makes for the domain when it creates it."""
+    return Path(config.host.state) / config.name / KEY_FILE
 
 
 def check_places(config: DrvaConfig) -> None:

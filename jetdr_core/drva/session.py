@@ -26,11 +26,12 @@ from jetdr_core.drva.alarm_log import AlarmLog
 from jetdr_core.drva.alarms import Situation, alarms_of
 from jetdr_core.drva.config import DomainConfig
 from jetdr_core.drva.configured_disks import ConfiguredDisks
-from jetdr_core.drva.configured_domain import AnyDomain, disk_places, store_is_empty, store_of
+from jetdr_core.drva.configured_domain import AnyDomain, disk_places, store_is_empty
 from jetdr_core.drva.errors import DomainClosed
 from jetdr_core.drva.kept_files import KeptFiles
 from jetdr_core.drva.last_status import LastStatus
 from jetdr_core.drva.owed_copies import OwedCopies
+from jetdr_core.drva.places import store_of
 from jetdr_core.drva.session_state import Phase, SessionView, State
 from jetdr_core.errors import Fenced, Forged, JetdrError, StoreError, StoreLost
 from jetdr_core.store.redaction import redacted
@@ -206,7 +207,12 @@ class DomainSession:
         await domain.__aenter__()
         # only the first opening takes over, or goes on in spite of a mismatch
         self.config = replace(
-            self.config, take_over=False, give_up_from=None, discard_log=None, on_mismatch=OnMismatch.REFUSE
+            self.config,
+            take_over=False,
+            give_up_from=None,
+            discard_log=None,
+            on_mismatch=OnMismatch.REFUSE,
+            begin_anew=None,
         )
         return domain
 

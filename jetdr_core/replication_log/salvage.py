@@ -29,10 +29,10 @@ def salvage_volume(device: BlockDevice, *, owner: UUID, domain_uuid: UUID, where
     """Make ``device`` a volume of ``owner`` with the sections that are found on it. Durable at return.
 
     Returns False, with nothing written, if no section of ``domain_uuid`` is among them. Sections are found as long as
-    they follow one another without a hole. A section that was replaced stays on the volume beside the newer one of its
-    name, which counts.
+    they follow one another without a hole. A section that was replaced or given up stays on the volume beside the newer
+    one of its name, which counts. One of ``domain_uuid`` counts before those of other domains that had its name.
     """
-    rows = tuple(_rows(device, where))
+    rows = tuple(_rows(device, where, domain_uuid))
     if not any(row.domain_uuid == domain_uuid for row in rows):
         return False
     device.zero(0, VOLUME_SUPERBLOCK_AREA_BYTES)
@@ -45,13 +45,14 @@ def salvage_volume(device: BlockDevice, *, owner: UUID, domain_uuid: UUID, where
     return True
 
 
-def _rows(device: BlockDevice, where: str) -> list[SectionRow]:
-    """Return the newest section of each name."""
-    newest: dict[str, tuple[int, SectionRow]] = {}
+def _rows(device: BlockDevice, where: str, domain_uuid: UUID) -> list[SectionRow]:
+    """Return the newest section of each name, and that of ``domain_uuid`` if it has one."""
+    newest: dict[str, tuple[bool, int, SectionRow]] = {}
     for epoch, row in _found(device, where):
-        if row.name not in newest or epoch > newest[row.name][0]:
-            newest[row.name] = (epoch, row)
-    return [row for _, row in newest.values()]
+        rank = (row.domain_uuid == domain_uuid, epoch)
+        if row.name not in newest or rank > newest[row.name][:2]:
+            newest[row.name] = (*rank, row)
+    return [row for *_, row in newest.values()]
 
 
 def _found(device: BlockDevice, where: str) -> Iterator[tuple[int, SectionRow]]:

@@ -155,6 +155,17 @@ class LogVolume:
             self._open[name] = section = self._opened(row, on_begin=lambda: self._swap(old, row))
         return section
 
+    def remove_section(self, name: str, domain_uuid: UUID) -> None:
+        """Remove a domain's section, whatever it holds. Durable at return. Its place is then free for others.
+
+        :class:`LogForeign` if the section belongs to another domain, :class:`LogBusy` if it is in use.
+        """
+        with self._lock:
+            row = self._find(name, domain_uuid)
+            self._check_closed(name)
+            rows = tuple(other for other in self.sections if other != row)
+            self._write(self._body._replace(sections=rows))
+
     def take_over(self, owner: UUID) -> None:
         """Make ``owner`` the volume's owner. Durable at return."""
         with self._lock:
@@ -173,7 +184,8 @@ class LogVolume:
         if owner is not None and owner != self._body.owner:
             raise LogForeign(
                 f"{self._where} belongs to owner {self._body.owner}, not to {owner}",
-                hint="use another log volume, or take this one over if its owner is gone for good",
+                hint="use another log volume; if that owner is gone for good, take this one over: 'jetdr "
+                f"take-over-volume {self._where} --from {self._body.owner}'",
                 owner=self._body.owner,
             )
 
@@ -183,10 +195,12 @@ class LogVolume:
 
     def _check_new(self, name: str, section_bytes: int) -> None:
         _check_bytes(name, section_bytes)
-        if any(row.name == name for row in self.sections):
+        held = next((row for row in self.sections if row.name == name), None)
+        if held is not None:
             raise LogForeign(
-                f"{self._where} holds a section {name!r} already",
-                hint="open that domain, or use another name or volume",
+                f"{self._where} holds a section {name!r} already, of domain {held.domain_uuid}",
+                hint=f"open that domain, or use another name or volume; to give the section up: "
+                f"{give_up_command(self._where, held)}",
             )
         if len(self.sections) >= SECTIONS_MAX:
             raise LogTooSmall(f"{self._where} holds {SECTIONS_MAX} sections already", hint="use another log volume")
@@ -205,7 +219,8 @@ class LogVolume:
         if not matches_domain(row, domain_uuid):
             raise LogForeign(
                 f"{self._where}: section {name!r} belongs to domain {row.domain_uuid}, not to {domain_uuid}",
-                hint="a domain of the same name was created twice; name the log volume of this one",
+                hint="a domain of the same name was created twice; name the log volume of this one; if the section is "
+                f"no longer needed, give it up, and take the domain over: {give_up_command(self._where, row)}",
             )
         return row
 
@@ -315,6 +330,11 @@ def is_blank(device: BlockDevice) -> bool:
         copies.append(bytes(area[offset : offset + VOLUME_LAYOUT.copy_bytes]))
         area[offset : offset + VOLUME_LAYOUT.copy_bytes] = bytes(VOLUME_LAYOUT.copy_bytes)
     return not any(area) and superblock.is_unfinished_format(copies)
+
+
+def give_up_command(where: str, row: SectionRow) -> str:
+    """Return the command that gives a section up, for a hint."""
+    return f"'jetdr give-up-section {where} {row.name} --uuid {row.domain_uuid}'"
 
 
 def _check_size(device: BlockDevice, where: str) -> None:

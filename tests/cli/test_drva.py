@@ -233,7 +233,7 @@ def test_what_is_no_size_is_refused(size: str) -> None:
         (["mark", "payroll", "latest"], "InvalidRequest", ExitCode.USAGE),
         (["status", "--socket", "/absent/sock"], "DrvaUnreachable", ExitCode.UNREACHABLE),
         (["points", "file:///absent"], "StoreMissing", ExitCode.USAGE),
-        (["points", "memory://nothing-here"], "InvalidRequest", ExitCode.USAGE),
+        (["points", "memory://nothing-here"], "DomainMissing", ExitCode.USAGE),
         (["inspect", "/absent"], "FileNotFoundError", ExitCode.UNREACHABLE),
         (["points"], "InvalidRequest", ExitCode.USAGE),
         (["rehydrate", "file:///absent", "--at", "x", "--to", "/tmp/x"], "StoreMissing", ExitCode.USAGE),

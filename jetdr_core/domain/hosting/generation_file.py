@@ -20,7 +20,7 @@ from typing import NamedTuple
 import xxhash
 
 from jetdr_core.domain.generation import UNKNOWN_ID, Generation, Word
-from jetdr_core.durable import replace_file
+from jetdr_core.durable import remove, replace_file
 from jetdr_core.file_making import making
 from jetdr_core.json_text import decode_json
 
@@ -94,6 +94,11 @@ class GenerationFile:
         """Replace the file. Durable at return."""
         with making(self.path, "noting the generation"):
             replace_file(self.path, self._new, _encode(record))
+
+    def remove(self) -> None:
+        """Remove the file, durably. Idempotent."""
+        if self.path.exists():
+            remove(self.path)
 
 
 def _encode(record: StateRecord) -> bytes:

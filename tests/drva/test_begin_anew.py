@@ -1,0 +1,256 @@
+"""A domain whose container or key is lost begins anew: under its name, on its volume, with its disks."""
+
+from __future__ import annotations
+
+import asyncio
+import shutil
+import signal
+import urllib.parse
+from collections.abc import Callable
+from pathlib import Path
+from uuid import UUID, uuid4
+
+import pytest
+
+import jetdr_core as jetdr
+from jetdr_core.domain_key import KeyFile
+from jetdr_core.drva.config import load_config
+from jetdr_core.drva.daemon import Drva
+from jetdr_core.errors import InvalidRequest
+from jetdr_core.replication_log import describe_volume
+from tests.domain.hosted import until
+from tests.drva.running_drva import Place, end, place, process, running
+from tests.host.nbd_client import NbdClient
+
+
+def own_key(here: Place) -> Path:
+    return here.path / "state" / "payroll" / "domain.key"
+
+
+def store_folder(here: Place) -> Path:
+    return Path(urllib.parse.urlparse(here.store("payroll")).path)
+
+
+def empty_store(here: Place) -> None:
+    for thing in store_folder(here).iterdir():
+        shutil.rmtree(thing)
+
+
+def section_uuid(here: Place) -> UUID:
+    (section,) = [one for one in describe_volume(here.path / "log").sections if one.name == "payroll"]
+    return section.domain_uuid
+
+
+def is_whole(status: dict[str, object]) -> bool:
+    whole = status["state"] == "open" and status["consistent"] and status["lsn_uploaded"] == status["lsn_reserved"]
+    return bool(whole)
+
+
+def assert_recovered(here: Place) -> None:
+    key = KeyFile(own_key(here)).read() if own_key(here).exists() else None
+    target = here.path / f"recovered-{uuid4()}"
+    report = asyncio.run(
+        jetdr.rehydrate(here.store("payroll"), at="latest", target=target, format="raw", domain_key=key)
+    )
+    assert Path(report.disks[0].path).read_bytes() == here.disk("payroll").read_bytes()
+
+
+def assert_lasts(here: Place) -> None:
+    """Two restarts without any option: no gap, and what is recovered is what the disk holds."""
+    for n in range(2):
+        with running(here) as drva:
+            here.until(is_whole)
+            drva.disk().write(0, bytes([n]) * 512)
+            here.until(is_whole)
+    assert_recovered(here)
+
+
+def told(here: Place) -> str:
+    """Why the domain does not open."""
+    with running(here):
+        return str(here.until(lambda s: s["restarts"])["failure"])
+
+
+def test_a_container_that_was_lost_and_made_again() -> None:
+    with place("payroll") as here:
+        with running(here) as drva:
+            drva.disk().write(0, b"a" * 4096)
+            here.until(is_whole)
+        old, key = section_uuid(here), own_key(here).read_bytes()
+        empty_store(here)
+        assert f"--begin-anew payroll={old}" in told(here)
+        here.write(create=False)
+        failure = told(here)
+        assert "holds no protected domain" in failure
+        assert "--begin-anew payroll=UUID" in failure
+        with running(here, begin_anew={"payroll": old}) as drva:
+            here.until(is_whole)
+            drva.disk().write(4096, b"b" * 4096)
+            here.until(is_whole)
+        assert section_uuid(here) != old
+        assert own_key(here).with_name(f"domain.key.{old}").read_bytes() == key
+        assert_lasts(here)
+
+
+def test_what_a_lost_domain_left_in_the_container_is_removed() -> None:
+    with place("payroll") as here:
+        here.write(options="heartbeat_s = 0.1")
+        with running(here):
+            here.until(is_whole)
+            until((store_folder(here) / "heartbeat").exists)
+        shutil.rmtree(store_folder(here) / "chain")
+        old = section_uuid(here)
+        assert "holds no protected domain" in told(here)
+        left = {file.name: file.read_bytes() for file in (store_folder(here) / "heartbeat").iterdir()}
+        with running(here, begin_anew={"payroll": old}):
+            here.until(is_whole)
+            for file in (store_folder(here) / "heartbeat").iterdir():
+                assert file.read_bytes() != left.get(file.name)
+        assert_lasts(here)
+
+
+def test_a_lost_log_and_a_lost_container() -> None:
+    """Only the state folder of a hosted domain knows it then."""
+    with place("payroll") as here:
+        with process(here) as first:
+            here.until(is_whole)
+            end(first)
+        old = section_uuid(here)
+        empty_store(here)
+        (here.path / "log").unlink()
+        with process(here) as second:
+            assert f"--begin-anew payroll={old}" in here.until(lambda s: s["restarts"])["failure"]
+            end(second)
+        with process(here, "--begin-anew", f"payroll={old}") as third:
+            here.until(is_whole)
+            end(third)
+        with process(here) as fourth:
+            here.until(is_whole)
+            end(fourth)
+        assert_recovered(here)
+
+
+def test_a_lost_key_and_another_container() -> None:
+    with place("payroll") as here:
+        with running(here):
+            here.until(is_whole)
+        old = section_uuid(here)
+        own_key(here).unlink()
+        failure = told(here)
+        assert "has a key, and none was given" in failure
+        assert "--begin-anew" in failure
+        lost = here.store("payroll")
+        with pytest.raises(AssertionError), running(here, begin_anew={"payroll": old}):
+            raise AssertionError(here.until(lambda s: s["restarts"])["failure"])
+        here.file.write_text(here.file.read_text().replace(lost, f"{lost}-2"))
+        with running(here, begin_anew={"payroll": old}):
+            here.until(is_whole)
+        assert asyncio.run(jetdr.verify(lost)).is_sound, "the lost domain's points are still there"
+        with running(here):
+            here.until(is_whole)
+
+
+def test_a_store_with_a_chain_is_never_begun_anew() -> None:
+    with place("payroll") as here:
+        with running(here):
+            here.until(is_whole)
+        old = section_uuid(here)
+        with running(here, begin_anew={"payroll": old}):
+            failure = here.until(lambda s: s["restarts"])["failure"]
+            assert "does not begin anew" in failure
+            assert "without --begin-anew" in failure
+        assert section_uuid(here) == old
+        assert_lasts(here)
+
+
+def test_a_wrong_uuid_gives_nothing_up() -> None:
+    with place("payroll") as here:
+        with running(here):
+            here.until(is_whole)
+        old, log = section_uuid(here), (here.path / "log").read_bytes()
+        empty_store(here)
+        with running(here, begin_anew={"payroll": uuid4()}):
+            assert f"belongs to domain {old}" in here.until(lambda s: s["restarts"])["failure"]
+        assert (here.path / "log").read_bytes() == log
+
+
+def test_a_key_file_of_the_lost_domain_is_refused_before_anything_is_given_up() -> None:
+    with place("payroll") as here:
+        file = here.path / "keys"
+        KeyFile(file).make()
+        here.write(domain=f'key_file = "{file}"')
+        with running(here):
+            here.until(is_whole)
+        old = section_uuid(here)
+        empty_store(here)
+        with running(here, begin_anew={"payroll": old}):
+            assert "jetdr key new FILE" in here.until(lambda s: s["restarts"])["failure"]
+        assert section_uuid(here) == old
+        file.rename(here.path / "key-of-the-lost-domain")
+        KeyFile(file).make()
+        with running(here, begin_anew={"payroll": old}):
+            here.until(is_whole)
+        with running(here):
+            here.until(is_whole)
+
+
+def test_a_domain_is_taken_over_or_begun_anew_but_not_both() -> None:
+    with place("payroll") as here, pytest.raises(InvalidRequest, match="--take-over if its store still has"):
+        Drva(load_config(here.file), take_over=["payroll"], begin_anew={"payroll": uuid4()})
+
+
+@pytest.fixture
+def nbdkit(peer: Callable[[str], str]) -> str:
+    return peer("nbdkit")
+
+
+@pytest.mark.usefixtures("nbdkit")
+@pytest.mark.parametrize("mode", ["write-through", "write-back"])
+def test_guests_go_on_with_the_disk_that_they_had(mode: str) -> None:
+    """Their host component runs while the domain begins anew. It ends in order, and the next one serves the disk."""
+    with place("payroll") as here:
+        here.write(domain=f'mode = "{mode}"')
+        with process(here) as first:
+            here.until(is_whole)
+            with NbdClient(str(here.run / "payroll" / "nbd.sock"), "db01") as guest:
+                guest.write(0, b"a" * 4096)
+                guest.flush()
+            end(first)
+        old = section_uuid(here)
+        empty_store(here)
+        with process(here, "--begin-anew", f"payroll={old}") as second:
+            here.until(is_whole)
+            with NbdClient(str(here.run / "payroll" / "nbd.sock"), "db01") as guest:
+                assert guest.read(0, 4096) == b"a" * 4096
+                guest.write(4096, b"b" * 4096)
+                guest.flush()
+            here.until(is_whole)
+            end(second)
+        with process(here) as third:
+            here.until(is_whole)
+            end(third)
+        here.component("payroll").stop()
+        assert_recovered(here)
+
+
+@pytest.mark.usefixtures("nbdkit")
+def test_in_write_back_nothing_that_only_the_log_has_is_given_up_unless_that_was_said() -> None:
+    with place("payroll") as here:
+        here.write(domain='mode = "write-back"')
+        with process(here) as first:
+            here.until(is_whole)
+            end(first, signal.SIGKILL)
+        here.component("payroll").stop()
+        (here.run / "payroll" / "ring").unlink()
+        old = section_uuid(here)
+        empty_store(here)
+        with process(here, "--begin-anew", f"payroll={old}") as second:
+            assert "--on-mismatch payroll=copy" in here.until(lambda s: s["restarts"])["failure"]
+            end(second)
+        assert section_uuid(here) == old
+        with process(here, "--begin-anew", f"payroll={old}", "--on-mismatch", "payroll=copy") as third:
+            here.until(is_whole)
+            end(third)
+        with process(here) as fourth:
+            here.until(is_whole)
+            end(fourth)
