@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import asyncio
 import os
-import shutil
 from collections.abc import Callable
 from pathlib import Path
 from uuid import uuid4
@@ -17,34 +16,37 @@ import pytest
 import jetdr_core as jetdr
 from jetdr_core.errors import InvalidRequest, JetdrError, LogNotALog
 from jetdr_core.options import DomainOptions
-from tests.domain.fixture import DISK_BYTES, QUICK, recovered
+from tests.domain.fixture import DISK_BYTES, QUICK, fresh_store, recovered
 
 SECTION_BYTES = 2 << 20
 SLOW = DomainOptions(segment_age_s=3600, ring_bytes=1 << 20, ring_slots=1024, heartbeat_s=60, close_limit_s=0.01)
 
 
 class Site:
-    """A domain on files, and what ``backup`` kept of its store."""
+    """A domain with its log and disk on files, and what ``backup`` kept of its store.
+
+    The store is in memory: what it says is the same, and no opening starts a process for it.
+    """
 
     def __init__(self, place: Path) -> None:
         self.place = place
-        self.store = place / "store"
+        self.store = fresh_store()
         self.log = place / "log"
-        self.backup = place / "backup"
+        self.backup: dict[str, bytes] = {}
         self.disk = place / "db01.img"
 
     @property
-    def url(self) -> str:
-        return self.store.as_uri()
+    def objects(self) -> dict[str, bytes]:
+        return self.store._container.objects
 
     def created(self) -> jetdr.ProtectedDomain:
         return jetdr.ProtectedDomain.create(
-            "payroll", log=self.log, log_bytes=SECTION_BYTES, store=self.url, options=QUICK
+            "payroll", log=self.log, log_bytes=SECTION_BYTES, store=self.store, options=QUICK
         )
 
     def opened(self, options: DomainOptions = QUICK) -> jetdr.ProtectedDomain:
         return jetdr.ProtectedDomain.open(
-            "payroll", log=self.log, store=self.url, options=options, disks={"db01": self.disk}
+            "payroll", log=self.log, store=self.store, options=options, disks={"db01": self.disk}
         )
 
     def taken_over(self, *, log_bytes: int = SECTION_BYTES, discard_log: str | None = None) -> jetdr.ProtectedDomain:
@@ -52,7 +54,7 @@ class Site:
             "payroll",
             log=self.log,
             log_bytes=log_bytes,
-            store=self.url,
+            store=self.store,
             options=QUICK,
             disks={"db01": self.disk},
             discard_log=discard_log,
@@ -69,7 +71,7 @@ async def begun(site: Site) -> None:
     async with site.created() as domain:
         disk = await domain.protect("db01", site.disk, size_bytes=DISK_BYTES)
         await domain.uploaded(disk.write(0, b"old" * 512 + bytes(512)))
-    shutil.copytree(site.store, site.backup)
+    site.backup = dict(site.objects)
     async with site.opened() as domain:
         for n in range(8):
             await domain.uploaded(domain.disk("db01").write(4096 + n * 512, bytes([n]) * 512))
@@ -82,12 +84,12 @@ async def assert_lasts(site: Site) -> None:
             assert domain.status().consistent, "an orderly end owes nothing"
             domain.disk("db01").write(n * 512, b"after" + bytes(507))
             await domain.uploaded(domain.mark(f"restart {n} of {uuid4()}").lsn)
-    assert (await recovered(site.url))["db01"] == site.disk.read_bytes()
+    assert (await recovered(site.store))["db01"] == site.disk.read_bytes()
 
 
 def rolled_back(site: Site) -> None:
-    shutil.rmtree(site.store)
-    shutil.copytree(site.backup, site.store)
+    site.objects.clear()
+    site.objects.update(site.backup)
 
 
 def section_lost(site: Site) -> None:

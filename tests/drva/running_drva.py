@@ -40,10 +40,13 @@ class Place:
         self.domains = domains
         self.write()
 
-    def write(self, *, drva: str = "", domain: str = "", options: str = "", create: bool = True) -> None:
+    def write(
+        self, *, drva: str = "", domain: str = "", options: str = "", create: bool = True, close_limit_s: float = 5
+    ) -> None:
         """Write the configuration, with the given texts added to its tables."""
         parts = [f'[drva]\nruntime_dir = "{self.run}"\nstate_dir = "{self.path}/state"\n{drva}']
         parts.append(f'[[volume]]\nname = "main"\npath = "{self.path}/log"\n')
+        options = f"close_limit_s = {close_limit_s}\n{options}"
         parts += [self._domain(name, domain, options, create) for name in self.domains]
         self.file.write_text("\n".join(parts))
 
@@ -52,7 +55,7 @@ class Place:
         return (
             f'[[domain]]\nname = "{name}"\nvolume = "main"\nsection_bytes = 8_388_608\n'
             f'store = "{self.store(name)}"\ncreate = {str(create).lower()}\n{domain}\n'
-            f"[domain.options]\nsegment_age_s = 0.02\nclose_limit_s = 5\n{ring}\n{options}\n"
+            f"[domain.options]\nsegment_age_s = 0.02\n{ring}\n{options}\n"
             f'[[domain.disk]]\nname = "db01"\npath = "{self.disk(name)}"\nsize_bytes = {DISK_BYTES}\n'
         )
 

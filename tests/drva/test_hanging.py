@@ -15,7 +15,19 @@ from tests.drva.running_drva import LIMIT_S, Place, end, place, process
 from tests.host.nbd_client import NbdClient
 from tests.peers.sick_disk import children, hanging_threads, sick_disk, slow_file
 
-OPENING_NS = 7 * 10**9
+STOP_LIMIT_S = 2
+PLACE_LIMIT_S = 1
+HURRIED = f"""
+from jetdr_core.drva import patience
+patience.PLACE_LIMIT_S = {PLACE_LIMIT_S}
+from jetdr_core.drva import daemon
+daemon.STOP_LIMIT_S = {STOP_LIMIT_S} - 0.5
+from jetdr_core.cli import main
+main()
+"""
+"""A DRVA whose limits are short: what hangs here never returns in time, so a longer wait would show no more."""
+
+OPENING_NS = 2 * PLACE_LIMIT_S * 10**9
 """So long after it began, an opening is past the looks at places that are bounded."""
 
 
@@ -32,6 +44,7 @@ def guest(here: Place, domain: str = "payroll", disk: str = "db01") -> NbdClient
 def test_a_stop_ends_in_order_while_the_store_hangs(peer: Callable[[str], str], tmp_path: Path) -> None:
     with sick_disk(peer, tmp_path) as disk, place("payroll") as here:
         put_on(disk.folder, here.path / "store-payroll")
+        here.write(close_limit_s=1)
         with process(here) as daemon:
             here.until(lambda s: s["state"] == "open" and s["lsn_uploaded"] == s["lsn_reserved"])
             disk.hang()
@@ -55,6 +68,7 @@ def test_a_stop_ends_in_order_while_the_store_hangs(peer: Callable[[str], str], 
 
 def give_web_a_volume(here: Place, path: str) -> None:
     """Put the log of domain web on a volume of its own."""
+    here.write(close_limit_s=0.5)
     head, web = here.file.read_text().rsplit("[[domain]]", 1)
     volume = f'[[volume]]\nname = "sick"\npath = "{path}"\n'
     web = web.replace('volume = "main"', 'volume = "sick"')
@@ -78,7 +92,7 @@ def test_a_log_that_hangs_holds_up_no_other_domain_and_its_own_is_named_at_the_s
 ) -> None:
     with sick_disk(peer, tmp_path, mounted=False) as disk, place() as here:
         give_web_a_volume(here, disk.device)
-        with process(here) as daemon, disk.well_at_the_end():
+        with process(here, code=HURRIED) as daemon, disk.well_at_the_end():
             for domain in here.domains:
                 here.until(lambda s: s["state"] == "open" and s["lsn_uploaded"] == s["lsn_reserved"], domain)
             disk.hang()
@@ -90,7 +104,7 @@ def test_a_log_that_hangs_holds_up_no_other_domain_and_its_own_is_named_at_the_s
             assert ask_in_time(here, "await_upload", domain="payroll", lsn=lsn)["uploaded"]
             assert len(ask_in_time(here, "status")["domains"]) == 2
             logged = _stop_but_for_what_hangs(daemon)
-            assert "domain web has not closed within 15 s" in logged
+            assert f"domain web has not closed within {STOP_LIMIT_S} s" in logged
             assert "domain payroll has not" not in logged
             with process(here, opened=False) as next_daemon:
                 found = here.until(lambda s: s["state"] == "open")
@@ -115,14 +129,14 @@ def test_a_log_that_hangs_at_the_start_holds_up_no_other_domain_and_no_stop(
             end(daemon)
         disk.forget()
         disk.hang()
-        with process(here, opened=False) as daemon, disk.well_at_the_end():
+        with process(here, code=HURRIED, opened=False) as daemon, disk.well_at_the_end():
             here.until(lambda s: s["state"] == "open")
             ask_in_time(here, "mark", domain="payroll", name="meanwhile")
             opening = here.until(lambda s: time.time_ns() - s["since_ns"] > OPENING_NS, "web")
             assert opening["state"] == "opening"
             _until(lambda: hanging_threads(daemon.pid))
             logged = _stop_but_for_what_hangs(daemon)
-            assert "domain web has not closed within 15 s" in logged
+            assert f"domain web has not closed within {STOP_LIMIT_S} s" in logged
             assert "domain payroll has not" not in logged
             disk.go_on()
             assert daemon.wait(LIMIT_S) == 1
@@ -167,23 +181,23 @@ def test_a_slow_primary_holds_up_the_flush_of_no_other_disk_when_the_log_goes_aw
     peer: Callable[[str], str], tmp_path: Path
 ) -> None:
     """In write-back. A primary may lag by what it takes in a second, so all primaries soon have what is pending."""
-    with place("payroll") as here, slow_file(peer, tmp_path, "64M", "32M") as slow:
-        here.write(domain='mode = "write-back"', options="ring_bytes = 134_217_728")
+    with place("payroll") as here, slow_file(peer, tmp_path, "8M", "32M") as slow:
+        here.write(domain='mode = "write-back"', options="ring_bytes = 134_217_728\nstall_limit_s = 0.5")
         here.file.write_text(here.file.read_text().replace("section_bytes = 8_388_608", "section_bytes = 268_435_456"))
         with process(here) as daemon:
             here.until(lambda s: s["state"] == "open" and s["consistent"])
             here.ask("protect", domain="payroll", disk="slow", path=str(slow))
             here.until(lambda s: all(disk["ready"] for disk in s["disks"]))
             with guest(here) as client, guest(here, disk="slow") as other:
-                for number in range(48):
-                    other.write(number << 20, bytes([number + 1]) * (1 << 20))
+                for number in range(36):
+                    other.write((number % 8) << 20, bytes([number + 1]) * (1 << 20))
                 other.flush()
                 daemon.kill()
                 daemon.wait()
                 started = time.monotonic()
                 client.write(0, b"on a quick disk " * 32)
                 client.flush()
-                assert time.monotonic() - started < 9  # 2 s for the log, 1 s for the slow disk; 12 s without a bound
+                assert time.monotonic() - started < 6.5  # 0.5 s for the log, 1 s for the slow disk; 9 s without a bound
 
 
 def _stop_but_for_what_hangs(daemon: subprocess.Popen[str]) -> str:
@@ -191,7 +205,7 @@ def _stop_but_for_what_hangs(daemon: subprocess.Popen[str]) -> str:
     started = time.monotonic()
     daemon.send_signal(signal.SIGTERM)
     _until(lambda: has_ended(daemon.pid))
-    assert time.monotonic() - started < 15 + 10
+    assert time.monotonic() - started < STOP_LIMIT_S + 10
     assert daemon.stderr is not None
     return os.read(daemon.stderr.fileno(), 1 << 20).decode()
 
