@@ -20,7 +20,15 @@ from pathlib import Path
 from jetdr_core.durable import make_folders
 from jetdr_core.errors import InvalidRequest
 
-__all__ = ["check_guarded", "check_in_memory", "check_private", "link_flags", "make_private", "open_own"]
+__all__ = [
+    "check_guarded",
+    "check_in_memory",
+    "check_private",
+    "file_system_of",
+    "link_flags",
+    "make_private",
+    "open_own",
+]
 
 _ROOT = 0
 _LINKS_MAX = 40
@@ -31,41 +39,44 @@ _IN_MEMORY = frozenset({"tmpfs", "hugetlbfs"})
 _OTHERS = stat.S_IRWXG | stat.S_IRWXO
 
 
-def check_guarded(what: str, path: Path) -> None:
-    """Refuse ``path`` if others than root and this user can change it, or can change where it leads.
+def check_guarded(what: str, path: Path, *, user: int | None = None) -> None:
+    """Refuse ``path`` if others than root and ``user`` can change it, or can change where it leads.
 
-    A folder with the sticky bit, like ``/tmp``, is no reason: others cannot rename or remove what is in it.
+    ``user`` is this user by default. A folder with the sticky bit, like ``/tmp``, is no reason: others cannot rename or
+    remove what is in it.
     """
+    user = os.geteuid() if user is None else user
     for place, status in _way(path):
-        if reason := _open_to_others(status):
+        if reason := _open_to_others(status, user):
             where = "" if place == path else f": {place}"
             raise InvalidRequest(
                 f"{what} {path}{where} {reason}",
-                hint=f"make it root's or this user's, and let nobody else write there (chown {os.geteuid()} and "
+                hint=f"make it root's or this user's, and let nobody else write there (chown {user} and "
                 f"chmod go-w {place}), or name another place",
             )
 
 
-def check_private(what: str, folder: Path) -> None:
-    """Refuse ``folder`` unless it is guarded, and this user's alone: owned by it, with no access for others."""
-    check_guarded(what, folder)
+def check_private(what: str, folder: Path, *, user: int | None = None) -> None:
+    """Refuse ``folder`` unless it is guarded, and ``user``'s alone: owned by it, with no access for others."""
+    user = os.geteuid() if user is None else user
+    check_guarded(what, folder, user=user)
     try:
         status = folder.stat()
     except FileNotFoundError:
         return
     if not stat.S_ISDIR(status.st_mode):
         raise InvalidRequest(f"{what} {folder} is no folder", hint="name another, or move that file away")
-    if status.st_uid != os.geteuid() or status.st_mode & _OTHERS:
+    if status.st_uid != user or status.st_mode & _OTHERS:
         raise InvalidRequest(
             f"{what} {folder} belongs to user {status.st_uid} with mode {stat.S_IMODE(status.st_mode):04o}",
-            hint=f"chown {os.geteuid()} and chmod 0700 it, so that it is this user's alone, or name another place",
+            hint=f"chown {user} and chmod 0700 it, so that it is this user's alone, or name another place",
         )
 
 
 def check_in_memory(what: str, folder: Path) -> None:
     """Raise :class:`InvalidRequest` unless ``folder`` lies on tmpfs, or will when it is made."""
     there = next(place for place in (folder, *folder.absolute().parents) if place.exists())
-    kind = _file_system_of(there)
+    kind = file_system_of(there)
     if kind and kind not in _IN_MEMORY:
         raise InvalidRequest(
             f"{what} {folder} lies on {kind}, so guests would wait for a disk",
@@ -73,7 +84,7 @@ def check_in_memory(what: str, folder: Path) -> None:
         )
 
 
-def _file_system_of(path: Path) -> str:
+def file_system_of(path: Path) -> str:
     """The type of the file system that holds ``path``, such as ``ext4``. Empty if the system does not tell."""
     device = path.stat().st_dev
     wanted = f"{os.major(device)}:{os.minor(device)}"
@@ -169,9 +180,9 @@ def _way(path: Path) -> Iterator[tuple[Path, os.stat_result]]:
                 return  # nobody can open it
 
 
-def _open_to_others(status: os.stat_result) -> str:
-    """Why others than root and this user can change the thing; empty if they cannot."""
-    if status.st_uid not in {_ROOT, os.geteuid()}:
+def _open_to_others(status: os.stat_result, user: int) -> str:
+    """Why others than root and ``user`` can change the thing; empty if they cannot."""
+    if status.st_uid not in {_ROOT, user}:
         return f"belongs to user {status.st_uid}"
     is_sticky = stat.S_ISDIR(status.st_mode) and status.st_mode & stat.S_ISVTX
     is_checked = stat.S_ISDIR(status.st_mode) or stat.S_ISREG(status.st_mode)  # of a device the system decides

@@ -58,12 +58,14 @@ class UnixListener:
             self.path.unlink()
 
 
-def check_socket_place(what: str, path: Path) -> None:
+def check_socket_place(what: str, path: Path, *, user: int | None = None) -> None:
     """Refuse ``path`` as the place of a socket if its folder is missing or not guarded, or if no socket has the name.
 
-    A socket on which somebody listens is no reason: that may be this program.
+    ``user``, by default this user, is who makes the socket. A socket on which somebody listens is no reason:
+    that may be this program.
     """
-    check_guarded(f"the folder of {what}", path.parent)
+    user = os.geteuid() if user is None else user
+    check_guarded(f"the folder of {what}", path.parent, user=user)
     if not path.parent.is_dir():
         raise InvalidRequest(f"{what} {path}: its folder does not exist", hint="make it, or name another path")
     status = _status(path)
@@ -75,7 +77,7 @@ def check_socket_place(what: str, path: Path) -> None:
             f"{what} {path} is {_KINDS.get(kind, 'no socket')} that exists, and was left as it is",
             hint="name a path of its own for the socket, or move what is there away",
         )
-    if status.st_uid != os.geteuid():
+    if status.st_uid != user:
         raise InvalidRequest(
             f"{what} {path} is a socket of user {status.st_uid}, and was left as it is",
             hint="name another path, or remove the socket if nobody uses it",

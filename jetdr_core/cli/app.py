@@ -17,6 +17,7 @@ import typer
 from jetdr_core import __version__
 from jetdr_core.cli.appliance_commands import keep_config, mark, pause, protect, resume, stop_host, unprotect
 from jetdr_core.cli.demo_command import demo
+from jetdr_core.cli.doctor_command import doctor
 from jetdr_core.cli.drva_command import drva
 from jetdr_core.cli.exits import MEANINGS, ExitCode, exit_code_of
 from jetdr_core.cli.give_up_section_command import give_up_section
@@ -78,6 +79,7 @@ app.command(short_help="Rehydrate disks at a recovery point.")(rehydrate)
 app.command(short_help="Check every byte of a store.")(verify)
 app.command(short_help="Describe log volumes and segments.")(inspect)
 app.command(short_help="Show the state of a domain, or of the DRVA.")(status)
+app.command(short_help="Check everything, and change nothing.")(doctor)
 app.command(short_help="Run the appliance: keep domains protected.")(drva)
 app.command(short_help="Name the present moment of a domain.")(mark)
 app.command(short_help="Protect one more disk.")(protect)

@@ -71,7 +71,10 @@ Anew = Annotated[
         "'jetdr inspect LOG' show, confirms that. All disks are copied. May be repeated.",
     ),
 ]
-Check = Annotated[bool, typer.Option("--check", help="Only check the configuration, and the places that it names.")]
+Check = Annotated[
+    bool,
+    typer.Option("--check", help="Only check the configuration and its places. 'jetdr doctor' checks more."),
+]
 
 
 def drva(
@@ -117,17 +120,14 @@ def _drva(terminal: Terminal, path: Path, choices: _Choices, *, check: bool) -> 
     """Run the DRVA. It is imported here, so that no other command waits for its imports."""
     from jetdr_core.domain import OnMismatch  # noqa: PLC0415
     from jetdr_core.drva.config import load_config  # noqa: PLC0415
-    from jetdr_core.drva.daemon import is_running, run_drva  # noqa: PLC0415
-    from jetdr_core.drva.metrics_listener import why_not_served  # noqa: PLC0415
-    from jetdr_core.drva.places import check_keys, check_places  # noqa: PLC0415
+    from jetdr_core.drva.daemon import run_drva  # noqa: PLC0415
+    from jetdr_core.drva.doctor.place_checks import check_all_places  # noqa: PLC0415
 
     check_guarded("the configuration", path)
     config = load_config(path)
     if check:
-        check_places(config)
-        check_keys(config)
-        if config.metrics and not is_running(config.runtime_dir) and (why := why_not_served(config.metrics)):
-            terminal.warn(f"{why}; without that, everything but the metrics runs")
+        for doubt in check_all_places(config):
+            terminal.warn(f"{doubt.text}; {doubt.remedy}")
         terminal.say(
             f"{path} is good: {plural(len(config.domains), 'domain')}, {plural(len(config.volumes), 'volume')}"
         )

@@ -48,6 +48,7 @@ class ExitCode(enum.IntEnum):
     TARGET = 6
     NEWER = 7
     NOT_AUTHENTICATED = 8
+    UNSOUND = 9
     INTERRUPTED = 130
     PIPE_CLOSED = 141
 
@@ -62,6 +63,7 @@ MEANINGS = {
     ExitCode.TARGET: "the target exists or holds something else, or has no room",
     ExitCode.NEWER: "written by a newer engine, in a format unknown here",
     ExitCode.NOT_AUTHENTICATED: "nothing is damaged, but nothing was authenticated: the domain's key was not given",
+    ExitCode.UNSOUND: "jetdr doctor found something wrong",
     ExitCode.INTERRUPTED: "interrupted with Ctrl-C",
 }
 

@@ -31,12 +31,12 @@ from jetdr_core.drva.commands import Commands
 from jetdr_core.drva.config import LOCK_NAME, DrvaConfig, load_config
 from jetdr_core.drva.configured_domain import open_domain
 from jetdr_core.drva.control_server import ControlServer
+from jetdr_core.drva.doctor.place_checks import check_places
 from jetdr_core.drva.errors import DrvaBusy
 from jetdr_core.drva.logs import logging_to_stderr
 from jetdr_core.drva.metrics import DrvaCollector, MetricsServer
 from jetdr_core.drva.metrics_listener import MetricsListener
 from jetdr_core.drva.notify import Notifier
-from jetdr_core.drva.places import check_places
 from jetdr_core.drva.reload import reload_of
 from jetdr_core.drva.session import Backoff, DomainSession, Opener
 from jetdr_core.drva.session_state import State
@@ -48,7 +48,7 @@ from jetdr_core.ownership import check_guarded, make_private
 from jetdr_core.store.connect import secret_variables
 from jetdr_core.store.credential_file import credential_secrets
 
-__all__ = ["Drva", "is_running", "run_drva"]
+__all__ = ["Drva", "run_drva"]
 
 log = logging.getLogger(__name__)
 
@@ -321,23 +321,11 @@ def _secrets(config: DrvaConfig) -> list[str]:
     return [secret for secret in found if secret]
 
 
-def is_running(runtime_dir: Path) -> bool:
-    """Whether a DRVA holds the runtime directory."""
-    try:
-        with _sole_use(runtime_dir, make=False):
-            return False
-    except DrvaBusy:
-        return True
-    except OSError:
-        return False
-
-
 @contextmanager
-def _sole_use(path: Path, *, make: bool = True) -> Iterator[None]:
+def _sole_use(path: Path) -> Iterator[None]:
     """Hold the runtime directory, which only this user may enter. DrvaBusy if another DRVA holds it."""
-    if make:
-        make_private("runtime_dir", path)
-    lock = os.open(path / LOCK_NAME, os.O_RDWR | (os.O_CREAT if make else 0) | os.O_CLOEXEC, 0o600)
+    make_private("runtime_dir", path)
+    lock = os.open(path / LOCK_NAME, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
     try:
         try:
             lock_file(lock, path / LOCK_NAME)

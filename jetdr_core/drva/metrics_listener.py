@@ -15,25 +15,30 @@ from jetdr_core.drva.config import Address
 from jetdr_core.drva.metrics import MetricsServer
 from jetdr_core.file_making import remedy_of
 
-__all__ = ["MetricsListener", "why_not_served"]
+__all__ = ["MetricsListener", "why_not_listened", "why_not_served"]
 
 log = logging.getLogger(__name__)
 
 
 def why_not_served(address: Address) -> str:
     """Why metrics could not be served at the address now. Empty if they could."""
+    return why_not_listened("metrics", address)
+
+
+def why_not_listened(what: str, address: Address) -> str:
+    """Why ``what`` could not listen at the address now. Empty if it could. Nobody is kept from listening meanwhile."""
     family = socket.AF_INET6 if ":" in address.host else socket.AF_INET
     with socket.socket(family) as probe:
         probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:
             probe.bind(tuple(address))
         except OSError as error:
-            return _refused(address, error)
+            return _refused(what, address, error)
     return ""
 
 
-def _refused(address: Address, error: OSError) -> str:
-    return f"metrics = {str(address)!r}: {error.strerror or error}; {remedy_of(error.errno)}"
+def _refused(what: str, address: Address, error: OSError) -> str:
+    return f"{what} = {str(address)!r}: {error.strerror or error}; {remedy_of(error.errno)}"
 
 
 class MetricsListener:
@@ -52,7 +57,7 @@ class MetricsListener:
         try:
             self.server = MetricsServer(self._address, self._collector)
         except OSError as error:
-            failure = _refused(self._address, error)
+            failure = _refused("metrics", self._address, error)
             if failure != self._failure:
                 log.warning("metrics are not served: %s", failure)
             self._failure = failure

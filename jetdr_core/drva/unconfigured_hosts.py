@@ -45,12 +45,16 @@ class UnconfiguredHosts:
 
     def look(self) -> None:
         """Look which host components run, and log what has changed. Blocks, for a moment for each of them."""
-        found = tuple(filter(None, map(self._look_at, self._names())))
+        found = self.running()
         for host in set(found) - set(self.found):
             log.warning("%s runs, but the configuration has no such domain: its guests are not protected", host)
         for host in set(self.found) - set(found):
             log.info("%s has ended", host)
         self.found = found
+
+    def running(self) -> tuple[UnconfiguredHost, ...]:
+        """Return those that run now. Blocks, for a moment for each of them."""
+        return tuple(filter(None, map(self._look_at, self._names())))
 
     def alarms(self) -> list[Alarm]:
         return [

@@ -14,8 +14,9 @@ import binascii
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
+from datetime import UTC, datetime
 from ipaddress import ip_address
-from urllib.parse import urlsplit
+from urllib.parse import parse_qsl, urlsplit
 
 from jetdr_core.errors import InvalidRequest
 from jetdr_core.store.keys import check_prefix
@@ -64,6 +65,34 @@ class AzureTarget:
     connection_string: str = field(default="", repr=False)
     key: str = field(default="", repr=False)
     sas: str = field(default="", repr=False)
+
+    @property
+    def can_sign(self) -> bool:
+        """Whether the credential is the account's key, which allows everything."""
+        return bool(self.key or _setting(self.connection_string, "AccountKey"))
+
+    @property
+    def has_signature(self) -> bool:
+        """Whether the credential is a shared access signature, whose fields say what it allows."""
+        return bool(self._signature)
+
+    @property
+    def permissions(self) -> str | None:
+        """The rights of the shared access signature, one letter each. None if a policy of the container has them."""
+        return self._signature.get("sp")
+
+    @property
+    def expires(self) -> datetime | None:
+        """When the shared access signature ends. None if it does not say."""
+        try:
+            found = datetime.fromisoformat(self._signature.get("se", ""))
+        except ValueError:
+            return None
+        return found if found.tzinfo else found.replace(tzinfo=UTC)
+
+    @property
+    def _signature(self) -> dict[str, str]:
+        return dict(parse_qsl(self.sas or _setting(self.connection_string, "SharedAccessSignature")))
 
 
 def azure_target(url: str, environment: Mapping[str, str]) -> AzureTarget:
@@ -165,6 +194,12 @@ def _with_secret(target: AzureTarget, environment: Mapping[str, str]) -> AzureTa
     if not target.account:
         raise InvalidRequest("AZURE_STORAGE_KEY is set without its account", hint="set AZURE_STORAGE_ACCOUNT too")
     return replace(target, key=key)
+
+
+def _setting(connection_string: str, name: str) -> str:
+    """The value of a setting of a connection string, or an empty text."""
+    found = re.search(rf"(?:^|;){name}=([^;]*)", connection_string, re.IGNORECASE)
+    return found[1].lstrip("?") if found else ""
 
 
 def _is_base64(text: str) -> bool:

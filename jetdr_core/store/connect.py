@@ -36,6 +36,7 @@ from jetdr_core.store.url import StoreUrl
 __all__ = [
     "SCHEMES",
     "Scheme",
+    "azure_target_of",
     "connected",
     "is_lasting_url",
     "open_store",
@@ -164,15 +165,20 @@ def _open_directory(url: StoreUrl, opening: StoreOpening) -> ObjectStore:
     return DirectoryStore(Path("/", *path.parts[1:]), create=opening.create, apart=opening.apart)
 
 
-def _open_azure(url: StoreUrl, opening: StoreOpening) -> ObjectStore:
+def _open_azure(_url: StoreUrl, opening: StoreOpening) -> ObjectStore:
     """Imported on use: the Azure SDK takes longer to import than a local recovery point takes to list."""
     from jetdr_core.store.azure import AzureBlobStore  # noqa: PLC0415
 
     def target() -> AzureTarget:
-        known, secret = frozenset(VARIABLES), frozenset(SECRET_VARIABLES)
-        return azure_target(url.text, credential_variables(opening.place, known, secret, os.environ))
+        return azure_target_of(opening.place)
 
     return AzureBlobStore(target(), create=opening.create, renewed=target)
+
+
+def azure_target_of(place: str) -> AzureTarget:
+    """Return which container ``place`` names, with the credential that its file or the environment has now."""
+    known, secret = frozenset(VARIABLES), frozenset(SECRET_VARIABLES)
+    return azure_target(str(place), credential_variables(place, known, secret, os.environ))
 
 
 def _open_memory(url: StoreUrl, _opening: StoreOpening) -> ObjectStore:

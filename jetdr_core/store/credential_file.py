@@ -14,8 +14,9 @@ from pathlib import Path
 from jetdr_core.errors import InvalidRequest
 from jetdr_core.file_making import read_regular_file
 from jetdr_core.ownership import check_guarded
+from jetdr_core.store.azure_target import VARIABLES
 
-__all__ = ["UrlWithCredential", "credential_secrets", "credential_variables"]
+__all__ = ["UrlWithCredential", "check_credential_file", "credential_secrets", "credential_variables"]
 
 _SECRET_CHARS_MIN = 40
 _BYTES_MAX = 64 << 10
@@ -45,6 +46,11 @@ def credential_variables(
         return environment
     given = _read(place.credential_file, known)
     return {name: value for name, value in environment.items() if name not in secret} | given
+
+
+def check_credential_file(path: Path) -> None:
+    """Raise what the opening of a store with this credential file would raise."""
+    _read(path, frozenset(VARIABLES))
 
 
 def credential_secrets(path: Path) -> list[str]:

@@ -20,7 +20,7 @@ from jetdr_core.segment import TRAILER_BYTES, object_checksum
 from jetdr_core.segment.trailer import encode_trailer
 from jetdr_core.store import MemoryStore
 from tests.catalog.chains import DOMAIN, ChainMaker, run, time_ns
-from tests.segment.forge import changed, trailer_of
+from tests.segment.tampering import changed, trailer_of
 
 KEY = DomainKey(bytes(range(32)), DOMAIN)
 OTHER_KEY = DomainKey(bytes(32), DOMAIN)

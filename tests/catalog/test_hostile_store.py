@@ -29,7 +29,7 @@ from jetdr_core.segment.trailer import encode_trailer
 from jetdr_core.store import MemoryStore, ObjectInfo, StoreWrapper
 from jetdr_core.verify import verify
 from tests.catalog.chains import DOMAIN, ChainMaker, domain, run, time_ns
-from tests.segment.forged import SMALL_BYTES, Forged, compressed_frames, controls, forge, zeros
+from tests.segment.handmade import SMALL_BYTES, Forged, compressed_frames, controls, forge, zeros
 
 MIB = 1 << 20
 T = TypeVar("T")

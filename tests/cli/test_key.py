@@ -13,7 +13,7 @@ from jetdr_core.domain_key import DomainKey, KeyFile
 from jetdr_core.store import DirectoryStore
 from tests.cli.jetdr_command import jetdr
 from tests.rehydrate.chains import Chain
-from tests.segment.forge import changed
+from tests.segment.tampering import changed
 
 NOISE = random.Random(1).randbytes(4096)
 UNAUTHENTICATED = "no key was given: nothing that {url} holds was authenticated"

@@ -18,7 +18,7 @@ from jetdr_core.segment import TRAILER_BYTES, seal_epoch
 from jetdr_core.segment.trailer import encode_trailer
 from jetdr_core.store import MemoryStore
 from tests.domain.fixture import DISK_BYTES, LOG_BYTES, QUICK, fresh_store, image, log_device, new_domain
-from tests.segment.forge import changed, trailer_of
+from tests.segment.tampering import changed, trailer_of
 
 WATCHFUL = jetdr.DomainOptions(
     segment_age_s=0.02, ring_bytes=1 << 20, ring_slots=1024, heartbeat_s=0.02, upload_workers=1, store_check_s=0.02

@@ -13,10 +13,10 @@ import jetdr_core as jetdr
 from jetdr_core.catalog import chain_key
 from jetdr_core.domain_key import KeyFile
 from jetdr_core.drva.config import load_config
-from jetdr_core.drva.places import check_keys, check_places
+from jetdr_core.drva.doctor.place_checks import check_all_places, check_places
 from jetdr_core.errors import InvalidRequest
 from tests.drva.running_drva import Place, place, running
-from tests.segment.forge import changed
+from tests.segment.tampering import changed
 
 WATCHFUL = "store_check_s = 0.05"
 
@@ -139,12 +139,12 @@ def test_the_check_of_a_configuration_reads_its_key_files() -> None:
         file = here.path / "keys"
         here.write(domain=f'key_file = "{file}"')
         with pytest.raises(InvalidRequest, match=f"key file {file} does not exist"):
-            check_keys(load_config(here.file))
+            check_all_places(load_config(here.file))
         KeyFile(file).make()
-        check_keys(load_config(here.file))
+        check_all_places(load_config(here.file))
         file.write_text(json.dumps({"format": "other"}))
         with pytest.raises(InvalidRequest, match="is no key file"):
-            check_keys(load_config(here.file))
+            check_all_places(load_config(here.file))
 
 
 def test_a_key_file_that_is_missing_holds_up_its_own_domain_only() -> None:

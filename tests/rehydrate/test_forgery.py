@@ -17,7 +17,7 @@ from jetdr_core.rehydrate import Report, rehydrate
 from jetdr_core.store import MemoryStore
 from jetdr_core.verify import VerifyReport, verify
 from tests.rehydrate.chains import Chain
-from tests.segment.forge import changed
+from tests.segment.tampering import changed
 
 SIZE = 64 << 10
 KEY = DomainKey(bytes(range(32)))

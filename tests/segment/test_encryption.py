@@ -7,8 +7,8 @@ import pytest
 from jetdr_core.domain_key import DomainKey, KeyMode
 from jetdr_core.errors import DamagedObject, Forged, UnsupportedVersion, WrongKey
 from jetdr_core.segment import decode_frame, decode_index
-from tests.segment.forge import changed, trailer_of
 from tests.segment.sample import DOMAIN, KEY, Records, object_bytes
+from tests.segment.tampering import changed, trailer_of
 from tests.segment.test_tags import NUMBER, SECRET, epoch, places, read_everything, segment
 
 ENCRYPTING = DomainKey(SECRET, DOMAIN, mode=KeyMode.ENCRYPT)

@@ -27,8 +27,8 @@ from jetdr_core.segment import (
     seal,
     seal_epoch,
 )
-from tests.segment.forge import changed, trailer_of, with_trailer_checksum
 from tests.segment.sample import DOMAIN, KEY, Records, object_bytes
+from tests.segment.tampering import changed, trailer_of, with_trailer_checksum
 
 NUMBER = 7
 SECRET = bytes(range(32))

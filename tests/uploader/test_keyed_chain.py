@@ -16,8 +16,8 @@ from jetdr_core.store import MemoryStore
 from jetdr_core.uploader import ChainEnd, ChainWriter, UploadLatency
 from jetdr_core.uploader.in_flight import PutsInFlight
 from jetdr_core.verify import verify
-from tests.segment.forge import trailer_of
 from tests.segment.sample import Records
+from tests.segment.tampering import trailer_of
 from tests.uploader.listed_source import cursor_at
 
 DOMAIN_UUID = UUID("7f1d2c3b-0000-4000-8000-00000000d0a1")

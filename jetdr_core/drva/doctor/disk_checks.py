@@ -1,0 +1,98 @@
+"""Checks of the primaries: present, of a size that a disk can have, readable and writable, and used by nobody else."""
+
+from __future__ import annotations
+
+import os
+import stat
+from collections.abc import Iterator
+from functools import partial
+from pathlib import Path
+
+from jetdr_core.domain.disk_identity import check_stamp_has_place, read_stamp
+from jetdr_core.drva.config import DiskConfig, DomainConfig, DrvaConfig
+from jetdr_core.drva.configured_domain import disk_places
+from jetdr_core.drva.doctor.account import is_drva_user
+from jetdr_core.drva.doctor.finding import Check, Finding, good, unchecked, wrong
+from jetdr_core.drva.doctor.in_use import device_use, holders_of
+from jetdr_core.errors import HostUnreachable
+from jetdr_core.host import HostComponent
+from jetdr_core.limits import DISK_BYTES_MAX, SECTOR_BYTES
+from jetdr_core.ownership import link_flags
+
+__all__ = ["disk_checks"]
+
+
+def disk_checks(config: DrvaConfig) -> Iterator[Check]:
+    for domain in config.domains:
+        for disk in domain.disk:
+            name = f"disk {domain.name}/{disk.name}"
+            yield Check(name, partial(_look_at_disk, config, domain, disk))
+            yield Check(f"{name}: use", partial(_look_at_use, domain, disk))
+            yield Check(f"{name}: stamp", partial(_look_at_stamp, disk))
+        yield Check(f"domain {domain.name}: added disks", partial(_look_at_added, domain))
+
+
+def _look_at_disk(config: DrvaConfig, domain: DomainConfig, disk: DiskConfig) -> Finding:
+    path = Path(disk.path)
+    link_flags(disk.path)
+    try:
+        status = path.stat()
+    except FileNotFoundError:
+        if disk.size_bytes is not None:
+            return good(f"{path} does not exist, and is made with {disk.size_bytes} bytes if the disk is new")
+        return wrong(
+            f"there is no {path}",
+            f"mount its file system, or correct the path; if it is lost: jetdr unprotect {domain.name} {disk.name}",
+        )
+    is_file = stat.S_ISREG(status.st_mode)
+    if not is_file and not stat.S_ISBLK(status.st_mode):
+        return wrong(f"{path} is neither a regular file nor a block device", "name a file or a block device")
+    if is_file and (not 0 < status.st_size <= DISK_BYTES_MAX or status.st_size % SECTOR_BYTES):
+        return wrong(
+            f"{path} has {status.st_size} bytes", f"a disk has a multiple of {SECTOR_BYTES}, at most {DISK_BYTES_MAX}"
+        )
+    if not is_drva_user(config):
+        return unchecked(f"{path} is there; whether the DRVA may use it", "run this as the DRVA's user")
+    if not os.access(path, os.R_OK | os.W_OK, effective_ids=True):
+        return wrong(f"{path} cannot be read and written by this user", f"chown {os.geteuid()} {path}")
+    return good(f"{path}, {status.st_size} bytes" if is_file else f"{path}, a block device")
+
+
+def _look_at_use(domain: DomainConfig, disk: DiskConfig) -> Finding:
+    path = Path(disk.path)
+    if not path.exists():
+        return good(f"{path} does not exist")
+    if use := device_use(path):
+        return wrong(f"{path} is in use: {use}", "end that use (lsblk, findmnt), or name another device")
+    own = _host_pid(domain)
+    others = [holder for holder in holders_of(path) if holder.pid != own or not own]
+    if others:
+        return wrong(f"{path} is in use by {others[0]}", "stop that process, or name another disk")
+    return good(f"{path} is served by its host component, process {own}" if own else f"nobody has locked {path}")
+
+
+def _look_at_stamp(disk: DiskConfig) -> Finding:
+    if os.path.exists(disk.path) and not os.access(disk.path, os.R_OK, effective_ids=True):
+        return unchecked(f"{disk.path} cannot be read", "run this as the DRVA's user")
+    check_stamp_has_place(disk.path)
+    generation = read_stamp(disk.path)
+    return good("none" if generation is None else f"last served under generation {generation}")
+
+
+def _look_at_added(domain: DomainConfig) -> Finding:
+    folder = Path(domain.host.state) / domain.name
+    if folder.exists() and not os.access(folder, os.R_OK | os.X_OK, effective_ids=True):
+        return unchecked(f"{folder} cannot be read", "run this as the DRVA's user")
+    configured = {disk.name for disk in domain.disk}
+    added = {name: path for name, path in disk_places(domain).items() if name not in configured}
+    missing = [f"{name} ({path})" for name, path in added.items() if not Path(path).exists()]
+    if missing:
+        return wrong(f"missing: {', '.join(missing)}", f"bring it back, or jetdr unprotect {domain.name} DISK")
+    return good(", ".join(f"{name} at {path}" for name, path in added.items()) or "none")
+
+
+def _host_pid(domain: DomainConfig) -> int:
+    try:
+        return HostComponent(domain.name, domain.host).pid
+    except (HostUnreachable, OSError):
+        return 0

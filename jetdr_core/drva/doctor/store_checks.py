@@ -1,0 +1,260 @@
+"""Checks of the domains' stores: reachable, readable, whose, with which key, and whether this owner may write.
+
+The real store is listed and read, and nothing is put into it. Whether it may be written is told by owner and mode of a
+directory, or by the credential. Where neither tells, that is said.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import threading
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from functools import partial
+from pathlib import Path
+from urllib.parse import unquote
+
+from jetdr_core.catalog import Authenticity, Catalog, iso_time
+from jetdr_core.domain_key import KeyFile
+from jetdr_core.drva.config import DomainConfig, DrvaConfig
+from jetdr_core.drva.doctor.account import is_drva_user
+from jetdr_core.drva.doctor.finding import Check, Finding, NotKnown, doubtful, good, unchecked, wrong
+from jetdr_core.drva.places import own_key_file, store_of
+from jetdr_core.errors import InvalidRequest, StoreAccessDenied, StoreMissing
+from jetdr_core.ownership import file_system_of
+from jetdr_core.store import ObjectStore, RetryPolicy, connected
+from jetdr_core.store.azure_target import AzureTarget
+from jetdr_core.store.connect import azure_target_of
+
+__all__ = ["DomainFacts", "StoreLook", "store_checks"]
+
+AHEAD_S = 1.0
+"""Clocks of two machines differ by less than this."""
+
+EXPIRES_SOON = timedelta(days=2)
+_NO_LINKS = frozenset({"vfat", "exfat", "msdos"})
+
+
+@dataclass(frozen=True, slots=True)
+class DomainFacts:
+    """What a store says of its domain. ``problem`` is the break or the lost end of its chain."""
+
+    name: str
+    epoch: int
+    host: str
+    time_last_ns: int
+    authenticity: Authenticity
+    problem: str
+    disk_bytes: dict[str, int]
+
+
+class StoreLook:
+    """Looks at one store, once, however many checks ask. Thread-safe."""
+
+    def __init__(self, domain: DomainConfig) -> None:
+        self.domain = domain
+        self._lock = threading.Lock()
+        self._found: DomainFacts | Exception | None = None
+        self._looked = False
+
+    def facts(self) -> DomainFacts | None:
+        """What the store says, or None if it holds nothing. Raises what it raised."""
+        with self._lock:
+            if not self._looked:
+                try:
+                    self._found = asyncio.run(self._read())
+                except Exception as error:  # noqa: BLE001 - each asker gets it
+                    self._found = error
+                self._looked = True
+        if isinstance(self._found, Exception):
+            raise self._found
+        return self._found
+
+    async def _read(self) -> DomainFacts | None:
+        key_file = key_file_of(self.domain)
+        async with connected(store_of(self.domain), retry=RetryPolicy(attempts_max=1)) as store:
+            if await _is_empty(store):
+                return None
+            key = KeyFile(key_file).read() if key_file is not None else None
+            async with await Catalog.open(store, domain_key=key) as catalog:
+                return _facts(catalog)
+
+
+def store_checks(config: DrvaConfig) -> Iterator[Check]:
+    for domain in config.domains:
+        look = StoreLook(domain)
+        yield Check(f"domain {domain.name}: store", partial(_look_at_store, config, look))
+        yield Check(f"domain {domain.name}: rights to write", partial(_look_at_rights, config, domain))
+        yield Check(f"domain {domain.name}: key", partial(_look_at_key, look))
+        yield Check(f"domain {domain.name}: record clock", partial(_look_at_clock, look))
+        yield Check(f"domain {domain.name}: disk sizes", partial(_look_at_sizes, look))
+
+
+def key_file_of(domain: DomainConfig) -> Path | None:
+    """Return the file with the domain's key, or None if there is none yet."""
+    made = own_key_file(domain)
+    return Path(domain.key_file) if domain.key_file else made if os.path.lexists(made) else None
+
+
+async def _is_empty(store: ObjectStore) -> bool:
+    async for _ in store.list_prefix(""):
+        return False
+    return True
+
+
+def _facts(catalog: Catalog) -> DomainFacts:
+    problems = [str(problem) for problem in (catalog.chain.chain_break, catalog.tail_loss) if problem]
+    return DomainFacts(
+        name=catalog.name,
+        epoch=catalog.chain.tail.epoch,
+        host=catalog.chain.owner.host or "unknown",
+        time_last_ns=catalog.time_last_ns or 0,
+        authenticity=catalog.authenticity,
+        problem="; ".join(problems),
+        disk_bytes={disk.name: disk.size_bytes for disk in catalog.history.disks},
+    )
+
+
+def _look_at_store(config: DrvaConfig, look: StoreLook) -> Finding:
+    domain = look.domain
+    try:
+        facts = look.facts()
+    except StoreMissing as error:
+        if domain.create:
+            return doubtful(f"{domain.store} does not exist", "it is made with the domain; is the share mounted?")
+        raise StoreMissing(error.message, hint=f"{error.hint}; is the share mounted?") from None
+    except StoreAccessDenied as error:
+        if is_drva_user(config):
+            raise
+        return unchecked(str(error), "run this as the DRVA's user")
+    if facts is None:
+        return _empty(domain)
+    told = f"domain {facts.name!r}, epoch {facts.epoch} of {facts.host}"
+    if facts.name != domain.name:
+        return wrong(f"{domain.store} holds {told}, not {domain.name!r}", "correct name or URL: one store, one domain")
+    if facts.problem:
+        return wrong(f"{domain.store}: {facts.problem}", f"jetdr verify {domain.store}")
+    return good(f"{domain.store} can be listed and read: {told}")
+
+
+def _empty(domain: DomainConfig) -> Finding:
+    if domain.create:
+        return good(f"{domain.store} is empty, and the domain will be created in it")
+    return wrong(
+        f"{domain.store} is empty",
+        "mount its file system, or correct the URL; for a new domain set create = true; if all its objects are lost, "
+        "see 'A store that lost something' in docs/operations.md",
+    )
+
+
+def _look_at_key(look: StoreLook) -> Finding:
+    key_file = key_file_of(look.domain)
+    if key_file is not None:
+        KeyFile(key_file).read()
+    facts = _facts_or_none(look)
+    if key_file is None and facts is None:
+        return good("there is none yet, and a new domain gets one")
+    if facts is None:
+        return good(f"{key_file} is a key file of this user; the store holds nothing to compare it with")
+    match facts.authenticity:
+        case Authenticity.CHECKED:
+            return good(f"{key_file} is the domain's key")
+        case Authenticity.NOT_CHECKED:
+            return wrong("the domain has a key, and there is none here", "bring domain.key back from its copy")
+    if key_file is not None:
+        return wrong(f"{key_file} exists, and the domain has no key", "name the right store, or move the file away")
+    return doubtful("the domain has no key", "protect the container: whoever may write to it can change history")
+
+
+def _look_at_clock(look: StoreLook) -> Finding:
+    facts = _facts_or_none(look)
+    if facts is None or not facts.time_last_ns:
+        return good("nothing was captured yet")
+    ahead_s = facts.time_last_ns / 1e9 - time.time()
+    if ahead_s > AHEAD_S:
+        return wrong(
+            f"the newest record is of {iso_time(facts.time_last_ns)}, {ahead_s:.1f} s ahead of this machine's clock",
+            "correct the clock; until it has passed that time, find points by LSN or mark",
+        )
+    return good(f"the newest proven moment is {iso_time(facts.time_last_ns)}, {max(0.0, -ahead_s):.1f} s ago")
+
+
+def _look_at_sizes(look: StoreLook) -> Finding:
+    """Whether the disks have the sizes that their history has."""
+    facts = _facts_or_none(look)
+    known = {} if facts is None else facts.disk_bytes
+    told = []
+    for disk in look.domain.disk:
+        wanted, path = known.get(disk.name), Path(disk.path)
+        found = path.stat().st_size if path.is_file() else None
+        if wanted is not None and found not in {wanted, None}:
+            told.append(f"disk {disk.name!r} ({path}) has {found} bytes, and its history {wanted}")
+    if told:
+        return wrong(
+            "; ".join(told), "give it back that size, or name the right file; or unprotect it, and protect it anew"
+        )
+    return good(f"{len(known)} disks are known to the store")
+
+
+def _facts_or_none(look: StoreLook) -> DomainFacts | None:
+    """What the store says. A store that cannot be read is a finding of its own, and not of each check that needs it."""
+    try:
+        return look.facts()
+    except StoreMissing:
+        return None
+    except Exception as error:
+        raise NotKnown(f"the store cannot be read: {error}") from error
+
+
+# -- rights ------------------------------------------------------------------------------------------------------------
+
+
+def _look_at_rights(config: DrvaConfig, domain: DomainConfig) -> Finding:
+    """Whether the credential or the directory allows what a DRVA does, as far as that shows without writing."""
+    if domain.store.startswith("file:"):
+        return _directory_rights(config, Path(unquote(domain.store.removeprefix("file://").removeprefix("localhost"))))
+    target = azure_target_of(store_of(domain))
+    if target.can_sign:
+        return good("the account's key allows everything")
+    if not target.has_signature:
+        return unchecked(
+            "azure-identity signs in, and does not tell what it allows",
+            "give that identity the role 'Storage Blob Data Contributor' on the container",
+        )
+    return _signature_rights(target)
+
+
+def _signature_rights(target: AzureTarget) -> Finding:
+    now = datetime.now(UTC)
+    if target.expires is not None and target.expires < now + EXPIRES_SOON:
+        ended = target.expires < now
+        told = f"the shared access signature {'has expired' if ended else 'expires'} at {target.expires.isoformat()}"
+        remedy = "issue another, and put it into credential_file"
+        return wrong(told, remedy) if ended else doubtful(told, remedy)
+    if target.permissions is None:
+        return unchecked("the signature's rights are in a policy of the container", "see that it allows r, l, w and c")
+    if lacking := [right for right in "rlwc" if right not in target.permissions]:
+        return wrong(
+            f"the shared access signature allows {target.permissions!r}, and lacks {', '.join(lacking)}",
+            "issue one with read, list, write and create",
+        )
+    return good(f"the shared access signature allows {target.permissions!r}")
+
+
+def _directory_rights(config: DrvaConfig, path: Path) -> Finding:
+    there = next(place for place in (path, *path.parents) if place.exists())
+    kind = file_system_of(there)
+    if kind in _NO_LINKS:
+        return wrong(f"{path} lies on {kind}, which has no hard links", "use another file system, such as ext4 or xfs")
+    if os.statvfs(there).f_flag & os.ST_RDONLY:
+        return wrong(f"{there}: its file system is mounted read-only", "mount it for writing")
+    if not is_drva_user(config):
+        return unchecked(f"whether the DRVA's user may write to {there}", "run this as that user")
+    folders = [there, *(entry for entry in there.iterdir() if entry.is_dir())] if there == path else [there]
+    for folder in folders:
+        if not os.access(folder, os.R_OK | os.W_OK | os.X_OK, effective_ids=True):
+            raise InvalidRequest(f"{folder} cannot be written by this user", hint=f"chown {os.geteuid()} {folder}")
+    return good(f"{there} on {kind or 'an unknown file system'} may be written")
