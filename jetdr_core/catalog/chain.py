@@ -203,13 +203,24 @@ async def _first(store: ObjectStore, listing: Listing, domain_key: DomainKey | N
         )
     object_bytes = listing.sizes[0][1]
     if domain_key is not None:
-        domain_key = _bound(domain_key, (await read_trailer(store, 1, object_bytes)).trailer, store.url)
+        domain_key = await _bound_to_first(store, object_bytes, domain_key)
     first = await read_footer(store, 1, object_bytes, domain_key)
     if first.damage:
         raise first.damage
     if first.trailer.kind != ObjectKind.EPOCH or first.trailer.predecessor != NO_PREDECESSOR:
         raise DamagedObject(first.key, "trailer", "is not the beginning of a domain")
     return first, domain_key
+
+
+async def _bound_to_first(store: ObjectStore, object_bytes: int, domain_key: DomainKey) -> DomainKey:
+    """The key, bound to the domain of object 1, which is not believed yet."""
+    try:
+        first = (await read_trailer(store, 1, object_bytes)).trailer
+    except UnsupportedVersion:
+        if domain_key.domain_uuid is not None:
+            await read_trailer(store, 1, object_bytes, domain_key)  # Forged, unless a newer engine made it
+        raise
+    return _bound(domain_key, first, store.url)
 
 
 def _bound(domain_key: DomainKey, first: Trailer, url: str) -> DomainKey:

@@ -18,10 +18,9 @@ from jetdr_core.segment import (
     TRAILER_BYTES,
     ObjectKind,
     Trailer,
-    check_tag,
+    believed_trailer,
     decode_epoch,
     decode_index,
-    decode_trailer,
     encrypted_is_damage,
     object_checksum,
 )
@@ -64,8 +63,7 @@ async def read_trailer(
     """Read the trailer alone. It proves the last row of a summary."""
     key = chain_key(number)
     tail = await _tail(store, key, object_bytes, TRAILER_BYTES)
-    trailer = _trailer(tail, object_bytes, key)
-    check_tag(trailer, number, domain_key, key)
+    trailer = _trailer(tail, object_bytes, number, domain_key)
     return Footer(number, trailer, object_checksum(tail))
 
 
@@ -78,8 +76,7 @@ async def read_footer(
     """
     key = chain_key(number)
     tail = await _tail(store, key, object_bytes, TAIL_BYTES)
-    trailer = _trailer(tail, object_bytes, key)
-    check_tag(trailer, number, domain_key, key)
+    trailer = _trailer(tail, object_bytes, number, domain_key)
     checksum = object_checksum(tail[-TRAILER_BYTES:])
     if trailer.kind == ObjectKind.SEGMENT and trailer.control_count == 0:
         return Footer(number, trailer, checksum)
@@ -112,8 +109,9 @@ async def _range(store: ObjectStore, key: str, offset: int, length: int) -> byte
         raise DamagedObject(key, "object", error.problem) from error
 
 
-def _trailer(tail: bytes, object_bytes: int, key: str) -> Trailer:
-    trailer = decode_trailer(tail, key)
+def _trailer(tail: bytes, object_bytes: int, number: int, domain_key: DomainKey | None) -> Trailer:
+    key = chain_key(number)
+    trailer = believed_trailer(tail, number, domain_key, key)
     if trailer.object_bytes != object_bytes:
         raise DamagedObject(key, "trailer", f"says {trailer.object_bytes} bytes, the object has {object_bytes}")
     return trailer

@@ -34,9 +34,8 @@ from jetdr_core.errors import (
 from jetdr_core.segment import (
     TRAILER_BYTES,
     SegmentIndex,
-    check_tag,
+    believed_trailer,
     decode_index,
-    decode_trailer,
     encrypted_is_damage,
     object_checksum,
 )
@@ -276,8 +275,7 @@ def _decode_one(footer: bytes, wanted: _Wanted, domain_key: DomainKey | None) ->
     key, view = wanted.key, memoryview(footer)
     if object_checksum(view[-TRAILER_BYTES:]) != wanted.checksum:
         raise DamagedObject(key, "trailer", "is not the one that the chain names")
-    trailer = decode_trailer(view[-TRAILER_BYTES:], key)
-    check_tag(trailer, wanted.number, domain_key, key)
+    trailer = believed_trailer(view[-TRAILER_BYTES:], wanted.number, domain_key, key)
     with encrypted_is_damage(key):
         return decode_index(view[:-TRAILER_BYTES], trailer, key, domain_key)
 

@@ -3,18 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import dataclass
 
 import numpy as np
 
-from jetdr_core.catalog import iso_time
+from jetdr_core.catalog import chain_number, iso_time
 from jetdr_core.cli.catalog_json import Json, time_json
 from jetdr_core.cli.terminal import Terminal
 from jetdr_core.cli.words import human_bytes, plural
 from jetdr_core.domain_key import DomainKey
 from jetdr_core.errors import DamagedObject
 from jetdr_core.record import Kind
-from jetdr_core.segment import Codec, ObjectKind, SegmentIndex, Trailer, decode_epoch, decode_trailer
+from jetdr_core.segment import Codec, ObjectKind, SegmentIndex, Trailer, believed_trailer, decode_epoch, decode_origin
 from jetdr_core.verify import Checked, check_chain_object
 
 __all__ = ["ChainObject"]
@@ -37,9 +38,10 @@ class ChainObject:
 
         Raises :class:`UnsupportedVersion` for a newer format, and :class:`WrongKey` for the key of another domain.
         """
-        trailer = _trailer(data, name)
-        if domain_key is not None and trailer is not None:
-            domain_key = domain_key.bound_to(trailer.domain_uuid)
+        with suppress(DamagedObject):
+            if domain_key is not None:
+                domain_key = domain_key.bound_to(decode_origin(data, name).domain_uuid)
+            believed_trailer(data, chain_number(name), domain_key, name)
         checked = check_chain_object(data, name, domain_key)
         return cls(name, checked, _owner(data, checked))
 
@@ -96,14 +98,6 @@ class ChainObject:
 
 
 _KINDS = {ObjectKind.SEGMENT: "segment", ObjectKind.EPOCH: "epoch object"}
-
-
-def _trailer(data: bytes, name: str) -> Trailer | None:
-    """The trailer, unchecked. None if it is damaged. A newer format is not damage: :class:`UnsupportedVersion`."""
-    try:
-        return decode_trailer(data, name)
-    except DamagedObject:
-        return None
 
 
 def _owner(data: bytes, checked: Checked) -> Json:

@@ -39,6 +39,8 @@ SAVING_PERCENT_MIN = 3
 HEADER = struct.Struct("<8sHB1x16s28xQ")
 TRAILER = struct.Struct("<8sHBB4x16sQI4x16sQQqqQQIII4xQIIQQQ8s16sQ16s16s16xQ")
 CHECKSUM_AT = TRAILER_BYTES - 8
+TAG_AT = CHECKSUM_AT - 16 - TAG_BYTES
+"""Where a trailer of any version has its tag, which covers all else before the checksum."""
 TAGGED = 1
 ENCRYPTED = 2
 """``flags`` of an object with tags, and of one whose frames and index are encrypted too."""

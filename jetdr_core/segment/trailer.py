@@ -35,6 +35,7 @@ from jetdr_core.segment.layout import (
     HEADER_BYTES,
     HEADER_MAGIC,
     INDEX_BYTES_MAX,
+    TAG_AT,
     TAGGED,
     TRAILER,
     TRAILER_BYTES,
@@ -187,13 +188,37 @@ def believed_origin(tail: Buffer, number: int, domain_key: DomainKey | None, key
     """Return who put object ``number``. ``tail`` and ``key`` are as for :func:`decode_trailer`.
 
     Without a key anybody is believed, and the version does not matter. With ``domain_key``, :class:`Forged` is raised
-    unless an owner put it, and :class:`UnsupportedVersion` if that cannot be told, because a newer engine made it.
+    unless an owner put it, and :class:`UnsupportedVersion` if that owner's engine was newer.
     """
     if domain_key is None:
         return decode_origin(tail, key)
-    trailer = decode_trailer(tail, key)
-    check_tag(trailer, number, domain_key, key)
+    trailer = believed_trailer(tail, number, domain_key, key)
     return Origin(trailer.domain_uuid, trailer.epoch)
+
+
+def believed_trailer(tail: Buffer, number: int | None, domain_key: DomainKey | None, key: str) -> Trailer:
+    """Decode and check the trailer of object ``number``, with ``domain_key`` its tag too.
+
+    None stands for the number that the trailer says. Raises as :func:`decode_trailer` and :func:`check_tag` do.
+    """
+    try:
+        trailer = decode_trailer(tail, key)
+    except UnsupportedVersion:
+        _check_newer(memoryview(tail)[-TRAILER_BYTES:], number, domain_key, key)
+        raise
+    check_tag(trailer, trailer.number if number is None else number, domain_key, key)
+    return trailer
+
+
+def _check_newer(raw: memoryview, number: int | None, domain_key: DomainKey | None, key: str) -> None:
+    """Raise :class:`Forged` for a newer version without a right tag: anybody may write any version into an object."""
+    if domain_key is None or (number is not None and number < domain_key.number_first):
+        return
+    before, tag, after = raw[:TAG_AT], raw[TAG_AT : TAG_AT + TAG_BYTES], raw[TAG_AT + TAG_BYTES : CHECKSUM_AT]
+    if not domain_key.is_tag(bytes(tag), TagPurpose.TRAILER, before, bytes(TAG_BYTES), after):
+        raise Forged(
+            key, "trailer", "is of a newer format, and has a wrong tag: nobody who has the domain's key made it"
+        )
 
 
 def with_tag(trailer: Trailer, domain_key: DomainKey) -> Trailer:

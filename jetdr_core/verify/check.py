@@ -9,7 +9,7 @@ the bytes are wanted.
 from __future__ import annotations
 
 import re
-from contextlib import AbstractContextManager, nullcontext
+from contextlib import AbstractContextManager, nullcontext, suppress
 from dataclasses import dataclass, field
 
 from jetdr_core.catalog import chain_number, decode_heartbeat, decode_summary
@@ -24,8 +24,8 @@ from jetdr_core.segment import (
     ObjectKind,
     SegmentIndex,
     Trailer,
+    believed_trailer,
     check_header,
-    check_tag,
     decode_epoch,
     decode_frame,
     decode_index,
@@ -106,12 +106,13 @@ def _checked(data: bytes, key: str, domain_key: DomainKey | None, encryption: Ab
 
 
 def _check_chain_object(data: memoryview, checked: Checked, domain_key: DomainKey | None) -> None:
-    trailer = checked.trailer = decode_trailer(data, checked.key)
-    checked.checksum = object_checksum(data[-TRAILER_BYTES:])
+    number = chain_number(checked.key)
+    with suppress(UnsupportedVersion):
+        checked.trailer = decode_trailer(data, checked.key)
+        checked.checksum = object_checksum(data[-TRAILER_BYTES:])
+    trailer = believed_trailer(data, number, domain_key, checked.key)
     if trailer.object_bytes != len(data):
         raise DamagedObject(checked.key, "trailer", f"says {trailer.object_bytes} bytes, the object has {len(data)}")
-    number = chain_number(checked.key)
-    check_tag(trailer, trailer.number if number is None else number, domain_key, checked.key)
     try:
         check_header(data, trailer, checked.key)
     except DamagedObject as error:

@@ -14,13 +14,14 @@ import pytest
 
 from jetdr_core.catalog import Authenticity, Catalog, ChainBreak, chain_key, heartbeat, heartbeat_key, summary_key
 from jetdr_core.catalog.summary import decode_summary, encode_summary
-from jetdr_core.domain_key import DomainKey, KeyMode
-from jetdr_core.errors import ChainBroken, DamagedObject, Forged, WrongKey
-from jetdr_core.segment import TRAILER_BYTES, object_checksum
+from jetdr_core.domain_key import TAG_BYTES, DomainKey, KeyMode, TagPurpose
+from jetdr_core.errors import ChainBroken, DamagedObject, Forged, UnsupportedVersion, WrongKey
+from jetdr_core.segment import TRAILER_BYTES, believed_origin, object_checksum
+from jetdr_core.segment.layout import CHECKSUM_AT, TAG_AT
 from jetdr_core.segment.trailer import encode_trailer
 from jetdr_core.store import MemoryStore
 from tests.catalog.chains import DOMAIN, ChainMaker, run, time_ns
-from tests.segment.tampering import changed, trailer_of
+from tests.segment.tampering import changed, trailer_of, with_trailer_checksum
 
 KEY = DomainKey(bytes(range(32)), DOMAIN)
 OTHER_KEY = DomainKey(bytes(32), DOMAIN)
@@ -321,3 +322,41 @@ def test_a_heartbeat_of_another_epoch_does_not_count(caplog: pytest.LogCaptureFi
     run(maker.store.replace(heartbeat_key(2), [older]))
     assert maker.open().time_last_ns == time_ns(LSNS)
     assert "it is of epoch 1" in caplog.text
+
+
+def of_version(data: bytes, version: int, key: DomainKey | None = None) -> bytes:
+    """``data`` as an engine of that version would put it: with a right checksum, and with ``key`` a right tag."""
+    trailer = bytearray(data[-TRAILER_BYTES:])
+    trailer[8:10] = version.to_bytes(2, "little")
+    if key is not None:
+        trailer[TAG_AT : TAG_AT + TAG_BYTES] = bytes(TAG_BYTES)
+        trailer[TAG_AT : TAG_AT + TAG_BYTES] = key.tag(TagPurpose.TRAILER, trailer[:CHECKSUM_AT])
+    return data[:-TRAILER_BYTES] + with_trailer_checksum(bytes(trailer))
+
+
+@pytest.mark.parametrize("number", [1, 4, OBJECTS, OBJECTS + 1])
+def test_an_object_that_claims_to_be_of_a_newer_format_shuts_nobody_out(number: int) -> None:
+    """Anybody may write any version. With the key it is a forged object like any other."""
+    store = keyed().store
+    planted = of_version(get(store, min(number, OBJECTS)), 9)
+    put(store, number, planted)
+    with pytest.raises(UnsupportedVersion):
+        run(Catalog.open(store))
+    if number == 1:
+        with pytest.raises(Forged, match="newer format, and has a wrong tag"):
+            run(Catalog.open(store, domain_key=KEY))
+        return
+    catalog = run(Catalog.open(store, domain_key=KEY))
+    end = catalog.chain_break
+    assert end is not None
+    assert (end.number, end.is_forged) == (number, True)
+    with pytest.raises(Forged):
+        believed_origin(planted[-TRAILER_BYTES:], number, KEY, "it")
+
+
+@pytest.mark.parametrize("number", [1, 4, OBJECTS])
+def test_an_object_that_a_newer_engine_made_is_no_forgery(number: int) -> None:
+    store = keyed().store
+    put(store, number, of_version(get(store, number), 9, KEY))
+    with pytest.raises(UnsupportedVersion, match="use a newer engine"):
+        run(Catalog.open(store, domain_key=KEY))
