@@ -15,7 +15,16 @@ from typing import Annotated
 import typer
 
 from jetdr_core import __version__
-from jetdr_core.cli.appliance_commands import keep_config, mark, pause, protect, resume, stop_host, unprotect
+from jetdr_core.cli.appliance_commands import (
+    keep_config,
+    mark,
+    move_disk,
+    pause,
+    protect,
+    resume,
+    stop_host,
+    unprotect,
+)
 from jetdr_core.cli.demo_command import demo
 from jetdr_core.cli.doctor_command import doctor
 from jetdr_core.cli.drva_command import drva
@@ -84,6 +93,7 @@ app.command(short_help="Run the appliance: keep domains protected.")(drva)
 app.command(short_help="Name the present moment of a domain.")(mark)
 app.command(short_help="Protect one more disk.")(protect)
 app.command(short_help="Stop protecting a disk.")(unprotect)
+app.command(short_help="Use a disk that is at another path now.")(move_disk)
 app.command(short_help="Keep a configuration file.")(keep_config)
 app.command(short_help="Stop uploading a domain.")(pause)
 app.command(short_help="Resume uploading a domain.")(resume)

@@ -21,7 +21,7 @@ from jetdr_core.cli.words import human_bytes
 from jetdr_core.drva.client import SOCKET_DEFAULT, ControlClient
 from jetdr_core.errors import InvalidRequest
 
-__all__ = ["keep_config", "mark", "pause", "protect", "resume", "stop_host", "unprotect"]
+__all__ = ["keep_config", "mark", "move_disk", "pause", "protect", "resume", "stop_host", "unprotect"]
 
 _SIZE = re.compile(r"(?P<number>[0-9]{1,18}(?:\.[0-9]{1,12})?) ?(?P<unit>[KMGT]?)(?P<kind>iB|B)?\Z", re.IGNORECASE)
 _UNITS = " KMGT"
@@ -121,6 +121,39 @@ def unprotect(
         return _say(terminal, answer, lambda _: f"disk {disk} is no longer protected", as_json=as_json)
 
     return Work(work)
+
+
+def move_disk(
+    ctx: typer.Context,
+    domain: Domain,
+    disk: DiskName,
+    path: DiskPath,
+    socket: Socket = SOCKET_DEFAULT,
+    as_json: Json = False,
+) -> Work:
+    """Use a disk whose file or device is now at another path, or back at the same one.
+
+    Stop its guest and move the file first: a disk that is well where it was is refused, and so is one that is smaller.
+    Neither changes anything. A disk that has failed is served again. All of it is resynced, because nobody knows what
+    was done to it on the way, unless PATH is only a new name of the file in use. The new path holds over restarts.
+    Correct it in the configuration too: there, any path but the old one is right again.
+    """
+    terminal = ctx.ensure_object(Terminal)
+
+    def work() -> int:
+        answer = ask(socket, "move_disk", domain=domain, disk=disk, path=str(path.absolute()))
+        if answer["configured_elsewhere"]:
+            terminal.warn(f"the configuration names another path of disk {disk!r}: correct it there too")
+        return _say(terminal, answer, _moved, as_json=as_json)
+
+    return Work(work)
+
+
+def _moved(answer: Any) -> str:
+    if not answer["open"]:
+        return f"disk {answer['disk']} is expected at {answer['path']}: {answer['resync']}"
+    copied = f"; all of it is resynced: {answer['resync']}" if answer["resync"] else "; nothing has to be resynced"
+    return f"disk {answer['disk']} is used at {answer['path']}{copied}"
 
 
 def keep_config(

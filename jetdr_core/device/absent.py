@@ -32,7 +32,7 @@ class AbsentDevice:
         self._fail()
 
     def fileno(self) -> int:
-        self._fail()
+        return -1
 
     def close(self) -> None:
         """There is nothing to release."""

@@ -21,8 +21,8 @@ from jetdr_core.domain.known_file import KnownKeeper
 from jetdr_core.domain.known_record import KnownRecord
 from jetdr_core.domain.log_section import open_log_volume
 from jetdr_core.domain.mode import D
-from jetdr_core.domain.parts import Away, Parts, begin_log, look, oldest_ns
-from jetdr_core.domain.primary import Primaries, are_confirmed
+from jetdr_core.domain.parts import Away, Parts, begin_log, look, oldest_ns, primaries_of
+from jetdr_core.domain.primary import are_confirmed
 from jetdr_core.domain.request import DomainRequest
 from jetdr_core.errors import DamagedObject, LogForeign
 from jetdr_core.replication_log import LogVolume, ReplicationLog
@@ -48,7 +48,7 @@ async def open_alone(request: DomainRequest[D], keeper: KnownKeeper, since_ns: i
         log = await in_thread(_open_known_log, request.name, volume, record, opened)
         history = await in_thread(_history, log, record)
         resumption = await in_thread(look, request, log, 0, None, opened)
-        primaries = Primaries(request.name, request.places, shared=resumption.shares_primaries)
+        primaries = primaries_of(request, resumption)
         opened.callback(primaries.close)
         confirmed = are_confirmed(log, history.disks)
         await in_thread(primaries.open_all, history.disks, confirmed=confirmed)

@@ -120,6 +120,22 @@ class Copies:
             if self._disks.get(disk.number) is disk and self._control_log.is_ready(disk.number):
                 self._owe(_Copy(disk, reason), log_holes=True)
 
+    def expect_resync(self, reason: str) -> None:
+        """Open the gap of a resync that is about to be owed, before its disk can differ from the log."""
+        self._control_log.open_gap(reason)
+
+    def owe_again(self, disk: ProtectedDisk, reason: str) -> None:
+        """The disk is back, maybe as another file: owe it a copy from the beginning. A gap is open for ``reason``."""
+        with self._control_log.lock:
+            if self._disks.get(disk.number) is disk:
+                ready = self._control_log.is_ready(disk.number)
+                self._owe(_Copy(disk, reason if ready else ""), log_holes=True)
+
+    def why_owed(self, disk: ProtectedDisk) -> str:
+        """Why a copy of the disk is owed. Empty if none is."""
+        copy = self._owed.get(disk.number)
+        return "" if copy is None else copy.reason or "its initial copy is not complete"
+
     def resume_interrupted(self, is_served: Callable[[ProtectedDisk], bool]) -> None:
         """Begin the interrupted copies anew, of those disks that are served."""
         if not any(copy.interrupted for copy in list(self._owed.values())):
@@ -161,6 +177,11 @@ class Copies:
         """Return when nothing is owed. Raises the error of a copy that failed; NotConsistent if the domain closes."""
         while owed := list(self._owed.values()):
             await asyncio.gather(*(shielded(copy.paid) for copy in owed))
+
+    async def wait_for(self, disk: ProtectedDisk) -> None:
+        """Return when nothing is owed to this disk. Raises like :meth:`wait`."""
+        while (copy := self._owed.get(disk.number)) is not None and copy.disk is disk:
+            await shielded(copy.paid)
 
     def stop(self) -> None:
         """End the copies where they are. A caller that waits for one gets :class:`NotConsistent`."""

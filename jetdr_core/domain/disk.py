@@ -14,7 +14,7 @@ from typing_extensions import Buffer
 
 from jetdr_core._core import FilterStats, IoFilter
 from jetdr_core.domain.primary import Primary
-from jetdr_core.errors import PrimaryFailed
+from jetdr_core.errors import PrimaryAway, PrimaryFailed
 from jetdr_core.resync import BackgroundFilter, Region
 
 __all__ = ["CopyFilter", "CopyProgress", "Disk", "ProtectedDisk"]
@@ -84,7 +84,8 @@ class ProtectedDisk(ABC):
 class Disk(ProtectedDisk):
     """A disk whose filter is in this process. Thread-safe: no method holds the GIL, and any number of threads may call.
 
-    Offsets and lengths are bytes, multiples of 512. Overlapping writes in flight take turns, in any order.
+    Offsets and lengths are bytes, multiples of 512. Overlapping writes in flight take turns, in any order. While the
+    disk has a :attr:`fault`, every call but :meth:`stats` raises :class:`PrimaryAway` and changes nothing.
     """
 
     def __init__(
@@ -109,6 +110,7 @@ class Disk(ProtectedDisk):
         :class:`StallTimeout` change nothing. After :class:`PrimaryFailed` the replica equals what the disk now holds.
         After :class:`LogFailed` or :class:`Fenced` the domain accepts no more writes.
         """
+        self._check_present()
         try:
             return self.io_filter.write(offset, data)
         except (PrimaryFailed, KeyboardInterrupt) as error:
@@ -117,6 +119,7 @@ class Disk(ProtectedDisk):
 
     def zero(self, offset: int, length: int, *, discard: bool = False) -> int:
         """Make a range zeros, as one record of any length; else like :meth:`write`. ``discard``: the guest's TRIM."""
+        self._check_present()
         try:
             return self.io_filter.zero(offset, length, discard=discard)
         except (PrimaryFailed, KeyboardInterrupt) as error:
@@ -125,10 +128,12 @@ class Disk(ProtectedDisk):
 
     def read(self, offset: int, length: int) -> bytes:
         """Return ``length`` bytes of the primary."""
+        self._check_present()
         return self.io_filter.read(offset, length)
 
     def read_into(self, offset: int, target: Buffer) -> None:
         """Fill the writable ``target`` from the primary."""
+        self._check_present()
         self.io_filter.read_into(offset, target)
 
     def flush(self) -> int:
@@ -137,6 +142,7 @@ class Disk(ProtectedDisk):
         The log is that of the whole domain. :class:`StallTimeout` after the stall limit: nothing is lost, but it is not
         known what is durable.
         """
+        self._check_present()
         try:
             return self.io_filter.flush()
         except (PrimaryFailed, KeyboardInterrupt) as error:
@@ -147,18 +153,33 @@ class Disk(ProtectedDisk):
         """Return what was counted since the disk was opened."""
         return self.io_filter.stats()
 
+    def adopt(self, primary: Primary, io_filter: IoFilter) -> None:
+        """Go on with another primary, which the disk has no fault with. The earlier one is closed."""
+        self.io_filter.close()
+        self.primary.close()
+        self.primary, self.device, self.path = primary, primary.device, primary.path
+        self.io_filter = io_filter
+        self.fault = None
+
     def close(self) -> bool:
         """Close the disk and flush its primary. Returns False if primary and log may differ.
 
         Raises what the flush raised.
         """
         self.io_filter.close()
+        if self.fault is not None:
+            self.primary.close()
+            return True
         try:
             self.device.sync()
         finally:
             self.primary.close()
         stats = self.io_filter.stats()
         return not stats.suspect and not stats.sync_failed
+
+    def _check_present(self) -> None:
+        if self.fault is not None:
+            raise PrimaryAway(f"disk {self.name!r}: {self.fault.reason}", hint=self.fault.remedy)
 
     def _after(self, error: BaseException) -> None:
         suspect = error.suspect if isinstance(error, PrimaryFailed) else self.suspect

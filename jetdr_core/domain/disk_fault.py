@@ -13,7 +13,7 @@ from jetdr_core.errors import JetdrError
 
 __all__ = ["DiskFault"]
 
-REMEDY = "bring it back, or correct its path and open the domain again, or stop protecting it (unprotect)"
+REMEDY = "bring it back, or say where it is now (jetdr move-disk), or stop protecting it (jetdr unprotect)"
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,7 +40,12 @@ class DiskFault:
         """Return the fault of a disk that the caller does not name. ``hint_path`` is where the store says it lies."""
         return cls(
             f"the configuration does not name it, so it is not opened; the store says that it lies at {hint_path!r}",
-            "add it to the configuration and restart, if it is to be protected; or stop protecting it (unprotect)",
+            "say where it is (jetdr move-disk), if it is to be protected; or stop protecting it (jetdr unprotect)",
             time.time_ns(),
             is_named=False,
         )
+
+    @classmethod
+    def moving(cls, path: str) -> DiskFault:
+        """Return the fault of a disk that an operator moves to ``path``, until it is served from there."""
+        return cls(f"it is being moved to {path}", REMEDY, time.time_ns())

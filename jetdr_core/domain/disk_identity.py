@@ -30,12 +30,14 @@ from jetdr_core.ownership import open_own
 from jetdr_core.replication_log import DISK_IDENTITY_BYTES, ReplicationLog
 
 __all__ = [
+    "UNREADABLE",
     "can_carry_stamp",
     "changed_disks",
     "check_stamp_has_place",
     "identity_at_rest",
     "read_stamp",
     "why_changed",
+    "why_resync",
     "write_stamp",
 ]
 
@@ -95,6 +97,13 @@ def changed_disks(log: ReplicationLog, placed: Sequence[tuple[DiskState, str]]) 
         return tuple(disk for disk, _ in placed)
     known = zip(noted, placed, strict=True)
     return tuple(disk for one, (disk, path) in known if one not in {UNKNOWN, identity_of_disk(path)})
+
+
+def why_resync(changed: Sequence[DiskState], absent: Sequence[DiskState]) -> str:
+    """Say which disks are owed a resync, because they were changed or cannot be opened."""
+    names = ", ".join(repr(disk.name) for disk in absent)
+    failed = [f"disk {names} failed when the domain was opened"] if absent else []
+    return "; ".join([*failed, *([why_changed(changed)] if changed else [])])
 
 
 def why_changed(disks: Sequence[DiskState]) -> str:

@@ -6,6 +6,8 @@ the log says so. Removing a disk needs room in the log, and is refused without i
 
 from __future__ import annotations
 
+import logging
+import threading
 import time
 from collections.abc import Callable
 from typing import Generic
@@ -15,7 +17,7 @@ from jetdr_core.control_bodies import DiskAdd, DiskRemove
 from jetdr_core.domain.control_log import ControlLog
 from jetdr_core.domain.copies import Copies
 from jetdr_core.domain.disk import ProtectedDisk
-from jetdr_core.domain.disk_identity import identity_at_rest
+from jetdr_core.domain.disk_identity import UNREADABLE, identity_at_rest
 from jetdr_core.domain.mode import D, Mode
 from jetdr_core.domain.primary import DiskPlace, Primaries, Primary, places_digest
 from jetdr_core.domain.status import DiskStatus, counters
@@ -24,6 +26,8 @@ from jetdr_core.identity import check_name
 from jetdr_core.limits import DISKS_MAX
 
 __all__ = ["Disks"]
+
+log = logging.getLogger(__name__)
 
 POLL_S = 0.05
 
@@ -41,6 +45,7 @@ class Disks(Generic[D]):
         self._copies = copies
         self._disks: dict[str, D] = {}
         self._frozen = False
+        self._moving = threading.Lock()
 
     def by_name(self) -> dict[str, D]:
         """The disks at this moment. Waits for nothing."""
@@ -81,7 +86,7 @@ class Disks(Generic[D]):
     def identities(self) -> tuple[bytes, ...]:
         """Return what identifies the primaries by ascending number, once nobody writes to them. May block."""
         disks = sorted(self.by_name().values(), key=lambda disk: disk.number)
-        return tuple(identity_at_rest(disk.path) for disk in disks)
+        return tuple(UNREADABLE if disk.fault else identity_at_rest(disk.path) for disk in disks)
 
     # -- add ---------------------------------------------------------------------------------------------------------
 
@@ -151,9 +156,43 @@ class Disks(Generic[D]):
                 f"domain {self._domain!r} protects {DISKS_MAX} disks already", hint="use another domain"
             )
 
+    def _check_protected(self, disk: D) -> None:
+        if self._disks.get(disk.name) is not disk:
+            raise InvalidRequest(f"domain {self._domain!r} protects no disk {disk.name!r}", hint="it was removed")
+
     def _check_not_frozen(self) -> None:
         if self._frozen:
             raise InvalidRequest(f"domain {self._domain!r} is being closed", hint="open it again")
+
+    # -- move ------------------------------------------------------------------------------------------------------
+
+    def move(self, disk: D, path: str) -> str:
+        """Go on with the disk at ``path``; returns why a copy of it is owed, or nothing.
+
+        Refused, with nothing changed, if that could lose a write.
+        """
+        reason = f"disk {disk.name!r} was {'moved to' if disk.path != path else 'not at'} {path}"
+        with self._moving:
+            self._check_may_move(disk, path)
+            why = self._mode.move(disk, path, reason)
+        log.warning("domain %s: disk %s is now at %s", self._domain, disk.name, path)
+        return why
+
+    def _check_may_move(self, disk: D, path: str) -> None:
+        self._check_not_frozen()
+        self._check_protected(disk)
+        taken = next((other.name for other in self.by_name().values() if other.path == path and other is not disk), "")
+        if taken:
+            raise InvalidRequest(f"{path} is where disk {taken!r} is", hint="name the place of the disk itself")
+        if disk.fault is not None or disk.primary.leads_to(path):
+            return
+        if not disk.path:
+            raise InvalidRequest(f"disk {disk.name!r} is an open device of its caller", hint="open the domain with it")
+        if disk.primary.leads_to(disk.path):
+            raise InvalidRequest(
+                f"disk {disk.name!r} is well at {disk.path}, so what is written there now would not be at {path}",
+                hint=f"stop its guest, move the file to {path}, and give the command again",
+            )
 
     # -- remove ------------------------------------------------------------------------------------------------------
 
@@ -172,8 +211,7 @@ class Disks(Generic[D]):
         """Log the removal. The result waits until the disk's copy has ended."""
         with self._control_log.lock:
             self._check_not_frozen()
-            if self._disks.get(disk.name) is not disk:
-                raise InvalidRequest(f"domain {self._domain!r} protects no disk {disk.name!r}", hint="it was removed")
+            self._check_protected(disk)
             self._control_log.append(DiskRemove(), disk.number)
             return self._detach(disk)
 

@@ -9,7 +9,9 @@ host component. The async methods may be awaited from any event loop.
 from __future__ import annotations
 
 import asyncio
+import os
 from collections.abc import Mapping
+from os import PathLike
 from types import TracebackType
 from typing import Generic, Self
 
@@ -89,9 +91,21 @@ class Domain(Generic[D]):
         """
         disk = await asyncio.to_thread(self._alive.disks.protect, name, path, size_bytes)
         if wait:
-            await self._alive.copies.wait()
+            await self._alive.copies.wait_for(disk)
         await asyncio.to_thread(self._alive.keep_disks)
         return disk
+
+    async def move_disk(self, name: str, path: str | PathLike[str]) -> str:
+        """Go on with a disk that is now at ``path``, which may be where it was; returns why all of it is resynced.
+
+        That is empty if ``path`` is another name of the file in use. A failed disk is served again. A disk that is well
+        where it was is refused with :class:`InvalidRequest`, because what is written there meanwhile would be lost:
+        move its file first. So is a file of another size. Whatever is refused has changed nothing.
+        """
+        disk, place = self.disk(name), os.path.abspath(path)  # noqa: ASYNC240 - asks no file system
+        why = await asyncio.to_thread(self._alive.disks.move, disk, place)
+        await asyncio.to_thread(self._alive.note_places)
+        return why
 
     async def unprotect(self, name: str) -> None:
         """Stop protecting a disk. Recovery points before this moment keep it, and the primary stays as it is."""

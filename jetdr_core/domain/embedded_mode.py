@@ -7,14 +7,14 @@ GAP_OPEN is in the ring before anything can be uploaded or written.
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import asdict
+from dataclasses import asdict, replace
 
 from jetdr_core._core import IoFilter, ManualClock, Ring
 from jetdr_core.aio import in_thread
 from jetdr_core.catalog import DiskState, DomainHistory
 from jetdr_core.domain.continuity import NOTHING_OWED, Found, check_not_refused, decide, found_embedded
 from jetdr_core.domain.disk import Disk
-from jetdr_core.domain.disk_identity import changed_disks, why_changed
+from jetdr_core.domain.disk_identity import changed_disks, why_resync
 from jetdr_core.domain.generation import UNKNOWN_ID, Generation
 from jetdr_core.domain.log_section import check_write_mode, log_found
 from jetdr_core.domain.log_source import DurableLog
@@ -48,6 +48,7 @@ class EmbeddedResumption:
         self.ring = Ring(**asdict(settings), clock=clock)
         self.gap_since_ns = settings.time_ns_last + 1
         self.changed: tuple[DiskState, ...] = ()
+        self.absent: tuple[DiskState, ...] = ()
         self.owed = NOTHING_OWED
         self._log_found = log_found(log)
         self._chain_word = Generation.of_log(log).word_of(chain)
@@ -57,12 +58,18 @@ class EmbeddedResumption:
         return self.owed == NOTHING_OWED
 
     def check(self, history: DomainHistory, primaries: Primaries) -> None:
-        self.changed = changed_disks(self.log, primaries.placed(history.disks))
+        absent = primaries.absent(history.disks)
+        self.absent = tuple(disk for disk in absent if disk.ready)
+        changed = changed_disks(self.log, primaries.answering(history.disks))
+        self.changed = tuple(disk for disk in changed if disk not in absent)
         check_not_refused(self.name, self._find(history))
 
     def _find(self, history: DomainHistory) -> Found:
         return found_embedded(
-            self._log_found, disks=bool(history.disks), chain=self._chain_word, changed=bool(self.changed)
+            self._log_found,
+            disks=bool(history.disks),
+            chain=self._chain_word,
+            changed=bool(self.changed or self.absent),
         )
 
     def claim_time_ns(self, _stored_ns: int) -> int:
@@ -91,6 +98,7 @@ class EmbeddedMode:
     why_inconsistent = ""
     is_quiet = True
     is_crowded = False
+    looks_for_disks = False
     bypassed_s = 0.0
 
     def __init__(self, resumption: EmbeddedResumption, parts: ModeParts) -> None:
@@ -104,14 +112,18 @@ class EmbeddedMode:
 
     def _attach(self, attach: Callable[[], list[Disk]]) -> None:
         resumption, control_log, copies = self._resumption, self._parts.control_log, self._parts.copies
-        attach()
+        disks = attach()
         if resumption.owed.gap:
             control_log.open_gap(resumption.owed.gap, resumption.gap_since_ns)
         if resumption.owed.resync and not control_log.gap_open:
-            control_log.open_gap(why_changed(resumption.changed), resumption.gap_since_ns)
-            copies.owe_changed(resumption.changed, why_changed(resumption.changed))
+            why = why_resync(resumption.changed, resumption.absent)
+            control_log.open_gap(why, resumption.gap_since_ns)
+            copies.owe_changed(resumption.changed + resumption.absent, why)
         else:
             copies.owe_known()
+        for disk in disks:
+            if disk.fault is not None and not copies.why_owed(disk):  # the last owner added it as it ended
+                copies.owe_failed(disk, f"disk {disk.name!r} failed: {disk.fault.reason}")
 
     # -- disks -------------------------------------------------------------------------------------------------------
 
@@ -119,7 +131,10 @@ class EmbeddedMode:
         return open_primary(name, place, size_bytes=size_bytes, create=True)
 
     def attach(self, number: int, name: str, primary: Primary) -> Disk:
-        io_filter = IoFilter(
+        return Disk(number, name, primary, self._filter(number, primary), self._parts.copies.owe_suspect)
+
+    def _filter(self, number: int, primary: Primary) -> IoFilter:
+        return IoFilter(
             self._resumption.ring,
             primary.device,
             disk=number,
@@ -127,7 +142,22 @@ class EmbeddedMode:
             record_bytes_max=self._resumption.log.record_bytes_max,
             stall_limit_s=self._parts.options.stall_limit_s,
         )
-        return Disk(number, name, primary, io_filter, self._parts.copies.owe_suspect)
+
+    def move(self, disk: Disk, path: str, reason: str) -> str:
+        """The calls in flight end first. The gap is open before the disk can differ from the log."""
+        if disk.fault is None and disk.primary.leads_to(path):
+            disk.primary, disk.path = replace(disk.primary, path=path), path
+            return ""
+        primary = open_primary(disk.name, path, size_bytes=disk.size_bytes)
+        try:
+            io_filter = self._filter(disk.number, primary)
+            self._parts.copies.expect_resync(reason)
+        except BaseException:
+            primary.close()
+            raise
+        disk.adopt(primary, io_filter)
+        self._parts.copies.owe_again(disk, reason)
+        return reason
 
     def serve(self, disk: Disk) -> None:
         """The caller gets the disk from the domain, which returns it only now."""

@@ -144,6 +144,16 @@ class Mode(Protocol[D]):
     def withdraw(self, disk: D) -> None:
         """Take the disk from its guests; returns when what is in flight has ended."""
 
+    def move(self, disk: D, path: str, reason: str) -> str:
+        """Go on with the disk at ``path``; returns why a copy of it is owed. Raises, with nothing changed.
+
+        That is empty if ``path`` is a name of the file that is in use, and ``reason`` otherwise.
+        """
+
+    @property
+    def looks_for_disks(self) -> bool:
+        """Whether a failed disk is looked for, and returns by itself."""
+
     # -- questions: none waits -----------------------------------------------------------------------------------------
 
     @property

@@ -28,7 +28,16 @@ from jetdr_core.domain.parts import RETRY_WHILE_OPENING, Away, Joined, Parts
 from jetdr_core.domain.request import DomainRequest
 from jetdr_core.domain.status import DomainStatus
 from jetdr_core.domain.upload import Upload
-from jetdr_core.errors import Fenced, InvalidRequest, JetdrError, LogFailed, NotConsistent, StallTimeout, StoreError
+from jetdr_core.errors import (
+    Fenced,
+    InvalidRequest,
+    JetdrError,
+    LogFailed,
+    NotConsistent,
+    PrimaryAway,
+    StallTimeout,
+    StoreError,
+)
 from jetdr_core.store import connected
 
 __all__ = ["OpenDomain"]
@@ -87,7 +96,7 @@ class OpenDomain(Generic[D]):
             await domain.mode.begin(
                 parts.cursor, domain.upload.start, lambda: domain.disks.attach_known(parts.primaries)
             )
-            await in_thread(domain._note_places)
+            await in_thread(domain.note_places)
         except BaseException:
             await settle(domain._finish(upload=False, clean=parts.clean, stop_host=False))
             raise
@@ -112,9 +121,9 @@ class OpenDomain(Generic[D]):
         """Make durable, in the log and in what the state folder knows, which disks there are."""
         self.control_log.make_durable()
         self.parts.keeper.may_trim(self.parts.ring.lsn_durable, self.control_log)
-        self._note_places()
+        self.note_places()
 
-    def _note_places(self) -> None:
+    def note_places(self) -> None:
         """Have the log know where the disks are, so that the next opening need not believe the store."""
         with self._noting, suppress(LogFailed):  # a log that failed tells of that by itself
             self.parts.log.note_places(self.disks.places())
@@ -205,7 +214,11 @@ class OpenDomain(Generic[D]):
         return self.mode.why_inconsistent or self.copies.gap_owed
 
     async def wait_consistent(self) -> None:
-        """Return when no copy is owed, nothing that has happened will make one owed, and the log says so."""
+        """Return when no copy is owed, nothing that has happened will make one owed, and the log says so.
+
+        :class:`PrimaryAway` for a failed disk that nobody looks for.
+        """
+        self._check_failed_disks()
         await self.copies.wait()
         while not self.mode.is_quiet:
             await asyncio.sleep(POLL_S)
@@ -214,6 +227,15 @@ class OpenDomain(Generic[D]):
             if self.upload.failure is not None and self.why_owed:
                 raise self.upload.failure
             await self.copies.wait()
+
+    def _check_failed_disks(self) -> None:
+        failed = [disk for disk in self.disks.by_name().values() if disk.fault is not None]
+        for disk in failed if not self.mode.looks_for_disks else ():
+            assert disk.fault is not None, "it has failed"
+            raise PrimaryAway(
+                f"disk {disk.name!r} at {disk.path} has failed, and its copy is owed: {disk.fault.reason}",
+                hint="when it is back, or elsewhere, call move_disk with its path; if it is lost, unprotect",
+            )
 
     @property
     def failure(self) -> BaseException | None:

@@ -40,8 +40,9 @@ from jetdr_core.domain.parts import (
     is_away,
     look,
     oldest_ns,
+    primaries_of,
 )
-from jetdr_core.domain.primary import Primaries, are_confirmed
+from jetdr_core.domain.primary import are_confirmed
 from jetdr_core.domain.request import DomainRequest, Way
 from jetdr_core.errors import ChainBroken
 from jetdr_core.replication_log import ReplicationLog
@@ -190,7 +191,7 @@ async def _claim(ground: _Ground[D], opened: AsyncExitStack) -> Parts[D]:
     cursor = await in_thread(meeting_point, log, known.tail.lsn_last, request.name)
     await in_thread(fold_control, log, cursor, known.history)
     resumption = await in_thread(look, request, log, known.time_ns_last, ground.stored, opened)
-    primaries = Primaries(request.name, request.places, shared=resumption.shares_primaries)
+    primaries = primaries_of(request, resumption)
     opened.callback(primaries.close)
     confirmed = are_confirmed(log, known.history.disks)
     await in_thread(primaries.open_all, known.history.disks, confirmed=confirmed)

@@ -20,7 +20,7 @@ from jetdr_core.domain.known_record import KnownRecord
 from jetdr_core.domain.meeting import log_id
 from jetdr_core.domain.mode import D, Resumption, RingSettings
 from jetdr_core.domain.primary import Primaries
-from jetdr_core.domain.request import DomainRequest
+from jetdr_core.domain.request import DomainRequest, Way
 from jetdr_core.errors import StoreError, StoreMissing
 from jetdr_core.replication_log import Cursor, ReplicationLog
 from jetdr_core.store import ObjectStore, RetryingStore, RetryPolicy
@@ -39,6 +39,7 @@ __all__ = [
     "is_away",
     "look",
     "oldest_ns",
+    "primaries_of",
 ]
 
 CLAIMS_MAX = 16
@@ -118,6 +119,16 @@ def look(
     resumption = request.look(log, settings, chain)
     opened.callback(resumption.close)
     return resumption
+
+
+def primaries_of(request: DomainRequest[D], resumption: Resumption[D]) -> Primaries:
+    """Return the primaries of the domain, none of them open yet.
+
+    A caller who takes a domain over fences another owner. So a path that he mistyped is an error, unless guests wait.
+    """
+    shared = resumption.shares_primaries
+    must_open = request.way is Way.TAKE_OVER and not shared
+    return Primaries(request.name, request.places, shared=shared, must_open=must_open)
 
 
 async def begin_log(log: ReplicationLog, generation: Generation, timeline: int, resumption: Resumption[D]) -> None:

@@ -11,20 +11,23 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import Future
+from contextlib import suppress
 from dataclasses import dataclass, field
 from hashlib import sha256
 from os import PathLike, fspath
 from pathlib import Path
 
 from jetdr_core.catalog import DiskState
-from jetdr_core.device import AbsentDevice, FileDevice
+from jetdr_core.device import AbsentDevice, FileDevice, identity_of
 from jetdr_core.device.protocol import BlockDevice
 from jetdr_core.domain.disk_fault import DiskFault
 from jetdr_core.domain.generation import UNKNOWN_ID
 from jetdr_core.durable import new_file, sync_folder
-from jetdr_core.errors import InvalidRequest, JetdrError
+from jetdr_core.errors import InvalidRequest, JetdrError, PrimaryAway
 from jetdr_core.file_making import Asked, making
 from jetdr_core.limits import DISK_BYTES_MAX, SECTOR_BYTES
+from jetdr_core.patience import PLACE_LIMIT_S, each_within
 from jetdr_core.replication_log import ReplicationLog
 from jetdr_core.resync import Region, regions_of
 
@@ -34,9 +37,12 @@ __all__ = [
     "Primaries",
     "Primary",
     "are_confirmed",
+    "close_late",
     "open_primary",
     "places_digest",
 ]
+
+HANGS = "see what its file system or device waits for; it is opened once that answers"
 
 DiskPlace = str | PathLike[str] | BlockDevice
 
@@ -55,6 +61,13 @@ class Primary:
     def regions(self) -> Iterator[Region]:
         """All of the disk, data and holes in order."""
         return regions_of(self.device.fileno(), self.device.size_bytes)
+
+    def leads_to(self, path: str) -> bool:
+        """Whether ``path`` is a name of the very file or device that is open here."""
+        try:
+            return identity_of(os.stat(path)) == identity_of(os.fstat(self.device.fileno()))
+        except (JetdrError, OSError, ValueError):
+            return False
 
     def close(self) -> None:
         """Close what was opened here. Idempotent."""
@@ -83,15 +96,16 @@ class DiskPlaces:
 class Primaries:
     """The primaries of the disks that a domain has when it is opened, by disk number.
 
-    ``shared``: another process writes to them. A disk whose primary cannot be opened then is a failed disk of the
-    domain, because guests wait for the other disks. Otherwise it is an error, because the caller is there to mend it.
+    ``shared``: another process writes to them. A disk whose primary cannot be opened, or does not answer, is a failed
+    disk of the domain: the other disks need it for nothing. If they ``must_open`` it is an error.
     """
 
-    def __init__(self, domain: str, places: DiskPlaces, *, shared: bool) -> None:
+    def __init__(self, domain: str, places: DiskPlaces, *, shared: bool, must_open: bool = False) -> None:
         self.opened: dict[int, Primary] = {}
         self._domain = domain
         self._places = places
         self._shared = shared
+        self._must_open = must_open
         self._trusted = places.trust_stored
 
     def open_all(self, disks: Sequence[DiskState], *, confirmed: bool = False) -> None:
@@ -107,14 +121,33 @@ class Primaries:
                 hint=f"it protects {', '.join(state.name for state in disks) or 'none'}",
             )
         self._trusted |= self._places.ask_log and confirmed
-        for state in disks:
-            self.of(state)
+        self._open_new(disks)
 
     def of(self, state: DiskState) -> Primary:
         """Return the primary of that disk, opened now if the disk was not known before."""
-        if state.disk not in self.opened:
-            self.opened[state.disk] = self._open(state)
+        self._open_new([state])
         return self.opened[state.disk]
+
+    def _open_new(self, disks: Sequence[DiskState]) -> None:
+        """Open those that are not open, all at once, and wait a limited time: the file system of one may hang."""
+        new = [state for state in disks if state.disk not in self.opened]
+        opening = list(zip(new, each_within(PLACE_LIMIT_S, self._open, new), strict=True))
+        for state, one in opening:
+            if not one.done():
+                one.add_done_callback(close_late)
+                self.opened[state.disk] = self._hanging(state)
+            elif one.exception() is None:
+                self.opened[state.disk] = one.result()
+        for state, one in opening:
+            if state.disk not in self.opened:
+                one.result()  # raises what the caller is to mend
+            if self._must_open and not one.done():
+                raise PrimaryAway(f"disk {state.name!r}: {self.opened[state.disk].path} does not answer", hint=HANGS)
+
+    def _hanging(self, state: DiskState) -> Primary:
+        place = self._places.named.get(state.name, state.path)
+        error = PrimaryAway(f"it has not answered for {PLACE_LIMIT_S:g} s", hint=HANGS)
+        return absent_primary(state, fspath(place) if isinstance(place, str | PathLike) else "", DiskFault.of(error))
 
     def absent(self, disks: Sequence[DiskState]) -> list[DiskState]:
         """Return those of ``disks`` whose primaries are not open."""
@@ -127,6 +160,10 @@ class Primaries:
     def placed(self, disks: Sequence[DiskState]) -> list[tuple[DiskState, str]]:
         """Return ``disks`` by ascending number, each with the path of its primary. The path of an open device is ''."""
         return [(state, self.of(state).path) for state in sorted(disks)]
+
+    def answering(self, disks: Sequence[DiskState]) -> list[tuple[DiskState, str]]:
+        """Like :meth:`placed`, without the paths of primaries that are not open, because those may hang."""
+        return [(state, "" if self.of(state).fault else path) for state, path in self.placed(disks)]
 
     def close(self) -> None:
         """Close what was opened here. Idempotent."""
@@ -148,7 +185,7 @@ class Primaries:
         try:
             return open_primary(name, place, size_bytes=state.size_bytes, shared=self._shared)
         except (JetdrError, OSError) as error:
-            if not self._shared or not isinstance(place, str | PathLike):
+            if self._must_open or not isinstance(place, str | PathLike):
                 raise
             return absent_primary(state, fspath(place), DiskFault.of(error))
 
@@ -165,9 +202,16 @@ def are_confirmed(log: ReplicationLog, disks: Iterable[DiskState]) -> bool:
     return is_silent or log.body.places == places_digest((disk.disk, disk.path) for disk in disks)
 
 
+def close_late(opening: Future[Primary]) -> None:
+    """Close a primary that was opened only after everybody had given it up."""
+    with suppress(Exception):
+        opening.result().close()
+
+
 def absent_primary(state: DiskState, path: str, fault: DiskFault) -> Primary:
     """Return what stands for the primary of a disk that is not open."""
-    return Primary(AbsentDevice(state.size_bytes, f"disk {state.name!r}: {fault.reason}"), path, fault)
+    place = str(Path(path).absolute()) if path else ""
+    return Primary(AbsentDevice(state.size_bytes, f"disk {state.name!r}: {fault.reason}"), place, fault)
 
 
 def open_primary(
@@ -194,7 +238,9 @@ def open_primary(
         )
     primary = Primary(FileDevice(path, direct=False, writable=not shared, lock=not shared), str(path))
     try:
-        return _checked(name, primary, size_bytes)
+        _checked(name, primary, size_bytes)
+        _check_answers(name, primary)
+        return primary
     except BaseException:
         primary.close()
         raise
@@ -218,6 +264,19 @@ def _checked(name: str, primary: Primary, size_bytes: int | None) -> Primary:
             "is to have the new size, stop protecting it, and protect it anew",
         )
     return primary
+
+
+def _check_answers(name: str, primary: Primary) -> None:
+    """Read a sector past the page cache, because a device that fails or hangs can be opened all the same."""
+    fd = primary.device.fileno()
+    try:
+        os.posix_fadvise(fd, 0, SECTOR_BYTES, os.POSIX_FADV_DONTNEED)
+        os.pread(fd, SECTOR_BYTES, 0)
+    except OSError as error:
+        raise PrimaryAway(
+            f"disk {name!r}: reading {primary.path} failed: {os.strerror(error.errno or 0)}",
+            hint="see the kernel's log, and mend or replace the device",
+        ) from error
 
 
 def _true_size(primary: Primary) -> int:

@@ -1,7 +1,8 @@
-"""AddedDisks: the disks that an operator protected with ``jetdr protect``, in ``<state_dir>/<domain>/added-disks``.
+"""AddedDisks: what an operator said of disks with ``jetdr protect`` and ``jetdr move-disk``, in
+``<state_dir>/<domain>/added-disks``.
 
-The configuration does not name these disks, and the store is not believed about where a disk lies. So the appliance
-remembers it itself.
+The configuration does not name added disks, or names another place of a moved one, and the store is not believed about
+where a disk lies. So the appliance remembers it itself.
 
 Invariants: a disk is noted before it is protected, and forgotten before it is no longer protected. So no file is ever
 opened that no operator named, and a disk that was given up does not come back. The file is replaced as a whole,
@@ -14,7 +15,8 @@ import json
 import logging
 import os
 import threading
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
+from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from jetdr_core.drva.config import DiskConfig
@@ -26,13 +28,33 @@ from jetdr_core.json_text import decode_json
 from jetdr_core.limits import DISK_BYTES_MAX, DISKS_MAX
 from jetdr_core.ownership import check_private, make_private, open_own
 
-__all__ = ["AddedDisks"]
+__all__ = ["AddedDisk", "AddedDisks", "named_disks"]
 
 log = logging.getLogger(__name__)
 
 _WHAT = "the state folder"
 _VERSION = 1
 _BYTES_MAX = 16 << 20
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AddedDisk(DiskConfig):
+    """``instead_of`` is the path that the configuration had when the disk was moved. Empty if it did not name it.
+
+    A configuration that has another path by now has been corrected, and is right.
+    """
+
+    instead_of: str = ""
+
+
+def named_disks(configured: Iterable[DiskConfig], added: Iterable[AddedDisk]) -> dict[str, DiskConfig]:
+    """Return every disk that an operator names, where it is now."""
+    disks: dict[str, DiskConfig] = {disk.name: disk for disk in configured}
+    for disk in added:
+        known = disks.get(disk.name)
+        if known is None or known.path == disk.instead_of:
+            disks[disk.name] = disk
+    return disks
 
 
 class AddedDisks:
@@ -43,7 +65,7 @@ class AddedDisks:
         self._lock = threading.Lock()
         self.path = self._folder / "added-disks"
 
-    def known(self) -> tuple[DiskConfig, ...]:
+    def known(self) -> tuple[AddedDisk, ...]:
         """Return the disks. None if the file cannot be read: they then fail, but the configured ones do not."""
         with self._lock:
             try:
@@ -52,7 +74,7 @@ class AddedDisks:
                 log.error("the disks that were added are not opened: %s", error)
                 return ()
 
-    def note(self, disk: DiskConfig) -> DiskConfig | None:
+    def note(self, disk: AddedDisk) -> AddedDisk | None:
         """Add a disk, durably, in place of one with its name, which is returned.
 
         :class:`InvalidRequest` if the file is not one that this engine wrote.
@@ -62,7 +84,7 @@ class AddedDisks:
             self._write(disks | {disk.name: disk})
             return disks.get(disk.name)
 
-    def forget(self, name: str) -> DiskConfig | None:
+    def forget(self, name: str) -> AddedDisk | None:
         """Remove a disk, durably, and return what was noted of it. None if nothing was."""
         with self._lock:
             disks = self._read()
@@ -71,7 +93,7 @@ class AddedDisks:
                 self._write(disks)
             return disk
 
-    def _read(self) -> dict[str, DiskConfig]:
+    def _read(self) -> dict[str, AddedDisk]:
         try:
             check_private(_WHAT, self._folder)
             with open(open_own(self.path, os.O_RDONLY), "rb") as file:
@@ -85,15 +107,15 @@ class AddedDisks:
                 hint="remove it, and name the disks in the configuration",
             ) from error
 
-    def _write(self, disks: Mapping[str, DiskConfig]) -> None:
-        rows = [{"name": disk.name, "path": disk.path, "size_bytes": disk.size_bytes} for disk in disks.values()]
+    def _write(self, disks: Mapping[str, AddedDisk]) -> None:
+        rows = [{key: value for key, value in asdict(disk).items() if value != ""} for disk in disks.values()]
         with making(self.path, "noting which disks were added"):
             make_private(_WHAT, self._folder)
             content = json.dumps({"version": _VERSION, "disks": rows}).encode()
             replace_file(self.path, self.path.with_suffix(".new"), content)
 
 
-def _decoded(content: object) -> dict[str, DiskConfig]:
+def _decoded(content: object) -> dict[str, AddedDisk]:
     if not isinstance(content, dict) or content["version"] != _VERSION or not isinstance(content["disks"], list):
         raise ValueError("it is not of this version")
     if len(content["disks"]) > 2 * DISKS_MAX:
@@ -102,9 +124,11 @@ def _decoded(content: object) -> dict[str, DiskConfig]:
     return {disk.name: disk for disk in disks}
 
 
-def _disk(*, name: str, path: str, size_bytes: int | None) -> DiskConfig:
+def _disk(*, name: str, path: str, size_bytes: int | None, instead_of: str = "") -> AddedDisk:
     if not isinstance(path, str) or not Path(path).is_absolute() or "\0" in path:
         raise ValueError(f"{path!r} is not an absolute path")
     if size_bytes is not None and not (type(size_bytes) is int and 0 < size_bytes <= DISK_BYTES_MAX):
         raise ValueError(f"{size_bytes!r} is not a size")
-    return DiskConfig(name=check_name("disk", name), path=path, size_bytes=size_bytes)
+    if not isinstance(instead_of, str):
+        raise ValueError(f"{instead_of!r} is not a path")
+    return AddedDisk(name=check_name("disk", name), path=path, size_bytes=size_bytes, instead_of=instead_of)

@@ -112,6 +112,25 @@ async def _unprotect(session: DomainSession, request: ControlRequest) -> Json:
     return {"disk": name, "configured": any(disk.name == name for disk in session.config.disk)}
 
 
+async def _move_disk(session: DomainSession, request: ControlRequest) -> Json:
+    """Go on with a disk at another place. ``resync`` says why all of it is copied, and is empty if it is not.
+
+    Of a closed domain the place is noted, and the domain is opened again at once.
+    """
+    name, path = check_name("disk", request.needed_text("disk")), request.needed_text("path")
+    if not Path(path).is_absolute() or "\0" in path:
+        raise InvalidRequest(f"the disk's path {path!r} is not absolute", hint="give a path that begins with /")
+    is_open = session.is_open
+    if is_open:
+        why = await session.disks.move(session.domain, name, path)
+    else:
+        why = f"the domain is {session.view().state.value}, and looks at the disk when it opens"
+        await session.disks.move_closed(name, path)
+        session.hurry_opening()
+    elsewhere = session.disks.is_configured_elsewhere(name, path)
+    return {"disk": name, "path": path, "open": is_open, "resync": why, "configured_elsewhere": elsewhere}
+
+
 async def _keep_config(session: DomainSession, request: ControlRequest) -> Json:
     """Keep a configuration file. It is durable in the log at return."""
     domain, path = session.domain, request.needed_text("path")
@@ -137,6 +156,7 @@ _COMMANDS: dict[str, tuple[Callable[[DomainSession, ControlRequest], Coroutine[A
     "await_upload": (_await_upload, ["lsn", "limit_s"]),
     "protect": (_protect, ["disk", "path", "size_bytes"]),
     "unprotect": (_unprotect, ["disk"]),
+    "move_disk": (_move_disk, ["disk", "path"]),
     "keep_config": (_keep_config, ["path", "name"]),
     "pause": (_pause, []),
     "resume": (_resume, []),

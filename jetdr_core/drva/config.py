@@ -18,7 +18,6 @@ from uuid import UUID
 
 from jetdr_core.device.iscsi_url import IscsiUrl, is_iscsi
 from jetdr_core.domain import OnMismatch
-from jetdr_core.drva.patience import PLACE_LIMIT_S, each_within
 from jetdr_core.drva.toml_table import Table
 from jetdr_core.errors import InvalidRequest
 from jetdr_core.file_making import read_regular_file
@@ -26,6 +25,7 @@ from jetdr_core.host import HostComponent, HostOptions
 from jetdr_core.identity import check_config_name, check_name
 from jetdr_core.limits import DISK_BYTES_MAX, DISKS_MAX, SECTION_BYTES_DEFAULT, SECTION_BYTES_MIN, SECTIONS_MAX
 from jetdr_core.options import DomainOptions
+from jetdr_core.patience import PLACE_LIMIT_S, each_within
 from jetdr_core.store import is_lasting_url, url_forms
 
 __all__ = ["Address", "DiskConfig", "DomainConfig", "DrvaConfig", "VolumeConfig", "load_config"]

@@ -1,7 +1,8 @@
 """ConfiguredDisks: the disks that an operator names for a domain, and which of them are not protected yet.
 
-The configuration names disks, and so does ``jetdr protect``, whose disks are kept as :class:`AddedDisks`. Where both
-name one, the configuration is right.
+The configuration names disks, and so do ``jetdr protect`` and ``jetdr move-disk``, whose disks are kept as
+:class:`AddedDisks`. Where both name one, the configuration is right, unless it still has the path that the disk was
+moved from.
 
 Invariants: a disk that cannot be protected stops no other one. It stays unprotected, with the reason, and is tried
 again. Dictionaries are replaced and never changed, so that other threads can iterate over them.
@@ -15,7 +16,8 @@ import time
 from collections.abc import Sequence
 
 from jetdr_core.domain import Disk, HostedDisk
-from jetdr_core.drva.added_disks import AddedDisks
+from jetdr_core.domain.primary import open_primary
+from jetdr_core.drva.added_disks import AddedDisk, AddedDisks, named_disks
 from jetdr_core.drva.config import DiskConfig
 from jetdr_core.drva.configured_domain import AnyDomain
 from jetdr_core.errors import InvalidRequest, JetdrError
@@ -67,7 +69,7 @@ class ConfiguredDisks:
         """Protect every named disk of a domain that was just opened."""
         async with self._changing:
             added = await asyncio.to_thread(self._added.known)
-            self._wanted = {disk.name: disk for disk in added} | self._configured
+            self._wanted = named_disks(self._configured.values(), added)
             self._unprotected = dict.fromkeys(self._wanted, "not yet tried")
         await self.protect(domain)
 
@@ -78,11 +80,11 @@ class ConfiguredDisks:
             for name in self._unprotected:
                 disk = self._wanted[name]
                 known = domain.disks.get(name)
-                if known is not None and known.path != disk.path:
-                    log.warning("disk %s: its new path %s is used after a restart", name, disk.path)
                 try:
                     if known is None:
                         await domain.protect(name, disk.path, size_bytes=disk.size_bytes, wait=False)
+                    elif known.path != disk.path:
+                        await domain.move_disk(name, disk.path)
                 except (JetdrError, OSError) as error:
                     self._unprotected = self._unprotected | {name: redacted(str(error))}
                 else:
@@ -98,12 +100,14 @@ class ConfiguredDisks:
         configured = self._configured.get(disk.name)
         if configured is not None and configured.path != disk.path and disk.name not in domain.disks:
             raise InvalidRequest(
-                f"disk {disk.name!r} is configured at {configured.path}", hint="correct the configuration, and restart"
+                f"disk {disk.name!r} is configured at {configured.path}",
+                hint="correct the configuration, and reload it",
             )
         async with self._changing:
             if configured is not None or disk.name in domain.disks:
                 return await domain.protect(disk.name, disk.path, size_bytes=disk.size_bytes, wait=False)
-            earlier = await asyncio.to_thread(self._added.note, disk)
+            added = AddedDisk(name=disk.name, path=disk.path, size_bytes=disk.size_bytes)
+            earlier = await asyncio.to_thread(self._added.note, added)
             try:
                 protected = await domain.protect(disk.name, disk.path, size_bytes=disk.size_bytes, wait=False)
             except BaseException:
@@ -125,7 +129,39 @@ class ConfiguredDisks:
                 raise
             self._leave_out(name)
 
-    def _put_back(self, name: str, earlier: DiskConfig | None) -> None:
+    async def move(self, domain: AnyDomain, name: str, path: str) -> str:
+        """Go on with a disk at ``path``, from now on and after every restart; returns why all of it is resynced."""
+        domain.disk(name)  # raises if there is none
+        async with self._changing:
+            earlier = await asyncio.to_thread(self._added.note, self._moved(name, path))
+            try:
+                why = await domain.move_disk(name, path)
+            except BaseException:
+                await asyncio.to_thread(self._put_back, name, earlier)
+                raise
+            self._wanted = self._wanted | {name: self._moved(name, path)}
+            self._leave_out(name)
+            return why
+
+    async def move_closed(self, name: str, path: str) -> None:
+        """The same of a disk of a domain that is closed: from its next opening on."""
+        async with self._changing:
+            if name not in named_disks(self._configured.values(), await asyncio.to_thread(self._added.known)):
+                raise InvalidRequest(f"nobody has named disk {name!r} here", hint="name it in the configuration")
+            primary = await asyncio.to_thread(open_primary, name, path, size_bytes=None, shared=True)
+            primary.close()
+            await asyncio.to_thread(self._added.note, self._moved(name, path))
+
+    def _moved(self, name: str, path: str) -> AddedDisk:
+        configured = self._configured.get(name)
+        return AddedDisk(name=name, path=path, instead_of="" if configured is None else configured.path)
+
+    def is_configured_elsewhere(self, name: str, path: str) -> bool:
+        """Whether the configuration names another place of the disk."""
+        configured = self._configured.get(name)
+        return configured is not None and configured.path != path
+
+    def _put_back(self, name: str, earlier: AddedDisk | None) -> None:
         if earlier is None:
             self._added.forget(name)
         else:

@@ -16,7 +16,7 @@ from jetdr_core.domain.known_file import KnownFile
 from jetdr_core.domain.log_section import domain_in_log
 from jetdr_core.domain.parts import is_away
 from jetdr_core.domain_key import KeyFile
-from jetdr_core.drva.added_disks import AddedDisks
+from jetdr_core.drva.added_disks import AddedDisks, named_disks
 from jetdr_core.drva.begin_anew import begin_anew
 from jetdr_core.drva.config import DomainConfig
 from jetdr_core.drva.places import check_volume, log_of, own_key_file, store_of
@@ -61,8 +61,9 @@ async def domain_settings(config: DomainConfig) -> tuple[bool, dict[str, Any]]:
 
 
 def disk_places(config: DomainConfig) -> dict[str, str]:
-    """Return where the disks are, by name, as the operator says: in the configuration, or else with ``protect``."""
-    return {disk.name: disk.path for disk in (*AddedDisks(Path(config.host.state), config.name).known(), *config.disk)}
+    """Return where the disks are, by name, as the operator says: in the configuration, or with a command."""
+    added = AddedDisks(Path(config.host.state), config.name).known()
+    return {disk.name: disk.path for disk in named_disks(config.disk, added).values()}
 
 
 async def _is_to_be_created(config: DomainConfig) -> bool:

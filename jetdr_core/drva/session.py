@@ -150,6 +150,14 @@ class DomainSession:
             )
         return self._domain
 
+    @property
+    def is_open(self) -> bool:
+        return self._domain is not None
+
+    def hurry_opening(self) -> None:
+        """Try at once what waits to be tried again."""
+        self._nudged.set()
+
     async def refresh(self) -> None:
         """Take a new status unless that takes long. Raises what the domain raised."""
         await self._status.refresh()

@@ -72,25 +72,33 @@ static int check_spec(const struct host_disk_spec *spec, char *message)
     return 0;
 }
 
-static bool same_spec(const struct host_disk_spec *one, const struct host_disk_spec *other)
+static bool same_file(const struct host_file *one, const struct host_file *other)
 {
-    return one->number == other->number && one->size_bytes == other->size_bytes &&
-           one->record_bytes_max == other->record_bytes_max && !strcmp(one->name, other->name) &&
-           !strcmp(one->path, other->path);
+    return (one->device || one->inode) && one->device == other->device && one->inode == other->inode;
+}
+
+/* Is the disk what is asked for? A renamed file is. */
+static bool same_disk(const struct host_disk *disk, const struct host_disk_spec *spec, const struct host_file *file)
+{
+    return disk->spec.number == spec->number && disk->spec.size_bytes == spec->size_bytes &&
+           disk->spec.record_bytes_max == spec->record_bytes_max && !strcmp(disk->spec.name, spec->name) &&
+           (!strcmp(disk->spec.path, spec->path) || same_file(&disk->file, file));
 }
 
 /* With the mutex held: may the disk be entered? Returns 0, 1 if it is served already, or why not. */
-static int check_place(const struct host_disk_spec *spec, char *message)
+static int check_place(const struct host_disk_spec *spec, const struct host_file *file, char *message)
 {
     unsigned count = 0;
     if (closed)
         return host_refuse(ESHUTDOWN, message, "the host component is ending");
-    for (const struct host_disk *disk = table; disk; disk = disk->next) {
+    for (struct host_disk *disk = table; disk; disk = disk->next) {
         if (disk->state == REMOVED)
             continue;
         count++;
-        if (disk->state == SERVED && same_spec(&disk->spec, spec))
+        if (disk->state == SERVED && same_disk(disk, spec, file)) {
+            strcpy(disk->spec.path, spec->path);
             return 1;
+        }
         bool same_number = disk->spec.number == spec->number;
         if (!same_number && strcmp(disk->spec.name, spec->name))
             continue;
@@ -131,9 +139,9 @@ static void unlink_disk(struct host_disk *disk)
 }
 
 /* With the mutex held: enter a disk that is being opened. */
-static int enter(const struct host_disk_spec *spec, struct host_disk **out, char *message)
+static int enter(const struct host_disk_spec *spec, const struct host_file *file, struct host_disk **out, char *message)
 {
-    int result = check_place(spec, message);
+    int result = check_place(spec, file, message);
     if (result)
         return result;
     struct host_disk *disk = calloc(1, sizeof *disk);
@@ -160,8 +168,9 @@ int host_disks_add(const struct host_disk_spec *given, char *message)
     if (result)
         return result;
     struct host_disk *disk = NULL;
+    struct host_file file = host_file_at(spec.path);
     pthread_mutex_lock(&mutex);
-    result = enter(&spec, &disk, message);
+    result = enter(&spec, &file, &disk, message);
     pthread_mutex_unlock(&mutex);
     if (result)
         return result > 0 ? 0 : result;

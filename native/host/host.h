@@ -28,6 +28,11 @@ struct host_disk_spec {
     char path[HOST_PATH_MAX];
 };
 
+/* Equal for two paths exactly if they reach the same bytes. Zeros: not known. */
+struct host_file {
+    uint64_t device, inode; /* of a block device its number, and 0 */
+};
+
 struct host_disk {
     struct host_disk_spec spec;
     jdr_filter *filter;
@@ -39,6 +44,7 @@ struct host_disk {
     unsigned references;
     pthread_rwlock_t fd_lock; /* guards fd, -1 once the primary is closed */
     int fd;
+    struct host_file file; /* what the primary is */
     struct host_disk *next;
 };
 
@@ -50,7 +56,10 @@ struct host_disks_options {
 
 /* Set before the first disk is added. */
 void host_disks_configure(const struct host_disks_options *options);
-/* Open and lock the primary, and open its filter. Idempotent with the same values. -EEXIST with other values. */
+/*
+ * Open and lock the primary, and open its filter. Idempotent with the same values, or another path of the same file.
+ * -EEXIST with other values.
+ */
 int host_disks_add(const struct host_disk_spec *spec, char *message);
 /* Refuse new I/O, wait for what is in flight, and close the primary: 0, or -ENOENT. */
 int host_disks_remove(uint32_t number, char *message);
@@ -78,6 +87,8 @@ int host_disk_read_ahead(struct host_disk *disk, uint64_t offset, uint64_t lengt
 
 /* ---- primaries -------------------------------------------------------------------------------------------------- */
 
+/* What is at a path. May hang with its file system. */
+struct host_file host_file_at(const char *path);
 /* Open the disk's primary, lock it, and find out what it can do. */
 int host_primary_open(struct host_disk *disk, char *message);
 /* Say in `message` what is wrong. Returns -error. */

@@ -28,6 +28,21 @@ int host_refuse(int error, char *message, const char *format, ...)
     return -error;
 }
 
+/* ---- what it is ------------------------------------------------------------------------------------------------- */
+
+static struct host_file file_of(const struct stat *status)
+{
+    if (S_ISBLK(status->st_mode))
+        return (struct host_file){.device = status->st_rdev};
+    return (struct host_file){.device = status->st_dev, .inode = status->st_ino};
+}
+
+struct host_file host_file_at(const char *path)
+{
+    struct stat status;
+    return stat(path, &status) ? (struct host_file){0} : file_of(&status);
+}
+
 /* ---- opening ---------------------------------------------------------------------------------------------------- */
 
 /* Does the block device write zeroes by itself? */
@@ -84,6 +99,7 @@ static int check_primary(struct host_disk *disk, char *message)
     if (end < 0 || (uint64_t)end < spec->size_bytes)
         return host_refuse(EINVAL, message, "%s has %lld bytes, fewer than the disk's %llu", spec->path, (long long)end,
                            (unsigned long long)spec->size_bytes);
+    disk->file = file_of(&status);
     find_abilities(disk, &status);
     return 0;
 }

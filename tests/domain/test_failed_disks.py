@@ -12,7 +12,7 @@ import pytest
 
 import jetdr_core as jetdr
 from jetdr_core.device import FileDevice
-from jetdr_core.errors import NotConsistent, PrimaryAway
+from jetdr_core.errors import DeviceBusy, InvalidRequest, NotConsistent, PrimaryAway
 from tests.domain.hosted import DISK_BYTES, Drva, Machine, assert_replica_equals_primary, gaps, machine, until
 
 pytestmark = pytest.mark.usefixtures("nbdkit")
@@ -85,7 +85,19 @@ def a_link_to_nothing(path: Path) -> None:
     path.symlink_to("/nonexistent/disk")
 
 
-@pytest.mark.parametrize("broken", [removed, shrunk, enlarged, a_folder, a_link_to_nothing])
+def a_pipe(path: Path) -> None:
+    path.unlink()
+    os.mkfifo(path)
+
+
+def a_link_of_another_user(path: Path) -> None:
+    path.symlink_to(path.rename(path.with_suffix(".aside")))
+    os.chown(path, 4711, 4711, follow_symlinks=False)
+
+
+@pytest.mark.parametrize(
+    "broken", [removed, shrunk, enlarged, a_folder, a_pipe, a_link_to_nothing, a_link_of_another_user]
+)
 def test_without_one_disk_the_other_is_served_and_protected(made: Machine, broken: Callable[[Path], None]) -> None:
     async def scenario() -> None:
         await with_two_disks(made)
@@ -280,6 +292,91 @@ def test_a_disk_that_is_elsewhere_now_is_served_from_there_by_a_living_host_comp
             copy.rename(made.primary())  # for the comparison alone
             await assert_replica_equals_primary(domain, made)
             assert any("another place" in gap for gap in gaps(domain))
+            await domain.close(stop_host=True)
+
+    asyncio.run(scenario())
+
+
+def test_a_failed_disk_is_served_from_where_it_was_moved_to(made: Machine) -> None:
+    async def scenario() -> None:
+        await with_two_disks(made)
+        moved = made.primary().rename(made.folder / "elsewhere.img")
+        async with made.open() as domain:
+            assert "there is nothing" in fault(domain)
+            assert "was moved to" in await domain.move_disk("db01", moved)
+            assert domain.disk("db01").path == str(moved)
+            assert served(made, "db01") == b"db01."
+            await comes_back(domain)
+            made.kill_host()
+            await asyncio.to_thread(until, lambda: is_served(made, "db01"))
+            await asyncio.wait_for(domain.wait_consistent(), 30)
+            await domain.close(stop_host=False)
+        async with made.open(disks={"db01": moved, "web01": made.primary("web01")}) as domain:
+            await asyncio.wait_for(domain.wait_consistent(), 30)
+            moved.rename(made.primary())  # for the comparison alone
+            await assert_replica_equals_primary(domain, made)
+            await domain.close(stop_host=True)
+
+    asyncio.run(scenario())
+
+
+def test_a_guest_goes_on_with_a_file_that_is_renamed_and_owes_nothing(made: Machine) -> None:
+    async def scenario() -> None:
+        await with_two_disks(made)
+        async with made.open() as domain:
+            with made.client("db01") as guest:
+                with pytest.raises(InvalidRequest, match=r"is well at .*db01\.img"):
+                    await domain.move_disk("db01", made.primary("copy"))
+                renamed = made.primary().rename(made.folder / "renamed.img")
+                assert await domain.move_disk("db01", renamed) == ""
+                guest.write(8192, b"the same file".ljust(512))
+                guest.flush()
+                assert domain.consistent
+                await domain.close(stop_host=False)
+                async with made.open(disks={"db01": renamed, "web01": made.primary("web01")}) as again:
+                    guest.write(4096, b"the same again".ljust(512))
+                    guest.flush()
+                    assert again.consistent
+                    assert gaps(again) == []
+                    renamed.rename(made.primary())  # for the comparison alone
+                    await assert_replica_equals_primary(again, made)
+                    await again.close(stop_host=True)
+
+    asyncio.run(scenario())
+
+
+def test_a_file_that_was_copied_and_removed_under_its_guest_is_resynced_from_the_copy(made: Machine) -> None:
+    async def scenario() -> None:
+        await with_two_disks(made)
+        copy = made.folder / "copy.img"
+        async with made.open() as domain:
+            copy.write_bytes(b"copy!".ljust(DISK_BYTES, b"c"))
+            made.primary().unlink()
+            assert "was moved to" in await domain.move_disk("db01", copy)
+            assert served(made, "db01") == b"copy!"
+            await asyncio.wait_for(domain.wait_consistent(), 30)
+            copy.rename(made.primary())  # for the comparison alone
+            await assert_replica_equals_primary(domain, made)
+            assert any("was moved to" in gap for gap in gaps(domain))
+            await domain.close(stop_host=True)
+
+    asyncio.run(scenario())
+
+
+def test_a_place_that_is_in_use_or_too_small_is_refused_and_the_disk_stays_where_it_failed(made: Machine) -> None:
+    async def scenario() -> None:
+        await with_two_disks(made)
+        aside = made.primary().rename(made.folder / "aside")
+        small = made.folder / "small"
+        small.write_bytes(bytes(DISK_BYTES // 2))
+        async with made.open() as domain:
+            with pytest.raises(InvalidRequest, match=f"has {DISK_BYTES // 2} bytes"):
+                await domain.move_disk("db01", small)
+            with closing(FileDevice(aside, direct=False, lock=True)), pytest.raises(DeviceBusy):
+                await domain.move_disk("db01", aside)
+            assert "there is nothing" in fault(domain)
+            aside.rename(made.primary())
+            await comes_back(domain)
             await domain.close(stop_host=True)
 
     asyncio.run(scenario())

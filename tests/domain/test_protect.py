@@ -437,26 +437,32 @@ def test_create_refuses_a_container_that_holds_anything() -> None:
     asyncio.run(scenario())
 
 
-def test_a_disk_of_another_size_is_refused_on_reopening(tmp_path: Path) -> None:
+def test_a_disk_that_is_protected_already_or_has_no_size_is_refused(tmp_path: Path) -> None:
     async def scenario() -> None:
-        store = fresh_store()
-        path = tmp_path / "disk"
-        async with new_domain(store, log=tmp_path / "log") as domain:
-            await domain.protect("db01", path, size_bytes=DISK_BYTES)
+        async with new_domain(fresh_store()) as domain:
+            await domain.protect("db01", tmp_path / "disk", size_bytes=DISK_BYTES)
             with pytest.raises(FileNotFoundError, match="give a size"):
                 await domain.protect("web01", tmp_path / "absent")
             with pytest.raises(InvalidRequest, match="is protected already"):
-                await domain.protect("db01", path)
-        other = tmp_path / "other"
-        other.write_bytes(bytes(DISK_BYTES // 2))
+                await domain.protect("db01", tmp_path / "disk")
+
+    asyncio.run(scenario())
+
+
+def test_an_open_device_of_another_size_is_refused_on_reopening_and_leaves_a_clean_log_clean(tmp_path: Path) -> None:
+    async def scenario() -> None:
+        store, device = fresh_store(), MemoryDevice(DISK_BYTES)
+
+        def reopened(primary: MemoryDevice) -> jetdr.ProtectedDomain:
+            disks = {"db01": primary}
+            return jetdr.ProtectedDomain.open("payroll", log=tmp_path / "log", store=store, options=QUICK, disks=disks)
+
+        async with new_domain(store, log=tmp_path / "log") as domain:
+            await domain.protect("db01", device)
         with pytest.raises(InvalidRequest, match=f"has {DISK_BYTES // 2} bytes, expected {DISK_BYTES}"):
-            async with jetdr.ProtectedDomain.open(
-                "payroll", log=tmp_path / "log", store=store, options=QUICK, disks={"db01": other}
-            ):
+            async with reopened(MemoryDevice(DISK_BYTES // 2)):
                 pass
-        async with jetdr.ProtectedDomain.open(
-            "payroll", log=tmp_path / "log", store=store, options=QUICK, disks={"db01": path}
-        ) as domain:
+        async with reopened(device) as domain:
             assert domain.consistent, "a refused opening leaves a clean log clean"
 
     asyncio.run(scenario())

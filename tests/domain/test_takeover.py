@@ -17,6 +17,7 @@ from jetdr_core.device import MemoryDevice
 from jetdr_core.errors import (
     Fenced,
     JetdrError,
+    PrimaryAway,
 )
 from jetdr_core.options import DomainOptions
 from jetdr_core.store.wrapper import StoreWrapper
@@ -216,19 +217,19 @@ def test_one_wrong_answer_while_taking_over_does_not_make_all_later_uploads_unre
     asyncio.run(scenario())
 
 
-def test_a_disk_that_is_missing_on_reopening_is_an_error_not_a_new_disk_of_zeros(tmp_path: Path) -> None:
+def test_a_disk_that_is_missing_on_reopening_has_failed_and_is_not_a_new_disk_of_zeros(tmp_path: Path) -> None:
     async def scenario() -> None:
         store = fresh_store()
         async with new_domain(store, log=tmp_path / "log") as domain:
             disk = await domain.protect("db01", tmp_path / "disk", size_bytes=DISK_BYTES)
             disk.write(0, b"payroll data".ljust(512))
         os.rename(tmp_path / "disk", tmp_path / "moved")
-        with pytest.raises(FileNotFoundError):
-            async with jetdr.ProtectedDomain.open(
-                "payroll", log=tmp_path / "log", store=store, disks={"db01": tmp_path / "disk"}, options=QUICK
-            ) as domain:
-                assert domain.consistent
-                assert domain.disk("db01").read(0, 512) == bytes(512)
+        async with jetdr.ProtectedDomain.open(
+            "payroll", log=tmp_path / "log", store=store, disks={"db01": tmp_path / "disk"}, options=QUICK
+        ) as domain:
+            assert not domain.consistent
+            with pytest.raises(PrimaryAway, match="there is nothing at its path"):
+                domain.disk("db01").read(0, 512)
         assert not (tmp_path / "disk").exists()
 
     asyncio.run(scenario())

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import signal
 from collections.abc import Callable
 from contextlib import suppress
+from pathlib import Path
 
 import pytest
 
@@ -83,6 +85,57 @@ def test_a_disk_that_is_gone_is_an_alarm_that_ends_when_it_is_back() -> None:
             assert "bring it back" in text
             assert not here.status()["consistent"]
             aside.rename(here.disk("payroll"))
+            here.until(lambda s: s["consistent"] and not s["alarms"])
+            assert can_read(here, "db01")
+            end(drva)
+
+
+def move_disk(here: Place, path: Path, disk: str = "db01") -> dict[str, object]:
+    answer: dict[str, object] = here.ask("move_disk", domain="payroll", disk=disk, path=str(path))
+    return answer
+
+
+def test_a_disk_that_was_moved_is_used_there_after_restarts_until_the_configuration_is_corrected() -> None:
+    with place("payroll") as here:
+        with process(here, "--create") as drva:
+            here.until(lambda s: s["state"] == "open" and s["consistent"])
+            end(drva)
+        here.component("payroll").stop()
+        moved = here.disk("payroll").rename(here.path / "moved.img")
+        with process(here) as drva:
+            here.until(lambda s: s["state"] == "open")
+            assert "jetdr move-disk" in alarms(here)["disk_failed"]
+            answer = move_disk(here, moved)
+            assert answer["resync"]
+            assert answer["configured_elsewhere"]
+            here.until(lambda s: s["consistent"] and not s["alarms"])
+            assert can_read(here, "db01")
+            end(drva)
+        here.component("payroll").stop()
+        with process(here) as drva:
+            here.until(lambda s: s["state"] == "open" and s["consistent"] and not s["alarms"])
+            assert here.status()["disks"][0]["path"] == str(moved)
+            again = moved.rename(here.path / "again.img")
+            here.file.write_text(here.file.read_text().replace(str(here.disk("payroll")), str(again)))
+            drva.send_signal(signal.SIGHUP)
+            here.until(lambda s: s["disks"][0]["path"] == str(again))
+            assert "disk_not_protected" not in alarms(here)
+            assert can_read(here, "db01")
+            end(drva)
+
+
+def test_a_path_that_is_corrected_in_the_configuration_is_used_at_once() -> None:
+    with place("payroll") as here:
+        with process(here, "--create") as drva:
+            here.until(lambda s: s["state"] == "open" and s["consistent"])
+            end(drva)
+        here.component("payroll").stop()
+        moved = here.disk("payroll").rename(here.path / "moved.img")
+        with process(here) as drva:
+            here.until(lambda s: s["state"] == "open")
+            assert "disk_failed" in alarms(here)
+            here.file.write_text(here.file.read_text().replace(str(here.disk("payroll")), str(moved)))
+            drva.send_signal(signal.SIGHUP)
             here.until(lambda s: s["consistent"] and not s["alarms"])
             assert can_read(here, "db01")
             end(drva)

@@ -18,7 +18,7 @@ from tests.peers.sick_disk import children, hanging_threads, sick_disk, slow_fil
 STOP_LIMIT_S = 2
 PLACE_LIMIT_S = 1
 HURRIED = f"""
-from jetdr_core.drva import patience
+from jetdr_core import patience
 patience.PLACE_LIMIT_S = {PLACE_LIMIT_S}
 from jetdr_core.drva import daemon
 daemon.STOP_LIMIT_S = {STOP_LIMIT_S} - 0.5

@@ -12,7 +12,7 @@ from typing import Any, cast
 import pytest
 
 from jetdr_core.domain import DomainStatus
-from jetdr_core.drva.added_disks import AddedDisks
+from jetdr_core.drva.added_disks import AddedDisk, AddedDisks
 from jetdr_core.drva.alarm_log import AlarmLog
 from jetdr_core.drva.alarms import Alarm
 from jetdr_core.drva.config import DiskConfig
@@ -110,7 +110,7 @@ def test_a_domain_that_is_opened_again_has_all_its_disks_tried_again(tmp_path: P
     assert len(disks.unprotected) == 1
 
 
-NEW = DiskConfig(name="new", path="/disks/new", size_bytes=4096)
+NEW = AddedDisk(name="new", path="/disks/new", size_bytes=4096)
 
 
 def test_a_disk_that_was_added_is_named_again_after_a_restart(tmp_path: Path) -> None:
@@ -160,7 +160,7 @@ def test_a_configured_disk_is_added_nowhere_else(tmp_path: Path) -> None:
 
 def test_where_configuration_and_added_disks_differ_the_configuration_is_right(tmp_path: Path) -> None:
     added = AddedDisks(tmp_path, "vm")
-    added.note(replace(DB01, path="/disks/before"))
+    added.note(AddedDisk(name="db01", path="/disks/before"))
     here = StandIn()
     asyncio.run(ConfiguredDisks([DB01], added).begin(here.domain))
     assert here.disks["db01"].path == "/disks/db01"

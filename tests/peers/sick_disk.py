@@ -6,6 +6,7 @@ Whoever waits for it while it hangs cannot be interrupted, as with a real disk. 
 from __future__ import annotations
 
 import contextlib
+import os
 import signal
 import subprocess
 import time
@@ -18,8 +19,9 @@ from tests.peers.loop import LIMIT_S, attach, needs_root
 class SickDisk:
     """``device`` is a loop device. ``folder`` is the file system on it, if it was made with one."""
 
-    def __init__(self, server: subprocess.Popen[bytes], device: str, folder: Path, errors: Path) -> None:
+    def __init__(self, server: subprocess.Popen[bytes], device: str, folder: Path, errors: Path, file: Path) -> None:
         self.device = device
+        self._file = file
         self.folder = folder
         self._server = server
         self._errors = errors
@@ -28,6 +30,12 @@ class SickDisk:
         """Mount the file system anew, so that the kernel knows nothing of its files."""
         subprocess.run(["umount", self.folder], check=True)
         subprocess.run(["mount", self.device, self.folder], check=True)
+
+    def forget_device(self) -> None:
+        """Have the kernel forget what it knows of the device, so that reads reach the disk."""
+        for path in (self.device, self._file):
+            with Path(path).open("rb") as file:
+                os.posix_fadvise(file.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)
 
     def hang(self) -> None:
         self._server.send_signal(signal.SIGSTOP)
@@ -71,7 +79,7 @@ def sick_disk(
             subprocess.run([find("mkfs.ext4"), "-q", "-E", options, device], check=True)
             subprocess.run(["mount", device, mount], check=True)
             made.callback(lambda: subprocess.run(["umount", "--lazy", mount], check=True))
-        disk = SickDisk(server, device, mount, errors)
+        disk = SickDisk(server, device, mount, errors, file)
         with disk.well_at_the_end():
             yield disk
 

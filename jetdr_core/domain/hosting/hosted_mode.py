@@ -18,7 +18,8 @@ from jetdr_core._core import Ring
 from jetdr_core.aio import in_thread
 from jetdr_core.catalog import DiskState
 from jetdr_core.domain.continuity import Continuity
-from jetdr_core.domain.disk_identity import why_changed
+from jetdr_core.domain.disk_fault import DiskFault
+from jetdr_core.domain.disk_identity import why_resync
 from jetdr_core.domain.generation import Generation
 from jetdr_core.domain.hosting.bypass import Bypass, log_bypass_gap
 from jetdr_core.domain.hosting.bypassed_file import BypassedFile
@@ -75,6 +76,8 @@ class Resumed:
 
 class HostedMode:
     """Implements :class:`jetdr_core.domain.mode.Mode`."""
+
+    looks_for_disks = True
 
     def __init__(self, resumed: Resumed, parts: ModeParts) -> None:
         name, ring, log = resumed.component.name, resumed.ring, resumed.log
@@ -167,7 +170,7 @@ class HostedMode:
         """Open the gap that is owed, then see that the host component runs and serves the disks the domain has."""
         resumed, ring, copies = self._resumed, self._ring, self._parts.copies
         disks, was_open = attach(), self._parts.control_log.gap_open
-        gap = resumed.owed.gap or (_why_resync(resumed) if resumed.owed.resync else "")
+        gap = resumed.owed.gap or (why_resync(resumed.changed, resumed.absent) if resumed.owed.resync else "")
         if gap:
             bypassed_file, served_file = resumed.bypassed_file, resumed.served_file
             if not ring.logging:  # then Bypass removes the files
@@ -243,6 +246,24 @@ class HostedMode:
     def attach(self, number: int, name: str, primary: Primary) -> HostedDisk:
         return self._server.attach(number, name, primary)
 
+    def move(self, disk: HostedDisk, path: str, reason: str) -> str:
+        """In write-through the gap is open before the disk can differ from the log, in write-back logging is off."""
+        primary, is_same = self._server.open_moved(disk, path), disk.primary.leads_to(path)
+        is_in_use = is_same if disk.fault is None else self._server.is_held(disk)
+        try:
+            if disk.fault is None and not is_same:
+                if not self._ring.write_back and self._ring.logging:
+                    self._parts.copies.expect_resync(reason)
+                self._server.fail(disk, DiskFault.moving(path))
+                self._owe_failed(disk, reason)
+            if not is_in_use:
+                self._admit(path)
+        except BaseException:
+            primary.close()
+            raise
+        self._server.serve_moved(disk, primary)
+        return "" if is_in_use and not self._bypass.why else reason
+
     def serve(self, disk: HostedDisk) -> None:
         self._server.serve(disk)
 
@@ -315,10 +336,3 @@ class HostedMode:
         """What the log did not take stays in the ring."""
         if self._log.body.clean:
             self._resumed.place.remove()
-
-
-def _why_resync(resumed: Resumed) -> str:
-    """Say which disks are owed a resync, because they were changed or cannot be opened."""
-    absent = ", ".join(repr(disk.name) for disk in resumed.absent)
-    failed = [f"disk {absent} failed when the domain was opened"] if absent else []
-    return "; ".join([*failed, *([why_changed(resumed.changed)] if resumed.changed else [])])

@@ -110,7 +110,7 @@ class HostedResumption:
 
     def check(self, history: DomainHistory, primaries: Primaries) -> None:
         if self._survivor is None or not self._survivor.host_alive:  # it may be writing to them
-            absent, placed = primaries.absent(history.disks), primaries.placed(history.disks)
+            absent, placed = primaries.absent(history.disks), primaries.answering(history.disks)
             changed = history.disks if self._served_file.stands else changed_disks(self._log, placed)
             self.absent = tuple(disk for disk in absent if disk.ready)
             self.changed = tuple(disk for disk in changed if disk not in absent)

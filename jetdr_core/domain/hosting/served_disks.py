@@ -12,6 +12,8 @@ import errno
 import logging
 import threading
 from collections.abc import Callable, Sequence
+from concurrent.futures import Future
+from dataclasses import replace
 
 from jetdr_core._core import FilterStats, Ring
 from jetdr_core.device import FileDevice
@@ -19,9 +21,10 @@ from jetdr_core.domain.disk import CopyFilter, ProtectedDisk
 from jetdr_core.domain.disk_fault import DiskFault
 from jetdr_core.domain.hosting.bypassed_file import BypassedFile
 from jetdr_core.domain.hosting.ring_place import RingPlace
-from jetdr_core.domain.primary import DiskPlace, Primary, open_primary
-from jetdr_core.errors import HostUnreachable, InvalidRequest, JetdrError
+from jetdr_core.domain.primary import DiskPlace, Primary, close_late, open_primary
+from jetdr_core.errors import HostUnreachable, InvalidRequest, JetdrError, PrimaryAway
 from jetdr_core.host import HostComponent, HostControl, HostedFilter, StartDisk
+from jetdr_core.patience import each_within
 
 __all__ = ["DiskServer", "HostedDisk"]
 
@@ -31,6 +34,9 @@ ANSWER_LIMIT_S = 10.0
 """A command that takes longer than this and the stall limit is given up."""
 
 STATS_LIMIT_S = 1.0
+
+LOOK_LIMIT_S = 1.0
+"""A failed disk that takes longer to be opened is looked at again in the next round."""
 
 
 class HostedDisk(ProtectedDisk):
@@ -56,9 +62,9 @@ class HostedDisk(ProtectedDisk):
         return self.counted
 
     def adopt(self, primary: Primary) -> None:
-        """Take another handle. What is at its path may be another file than before."""
+        """Take another handle. What is at its path may be another file than before, and the path another one."""
         self.primary.close()
-        self.primary, self.device = primary, primary.device
+        self.primary, self.device, self.path = primary, primary.device, primary.path
 
     def close(self) -> bool:
         """Close the handle. Guests go on."""
@@ -101,6 +107,7 @@ class DiskServer:
         self._held: set[int] = set()
         self._may_lag: set[int] = set()
         self._failed_now: list[HostedDisk] = []
+        self._looking: dict[tuple[int, str], Future[Primary]] = {}
         self._unused = False
         self.is_complete = False
         """Whether the host component runs, and serves all disks that it should and that have not failed."""
@@ -184,24 +191,88 @@ class DiskServer:
             self._tell_failed()
 
     def serve_failed(self) -> None:
-        """Try the disks that have failed again. Waits for a file system that hangs, and nobody waits with it."""
-        for disk in [disk for disk in self._named() if disk.fault is not None]:
-            try:
-                primary = open_primary(disk.name, disk.path, size_bytes=disk.size_bytes, shared=True)
-                if not self.is_held(disk):
-                    self._admit(disk.path)
-            except (JetdrError, OSError) as error:
+        """Try the disks that have failed again. One whose file system hangs is not asked again before that answers."""
+        failed = {(disk.number, disk.path): disk for disk in self._named() if disk.fault is not None}
+        for key in self._looking.keys() - failed.keys():
+            self._looking.pop(key).add_done_callback(close_late)
+        new = [(key, disk) for key, disk in failed.items() if key not in self._looking]
+        looking = each_within(LOOK_LIMIT_S, self._look, [disk for _, disk in new])
+        self._looking |= {key: one for (key, _), one in zip(new, looking, strict=True)}
+        for key, disk in failed.items():
+            if self._looking[key].done():
+                self._take(disk, key[1], self._looking.pop(key))
+
+    def _look(self, disk: HostedDisk) -> Primary:
+        primary = open_primary(disk.name, disk.path, size_bytes=disk.size_bytes, shared=True)
+        try:
+            if not self.is_held(disk):
+                self._admit(primary.path)
+            return primary
+        except BaseException:
+            primary.close()
+            raise
+
+    def _take(self, disk: HostedDisk, path: str, look: Future[Primary]) -> None:
+        try:
+            primary = look.result()
+        except (JetdrError, OSError) as error:
+            if disk.fault is not None and disk.path == path:
                 disk.fault = DiskFault.of(error, disk.fault)
-            else:
-                self._serve_again(disk, primary)
+        else:
+            self._serve_again(disk, primary)
 
     def _serve_again(self, disk: HostedDisk, primary: Primary) -> None:
         with self._lock:
-            if self._wanted.get(disk.number) is not disk or not self.is_complete:
+            is_wanted = self._wanted.get(disk.number) is disk and disk.fault is not None and disk.path == primary.path
+            if not is_wanted or not self.is_complete:
                 primary.close()
                 return
             disk.adopt(primary)
             self._try_serve(disk, is_held=disk.number in self._control.stats())
+
+    # -- a disk that is elsewhere ------------------------------------------------------------------------------------
+
+    def open_moved(self, disk: HostedDisk, path: str) -> Primary:
+        """Open the disk at another place, and refuse a place that is in use. Changes nothing."""
+        primary = open_primary(disk.name, path, size_bytes=disk.size_bytes, shared=True)
+        try:
+            if not self.is_held(disk) and not disk.primary.leads_to(path):
+                FileDevice(path, direct=False, lock=True).close()
+            return primary
+        except BaseException:
+            primary.close()
+            raise
+
+    def fail(self, disk: HostedDisk, fault: DiskFault) -> None:
+        """Take the disk from its guest, because of ``fault``. What is in flight ends first."""
+        with self._lock:
+            self._served.discard(disk.number)
+            disk.fault = fault
+            try:
+                self._control.remove(disk.number)
+            except InvalidRequest:
+                pass  # it was restarted, and does not serve the disk
+            except HostUnreachable:
+                self.is_complete = False
+
+    def serve_moved(self, disk: HostedDisk, primary: Primary) -> None:
+        """Serve the disk from its new place. While no host component runs, the next one does.
+
+        A host component that has the very file open goes on with it. Raises if it refuses the place.
+        """
+        with self._lock:
+            earlier, path = disk.fault, disk.path
+            disk.adopt(primary)
+            if disk.fault is not None:
+                disk.fault = replace(disk.fault, is_named=True)
+            try:
+                if self.is_complete:
+                    self._try_serve(disk, is_held=disk.number in self._control.stats())
+            except HostUnreachable:
+                self.is_complete = False
+            if disk.fault is not None and self.is_complete:
+                refused, disk.fault, disk.path = disk.fault, earlier or disk.fault, path
+                raise PrimaryAway(f"disk {disk.name!r} at {primary.path}: {refused.reason}", hint=refused.remedy)
 
     def is_held(self, disk: HostedDisk) -> bool:
         """Whether its guest goes on with the disk, although it has failed here."""

@@ -20,9 +20,9 @@ from jetdr_core.drva.doctor.operation_checks import operation_checks
 from jetdr_core.drva.doctor.place_checks import place_checks
 from jetdr_core.drva.doctor.room_checks import room_checks
 from jetdr_core.drva.doctor.store_checks import store_checks
-from jetdr_core.drva.patience import each_within
 from jetdr_core.errors import JetdrError
 from jetdr_core.ownership import check_guarded
+from jetdr_core.patience import each_within
 
 __all__ = ["LIMIT_S", "Diagnosis", "diagnose"]
 

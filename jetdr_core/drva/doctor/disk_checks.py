@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import stat
 from collections.abc import Iterator
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
@@ -24,12 +25,18 @@ __all__ = ["disk_checks"]
 
 def disk_checks(config: DrvaConfig) -> Iterator[Check]:
     for domain in config.domains:
-        for disk in domain.disk:
+        for disk in _where_they_are(domain):
             name = f"disk {domain.name}/{disk.name}"
             yield Check(name, partial(_look_at_disk, config, domain, disk))
             yield Check(f"{name}: use", partial(_look_at_use, domain, disk))
             yield Check(f"{name}: stamp", partial(_look_at_stamp, disk))
         yield Check(f"domain {domain.name}: added disks", partial(_look_at_added, domain))
+
+
+def _where_they_are(domain: DomainConfig) -> list[DiskConfig]:
+    """Return the configured disks, those that were moved with a command at their new places."""
+    places = disk_places(domain) if _can_read(Path(domain.host.state) / domain.name) else {}
+    return [replace(disk, path=places.get(disk.name, disk.path)) for disk in domain.disk]
 
 
 def _look_at_disk(config: DrvaConfig, domain: DomainConfig, disk: DiskConfig) -> Finding:
@@ -81,7 +88,7 @@ def _look_at_stamp(disk: DiskConfig) -> Finding:
 
 def _look_at_added(domain: DomainConfig) -> Finding:
     folder = Path(domain.host.state) / domain.name
-    if folder.exists() and not os.access(folder, os.R_OK | os.X_OK, effective_ids=True):
+    if not _can_read(folder):
         return unchecked(f"{folder} cannot be read", "run this as the DRVA's user")
     configured = {disk.name for disk in domain.disk}
     added = {name: path for name, path in disk_places(domain).items() if name not in configured}
@@ -89,6 +96,10 @@ def _look_at_added(domain: DomainConfig) -> Finding:
     if missing:
         return wrong(f"missing: {', '.join(missing)}", f"bring it back, or jetdr unprotect {domain.name} DISK")
     return good(", ".join(f"{name} at {path}" for name, path in added.items()) or "none")
+
+
+def _can_read(folder: Path) -> bool:
+    return not folder.exists() or os.access(folder, os.R_OK | os.X_OK, effective_ids=True)
 
 
 def _host_pid(domain: DomainConfig) -> int:

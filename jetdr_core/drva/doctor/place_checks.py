@@ -20,9 +20,9 @@ from jetdr_core.drva.doctor.account import drva_user, look_at_account
 from jetdr_core.drva.doctor.finding import Check, Finding, Verdict, doubtful, good
 from jetdr_core.drva.doctor.in_use import is_running
 from jetdr_core.drva.metrics_listener import why_not_served
-from jetdr_core.drva.patience import PLACE_LIMIT_S, each_within
 from jetdr_core.drva.places import check_volume
 from jetdr_core.ownership import check_guarded, check_in_memory, check_private
+from jetdr_core.patience import PLACE_LIMIT_S, each_within
 from jetdr_core.store.credential_file import check_credential_file
 from jetdr_core.unix_socket import check_socket_place
 
