@@ -6,6 +6,9 @@ The numbers of the objects do not say that, because a fenced owner may still hav
 - An object *chains* if it belongs to the domain, names the checksum of the last chained object as its predecessor, and
   continues that object's epoch. An epoch object begins a newer epoch.
 - An object that does not chain is an *orphan* if its epoch is older than the chain's: a fenced owner put it.
+- A segment of the chain's own epoch is an orphan too if only orphans lie between the chain and it, at least one of them
+  of an older epoch. That one took the number of the segment's predecessor. The owner then puts both again at later
+  numbers, unless it dies before.
 - Any other object that does not chain is *damage*, and so is an object that cannot be read. The chain ends before it,
   unless a later object chains to what came before it.
 
@@ -24,6 +27,7 @@ import numpy as np
 from jetdr_core.catalog.footer import Footer
 from jetdr_core.catalog.keys import chain_key
 from jetdr_core.catalog.links import LINK, LinkTable, link, orphan_link
+from jetdr_core.catalog.listing import IN_FLIGHT_MAX
 from jetdr_core.control_bodies import EpochOwner
 from jetdr_core.errors import DamagedObject, Forged
 from jetdr_core.limits import CHAIN_GROUP
@@ -75,10 +79,12 @@ class Follower:
     tables: list[LinkTable] = field(default_factory=list)
     rows: list[tuple[object, ...]] = field(default_factory=list)
     index_bytes: int = 0
+    _has_stepped_over: bool = False  # an orphan of an older epoch, since something chained
+    _left_behind: int = 0  # segments of the chain's epoch, since then
 
     def take_summary(self, links: LinkTable, control: Sequence[ControlRecord], head: Head) -> None:
         """Take a group from its summary. The caller has checked that the summary continues :attr:`head`."""
-        self.head, self.broken_link = head, None
+        self._move_head(head)
         self.owner = None
         self.control += control
         self._end_table()
@@ -114,7 +120,7 @@ class Follower:
             return orphan_link(number, size)
         self.epoch_newest = max(self.epoch_newest, footer.trailer.epoch)
         if not self._chains(footer.trailer):
-            if footer.trailer.epoch >= self.head.epoch:
+            if not self._is_orphan(footer.trailer):
                 self._note_broken_link(number, f"{footer.key}: does not continue the chain, and is not an orphan")
             return orphan_link(number, size)
         try:
@@ -136,6 +142,21 @@ class Follower:
             and (newer if trailer.kind == ObjectKind.EPOCH else trailer.epoch == self.head.epoch)
         )
 
+    def _is_orphan(self, trailer: Trailer) -> bool:
+        """Whether an object that does not chain is nevertheless no damage."""
+        if trailer.epoch < self.head.epoch:
+            self._has_stepped_over = True
+            return True
+        is_own = trailer.epoch == self.head.epoch and trailer.domain_uuid == self.domain_uuid
+        if not is_own or trailer.kind != ObjectKind.SEGMENT or not self._has_stepped_over or self.broken_link:
+            return False
+        self._left_behind += 1
+        return self._left_behind <= IN_FLIGHT_MAX
+
+    def _move_head(self, head: Head) -> None:
+        self.head, self.broken_link = head, None
+        self._has_stepped_over, self._left_behind = False, 0
+
     def _contradiction(self, trailer: Trailer) -> str:
         """Why an object that chains still cannot continue the history. Empty if it can."""
         if not self.may_hold(trailer.control_count, trailer.index_stored_bytes):
@@ -155,8 +176,7 @@ class Follower:
             raise footer.damage or DamagedObject(footer.key, "trailer", problem)
         control = footer.control()
         self.index_bytes += footer.trailer.index_stored_bytes
-        self.head = next_head(self.head, footer.trailer, footer.checksum)
-        self.broken_link = None
+        self._move_head(next_head(self.head, footer.trailer, footer.checksum))
         self.control += control
         if footer.trailer.kind == ObjectKind.EPOCH:
             self.owner = footer.owner

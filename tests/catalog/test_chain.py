@@ -6,6 +6,7 @@ import pytest
 import xxhash
 
 from jetdr_core.catalog import Catalog, ChainBreak
+from jetdr_core.catalog.listing import IN_FLIGHT_MAX
 from jetdr_core.control_bodies import EpochOwner
 from jetdr_core.errors import ChainBroken, DamagedObject, UnsupportedVersion
 from jetdr_core.record import Kind
@@ -60,6 +61,66 @@ def test_object_whose_number_an_orphan_took_chains_at_a_later_one() -> None:
     maker.put(sealed)
     catalog = maker.open()
     assert (kinds(catalog)[-3:], catalog.chain_break) == ([2, 0, 1], None)
+
+
+def orphaned(maker: ChainMaker) -> SealedSegment:
+    """A segment of the present owner, which a newer one has fenced."""
+    fenced = maker.fork()
+    fenced.predecessor = b"?" * 16
+    fenced.write()
+    return fenced.seal()
+
+
+def test_owner_that_dies_before_it_has_renumbered_its_segments_leaves_orphans_of_its_own() -> None:
+    """An orphan took the number of the first of three segments in flight, and the other two were stored."""
+    maker = domain(1)
+    orphan = orphaned(maker)
+    maker.put(maker.begin())
+    before = maker.fork()
+    maker.write()
+    maker.seal()
+    maker.put(orphan)
+    maker.segment()
+    maker.segment()
+    catalog = maker.open()
+    assert (kinds(catalog)[-4:], catalog.chain_break, catalog.lsn_last) == ([2, 0, 0, 0], None, 2)
+    before.number = maker.number
+    before.put(before.begin())
+    before.segment(2)
+    catalog = before.open()
+    assert (kinds(catalog)[-2:], catalog.chain_break, catalog.lsn_last) == ([2, 1], None, 4)
+
+
+def test_segment_of_its_own_epoch_that_no_orphan_explains_is_damage() -> None:
+    maker = domain(1)
+    orphan = orphaned(maker)
+    maker.put(maker.begin())
+    maker.put(orphan)
+    maker.segment()  # chains, so the orphan explains nothing of what follows
+    maker.predecessor = b"?" * 16
+    key = maker.segment()
+    assert break_of(maker.open()).key == key
+
+
+def test_epoch_object_that_does_not_chain_is_damage_after_an_orphan_too() -> None:
+    maker = domain(1)
+    orphan = orphaned(maker)
+    maker.put(maker.begin())
+    maker.put(orphan)
+    maker.predecessor = b"?" * 16
+    key = maker.put(maker.begin())
+    assert break_of(maker.open()).key == key
+
+
+def test_more_segments_than_can_be_in_flight_are_damage() -> None:
+    maker = domain(1)
+    orphan = orphaned(maker)
+    maker.put(maker.begin())
+    maker.write()
+    maker.seal()
+    maker.put(orphan)
+    keys = [maker.segment() for _ in range(IN_FLIGHT_MAX + 1)]
+    assert break_of(maker.open()).key == keys[-1]
 
 
 def test_marks_of_orphans_do_not_exist() -> None:
