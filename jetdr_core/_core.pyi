@@ -268,6 +268,77 @@ class LogWriter:
         """
     def state(self) -> WriterState: ...
 
+class MapStart(IntEnum):
+    """What primary and log are known to have in common when a map begins."""
+
+    AGREES = ...
+    MARKED = ...
+    """They agree but for what the map of the earlier generation has marked."""
+    UNCERTAIN = ...
+
+class MapFound(IntEnum):
+    """Why the map in the sidecar was not believed."""
+
+    BELIEVED = ...
+    NONE = ...
+    DAMAGED = ...
+    NEWER = ...
+    FOREIGN = ...
+    RESIZED = ...
+    OTHER_LOG = ...
+    STALE = ...
+    REPLACED = ...
+    CHANGED = ...
+
+class MapState(NamedTuple):
+    region_bytes: int
+    marked_bytes: int
+    owed_bytes: int
+    intents: int
+    """Batches of bits that were made durable."""
+    failed_errno: int
+    """Not 0: the map is not kept on disk any more."""
+
+@final
+class DirtyMap:
+    """Which regions of a disk may differ between primary and replica, kept in ``sidecar``. Thread-safe.
+
+    A sidecar that is None or cannot be used makes a map that has failed, which is kept in memory alone. ``domain`` and
+    ``disk`` are the 16 bytes of their UUIDs. ``earlier`` and ``generation`` are (epoch, nonce) of the log's last use, and
+    of the use that begins. ``primary_fd``: the descriptor of the primary's file, or -1.
+    """
+
+    def __new__(
+        cls,
+        sidecar: BlockDevice | None,
+        *,
+        primary_fd: int,
+        domain: bytes,
+        disk: bytes,
+        size_bytes: int,
+        section_id: int,
+        timeline: int,
+        earlier: tuple[int, bytes],
+        generation: tuple[int, bytes],
+        start: MapStart,
+    ) -> Self: ...
+    @property
+    def size_bytes(self) -> int: ...
+    @property
+    def found(self) -> MapFound: ...
+    @staticmethod
+    def file_bytes(size_bytes: int) -> int:
+        """Return how long the sidecar of a disk of ``size_bytes`` is."""
+    def go_on(self, generation: tuple[int, bytes]) -> None:
+        """Say that the log has begun another generation, which goes on with what the map says."""
+    def owe(self, offset: int, length: int) -> None:
+        """Owe a range a copy. Durable at return, unless the map has failed."""
+    def next_owed(self, offset: int) -> tuple[int, int] | None:
+        """Return (offset, length) of what is owed first from ``offset`` on. None if nothing is."""
+    def state(self) -> MapState: ...
+    def end(self) -> None:
+        """Note how the primary's file is left. Nobody writes to it any more. Marks stay."""
+
 @final
 class IoFilter:
     """The shim on one disk's write path. Thread-safe.
@@ -293,7 +364,10 @@ class IoFilter:
         size_bytes: int,
         record_bytes_max: int,
         stall_limit_s: float,
+        dirty_map: DirtyMap | None = ...,
     ) -> Self: ...
+    @property
+    def dirty_map(self) -> DirtyMap | None: ...
     @property
     def size_bytes(self) -> int: ...
     @property
@@ -308,6 +382,8 @@ class IoFilter:
 
         0, and nothing is logged, if the range is longer than ``record_bytes_max`` and no hole of the primary's file.
         """
+    def tend_map(self) -> None:
+        """Take one step of the lazy clearing of the dirty map, as every few seconds. It flushes the primary if it must."""
     def stats(self) -> FilterStats: ...
     def trust(self) -> None:
         """Suspect the disk no longer: a resync of all of it is about to begin."""

@@ -97,7 +97,7 @@ static void fail_disk(const jdr_applier *applier, struct jdr_primary *primary, i
 }
 
 /* With the range held. */
-static int change(struct jdr_primary *primary, const struct jdr_pending *pending)
+static int change(struct jdr_primary *primary, const struct jdr_pending *pending, bool is_in_log)
 {
     const struct jdr_record *record = &pending->record;
     struct jdr_change change = {.offset = record->offset, .length = record->length, .zeroing = JDR_ZERO_FREES_SPACE};
@@ -105,6 +105,7 @@ static int change(struct jdr_primary *primary, const struct jdr_pending *pending
         return primary->failed;
     if (!jdr_primary_has(primary, record->offset, record->length))
         return -(JDR_PRIMARY | ERANGE);
+    change.is_in_log = is_in_log;
     if (record->kind == JDR_WRITE) {
         change.pieces = pending->pieces;
         change.count = pending->count;
@@ -131,7 +132,8 @@ static void apply_to(jdr_applier *applier, struct jdr_primary *primary, const st
     struct jdr_range range = {.begin = record->offset, .end = record->offset + record->length};
     jdr_ranges_hold(&primary->ranges, &range, (struct jdr_room){0});
     int64_t begun = begin_work(applier, primary);
-    int result = change(primary, pending);
+    bool is_in_log = record->lsn <= jdr_ring_lsn_durable(applier->ring); /* not so, perhaps, while logging is off */
+    int result = change(primary, pending, is_in_log);
     jdr_pace_taken(&primary->pace, jdr_pace_weight(record->payload_bytes), end_work(applier, begun));
     if (result)
         fail_disk(applier, primary, result);

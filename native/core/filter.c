@@ -22,7 +22,8 @@ static bool valid_options(const struct jdr_filter_options *options)
            options->record_bytes_max >= JDR_SECTOR && options->record_bytes_max <= longest &&
            options->primary.block_bytes <= JDR_SECTOR && options->stall_limit_ns >= 0 &&
            (!options->bypass || (options->ring && jdr_ring_in_file(options->ring))) &&
-           (!options->applier || options->bypass);
+           (!options->applier || options->bypass) &&
+           (!options->map || (options->ring && options->map->file.size_bytes == options->size_bytes));
 }
 
 static const struct jdr_mode *mode_of(const struct jdr_filter_options *options)
@@ -58,6 +59,7 @@ int jdr_filter_open(jdr_filter **out, const struct jdr_filter_options *options)
     if (options->ring)
         filter->share = jdr_ring_share(options->ring);
     jdr_primary_init(&filter->primary, &options->primary, options->disk, options->size_bytes);
+    filter->primary.map = options->map;
     if (options->applier && join_applier(filter, options->applier)) {
         jdr_filter_destroy(filter);
         return -ENOMEM;
@@ -186,6 +188,40 @@ int64_t jdr_filter_flush(jdr_filter *filter)
     filter->stats.suspect |= lsn < 0 && (-lsn & JDR_SUSPECT);
     jdr_ranges_leave(ranges);
     return lsn;
+}
+
+/* ---- dirty map -------------------------------------------------------------------------------------------------- */
+
+/* A primary that fails here has failed a flush that no guest asked for. It is suspect, as after a guest's. */
+static int sync_to_clear(jdr_filter *filter)
+{
+    bool known = filter->primary.failed;
+    int failed = filter->applier ? jdr_applier_sync(filter->applier, &filter->primary)
+                                 : jdr_primary_sync(&filter->primary);
+    if (!failed || known)
+        return failed;
+    failed = filter->mode->hold_bypassing ? jdr_suspect_and_bypass(filter, failed) : jdr_suspect(failed);
+    pthread_mutex_lock(&filter->primary.ranges.mutex);
+    filter->stats.suspect = true;
+    pthread_mutex_unlock(&filter->primary.ranges.mutex);
+    return failed;
+}
+
+int jdr_filter_tend_map(jdr_filter *filter)
+{
+    struct jdr_ranges *ranges = &filter->primary.ranges;
+    jdr_dirty_map *map = filter->primary.map;
+    int result = 0;
+    if (!map || !jdr_ranges_enter(ranges))
+        return 0;
+    pthread_mutex_lock(&map->tending);
+    if (jdr_dirty_map_may_clear(map, filter->ring) && (result = sync_to_clear(filter)) == 0)
+        jdr_dirty_map_clear(map);
+    jdr_dirty_map_begin_pass(map, ranges, filter->ring);
+    jdr_dirty_map_note_alive(map);
+    pthread_mutex_unlock(&map->tending);
+    jdr_ranges_turn_back(ranges);
+    return result;
 }
 
 /* ---- what it tells ---------------------------------------------------------------------------------------------- */

@@ -36,8 +36,11 @@ static void sync_device(struct jdr_primary *primary)
 {
     atomic_fetch_add(&primary->syncs_begun, 1);
     int result = primary->device.sync(&primary->device);
-    if (result)
-        primary->failed = jdr_primary_error(result);
+    if (!result)
+        return;
+    primary->failed = jdr_primary_error(result);
+    if (primary->map)
+        jdr_dirty_map_owe_marked(primary->map);
 }
 
 int jdr_primary_sync(struct jdr_primary *primary)

@@ -9,6 +9,7 @@
 #ifndef JETDR_PRIMARY_H
 #define JETDR_PRIMARY_H
 
+#include "dirty_map.h"
 #include "jetdr.h"
 #include "pace.h"
 #include "ranges.h"
@@ -19,6 +20,7 @@ struct jdr_change {
     const struct iovec *pieces; /* one for a guest's write. NULL: zeros */
     int count;
     enum jdr_zeroing zeroing;
+    bool is_in_log; /* durably: a replay makes primary and log equal, so no region need be marked */
 };
 
 struct jdr_primary {
@@ -32,6 +34,7 @@ struct jdr_primary {
     _Atomic uint64_t direct, direct_synced; /* changes that only the primary has, and how many of them are durable */
     uint64_t lost;                          /* acknowledged writes that it failed to take, under the ranges' mutex */
     struct jdr_pace pace;                   /* in write-back */
+    jdr_dirty_map *map;                     /* NULL: none is kept */
 };
 
 void jdr_primary_init(struct jdr_primary *primary, const struct jdr_device *device, uint32_t disk, uint64_t size_bytes);
@@ -48,14 +51,23 @@ int jdr_primary_read(const struct jdr_primary *primary, uint64_t offset, void *t
 /* Turn a device's result, other than 0, into an error of the filter. */
 int jdr_primary_error(int result);
 
-/* Change a held range. There is no other way to change a primary. */
+/* Change a held range, after its regions were marked. There is no other way to change a primary. */
 static inline int jdr_primary_change(struct jdr_primary *primary, const struct jdr_change *change)
 {
     const struct jdr_device *device = &primary->device;
+    if (primary->map && !change->is_in_log)
+        jdr_dirty_map_touch(primary->map, change->offset, change->length);
     int result = change->pieces
                      ? device->write(device, change->offset, change->pieces, change->count)
                      : device->zero(device, change->offset, change->length, change->zeroing != JDR_ZERO_KEEPS_SPACE);
     return result ? jdr_primary_error(result) : 0;
+}
+
+/* A held range was changed, and the log will not say how: only a copy makes primary and log equal. */
+static inline void jdr_primary_owe(struct jdr_primary *primary, const struct jdr_change *change)
+{
+    if (primary->map)
+        jdr_dirty_map_owe(primary->map, change->offset, change->length);
 }
 
 /* Flush. A call shares a flush that began after the call did. */

@@ -108,6 +108,8 @@ int64_t jdr_filter_copy(jdr_filter *filter, uint64_t offset, uint64_t length)
     int64_t result = jdr_room_take(filter, &range, whole ? length : 0);
     if (!result)
         result = copy_held(filter, range.room, whole, offset, length);
+    if (result > 0 && filter->primary.map)
+        jdr_dirty_map_copied(filter->primary.map, offset, length);
     jdr_ranges_release(ranges, &range);
     filter->stats.background_bytes += result < 0 ? 0 : length;
     jdr_ranges_leave(ranges);

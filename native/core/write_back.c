@@ -62,6 +62,7 @@ static int64_t change(jdr_filter *filter, const struct jdr_change *change, struc
             if (primary->failed) /* while the range was waited for */
                 return primary->failed;
             result = jdr_primary_change(primary, change);
+            jdr_primary_owe(primary, change);
             primary->direct++;
             return result;
         }

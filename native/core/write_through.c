@@ -13,9 +13,11 @@ static int64_t change(jdr_filter *filter, const struct jdr_change *change, struc
     if (refused)
         return refused;
     int failed = jdr_primary_change(&filter->primary, change);
-    if (!failed)
-        return jdr_log_change(filter, range->room, change);
-    return jdr_log_failure(filter, range->room, change) ? failed : jdr_suspect(failed);
+    int64_t lsn = failed ? 0 : jdr_log_change(filter, range->room, change);
+    if (lsn > 0 || (failed && jdr_log_failure(filter, range->room, change)))
+        return failed ? failed : lsn;
+    jdr_primary_owe(&filter->primary, change);
+    return failed ? jdr_suspect(failed) : lsn;
 }
 
 static int64_t change_or_bypass(jdr_filter *filter, const struct jdr_change *change, struct jdr_range *range)
@@ -24,11 +26,12 @@ static int64_t change_or_bypass(jdr_filter *filter, const struct jdr_change *cha
     if (refused)
         return refused;
     int failed = jdr_primary_change(&filter->primary, change);
-    if (!jdr_range_is_logged(range))
-        return failed;
-    if (!failed)
-        return jdr_log_or_bypass(filter, range->room, change);
-    return jdr_log_failure(filter, range->room, change) ? failed : jdr_suspect_and_bypass(filter, failed);
+    bool logged = jdr_range_is_logged(range);
+    int64_t lsn = logged && !failed ? jdr_log_or_bypass(filter, range->room, change) : 0;
+    if (lsn > 0 || (logged && failed && jdr_log_failure(filter, range->room, change)))
+        return failed ? failed : lsn;
+    jdr_primary_owe(&filter->primary, change);
+    return logged && failed ? jdr_suspect_and_bypass(filter, failed) : failed;
 }
 
 static bool hold_bypassing(jdr_filter *filter, struct jdr_range *range)

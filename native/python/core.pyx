@@ -14,7 +14,7 @@ from cpython.memoryview cimport PyMemoryView_FromMemory
 from cpython.pycapsule cimport PyCapsule_GetPointer
 from libc.errno cimport EIO
 from libc.stdint cimport int64_t, uint8_t, uint32_t, uint64_t
-from libc.string cimport memset
+from libc.string cimport memcpy, memset
 
 from jetdr_core.errors import (
     DamagedObject,
@@ -63,6 +63,7 @@ FilterStats = namedtuple(
     defaults=[0] * JDR_FILTER_STATS_COUNT,
 )
 RingClock = namedtuple("RingClock", "wall_ns time_ns_last away_ns away_since_ns doubted_since_ns")
+MapState = namedtuple("MapState", "region_bytes marked_bytes owed_bytes intents failed_errno")
 RingOff = namedtuple("RingOff", "logging reason disk since_ns times")
 
 
@@ -88,4 +89,5 @@ cdef int interrupt_from(object cause, object failed) except -1:
 include "core_device.pxi"
 include "core_ring.pxi"
 include "core_log_writer.pxi"
+include "core_dirty_map.pxi"
 include "core_io_filter.pxi"

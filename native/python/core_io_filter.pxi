@@ -1,16 +1,19 @@
 # IoFilter: the shim on one disk, for embedded use.
 
 
-@cython.no_gc_clear  # the filter uses ring and device until it is freed
+@cython.no_gc_clear  # the filter uses ring, device and map until it is freed
 cdef class IoFilter:
     cdef jdr_filter *filter
     cdef Ring ring
     cdef _Bound bound
+    cdef readonly DirtyMap dirty_map
     cdef readonly uint64_t size_bytes
     cdef readonly uint64_t record_bytes_max
     cdef object __weakref__
 
-    def __cinit__(self, Ring ring, device, *, disk, size_bytes, record_bytes_max, stall_limit_s):
+    def __cinit__(
+        self, Ring ring, device, *, disk, size_bytes, record_bytes_max, stall_limit_s, DirtyMap dirty_map=None
+    ):
         cdef jdr_filter_options options
         self.ring = ring
         self.bound = _Bound(device)
@@ -29,6 +32,8 @@ cdef class IoFilter:
         options.stall_limit_ns = nanoseconds(stall_limit_s)
         options.bypass = False
         options.applier = NULL
+        self.dirty_map = dirty_map
+        options.map = dirty_map.map if dirty_map is not None else NULL
         cdef int result = jdr_filter_open(&self.filter, &options)
         if result == -errno.ENOMEM:
             raise MemoryError("IO filter")
@@ -113,6 +118,13 @@ cdef class IoFilter:
         if result < 0:
             self.fail(result, "background copy", at, size)
         return result
+
+    def tend_map(self):
+        cdef int result
+        with nogil:
+            result = jdr_filter_tend_map(self.filter)
+        if result < 0:
+            self.fail(result, "flush", 0, self.size_bytes)
 
     def stats(self):
         cdef jdr_filter_stats stats

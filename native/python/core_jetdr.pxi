@@ -125,6 +125,47 @@ cdef extern from "jetdr.h" nogil:
     int jdr_ring_poisoned(const jdr_ring *)
     int64_t jdr_ring_now(const jdr_ring *)
 
+    struct jdr_dirty_map:
+        pass
+    struct jdr_map_identity:
+        uint8_t domain[16]
+        uint8_t disk[16]
+        uint64_t size_bytes, section_id, timeline
+    struct jdr_generation:
+        uint64_t epoch
+        uint8_t nonce[16]
+    enum jdr_map_start:
+        JDR_MAP_AGREES
+        JDR_MAP_MARKED
+        JDR_MAP_UNCERTAIN
+    enum jdr_map_found:
+        JDR_MAP_BELIEVED
+        JDR_MAP_NONE
+        JDR_MAP_DAMAGED
+        JDR_MAP_NEWER
+        JDR_MAP_FOREIGN
+        JDR_MAP_RESIZED
+        JDR_MAP_OTHER_LOG
+        JDR_MAP_STALE
+        JDR_MAP_REPLACED
+        JDR_MAP_CHANGED
+    struct jdr_map_options:
+        jdr_map_identity identity
+        jdr_generation earlier, generation
+        jdr_map_start start
+        int primary_fd
+    struct c_map_state "jdr_map_state":
+        uint64_t region_bytes, marked_bytes, owed_bytes, intents
+        int failed
+    uint64_t jdr_dirty_map_file_bytes(uint64_t)
+    int jdr_dirty_map_begin(jdr_dirty_map **, const jdr_device *, const jdr_map_options *, jdr_map_found *)
+    int jdr_dirty_map_go_on(jdr_dirty_map *, const jdr_generation *)
+    void jdr_dirty_map_owe(jdr_dirty_map *, uint64_t, uint64_t)
+    c_bool jdr_dirty_map_next_owed(const jdr_dirty_map *, uint64_t, uint64_t *, uint64_t *)
+    void get_map_state "jdr_dirty_map_state"(jdr_dirty_map *, c_map_state *)
+    int jdr_dirty_map_end(jdr_dirty_map *)
+    void jdr_dirty_map_destroy(jdr_dirty_map *)
+
     struct jdr_filter:
         pass
     struct jdr_filter_options:
@@ -136,6 +177,7 @@ cdef extern from "jetdr.h" nogil:
         int64_t stall_limit_ns
         bint bypass
         void *applier
+        jdr_dirty_map *map
     struct jdr_filter_stats:
         pass
     int jdr_filter_open(jdr_filter **, const jdr_filter_options *)
@@ -147,6 +189,7 @@ cdef extern from "jetdr.h" nogil:
     int jdr_filter_pread(jdr_filter *, void *, size_t, uint64_t)
     int64_t jdr_filter_flush(jdr_filter *)
     int64_t jdr_filter_copy(jdr_filter *, uint64_t, uint64_t)
+    int jdr_filter_tend_map(jdr_filter *)
     void c_filter_stats "jdr_filter_stats"(jdr_filter *, jdr_filter_stats *)
     void jdr_filter_trust(jdr_filter *)
     void jdr_filter_close(jdr_filter *)

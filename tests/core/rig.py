@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
-from jetdr_core._core import IoFilter, LogWriter, ManualClock, Ring
+from jetdr_core._core import DirtyMap, IoFilter, LogWriter, ManualClock, Ring
 from jetdr_core.device import MemoryDevice
 from jetdr_core.device.protocol import BlockDevice
 from jetdr_core.record import Kind, RecordHeaders
@@ -56,7 +56,14 @@ class Rig:
         )
         self.record_bytes_max = min(ring_bytes // 4, self.ring.record_bytes_max)
 
-    def disk(self, primary: BlockDevice, number: int = 1, *, stall_limit_s: float = 5.0) -> IoFilter:
+    def disk(
+        self,
+        primary: BlockDevice,
+        number: int = 1,
+        *,
+        stall_limit_s: float = 5.0,
+        dirty_map: DirtyMap | None = None,
+    ) -> IoFilter:
         return IoFilter(
             self.ring,
             primary,
@@ -64,6 +71,7 @@ class Rig:
             size_bytes=primary.size_bytes,
             record_bytes_max=self.record_bytes_max,
             stall_limit_s=stall_limit_s,
+            dirty_map=dirty_map,
         )
 
     def commit_all(self) -> None:

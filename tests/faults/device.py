@@ -64,6 +64,11 @@ class CrashDevice:
         with self._lock:
             return bytes(self._current)
 
+    def durable(self) -> bytes:
+        """Return what is left if power goes now, and nothing that was not synced survives."""
+        with self._lock:
+            return bytes(self._durable)
+
     # -- BlockDevice -----------------------------------------------------------------------------------------------
 
     @property
