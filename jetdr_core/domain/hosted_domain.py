@@ -11,6 +11,7 @@ from uuid import UUID
 
 from jetdr_core.domain.continuity import OnMismatch
 from jetdr_core.domain.domain import Domain
+from jetdr_core.domain.hosting.pending_ring import PendingRing
 from jetdr_core.domain.hosting.resumption import HostedResumption
 from jetdr_core.domain.hosting.served_disks import HostedDisk
 from jetdr_core.domain.known_file import KnownFile
@@ -118,7 +119,9 @@ class HostedDomain(Domain[HostedDisk]):
         ``give_up_from``, the number of that object, accepts that what the store holds after it is given up.
 
         The domain's old section on the same volume is replaced. If it is sound and alone has some of the domain's data,
-        that is refused with :class:`InvalidRequest`, which names the log. ``discard_log``, that name, accepts the loss.
+        that is refused with :class:`InvalidRequest`, which names the log. The same if in write-back the section was not
+        closed and no ring spares it: the disks may lack what guests were told is safe. ``discard_log``, the name of the
+        log, accepts the loss.
         """
         settings, look = DomainSettings.of(log, store, options, owner, key_file), _look(name, host)
         return cls(
@@ -132,6 +135,7 @@ class HostedDomain(Domain[HostedDisk]):
                 discard_log=discard_log,
                 places=DiskPlaces.of(disks, trust_stored=trust_stored_paths),
                 known_file=_known_file(name, host),
+                spares_log=PendingRing(name, host).spares_log,
             )
         )
 

@@ -13,6 +13,7 @@ from __future__ import annotations
 import logging
 from dataclasses import dataclass
 
+from jetdr_core.domain.generation import Generation
 from jetdr_core.domain.known import Known
 from jetdr_core.domain.meeting import log_id, meeting_point
 from jetdr_core.domain.mode import D
@@ -28,11 +29,15 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True, slots=True)
 class _OldLog:
-    """What a section holds that is to be replaced. ``problem`` says why it cannot be read, and is empty if it can."""
+    """What a section holds that is to be replaced. ``problem`` says why it cannot be read, and is empty if it can.
+
+    ``may_lead_disks``: in write-back, the disks may lack what guests were told is safe, and only the log has it.
+    """
 
     name: str = ""
     lsn_last: int = 0
     continues_store: bool = False
+    may_lead_disks: bool = False
     problem: str = ""
 
 
@@ -87,16 +92,23 @@ def _unwritten(request: DomainRequest[D], volume: LogVolume, known: Known, secti
 
 def _give_up(request: DomainRequest[D], volume: LogVolume, known: Known) -> None:
     """Say what is given up with the old section. :class:`InvalidRequest` if it is needed, and was not named."""
-    old, stored = _look(request.name, volume, known), known.tail.lsn_last
+    old, stored = _look(request, volume, known), known.tail.lsn_last
+    to_discard = f"name the log: discard_log={old.name!r}, or 'jetdr drva --discard-log {request.name}={old.name}'"
     only_there = f"LSN {stored + 1} to {old.lsn_last}" if old.lsn_last > stored else "nothing"
     if old.continues_store and old.lsn_last > stored and request.discard_log != old.name:
         raise InvalidRequest(
             f"domain {request.name!r}: its log in {volume.where} is sound, continues the store, and alone has "
             f"{only_there} ({old.lsn_last - stored} LSNs)",
-            hint=f"open the domain without taking it over, and they are uploaded; to give them up, name the log: "
-            f"discard_log={old.name!r}, or 'jetdr drva --discard-log {request.name}={old.name}'",
+            hint=f"open the domain without taking it over, and they are uploaded; to give them up, {to_discard}",
             lsn_stored=stored,
             lsn_log_last=old.lsn_last,
+        )
+    if old.may_lead_disks and request.discard_log != old.name:
+        raise InvalidRequest(
+            f"domain {request.name!r}: its log in {volume.where} was in write-back and was not closed with its host "
+            "component, and may alone have writes that guests were told are safe",
+            hint=f"open the domain without taking it over, and they are written to the disks; to give them up, "
+            f"{to_discard}",
         )
     log.warning(
         "domain %s: its old section in %s is replaced; %s",
@@ -106,14 +118,17 @@ def _give_up(request: DomainRequest[D], volume: LogVolume, known: Known) -> None
     )
 
 
-def _look(name: str, volume: LogVolume, known: Known) -> _OldLog:
+def _look(request: DomainRequest[D], volume: LogVolume, known: Known) -> _OldLog:
     """Look at the old section. What another domain has under that name is :class:`LogForeign`."""
+    name = request.name
     try:
         section = volume.open_section(name, known.domain_uuid)
         try:
             old = ReplicationLog(section)
             lsn_last, identity = old.outcome.head.lsn, log_id(old.body.section_id)
-            return _OldLog(identity, lsn_last, identity == known.owner.log and _meets(old, known, name))
+            pending = old.body.write_back and old.body.epoch > 0 and not old.outcome.clean
+            leads = pending and not request.spares_log(known.domain_uuid, [Generation.of_log(old)])
+            return _OldLog(identity, lsn_last, identity == known.owner.log and _meets(old, known, name), leads)
         finally:
             section.close()
     except (LogDamaged, LogFailed, LogNotALog) as error:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import enum
 import logging
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from os import PathLike
 from pathlib import Path
@@ -11,6 +12,7 @@ from typing import Generic
 from uuid import UUID
 
 from jetdr_core.device.protocol import BlockDevice
+from jetdr_core.domain.generation import Generation
 from jetdr_core.domain.known_file import KnownFile
 from jetdr_core.domain.mode import D, Look
 from jetdr_core.domain.primary import DiskPlaces
@@ -85,7 +87,8 @@ class DomainRequest(Generic[D]):
     ``look`` is the choice of the mode. ``log_bytes`` is the size of a new log. ``give_up_from`` is the number of the
     chain's break: what the store holds from there on is given up. ``discard_log`` names a log that may be given up with
     all that it holds. ``places`` says where the disks are. ``known_file`` is kept, so that the domain can be reopened
-    while its store is away.
+    while its store is away. ``spares_log`` tells whether the disks need nothing that only the log of a domain and a
+    generation has.
     """
 
     way: Way
@@ -97,6 +100,7 @@ class DomainRequest(Generic[D]):
     discard_log: str | None = None
     places: DiskPlaces = field(default_factory=DiskPlaces)
     known_file: KnownFile | None = None
+    spares_log: Callable[[UUID, Iterable[Generation]], bool] = lambda _uuid, _generations: False
 
     def __post_init__(self) -> None:
         check_name("domain", self.name)

@@ -5,10 +5,8 @@ from __future__ import annotations
 import asyncio
 import shutil
 import signal
-import urllib.parse
 from collections.abc import Callable
-from pathlib import Path
-from uuid import UUID, uuid4
+from uuid import uuid4
 
 import pytest
 
@@ -17,52 +15,10 @@ from jetdr_core.domain_key import KeyFile
 from jetdr_core.drva.config import load_config
 from jetdr_core.drva.daemon import Drva
 from jetdr_core.errors import InvalidRequest
-from jetdr_core.replication_log import describe_volume
 from tests.domain.hosted import until
 from tests.drva.running_drva import Place, end, place, process, running
+from tests.drva.walks import assert_lasts, assert_recovered, empty_store, is_whole, own_key, section_uuid, store_folder
 from tests.host.nbd_client import NbdClient
-
-
-def own_key(here: Place) -> Path:
-    return here.path / "state" / "payroll" / "domain.key"
-
-
-def store_folder(here: Place) -> Path:
-    return Path(urllib.parse.urlparse(here.store("payroll")).path)
-
-
-def empty_store(here: Place) -> None:
-    for thing in store_folder(here).iterdir():
-        shutil.rmtree(thing)
-
-
-def section_uuid(here: Place) -> UUID:
-    (section,) = [one for one in describe_volume(here.path / "log").sections if one.name == "payroll"]
-    return section.domain_uuid
-
-
-def is_whole(status: dict[str, object]) -> bool:
-    whole = status["state"] == "open" and status["consistent"] and status["lsn_uploaded"] == status["lsn_reserved"]
-    return bool(whole)
-
-
-def assert_recovered(here: Place) -> None:
-    key = KeyFile(own_key(here)).read() if own_key(here).exists() else None
-    target = here.path / f"recovered-{uuid4()}"
-    report = asyncio.run(
-        jetdr.rehydrate(here.store("payroll"), at="latest", target=target, format="raw", domain_key=key)
-    )
-    assert Path(report.disks[0].path).read_bytes() == here.disk("payroll").read_bytes()
-
-
-def assert_lasts(here: Place) -> None:
-    """Two restarts without any option: no gap, and what is recovered is what the disk holds."""
-    for n in range(2):
-        with running(here) as drva:
-            here.until(is_whole)
-            drva.disk().write(0, bytes([n]) * 512)
-            here.until(is_whole)
-    assert_recovered(here)
 
 
 def told(here: Place) -> str:

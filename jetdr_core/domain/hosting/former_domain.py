@@ -17,6 +17,7 @@ from uuid import UUID
 
 from jetdr_core.domain.hosting.bypassed_file import BypassedFile, served_file
 from jetdr_core.domain.hosting.generation_file import GenerationFile
+from jetdr_core.domain.hosting.pending_ring import PendingRing
 from jetdr_core.domain.hosting.ring_place import RingPlace
 from jetdr_core.domain.known_file import KnownFile
 from jetdr_core.domain.known_record import KnownRecord
@@ -39,6 +40,7 @@ class FormerDomain:
         self._log = log
         self._component = HostComponent(name, host)
         self._ring = RingPlace(Path(host.runtime) / name, domain_uuid)
+        self._pending = PendingRing(name, host)
         self._known = KnownFile(Path(host.state), name)
         self._state = Path(host.state)
         self._write_back = host.write_back
@@ -100,20 +102,10 @@ class FormerDomain:
             lag = record.write_back and not record.ended
         else:
             lag = section is not None and self._write_back
-        if not lag or (record is not None and self._ring_has_ended(record)):
+        known = [] if record is None else [one for one in (record.log, record.next) if one is not None]
+        if not lag or self._pending.spares_log(self._uuid, known):
             return ""
         return "its log was in write-back and was not closed, and may have writes that guests were told are safe"
-
-    def _ring_has_ended(self, record: KnownRecord) -> bool:
-        """Whether the ring had all that the disks lacked, and its host component has written it to them."""
-        ring = self._ring.open()
-        if ring is None:
-            return False
-        try:
-            goes_on = any(one is not None and self._ring.goes_on_with(one) for one in (record.log, record.next))
-            return ring.write_back and goes_on and ring.host_ended and not ring.primaries_lag
-        finally:
-            ring.leave()
 
     def _remove_state(self) -> None:
         self._known.remove()
