@@ -58,6 +58,11 @@ class FilterStats(NamedTuple):
     stall_ns: int = ...
     stall_ns_max: int = ...
     """Of one write."""
+    throttled: int = ...
+    """Writes that backpressure delayed."""
+    throttled_ns: int = ...
+    throttled_ns_max: int = ...
+    """Of one write."""
     failed_writes: int = ...
     unlogged_writes: int = ...
     unlogged_bytes: int = ...
@@ -77,6 +82,8 @@ class OffReason(IntEnum):
     """A disk's primary and the log may differ."""
     DRVA = 4
     """The DRVA said so."""
+    OVERLOAD = 5
+    """The log was full, and a disk had waited for as long as :meth:`Ring.set_pressure` allows."""
 
 class RingClock(NamedTuple):
     """The wall clock, against the times that a ring gives to records. All in nanoseconds.
@@ -182,6 +189,12 @@ class Ring:
         """Switch logging off, as a host component does when it must. Only a GAP_OPEN is taken then."""
     def resume_logging(self) -> None:
         """Switch logging on again, after a GAP_OPEN. Then all disks are to be resynced."""
+    def set_pressure(self, bytes_per_s: int | None, *, delay_max_s: float, budget_s: float, valid_s: float) -> None:
+        """Delay each disk's writes so that it logs no more than ``bytes_per_s``. None: delay none.
+
+        One write is delayed by at most ``delay_max_s``. The calls of one disk wait at most ``budget_s`` of each 10
+        seconds, for that and for a full log. All of this holds for ``valid_s``, unless it is said again.
+        """
     def leave(self) -> None:
         """Give up the DRVA's side, for another to take it. Before: end the log writer. After: call nothing."""
     def adopt(self, lsn: int) -> None:

@@ -187,10 +187,11 @@ void jdr_ring_settle_doubt(jdr_ring *ring, int64_t doubted_since_ns);
  */
 enum jdr_side { JDR_HOST = 0, JDR_DRVA = 1 };
 enum jdr_off_reason {
-    JDR_OFF_FULL = 1,  /* the ring stayed full for the stall limit */
-    JDR_OFF_FLUSH = 2, /* a flush was not durable within the stall limit */
-    JDR_OFF_DISK = 3,  /* primary and log of `disk` may differ */
-    JDR_OFF_DRVA = 4,  /* the DRVA said so: fenced, or a new log */
+    JDR_OFF_FULL = 1,     /* the ring stayed full for the stall limit */
+    JDR_OFF_FLUSH = 2,    /* a flush was not durable within the stall limit */
+    JDR_OFF_DISK = 3,     /* primary and log of `disk` may differ */
+    JDR_OFF_DRVA = 4,     /* the DRVA said so: fenced, or a new log */
+    JDR_OFF_OVERLOAD = 5, /* the log was full, and the guests of `disk` had waited for as long as the DRVA allows */
 };
 
 struct jdr_ring_off {
@@ -235,6 +236,19 @@ int jdr_ring_adopt(jdr_ring *ring, uint64_t lsn);
  * try again) or -EINVAL.
  */
 int jdr_ring_reset(jdr_ring *ring, const struct jdr_ring_options *options);
+
+/*
+ * What overload may cost guests, as the DRVA says it (core/backpressure.h). It holds for valid_ns, so that no guest is
+ * delayed on the word of a DRVA that is gone.
+ */
+struct jdr_pressure {
+    uint64_t bytes_per_s; /* that each disk may log. 0: no write is delayed */
+    int64_t delay_max_ns; /* of one write. Never beyond its stall limit */
+    int64_t budget_ns;    /* how long the calls of one disk may wait in each JDR_BUDGET_PERIOD_NS */
+    int64_t valid_ns;     /* for how long this holds from now on */
+};
+/* For the DRVA, or the owner of a ring in memory. */
+void jdr_ring_set_pressure(jdr_ring *ring, const struct jdr_pressure *pressure);
 
 bool jdr_ring_write_back(const jdr_ring *ring);
 /* In write-back: the primaries have everything up to here, durably. */
@@ -360,6 +374,9 @@ struct jdr_filter_options {
     X(stalls) /* writes that waited for room */                                      \
     X(stall_ns)                                                                      \
     X(stall_ns_max) /* of one write */                                               \
+    X(throttled)    /* writes that backpressure delayed */                           \
+    X(throttled_ns)                                                                  \
+    X(throttled_ns_max) /* of one write */                                           \
     X(failed_writes)                                                                 \
     X(unlogged_writes)                                                               \
     X(unlogged_bytes)                                                                \

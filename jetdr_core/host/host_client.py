@@ -30,6 +30,8 @@ REQUEST_LIMIT_S = 150.0
 """Longer than any stall limit: a copy waits that long, and then for its primary."""
 
 _LINE_BYTES_MAX = 8192
+_NOT_COUNTED = dict.fromkeys(("throttled", "throttled_ns", "throttled_ns_max"), 0)
+"""Counters that host components of earlier releases lack."""
 _IDLE_MAX = 4
 
 
@@ -294,7 +296,7 @@ def _refused_copy(number: int, message: str) -> Exception:
 
 def _parse_stats(line: str) -> HostedDiskStats:
     number, name, *words = line.split(" ")
-    values = {word.partition("=")[0]: int(word.partition("=")[2]) for word in words}
+    values = _NOT_COUNTED | {word.partition("=")[0]: int(word.partition("=")[2]) for word in words}
     missing = [field for field in FilterStats._fields if field not in values]
     if missing:
         raise ConnectionError(f"disk {name}: the statistics lack {', '.join(missing)}")

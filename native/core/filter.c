@@ -110,6 +110,7 @@ static int64_t change(jdr_filter *filter, const struct jdr_change *change)
     struct jdr_range range = {.begin = change->offset, .end = change->offset + change->length};
     if (!jdr_ranges_enter(ranges))
         return -ESHUTDOWN;
+    range.waited_ns = jdr_throttle(filter, jdr_payload_bytes(change));
     int64_t lsn = filter->mode->change(filter, change, &range);
     if (jdr_ranges_release(ranges, &range))
         count_change(filter, change, lsn);

@@ -3,6 +3,7 @@
  *
  * A write passes through these files in order:
  *   filter.c     checks the range, begins the call, and asks the mode
+ *   throttle.c   delays it while the log is about to fill
  *   the mode     unprotected.c, write_through.c or write_back.c: the steps and their order
  *   room.c       takes room in the ring, then the range (with logging off, the range alone)
  *   primary.c    changes the primary
@@ -17,6 +18,7 @@
 #ifndef JETDR_FILTER_H
 #define JETDR_FILTER_H
 
+#include "backpressure.h"
 #include "jetdr.h"
 #include "primary.h"
 
@@ -57,6 +59,7 @@ struct jdr_filter {
     int64_t stall_limit_ns;
     struct jdr_primary primary;
     JDR_LINE struct jdr_filter_stats stats; /* guarded by the ranges' mutex. Some are the primary's */
+    struct jdr_backpressure backpressure;   /* likewise */
 };
 
 static inline uint64_t jdr_payload_bytes(const struct jdr_change *change)
@@ -64,14 +67,26 @@ static inline uint64_t jdr_payload_bytes(const struct jdr_change *change)
     return change->pieces ? change->length : 0;
 }
 
+/* ---- throttle.c ------------------------------------------------------------------------------------------------- */
+
+/* Delay a write, before it holds anything, if the DRVA says so. Returns for how long it waited. */
+int64_t jdr_throttle(jdr_filter *filter, uint64_t payload_bytes);
+/*
+ * How long a guest's call that has waited for `waited_ns` may wait for the log: the rest of its stall limit, and with a
+ * full log no longer than the disk's budget allows.
+ */
+int64_t jdr_patience(jdr_filter *filter, int64_t waited_ns);
+/* A guest's call waited for ring or log, until now. With a full log that is paid for from the disk's budget. */
+void jdr_throttle_waited(jdr_filter *filter, int64_t waited_ns);
+
 /* ---- room.c ----------------------------------------------------------------------------------------------------- */
 
 /*
  * Take room for a record with so much payload, then hold the range. Returns 0, or an error with neither done:
- * -ETIMEDOUT for no room within the stall limit, -EBUSY if this disk's share of the ring was taken all that time,
- * -EMSGSIZE for more than one record holds, -ECANCELED with logging off, or the poison.
+ * -ETIMEDOUT for no room within limit_ns, -EBUSY if this disk's share of the ring was taken all that time, -EMSGSIZE
+ * for more than one record holds, -ECANCELED with logging off, or the poison. What it waited is added to the range.
  */
-int jdr_room_take(jdr_filter *filter, struct jdr_range *range, uint64_t payload_bytes);
+int jdr_room_take(jdr_filter *filter, struct jdr_range *range, uint64_t payload_bytes, int64_t limit_ns);
 /* The same for a guest: 0 or -EMSGSIZE. If logging is off, the range is held without room. */
 int jdr_room_or_bypass(jdr_filter *filter, struct jdr_range *range, uint64_t payload_bytes);
 

@@ -109,6 +109,7 @@ int jdr_writer_create(jdr_writer **out, const struct jdr_writer_options *options
     writer->epoch = options->epoch;
     writer->batch_bytes_max = options->batch_bytes_max;
     writer->tail_position = options->tail_position;
+    atomic_store(&options->ring->shared->log_full, 0);
     pthread_mutex_init(&writer->role, NULL);
     pthread_mutex_init(&writer->state_mutex, NULL);
     uint64_t lsn = jdr_ring_lsn_durable(options->ring);
@@ -313,6 +314,14 @@ static int fail(jdr_writer *writer, int result)
     return result;
 }
 
+/* Guests that wait for a full log pay for it. */
+static void tell_full(const jdr_writer *writer)
+{
+    _Atomic uint32_t *told = &writer->ring->shared->log_full;
+    if (atomic_load_explicit(told, memory_order_relaxed) != writer->full)
+        atomic_store(told, writer->full);
+}
+
 static int commit_in_role(jdr_writer *writer)
 {
     int poison = jdr_ring_poisoned(writer->ring);
@@ -321,6 +330,7 @@ static int commit_in_role(jdr_writer *writer)
     uint64_t wanted = atomic_load(
         &writer->ring->shared->sync_wanted); /* before the write: a later request waits for the next commit */
     int written = write_published(writer);
+    tell_full(writer);
     if (written < 0)
         return fail(writer, written);
     int result = sync_due(writer, wanted, written) ? sync_log(writer) : 0;

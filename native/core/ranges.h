@@ -17,6 +17,7 @@ struct jdr_range {
     uint64_t begin, end;
     struct jdr_room room;            /* taken for it in the ring, or none if it is not to be logged */
     struct jdr_range *older, *newer; /* in order of arrival */
+    int64_t waited_ns;               /* for backpressure and room */
     bool held;
 };
 

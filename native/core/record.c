@@ -9,6 +9,10 @@
 #include <string.h>
 
 #include "filter.h"
+#include "ring.h"
+#include "threads.h"
+
+#define FLUSH_STEP_NS 50000000ll
 
 static int64_t append(jdr_filter *filter, struct jdr_room room, uint8_t kind, uint8_t flags, uint64_t offset,
                       uint64_t length, const void *data)
@@ -37,11 +41,29 @@ int64_t jdr_log_or_bypass(jdr_filter *filter, struct jdr_room room, const struct
     return 0;
 }
 
+/* In steps, because the log may be found to be full meanwhile. */
+static int wait_durable(jdr_filter *filter, uint64_t lsn, int64_t *limit_ns)
+{
+    int64_t begun = jdr_monotonic_ns(), waited_ns = 0, left_ns = jdr_patience(filter, 0);
+    for (;;) {
+        int result = jdr_ring_wait_durable(filter->ring, lsn, left_ns < FLUSH_STEP_NS ? left_ns : FLUSH_STEP_NS);
+        int64_t now_ns = jdr_monotonic_ns() - begun;
+        jdr_throttle_waited(filter, now_ns - waited_ns);
+        waited_ns = now_ns;
+        left_ns = jdr_patience(filter, waited_ns);
+        *limit_ns = waited_ns + left_ns;
+        if (result != -ETIMEDOUT || left_ns <= 0)
+            return result;
+    }
+}
+
 bool jdr_durable_or_bypass(jdr_filter *filter, uint64_t lsn)
 {
-    int result = jdr_ring_wait_durable(filter->ring, lsn, filter->stall_limit_ns);
+    int64_t limit_ns;
+    int result = wait_durable(filter, lsn, &limit_ns);
     if (result && result != -ECANCELED)
-        jdr_ring_stop_logging(filter->ring, JDR_OFF_FLUSH, filter->primary.disk);
+        jdr_ring_stop_logging(filter->ring, limit_ns < filter->stall_limit_ns ? JDR_OFF_OVERLOAD : JDR_OFF_FLUSH,
+                              filter->primary.disk);
     return result == 0;
 }
 
@@ -105,7 +127,7 @@ int64_t jdr_filter_copy(jdr_filter *filter, uint64_t offset, uint64_t length)
     bool whole = length <= filter->record_bytes_max;
     if (!jdr_ranges_enter(ranges))
         return -ESHUTDOWN;
-    int64_t result = jdr_room_take(filter, &range, whole ? length : 0);
+    int64_t result = jdr_room_take(filter, &range, whole ? length : 0, filter->stall_limit_ns);
     if (!result)
         result = copy_held(filter, range.room, whole, offset, length);
     if (result > 0 && filter->primary.map)

@@ -12,6 +12,14 @@ bool jdr_ring_logging(const jdr_ring *ring);
 struct jdr_room jdr_ring_share(const jdr_ring *ring);
 
 bool jdr_ring_is_host(const jdr_ring *ring);
+/* Are writes delayed? A hint that costs nothing: jdr_ring_pressure decides. */
+bool jdr_ring_delays(const jdr_ring *ring);
+/* What the DRVA allows overload to cost. False if it says nothing, or no longer: nothing is then delayed. */
+bool jdr_ring_pressure(const jdr_ring *ring, struct jdr_pressure *pressure);
+/* Has the log no room for the next record, on the word of a consumer that lives? */
+bool jdr_ring_log_full(const jdr_ring *ring);
+/* Wait until `until_ns`, or until no write is delayed any more, or logging goes off, or the ring is poisoned. */
+void jdr_ring_sleep(jdr_ring *ring, int64_t until_ns);
 /*
  * A number that changes when records become durable in the log, when logging goes on or off, and with
  * jdr_ring_wake_moved.

@@ -67,6 +67,11 @@ struct jdr_ring_shared {
     _Atomic uint64_t primary_failed; /* write-back: 1 + the disk whose primary lacks what the log holds, or SEVERAL */
     /* times. Earlier releases have zeros here, and end before it */
     JDR_LINE struct jdr_record_clock clock; /* under `reserve` */
+    /* backpressure. Earlier releases have zeros here, which delay nobody, and do not read it */
+    JDR_LINE _Atomic uint64_t pressure_bytes_per_s; /* 0: no write is delayed */
+    _Atomic int64_t pressure_delay_max_ns, pressure_budget_ns;
+    _Atomic int64_t pressure_until_ns; /* CLOCK_MONOTONIC. The others hold until then */
+    _Atomic uint32_t log_full;         /* the log writer has found no room for the next record */
 };
 
 /* What the first release of version 1 wrote as the size of the header. The rest of its block is zero. */

@@ -9,7 +9,8 @@
 
 static int64_t change(jdr_filter *filter, const struct jdr_change *change, struct jdr_range *range)
 {
-    int refused = jdr_room_take(filter, range, jdr_payload_bytes(change));
+    int64_t limit_ns = filter->stall_limit_ns - range->waited_ns;
+    int refused = jdr_room_take(filter, range, jdr_payload_bytes(change), limit_ns);
     if (refused)
         return refused;
     int failed = jdr_primary_change(&filter->primary, change);

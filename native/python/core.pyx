@@ -50,6 +50,7 @@ class OffReason(IntEnum):
     FLUSH = JDR_OFF_FLUSH
     DISK = JDR_OFF_DISK
     DRVA = JDR_OFF_DRVA
+    OVERLOAD = JDR_OFF_OVERLOAD
 
 
 WriterState = namedtuple(

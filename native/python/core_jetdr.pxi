@@ -82,6 +82,7 @@ cdef extern from "jetdr.h" nogil:
         JDR_OFF_FLUSH
         JDR_OFF_DISK
         JDR_OFF_DRVA
+        JDR_OFF_OVERLOAD
     struct c_ring_off "jdr_ring_off":
         bint logging
         uint32_t reason, disk
@@ -91,6 +92,10 @@ cdef extern from "jetdr.h" nogil:
         int64_t wall_ns, time_ns_last, away_ns, away_since_ns, doubted_since_ns
     void jdr_ring_look_at_clock(jdr_ring *, c_ring_clock *)
     void jdr_ring_settle_doubt(jdr_ring *, int64_t)
+    struct jdr_pressure:
+        uint64_t bytes_per_s
+        int64_t delay_max_ns, budget_ns, valid_ns
+    void jdr_ring_set_pressure(jdr_ring *, const jdr_pressure *)
     int jdr_ring_format(int, const jdr_ring_options *, const uint8_t *)
     int jdr_ring_open(jdr_ring **, int, jdr_side, const uint8_t *)
     void jdr_ring_leave(jdr_ring *)

@@ -151,6 +151,14 @@ cdef class Ring:
     def leave(self):
         jdr_ring_leave(self.ring)
 
+    def set_pressure(self, bytes_per_s, *, delay_max_s, budget_s, valid_s):
+        cdef jdr_pressure pressure
+        pressure.bytes_per_s = bytes_per_s or 0
+        pressure.delay_max_ns = nanoseconds(delay_max_s)
+        pressure.budget_ns = nanoseconds(budget_s)
+        pressure.valid_ns = nanoseconds(valid_s)
+        jdr_ring_set_pressure(self.ring, &pressure)
+
     def resume_logging(self):
         jdr_ring_resume_logging(self.ring)
 

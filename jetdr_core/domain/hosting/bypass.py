@@ -36,6 +36,7 @@ REASONS: dict[int, str] = {
     OffReason.FLUSH: "a flush was not durable in the log within the stall limit",
     OffReason.DISK: "disk {disk} and the log may differ",
     OffReason.DRVA: "the appliance switched logging off",
+    OffReason.OVERLOAD: "the log was full, and guests had waited for it as long as they are to (throttle_wait_s)",
 }
 
 
