@@ -43,6 +43,18 @@ class DomainOptions:
     """How often the owner sees whether the store still holds what it has stored there."""
     stall_limit_s: float = STALL_LIMIT_S_DEFAULT
     """A write or flush waits at most this long for the replication log."""
+    throttle_fill: float = 0.7
+    """Writes are delayed while the log is fuller than this, so that it need not fill up. 1: they are not."""
+    throttle_delay_max_s: float = 0.5
+    """The longest such delay of one write."""
+    throttle_wait_s: float = 3.0
+    """The calls of a disk wait at most this long of each 10 s, for that and for a full log. Then they bypass it."""
+    return_fill: float = 0.25
+    """Logging that went off returns once the log has drained to this,"""
+    return_load: float = 0.8
+    """and guests write at most this part of what was shipped, so that a resync can win."""
+    return_delay_max_s: float = 60.0
+    """A return that fails is tried again after 1 s, 2 s and so on, up to this."""
     close_limit_s: float = 60.0
     """Closing waits at most this long for uploads. The rest stays in the log for the next opening."""
     ring_bytes: int = RING_BYTES_DEFAULT
@@ -59,6 +71,12 @@ class DomainOptions:
             "heartbeat_s": (0.01, 3600),
             "store_check_s": (0.01, 3600),
             "stall_limit_s": (0.0, 3600),
+            "throttle_fill": (0.1, 1.0),
+            "throttle_delay_max_s": (0.0, 3600),
+            "throttle_wait_s": (0.0, 10.0),
+            "return_fill": (0.25, 0.9),
+            "return_load": (0.01, 1.0),
+            "return_delay_max_s": (0.0, 86400),
             "close_limit_s": (0.0, 1e9),
             "ring_bytes": (2 << 16, 1 << 36),
             "ring_slots": (16, 1 << 22),

@@ -58,6 +58,9 @@ def summary_line(domain: Any) -> str:
 
 def _facts(domain: Any) -> Iterator[tuple[str, str]]:
     status = domain["status"]
+    if condition := domain.get("condition"):
+        why = f": {condition['why']}" if condition["why"] else ""
+        yield "state", f"{condition['state']} since {condition['since']}{why}"
     if domain["restarts"]:
         yield "restarts", f"{domain['restarts']}"
     if status is None:

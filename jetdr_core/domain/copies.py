@@ -169,6 +169,11 @@ class Copies:
         return next((copy.reason for copy in list(self._owed.values()) if copy.reason), "")
 
     @property
+    def owes_resync(self) -> bool:
+        """Whether a resync is owed, which ends a gap."""
+        return bool(self.gap_owed)
+
+    @property
     def owes_any(self) -> bool:
         """Whether any copy is owed."""
         return bool(self._owed)

@@ -6,6 +6,7 @@ GAP_OPEN is in the ring before anything can be uploaded or written.
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Callable
 from dataclasses import asdict, replace
 
@@ -16,14 +17,19 @@ from jetdr_core.domain.continuity import NOTHING_OWED, Found, check_not_refused,
 from jetdr_core.domain.disk import Disk
 from jetdr_core.domain.disk_identity import changed_disks, why_resync
 from jetdr_core.domain.generation import UNKNOWN_ID, Generation
+from jetdr_core.domain.ladder import LadderStatus
 from jetdr_core.domain.log_section import check_write_mode, log_found
 from jetdr_core.domain.log_source import DurableLog
 from jetdr_core.domain.mode import ModeParts, RingSettings
+from jetdr_core.domain.overload import Overload
 from jetdr_core.domain.primary import DiskPlace, Primaries, Primary, open_primary
 from jetdr_core.errors import LogFailed
 from jetdr_core.replication_log import Cursor, ReplicationLog
 
 __all__ = ["EmbeddedMode", "EmbeddedResumption"]
+
+LOOK_S = 0.25
+"""How often the log's fill is looked at."""
 
 
 class EmbeddedResumption:
@@ -97,7 +103,6 @@ class EmbeddedMode:
 
     why_inconsistent = ""
     is_quiet = True
-    is_crowded = False
     looks_for_disks = False
     bypassed_s = 0.0
 
@@ -105,10 +110,20 @@ class EmbeddedMode:
         self.source = DurableLog(resumption.log, resumption.ring, resumption.name, may_trim=parts.may_trim)
         self._resumption = resumption
         self._parts = parts
+        self._overload = Overload(
+            resumption.ring, resumption.log, parts.options, budget_s=None, owes_resync=lambda: parts.copies.owes_resync
+        )
+        self._looking: asyncio.Task[None] | None = None
 
     async def begin(self, _cursor: Cursor, start_upload: Callable[[], None], attach: Callable[[], list[Disk]]) -> None:
         await in_thread(self._attach, attach)
         start_upload()
+        self._looking = asyncio.create_task(self._look_forever())
+
+    async def _look_forever(self) -> None:
+        while True:
+            self._overload.look()
+            await asyncio.sleep(LOOK_S)
 
     def _attach(self, attach: Callable[[], list[Disk]]) -> None:
         resumption, control_log, copies = self._resumption, self._parts.control_log, self._parts.copies
@@ -124,6 +139,10 @@ class EmbeddedMode:
         for disk in disks:
             if disk.fault is not None and not copies.why_owed(disk):  # the last owner added it as it ended
                 copies.owe_failed(disk, f"disk {disk.name!r} failed: {disk.fault.reason}")
+
+    @property
+    def is_crowded(self) -> bool:
+        return self._overload.is_throttling
 
     # -- disks -------------------------------------------------------------------------------------------------------
 
@@ -170,8 +189,13 @@ class EmbeddedMode:
     def status(self) -> None:
         return None
 
+    def ladder(self) -> LadderStatus:
+        return self._overload.status()
+
     async def stop_watching(self) -> None:
-        """Nothing watches."""
+        if self._looking is not None:
+            self._looking.cancel()
+            await asyncio.wait({self._looking})
 
     async def stop_trimming(self) -> None:
         """Only the uploader trims."""

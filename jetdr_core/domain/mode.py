@@ -24,6 +24,7 @@ from jetdr_core.domain.control_log import ControlLog
 from jetdr_core.domain.copies import Copies
 from jetdr_core.domain.disk import ProtectedDisk
 from jetdr_core.domain.generation import Generation
+from jetdr_core.domain.ladder import LadderStatus
 from jetdr_core.domain.log_source import DurableLog
 from jetdr_core.domain.primary import DiskPlace, Primaries, Primary
 from jetdr_core.domain.status import HostStatus
@@ -174,6 +175,9 @@ class Mode(Protocol[D]):
 
     def status(self) -> HostStatus | None:
         """The host component; None where there is none."""
+
+    def ladder(self) -> LadderStatus:
+        """Where the domain stands when guests write more than is shipped."""
 
     # -- end: in this order --------------------------------------------------------------------------------------------
 

@@ -312,6 +312,7 @@ class OpenDomain(Generic[D]):
             forged=upload.forged,
             **self._store_status(),
             **self._proof_status(),
+            ladder=self.mode.ladder(),
             host=self.mode.status(),
             clock=self.clock_watch.why,
             changed=why_changed(changed) if (changed := parts.resumption.changed) else "",

@@ -12,6 +12,7 @@ from typing import Annotated, Any, get_type_hints
 
 from jetdr_core._core import FilterStats
 from jetdr_core.domain.disk_fault import DiskFault
+from jetdr_core.domain.ladder import LadderStatus
 
 __all__ = ["Counted", "DiskStatus", "DomainStatus", "HostStatus", "Metric", "counters", "disk_metrics"]
 
@@ -66,6 +67,13 @@ class DiskStatus:
         int, Counted("jetdr_disk_unlogged_writes_total", "writes that bypassed the log while logging was off")
     ]
     unlogged_bytes: Annotated[int, Counted("jetdr_disk_unlogged_bytes_total", "bytes of these writes")]
+    throttled: Annotated[int, Counted("jetdr_disk_throttled_writes_total", "writes that backpressure delayed")]
+    throttled_s: Annotated[
+        float,
+        Counted(
+            "jetdr_disk_throttled_seconds_total", "delays of these writes, added up", of="throttled_ns", divisor=10**9
+        ),
+    ]
 
 
 def disk_metrics() -> Iterator[tuple[str, Metric]]:
@@ -161,6 +169,7 @@ class DomainStatus:
     forged: str
     store_away_s: float
     store_away: str
+    ladder: LadderStatus
     host: HostStatus | None
     clock: str
     changed: str

@@ -11,11 +11,14 @@ from dataclasses import dataclass
 from jetdr_core.catalog import iso_time
 from jetdr_core.domain import DiskFault, DiskStatus, DomainStatus, HostStatus
 from jetdr_core.domain.hosting.standby import ClosedGuests
+from jetdr_core.drva.domain_state import Condition, DomainState
 from jetdr_core.store import AWAY_S
 
 __all__ = ["ALARMS", "Alarm", "Situation", "alarms_of"]
 
-LOG_NEARLY_FULL = 0.8
+LOG_NEARLY_FULL = 0.9
+LASTS_S = 300.0
+"""Backpressure that lasts so long is no peak of load."""
 NO_ANSWER_S = 10.0
 
 ALARMS = {
@@ -33,6 +36,7 @@ ALARMS = {
     "upload_stopped": "the store refuses uploads; the log takes writes until it is full",
     "paused": "an operator paused uploading",
     "rpo": "the oldest write that the store lacks is older than rpo_alarm_s",
+    "throttled": "guests' writes have been delayed for over 5 minutes, because they write more than is shipped",
     "log_nearly_full": "the log section is nearly full; once it is full, guests are delayed, then no longer protected",
     "not_consistent": "the present moment is not a recovery point",
     "clock": "the machine's clock cannot be trusted, so record times do not follow it",
@@ -78,6 +82,8 @@ class Situation:
     rpo_alarm_s: float
     unprotected: tuple[str, ...]
     standing: ClosedGuests
+    condition: Condition
+    now_ns: int
     unkept: tuple[str, ...] = ()
 
 
@@ -96,9 +102,15 @@ def alarms_of(situation: Situation) -> list[Alarm]:
         if situation.status_age_s > NO_ANSWER_S:
             found.append(Alarm("no_answer", f"no status for {situation.status_age_s:.0f} s"))
         found.extend(_of_status(situation.status, situation.rpo_alarm_s))
+        found.extend(_of_condition(situation.condition, situation.now_ns))
         found.extend(Alarm("disk_not_protected", text) for text in situation.unprotected)
         found.extend(Alarm("config_not_kept", text) for text in situation.unkept)
     return found
+
+
+def _of_condition(condition: Condition, now_ns: int) -> Iterator[Alarm]:
+    if condition.state is DomainState.THROTTLED and now_ns - condition.since_ns > LASTS_S * 1e9:
+        yield Alarm("throttled", f"guests' writes are delayed since {iso_time(condition.since_ns)}: {condition.why}")
 
 
 def _of_guests(standing: ClosedGuests) -> Iterator[Alarm]:

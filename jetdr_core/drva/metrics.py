@@ -41,6 +41,10 @@ _OF_DOMAIN: dict[str, tuple[str, Callable[[DomainStatus], float | None]]] = {
     "jetdr_rpo_seconds": ("age of the oldest write that the store lacks", lambda status: status.rpo_s),
     "jetdr_log_bytes": ("capacity of the log section", lambda status: status.log_bytes),
     "jetdr_log_used_bytes": ("bytes of the log section in use", lambda status: status.log_used_bytes),
+    "jetdr_throttle_bytes_per_second": (
+        "what each disk may log; 0 if no write is delayed",
+        lambda status: status.ladder.limit_bytes_per_s or 0,
+    ),
     "jetdr_ring_used_bytes": ("payload between filter and log", lambda status: status.ring_used_bytes),
     "jetdr_ring_records": (
         "records not yet durable in the log",
@@ -132,6 +136,8 @@ def _families(views: Sequence[SessionView]) -> Iterator[Metric]:
         rows = (([view.name, disk.name], of_disk(disk)) for view, status in statuses for disk in status.disks)
         yield _family(name, text, ["domain", "disk"], rows)
     yield _latency(statuses)
+    states = (([view.name, view.condition.state.value], 1.0) for view in views)
+    yield _family("jetdr_domain_state", "1 for the present state, and no other is there", ["domain", "state"], states)
     alarms = (([view.name, alarm.name], 1) for view in views for alarm in view.alarms)
     yield _family("jetdr_alarm", "1 for each present alarm", ["domain", "alarm"], _by_labels(alarms).items())
 

@@ -27,6 +27,7 @@ from jetdr_core.drva.alarms import Situation, alarms_of
 from jetdr_core.drva.config import DomainConfig
 from jetdr_core.drva.configured_disks import ConfiguredDisks
 from jetdr_core.drva.configured_domain import AnyDomain, disk_places, store_is_empty
+from jetdr_core.drva.domain_state import Condition, DomainState, condition_of
 from jetdr_core.drva.errors import DomainClosed
 from jetdr_core.drva.kept_files import KeptFiles
 from jetdr_core.drva.last_status import LastStatus
@@ -43,6 +44,15 @@ T = TypeVar("T")
 
 STATUS_EVERY_S = 1.0
 STAND_BY_EVERY_S = 1.0
+
+_CLOSED = {
+    State.OPENING: DomainState.OPENING,
+    State.OPEN: DomainState.OPENING,  # until its first status
+    State.FENCED: DomainState.FENCED,
+    State.WAITING: DomainState.CLOSED,
+    State.CLOSING: DomainState.CLOSED,
+    State.CLOSED: DomainState.CLOSED,
+}
 
 Opener = Callable[[DomainConfig], Awaitable[AnyDomain]]
 
@@ -77,6 +87,7 @@ class DomainSession:
         self._loop = LoopThread(f"jetdr-session-{config.name}")
         self._domain: AnyDomain | None = None
         self._phase = Phase.begin()
+        self._condition = Condition(DomainState.OPENING, self._phase.since_ns, "")
         self._paused = False
         self.disks = ConfiguredDisks(config.disk, AddedDisks(Path(config.host.state), config.name))
         self._files = KeptFiles(config.config_files)
@@ -124,9 +135,12 @@ class DomainSession:
             unprotected=self.disks.unprotected,
             unkept=self._files.problems,
             standing=self._standing,
+            condition=self._condition,
+            now_ns=time.time_ns(),
         )
         return SessionView(
             name=self.config.name,
+            condition=self._condition,
             state=phase.state,
             since_ns=phase.since_ns,
             restarts=phase.restarts,
@@ -308,6 +322,7 @@ class DomainSession:
     def _enter(self, state: State) -> None:
         if state is not self._phase.state:
             self._phase = self._phase.enter(state)
+            self._note_condition(self._status.value()[0])
             self._log_alarms()
 
     def _settle(self) -> None:
@@ -316,7 +331,18 @@ class DomainSession:
 
     def _on_status(self, domain: AnyDomain, status: DomainStatus) -> None:
         self._copies.watch(domain, status)
+        self._note_condition(status)
         self._log_alarms()
+
+    def _note_condition(self, status: DomainStatus | None) -> None:
+        phase = self._phase
+        if status is None or phase.state is not State.OPEN:
+            state, why = _CLOSED[phase.state], phase.failure
+        else:
+            state, why = condition_of(status, paused=self._paused)
+        before, self._condition = self._condition, self._condition.then(state, why, time.time_ns())
+        if before.state is not state:
+            log.info("domain %s: %s %s", self.config.name, state.value, why, extra=self._fields)
 
     def _log_alarms(self) -> None:
         """Log which alarms began and ended. The end of the session does not end what was wrong."""

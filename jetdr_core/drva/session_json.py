@@ -22,6 +22,12 @@ def session_json(view: SessionView) -> Json:
         "state": view.state.value,
         "since": iso_time(view.since_ns),
         "since_ns": view.since_ns,
+        "condition": {
+            "state": view.condition.state.value,
+            "since": iso_time(view.condition.since_ns),
+            "since_ns": view.condition.since_ns,
+            "why": redacted(view.condition.why) or None,
+        },
         "restarts": view.restarts,
         "paused": view.paused,
         "failure": view.failure or None,

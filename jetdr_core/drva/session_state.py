@@ -11,6 +11,7 @@ from dataclasses import dataclass, replace
 
 from jetdr_core.domain import DomainStatus
 from jetdr_core.drva.alarms import Alarm
+from jetdr_core.drva.domain_state import Condition
 
 __all__ = ["Phase", "SessionView", "State"]
 
@@ -67,6 +68,7 @@ class SessionView:
     restarts: int
     paused: bool
     failure: str
+    condition: Condition
     alarms: tuple[Alarm, ...]
     status: DomainStatus | None
     status_age_s: float

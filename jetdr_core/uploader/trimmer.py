@@ -15,7 +15,7 @@ from jetdr_core.uploader.workers import Workers
 __all__ = ["LogTrimmer"]
 
 CHECKPOINT_S = 1.0
-"""The tail moves at most this often, but without delay while half of the log or more is in use."""
+"""The tail moves at most this often, but without delay while a quarter of the log or more is in use."""
 
 
 class LogTrimmer:
@@ -30,7 +30,7 @@ class LogTrimmer:
 
     async def trim_if_due(self, stored: Cursor) -> None:
         """Move the tail to ``stored``, the end of what is stored, unless that can wait."""
-        is_crowded = self._source.backlog(self._tail) >= self._source.data_bytes // 2
+        is_crowded = self._source.backlog(self._tail) >= self._source.data_bytes // 4
         if is_crowded or self._clock() - self._moved_s >= CHECKPOINT_S:
             await self.trim(stored)
 

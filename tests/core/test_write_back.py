@@ -15,7 +15,9 @@ import pytest
 from jetdr_core.device import MemoryDevice
 from jetdr_core.domain.hosting import bypass
 from jetdr_core.domain.hosting.bypassed_file import BypassedFile
+from jetdr_core.domain.overload import Overload
 from jetdr_core.errors import StallTimeout
+from jetdr_core.options import DomainOptions
 from jetdr_core.record import Kind
 from tests.core.host import Shared, program, shared_ring, until
 from tests.core.rig import replay
@@ -310,9 +312,11 @@ def test_logging_does_not_resume_while_a_primary_lacks_what_was_logged(monkeypat
             append=lambda body: ring.control(body.kind, 0, b"{}", stall_limit_s=5),
             make_durable=lambda: ring.wait_durable(ring.lsn_reserved, 5),
         )
-        log: Any = SimpleNamespace(state=lambda: SimpleNamespace(failed=0, used_bytes=0, data_bytes=1 << 20))
+        empty = {"failed": 0, "data_bytes": 1 << 20, "head_position": 0, "tail": SimpleNamespace(position=0)}
+        log: Any = SimpleNamespace(state=lambda: SimpleNamespace(**empty))
         watched = bypass.Bypass(
             *("vm", ring, log, control_log, copies, bypassed_file),  # type: ignore[arg-type]
+            overload=Overload(ring, log, DomainOptions(), budget_s=3, owes_resync=lambda: False),
             because="",
             can_upload=lambda: True,
         )

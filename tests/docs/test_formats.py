@@ -104,10 +104,11 @@ def test_a_record_header_lies_as_documented() -> None:
 
 def ring_header_fields() -> list[str]:
     """The fields of ``struct jdr_ring_shared`` in order; its two producers and its clock's fields one by one."""
-    names = fields_of("ring_shared.h", "jdr_ring_shared")
-    at = names.index("producers")
-    clock = [f"clock.{name}" for name in fields_of("record_clock.h", "jdr_record_clock")]
-    return [*names[:at], "producers[0]", "producers[1]", *names[at + 1 : -1], *clock]
+    parts = {
+        "producers": ["producers[0]", "producers[1]"],
+        "clock": [f"clock.{name}" for name in fields_of("record_clock.h", "jdr_record_clock")],
+    }
+    return [field for name in fields_of("ring_shared.h", "jdr_ring_shared") for field in parts.get(name, [name])]
 
 
 def fields_of(header: str, structure: str) -> list[str]:

@@ -36,10 +36,10 @@ def test_the_tail_moves_once_in_a_while() -> None:
     asyncio.run(scenario())
 
 
-def test_the_tail_moves_at_once_while_the_log_is_half_full() -> None:
+def test_the_tail_moves_at_once_while_the_log_is_a_quarter_full() -> None:
     async def scenario() -> None:
         async with scene([0.0]) as (source, trimmer):
-            source.write(49)
+            source.write(24)
             await trimmer.trim_if_due(cursor_at(1))
             assert source.checkpoints == []
             source.write(1)

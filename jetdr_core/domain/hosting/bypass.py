@@ -1,9 +1,10 @@
-"""Bypass: logging is off, and guests write to their primaries alone. Switches logging on again when that can last.
+"""Bypass: logging is off, and guests write to their primaries alone. Switches logging on again when that can last,
+as the ladder says.
 
 Invariants: from the moment logging is off the domain is not consistent. Logging is switched on after a GAP_OPEN, in one
 step with owing a copy of every disk, so the gap cannot close before all disks are copied. In write-back the host
 component has made its bypassed file first, the GAP_OPEN is durable, and the file is removed before logging is on. So
-none is made later. If logging goes off meanwhile, all of this is done again, after a longer wait.
+none is made later. If logging goes off meanwhile, all of this is done again.
 """
 
 from __future__ import annotations
@@ -17,19 +18,15 @@ from jetdr_core.control_bodies import GapOpen
 from jetdr_core.domain.control_log import ControlLog
 from jetdr_core.domain.copies import Copies
 from jetdr_core.domain.hosting.bypassed_file import BypassedFile
+from jetdr_core.domain.overload import Overload
 from jetdr_core.replication_log import ReplicationLog
 
 __all__ = ["Bypass", "log_bypass_gap"]
 
 log_ = logging.getLogger(__name__)
 
-DELAY_FIRST_S = 0.05
-DELAY_MAX_S = 30.0
 SETTLE_S = 10.0
 """A bypassed file that is missing for so long was removed by an appliance that died before it switched logging on."""
-
-CALM_S = 60.0
-"""Logging that stayed on for so long is expected to last."""
 
 REASONS: dict[int, str] = {
     OffReason.FULL: "ring or log stayed full for the stall limit",
@@ -56,6 +53,7 @@ class Bypass:
         copies: Copies,
         bypassed_file: BypassedFile | None,
         *,
+        overload: Overload,
         because: str,
         can_upload: Callable[[], bool],
         served_file: BypassedFile | None = None,
@@ -69,9 +67,9 @@ class Bypass:
         self._served_file = served_file
         self._can_upload = can_upload
         self._because = because
+        self._overload = overload
         self._times = 0
-        self._noticed_s = self._resumed_s = time.monotonic()
-        self._delay_s = DELAY_FIRST_S
+        self._noticed_s = time.monotonic()
 
     @property
     def why(self) -> str:
@@ -85,20 +83,17 @@ class Bypass:
         self._ring.stop_logging()
 
     def look(self) -> None:
-        """Notice that logging is off, and switch it on again when there is room for it to last."""
+        """Notice that logging is off, and switch it on again when that can last."""
         off = self._ring.off()
-        if off.logging:
-            return
-        if off.times != self._times:
+        if not off.logging and off.times != self._times:
             self._notice(off)
-        if time.monotonic() - self._noticed_s >= self._delay_s and self._is_free():
+        is_free = off.logging or self._is_free()
+        step = self._overload.look(why_off="" if off.logging else self._reason(off), is_free=is_free)
+        if step.may_return:
             self._resume(off)
 
     def _notice(self, off: RingOff) -> None:
-        now = time.monotonic()
-        calm = now - self._resumed_s >= CALM_S
-        self._delay_s = DELAY_FIRST_S if calm else min(2 * self._delay_s, DELAY_MAX_S)
-        self._times, self._noticed_s = off.times, now
+        self._times, self._noticed_s = off.times, time.monotonic()
         log_.warning(
             "domain %s: logging is off, and writes bypass the log: %s",
             self._name,
@@ -106,14 +101,13 @@ class Bypass:
         )
 
     def _is_free(self) -> bool:
-        ring, log = self._ring, self._log.state()
-        if ring.poisoned or log.failed or not self._can_upload():
+        ring = self._ring
+        if ring.poisoned or self._log.state().failed or not self._can_upload():
             return False
         if not self._is_settled():
             return False
         ring.request_durable(ring.lsn_reserved)
-        drained = ring.lsn_durable >= ring.lsn_reserved and ring.used_bytes < ring.payload_bytes // 2
-        return drained and log.used_bytes < log.data_bytes // 2
+        return ring.lsn_durable >= ring.lsn_reserved and ring.used_bytes < ring.payload_bytes // 2
 
     def _is_settled(self) -> bool:
         """In write-back, whether the primaries have everything that was logged, and the bypassed file is there.
@@ -132,7 +126,8 @@ class Bypass:
         with self._control_log.lock:
             self._ring.resume_logging()
             self._copies.owe_all(reason)
-        self._because, self._resumed_s = "", time.monotonic()
+        self._because = ""
+        self._overload.resumed()
         log_.warning("domain %s: logging is on again, and all disks are resynced", self._name)
 
     def _reason(self, off: RingOff) -> str:

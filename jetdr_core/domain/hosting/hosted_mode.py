@@ -28,8 +28,10 @@ from jetdr_core.domain.hosting.served_disks import DiskServer, HostedDisk
 from jetdr_core.domain.hosting.stamper import Stamper
 from jetdr_core.domain.hosting.watch import Watch
 from jetdr_core.domain.hosting.witnesses import Witnesses
+from jetdr_core.domain.ladder import LadderStatus
 from jetdr_core.domain.log_source import DurableLog
 from jetdr_core.domain.mode import ModeParts
+from jetdr_core.domain.overload import Overload
 from jetdr_core.domain.primary import DiskPlace, Primary
 from jetdr_core.domain.status import HostStatus
 from jetdr_core.errors import JetdrError, StoreAway
@@ -102,6 +104,14 @@ class HostedMode:
             doubt=self._doubt,
             on_fault=self._owe_failed,
         )
+        self._overload = Overload(
+            ring,
+            log,
+            parts.options,
+            budget_s=parts.options.throttle_wait_s,
+            written_bytes=lambda: self._server.written_bytes,
+            owes_resync=lambda: parts.copies.owes_resync,
+        )
         self._bypass = Bypass(
             name,
             ring,
@@ -109,6 +119,7 @@ class HostedMode:
             parts.control_log,
             parts.copies,
             resumed.bypassed_file,
+            overload=self._overload,
             because=resumed.owed.stop,
             can_upload=lambda: parts.failure() is None,
             served_file=resumed.served_file,
@@ -286,12 +297,15 @@ class HostedMode:
     @property
     def is_crowded(self) -> bool:
         log = self._log.state()
-        return log.used_bytes > log.data_bytes // 2
+        return log.used_bytes > log.data_bytes // 2 or self._overload.is_throttling
 
     @property
     def bypassed_s(self) -> float:
         off = self._ring.off()
         return 0.0 if off.logging else max(0.0, (self._ring.now_ns() - off.since_ns) / 1e9)
+
+    def ladder(self) -> LadderStatus:
+        return self._overload.status()
 
     def status(self) -> HostStatus:
         watch, off = self._watch, self._ring.off()
