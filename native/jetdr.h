@@ -361,27 +361,30 @@ struct jdr_filter_options {
  * the host component's answer to STATS come from this list. What status and metrics show of it:
  * jetdr_core/domain/status.py.
  */
-#define JDR_FILTER_STATS(X)                                                          \
-    X(writes)                                                                        \
-    X(write_bytes)                                                                   \
-    X(zeros)                                                                         \
-    X(zero_bytes)                                                                    \
-    X(reads)                                                                         \
-    X(read_bytes)                                                                    \
-    X(flushes)                                                                       \
-    X(background_bytes)                                                              \
-    X(overlaps_waited)                                                               \
-    X(stalls) /* writes that waited for room */                                      \
-    X(stall_ns)                                                                      \
-    X(stall_ns_max) /* of one write */                                               \
-    X(throttled)    /* writes that backpressure delayed */                           \
-    X(throttled_ns)                                                                  \
-    X(throttled_ns_max) /* of one write */                                           \
-    X(failed_writes)                                                                 \
-    X(unlogged_writes)                                                               \
-    X(unlogged_bytes)                                                                \
-    X(suspect)     /* 1: primary and log may differ. Stays until jdr_filter_trust */ \
-    X(sync_failed) /* errno of the primary's first failed flush, 0 for none. Stays */
+#define JDR_FILTER_STATS(X)                                                                                \
+    X(writes)                                                                                              \
+    X(write_bytes)                                                                                         \
+    X(zeros)                                                                                               \
+    X(zero_bytes)                                                                                          \
+    X(reads)                                                                                               \
+    X(read_bytes)                                                                                          \
+    X(flushes)                                                                                             \
+    X(background_bytes)                                                                                    \
+    X(overlaps_waited)                                                                                     \
+    X(stalls) /* writes that waited for room */                                                            \
+    X(stall_ns)                                                                                            \
+    X(stall_ns_max) /* of one write */                                                                     \
+    X(throttled)    /* writes that backpressure delayed */                                                 \
+    X(throttled_ns)                                                                                        \
+    X(throttled_ns_max) /* of one write */                                                                 \
+    X(failed_writes)                                                                                       \
+    X(unlogged_writes)                                                                                     \
+    X(unlogged_bytes)                                                                                      \
+    X(suspect)     /* 1: primary and log may differ. Stays until jdr_filter_trust */                       \
+    X(sync_failed) /* errno of the primary's first failed flush, 0 for none. Stays */                      \
+    X(trouble)     /* what is answered with errors at present: 1 flushes, 2 changes, 3 reads, 0 nothing */ \
+    X(trouble_errno)                                                                                       \
+    X(trouble_since_ns) /* wall clock */
 
 struct jdr_filter_stats {
 #define JDR_FILTER_STAT(name) uint64_t name;

@@ -3,6 +3,7 @@
 from jetdr_core.domain.continuity import OnMismatch
 from jetdr_core.domain.disk import Disk
 from jetdr_core.domain.disk_fault import DiskFault
+from jetdr_core.domain.disk_trouble import DiskTrouble
 from jetdr_core.domain.hosted_domain import HostedDomain
 from jetdr_core.domain.hosting.served_disks import HostedDisk
 from jetdr_core.domain.protected_domain import ProtectedDomain
@@ -12,6 +13,7 @@ __all__ = [
     "Disk",
     "DiskFault",
     "DiskStatus",
+    "DiskTrouble",
     "DomainStatus",
     "HostStatus",
     "HostedDisk",

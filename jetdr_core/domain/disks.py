@@ -18,6 +18,7 @@ from jetdr_core.domain.control_log import ControlLog
 from jetdr_core.domain.copies import Copies
 from jetdr_core.domain.disk import ProtectedDisk
 from jetdr_core.domain.disk_identity import UNREADABLE, identity_at_rest
+from jetdr_core.domain.disk_trouble import DiskTrouble
 from jetdr_core.domain.mode import D, Mode
 from jetdr_core.domain.primary import DiskPlace, Primaries, Primary, places_digest
 from jetdr_core.domain.status import DiskStatus, counters
@@ -230,6 +231,8 @@ class Disks(Generic[D]):
 
 
 def _status(disk: ProtectedDisk, *, ready: bool) -> DiskStatus:
+    stats = disk.stats()
+    trouble = DiskTrouble.of(stats)
     return DiskStatus(
         name=disk.name,
         path=disk.path,
@@ -238,7 +241,9 @@ def _status(disk: ProtectedDisk, *, ready: bool) -> DiskStatus:
         ready=ready,
         failed=disk.fault is not None,
         fault=disk.fault,
+        in_trouble=trouble is not None,
+        trouble=trouble,
         copied_bytes=disk.copy.copied_bytes,
         copy_bytes=disk.copy.total_bytes,
-        **counters(disk.stats()),
+        **counters(stats),
     )

@@ -12,6 +12,7 @@ from typing import Annotated, Any, get_type_hints
 
 from jetdr_core._core import FilterStats
 from jetdr_core.domain.disk_fault import DiskFault
+from jetdr_core.domain.disk_trouble import DiskTrouble
 from jetdr_core.domain.ladder import LadderStatus
 
 __all__ = ["Counted", "DiskStatus", "DomainStatus", "HostStatus", "Metric", "counters", "disk_metrics"]
@@ -37,8 +38,9 @@ class Counted(Metric):
 class DiskStatus:
     """One disk. ``copied_bytes`` of ``copy_bytes`` says how far its copy has come, and is 0 of 0 if none was owed.
 
-    ``fault`` says why it is ``failed``. ``nbd_uri``: where guests find the disk, empty without a host component. A
-    hosted disk's counters are as last reported by the host component, since it first served the disk.
+    ``fault`` says why it is ``failed``, and ``trouble`` why it is ``in_trouble``. ``nbd_uri``: where guests find the
+    disk, empty without a host component. A hosted disk's counters are as last reported by the host component, since it
+    first served the disk.
     """
 
     name: str
@@ -48,6 +50,8 @@ class DiskStatus:
     ready: Annotated[bool, Metric("jetdr_disk_ready", "1 when its initial copy is complete")]
     failed: Annotated[bool, Metric("jetdr_disk_failed", "1 while it is missing, does not fit, or is not configured")]
     fault: DiskFault | None
+    in_trouble: Annotated[bool, Metric("jetdr_disk_in_trouble", "1 while it answers its guest with errors")]
+    trouble: DiskTrouble | None
     copied_bytes: Annotated[int, Metric("jetdr_disk_copied_bytes", "bytes of its current or last copy that are logged")]
     copy_bytes: Annotated[int, Metric("jetdr_disk_copy_bytes", "bytes of its current or last copy")]
     writes: Annotated[int, Counted("jetdr_disk_writes_total", "writes of the guest")]

@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 from jetdr_core.catalog import iso_time
-from jetdr_core.domain import DiskFault, DiskStatus, DomainStatus, HostStatus
+from jetdr_core.domain import DiskFault, DiskStatus, DiskTrouble, DomainStatus, HostStatus
 from jetdr_core.domain.hosting.standby import ClosedGuests
 from jetdr_core.drva.domain_state import Condition, DomainState
 from jetdr_core.store import AWAY_S
@@ -40,7 +40,8 @@ ALARMS = {
     "log_nearly_full": "the log section is nearly full; once it is full, guests are delayed, then no longer protected",
     "not_consistent": "the present moment is not a recovery point",
     "clock": "the machine's clock cannot be trusted, so record times do not follow it",
-    "primary_failed": "a disk failed writes of its guest",
+    "primary_failed": "a disk answers its guest with errors",
+    "primary_full": "a disk's file system has no room for what its guest writes",
     "disk_not_protected": "a configured disk could not be protected and is tried again",
     "disk_changed": "a disk was changed or replaced while the domain was closed; it is resynced",
     "disk_unstamped": "in write-back a disk did not take its stamp, so an older copy of it may go unnoticed",
@@ -139,8 +140,15 @@ def _of_status(status: DomainStatus, rpo_alarm_s: float) -> Iterator[Alarm]:
     for disk in status.disks:
         if disk.fault is not None:
             yield _of_fault(disk, disk.fault)
-        if disk.failed_writes:
-            yield Alarm("primary_failed", f"disk {disk.name!r} failed {disk.failed_writes} writes")
+        if disk.trouble is not None:
+            yield _of_trouble(disk, disk.trouble)
+
+
+def _of_trouble(disk: DiskStatus, trouble: DiskTrouble) -> Alarm:
+    where = f"disk {disk.name!r} at {disk.path}, since {iso_time(trouble.since_ns)}"
+    if trouble.is_full:
+        return Alarm("primary_full", f"{where}: writes wait for room and are then refused: {trouble.reason}")
+    return Alarm("primary_failed", f"{where}: {trouble.calls} are answered with {trouble.reason!r}")
 
 
 def _of_fault(disk: DiskStatus, fault: DiskFault) -> Alarm:

@@ -52,7 +52,7 @@ static bool take_room(jdr_ring *ring, struct jdr_room room)
 /* Is the missing room held for a primary that is slower than the log? Its host waits for it. */
 static bool primary_lags(const jdr_ring *ring)
 {
-    return ring->write_back && ring->side == JDR_HOST &&
+    return ring->write_back && ring->side == JDR_HOST && !atomic_load(&ring->no_room) &&
            atomic_load(&ring->shared->lsn_applied) < atomic_load(&ring->shared->lsn_released);
 }
 
@@ -113,6 +113,16 @@ int jdr_ring_admit(jdr_ring *ring, uint64_t payload_bytes, int64_t limit_ns, str
     else
         *room = taken;
     return result;
+}
+
+void jdr_ring_note_no_room(jdr_ring *ring, bool no_room)
+{
+    atomic_store(&ring->no_room, no_room);
+}
+
+bool jdr_ring_no_room(const jdr_ring *ring)
+{
+    return atomic_load(&ring->no_room);
 }
 
 void jdr_ring_cancel(jdr_ring *ring, struct jdr_room room)

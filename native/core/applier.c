@@ -19,6 +19,7 @@
 #define REST_NS 20000000ll   /* what is pending waits this long for a flush that comes by itself */
 #define SYNC_NS 1000000000ll /* primaries are flushed this often */
 #define SETTLE_POLL_NS 100000000ll
+#define ROOM_POLL_NS 50000000l /* a primary without room is tried again so often */
 
 struct jdr_applier {
     jdr_ring *ring;
@@ -126,7 +127,18 @@ static int64_t end_work(jdr_applier *applier, int64_t begun)
     return jdr_monotonic_ns() - begun;
 }
 
-static void apply_to(jdr_applier *applier, struct jdr_primary *primary, const struct jdr_pending *pending)
+/* The primary of a record has no room, or has room again. Until then its guests are told so. */
+static void note_room(const jdr_applier *applier, struct jdr_primary *primary, int result)
+{
+    atomic_store(&primary->full, jdr_primary_is_full(result));
+    jdr_ring_note_no_room(applier->ring, jdr_primary_is_full(result));
+    pthread_mutex_lock(&primary->ranges.mutex);
+    jdr_primary_note(primary, JDR_ANSWER_CHANGE, result);
+    pthread_mutex_unlock(&primary->ranges.mutex);
+}
+
+/* False if the primary has no room: the record stays pending, and its range is free. */
+static bool apply_to(jdr_applier *applier, struct jdr_primary *primary, const struct jdr_pending *pending)
 {
     const struct jdr_record *record = &pending->record;
     struct jdr_range range = {.begin = record->offset, .end = record->offset + record->length};
@@ -135,12 +147,17 @@ static void apply_to(jdr_applier *applier, struct jdr_primary *primary, const st
     bool is_in_log = record->lsn <= jdr_ring_lsn_durable(applier->ring); /* not so, perhaps, while logging is off */
     int result = change(primary, pending, is_in_log);
     jdr_pace_taken(&primary->pace, jdr_pace_weight(record->payload_bytes), end_work(applier, begun));
-    if (result)
+    bool is_full = jdr_primary_is_full(result) && !primary->failed;
+    if (is_full != atomic_load(&primary->full))
+        note_room(applier, primary, result);
+    if (result && !is_full)
         fail_disk(applier, primary, result);
     /* Before others get the range: they must find the data in the primary or a failed disk, and not in the ring. */
-    jdr_pending_applied(applier->ring, record->lsn);
+    if (!is_full)
+        jdr_pending_applied(applier->ring, record->lsn);
     jdr_ranges_release(&primary->ranges, &range);
     jdr_ranges_unlock(&primary->ranges);
+    return !is_full;
 }
 
 /* The primary of a disk, or NULL if the disk is no longer protected. With the mutex held. */
@@ -154,13 +171,17 @@ static struct jdr_primary *primary_of(const jdr_applier *applier, uint32_t disk)
 
 static void apply(jdr_applier *applier, const struct jdr_pending *pending)
 {
-    pthread_mutex_lock(&applier->mutex);
-    struct jdr_primary *primary = primary_of(applier, pending->record.disk);
-    if (primary)
-        apply_to(applier, primary, pending);
-    pthread_mutex_unlock(&applier->mutex);
-    if (!primary)
-        jdr_pending_applied(applier->ring, pending->record.lsn);
+    for (;;) {
+        pthread_mutex_lock(&applier->mutex);
+        struct jdr_primary *primary = primary_of(applier, pending->record.disk);
+        bool done = !primary || apply_to(applier, primary, pending);
+        pthread_mutex_unlock(&applier->mutex);
+        if (!primary)
+            jdr_pending_applied(applier->ring, pending->record.lsn);
+        if (done)
+            return;
+        nanosleep(&(struct timespec){.tv_nsec = ROOM_POLL_NS}, NULL);
+    }
 }
 
 /* Apply what may be applied. False if there was nothing. */

@@ -40,7 +40,7 @@ static int join_applier(jdr_filter *filter, jdr_applier *applier)
     filter->applier = applier;
     filter->primary.direct = 1; /* what the last host had not flushed is unknown */
     if (jdr_pending_has_failed(filter->ring, filter->primary.disk))
-        filter->primary.failed = -(JDR_PRIMARY | EIO);
+        jdr_primary_lose(&filter->primary, -(JDR_PRIMARY | EIO));
     return jdr_applier_add(applier, &filter->primary); /* last: from now on it may be given records */
 }
 
@@ -91,6 +91,7 @@ void jdr_filter_destroy(jdr_filter *filter)
 static void count_change(jdr_filter *filter, const struct jdr_change *change, int64_t lsn)
 {
     struct jdr_filter_stats *stats = &filter->stats;
+    jdr_primary_note(&filter->primary, JDR_ANSWER_CHANGE, lsn);
     if (lsn < 0) {
         stats->failed_writes++;
         stats->suspect |= (-lsn & JDR_SUSPECT) != 0;
@@ -172,6 +173,7 @@ int jdr_filter_pread(jdr_filter *filter, void *target, size_t length, uint64_t o
         return -ESHUTDOWN;
     int result = filter->mode->read(filter, offset, target, length);
     pthread_mutex_lock(&ranges->mutex);
+    jdr_primary_note(&filter->primary, JDR_ANSWER_READ, result);
     filter->stats.reads += !result;
     filter->stats.read_bytes += result ? 0 : length;
     jdr_ranges_leave(ranges);
@@ -185,6 +187,7 @@ int64_t jdr_filter_flush(jdr_filter *filter)
         return -ESHUTDOWN;
     int64_t lsn = filter->mode->flush(filter);
     pthread_mutex_lock(&ranges->mutex);
+    jdr_primary_note(&filter->primary, JDR_ANSWER_FLUSH, lsn);
     filter->stats.flushes += lsn >= 0;
     filter->stats.suspect |= lsn < 0 && (-lsn & JDR_SUSPECT);
     jdr_ranges_leave(ranges);
@@ -234,6 +237,12 @@ void jdr_filter_stats(jdr_filter *filter, struct jdr_filter_stats *stats)
     stats->failed_writes += filter->primary.lost;
     stats->overlaps_waited = filter->primary.ranges.overlaps_waited;
     stats->sync_failed = -filter->primary.failed & JDR_ERRNO_MAX;
+    const struct jdr_trouble *trouble = jdr_primary_trouble(&filter->primary);
+    if (trouble) {
+        stats->trouble = 1 + (uint64_t)(trouble - filter->primary.troubles);
+        stats->trouble_errno = (uint64_t)trouble->error;
+        stats->trouble_since_ns = (uint64_t)trouble->since_ns;
+    }
     pthread_mutex_unlock(&filter->primary.ranges.mutex);
 }
 

@@ -11,6 +11,13 @@ bool jdr_ring_logging(const jdr_ring *ring);
 /* The most room that the writes of one disk may hold at once: half of the ring. */
 struct jdr_room jdr_ring_share(const jdr_ring *ring);
 
+/*
+ * Whether a primary has no room on its file system. Its pending records hold the ring's room, and nobody knows for how
+ * long. So guests wait for the ring's room with a limit, although the log is not what is slow.
+ */
+void jdr_ring_note_no_room(jdr_ring *ring, bool no_room);
+bool jdr_ring_no_room(const jdr_ring *ring);
+
 bool jdr_ring_is_host(const jdr_ring *ring);
 /* Are writes delayed? A hint that costs nothing: jdr_ring_pressure decides. */
 bool jdr_ring_delays(const jdr_ring *ring);

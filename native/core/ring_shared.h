@@ -85,6 +85,7 @@ struct jdr_ring {
     uint64_t slot_count, payload_bytes, nap_bytes;
     bool record_bytes_given; /* by the caller, so the log writer may not lower it */
     bool write_back;
+    _Atomic bool no_room; /* of a primary: see jdr_ring_note_no_room */
     enum jdr_side side;
     int fd;                 /* of the file, or -1: anonymous memory */
     _Atomic int32_t poison; /* the writers of this process are to stop */

@@ -61,6 +61,8 @@ int jdr_room_or_bypass(jdr_filter *filter, struct jdr_range *range, uint64_t pay
             jdr_throttle_waited(filter, range->waited_ns - waited_ns);
         if (result == 0 || result == -EMSGSIZE)
             return result;
+        if (result == -ETIMEDOUT && jdr_ring_no_room(filter->ring))
+            return jdr_primary_error(-ENOSPC);
         if (result == -EBUSY)
             range->waited_ns = 0;                                 /* that was not for the log */
         bool gives_up = result != -ECANCELED && result != -EBUSY; /* a primary that hangs is waited for */

@@ -53,15 +53,18 @@ static int64_t change(jdr_filter *filter, const struct jdr_change *change, struc
     for (;;) {
         if (primary->failed) /* the primary lacks an acknowledged write: nothing more is accepted */
             return primary->failed;
+        int64_t result = jdr_primary_wait_for_room(primary, filter->stall_limit_ns);
+        if (result)
+            return result;
         uint64_t weight = jdr_pace_weight(jdr_payload_bytes(change));
         jdr_applier_pace(filter->applier, primary, weight, filter->stall_limit_ns);
-        int64_t result = jdr_room_or_bypass(filter, range, jdr_payload_bytes(change));
+        result = jdr_room_or_bypass(filter, range, jdr_payload_bytes(change));
         if (result)
             return result;
         if (!jdr_range_is_logged(range)) {
             if (primary->failed) /* while the range was waited for */
                 return primary->failed;
-            result = jdr_primary_change(primary, change);
+            result = jdr_primary_change_within(primary, change, filter->stall_limit_ns);
             jdr_primary_owe(primary, change);
             primary->direct++;
             return result;

@@ -13,7 +13,7 @@ static int64_t change(jdr_filter *filter, const struct jdr_change *change, struc
     int refused = jdr_room_take(filter, range, jdr_payload_bytes(change), limit_ns);
     if (refused)
         return refused;
-    int failed = jdr_primary_change(&filter->primary, change);
+    int failed = jdr_primary_change_within(&filter->primary, change, filter->stall_limit_ns);
     int64_t lsn = failed ? 0 : jdr_log_change(filter, range->room, change);
     if (lsn > 0 || (failed && jdr_log_failure(filter, range->room, change)))
         return failed ? failed : lsn;
@@ -26,7 +26,7 @@ static int64_t change_or_bypass(jdr_filter *filter, const struct jdr_change *cha
     int refused = jdr_room_or_bypass(filter, range, jdr_payload_bytes(change));
     if (refused)
         return refused;
-    int failed = jdr_primary_change(&filter->primary, change);
+    int failed = jdr_primary_change_within(&filter->primary, change, filter->stall_limit_ns);
     bool logged = jdr_range_is_logged(range);
     int64_t lsn = logged && !failed ? jdr_log_or_bypass(filter, range->room, change) : 0;
     if (lsn > 0 || (logged && failed && jdr_log_failure(filter, range->room, change)))

@@ -19,6 +19,8 @@
  *   block | unblock            the primary's writes and flushes wait, or go on -> 0
  *   block-flushes              the primary's flushes wait -> 0
  *   fail [COUNT]               the primary's next writes fail, or all -> 0
+ *   full | room                the primary has no room for writes, or has -> 0
+ *   trouble                    -> what is answered with errors at present, and the errno
  *   syncs                      -> how often the primary was flushed
  *   stats                      -> writes, unlogged writes, stalls, longest stall in ms
  *   admit BYTES | reserve BYTES | publish BYTES | lock | gate    takes that, and is killed with it
@@ -68,13 +70,15 @@ static void about_to_look(void)
 /* ---- the primary, as it is told to be --------------------------------------------------------------------------- */
 
 static struct jdr_device primary_file;
-static _Atomic bool blocked, flushes_blocked;
+static _Atomic bool blocked, flushes_blocked, full;
 static _Atomic unsigned syncs, failures_left;
 
 static int write_primary(const struct jdr_device *device, uint64_t offset, const struct iovec *iov, int count)
 {
     while (blocked)
         usleep(1000);
+    if (full)
+        return -ENOSPC;
     if (!failures_left)
         return primary_file.write(device, offset, iov, count);
     failures_left--;
@@ -312,6 +316,8 @@ static bool obey_quietly(const char *verb, uint64_t a, uint64_t b, uint64_t c)
         append_other(a, b, (int)c);
     } else if (!strcmp(verb, "claim")) {
         claim(a);
+    } else if (!strcmp(verb, "full") || !strcmp(verb, "room")) {
+        full = verb[0] == 'f';
     } else if (!strcmp(verb, "fail")) {
         failures_left = a ? (unsigned)a : UINT_MAX;
     } else {
@@ -353,6 +359,10 @@ static void obey(const char *line)
         raise(SIGSTOP);
         pthread_mutex_unlock(&ring->shared->reserve);
         printf("0\n");
+    } else if (!strcmp(verb, "trouble")) {
+        struct jdr_filter_stats stats;
+        jdr_filter_stats(filter, &stats);
+        printf("%lu %lu\n", stats.trouble, stats.trouble_errno);
     } else if (!strcmp(verb, "stats")) {
         struct jdr_filter_stats stats;
         jdr_filter_stats(filter, &stats);
