@@ -3,6 +3,7 @@
 native/python/core.pyx over native/jetdr.h, which has the whole contract.
 """
 
+from collections.abc import Callable
 from enum import IntEnum
 from typing import NamedTuple, NoReturn, Self, final
 
@@ -27,6 +28,17 @@ class ManualClock:
     def time_ns(self) -> int: ...
     def advance(self, nanoseconds: int) -> None: ...
     def set(self, time_ns: int) -> None: ...
+
+def simulate(clock: ManualClock, pause: Callable[[int, int, int], object]) -> None:
+    """Have every thread of the core that would wait call ``pause``, and measure its limits on ``clock``.
+
+    For a simulation in which one thread of the process runs at a time. Before anything else of the core, and for good.
+    ``pause(address, seen, limit_ns)`` lets other threads run. It returns when :func:`word_at` the address is not
+    ``seen`` any more, or the limit is over. At address 0 any thread may have changed what is waited for.
+    """
+
+def word_at(address: int) -> int:
+    """Return the 32-bit word at an address that ``pause`` was given."""
 
 class WriterState(NamedTuple):
     lsn_written: int

@@ -329,7 +329,7 @@ def is_blank(device: BlockDevice) -> bool:
     for offset in VOLUME_LAYOUT.offsets():
         copies.append(bytes(area[offset : offset + VOLUME_LAYOUT.copy_bytes]))
         area[offset : offset + VOLUME_LAYOUT.copy_bytes] = bytes(VOLUME_LAYOUT.copy_bytes)
-    return not any(area) and superblock.is_unfinished_format(copies)
+    return area.count(0) == len(area) and superblock.is_unfinished_format(copies)
 
 
 def give_up_command(where: str, row: SectionRow) -> str:

@@ -309,8 +309,7 @@ bool jdr_applier_is_settled(const jdr_applier *applier)
 
 static void wait_changed(jdr_applier *applier)
 {
-    struct timespec deadline = jdr_timespec(jdr_monotonic_ns() + SETTLE_POLL_NS);
-    pthread_cond_clockwait(&applier->changed, &applier->mutex, CLOCK_MONOTONIC, &deadline);
+    jdr_wait_until(&applier->changed, &applier->mutex, jdr_monotonic_ns() + SETTLE_POLL_NS);
 }
 
 bool jdr_applier_wait_settled(jdr_applier *applier)

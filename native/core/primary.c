@@ -126,7 +126,7 @@ static void sync_device(struct jdr_primary *primary)
 int jdr_primary_sync(struct jdr_primary *primary)
 {
     uint64_t direct = atomic_load(&primary->direct), seen = atomic_load(&primary->syncs_begun);
-    pthread_mutex_lock(&primary->mutex);
+    jdr_lock_until(&primary->mutex, INT64_MAX); /* the owner waits for the device */
     if (!primary->failed && atomic_load(&primary->syncs_begun) == seen)
         sync_device(primary);
     int result = primary->failed;
@@ -140,7 +140,7 @@ int jdr_primary_sync(struct jdr_primary *primary)
 
 void jdr_primary_lose(struct jdr_primary *primary, int error)
 {
-    pthread_mutex_lock(&primary->mutex);
+    jdr_lock_until(&primary->mutex, INT64_MAX);
     if (!primary->failed)
         primary->failed = error;
     pthread_mutex_unlock(&primary->mutex);

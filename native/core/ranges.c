@@ -28,7 +28,7 @@ void jdr_ranges_close(struct jdr_ranges *ranges)
     atomic_fetch_or(&ranges->inside, JDR_RANGES_CLOSED);
     ranges->waiting++;
     while (atomic_load(&ranges->inside) != JDR_RANGES_CLOSED)
-        pthread_cond_wait(&ranges->released, &ranges->mutex);
+        jdr_wait_until(&ranges->released, &ranges->mutex, INT64_MAX);
     ranges->waiting--;
     pthread_mutex_unlock(&ranges->mutex);
 }
@@ -74,7 +74,7 @@ static void wait_for_older(struct jdr_ranges *ranges, const struct jdr_range *ra
     ranges->overlaps_waited++;
     ranges->waiting++;
     while (overlaps_older(range))
-        pthread_cond_wait(&ranges->released, &ranges->mutex);
+        jdr_wait_until(&ranges->released, &ranges->mutex, INT64_MAX);
     ranges->waiting--;
 }
 
@@ -111,12 +111,11 @@ bool jdr_ranges_release(struct jdr_ranges *ranges, struct jdr_range *range)
 
 int jdr_ranges_wait_share(struct jdr_ranges *ranges, struct jdr_room room, struct jdr_room share, int64_t deadline_ns)
 {
-    struct timespec deadline = jdr_timespec(deadline_ns);
     int result = 0;
     pthread_mutex_lock(&ranges->mutex);
     ranges->waiting++;
     while (!result && !has_share(ranges, room, share))
-        if (pthread_cond_clockwait(&ranges->released, &ranges->mutex, CLOCK_MONOTONIC, &deadline))
+        if (jdr_wait_until(&ranges->released, &ranges->mutex, deadline_ns))
             result = -EBUSY;
     ranges->waiting--;
     pthread_mutex_unlock(&ranges->mutex);

@@ -145,6 +145,8 @@
 #define LOCK_SPINS 200
 #define LOCK_LIMIT_NS 500000000ll /* after that the holder, which needs a few instructions, was stopped */
 
+struct jdr_simulation jdr_simulation;
+
 int64_t jdr_ring_now(const jdr_ring *ring)
 {
     if (ring->clock)
@@ -156,19 +158,13 @@ int64_t jdr_ring_now(const jdr_ring *ring)
 
 /* ---- locks ------------------------------------------------------------------------------------------------------ */
 
-static int lock_until(pthread_mutex_t *mutex, int64_t deadline_ns)
-{
-    struct timespec deadline = {deadline_ns / 1000000000ll, deadline_ns % 1000000000ll};
-    return pthread_mutex_clocklock(mutex, CLOCK_MONOTONIC, &deadline);
-}
-
 int jdr_ring_lock(pthread_mutex_t *mutex, int64_t deadline_ns)
 {
     int result = EBUSY;
     for (int i = 0; i < LOCK_SPINS && (result = pthread_mutex_trylock(mutex)) == EBUSY; i++)
         __builtin_ia32_pause();
     if (result == EBUSY)
-        result = lock_until(mutex, deadline_ns);
+        result = jdr_lock_until(mutex, deadline_ns);
     if (result == EOWNERDEAD) /* what the lock guards is valid after every store: see above */
         result = pthread_mutex_consistent(mutex);
     return -result;

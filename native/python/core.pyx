@@ -3,6 +3,7 @@
 
 import errno
 import os
+import sys
 import threading
 from collections import namedtuple
 from enum import IntEnum
@@ -89,6 +90,7 @@ cdef int interrupt_from(object cause, object failed) except -1:
 
 include "core_device.pxi"
 include "core_ring.pxi"
+include "core_simulation.pxi"
 include "core_log_writer.pxi"
 include "core_dirty_map.pxi"
 include "core_io_filter.pxi"

@@ -14,12 +14,14 @@ cdef extern from *:
     static void clock_store(_Atomic int64_t *c, int64_t v) { atomic_store(c, v); }
     static int64_t clock_load(_Atomic int64_t *c) { return atomic_load(c); }
     static int64_t clock_add(_Atomic int64_t *c, int64_t v) { return atomic_fetch_add(c, v); }
+    static uint32_t word_load(const _Atomic uint32_t *w) { return atomic_load(w); }
     """
     ctypedef struct atomic_int64 "_Atomic int64_t":
         pass
     void clock_store(atomic_int64 *, int64_t) nogil
     int64_t clock_load(atomic_int64 *) nogil
     int64_t clock_add(atomic_int64 *, int64_t) nogil
+    uint32_t word_load(const void *) nogil
 
 cdef extern from "jetdr.h" nogil:
     enum:
@@ -66,6 +68,12 @@ cdef extern from "jetdr.h" nogil:
         pass
     struct jdr_clock:
         atomic_int64 wall_ns, monotonic_ns
+    ctypedef struct atomic_uint32 "_Atomic uint32_t":
+        pass
+    struct c_simulation "jdr_simulation":
+        const jdr_clock *clock
+        void (*pause)(atomic_uint32 *, uint32_t, int64_t) noexcept nogil
+    c_simulation jdr_simulation
     struct jdr_ring_options:
         uint64_t payload_bytes
         uint64_t slots

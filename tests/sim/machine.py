@@ -1,0 +1,193 @@
+"""Machine: what owns a domain for a while. It has a log, disks, guests, a clock, and a way to the store.
+
+A life of a machine begins with an opening, and ends with a close, the death of its process, or a power loss. After a
+life that did not end with a close the disks are judged by what their guests were told.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import random
+import threading
+from collections.abc import Callable
+from contextlib import suppress
+from typing import Any
+
+import jetdr_core as jetdr
+from jetdr_core._core import ManualClock
+from jetdr_core.errors import InvalidRequest, JetdrError, PrimaryFailed, StallTimeout
+from jetdr_core.options import DomainOptions
+from jetdr_core.store import MemoryStore
+from tests.sim.disk import SimDisk
+from tests.sim.kernel import EPOCH_NS, KERNEL
+from tests.sim.link import Link
+from tests.sim.truth import Truth
+
+__all__ = ["DOMAIN", "Machine", "Wrong"]
+
+DOMAIN = "payroll"
+DISK_SECTORS = 64
+LOG_BYTES = 2 << 20
+SECTION_BYTES = 1 << 20
+Story = Callable[[str], None]
+
+
+class Wrong(Exception):
+    """A promise does not hold."""
+
+
+class Machine:
+    """``options`` are those of its domain. ``say`` tells the story."""
+
+    def __init__(
+        self, name: str, store: MemoryStore, options: DomainOptions, chance: random.Random, say: Story
+    ) -> None:
+        self.name = name
+        self.options = options
+        self.domain: jetdr.ProtectedDomain | None = None
+        self.clock = ManualClock(EPOCH_NS + KERNEL.now_ns)
+        self.log = SimDisk(bytes(LOG_BYTES), chance)
+        self.link = Link(store, chance)
+        self.disks: dict[str, SimDisk] = {}
+        self.truths: dict[str, Truth] = {}
+        self.epoch = 0
+        self.is_alive = False
+        self._store = store
+        self._chance = chance
+        self._say = say
+        self._guests: list[threading.Thread] = []
+        self._resting = False
+
+    def say(self, text: str) -> None:
+        self._say(f"{self.name}: {text}")
+
+    def add_disk(self, name: str, image: bytes) -> None:
+        self.disks[name] = SimDisk(image, self._chance)
+        self.truths[name] = Truth(image, numbers=(ord(self.name[0]) * 100 + len(self.truths)) * 10**9)
+
+    # -- life --------------------------------------------------------------------------------------------------------
+
+    async def open(self, how: str, **more: Any) -> None:
+        """Open the domain. Raises what that raises."""
+        settings: dict[str, Any] = {"log": self.log, "store": self.link, "options": self.options, "clock": self.clock}
+        if how != "create":
+            settings["disks"] = dict(self.disks)
+        if how != "open":
+            settings["log_bytes"] = SECTION_BYTES
+        domain = getattr(jetdr.ProtectedDomain, how)(DOMAIN, **settings, **more)
+        self.is_alive, self.domain = True, domain
+        try:
+            await domain.__aenter__()
+            if how == "create":
+                for name, disk in self.disks.items():
+                    await domain.protect(name, disk, wait=False)
+        except BaseException as error:
+            self.say(f"{how}: {type(error).__name__}: {error}")
+            await self._end(domain)
+            raise
+        self.epoch = domain.status().epoch
+        self.say(f"{how}: epoch {self.epoch}, LSN {domain.status().lsn_recovered}, {domain.status().why_inconsistent}")
+
+    async def close(self, *, upload: bool = True) -> None:
+        """Close in order. The disks then hold exactly what was written."""
+        assert self.domain is not None
+        self.rest()
+        try:
+            await self.domain.close(upload=upload)
+            self.say("closed")
+        except (JetdrError, OSError) as error:
+            self.say(f"closed: {type(error).__name__}: {error}")
+            for name, truth in self.truths.items():  # the log may lack what the disks have
+                truth.flush_failed()
+                self.truths[name] = truth.after(self.disks[name].image(), is_durable=False)
+        self.domain, self.is_alive = None, False
+
+    def die(self, why: str) -> None:
+        """The machine stops at this instant. May be called at any step; :meth:`bury` follows."""
+        self._say(f"{self.name}: {why}")
+        self.is_alive = False
+        self.link.is_cut = True
+        for disk in (self.log, *self.disks.values()):
+            disk.cut()
+
+    async def bury(self, *, power_loss: bool) -> None:
+        """Let what is left of the threads end. Afterwards the disks are there again, and are judged."""
+        domain = self.domain
+        after = SimDisk.after_power_loss if power_loss else SimDisk.after_kill
+        self.log, self.disks = after(self.log), {name: after(disk) for name, disk in self.disks.items()}
+        if domain is not None:
+            await self._end(domain)
+        self.link = Link(self._store, self._chance)
+        for name, disk in self.disks.items():
+            if wrong := self.truths[name].wrong_after_crash(disk.image()):
+                raise Wrong(f"{self.name}, disk {name}, {'power loss' if power_loss else 'kill'}: {wrong}")
+            self.truths[name] = self.truths[name].after(disk.image(), is_durable=power_loss)
+
+    async def _end(self, domain: jetdr.ProtectedDomain) -> None:
+        self.rest()
+        with suppress(JetdrError, OSError):
+            await domain.close(upload=False)
+        self.domain, self.is_alive = None, False
+
+    # -- guests ------------------------------------------------------------------------------------------------------
+
+    def work(self, guests: int) -> None:
+        """Have guests write until :meth:`rest`, or until the machine dies."""
+        self._resting = False
+        for number in range(guests):
+            guest = threading.Thread(target=self._guest, args=(number,), name=f"guest-{self.name}{number}")
+            self._guests.append(guest)
+            guest.start()
+
+    def rest(self) -> None:
+        """Return when no guest has a call in flight."""
+        self._resting = True
+        for guest in self._guests:
+            guest.join()
+        self._guests.clear()
+
+    def _guest(self, number: int) -> None:
+        chance = random.Random(self._chance.random())
+        while self.is_alive and not self._resting:
+            KERNEL.sleep(chance.random() ** 3 * 0.05)
+            name = chance.choice(sorted(self.disks))
+            try:
+                self._call(chance, name)
+            except StallTimeout as error:
+                self.say(f"guest {number}: {error}")
+            except (JetdrError, OSError) as error:
+                if self.is_alive:
+                    self.say(f"guest {number} ends: {type(error).__name__}: {error}")
+                return
+
+    def _call(self, chance: random.Random, name: str) -> None:
+        """One write, zero or flush, and what is then known of it."""
+        assert self.domain is not None
+        disk, truth, dice = self.domain.disk(name), self.truths[name], chance.random()
+        if dice < 0.15:
+            writes = truth.about_to_flush()
+            try:
+                disk.flush()
+            except PrimaryFailed:
+                truth.flush_failed()
+                raise
+            if self.is_alive:
+                truth.flushed(writes)
+            return
+        first = chance.randrange(DISK_SECTORS)
+        count = min(DISK_SECTORS - first, 1 + int(chance.random() ** 3 * 16))
+        write = truth.begin(first, count, is_zero=dice < 0.25)
+        try:
+            lsn = disk.zero(first * 512, count * 512) if write.is_zero else disk.write(first * 512, write.data())
+        except (StallTimeout, InvalidRequest):
+            truth.never_begun(write)
+            raise
+        if self.is_alive:
+            truth.end(write, lsn)
+
+    # -- the operator ------------------------------------------------------------------------------------------------
+
+    async def wait_quiet(self, limit_s: float) -> None:
+        """Wait until nothing is owed. A copy that failed is owed until the next opening."""
+        assert self.domain is not None
+        await asyncio.wait_for(self.domain.wait_consistent(), limit_s)
