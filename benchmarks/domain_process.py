@@ -1,8 +1,8 @@
 """A protected domain with its host component in a process of its own, as in a DRVA.
 
-The program takes the specification as its argument. Each line on stdin is a request: ``status``, or ``settle``, which
-waits until the store has everything written so far. The answer is a line of JSON on stdout. The domain closes at the
-end of stdin.
+The program takes the specification as its argument. Each line on stdin is a request: ``status``, ``settle``, which
+waits until the store has everything written so far, ``consistent``, which waits until the domain is that, ``pause`` or
+``resume``. The answer is a line of JSON on stdout. The domain closes at the end of stdin.
 """
 
 from __future__ import annotations
@@ -10,11 +10,13 @@ from __future__ import annotations
 import asyncio
 import json
 import sys
-from dataclasses import asdict, dataclass
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
 
 from benchmarks.exports import DISK
 from jetdr_core.domain import HostedDomain
 from jetdr_core.host import HostComponent, HostOptions
+from jetdr_core.options import DomainOptions
 
 __all__ = ["Answer", "Spec"]
 
@@ -31,6 +33,8 @@ class Spec:
     runtime: str
     state: str
     write_back: bool
+    options: Mapping[str, float] = field(default_factory=dict)
+    """Of ``DomainOptions``, where they are not the default."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -41,6 +45,7 @@ class Answer:
     host_pid: int
     lsn_reserved: int
     lsn_uploaded: int
+    logging: bool
 
 
 async def serve(spec: Spec) -> None:
@@ -48,13 +53,25 @@ async def serve(spec: Spec) -> None:
     component = HostComponent(spec.name, host)
     try:
         async with HostedDomain.create(
-            spec.name, log=spec.log, log_bytes=spec.log_bytes, store=spec.store, host=host
+            spec.name,
+            log=spec.log,
+            log_bytes=spec.log_bytes,
+            store=spec.store,
+            host=host,
+            options=DomainOptions(**spec.options),  # type: ignore[arg-type]
         ) as domain:
             await domain.protect(DISK, spec.primary)
             _tell(domain, component)
             while request := (await asyncio.to_thread(sys.stdin.readline)).strip():
-                if request == "settle":
-                    await domain.uploaded(domain.status().lsn_reserved)
+                match request:
+                    case "settle":
+                        await domain.uploaded(domain.status().lsn_reserved)
+                    case "consistent":
+                        await domain.wait_consistent()
+                    case "pause":
+                        domain.pause()
+                    case "resume":
+                        domain.resume()
                 _tell(domain, component)
     finally:
         component.stop()  # otherwise it would go on serving guests
@@ -67,6 +84,7 @@ def _tell(domain: HostedDomain, component: HostComponent) -> None:
         host_pid=component.pid,
         lsn_reserved=status.lsn_reserved,
         lsn_uploaded=status.lsn_uploaded,
+        logging=status.host is not None and status.host.logging,
     )
     print(json.dumps(asdict(answer)), flush=True)
 

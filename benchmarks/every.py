@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from benchmarks import catalog, filter, history, log, nbd, rehydrate, rpo, upload  # noqa: A004
+from benchmarks import catalog, filter, history, log, nbd, overload, rehydrate, rpo, upload  # noqa: A004
 from benchmarks.command_line import Benchmark
 
 __all__ = ["BENCHMARKS"]
@@ -16,4 +16,5 @@ BENCHMARKS: dict[str, Benchmark] = {
     "catalog": catalog.run,
     "nbd": nbd.run,
     "rpo": rpo.run,
+    "overload": overload.run,
 }
