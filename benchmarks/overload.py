@@ -51,7 +51,7 @@ class _Size:
 SIZES = {
     Scale.FULL: _Size(disk_bytes=64 << 20, log_bytes=128 << 20, load_s=90, cut_s=60),
     Scale.QUICK: _Size(disk_bytes=16 << 20, log_bytes=48 << 20, load_s=15, cut_s=10),
-    Scale.TINY: _Size(disk_bytes=4 << 20, log_bytes=16 << 20, load_s=1.5, cut_s=1),
+    Scale.TINY: _Size(disk_bytes=4 << 20, log_bytes=16 << 20, load_s=0.8, cut_s=0.5),
 }
 
 

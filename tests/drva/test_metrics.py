@@ -54,6 +54,12 @@ def test_metrics_tell_what_the_domains_did() -> None:
             here.ask("pause", domain="web")
             found = scraped(here)
             assert found["jetdr_paused", "web"] == found["jetdr_alarm", "web", "paused"] == 1
+            here.until(lambda s: s["condition"]["state"] == "paused", "web")
+            found = scraped(here)
+            assert [name[1:] for name in found if name[0] == "jetdr_domain_state"] == [
+                ("payroll", "protected"),
+                ("web", "paused"),
+            ]
 
 
 def test_a_closed_domain_is_told_as_such_and_the_others_as_ever() -> None:
