@@ -125,21 +125,34 @@ static void evict(struct connection *connection)
     shutdown(connection->lines.fd, SHUT_RDWR);
 }
 
-/* With the mutex held: make place for one more, if need be by ending the connection that has been idle longest. */
+/* What is there to be read: more than 0 is a request, 0 is the end of a client that left, less is nothing. */
+static ssize_t look_at(const struct connection *connection)
+{
+    char next;
+    return recv(connection->lines.fd, &next, 1, MSG_PEEK | MSG_DONTWAIT);
+}
+
+/*
+ * With the mutex held: make place for one more, if need be by ending a connection: of a client that left, or else the
+ * one that has been idle longest.
+ */
 static bool make_place(void)
 {
-    struct connection *idle = NULL;
+    struct connection *left = NULL, *idle = NULL;
     unsigned staying = 0;
     for (struct connection *other = connections; other; other = other->next) {
         staying += !other->evicted;
-        if (!other->busy && !other->evicted && (!idle || other->idle_since <= idle->idle_since))
+        ssize_t waiting = other->busy || other->evicted ? 1 : look_at(other);
+        if (waiting == 0)
+            left = other;
+        if (waiting < 0 && (!idle || other->idle_since <= idle->idle_since))
             idle = other;
     }
     if (staying < CONNECTIONS_MAX)
         return count < 2 * CONNECTIONS_MAX; /* evicted connections are about to end */
-    if (idle)
-        evict(idle);
-    return idle && count < 2 * CONNECTIONS_MAX;
+    if (left || idle)
+        evict(left ? left : idle);
+    return (left || idle) && count < 2 * CONNECTIONS_MAX;
 }
 
 /* With the mutex held: make place for one more, and wait for it up to PLACE_LIMIT_S. */
@@ -175,7 +188,7 @@ static int begin_connection(int fd)
     if (!connection)
         return -ENOMEM;
     connection->lines.fd = fd;
-    connection->busy = true; /* until its thread runs: a request may be waiting, so it is not the one to evict */
+    connection->idle_since = host_now_ms();
     pthread_t thread;
     int result = start_thread(&thread, true, serve, connection);
     if (result) {
