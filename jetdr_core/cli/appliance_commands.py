@@ -23,6 +23,9 @@ from jetdr_core.errors import InvalidRequest
 
 __all__ = ["keep_config", "mark", "move_disk", "pause", "protect", "resume", "stop_host", "unprotect"]
 
+AWAIT_UPLOAD_S = 2.5
+"""So often the DRVA is asked why a mark is not in the store yet. It is less than what a client calls long."""
+
 _SIZE = re.compile(r"(?P<number>[0-9]{1,18}(?:\.[0-9]{1,12})?) ?(?P<unit>[KMGT]?)(?P<kind>iB|B)?\Z", re.IGNORECASE)
 _UNITS = " KMGT"
 
@@ -77,9 +80,13 @@ def _mark(terminal: Terminal, socket: Path, domain: str, name: str, *, wait: boo
 
 
 def _await_upload(terminal: Terminal, client: ControlClient, domain: str, lsn: int) -> None:
-    while not (answer := client.ask("await_upload", domain=domain, lsn=lsn))["uploaded"]:
+    while not (answer := client.ask("await_upload", domain=domain, lsn=lsn, limit_s=AWAIT_UPLOAD_S))["uploaded"]:
         if answer["paused"]:
             terminal.warn(f"domain {domain!r} is paused: nothing is uploaded until 'jetdr resume {domain}'")
+        elif why := answer.get("why"):
+            terminal.warn(f"domain {domain!r} waits for its store: {why}")
+        else:
+            terminal.warn(f"domain {domain!r} is uploading; 'jetdr status {domain}' shows how far")
 
 
 def protect(

@@ -18,6 +18,7 @@ from typing_extensions import Buffer, CapsuleType
 from jetdr_core.device.bounds import byte_view, check_range, check_writable, target_view
 from jetdr_core.device.iscsi_url import IscsiOptions, IscsiUrl
 from jetdr_core.errors import DeviceBusy, InvalidRequest
+from jetdr_core.waiting import told_if_long
 
 if TYPE_CHECKING:
     from jetdr_core._iscsi import Session, SessionInfo
@@ -126,8 +127,13 @@ class IscsiDevice:
     # -- parts -----------------------------------------------------------------------------------------------------
 
     def _connect(self, *, first: bool, preempt: bool) -> Session:
+        session_class = _session_class(self._url)
+        with told_if_long(f"the target of {self._url}"):
+            return self._logged_in(session_class, first=first, preempt=preempt)
+
+    def _logged_in(self, session_class: type[Session], *, first: bool, preempt: bool) -> Session:
         url, options = self._url, self._options
-        return _session_class(url)(
+        return session_class(
             str(url),
             portal=url.portal,
             target=url.target,

@@ -11,6 +11,7 @@ from jetdr_core.drva.errors import ControlError, DrvaUnreachable
 from jetdr_core.drva.wire import REPLY_BYTES_MAX, Json
 from jetdr_core.errors import InvalidRequest
 from jetdr_core.unix_socket import connect_unix
+from jetdr_core.waiting import told_if_long
 
 __all__ = ["SOCKET_DEFAULT", "ControlClient"]
 
@@ -38,7 +39,8 @@ class ControlClient:
         try:
             with suppress(BrokenPipeError):  # the DRVA has closed the connection, and may have said why
                 self._socket.sendall(wire.request_line(command, given, self._asked))
-            line = self._replies.readline(REPLY_BYTES_MAX)
+            with told_if_long(f"the DRVA at {self._path}, asked to {command!r},"):
+                line = self._replies.readline(REPLY_BYTES_MAX)
         except OSError as error:
             raise _unreachable(self._path, error) from None
         if not line.endswith(b"\n"):

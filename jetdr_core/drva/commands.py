@@ -23,6 +23,7 @@ from jetdr_core.drva.unconfigured_hosts import UnconfiguredHosts
 from jetdr_core.drva.wire import ControlRequest, Json
 from jetdr_core.errors import InvalidRequest, JetdrError
 from jetdr_core.identity import check_name
+from jetdr_core.store.redaction import redacted
 
 __all__ = ["Commands"]
 
@@ -91,7 +92,8 @@ async def _await_upload(session: DomainSession, request: ControlRequest) -> Json
         await asyncio.wait_for(domain.held(lsn), limit_s)
         uploaded = True
     status = await asyncio.to_thread(domain.status)
-    return {"uploaded": uploaded, "lsn_uploaded": status.lsn_uploaded, "paused": status.paused}
+    why = "" if uploaded else status.failure or status.store_away
+    return {"uploaded": uploaded, "lsn_uploaded": status.lsn_uploaded, "paused": status.paused, "why": redacted(why)}
 
 
 async def _protect(session: DomainSession, request: ControlRequest) -> Json:

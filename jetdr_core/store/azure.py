@@ -335,6 +335,10 @@ def _unanswered(operation: str, key: str, target: AzureTarget, error: AzureError
         return StoreAccessDenied(operation, key, cause, hint=hint)
     if isinstance(error.inner_exception, aiohttp.ClientConnectorCertificateError):
         return StoreError(operation, key, cause, transient=False, hint="check the endpoint's TLS certificate")
+    if isinstance(error.inner_exception, aiohttp.ClientConnectorDNSError):
+        cause = f"the name of the host {error.inner_exception.host!r} cannot be resolved"
+        hint = f"check the name of the account ({target.account or 'in the connection string'}), and the network"
+        return StoreError(operation, key, cause, transient=True, hint=hint)
     transient = error.inner_exception is not None  # without one, the SDK itself refused to send
     return StoreError(operation, key, cause, transient=transient, hint="check the network and the endpoint")
 

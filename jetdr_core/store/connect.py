@@ -66,7 +66,11 @@ async def connected(
     store = open_store(place, create=create, apart=apart) if isinstance(place, str) else place
     try:
         limited = BandwidthLimitedStore(store, bandwidth_bytes_per_s) if bandwidth_bytes_per_s else store
-        yield RetryingStore(limited, retry)
+        retrying = RetryingStore(limited, retry)
+        try:
+            yield retrying
+        finally:
+            retrying.forget()
     finally:
         if isinstance(place, str):
             await store.close()

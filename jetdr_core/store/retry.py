@@ -34,6 +34,9 @@ T = TypeVar("T")
 AWAY_S = 3.0
 """A store that has failed for so long is away. Shorter failures are of no interest."""
 
+_FIRST = "first"
+"""Stands for the first operation, whichever it is."""
+
 _DOUBLINGS_MAX = 60  # keeps 2**n a float of ordinary size, however many attempts are allowed
 
 
@@ -88,6 +91,8 @@ class RetryingStore(StoreWrapper):
         self.retries: Counter[str] = Counter()
         self._outages: dict[str, Outage] = {}
         self._told: set[str] = set()  # operations whose outage was logged
+        self._timers: dict[str, asyncio.TimerHandle] = {}  # by operation: when its outage is logged
+        self._has_ended = False  # whether any operation has
         self._sleep = sleep
         self._uniform = uniform
         self._clock = clock
@@ -107,6 +112,7 @@ class RetryingStore(StoreWrapper):
     async def get_ranges(self, ranges: Sequence[ObjectRange]) -> list[bytes | StoreError]:
         """Get, and get again what failed transiently. Attempts are counted anew after each round that got anything."""
         failures, deadline = 0, self._deadline()
+        self._note_asked()
         found = await self._inner.get_ranges(ranges)
         while failed := _transient(found):
             failures += 1
@@ -128,6 +134,7 @@ class RetryingStore(StoreWrapper):
     async def list_prefix(self, prefix: str) -> AsyncIterator[ObjectInfo]:
         """List. After a failure, list again from the start, but pass on only keys after the last one seen."""
         key_last, failures, deadline = "", 0, self._deadline()
+        self._note_asked()
         while True:
             try:
                 async for info in self._inner.list_prefix(prefix):
@@ -143,6 +150,7 @@ class RetryingStore(StoreWrapper):
 
     async def _persist(self, operation: str, attempt: Callable[[], Awaitable[T]]) -> T:
         failures, deadline = 0, self._deadline()
+        self._note_asked()
         while True:
             try:
                 result = await attempt()
@@ -179,16 +187,48 @@ class RetryingStore(StoreWrapper):
         longest = min(outages, key=lambda outage: outage.since_s)
         return max(0.0, self._clock() - longest.since_s), str(longest.error)
 
+    def forget(self) -> None:
+        """Tell nothing more of outages, because nobody waits for the store any more."""
+        for timer in self._timers.values():
+            timer.cancel()
+        self._timers.clear()
+
+    def _note_asked(self) -> None:
+        """Note that an operation begins. If it is the first, whoever waits for it hears of a store that is silent."""
+        if not self._has_ended:
+            self._tell_later(_FIRST)
+
     def _note_failure(self, operation: str, error: StoreError) -> None:
         now = self._clock()
         since_s = self._outages[operation].since_s if operation in self._outages else now
         self._outages[operation] = Outage(since_s, error)
-        if now - since_s >= AWAY_S and operation not in self._told:
-            self._told.add(operation)
+        self._tell_later(operation)
+        if now - since_s >= AWAY_S:
+            self._tell(operation)
+
+    def _tell_later(self, operation: str) -> None:
+        """Log the outage of ``operation`` once it has lasted, also if an attempt or a wait goes on until then."""
+        if operation not in self._timers:
+            self._timers[operation] = asyncio.get_running_loop().call_later(AWAY_S, self._tell, operation)
+
+    def _tell(self, operation: str) -> None:
+        outages = {operation} & self._outages.keys() or set(self._outages)
+        if self._told & {operation, *outages}:
+            return
+        self._told |= {operation, *outages}
+        if outages:
+            error = self._outages[min(outages)].error
             log.warning("store %s is away, and is tried again: %s", self.url, error)
+        else:
+            log.warning("store %s has not answered for %.0f s, and is waited for", self.url, AWAY_S)
 
     def _note_answer(self, operation: str) -> None:
         """Note that the outage of ``operation`` is over: the store has answered, or nobody waits for it any more."""
+        self._has_ended = True
+        for ended in (_FIRST, operation):
+            if (timer := self._timers.pop(ended, None)) is not None:
+                timer.cancel()
+        self._told.discard(_FIRST)
         outage = self._outages.pop(operation, None)
         if outage is not None and operation in self._told:
             self._told.remove(operation)
