@@ -98,18 +98,6 @@ struct jdr_clock {
     _Atomic int64_t wall_ns, monotonic_ns;
 };
 
-/*
- * For a simulation in which one thread of the process runs at a time. Every thread of the core that would wait calls
- * `pause`, which lets other threads run. It returns when *word has left `seen`, or when limit_ns is over. With `word`
- * NULL any thread may have changed what is waited for. Deadlines are those of `clock`. Set before anything else is
- * called, and never changed. By default `pause` is NULL, and the machine decides who runs and what time it is.
- */
-struct jdr_simulation {
-    const struct jdr_clock *clock;
-    void (*pause)(_Atomic uint32_t *word, uint32_t seen, int64_t limit_ns);
-};
-extern struct jdr_simulation jdr_simulation;
-
 struct jdr_ring_options {
     uint64_t payload_bytes;        /* a power of two, at least 64 KiB */
     uint64_t slots;                /* a power of two, at least 16. Fewer records are in the ring at once */

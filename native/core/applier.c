@@ -180,7 +180,7 @@ static void apply(jdr_applier *applier, const struct jdr_pending *pending)
             jdr_pending_applied(applier->ring, pending->record.lsn);
         if (done)
             return;
-        nanosleep(&(struct timespec){.tv_nsec = ROOM_POLL_NS}, NULL);
+        jdr_sleep(ROOM_POLL_NS);
     }
 }
 

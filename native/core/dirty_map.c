@@ -49,7 +49,7 @@ static void add_mark(jdr_dirty_map *map, uint64_t region, uint8_t bits)
 static void take_file(jdr_dirty_map *map)
 {
     while (map->busy)
-        pthread_cond_wait(&map->moved, &map->mutex);
+        jdr_wait_until(&map->moved, &map->mutex, INT64_MAX);
     map->busy = true;
 }
 
@@ -149,7 +149,7 @@ static void mark(jdr_dirty_map *map, uint64_t first, uint64_t last)
     uint64_t batch = map->batch_next; /* one that is being written may have passed by our blocks */
     while (map->batch_done < batch && !map->failed) {
         if (map->busy)
-            pthread_cond_wait(&map->moved, &map->mutex);
+            jdr_wait_until(&map->moved, &map->mutex, INT64_MAX);
         else
             write_batch(map);
     }

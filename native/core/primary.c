@@ -1,6 +1,5 @@
 /* primary.c: see primary.h. */
 #include <errno.h>
-#include <time.h>
 #include <unistd.h>
 
 #include "primary.h"
@@ -81,11 +80,6 @@ const struct jdr_trouble *jdr_primary_trouble(const struct jdr_primary *primary)
 
 #define ROOM_POLL_NS 50000000l
 
-static void nap(void)
-{
-    nanosleep(&(struct timespec){.tv_nsec = ROOM_POLL_NS}, NULL);
-}
-
 int jdr_primary_change_within(struct jdr_primary *primary, const struct jdr_change *change, int64_t limit_ns)
 {
     int result = jdr_primary_change(primary, change);
@@ -94,7 +88,7 @@ int jdr_primary_change_within(struct jdr_primary *primary, const struct jdr_chan
     note_now(primary, JDR_ANSWER_CHANGE, result);
     for (int64_t deadline = jdr_monotonic_ns() + limit_ns; jdr_primary_is_full(result) && jdr_monotonic_ns() < deadline;
          result = jdr_primary_change(primary, change))
-        nap();
+        jdr_sleep(ROOM_POLL_NS);
     return result;
 }
 
@@ -104,7 +98,7 @@ int jdr_primary_wait_for_room(const struct jdr_primary *primary, int64_t limit_n
     while (atomic_load(&primary->full)) {
         if (jdr_monotonic_ns() >= deadline)
             return jdr_primary_error(-ENOSPC);
-        nap();
+        jdr_sleep(ROOM_POLL_NS);
     }
     return 0;
 }

@@ -2,7 +2,7 @@
  * threads.h: what threads that share memory need of the machine: cache lines, the monotonic clock, and ways to wait.
  *
  * Invariant: a thread of the core waits through this file only. So a simulation can let one thread run at a time, and
- * keep the time itself (`jdr_simulation` in jetdr.h).
+ * keep the time itself (simulation.h).
  */
 #ifndef JETDR_THREADS_H
 #define JETDR_THREADS_H
@@ -17,7 +17,7 @@
 #include <time.h>
 #include <unistd.h>
 
-#include "jetdr.h"
+#include "simulation.h"
 
 #define JDR_LINE _Alignas(64)
 
@@ -56,6 +56,16 @@ static inline void jdr_futex_wake(_Atomic uint32_t *word)
     atomic_fetch_add(word, 1);
     if (!jdr_simulated())
         syscall(SYS_futex, (uint32_t *)word, FUTEX_WAKE, INT32_MAX, NULL, NULL, 0);
+}
+
+static inline void jdr_sleep(int64_t ns)
+{
+    struct timespec time = jdr_timespec(ns);
+    _Atomic uint32_t never = 0;
+    if (jdr_simulated())
+        jdr_simulation.pause(&never, 0, ns);
+    else
+        nanosleep(&time, NULL);
 }
 
 /* Lock a mutex whose owner may wait meanwhile. 0, or what pthread_mutex_clocklock returns. No deadline: INT64_MAX. */

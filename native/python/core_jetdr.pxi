@@ -68,12 +68,6 @@ cdef extern from "jetdr.h" nogil:
         pass
     struct jdr_clock:
         atomic_int64 wall_ns, monotonic_ns
-    ctypedef struct atomic_uint32 "_Atomic uint32_t":
-        pass
-    struct c_simulation "jdr_simulation":
-        const jdr_clock *clock
-        void (*pause)(atomic_uint32 *, uint32_t, int64_t) noexcept nogil
-    c_simulation jdr_simulation
     struct jdr_ring_options:
         uint64_t payload_bytes
         uint64_t slots
@@ -241,3 +235,11 @@ cdef extern from *:
     """
     const char *const jdr_filter_stat_names[]
     enum: JDR_FILTER_STATS_COUNT
+
+cdef extern from "simulation.h" nogil:
+    ctypedef struct atomic_uint32 "_Atomic uint32_t":
+        pass
+    struct c_simulation "jdr_simulation":
+        const jdr_clock *clock
+        void (*pause)(atomic_uint32 *, uint32_t, int64_t) noexcept nogil
+    c_simulation jdr_simulation

@@ -12,12 +12,13 @@ INCLUDE = re.compile(r'^\s*(?:#\s*include|cdef extern from) "([^"]+)"', re.MULTI
 
 OF_OTHERS = {
     ".": set(),
-    "core": {"jetdr.h", "checksum.h"},
+    "core": {"jetdr.h", "checksum.h", "simulation.h"},
     "host": {"jetdr.h"},
     "iscsi": {"jetdr.h"},
     "kernels": {"checksum.h"},
     "python": {
         "jetdr.h",
+        "simulation.h",
         "iscsi/session.h",
         "kernels/interval_map.h",
         "kernels/scan.h",
