@@ -1,4 +1,7 @@
-"""How the status of a DRVA looks to a person: in full, or one line per domain."""
+"""How the status of a DRVA looks to a person: in full, or one line per domain.
+
+Invariant: what is not known at present is left out, or says as of when it was known.
+"""
 
 from __future__ import annotations
 
@@ -23,7 +26,7 @@ def show_drva(terminal: Terminal, answer: Any) -> None:
     for alarm in drva["alarms"]:
         terminal.say(f"  {'ALARM':<14}{alarm['name']}: {alarm['text']}", style="red")
     for domain in answer["domains"]:
-        terminal.say(f"domain {domain['name']}: {domain['state']}", style="bold")
+        terminal.say(f"domain {domain['name']}: {domain['state']}, since {domain['since']}", style="bold")
         for name, value in _facts(domain):
             terminal.say(f"  {name:<14}{value}")
         for alarm in domain["alarms"]:
@@ -34,11 +37,12 @@ def domain_row(domain: Any) -> tuple[str, ...]:
     """Return a domain as the row of a table."""
     status, alarms = domain["status"], ", ".join(alarm["name"] for alarm in domain["alarms"])
     if status is None:
-        return (domain["name"], domain["state"], *[""] * 7, alarms)
+        rpo = "" if domain["rpo_s"] is None else human_seconds(domain["rpo_s"])
+        return (domain["name"], f"{domain['state']}, {_as_of(domain)}", rpo, *[""] * 6, alarms)
     return (
         domain["name"],
         domain["state"],
-        human_seconds(status["rpo_s"]),
+        human_seconds(domain["rpo_s"]),
         f"{status['lsn_reserved']:,}",
         f"{status['lsn_uploaded']:,}",
         _percent(status["log_used_bytes"], status["log_bytes"]),
@@ -56,30 +60,55 @@ def summary_line(domain: Any) -> str:
     return f"{name}: " + ", ".join(f"{what} {value}" for what, value in rest if value)
 
 
+def _as_of(domain: Any) -> str:
+    """Return when the last status was taken, in words."""
+    age_s = domain["status_age_s"]
+    return "nothing known yet" if age_s is None else f"as of {human_seconds(age_s)} ago"
+
+
 def _facts(domain: Any) -> Iterator[tuple[str, str]]:
-    status = domain["status"]
     if condition := domain.get("condition"):
         why = f": {condition['why']}" if condition["why"] else ""
         yield "state", f"{condition['state']} since {condition['since']}{why}"
     if domain["restarts"]:
         yield "restarts", f"{domain['restarts']}"
-    if status is None:
-        return
-    lag = status["lsn_reserved"] - status["lsn_uploaded"]
-    payload, stored = status["payload_bytes_uploaded"], status["stored_bytes_uploaded"]
-    ratio = f" (ratio {payload / stored:.1f})" if stored else ""
+    if domain["rpo_s"] is not None:
+        yield "store lags", human_seconds(domain["rpo_s"])
+    if domain["status"] is not None:
+        yield from _facts_of(domain["status"])
+    elif domain["last_known"] is None:
+        yield "status", "nothing is known yet"
+    else:
+        yield "status", f"not known; the last one is of {domain['as_of']}"
+        yield from ((name, f"{value}, {_as_of(domain)}") for name, value in _facts_of(domain["last_known"]))
+
+
+def _facts_of(status: Any) -> Iterator[tuple[str, str]]:
     yield "store", f"{status['store']}, epoch {status['epoch']}, timeline {status['timeline']}"
     if not status.get("joined", True):
         yield "NOT joined", f"nothing is uploaded since {iso_time(status['unjoined_since_ns'])}: {status['store_away']}"
     yield "consistent", "yes" if status["consistent"] else f"no: {status['why_inconsistent']}"
-    yield "history", f"LSN {status['lsn_reserved']}, durable {status['lsn_durable']}, {plural(lag, 'LSN')} to upload"
-    yield "store lags", human_seconds(status["rpo_s"])
+    yield "history", f"LSN {status['lsn_reserved']}, durable {status['lsn_durable']}, {_to_upload(status)}"
     yield "log", f"{human_bytes(status['log_used_bytes'])} of {human_bytes(status['log_bytes'])} used"
-    yield "uploaded", f"{plural(status['segments_uploaded'], 'segment')}, {human_bytes(stored)}{ratio}"
+    yield "uploaded", _uploaded(status)
     if (host := status.get("host")) is not None:
         yield "host", _host(host)
     for disk in status["disks"]:
         yield "disk", _disk(disk)
+
+
+def _to_upload(status: Any) -> str:
+    lag = status["lsn_reserved"] - status["lsn_uploaded"]
+    return "what the store holds is not known" if status["store_lost"] else f"{plural(lag, 'LSN')} to upload"
+
+
+def _uploaded(status: Any) -> str:
+    payload, stored = status["payload_bytes_uploaded"], status["stored_bytes_uploaded"]
+    ratio = f" (ratio {payload / stored:.1f})" if stored else ""
+    said = f"{plural(status['segments_uploaded'], 'segment')}, {human_bytes(stored)}{ratio}"
+    if status["store_unseen_s"] is not None:
+        said += f"; the store was seen whole {human_seconds(status['store_unseen_s'])} ago"
+    return f"{said}; proven up to {iso_time(status['proven_ns'])}" if status["proven_ns"] else said
 
 
 def _host(host: Any) -> str:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import time
+
 import typer
 
 from jetdr_core.catalog import SETTLE_S, Catalog, Gap, iso_time
@@ -11,9 +13,10 @@ from jetdr_core.cli.exits import ExitCode
 from jetdr_core.cli.interrupt import run_to_end
 from jetdr_core.cli.shared_options import Json, KeyPath, NoCache, Url, read_key
 from jetdr_core.cli.terminal import Terminal, Work
+from jetdr_core.cli.words import human_age
 from jetdr_core.domain_key import DomainKey
 
-__all__ = ["check_chain", "describe_gap", "points", "warn_of_gap"]
+__all__ = ["check_chain", "describe_gap", "describe_reach", "points", "warn_of_gap"]
 
 
 def points(
@@ -47,6 +50,14 @@ def _show(terminal: Terminal, catalog: Catalog) -> None:
         terminal.say(f"every LSN and instant is a recovery point from {interval}")
     for gap in catalog.gaps:
         terminal.say(describe_gap(gap))
+    terminal.say(f"the store says how the domain was at {describe_reach(catalog)}, and nothing of later")
+
+
+def describe_reach(catalog: Catalog) -> str:
+    """Return the last instant of which the store says anything, with its age: that of a record or a heartbeat."""
+    if not catalog.time_last_ns:
+        return "no moment, because nothing was captured"
+    return f"{iso_time(catalog.time_last_ns)} ({human_age((time.time_ns() - catalog.time_last_ns) / 1e9)})"
 
 
 def describe_gap(gap: Gap) -> str:

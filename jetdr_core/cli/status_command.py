@@ -11,7 +11,7 @@ from typing import Annotated
 
 import typer
 
-from jetdr_core.catalog import SETTLE_S, Catalog, iso_time
+from jetdr_core.catalog import SETTLE_S, Catalog
 from jetdr_core.cli.cache import cache_file
 from jetdr_core.cli.catalog_json import Json as JsonObject
 from jetdr_core.cli.catalog_json import domain_json, point_json, time_json
@@ -19,11 +19,11 @@ from jetdr_core.cli.drva_socket import Socket, ask
 from jetdr_core.cli.drva_status import show_drva
 from jetdr_core.cli.exits import ExitCode
 from jetdr_core.cli.interrupt import run_to_end
-from jetdr_core.cli.points_command import check_chain, describe_gap, warn_of_gap
+from jetdr_core.cli.points_command import check_chain, describe_gap, describe_reach, warn_of_gap
 from jetdr_core.cli.shared_options import Json, KeyPath, NoCache, read_key
 from jetdr_core.cli.terminal import Terminal, Work
 from jetdr_core.cli.volume_view import VolumeView
-from jetdr_core.cli.words import human_bytes, human_seconds, plural
+from jetdr_core.cli.words import human_age, human_bytes, plural
 from jetdr_core.domain_key import DomainKey
 from jetdr_core.drva.client import SOCKET_DEFAULT
 from jetdr_core.errors import LogForeign
@@ -104,9 +104,9 @@ async def _status(
 
 
 def _age_s(catalog: Catalog) -> float | None:
-    """Return the age of the newest instant that can be recovered."""
+    """Return the age of the newest instant that can be recovered. Negative: it is ahead of this machine's clock."""
     intervals = catalog.intervals()
-    return max(0.0, (time.time_ns() - intervals[-1].time_last_ns) / 1e9) if intervals else None
+    return (time.time_ns() - intervals[-1].time_last_ns) / 1e9 if intervals else None
 
 
 def _section_of(volume: VolumeDescription, catalog: Catalog) -> SectionDescription:
@@ -122,10 +122,13 @@ def _section_of(volume: VolumeDescription, catalog: Catalog) -> SectionDescripti
 
 
 def _ahead(section: SectionDescription, catalog: Catalog) -> JsonObject:
-    """Return how many LSNs the store lacks, and whether log and store meet. Null stands for what damage hides."""
+    """Return how many LSNs the store lacks, and whether log and store meet. Null stands for what damage hides.
+
+    The number is negative if the store has grown beyond what the log was seen to hold.
+    """
     if section.lsn_last is None or section.lsn_first is None:
         return {"lsns": None, "meet": None}
-    return {"lsns": max(0, section.lsn_last - catalog.lsn_last), "meet": not _apart(section, catalog)}
+    return {"lsns": section.lsn_last - catalog.lsn_last, "meet": not _apart(section, catalog)}
 
 
 def _apart(section: SectionDescription, catalog: Catalog) -> str:
@@ -190,14 +193,16 @@ def _facts(catalog: Catalog) -> list[tuple[str, str]]:
     age_s, chain = _age_s(catalog), catalog.chain
     disks = ", ".join(f"{disk.name} ({human_bytes(disk.size_bytes)})" for disk in catalog.history.disks)
     saved = f"{plural(len(catalog.segments), 'segment')}, {human_bytes(catalog.stored_bytes)}"
+    consistent = "yes" if catalog.history.consistent else f"no: {catalog.history.why_inconsistent}"
+    last_known = describe_reach(catalog)
     return [
         ("uuid", str(chain.domain_uuid)),
         ("owner", f"{chain.owner.host or 'unknown'}, epoch {chain.tail.epoch}, timeline {chain.timeline}"),
         ("disks", disks or "none"),
-        ("consistent", "yes" if catalog.history.consistent else f"no: {catalog.history.why_inconsistent}"),
+        ("consistent", f"{consistent}, as of {last_known}"),
         ("history", f"LSN {catalog.lsn_first} to {catalog.lsn_last}, {plural(len(catalog.marks), 'mark')}"),
-        ("last known", iso_time(catalog.time_last_ns) if catalog.time_last_ns else "nothing was captured"),
-        ("newest point", "none" if age_s is None else f"{human_seconds(age_s)} old"),
+        ("last known", last_known),
+        ("newest point", "none" if age_s is None else human_age(age_s)),
         ("captured", f"{human_bytes(catalog.payload_bytes)}; stored as {saved}"),
     ]
 
@@ -206,6 +211,6 @@ def _show_log(terminal: Terminal, volume: VolumeDescription, section: SectionDes
     VolumeView(volume).show(terminal)
     if section.lsn_last is not None:
         ahead = section.lsn_last - catalog.lsn_last
-        terminal.say(
-            f"log and store: {plural(ahead, 'LSN')} not yet in the store" if ahead > 0 else "log and store: even"
-        )
+        lacking = f"{plural(ahead, 'LSN')} not yet in the store"
+        grown = f"the store has {plural(-ahead, 'LSN')} more than the log was seen to hold"
+        terminal.say(f"log and store: {'even' if not ahead else lacking if ahead > 0 else grown}")

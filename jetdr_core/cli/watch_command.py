@@ -1,4 +1,7 @@
-"""``jetdr watch``: shows the domains of a DRVA again and again, live on a terminal, line by line elsewhere."""
+"""``jetdr watch``: shows the domains of a DRVA again and again, live on a terminal, line by line elsewhere.
+
+Invariant: a table on a terminal says how old it is, also while the DRVA does not answer.
+"""
 
 from __future__ import annotations
 
@@ -7,6 +10,7 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import typer
+from rich.console import Console, ConsoleOptions, RenderResult
 from rich.live import Live
 from rich.table import Table
 from rich.text import Text
@@ -15,7 +19,7 @@ from jetdr_core.cli.drva_socket import Socket
 from jetdr_core.cli.drva_status import COLUMNS, domain_row, summary_line
 from jetdr_core.cli.exits import ExitCode
 from jetdr_core.cli.terminal import Terminal, Work
-from jetdr_core.cli.words import shown
+from jetdr_core.cli.words import human_seconds, shown
 from jetdr_core.drva.client import SOCKET_DEFAULT, ControlClient
 
 __all__ = ["watch"]
@@ -25,6 +29,8 @@ Every = Annotated[
     float, typer.Option("--every", metavar="SECONDS", help="The time between two looks.", min=0.1, max=3600)
 ]
 Once = Annotated[bool, typer.Option("--once", help="Look once, then end.")]
+
+OLD_S = 5.0
 
 
 def watch(
@@ -38,9 +44,10 @@ def watch(
 def _watch(terminal: Terminal, socket: Path, domain: str | None, every_s: float, *, once: bool) -> int:
     with ControlClient(socket) as client:
         if terminal.out.is_terminal and not once:
-            with Live(console=terminal.out, auto_refresh=False) as live:
+            with Live(console=terminal.out, refresh_per_second=1) as live:
                 while True:
-                    live.update(_table(client.ask("status", domain=domain)), refresh=True)
+                    asked_s = time.monotonic()
+                    live.update(_Aging(_table(client.ask("status", domain=domain)), asked_s), refresh=True)
                     time.sleep(every_s)
         while True:
             answer: Any = client.ask("status", domain=domain)
@@ -52,6 +59,20 @@ def _watch(terminal: Terminal, socket: Path, domain: str | None, every_s: float,
             if once:
                 return ExitCode.OK
             time.sleep(every_s)
+
+
+class _Aging:
+    """A table, with its age once it is older than a person would take for the present. ``Live`` draws it anew."""
+
+    def __init__(self, table: Table, taken_s: float) -> None:
+        self._table = table
+        self._taken_s = taken_s
+
+    def __rich_console__(self, _console: Console, _options: ConsoleOptions) -> RenderResult:
+        yield self._table
+        age_s = time.monotonic() - self._taken_s
+        if age_s >= OLD_S:
+            yield Text(f"as of {human_seconds(age_s)} ago", "red")
 
 
 def _table(answer: Any) -> Table:

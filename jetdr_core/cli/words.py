@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from jetdr_core.store.redaction import redacted
 
-__all__ = ["human_bytes", "human_seconds", "one_line", "plural", "shown"]
+__all__ = ["human_age", "human_bytes", "human_seconds", "one_line", "plural", "shown"]
 
 _UNITS = ("KiB", "MiB", "GiB", "TiB", "PiB")
 _SPANS = ((86400, "d"), (3600, "h"), (60, "min"))
@@ -45,6 +45,13 @@ def human_seconds(seconds: float) -> str:
             parts.append(f"{whole // length} {unit}")
             whole %= length
     return " ".join(parts[:2])
+
+
+def human_age(seconds: float) -> str:
+    """Return ``3 min 5 s old``. A moment that has not come yet is told as such: the two clocks differ."""
+    if seconds < 0:
+        return f"{human_seconds(-seconds)} ahead of this machine's clock"
+    return f"{human_seconds(seconds)} old"
 
 
 def plural(count: int, noun: str) -> str:

@@ -55,6 +55,7 @@ class Joining(Generic[D]):
         self._away = away
         self._own = Generation.of_log(parts.log)
         self._why = away.why
+        self._since_s = time.monotonic()
         self._store: RetryingStore | None = None
 
     @property
@@ -62,7 +63,7 @@ class Joining(Generic[D]):
         """For how many seconds the domain has been without its store, and why. From any thread."""
         store = self._store
         _, why = (0.0, "") if store is None else store.away
-        return max(0.0, (time.time_ns() - self._away.since_ns) / 1e9), why or self._why
+        return time.monotonic() - self._since_s, why or self._why
 
     @property
     def retries(self) -> int:

@@ -288,7 +288,8 @@ class OpenDomain(Generic[D]):
         parts, upload, why = self.parts, self.upload, self.why_inconsistent
         if upload.is_lost:
             why = why or "the store has lost what was uploaded"
-        stats, log = upload.stats, parts.log.state()
+        stats, log, proof = upload.stats, parts.log.state(), self._proof_status()
+        lsn_durable = parts.ring.lsn_durable  # each is read before the one that is never less
         return DomainStatus(
             name=self._name,
             epoch=log.epoch,
@@ -297,7 +298,7 @@ class OpenDomain(Generic[D]):
             why_inconsistent=why,
             lsn_recovered=parts.log.outcome.head.lsn,
             lsn_reserved=parts.ring.lsn_reserved,
-            lsn_durable=parts.ring.lsn_durable,
+            lsn_durable=lsn_durable,
             rpo_s=max(upload.lag_s, self.mode.bypassed_s),
             log_bytes=log.data_bytes,
             log_used_bytes=log.used_bytes,
@@ -311,7 +312,7 @@ class OpenDomain(Generic[D]):
             failure=str(upload.failure or ""),
             forged=upload.forged,
             **self._store_status(),
-            **self._proof_status(),
+            **proof,
             ladder=self.mode.ladder(),
             host=self.mode.status(),
             clock=self.clock_watch.why,

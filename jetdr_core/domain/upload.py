@@ -102,7 +102,7 @@ class Upload:
         if self._uploader is not None:
             return self._uploader.lag_s
         since_opening = self._lag.age_s(self._cursor.lsn)
-        return max(since_opening, _age_s(self._oldest_ns))
+        return max(since_opening, self._age_s(self._oldest_ns))
 
     @property
     def stats(self) -> UploadStats:
@@ -192,7 +192,7 @@ class Upload:
             self._options,
             joined.cursor,
             on_segment=self._summaries.on_segment,
-            backlog_age_s=_age_s(joined.oldest_ns),
+            backlog_age_s=self._age_s(joined.oldest_ns),
         )
         self._uploader = uploader
         if self._paused:  # looked at last, since another thread may set it
@@ -200,6 +200,6 @@ class Upload:
         self._settled.set()
         return uploader
 
-
-def _age_s(time_ns: int) -> float:
-    return max(0.0, (time.time_ns() - time_ns) / 1e9) if time_ns else 0.0
+    def _age_s(self, time_ns: int) -> float:
+        """Return the age of a record by the log's own clock, which may be ahead of the machine's. 0 for no record."""
+        return (self._source.observe()[1] - time_ns) / 1e9 if time_ns else 0.0

@@ -1,16 +1,18 @@
 """Alarms: what is wrong with a domain now, derived from its session and its status. Pure.
 
-Invariants: an alarm lasts as long as its cause. Its name keeps its meaning. docs/operations.md explains each.
+Invariants: an alarm lasts as long as its cause. Its name keeps its meaning. docs/operations.md explains each. An alarm
+whose cause cannot be looked at any more stays, and says as of when it is known.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from jetdr_core.catalog import iso_time
 from jetdr_core.domain import DiskFault, DiskStatus, DiskTrouble, DomainStatus, HostStatus
 from jetdr_core.domain.hosting.standby import ClosedGuests
+from jetdr_core.drva.as_of import AsOf
 from jetdr_core.drva.domain_state import Condition, DomainState
 from jetdr_core.store import AWAY_S
 
@@ -20,11 +22,12 @@ LOG_NEARLY_FULL = 0.9
 LASTS_S = 300.0
 """Backpressure that lasts so long is no peak of load."""
 NO_ANSWER_S = 10.0
+OPENING_LIMIT_S = 60.0
 
 ALARMS = {
     "fenced": "another owner has taken the domain over, so it stays closed here",
     "closed": "the domain could not be opened, or has failed, and is opened again by itself",
-    "no_answer": "the domain has not reported its status for a while",
+    "no_answer": "the domain has not reported its status for a while, or has been opening for long",
     "host_away": "the host component does not run, so guests have no disks until it has restarted",
     "host_failure": "the host component cannot be started or asked, or logging cannot be switched on again",
     "logging_off": "guests' writes bypass the log; all disks are resynced once logging is on again",
@@ -67,10 +70,10 @@ class Alarm:
 class Situation:
     """What the alarms are derived from.
 
-    ``status`` is the newest there is, ``status_age_s`` its age. ``failure`` says why the domain is closed, ``forged``
-    that a forged object is why. ``unprotected`` has a text for each configured disk that is not protected yet, and
-    ``unkept`` one for each configuration file that could not be kept. ``standing`` says how its guests are while the
-    domain is closed.
+    ``last`` is the newest status there is. ``failure`` says why the domain is closed, and ``forged`` that a forged
+    object is why. ``opening_s`` is for how long it has been opening, and 0 if it is not. ``unprotected`` has a text for
+    each configured disk that is not protected yet, and ``unkept`` one for each configuration file that could not be
+    kept. ``standing`` says how its guests are while the domain is closed.
     """
 
     fenced: bool
@@ -78,8 +81,8 @@ class Situation:
     failure: str
     forged: bool = False
     paused: bool
-    status: DomainStatus | None
-    status_age_s: float
+    opening_s: float = 0.0
+    last: AsOf[DomainStatus] | None
     rpo_alarm_s: float
     unprotected: tuple[str, ...]
     standing: ClosedGuests
@@ -99,10 +102,9 @@ def alarms_of(situation: Situation) -> list[Alarm]:
         found.extend(_of_guests(situation.standing))
     if situation.paused:
         found.append(Alarm("paused", "uploading is paused: writes stay in the log until 'jetdr resume'"))
-    if situation.status is not None and not situation.closed:
-        if situation.status_age_s > NO_ANSWER_S:
-            found.append(Alarm("no_answer", f"no status for {situation.status_age_s:.0f} s"))
-        found.extend(_of_status(situation.status, situation.rpo_alarm_s))
+    found.extend(_of_silence(situation))
+    if situation.last is not None:
+        found.extend(_of_last(situation.last, situation.rpo_alarm_s, {alarm.name for alarm in found}))
         found.extend(_of_condition(situation.condition, situation.now_ns))
         found.extend(Alarm("disk_not_protected", text) for text in situation.unprotected)
         found.extend(Alarm("config_not_kept", text) for text in situation.unkept)
@@ -114,6 +116,26 @@ def _of_condition(condition: Condition, now_ns: int) -> Iterator[Alarm]:
         yield Alarm("throttled", f"guests' writes are delayed since {iso_time(condition.since_ns)}: {condition.why}")
 
 
+def _of_silence(situation: Situation) -> Iterator[Alarm]:
+    last = situation.last
+    if situation.opening_s > OPENING_LIMIT_S:
+        yield Alarm("no_answer", f"the domain has been opening for {situation.opening_s:.0f} s")
+    elif last is not None and not situation.closed and last.age_s > NO_ANSWER_S:
+        yield Alarm("no_answer", f"no status for {last.age_s:.0f} s")
+
+
+def _of_last(last: AsOf[DomainStatus], rpo_alarm_s: float, known: set[str]) -> Iterator[Alarm]:
+    """Return the alarms of the last status. ``known`` names those of which more is known at present."""
+    rpo_s = last.seconds_since(last.value.rpo_s)
+    if rpo_s > rpo_alarm_s:
+        yield Alarm("rpo", f"the store lags by {rpo_s:.0f} s, more than {rpo_alarm_s:g} s")
+    for alarm in _of_status(last.value):
+        if last.is_present:
+            yield alarm
+        elif alarm.name not in known:
+            yield replace(alarm, text=f"{alarm.text} (as of {last.age_s:.0f} s ago)")
+
+
 def _of_guests(standing: ClosedGuests) -> Iterator[Alarm]:
     if standing.bypassing_since_ns:
         since = iso_time(standing.bypassing_since_ns)
@@ -122,12 +144,10 @@ def _of_guests(standing: ClosedGuests) -> Iterator[Alarm]:
         yield Alarm("host_away", f"guests wait for their disks: {standing.why_waiting}")
 
 
-def _of_status(status: DomainStatus, rpo_alarm_s: float) -> Iterator[Alarm]:
+def _of_status(status: DomainStatus) -> Iterator[Alarm]:
     if status.host is not None:
         yield from _of_host(status.host)
     yield from _of_store(status)
-    if status.rpo_s > rpo_alarm_s:
-        yield Alarm("rpo", f"the store lags by {status.rpo_s:.0f} s, more than {rpo_alarm_s:g} s")
     if status.log_bytes and status.log_used_bytes > LOG_NEARLY_FULL * status.log_bytes:
         percent = 100 * status.log_used_bytes // status.log_bytes
         yield Alarm("log_nearly_full", f"the log is {percent} % full")

@@ -8,10 +8,11 @@ docs/operations.md has the table.
 from __future__ import annotations
 
 import enum
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from jetdr_core.domain import DomainStatus
 from jetdr_core.domain.ladder import Rung
+from jetdr_core.drva.as_of import AsOf
 from jetdr_core.store import AWAY_S
 
 __all__ = ["Condition", "DomainState", "condition_of"]
@@ -42,10 +43,18 @@ class Condition:
     state: DomainState
     since_ns: int
     why: str
+    is_present: bool = True
 
     def then(self, state: DomainState, why: str, now_ns: int) -> Condition:
         """Return the condition after a look that found ``state``."""
         return Condition(state, self.since_ns if state is self.state else now_ns, why)
+
+    def as_of(self, last: AsOf[DomainStatus]) -> Condition:
+        """Return the condition that ``last`` gave. If that is not the present one, ``why`` says as of when it is."""
+        if last.is_present:
+            return self
+        old = f"as of {last.age_s:.0f} s ago"
+        return replace(self, why=f"{self.why} ({old})" if self.why else old, is_present=False)
 
 
 def condition_of(status: DomainStatus, *, paused: bool) -> tuple[DomainState, str]:

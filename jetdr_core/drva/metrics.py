@@ -1,7 +1,7 @@
 """Prometheus metrics of a DRVA, read from its sessions at each scrape. docs/operations.md explains each.
 
-Invariants: a scrape never waits for a domain. It reads the last status of each session, with its age. Only this machine
-can scrape. The counters of a domain restart from 0 when the domain is opened again.
+Invariants: a scrape never waits for a domain. It reads the status of each session, and what is not known at present has
+no sample. Only this machine can scrape. The counters of a domain restart from 0 when the domain is opened again.
 """
 
 from __future__ import annotations
@@ -25,11 +25,15 @@ from jetdr_core.uploader import LATENCY_BOUNDS_S
 
 __all__ = ["DrvaCollector", "MetricsServer"]
 
-_OF_SESSION: dict[str, tuple[str, Callable[[SessionView], float]]] = {
+_OF_SESSION: dict[str, tuple[str, Callable[[SessionView], float | None]]] = {
     "jetdr_domain_open": ("1 while the domain is open", lambda view: view.state is State.OPEN),
     "jetdr_session_restarts_total": ("how often the domain failed and was opened again", lambda view: view.restarts),
     "jetdr_paused": ("1 while uploading is paused", lambda view: view.paused),
-    "jetdr_status_age_seconds": ("age of the values of this domain", lambda view: view.status_age_s),
+    "jetdr_status_age_seconds": (
+        "age of the last status of the domain",
+        lambda view: None if view.last is None else view.last.age_s,
+    ),
+    "jetdr_rpo_seconds": ("how old the oldest write may be that the store lacks", lambda view: view.rpo_s),
 }
 
 _OF_DOMAIN: dict[str, tuple[str, Callable[[DomainStatus], float | None]]] = {
@@ -38,7 +42,6 @@ _OF_DOMAIN: dict[str, tuple[str, Callable[[DomainStatus], float | None]]] = {
     "jetdr_lsn_reserved": ("last LSN given out", lambda status: status.lsn_reserved),
     "jetdr_lsn_durable": ("last LSN durable in the log", lambda status: status.lsn_durable),
     "jetdr_lsn_uploaded": ("last LSN that the store holds", lambda status: status.lsn_uploaded),
-    "jetdr_rpo_seconds": ("age of the oldest write that the store lacks", lambda status: status.rpo_s),
     "jetdr_log_bytes": ("capacity of the log section", lambda status: status.log_bytes),
     "jetdr_log_used_bytes": ("bytes of the log section in use", lambda status: status.log_used_bytes),
     "jetdr_throttle_bytes_per_second": (
@@ -48,7 +51,7 @@ _OF_DOMAIN: dict[str, tuple[str, Callable[[DomainStatus], float | None]]] = {
     "jetdr_ring_used_bytes": ("payload between filter and log", lambda status: status.ring_used_bytes),
     "jetdr_ring_records": (
         "records not yet durable in the log",
-        lambda status: max(0, status.lsn_reserved - status.lsn_durable),
+        lambda status: status.lsn_reserved - status.lsn_durable,
     ),
     "jetdr_segments_uploaded_total": ("objects stored", lambda status: status.segments_uploaded),
     "jetdr_payload_bytes_uploaded_total": (
@@ -136,7 +139,7 @@ def _families(views: Sequence[SessionView]) -> Iterator[Metric]:
         rows = (([view.name, disk.name], of_disk(disk)) for view, status in statuses for disk in status.disks)
         yield _family(name, text, ["domain", "disk"], rows)
     yield _latency(statuses)
-    states = (([view.name, view.condition.state.value], 1.0) for view in views)
+    states = (([view.name, view.condition.state.value], 1.0) for view in views if view.condition.is_present)
     yield _family("jetdr_domain_state", "1 for the present state, and no other is there", ["domain", "state"], states)
     alarms = (([view.name, alarm.name], 1) for view in views for alarm in view.alarms)
     yield _family("jetdr_alarm", "1 for each present alarm", ["domain", "alarm"], _by_labels(alarms).items())

@@ -122,15 +122,15 @@ class DomainSession:
 
     def view(self) -> SessionView:
         """Return the session as it is now, without waiting for anything."""
-        phase, (status, age_s) = self._phase, self._status.value()
+        phase, last = self._phase, self._status.value()
         situation = Situation(
             fenced=phase.state is State.FENCED,
             closed=phase.state is not State.OPEN,
             failure=phase.failure,
             forged=phase.forged,
             paused=self._paused,
-            status=status,
-            status_age_s=age_s,
+            opening_s=phase.opening_s,
+            last=last,
             rpo_alarm_s=self.config.rpo_alarm_s,
             unprotected=self.disks.unprotected,
             unkept=self._files.problems,
@@ -140,15 +140,14 @@ class DomainSession:
         )
         return SessionView(
             name=self.config.name,
-            condition=self._condition,
+            condition=self._condition if phase.state is not State.OPEN or last is None else self._condition.as_of(last),
             state=phase.state,
             since_ns=phase.since_ns,
             restarts=phase.restarts,
             paused=self._paused,
             failure=phase.failure,
             alarms=tuple(alarms_of(situation)),
-            status=status,
-            status_age_s=age_s,
+            last=last,
         )
 
     # -- commands ----------------------------------------------------------------------------------------------------
@@ -322,7 +321,8 @@ class DomainSession:
     def _enter(self, state: State) -> None:
         if state is not self._phase.state:
             self._phase = self._phase.enter(state)
-            self._note_condition(self._status.value()[0])
+            last = self._status.value()
+            self._note_condition(None if last is None else last.value)
             self._log_alarms()
 
     def _settle(self) -> None:

@@ -1,6 +1,6 @@
 """The DRVA's state as JSON, for the control socket. docs/formats/control.md lists the keys.
 
-Invariants: keys are added, never renamed. No credential appears.
+Invariants: keys are added, never renamed. No credential appears. What was true once is not under ``status``.
 """
 
 from __future__ import annotations
@@ -33,7 +33,21 @@ def session_json(view: SessionView) -> Json:
         "failure": view.failure or None,
         "alarms": [{"name": alarm.name, "text": _redacted(alarm.text)} for alarm in view.alarms],
         "status": None if view.status is None else _redacted(asdict(view.status)),
-        "status_age_s": None if view.status is None else round(view.status_age_s, 3),
+        "rpo_s": view.rpo_s,
+        **_last_json(view),
+    }
+
+
+def _last_json(view: SessionView) -> Json:
+    """Return what was known last, with its moment."""
+    last = view.last
+    if last is None:
+        return {"status_age_s": None, "as_of": None, "as_of_ns": None, "last_known": None}
+    return {
+        "status_age_s": round(last.age_s, 3),
+        "as_of": iso_time(last.at_ns),
+        "as_of_ns": last.at_ns,
+        "last_known": None if last.is_present else _redacted(asdict(last.value)),
     }
 
 

@@ -7,10 +7,11 @@ from __future__ import annotations
 
 import enum
 import time
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 
 from jetdr_core.domain import DomainStatus
 from jetdr_core.drva.alarms import Alarm
+from jetdr_core.drva.as_of import AsOf
 from jetdr_core.drva.domain_state import Condition
 
 __all__ = ["Phase", "SessionView", "State"]
@@ -31,7 +32,7 @@ class State(enum.Enum):
 class Phase:
     """A state, since when, why the domain is not open if it failed, and how often it failed.
 
-    ``forged``: a forged object is why.
+    ``forged``: a forged object is why. ``since_s`` is when the state began, on the monotonic clock.
     """
 
     state: State
@@ -39,6 +40,7 @@ class Phase:
     failure: str = ""
     restarts: int = 0
     forged: bool = False
+    since_s: float = field(default_factory=time.monotonic)
 
     @classmethod
     def begin(cls) -> Phase:
@@ -47,7 +49,16 @@ class Phase:
 
     def enter(self, state: State) -> Phase:
         """Return the phase after entering ``state``, which begins now unless it is the present one."""
-        return self if state is self.state else replace(self, state=state, since_ns=time.time_ns())
+        return (
+            self
+            if state is self.state
+            else replace(self, state=state, since_ns=time.time_ns(), since_s=time.monotonic())
+        )
+
+    @property
+    def opening_s(self) -> float:
+        """For how long the domain has been opening. 0 if it is not."""
+        return time.monotonic() - self.since_s if self.state is State.OPENING else 0.0
 
     def opened(self) -> Phase:
         """Return the phase once the domain has opened, which ends its failure."""
@@ -60,7 +71,7 @@ class Phase:
 
 @dataclass(frozen=True, slots=True)
 class SessionView:
-    """A session at one moment. ``status`` is the newest there is, taken ``status_age_s`` ago."""
+    """A session at one moment. ``last`` is the newest status there is, and None if there was none yet."""
 
     name: str
     state: State
@@ -70,5 +81,17 @@ class SessionView:
     failure: str
     condition: Condition
     alarms: tuple[Alarm, ...]
-    status: DomainStatus | None
-    status_age_s: float
+    last: AsOf[DomainStatus] | None
+
+    @property
+    def status(self) -> DomainStatus | None:
+        """The present status. None while the domain is closed or does not answer."""
+        return self.last.value if self.last is not None and self.last.is_present else None
+
+    @property
+    def rpo_s(self) -> float | None:
+        """How old the oldest write may be that the store lacks. None: nothing was ever known.
+
+        Without a present status it grows with the clock: nobody knows of anything that was stored since.
+        """
+        return None if self.last is None else self.last.seconds_since(self.last.value.rpo_s)

@@ -185,7 +185,7 @@ class RetryingStore(StoreWrapper):
         if not outages:
             return 0.0, ""
         longest = min(outages, key=lambda outage: outage.since_s)
-        return max(0.0, self._clock() - longest.since_s), str(longest.error)
+        return self._clock() - longest.since_s, str(longest.error)
 
     def forget(self) -> None:
         """Tell nothing more of outages, because nobody waits for the store any more."""

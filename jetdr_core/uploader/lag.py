@@ -32,7 +32,7 @@ class UploadLag:
         """Return the age of the first record after ``lsn``, or 0 if there is none. ``lsn`` is stored or later."""
         self.look()
         since = self._ages.since(lsn)
-        return 0.0 if since is None else max(0.0, self._clock() - since)
+        return 0.0 if since is None else self._clock() - since
 
     def stored(self, lsn: int) -> None:
         """Note that the store holds everything up to ``lsn``."""

@@ -20,6 +20,7 @@ from tests.drva.running_drva import DISK_BYTES, InProcess, Place, place, running
 DRVA = {"version", "pid", "started", "started_ns", "stopping", "metrics", "alarms", "hosts_not_configured"}
 DOMAIN = {
     *("name", "state", "since", "since_ns", "restarts", "paused", "failure", "alarms", "status", "status_age_s"),
+    *("rpo_s", "as_of", "as_of_ns", "last_known"),
 }
 
 

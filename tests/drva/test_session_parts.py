@@ -15,6 +15,7 @@ from jetdr_core.domain import DomainStatus
 from jetdr_core.drva.added_disks import AddedDisk, AddedDisks
 from jetdr_core.drva.alarm_log import AlarmLog
 from jetdr_core.drva.alarms import Alarm
+from jetdr_core.drva.as_of import AsOf
 from jetdr_core.drva.config import DiskConfig
 from jetdr_core.drva.configured_disks import ConfiguredDisks
 from jetdr_core.drva.configured_domain import AnyDomain
@@ -65,6 +66,12 @@ class StandIn:
 
 def status(*, consistent: bool, ready: bool = True) -> DomainStatus:
     return cast(DomainStatus, SimpleNamespace(consistent=consistent, disks=[SimpleNamespace(ready=ready)]))
+
+
+def known(last: LastStatus) -> AsOf[DomainStatus]:
+    value = last.value()
+    assert value is not None
+    return value
 
 
 # -- alarm log ---------------------------------------------------------------------------------------------------------
@@ -207,7 +214,7 @@ def test_callers_at_the_same_time_share_one_question() -> None:
         last = LastStatus(lambda _, status: taken.append(status))
         last.follow(here.domain)
         await asyncio.gather(*(last.refresh() for _ in range(5)))
-        assert last.value()[0] is taken[0]
+        assert known(last).value is taken[0]
 
     asyncio.run(ask())
     assert here.asked == len(taken) == 1
@@ -220,14 +227,18 @@ def test_a_domain_that_hangs_leaves_the_last_status_and_its_age(monkeypatch: pyt
     async def ask() -> None:
         last = LastStatus(lambda *_: None)
         last.follow(here.domain)
-        while last.value()[0] is None:
+        while last.value() is None:
             await last.refresh()
-        before, _ = last.value()
+        before = known(last)
+        assert before.is_present
         here.answers.clear()
+        monkeypatch.setattr("jetdr_core.drva.last_status.PRESENT_S", 0.02)
         await last.refresh()
         await last.refresh()
-        assert last.value()[0] is before
-        assert last.value()[1] >= 0.02
+        await last.refresh()
+        after = known(last)
+        assert (after.value, after.at_ns, after.is_present) == (before.value, before.at_ns, False)
+        assert after.age_s >= 0.02
         here.answers.set()
 
     asyncio.run(ask())
@@ -255,7 +266,23 @@ def test_an_answer_of_a_domain_that_was_closed_meanwhile_does_not_count(monkeypa
 def test_nothing_is_asked_while_no_domain_is_open() -> None:
     last = LastStatus(lambda *_: None)
     asyncio.run(last.refresh())
-    assert last.value()[0] is None
+    assert last.value() is None
+
+
+def test_the_status_of_a_domain_that_was_closed_is_no_present_one_however_young() -> None:
+    async def ask() -> None:
+        last = LastStatus(lambda *_: None)
+        last.follow(StandIn().domain)
+        await last.refresh()
+        assert known(last).is_present
+        last.follow(None)
+        assert not known(last).is_present
+        last.follow(StandIn().domain)
+        assert not known(last).is_present, "it is of the domain before"
+        await last.refresh()
+        assert known(last).is_present
+
+    asyncio.run(ask())
 
 
 # -- owed copies -------------------------------------------------------------------------------------------------------

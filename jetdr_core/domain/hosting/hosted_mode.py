@@ -302,7 +302,7 @@ class HostedMode:
     @property
     def bypassed_s(self) -> float:
         off = self._ring.off()
-        return 0.0 if off.logging else max(0.0, (self._ring.now_ns() - off.since_ns) / 1e9)
+        return 0.0 if off.logging else (self._ring.observe()[1] - off.since_ns) / 1e9
 
     def ladder(self) -> LadderStatus:
         return self._overload.status()

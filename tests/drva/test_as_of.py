@@ -1,0 +1,144 @@
+"""What was true once is not shown as the present: of a closed domain the age goes on and the state is unknown."""
+
+from __future__ import annotations
+
+import time
+from typing import Any, cast
+
+import pytest
+
+from jetdr_core.domain import DomainStatus
+from jetdr_core.domain.hosting.standby import ClosedGuests
+from jetdr_core.drva.alarms import Alarm, Situation, alarms_of
+from jetdr_core.drva.as_of import AsOf
+from jetdr_core.drva.config import DomainConfig
+from jetdr_core.drva.configured_domain import AnyDomain
+from jetdr_core.errors import InvalidRequest
+from tests.cli.jetdr_command import jetdr
+from tests.drva.running_drva import Place, embedded, place, running
+from tests.drva.test_metrics import scraped
+
+
+class Opener:
+    """Opens domains until ``closed`` is set."""
+
+    def __init__(self) -> None:
+        self.closed = False
+
+    async def __call__(self, config: DomainConfig) -> AnyDomain:
+        if self.closed:
+            raise InvalidRequest("the log is away", hint="plug it in")
+        return await embedded(config)
+
+
+def told(here: Place) -> Any:
+    (found,) = here.ask("status", domain="payroll")["domains"]
+    return found
+
+
+def test_a_closed_domain_shows_an_age_that_goes_on_and_no_state_that_is_not_known(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    opener = Opener()
+    with place("payroll") as here:
+        monkeypatch.setenv("JETDR_SOCKET", str(here.socket))
+        here.write(drva='metrics = "127.0.0.1:0"\n', domain="rpo_alarm_s = 0.2")
+        with running(here, opener=opener) as drva:
+            here.until(lambda s: s["consistent"] and s["lsn_uploaded"] == s["lsn_reserved"])
+            assert told(here)["rpo_s"] == 0
+            assert told(here)["last_known"] is None
+            here.ask("unprotect", domain="payroll", disk="db01")
+            here.until(lambda s: not s["consistent"])
+            opener.closed = True
+            drva.drva.sessions["payroll"].run(drva.domain().close(upload=False)).result(20)
+            here.until(lambda s: s["restarts"])
+            first, at_s = here.until(lambda s: s["rpo_s"] > 0.2), time.monotonic()
+            found = told(here)
+            assert found["status"] is None
+            assert found["last_known"]["consistent"] is False
+            assert found["as_of_ns"] == first["as_of_ns"] <= time.time_ns()
+            names = {alarm["name"]: alarm["text"] for alarm in found["alarms"]}
+            assert set(names) == {"closed", "rpo", "not_consistent"}
+            assert "(as of " in names["not_consistent"]
+            metrics = scraped(here)
+            assert metrics["jetdr_rpo_seconds", "payroll"] >= first["rpo_s"]
+            assert metrics["jetdr_status_age_seconds", "payroll"] > 0
+            assert metrics["jetdr_alarm", "payroll", "not_consistent"] == 1
+            assert not {"jetdr_consistent", "jetdr_lsn_uploaded", "jetdr_disk_ready"} & {name for name, *_ in metrics}
+            said = jetdr("status", "payroll").out
+            assert "no: it protects no disk, as of " in said
+            assert "not known; the last one is of " in said
+            row = jetdr("watch", "--once").out
+            assert ", as of " in row
+            assert "consistent" not in row.replace("not_consistent", "")
+            assert told(here)["rpo_s"] - first["rpo_s"] == pytest.approx(time.monotonic() - at_s, abs=1)
+            opener.closed = False
+            here.until(lambda s: s["status"] is not None)
+            assert told(here)["last_known"] is None
+
+
+def test_of_a_domain_that_was_never_open_nothing_is_claimed(monkeypatch: pytest.MonkeyPatch) -> None:
+    opener = Opener()
+    opener.closed = True
+    with place("payroll") as here:
+        monkeypatch.setenv("JETDR_SOCKET", str(here.socket))
+        here.write(drva='metrics = "127.0.0.1:0"\n')
+        with running(here, opener=opener):
+            found = here.until(lambda s: s["restarts"])
+            assert [found[key] for key in ("status", "last_known", "rpo_s", "status_age_s", "as_of")] == [None] * 5
+            names = {name for name, *_ in scraped(here)}
+            assert "jetdr_domain_open" in names
+            assert not {"jetdr_rpo_seconds", "jetdr_status_age_seconds", "jetdr_consistent"} & names
+            assert "nothing is known yet" in jetdr("status", "payroll").out
+            assert "nothing known yet" in jetdr("watch", "--once").out
+
+
+# -- alarms ------------------------------------------------------------------------------------------------------------
+
+
+def situation(*, closed: bool, age_s: float, failure: str = "", **more: Any) -> Situation:
+    shown: dict[str, Any] = {
+        "rpo_s": 1.0,
+        "host": None,
+        "forged": "",
+        "store_lost": False,
+        "heartbeat_refused": "",
+        "joined": True,
+    }
+    shown |= {"failure": "", "store_away_s": 0.0, "log_bytes": 100, "log_used_bytes": 90, "consistent": True}
+    shown |= {"clock": "", "changed": "", "disks": ()}
+    status = cast(DomainStatus, type("Status", (), shown))
+    return Situation(
+        fenced=False,
+        closed=closed,
+        failure=failure,
+        paused=False,
+        last=AsOf(status, 0, age_s, is_present=not closed and age_s < 5),
+        rpo_alarm_s=60,
+        unprotected=("disk 'db02': missing",),
+        standing=ClosedGuests(),
+        **more,
+    )
+
+
+def test_an_alarm_whose_cause_may_last_stays_when_the_domain_does_not_answer() -> None:
+    assert alarms_of(situation(closed=False, age_s=1.0)) == [
+        Alarm("log_nearly_full", "the log is 90 % full"),
+        Alarm("disk_not_protected", "disk 'db02': missing"),
+    ]
+    assert alarms_of(situation(closed=False, age_s=24.0)) == [
+        Alarm("no_answer", "no status for 24 s"),
+        Alarm("log_nearly_full", "the log is 90 % full (as of 24 s ago)"),
+        Alarm("disk_not_protected", "disk 'db02': missing"),
+    ]
+    assert [alarm.name for alarm in alarms_of(situation(closed=True, age_s=61.0, failure="the log is away"))] == [
+        "closed",
+        "rpo",
+        "log_nearly_full",
+        "disk_not_protected",
+    ]
+
+
+def test_a_domain_that_does_not_get_open_is_an_alarm_although_nothing_has_failed() -> None:
+    found = alarms_of(situation(closed=True, age_s=1.0, opening_s=61.0))
+    assert found[0] == Alarm("no_answer", "the domain has been opening for 61 s")
