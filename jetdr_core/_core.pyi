@@ -104,12 +104,15 @@ class OffReason(IntEnum):
 class RingClock(NamedTuple):
     """The wall clock, against the times that a ring gives to records. All in nanoseconds.
 
+    Record times are ahead of the wall clock by ``lead_ns``, and ``time_ns_last``, the last one, has it in it.
     ``away_ns`` is by how much the wall clock has left the monotonic clock without being followed, 0 if it is followed,
     and ``away_since_ns`` the last time given out before. The instants from ``doubted_since_ns`` on may not be those at
     which records were captured; 0 if none is in doubt.
     """
 
     wall_ns: int
+    monotonic_ns: int
+    lead_ns: int
     time_ns_last: int
     away_ns: int
     away_since_ns: int
@@ -235,6 +238,8 @@ class Ring:
     def look_at_clock(self) -> RingClock: ...
     def settle_doubt(self, doubted_since_ns: int) -> None:
         """The history says since when instants are in doubt, so nothing is in doubt any more."""
+    def set_lead(self, lead_ns: int) -> None:
+        """Have record times be ahead of the wall clock by ``lead_ns`` from now on."""
     @property
     def used_bytes(self) -> int: ...
     def now_ns(self) -> int: ...

@@ -113,21 +113,24 @@ class GapOpen:
     """From this LSN the domain is not consistent.
 
     ``since_ns`` is an earlier instant from which nothing is known, for example the last one before an unclean stop.
+    With ``ahead_ns``, record times are ahead of the true time by that much from this record on. Record times go on
+    where they were, and readers take it off. ``since_ns`` is ahead as the record itself is.
     """
 
     kind: ClassVar[Kind] = Kind.GAP_OPEN
 
     reason: str
     since_ns: int | None = None
+    ahead_ns: int | None = None
 
     def encode(self) -> dict[str, object]:
-        since: dict[str, object] = {} if self.since_ns is None else {"since_ns": self.since_ns}
-        return {"reason": self.reason, **since}
+        times = {"since_ns": self.since_ns, "ahead_ns": self.ahead_ns}
+        return {"reason": self.reason, **{name: time for name, time in times.items() if time is not None}}
 
     @classmethod
     def decode(cls, body: Body, where: str) -> Self:
         found = _fields(cls.kind, body, where)
-        return cls(found.text("reason", ""), found.time_ns_if_there("since_ns"))
+        return cls(found.text("reason", ""), found.time_ns_if_there("since_ns"), found.time_ns_if_there("ahead_ns"))
 
 
 @dataclass(frozen=True, slots=True)

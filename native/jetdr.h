@@ -159,18 +159,21 @@ int jdr_ring_poisoned(const jdr_ring *ring); /* 0 or the error */
 int64_t jdr_ring_now(const jdr_ring *ring);
 
 /*
- * The wall clock against the times of records (core/record_clock.h). `away_ns` says by how much the wall clock has left
- * the monotonic one without being followed, and 0 if it is followed. `away_since_ns` is the last time given out before.
- * The instants from `doubted_since_ns` on may not be those at which records were captured, and 0 if none is in doubt.
+ * The wall clock against the times of records (core/record_clock.h), which are ahead of it by `lead_ns`. `away_ns` says
+ * by how much the wall clock has left the monotonic one without being followed, and 0 if it is followed.
+ * `away_since_ns` is the last time given out before. The instants from `doubted_since_ns` on may not be those at which
+ * records were captured, and 0 if none is in doubt.
  */
 struct jdr_ring_clock {
-    int64_t wall_ns, time_ns_last;
+    int64_t wall_ns, monotonic_ns, lead_ns, time_ns_last;
     int64_t away_ns, away_since_ns;
     int64_t doubted_since_ns;
 };
 void jdr_ring_look_at_clock(jdr_ring *ring, struct jdr_ring_clock *clock);
 /* The history says since when instants are in doubt, so the doubt is taken away. */
 void jdr_ring_settle_doubt(jdr_ring *ring, int64_t doubted_since_ns);
+/* Record times are ahead of the wall clock by `lead_ns` from now on. -ETIMEDOUT if the lock is not to be had. */
+int jdr_ring_set_lead(jdr_ring *ring, int64_t lead_ns);
 
 /* ---- ring in a file --------------------------------------------------------------------------------------------- */
 

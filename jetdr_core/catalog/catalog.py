@@ -33,7 +33,7 @@ from jetdr_core.catalog.repository import MetadataRepository
 from jetdr_core.catalog.resolve import CLOCK_AHEAD_NS_MAX, Reach, Resolver
 from jetdr_core.catalog.tail_loss import TailLoss, find_tail_loss
 from jetdr_core.domain_key import DomainKey
-from jetdr_core.errors import DamagedObject
+from jetdr_core.errors import ChainBroken, DamagedObject
 from jetdr_core.segment import SegmentIndex
 from jetdr_core.store import ObjectStore, connected
 
@@ -99,15 +99,17 @@ class Catalog:
             repository = MetadataRepository(cache) if cache is not None else None
             if repository is not None:
                 opened.push_async_callback(repository.close)
-            chain, beat = await _chain_and_beat(store, settle_s, domain_key)
-            if chain.is_tagged and chain.domain_key is None:
+            whole, said = await _chain_and_beat(store, settle_s, domain_key)
+            if whole.is_tagged and whole.domain_key is None:
                 log.warning("no key was given: nothing that %s holds was authenticated", store.url)
-            loss = await find_tail_loss(store, chain, beat)
-            chain, history = _folded(chain)
-            reach = Reach(chain.tail.lsn_last, _time_last_ns(chain.tail, beat), chain.chain_break, loss)
+            chain, history = _folded(whole)
+            beat = _believed_beat(said, whole.tail, history.ahead_ns)
+            loss = await find_tail_loss(store, whole, beat)
+            time_last_ns = _time_last_ns(chain.tail, beat, history.ahead_ns)
+            reach = Reach(chain.tail.lsn_last, time_last_ns, chain.chain_break, loss)
             indexes = IndexReader(store, chain.domain_uuid, segments(chain.links), repository, chain.domain_key)
-            times = RecordTimes(indexes.segments, indexes)
-            intervals = history.intervals(reach.lsn_last, reach.time_last_ns)
+            times = RecordTimes(indexes.segments, indexes, history.clock_turns)
+            intervals = [await _certain(part, times) for part in history.intervals(reach.lsn_last, time_last_ns)]
             resolver = Resolver(store.url, history, reach, intervals, times)
             return cls(store, chain, resolver, indexes, await resolver.latest(), opened.pop_all())
 
@@ -253,6 +255,19 @@ class Catalog:
         return self._indexes.newest_first(lsn, on_damage)
 
 
+async def _certain(interval: Interval, times: RecordTimes) -> Interval:
+    """The interval without the instants at which the clock of the domain's machine may have been ahead."""
+    turn = times.turn_after(interval.lsn_first)
+    if turn is None:
+        return interval
+    try:
+        until_ns = await times.certain_until_ns(turn)
+    except (DamagedObject, ChainBroken) as error:
+        log.warning("from when on the clock was ahead until LSN %d cannot be read: %s", turn.lsn, error)
+        return interval
+    return interval._replace(time_last_ns=max(interval.time_first_ns, min(until_ns, interval.time_last_ns)))
+
+
 def _folded(chain: Chain) -> tuple[Chain, DomainHistory]:
     """The history that the control records tell. A record that contradicts it ends the chain before its segment."""
     history = DomainHistory(timeline=chain.timeline)
@@ -289,26 +304,34 @@ async def _chain_and_beat(
 
 
 async def _heartbeat(store: ObjectStore, chain: Chain) -> Heartbeat | None:
-    """The heartbeat of the chain's epoch, or None if it is missing or odd."""
+    """The heartbeat of the chain's epoch as it stands there, or None if it is missing or damaged."""
     key = heartbeat_key(chain.tail.epoch)
-    beat = await read_advisory(store, key, lambda data: decode_heartbeat(data, key, chain.domain_key), HEARTBEAT_BYTES)
-    problem = "" if beat is None else _why_odd(beat, chain.tail)
+    return await read_advisory(store, key, lambda data: decode_heartbeat(data, key, chain.domain_key), HEARTBEAT_BYTES)
+
+
+def _believed_beat(said: Heartbeat | None, tail: ChainTail, ahead_ns: int) -> Heartbeat | None:
+    """The heartbeat with its true time, or None if it is odd. Like records, it is ahead by ``ahead_ns``."""
+    if said is None:
+        return None
+    beat = said._replace(time_ns=said.time_ns - ahead_ns)
+    problem = _why_odd(beat, tail, ahead_ns)
     if problem:
-        log.warning("%s is ignored: %s", key, problem)
+        log.warning("%s is ignored: %s", heartbeat_key(tail.epoch), problem)
     return None if problem else beat
 
 
-def _why_odd(beat: Heartbeat, tail: ChainTail) -> str:
+def _why_odd(beat: Heartbeat, tail: ChainTail, ahead_ns: int) -> str:
     now_ns = time.time_ns()
     if beat.epoch != tail.epoch:
         return f"it is of epoch {beat.epoch}"
-    if beat.time_ns > max(now_ns + CLOCK_AHEAD_NS_MAX, tail.time_ns_last):
+    if beat.time_ns > max(now_ns + CLOCK_AHEAD_NS_MAX, tail.time_ns_last - ahead_ns):
         return f"it is from the future ({iso_time(beat.time_ns)}; here it is {iso_time(now_ns)})"
     return ""
 
 
-def _time_last_ns(tail: ChainTail, beat: Heartbeat | None) -> int:
-    """The last instant for which the history is known to be complete."""
+def _time_last_ns(tail: ChainTail, beat: Heartbeat | None, ahead_ns: int) -> int:
+    """The last instant for which the history is known to be complete. 0 for an empty one."""
+    last_ns = tail.time_ns_last - ahead_ns if tail.time_ns_last else 0
     if beat is None or (beat.epoch, beat.lsn) != (tail.epoch, tail.lsn_last):
-        return tail.time_ns_last
-    return max(beat.time_ns, tail.time_ns_last)
+        return last_ns
+    return max(beat.time_ns, last_ns)

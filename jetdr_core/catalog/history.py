@@ -7,6 +7,9 @@ The domain is consistent at an LSN if all of this holds:
 - No gap is open.
 - Some disk is ready.
 
+Times here are true ones, as far as anybody knows. Record times never decrease along LSN, so after the clock of the
+domain's machine was ahead, they go on from there. A GAP_OPEN then says by how much they are ahead, which is taken off.
+
 Invariants: pure and incremental, so that a reader of the store and the running domain share it. A record that was
 folded before is ignored. A record that contradicts the history is :class:`DamagedObject`, and changes nothing.
 """
@@ -15,7 +18,7 @@ from __future__ import annotations
 
 from bisect import bisect_left, bisect_right
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import NamedTuple, Self
 
 from jetdr_core.catalog.point import Interval, RecoveryPoint
@@ -70,6 +73,14 @@ class Turn(NamedTuple):
     consistent: bool
 
 
+class ClockTurn(NamedTuple):
+    """From this LSN record times are ahead of the true time by ``ahead_ns``. ``time_ns`` is the true time then."""
+
+    lsn: int
+    time_ns: int
+    ahead_ns: int
+
+
 class DiskFacts(NamedTuple):
     """All that is known of a disk, also of one that is no longer protected. ``sizes`` are pairs of LSN and size."""
 
@@ -94,6 +105,7 @@ class HistoryFacts(NamedTuple):
     gaps: tuple[Gap, ...]
     configs: tuple[tuple[int, str, str], ...]
     turns: tuple[Turn, ...]
+    clock_turns: tuple[ClockTurn, ...] = ()
 
 
 @dataclass(slots=True)
@@ -146,6 +158,7 @@ class DomainHistory:
         self._gaps: list[Gap] = []
         self._configs: list[tuple[int, str, str]] = []
         self._turns: list[Turn] = []
+        self._clock_turns: list[ClockTurn] = []
         self._config_newest: dict[str, tuple[int, str]] = {}
         self._unready = 0
 
@@ -162,6 +175,7 @@ class DomainHistory:
             gaps=tuple(_gap_until(gap, lsn) for gap in self._gaps if gap.lsn_open <= lsn),
             configs=tuple(config for config in self._configs if config[0] <= lsn),
             turns=tuple(turn for turn in self._turns if turn.lsn <= lsn),
+            clock_turns=tuple(turn for turn in self._clock_turns if turn.lsn <= lsn),
         )
 
     @classmethod
@@ -178,6 +192,7 @@ class DomainHistory:
         history._configs = list(facts.configs)
         history._config_newest = {name: (lsn, text) for lsn, name, text in facts.configs}
         history._turns = list(facts.turns)
+        history._clock_turns = list(facts.clock_turns)
         return history
 
     # -- questions -----------------------------------------------------------------------------------------------------
@@ -257,13 +272,29 @@ class DomainHistory:
         turn = bisect_right(self._turns, lsn, key=lambda turn: turn.lsn) - 1
         return turn >= 0 and self._turns[turn].consistent
 
+    @property
+    def clock_turns(self) -> tuple[ClockTurn, ...]:
+        """Where record times began to be ahead of the true time by more than before."""
+        return tuple(self._clock_turns)
+
+    @property
+    def ahead_ns(self) -> int:
+        """By how much the times of new records are ahead of the true time."""
+        return self._clock_turns[-1].ahead_ns if self._clock_turns else 0
+
     def gap_at_time(self, time_ns: int) -> Gap | None:
-        """The gap that contains an instant, which may lie before the gap's record was written."""
-        nth = bisect_right(self._gaps, time_ns, key=lambda gap: gap.time_open_ns) - 1
-        if nth < 0:
-            return None
-        gap = self._gaps[nth]
-        return gap if gap.time_close_ns is None or time_ns < gap.time_close_ns else None
+        """The gap that contains an instant, which may lie before the gap's record was written.
+
+        What was told before the last turn of the clock is not asked about instants that came after that turn.
+        """
+        nth = bisect_right(self._clock_turns, time_ns, key=lambda turn: turn.time_ns) - 1
+        lsn_first = self._clock_turns[nth].lsn if nth >= 0 else 0
+        for gap in reversed(self._gaps):
+            if gap.lsn_open < lsn_first:
+                return None
+            if gap.time_open_ns <= time_ns and (gap.time_close_ns is None or time_ns < gap.time_close_ns):
+                return gap
+        return None
 
     def gap_at(self, lsn: int) -> Gap | None:
         """The gap that is open at ``lsn``, if any."""
@@ -291,17 +322,37 @@ class DomainHistory:
         """
         if record.lsn <= self.lsn_folded:
             return
-        self._fold(record, self.check(record))
+        body = self.check(record)
+        if isinstance(body, GapOpen):
+            body = self._turn_clock(record, body)
+        true = record._replace(time_ns=record.time_ns - self.ahead_ns)
+        self._fold(true, body)
         self.lsn_folded = record.lsn
-        self._turn(record)
+        self._turn(true)
 
     def check(self, record: ControlRecord) -> ControlBody:
         """Return the body of ``record``. :class:`DamagedObject` if it contradicts the history. Changes nothing."""
         body = body_of(record)
-        problem = self._contradiction(record.disk, body)
+        problem = self._contradiction(record.disk, body) or self._impossible_time(record, body)
         if problem:
             raise DamagedObject(f"LSN {record.lsn}", f"{record.kind.name} record", problem)
         return body
+
+    def _turn_clock(self, record: ControlRecord, body: GapOpen) -> GapOpen:
+        """Note by how much record times are ahead from ``record`` on. Returns the body with true times."""
+        if body.ahead_ns is not None and body.ahead_ns != self.ahead_ns:
+            self._clock_turns.append(ClockTurn(record.lsn, record.time_ns - body.ahead_ns, body.ahead_ns))
+        return body if body.since_ns is None else replace(body, since_ns=body.since_ns - self.ahead_ns)
+
+    def _impossible_time(self, record: ControlRecord, body: ControlBody) -> str:
+        """Why what ``body`` says of times cannot be. A record that has no time yet has time 0."""
+        if not isinstance(body, GapOpen):
+            return ""
+        if body.ahead_ns is not None and not self.ahead_ns <= body.ahead_ns <= (record.time_ns or body.ahead_ns):
+            return f"record times would be ahead by {body.ahead_ns} ns"
+        if body.since_ns is not None and body.since_ns < (body.ahead_ns or self.ahead_ns):
+            return f"it begins at {body.since_ns} ns"
+        return ""
 
     def _contradiction(self, number: int, body: ControlBody) -> str:
         """Why ``body`` cannot be the next record about disk ``number``. Empty if it can."""
@@ -349,8 +400,6 @@ class DomainHistory:
     def _begin_gap(self, record: ControlRecord, body: GapOpen) -> None:
         if self.gap_open is None:
             since_ns = record.time_ns if body.since_ns is None else min(body.since_ns, record.time_ns)
-            if self._gaps:
-                since_ns = max(since_ns, self._gaps[-1].time_open_ns)  # gap_at_time searches by it
             self._gaps.append(Gap(record.lsn, since_ns, body.reason))
 
     def _end_gap(self, record: ControlRecord) -> None:

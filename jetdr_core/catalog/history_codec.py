@@ -21,7 +21,7 @@ import lz4.block
 import xxhash
 from typing_extensions import Buffer
 
-from jetdr_core.catalog.history import DiskFacts, DomainHistory, Gap, HistoryFacts, Turn
+from jetdr_core.catalog.history import ClockTurn, DiskFacts, DomainHistory, Gap, HistoryFacts, Turn
 from jetdr_core.catalog.point import RecoveryPoint
 from jetdr_core.errors import DamagedObject, InvalidRequest, UnsupportedVersion
 from jetdr_core.identity import check_config_name, check_mark_name, check_name
@@ -34,7 +34,9 @@ __all__ = ["HISTORY_BYTES_MAX", "decode_history", "encode_history"]
 T = TypeVar("T")
 
 _MAGIC = b"JDRHIST\1"
-_VERSION = 1
+_VERSION = 2
+_VERSION_WITHOUT_CLOCK = 1
+"""A history whose clock was never corrected is written as earlier releases did, who can read it."""
 _HEADER = struct.Struct("<8sHxxI16sQQQQQ")  # magic, version, timeline, domain, LSN, raw and stored size, two checksums
 _SIGNED_BYTES = _HEADER.size - 8
 _LZ4_RATIO_MAX = 255
@@ -48,12 +50,13 @@ HISTORY_BYTES_MAX = _HEADER.size + _RAW_BYTES_MAX + _RAW_BYTES_MAX // 255 + 16
 
 def encode_history(facts: HistoryFacts, domain_uuid: UUID) -> bytes | None:
     """Return the block of a history, or None if it is too long for one."""
-    raw = json.dumps(facts[2:], separators=(",", ":")).encode()
+    version = _VERSION if facts.clock_turns else _VERSION_WITHOUT_CLOCK
+    raw = json.dumps(facts[2:] if facts.clock_turns else facts[2:-1], separators=(",", ":")).encode()
     if len(raw) > _RAW_BYTES_MAX:
         return None
     body: bytes = lz4.block.compress(raw, store_size=False)
     numbers = (len(raw), len(body), xxhash.xxh3_64_intdigest(body))
-    header = _HEADER.pack(_MAGIC, _VERSION, facts.timeline, domain_uuid.bytes, facts.lsn, *numbers, 0)[:_SIGNED_BYTES]
+    header = _HEADER.pack(_MAGIC, version, facts.timeline, domain_uuid.bytes, facts.lsn, *numbers, 0)[:_SIGNED_BYTES]
     return header + xxhash.xxh3_64_intdigest(header).to_bytes(8, "little") + body
 
 
@@ -91,7 +94,9 @@ class _Reader:
         self._lsn = _whole(lsn, 0, _NUMBER_MAX)
 
     def facts(self, timeline: int, parts: Any) -> HistoryFacts:
-        baseline, disks, marks, gaps, configs, turns = parts
+        baseline, disks, marks, gaps, configs, turns, *clock_turns = parts
+        if len(clock_turns) > 1:
+            raise ValueError(f"it has {len(parts)} parts")
         found = HistoryFacts(
             timeline=timeline,
             lsn=self._lsn,
@@ -101,6 +106,7 @@ class _Reader:
             gaps=tuple(self._gap(*row) for row in _rows(gaps)),
             configs=tuple(self._config(*row) for row in _rows(configs)),
             turns=tuple(self._turn(*row) for row in _rows(turns)),
+            clock_turns=tuple(self._clock_turn(*row) for rows in clock_turns for row in _rows(rows)),
         )
         _check(found)
         return found
@@ -154,6 +160,9 @@ class _Reader:
             raise TypeError(f"a turn is {consistent!r}")
         return Turn(self._at(lsn), _time(time_ns), consistent)
 
+    def _clock_turn(self, lsn: object, time_ns: object, ahead_ns: object) -> ClockTurn:
+        return ClockTurn(self._at(lsn), _time(time_ns), _time(ahead_ns))
+
 
 def _check(facts: HistoryFacts) -> None:
     """See that the parts can stand beside one another."""
@@ -166,8 +175,9 @@ def _check(facts: HistoryFacts) -> None:
     _refuse_disorder("turns", facts.turns, lambda turn: turn.lsn)
     if any(one.lsn_close is None or one.lsn_close > other.lsn_open for one, other in pairwise(facts.gaps)):
         raise ValueError("two gaps overlap")
-    if any(one.time_open_ns > other.time_open_ns for one, other in pairwise(facts.gaps)):
-        raise ValueError("the times of gaps go back")
+    _refuse_disorder("turns of the clock", facts.clock_turns, lambda turn: turn.lsn)
+    if any(one.ahead_ns >= other.ahead_ns for one, other in pairwise(facts.clock_turns)):
+        raise ValueError("a turn of the clock goes back")
     if [turn.consistent for turn in facts.turns] != [nth % 2 == 0 for nth in range(len(facts.turns))]:
         raise ValueError("turns do not alternate")
     if facts.turns and (facts.baseline is None or facts.turns[0].lsn < facts.baseline.lsn):

@@ -66,11 +66,16 @@ class Resolver:
             return
         is_loose = at.as_time.is_calendar or at.lsn > self.reach.lsn_last
         margin_ns = (366 if is_loose else 1) * DAY_NS
-        first_ns, last_ns = self.intervals[0].time_first_ns - margin_ns, self.reach.time_last_ns + margin_ns
+        first_ns, last_ns = self._time_first_ns - margin_ns, self.reach.time_last_ns + margin_ns
         if first_ns <= at.as_time.time_ns <= last_ns:
             raise InvalidRequest(
                 f"{at.lsn} may be an LSN or a time", hint=f"use lsn:{at.lsn} or {iso_time(at.as_time.time_ns)}"
             )
+
+    @property
+    def _time_first_ns(self) -> int:
+        """The earliest instant of all intervals. After a correction of the clock that need not be the first one's."""
+        return min(interval.time_first_ns for interval in self.intervals)
 
     async def latest(self) -> RecoveryPoint | None:
         """The last consistent point, or None if the history offers no point yet."""
@@ -80,7 +85,7 @@ class Resolver:
         wanted = iso_time(time_ns)
         if time_ns > self.reach.time_last_ns:
             raise await self._beyond(wanted)
-        if not self.intervals or time_ns < self.intervals[0].time_first_ns:
+        if not self.intervals or time_ns < self._time_first_ns:
             raise await self._refusal(NoSuchPoint, 0, f"{wanted} lies before the first recovery point")
         lsn = await self.times.lsn_at(time_ns)
         gap = self.history.gap_at_time(time_ns)
@@ -92,18 +97,23 @@ class Resolver:
     async def _check_clock(self, time_ns: int, lsn: int) -> None:
         """Refuse an instant after which the clock of the domain's machine was ahead.
 
-        ``lsn`` is the last LSN before it. If the next one bears a time that has not come yet, nobody knows when that
+        ``lsn`` is the last LSN before it. If the next one bears a time that had not come yet, nobody knows when that
         was captured, and so nobody knows whether it belongs before the instant.
         """
-        latest_ns = time.time_ns() + CLOCK_AHEAD_NS_MAX
-        if not time_ns <= latest_ns < self.reach.time_last_ns:
+        turn = self.times.turn_after(lsn)
+        if turn is not None and lsn + 1 == turn.lsn:
             return
-        next_ns = await self.times.time_ns_after(time_ns)
-        if next_ns is None or next_ns <= latest_ns:
+        latest_ns = time.time_ns() + CLOCK_AHEAD_NS_MAX if turn is None else turn.time_ns
+        may_be_ahead = turn is not None or time_ns <= latest_ns < self.reach.time_last_ns
+        if not may_be_ahead or lsn >= self.reach.lsn_last:
             return
+        next_ns = await self.times.time_ns_of(lsn + 1)
+        if next_ns <= latest_ns:
+            return
+        wrong = "which is in the future" if turn is None else f"but was captured before {iso_time(latest_ns)}"
         raise InstantInGap(
             f"{self.url}: {iso_time(time_ns)} lies where the clock of the domain's machine was wrong: LSN {lsn + 1} "
-            f"bears {iso_time(next_ns)}, which is in the future",
+            f"bears {iso_time(next_ns)}, {wrong}",
             hint=f"name an LSN, a mark or 'latest'; LSN {lsn} was captured before the clock went wrong",
             before=await self._point(lsn),
             after=await self._point(lsn + 1),

@@ -138,8 +138,8 @@ class ControlLog:
                     f"domain {self._domain!r} has a mark {name!r} already: {self.history.marks[name]}",
                     hint="that moment can be recovered; choose another name for this one",
                 )
-            record = self.append(Mark(name))
-        return RecoveryPoint(self.history.timeline, record.lsn, record.time_ns, name)
+            self.append(Mark(name))
+            return self.history.marks[name]
 
 
 def fold_control(log: ReplicationLog, cursor: Cursor, history: DomainHistory, *, lsn_last: int | None = None) -> Cursor:

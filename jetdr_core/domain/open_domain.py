@@ -278,7 +278,7 @@ class OpenDomain(Generic[D]):
             "lsn_uploaded": 0 if upload.is_lost else upload.lsn_uploaded,
             "store_lost": upload.is_lost,
             "store_unseen_s": upload.unseen_s,
-            "proven_ns": upload.proven_ns,
+            "proven_ns": upload.proven_ns and upload.proven_ns - self.control_log.history.ahead_ns,
             "heartbeat_refused": "" if refusal is None else refusal.why,
             "heartbeat_refused_since_ns": 0 if refusal is None else refusal.since_ns,
         }
@@ -316,6 +316,8 @@ class OpenDomain(Generic[D]):
             ladder=self.mode.ladder(),
             host=self.mode.status(),
             clock=self.clock_watch.why,
+            clock_ahead_s=self.clock_watch.ahead_s,
+            clock_corrected_s=self.control_log.history.ahead_ns / 1e9,
             changed=why_changed(changed) if (changed := parts.resumption.changed) else "",
             disks=self.disks.status(),
         )

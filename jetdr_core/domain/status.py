@@ -127,8 +127,9 @@ class DomainStatus:
     for good, and ``store_lost`` says that it is a loss in the store. ``forged`` names what fails its checks with the
     domain's key, and is empty if nothing does. ``store_away_s`` is for how long the store has failed to answer, and
     ``store_away`` why. ``host`` is None without a host component. ``clock`` says why record times are not the
-    machine's, and is empty if they are. ``changed`` says which disks somebody else had changed when the domain was
-    opened, and is empty if none.
+    machine's, and is empty if they are. ``clock_ahead_s`` is by how much the log's clock is ahead of the machine's,
+    negative if it lags, and ``clock_corrected_s`` what the history takes off its times beside that. ``changed`` says
+    which disks somebody else had changed when the domain was opened, and is empty if none.
 
     ``joined`` is False while the domain is open without its store, which was away at ``unjoined_since_ns``. Nothing is
     uploaded then. ``lsn_uploaded`` is what the store held when it was last seen, and ``rpo_s`` counts all that it may
@@ -176,5 +177,7 @@ class DomainStatus:
     ladder: LadderStatus
     host: HostStatus | None
     clock: str
+    clock_ahead_s: float
+    clock_corrected_s: float
     changed: str
     disks: tuple[DiskStatus, ...]

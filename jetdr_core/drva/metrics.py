@@ -60,6 +60,14 @@ _OF_DOMAIN: dict[str, tuple[str, Callable[[DomainStatus], float | None]]] = {
     ),
     "jetdr_stored_bytes_uploaded_total": ("bytes of the stored objects", lambda status: status.stored_bytes_uploaded),
     "jetdr_store_joined": ("0 while the domain is open without its store", lambda status: status.joined),
+    "jetdr_clock_ahead_seconds": (
+        "by how much the log's clock is ahead of the machine's, negative if it lags",
+        lambda status: status.clock_ahead_s,
+    ),
+    "jetdr_clock_corrected_seconds": (
+        "what the history takes off the times of records",
+        lambda status: status.clock_corrected_s,
+    ),
     "jetdr_store_unseen_seconds": (
         "for how long nobody has seen that the store holds the whole chain",
         lambda status: status.store_unseen_s,

@@ -103,3 +103,17 @@ int64_t jdr_record_clock_follow(struct jdr_record_clock *clock, int64_t wall_ns,
         return follow_away(clock, offset_ns, monotonic_ns, last_ns);
     return wall_ns;
 }
+
+void jdr_record_clock_lead(struct jdr_record_clock *clock, int64_t lead_ns, int64_t last_ns)
+{
+    int64_t more_ns = lead_ns - load(&clock->lead_ns);
+    store(&clock->lead_ns, lead_ns);
+    if (load(&clock->doubted_since_ns))
+        store(&clock->doubted_since_ns, load(&clock->doubted_since_ns) + more_ns);
+    if (!load(&clock->followed_ns))
+        return;
+    store(&clock->away_monotonic_ns, 0);
+    store(&clock->begun_after_ns, last_ns);
+    store(&clock->begun_ns, last_ns);
+    store(&clock->offset_ns, load(&clock->offset_ns) + more_ns);
+}

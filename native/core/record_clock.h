@@ -10,6 +10,11 @@
  * A step that was followed leaves a doubt: the records around it may bear times at which they were not captured. The
  * DRVA takes the doubt and writes it into the history.
  *
+ * After a step back the last time given out lies ahead of the wall clock, and without a remedy all records would bear
+ * it until the wall clock has passed it. So record times go on from there, ahead of the wall clock by a *lead*. The
+ * DRVA sets the lead, and writes it into the history as well. Readers take it off again. All other times here have the
+ * lead in them.
+ *
  * Invariants: the caller holds the lock of the LSN order. A producer may die between any two stores. `offset_ns` and
  * `away_monotonic_ns` each change with one store, and everything that they make valid is stored before.
  */
@@ -32,9 +37,16 @@ struct jdr_record_clock {
     _Atomic int64_t begun_ns;          /* the first time after the ring began, or after a step ahead was followed */
     _Atomic int64_t begun_after_ns;    /* the last time before that; 0: none */
     _Atomic int64_t doubted_since_ns;  /* the instants from there on are to be doubted; 0: none */
+    _Atomic int64_t lead_ns;           /* by how much record times are ahead of the wall clock that is followed */
 };
 
-/* The time to give out. It may lie before `last_ns`, the last one, which the caller then gives out again. */
+/*
+ * The time to give out at `wall_ns`, which has the lead in it. The time may lie before `last_ns`, the last one, which
+ * the caller then gives out again.
+ */
 int64_t jdr_record_clock_follow(struct jdr_record_clock *clock, int64_t wall_ns, int64_t monotonic_ns, int64_t last_ns);
+
+/* Record times are ahead of the wall clock by `lead_ns` from now on. `last_ns` is the last time given out. */
+void jdr_record_clock_lead(struct jdr_record_clock *clock, int64_t lead_ns, int64_t last_ns);
 
 #endif

@@ -231,7 +231,9 @@ static int64_t ring_monotonic_ns(const jdr_ring *ring)
 static int64_t advance_time(jdr_ring *ring)
 {
     int64_t last = atomic_load_explicit(&ring->shared->time_ns_last, memory_order_relaxed);
-    int64_t now = jdr_record_clock_follow(&ring->shared->clock, jdr_ring_now(ring), ring_monotonic_ns(ring), last);
+    struct jdr_record_clock *clock = &ring->shared->clock;
+    int64_t wall = jdr_ring_now(ring) + atomic_load_explicit(&clock->lead_ns, memory_order_relaxed);
+    int64_t now = jdr_record_clock_follow(clock, wall, ring_monotonic_ns(ring), last);
     if (now <= last)
         return last;
     atomic_store_explicit(&ring->shared->time_ns_last, now, memory_order_relaxed);
@@ -482,6 +484,8 @@ void jdr_ring_look_at_clock(jdr_ring *ring, struct jdr_ring_clock *seen)
     bool away = atomic_load(&clock->away_monotonic_ns) != 0;
     *seen = (struct jdr_ring_clock){
         .wall_ns = jdr_ring_now(ring),
+        .monotonic_ns = ring_monotonic_ns(ring),
+        .lead_ns = atomic_load(&clock->lead_ns),
         .time_ns_last = jdr_ring_time_last(ring),
         .away_ns = away ? atomic_load(&clock->away_offset_ns) - atomic_load(&clock->offset_ns) : 0,
         .away_since_ns = away ? atomic_load(&clock->away_since_ns) : 0,
@@ -494,6 +498,16 @@ void jdr_ring_look_at_clock(jdr_ring *ring, struct jdr_ring_clock *seen)
 void jdr_ring_settle_doubt(jdr_ring *ring, int64_t doubted_since_ns)
 {
     atomic_compare_exchange_strong(&ring->shared->clock.doubted_since_ns, &doubted_since_ns, 0);
+}
+
+int jdr_ring_set_lead(jdr_ring *ring, int64_t lead_ns)
+{
+    int result = lock_reserve(ring);
+    if (result)
+        return result;
+    jdr_record_clock_lead(&ring->shared->clock, lead_ns, jdr_ring_time_last(ring));
+    pthread_mutex_unlock(&ring->shared->reserve);
+    return 0;
 }
 
 int64_t jdr_ring_time_last(const jdr_ring *ring)

@@ -64,7 +64,7 @@ FilterStats = namedtuple(
     [jdr_filter_stat_names[i].decode() for i in range(JDR_FILTER_STATS_COUNT)],
     defaults=[0] * JDR_FILTER_STATS_COUNT,
 )
-RingClock = namedtuple("RingClock", "wall_ns time_ns_last away_ns away_since_ns doubted_since_ns")
+RingClock = namedtuple("RingClock", "wall_ns monotonic_ns lead_ns time_ns_last away_ns away_since_ns doubted_since_ns")
 MapState = namedtuple("MapState", "region_bytes marked_bytes owed_bytes intents failed_errno")
 RingOff = namedtuple("RingOff", "logging reason disk since_ns times")
 

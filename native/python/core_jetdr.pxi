@@ -91,8 +91,9 @@ cdef extern from "jetdr.h" nogil:
         int64_t since_ns
         uint64_t count
     struct c_ring_clock "jdr_ring_clock":
-        int64_t wall_ns, time_ns_last, away_ns, away_since_ns, doubted_since_ns
+        int64_t wall_ns, monotonic_ns, lead_ns, time_ns_last, away_ns, away_since_ns, doubted_since_ns
     void jdr_ring_look_at_clock(jdr_ring *, c_ring_clock *)
+    int jdr_ring_set_lead(jdr_ring *, int64_t)
     void jdr_ring_settle_doubt(jdr_ring *, int64_t)
     struct jdr_pressure:
         uint64_t bytes_per_s

@@ -86,8 +86,16 @@ cdef class Ring:
         with nogil:
             jdr_ring_look_at_clock(self.ring, &clock)
         return RingClock(
-            clock.wall_ns, clock.time_ns_last, clock.away_ns, clock.away_since_ns, clock.doubted_since_ns
+            clock.wall_ns, clock.monotonic_ns, clock.lead_ns, clock.time_ns_last, clock.away_ns, clock.away_since_ns,
+            clock.doubted_since_ns
         )
+
+    def set_lead(self, int64_t lead_ns):
+        cdef int result
+        with nogil:
+            result = jdr_ring_set_lead(self.ring, lead_ns)
+        if result:
+            raise OSError(-result, os.strerror(-result))
 
     def settle_doubt(self, doubted_since_ns):
         jdr_ring_settle_doubt(self.ring, doubted_since_ns)

@@ -31,13 +31,16 @@ def folded(*records: ControlRecord) -> DomainHistory:
 @st.composite
 def histories(draw: st.DrawFn) -> list[ControlRecord]:
     """Any sequence that a domain could have written."""
-    lsn, known, present, ready, records = 0, 0, set[int](), set[int](), []
+    lsn, known, ahead_ns, present, ready, records = 0, 0, 0, set[int](), set[int](), []
     for _ in range(draw(st.integers(1, 25))):
         lsn += draw(st.integers(1, 4))
-        choices = ["add", "open", "close", "mark", "void"]
+        choices = ["add", "open", "close", "mark", "void", "clock"]
         choices += ["remove", "grow"] * bool(present) + ["ready"] * 2 * bool(present - ready)
         choice = draw(st.sampled_from(choices))
-        if choice == "add":
+        if choice == "clock":
+            ahead_ns += draw(st.integers(0, 30))
+            records.append(record(lsn, Kind.GAP_OPEN, since_ns=900 + lsn, ahead_ns=ahead_ns))
+        elif choice == "add":
             known += 1
             present.add(known)
             holds_data = draw(st.booleans())
@@ -186,3 +189,35 @@ def test_record_that_contradicts_the_history_is_refused_and_changes_nothing(bad:
     with pytest.raises(DamagedObject, match="LSN 9"):
         history.apply(bad)
     assert (history.lsn_folded, len(history.disks), history.consistent) == (1, 1, True)
+
+
+# -- the clock ---------------------------------------------------------------------------------------------------------
+
+
+def test_times_after_a_turn_of_the_clock_are_true_and_those_before_stay() -> None:
+    history = folded(
+        add(1, 1),
+        record(2, Kind.MARK, name="before"),
+        record(3, Kind.GAP_OPEN, since_ns=990, ahead_ns=500),
+        record(4, Kind.GAP_CLOSE),
+        record(5, Kind.MARK, name="after"),
+    )
+    assert history.ahead_ns == 500
+    assert {name: mark.time_ns for name, mark in history.marks.items()} == {"before": 1002, "after": 505}
+    assert [(gap.time_open_ns, gap.time_close_ns) for gap in history.gaps] == [(490, 504)]
+    assert history.clock_turns == ((3, 503, 500),)
+
+
+def test_a_clock_that_turns_while_a_gap_is_open_counts_all_the_same() -> None:
+    history = folded(
+        add(1, 1), record(2, Kind.GAP_OPEN), record(3, Kind.GAP_OPEN, ahead_ns=500), record(4, Kind.GAP_CLOSE)
+    )
+    assert [(gap.lsn_open, gap.time_open_ns, gap.time_close_ns) for gap in history.gaps] == [(2, 1002, 504)]
+
+
+@pytest.mark.parametrize("body", [{"ahead_ns": 499}, {"ahead_ns": 1005}, {"ahead_ns": 600, "since_ns": 599}])
+def test_a_turn_of_the_clock_that_cannot_be_is_damage(body: dict[str, int]) -> None:
+    history = folded(add(1, 1), record(3, Kind.GAP_OPEN, ahead_ns=500))
+    with pytest.raises(DamagedObject, match=r"record times would be ahead|it begins at"):
+        history.apply(ControlRecord(4, 1004, Kind.GAP_OPEN, 0, dict(body)))
+    assert history.ahead_ns == 500

@@ -114,7 +114,10 @@ CHANGES: dict[str, Callable[[Any], object]] = {
     "a mark twice": lambda parts: parts[MARKS].append(parts[MARKS][0]),
     "gaps overlap": lambda parts: parts[GAPS][0].__setitem__(3, 12),
     "a gap without end before another": lambda parts: parts[GAPS][0].__setitem__(slice(3, 5), [None, None]),
-    "a gap that began before the last one": lambda parts: parts[GAPS][1].__setitem__(1, 1),
+    "a turn of the clock by less than before": lambda parts: parts.append([[3, 50, 9], [4, 60, 8]]),
+    "a turn of the clock before the one before": lambda parts: parts.append([[4, 50, 8], [3, 60, 9]]),
+    "a turn of the clock that is behind": lambda parts: parts.append([[4, 50, -8]]),
+    "two lists of turns of the clock": lambda parts: parts.extend([[], []]),
     "a gap with half an end": lambda parts: parts[GAPS][0].__setitem__(4, None),
     "a time before 1970": lambda parts: parts[GAPS][0].__setitem__(1, -1),
     "a time beyond all time": lambda parts: parts[GAPS][0].__setitem__(1, 1 << 63),
@@ -138,7 +141,7 @@ def test_sizes_that_cannot_be_are_refused_before_anything_is_allocated() -> None
     with pytest.raises(DamagedObject, match="cannot be in"):
         decode_history(resealed(lambda _: None, raw_bytes=1 << 40), DOMAIN, "the copy")
     with pytest.raises(UnsupportedVersion, match="newer engine"):
-        decode_history(resealed(lambda _: None, version=2), DOMAIN, "the copy")
+        decode_history(resealed(lambda _: None, version=3), DOMAIN, "the copy")
 
 
 def test_a_history_that_is_too_long_has_no_block(monkeypatch: pytest.MonkeyPatch) -> None:

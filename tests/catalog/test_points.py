@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from jetdr_core.catalog import Catalog, iso_time
+from jetdr_core.catalog import Catalog, heartbeat, iso_time
 from jetdr_core.errors import ChainBroken, InstantInGap, InvalidRequest, NoSuchPoint
 from jetdr_core.record import Kind
 from jetdr_core.store import MemoryStore
@@ -230,3 +230,59 @@ def test_disks_and_bytes_are_told() -> None:
     assert catalog.stored_bytes == sum(catalog.segments["object_bytes"])
     assert (catalog.lsn_first, catalog.time_first_ns, catalog.chain.tail.epoch) == (1, time_ns(1), 1)
     assert catalog.chain.owner.owner == "owner-1"
+
+
+# -- a clock that was ahead --------------------------------------------------------------------------------------------
+
+AHEAD = 10_000 * STEP_NS
+
+
+def corrected(*, beat_after_s: int = 0) -> ChainMaker:
+    """LSN 1 disk, 2 to 4 writes, 5 to 7 with a clock that is ahead, 8 says so in time, 9 closes, 10 mark, 11 write.
+
+    Record times go on ahead of the true time. LSN n was captured n seconds after the start.
+    """
+    maker = domain()
+    maker.segment(3)
+    maker.clock = lambda lsn: time_ns(lsn) + AHEAD
+    maker.segment(3)
+    maker.control(Kind.GAP_OPEN, reason="the clock was ahead", since_ns=time_ns(5) + AHEAD, ahead_ns=AHEAD)
+    maker.control(Kind.GAP_CLOSE)
+    maker.mark("true")
+    maker.write()
+    maker.segment()
+    if beat_after_s:
+        key, data = heartbeat(maker.epoch, lsn=11, time_ns=time_ns(11 + beat_after_s) + AHEAD)
+        run(maker.store.replace(key, [data]))
+    return maker
+
+
+def test_after_a_correction_of_the_clock_points_are_found_by_their_true_times() -> None:
+    catalog = corrected().open()
+    assert catalog.time_last_ns == time_ns(11)
+    for lsn in (2, 3, 9, 10, 11):
+        found = run(catalog.resolve(iso_time(time_ns(lsn))))
+        assert (found.lsn, found.time_ns) == (lsn, time_ns(lsn))
+    assert catalog.marks["true"].time_ns == time_ns(10)
+    assert run(catalog.resolve(iso_time(time_ns(10) + 1))).lsn == 10
+    assert [gap.time_close_ns for gap in catalog.gaps] == [time_ns(9)]
+    assert [(part.time_first_ns, part.time_last_ns) for part in catalog.intervals()] == [
+        (time_ns(1), time_ns(4) - 1),
+        (time_ns(9), time_ns(11)),
+    ]
+
+
+def test_instants_at_which_the_clock_was_ahead_are_refused_and_their_lsns_are_not() -> None:
+    catalog = corrected().open()
+    for refused in (time_ns(4) + 1, time_ns(5), time_ns(7), time_ns(8)):
+        with pytest.raises(InstantInGap, match="the clock"):
+            run(catalog.resolve(iso_time(refused)))
+    assert [run(catalog.resolve(lsn)).lsn for lsn in (5, 6, 7)] == [5, 6, 7]
+    with pytest.raises(NoSuchPoint, match="after the last recovery point"):
+        run(catalog.resolve(iso_time(time_ns(6) + AHEAD)))
+
+
+def test_a_heartbeat_after_a_correction_is_believed_by_its_true_time() -> None:
+    catalog = corrected(beat_after_s=60).open()
+    assert catalog.time_last_ns == time_ns(71)
+    assert run(catalog.resolve(iso_time(time_ns(70)))).lsn == 11

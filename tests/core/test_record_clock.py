@@ -129,3 +129,34 @@ def test_a_doubt_ends_when_it_is_settled_and_a_new_one_does_not_end_with_an_old_
     assert ring.look_at_clock().doubted_since_ns == since
     ring.settle_doubt(since)
     assert ring.look_at_clock().doubted_since_ns == 0
+
+
+def test_with_a_lead_times_go_on_after_a_clock_was_set_back_and_keep_their_distances() -> None:
+    clock = ManualClock(NOW + YEAR)
+    ring = a_ring(clock, time_ns_last=NOW - S)
+    stamp(ring)
+    clock.set(NOW)
+    stay(ring, clock, 62)
+    seen = ring.look_at_clock()
+    ring.set_lead(seen.time_ns_last - seen.wall_ns)
+    led = ring.look_at_clock()
+    assert led.lead_ns == seen.time_ns_last - seen.wall_ns > 300 * 86400 * S
+    assert led.doubted_since_ns == seen.doubted_since_ns + led.lead_ns, "a time with the lead, as all"
+    first = stamp(ring)
+    assert first >= seen.time_ns_last
+    clock.advance(600 * S)
+    assert stamp(ring) == first + 600 * S, "they are told apart again"
+    assert ring.look_at_clock().away_ns == 0
+    clock.set(clock.time_ns + 3600 * S)
+    clock.advance(S)
+    assert ring.look_at_clock().away_ns == 3600 * S, "a step is noticed as ever"
+
+
+def test_a_ring_that_begins_with_a_lead_has_it_in_its_first_time() -> None:
+    clock = ManualClock(NOW)
+    ring = a_ring(clock, time_ns_last=NOW + YEAR)
+    ring.set_lead(YEAR)
+    clock.advance(5 * S)
+    assert stamp(ring) == NOW + YEAR + 5 * S
+    seen = ring.look_at_clock()
+    assert (seen.doubted_since_ns, seen.away_ns) == (0, 0)

@@ -129,6 +129,76 @@ def test_a_log_that_ends_in_the_future_is_told_and_its_instants_are_refused() ->
     asyncio.run(scenario())
 
 
+def test_a_log_that_ends_in_the_future_is_corrected_and_points_have_their_true_times_again() -> None:
+    async def scenario() -> None:
+        store, log, primary = fresh_store(), log_device(), MemoryDevice(DISK_BYTES)
+        now = ManualClock(NOW)
+        async with new_domain(store, log=log, clock=now) as domain:
+            await domain.protect("db01", primary)
+            now.advance(60 * S)
+            right = put(domain, now, b"right")
+            await domain.uploaded(domain.mark("right").lsn)
+        wrong = ManualClock(NOW + YEAR)
+        async with reopened(store, log, primary, wrong) as domain:
+            put(domain, wrong, b"wrong")
+            await domain.uploaded(domain.mark("wrong").lsn)
+        clock = ManualClock(right + 86400 * S)
+        async with reopened(store, log, primary, clock) as domain:
+            ahead_s = domain.status().clock_ahead_s
+            assert ahead_s == pytest.approx(YEAR / S - 86400 - 60, abs=5)
+            watch = domain._alive.clock_watch
+            watch.look()
+            clock.advance(59 * S)
+            watch.look()
+            assert domain.status().clock_ahead_s > 86400, "not before a minute has passed"
+            clock.advance(2 * S)
+            watch.look()
+            status = domain.status()
+            assert (abs(status.clock_ahead_s) < 1, status.clock) == (True, "")
+            assert status.clock_corrected_s == pytest.approx(ahead_s - 61, abs=5)
+            clock.advance(10 * S)
+            after = put(domain, clock, b"after")
+            clock.advance(10 * S)
+            mark = domain.mark("now")
+            assert mark.time_ns == clock.time_ns
+            await domain.uploaded(mark.lsn)
+            assert domain.status().proven_ns == clock.time_ns
+        assert (await recovered(store, "right"))["db01"][:512].rstrip() == b"right"
+        assert await state_at(store, after + S) == b"after"
+        with pytest.raises(InstantInGap, match="the clock of the domain's machine was wrong"):
+            await state_at(store, right + 3600 * S)
+        later = ManualClock(clock.time_ns + 3600 * S)
+        async with reopened(store, log, primary, later) as domain:
+            assert domain.status().clock_corrected_s == status.clock_corrected_s, "it is known after a restart"
+            mark = domain.mark("later")
+            assert mark.time_ns == later.time_ns
+            await domain.uploaded(mark.lsn)
+
+    asyncio.run(scenario())
+
+
+def test_a_clock_that_is_set_back_in_operation_is_corrected_when_the_ring_follows_it() -> None:
+    async def scenario() -> None:
+        store, clock = fresh_store(), ManualClock(NOW + 3600 * S)
+        async with new_domain(store, clock=clock) as domain:
+            await domain.protect("db01", MemoryDevice(DISK_BYTES))
+            clock.advance(60 * S)
+            put(domain, clock, b"an hour ahead")
+            clock.set(NOW + 120 * S)
+            await within(10, stay(domain, clock))
+            assert domain.status().clock == ""
+            assert domain.status().clock_corrected_s == pytest.approx(3540, abs=120)
+            clock.advance(10 * S)
+            after = put(domain, clock, b"after")
+            clock.advance(10 * S)
+            await domain.uploaded(domain.mark("end").lsn)
+        assert await state_at(store, after + S) == b"after"
+        async with await Catalog.open(store) as catalog:
+            assert catalog.time_last_ns == clock.time_ns
+
+    asyncio.run(scenario())
+
+
 def reopened(store: Any, log: Any, primary: Any, clock: ManualClock) -> Any:
     return jetdr.ProtectedDomain.open(
         "payroll", log=log, store=store, disks={"db01": primary}, options=QUICK, clock=clock
