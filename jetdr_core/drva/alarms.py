@@ -70,10 +70,11 @@ class Alarm:
 class Situation:
     """What the alarms are derived from.
 
-    ``last`` is the newest status there is. ``failure`` says why the domain is closed, and ``forged`` that a forged
-    object is why. ``opening_s`` is for how long it has been opening, and 0 if it is not. ``unprotected`` has a text for
-    each configured disk that is not protected yet, and ``unkept`` one for each configuration file that could not be
-    kept. ``standing`` says how its guests are while the domain is closed.
+    ``last`` is the newest status there is, and ``rpo_s`` how old the oldest write may be that the store lacks.
+    ``failure`` says why the domain is closed, and ``forged`` that a forged object is why. ``opening_s`` is for how
+    long it has been opening, and 0 if it is not. ``unprotected`` has a text for each configured disk that is not
+    protected yet, and ``unkept`` one for each configuration file that could not be kept. ``standing`` says how its
+    guests are while the domain is closed.
     """
 
     fenced: bool
@@ -83,6 +84,7 @@ class Situation:
     paused: bool
     opening_s: float = 0.0
     last: AsOf[DomainStatus] | None
+    rpo_s: float | None
     rpo_alarm_s: float
     unprotected: tuple[str, ...]
     standing: ClosedGuests
@@ -103,8 +105,11 @@ def alarms_of(situation: Situation) -> list[Alarm]:
     if situation.paused:
         found.append(Alarm("paused", "uploading is paused: writes stay in the log until 'jetdr resume'"))
     found.extend(_of_silence(situation))
+    is_known = situation.last is not None or situation.failure  # at a start, what was before says nothing yet
+    if is_known and situation.rpo_s is not None and situation.rpo_s > situation.rpo_alarm_s:
+        found.append(Alarm("rpo", f"the store lags by {situation.rpo_s:.0f} s, more than {situation.rpo_alarm_s:g} s"))
     if situation.last is not None:
-        found.extend(_of_last(situation.last, situation.rpo_alarm_s, {alarm.name for alarm in found}))
+        found.extend(_of_last(situation.last, {alarm.name for alarm in found}))
         found.extend(_of_condition(situation.condition, situation.now_ns))
         found.extend(Alarm("disk_not_protected", text) for text in situation.unprotected)
         found.extend(Alarm("config_not_kept", text) for text in situation.unkept)
@@ -124,11 +129,8 @@ def _of_silence(situation: Situation) -> Iterator[Alarm]:
         yield Alarm("no_answer", f"no status for {last.age_s:.0f} s")
 
 
-def _of_last(last: AsOf[DomainStatus], rpo_alarm_s: float, known: set[str]) -> Iterator[Alarm]:
+def _of_last(last: AsOf[DomainStatus], known: set[str]) -> Iterator[Alarm]:
     """Return the alarms of the last status. ``known`` names those of which more is known at present."""
-    rpo_s = last.seconds_since(last.value.rpo_s)
-    if rpo_s > rpo_alarm_s:
-        yield Alarm("rpo", f"the store lags by {rpo_s:.0f} s, more than {rpo_alarm_s:g} s")
     for alarm in _of_status(last.value):
         if last.is_present:
             yield alarm

@@ -33,6 +33,7 @@ from jetdr_core.drva.kept_files import KeptFiles
 from jetdr_core.drva.last_status import LastStatus
 from jetdr_core.drva.owed_copies import OwedCopies
 from jetdr_core.drva.places import store_of
+from jetdr_core.drva.rpo_file import RpoFile
 from jetdr_core.drva.session_state import Phase, SessionView, State
 from jetdr_core.errors import Fenced, Forged, JetdrError, StoreError, StoreLost
 from jetdr_core.store.redaction import redacted
@@ -94,6 +95,7 @@ class DomainSession:
         self._standby = Standby(config.name, config.host, config.options, lambda: disk_places(self.config))
         self._standing = ClosedGuests()
         self._status = LastStatus(self._on_status)
+        self._rpo_file = RpoFile(Path(config.host.state) / config.name)
         self._copies = OwedCopies()
         self._alarms = AlarmLog(config.name)
         self._stopping = asyncio.Event()
@@ -123,6 +125,7 @@ class DomainSession:
     def view(self) -> SessionView:
         """Return the session as it is now, without waiting for anything."""
         phase, last = self._phase, self._status.value()
+        rpo_s = self._rpo_file.rpo_s if last is None else last.seconds_since(last.value.rpo_s)
         situation = Situation(
             fenced=phase.state is State.FENCED,
             closed=phase.state is not State.OPEN,
@@ -131,6 +134,7 @@ class DomainSession:
             paused=self._paused,
             opening_s=phase.opening_s,
             last=last,
+            rpo_s=rpo_s,
             rpo_alarm_s=self.config.rpo_alarm_s,
             unprotected=self.disks.unprotected,
             unkept=self._files.problems,
@@ -148,6 +152,7 @@ class DomainSession:
             failure=phase.failure,
             alarms=tuple(alarms_of(situation)),
             last=last,
+            rpo_s=rpo_s,
         )
 
     # -- commands ----------------------------------------------------------------------------------------------------
@@ -332,6 +337,7 @@ class DomainSession:
     def _on_status(self, domain: AnyDomain, status: DomainStatus) -> None:
         self._copies.watch(domain, status)
         self._note_condition(status)
+        self._rpo_file.note(status.rpo_s)
         self._log_alarms()
 
     def _note_condition(self, status: DomainStatus | None) -> None:

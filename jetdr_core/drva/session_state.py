@@ -71,7 +71,11 @@ class Phase:
 
 @dataclass(frozen=True, slots=True)
 class SessionView:
-    """A session at one moment. ``last`` is the newest status there is, and None if there was none yet."""
+    """A session at one moment. ``last`` is the newest status there is, and None if there was none yet.
+
+    ``rpo_s`` is how old the oldest write may be that the store lacks, and None if nothing was ever known. Without a
+    present status it grows with the clock: nobody knows of anything that was stored since.
+    """
 
     name: str
     state: State
@@ -82,16 +86,9 @@ class SessionView:
     condition: Condition
     alarms: tuple[Alarm, ...]
     last: AsOf[DomainStatus] | None
+    rpo_s: float | None
 
     @property
     def status(self) -> DomainStatus | None:
         """The present status. None while the domain is closed or does not answer."""
         return self.last.value if self.last is not None and self.last.is_present else None
-
-    @property
-    def rpo_s(self) -> float | None:
-        """How old the oldest write may be that the store lacks. None: nothing was ever known.
-
-        Without a present status it grows with the clock: nobody knows of anything that was stored since.
-        """
-        return None if self.last is None else self.last.seconds_since(self.last.value.rpo_s)

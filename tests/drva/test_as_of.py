@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 import time
+from pathlib import Path
 from typing import Any, cast
 
 import pytest
@@ -13,6 +15,8 @@ from jetdr_core.drva.alarms import Alarm, Situation, alarms_of
 from jetdr_core.drva.as_of import AsOf
 from jetdr_core.drva.config import DomainConfig
 from jetdr_core.drva.configured_domain import AnyDomain
+from jetdr_core.drva.domain_state import Condition, DomainState
+from jetdr_core.drva.rpo_file import RpoFile
 from jetdr_core.errors import InvalidRequest
 from tests.cli.jetdr_command import jetdr
 from tests.drva.running_drva import Place, embedded, place, running
@@ -93,6 +97,34 @@ def test_of_a_domain_that_was_never_open_nothing_is_claimed(monkeypatch: pytest.
             assert "nothing known yet" in jetdr("watch", "--once").out
 
 
+def test_what_the_run_before_knew_of_the_rpo_goes_on_by_the_clock(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The log is away at a restart, and nobody knows what guests write."""
+    opener = Opener()
+    with place("payroll") as here:
+        here.write(drva='metrics = "127.0.0.1:0"\n', domain="rpo_alarm_s = 0.01")
+        with running(here):
+            here.until(lambda s: s["consistent"])
+            noted = here.path / "state" / "payroll" / "rpo"
+            while not noted.exists():
+                time.sleep(0.01)
+            noted_ns = json.loads(noted.read_text())["at_ns"]
+        opener.closed = True
+        with running(here, opener=opener):
+            found = here.until(lambda s: s["restarts"] and s["state"] == "waiting")
+            assert found["rpo_s"] == pytest.approx((time.time_ns() - noted_ns) / 1e9, abs=5)
+            assert [alarm["name"] for alarm in found["alarms"]] == ["closed", "rpo"]
+            assert found["status"] is found["last_known"] is None
+            assert scraped(here)["jetdr_rpo_seconds", "payroll"] >= found["rpo_s"]
+
+
+@pytest.mark.parametrize(
+    "text", ["", "{", "[]", '{"rpo_s": -1, "at_ns": 1}', '{"rpo_s": 1, "at_ns": 1e30}', '{"at_ns": 1}']
+)
+def test_a_file_that_says_nothing_of_the_rpo_is_no_file(tmp_path: Path, text: str) -> None:
+    (tmp_path / "rpo").write_text(text)
+    assert RpoFile(tmp_path).rpo_s is None
+
+
 # -- alarms ------------------------------------------------------------------------------------------------------------
 
 
@@ -114,9 +146,12 @@ def situation(*, closed: bool, age_s: float, failure: str = "", **more: Any) -> 
         failure=failure,
         paused=False,
         last=AsOf(status, 0, age_s, is_present=not closed and age_s < 5),
+        rpo_s=1.0 if age_s < 5 and not closed else 1.0 + age_s,
         rpo_alarm_s=60,
         unprotected=("disk 'db02': missing",),
         standing=ClosedGuests(),
+        condition=Condition(DomainState.PROTECTED, 0, ""),
+        now_ns=0,
         **more,
     )
 
