@@ -101,7 +101,7 @@ def test_what_the_run_before_knew_of_the_rpo_goes_on_by_the_clock(monkeypatch: p
     """The log is away at a restart, and nobody knows what guests write."""
     opener = Opener()
     with place("payroll") as here:
-        here.write(drva='metrics = "127.0.0.1:0"\n', domain="rpo_alarm_s = 0.01")
+        here.write(drva='metrics = "127.0.0.1:0"\n', domain="rpo_alarm_s = 0.1")
         with running(here):
             here.until(lambda s: s["consistent"])
             noted = here.path / "state" / "payroll" / "rpo"
@@ -137,7 +137,7 @@ def situation(*, closed: bool, age_s: float, failure: str = "", **more: Any) -> 
         "heartbeat_refused": "",
         "joined": True,
     }
-    shown |= {"failure": "", "store_away_s": 0.0, "log_bytes": 100, "log_used_bytes": 90, "consistent": True}
+    shown |= {"failure": "", "store_away_s": 0.0, "log_bytes": 100, "log_used_bytes": 95, "consistent": True}
     shown |= {"clock": "", "changed": "", "disks": ()}
     status = cast(DomainStatus, type("Status", (), shown))
     return Situation(
@@ -158,12 +158,12 @@ def situation(*, closed: bool, age_s: float, failure: str = "", **more: Any) -> 
 
 def test_an_alarm_whose_cause_may_last_stays_when_the_domain_does_not_answer() -> None:
     assert alarms_of(situation(closed=False, age_s=1.0)) == [
-        Alarm("log_nearly_full", "the log is 90 % full"),
+        Alarm("log_nearly_full", "the log is 95 % full"),
         Alarm("disk_not_protected", "disk 'db02': missing"),
     ]
     assert alarms_of(situation(closed=False, age_s=24.0)) == [
         Alarm("no_answer", "no status for 24 s"),
-        Alarm("log_nearly_full", "the log is 90 % full (as of 24 s ago)"),
+        Alarm("log_nearly_full", "the log is 95 % full (as of 24 s ago)"),
         Alarm("disk_not_protected", "disk 'db02': missing"),
     ]
     assert [alarm.name for alarm in alarms_of(situation(closed=True, age_s=61.0, failure="the log is away"))] == [
