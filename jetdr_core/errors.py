@@ -7,6 +7,8 @@ and an existing target a ``FileExistsError``.
 
 from __future__ import annotations
 
+from jetdr_core.remedies import NEW_LOG
+
 __all__ = [
     "ChainBroken",
     "DamagedObject",
@@ -284,8 +286,9 @@ class StoreLost(StoreError):
 
     def __init__(self, operation: str, key: str, cause: str) -> None:
         hint = (
-            "the log is kept from now on; bring back what the store has lost, or see with 'jetdr verify' what it still "
-            "holds, and take the domain over with a new log; if it holds nothing, begin anew (docs/operations.md)"
+            "the log is kept from now on; bring back what the store has lost, or see with 'jetdr verify URL' what it "
+            f"still holds, and {NEW_LOG}; if it holds nothing, begin anew "
+            "('jetdr drva CONFIG --begin-anew DOMAIN=UUID')"
         )
         super().__init__(operation, key, cause, transient=False, hint=hint)
 

@@ -80,7 +80,7 @@ class Follower:
     rows: list[tuple[object, ...]] = field(default_factory=list)
     index_bytes: int = 0
     _has_stepped_over: bool = False  # an orphan of an older epoch, since something chained
-    _left_behind: int = 0  # segments of the chain's epoch, since then
+    _left_over: int = 0  # segments of the chain's epoch, since then
 
     def take_summary(self, links: LinkTable, control: Sequence[ControlRecord], head: Head) -> None:
         """Take a group from its summary. The caller has checked that the summary continues :attr:`head`."""
@@ -150,12 +150,12 @@ class Follower:
         is_own = trailer.epoch == self.head.epoch and trailer.domain_uuid == self.domain_uuid
         if not is_own or trailer.kind != ObjectKind.SEGMENT or not self._has_stepped_over or self.broken_link:
             return False
-        self._left_behind += 1
-        return self._left_behind <= IN_FLIGHT_MAX
+        self._left_over += 1
+        return self._left_over <= IN_FLIGHT_MAX
 
     def _move_head(self, head: Head) -> None:
         self.head, self.broken_link = head, None
-        self._has_stepped_over, self._left_behind = False, 0
+        self._has_stepped_over, self._left_over = False, 0
 
     def _contradiction(self, trailer: Trailer) -> str:
         """Why an object that chains still cannot continue the history. Empty if it can."""

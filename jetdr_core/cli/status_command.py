@@ -153,7 +153,7 @@ def _check_log(terminal: Terminal, section: SectionDescription | None, catalog: 
         return ExitCode.OK
     terminal.complain(
         f"the log of domain {catalog.name!r}: {problem}; what the store holds can be recovered; "
-        f"to protect the domain again, take it over with a new log"
+        f"to protect the domain again, take it over with a new log ('jetdr drva CONFIG --take-over DOMAIN')"
     )
     return ExitCode.DAMAGED
 

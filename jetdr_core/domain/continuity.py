@@ -22,6 +22,7 @@ from typing import NamedTuple
 
 from jetdr_core.domain.generation import Word
 from jetdr_core.errors import GenerationMismatch, StoreAway
+from jetdr_core.remedies import NEW_LOG
 
 __all__ = [
     "NOTHING_OWED",
@@ -179,11 +180,12 @@ def check_not_refused(name: str, found: Found) -> None:
         return
     choice = (
         "open the domain with on_mismatch 'copy', which keeps the disks as they are, or with 'replay', which writes "
-        "the log over the disks. Either opens a gap and resyncs all disks ('jetdr drva --on-mismatch')"
+        "the log over the disks. Either opens a gap and resyncs all disks ('jetdr drva CONFIG --on-mismatch "
+        f"{name}=copy')"
     )
     hint = f"bring back the newest log, store, state folder and disks. If they are lost, {choice}"
     if found.chain is Word.APART:
-        hint = "take the domain over with a new log"
+        hint = NEW_LOG
     elif refusal == HALF_REPLAYED:
         hint = choice
     words = {"store": found.chain, "state folder": found.state, "disks": found.disk}

@@ -27,6 +27,7 @@ from jetdr_core.errors import (
     WrongKey,
 )
 from jetdr_core.options import DomainOptions
+from jetdr_core.remedies import NEW_LOG
 from jetdr_core.segment import NO_PREDECESSOR
 from jetdr_core.store import ObjectStore
 from jetdr_core.uploader import ChainEnd
@@ -147,7 +148,8 @@ def check_break(known: Known, name: str, *, puts_max: int, log_is_new: bool, giv
     if end.number <= known.tail.number:
         raise ChainBroken(
             f"domain {name!r}: its chain cannot be continued: {end}",
-            hint="try again; if the object is damaged for good, remove it, and open again: the log holds what follows",
+            hint="try again; if the object is damaged for good, remove it, and open again: the log may hold what "
+            f"follows; if it does not, {NEW_LOG}",
             number=end.number,
         )
     beyond = max(known.after) - end.number
@@ -156,7 +158,7 @@ def check_break(known: Known, name: str, *, puts_max: int, log_is_new: bool, giv
     if log_is_new and beyond >= max(puts_max, PUTS_MAX_DEFAULT):
         raise ChainBroken(
             f"domain {name!r}: {end.key} is lost, and uploads in flight do not explain that: {end}",
-            hint=f"bring the object back, or take the domain over with give_up_from={end.number} ('jetdr drva "
+            hint=f"bring the object back, or take the domain over with give_up_from={end.number} ('jetdr drva CONFIG "
             f"--take-over {name} --give-up-from {name}={end.number}'): what the store holds after LSN "
             f"{known.tail.lsn_last} is then no longer history",
             number=end.number,

@@ -20,6 +20,7 @@ from jetdr_core.domain.new_section import new_section
 from jetdr_core.domain.request import DomainRequest, Way
 from jetdr_core.errors import InvalidRequest, LogBusy, LogForeign, LogNotALog
 from jetdr_core.identity import host_owner
+from jetdr_core.remedies import NEW_LOG
 from jetdr_core.replication_log import (
     LogVolume,
     ReplicationLog,
@@ -84,7 +85,7 @@ def _check_last_log(section: Section, known: Known, name: str) -> None:
     section.close()
     raise LogForeign(
         f"domain {name!r}: its last owner (epoch {known.tail.epoch}, host {known.owner.host}) used another log",
-        hint="use that log, or take the domain over with a new one",
+        hint=f"use that log, or {NEW_LOG}",
         epoch=known.tail.epoch,
     )
 

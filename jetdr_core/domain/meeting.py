@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from jetdr_core.errors import ChainBroken
+from jetdr_core.remedies import NEW_LOG
 from jetdr_core.replication_log import Cursor, ReplicationLog
 
 __all__ = ["log_id", "meeting_point"]
@@ -19,7 +20,7 @@ def meeting_point(log: ReplicationLog, lsn_stored: int, name: str) -> Cursor:
     if cursor.lsn > lsn_stored:
         raise ChainBroken(
             f"domain {name!r}: the store ends at LSN {lsn_stored}, its log begins at LSN {cursor.lsn + 1}",
-            hint="objects are missing from the store: run 'jetdr verify', or take the domain over with a new log",
+            hint=f"objects are missing from the store: bring them back, or {NEW_LOG}",
             lsn_stored=lsn_stored,
             lsn_log_first=cursor.lsn + 1,
         )
@@ -28,7 +29,7 @@ def meeting_point(log: ReplicationLog, lsn_stored: int, name: str) -> Cursor:
         if not batches or batches[0].end.lsn > lsn_stored:
             raise ChainBroken(
                 f"domain {name!r}: the store ends at LSN {lsn_stored}, its log at LSN {log.outcome.head.lsn}",
-                hint="this log is an older copy: use the one last in use, or take the domain over with a new log",
+                hint=f"this log is an older copy: use the one last in use, or {NEW_LOG}",
                 lsn_stored=lsn_stored,
                 lsn_log_last=log.outcome.head.lsn,
             )

@@ -93,7 +93,10 @@ def _unwritten(request: DomainRequest[D], volume: LogVolume, known: Known, secti
 def _give_up(request: DomainRequest[D], volume: LogVolume, known: Known) -> None:
     """Say what is given up with the old section. :class:`InvalidRequest` if it is needed, and was not named."""
     old, stored = _look(request, volume, known), known.tail.lsn_last
-    to_discard = f"name the log: discard_log={old.name!r}, or 'jetdr drva --discard-log {request.name}={old.name}'"
+    to_discard = (
+        f"name the log: discard_log={old.name!r}, or 'jetdr drva CONFIG --take-over {request.name} "
+        f"--discard-log {request.name}={old.name}'"
+    )
     only_there = f"LSN {stored + 1} to {old.lsn_last}" if old.lsn_last > stored else "nothing"
     if old.continues_store and old.lsn_last > stored and request.discard_log != old.name:
         raise InvalidRequest(

@@ -19,6 +19,7 @@ from jetdr_core.extent import DamagedExtent, Pieces, damaged_extents, describe_e
 from jetdr_core.rehydrate.journal import Applied
 from jetdr_core.rehydrate.plan import FrameRange, bytes_by_disk
 from jetdr_core.rehydrate.recovery_disk import RecoveryDisk
+from jetdr_core.remedies import KEEP_GOING
 from jetdr_core.segment import decode_frame
 
 __all__ = ["Fetched", "FrameWriter", "Outcome", "damage_of", "raise_damage"]
@@ -116,5 +117,5 @@ def raise_damage(damage: Sequence[DamagedExtent], kind: type[DamagedObject] = Da
             damage[0].key,
             describe_extents(damage),
             damage[0].problem.removeprefix(f"{damage[0].key}: "),
-            hint="recover another point, or keep going without what is damaged",
+            hint=f"recover another point, or {KEEP_GOING}",
         )

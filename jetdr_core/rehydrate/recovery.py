@@ -37,6 +37,7 @@ from jetdr_core.rehydrate.target import TargetDisk, check_space
 from jetdr_core.rehydrate.target_device import TargetDevice
 from jetdr_core.rehydrate.target_folder import TargetFolder
 from jetdr_core.rehydrate.transfer import WORKERS_DEFAULT, WORKERS_MAX, Transfer
+from jetdr_core.remedies import KEEP_GOING
 from jetdr_core.store import ObjectStore
 
 __all__ = ["rehydrate"]
@@ -163,7 +164,7 @@ def _without_index(place: SegmentPlace, problem: JetdrError) -> JetdrError:
         place.key,
         f"{problem.part} of LSN {place.lsn_first} to {place.lsn_last}",
         str(problem).removeprefix(f"{place.key}: {problem.part}: "),
-        hint=f"recover a point before LSN {place.lsn_first}, or keep going without what is damaged",
+        hint=f"recover a point before LSN {place.lsn_first}, or {KEEP_GOING}",
     )
 
 

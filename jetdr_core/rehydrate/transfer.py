@@ -17,6 +17,7 @@ from jetdr_core.extent import DamagedExtent, describe_extents
 from jetdr_core.rehydrate.apply import Fetched, FrameWriter, Outcome, damage_of, raise_damage
 from jetdr_core.rehydrate.plan import FrameRange, SegmentPlan, batches, frame_ranges
 from jetdr_core.rehydrate.recovery_disk import RecoveryDisk
+from jetdr_core.remedies import KEEP_GOING
 from jetdr_core.store import ObjectRange, ObjectStore
 
 __all__ = ["SAVE_BYTES", "WORKERS_DEFAULT", "WORKERS_MAX", "Transfer"]
@@ -151,7 +152,7 @@ def _place_of(segment: SegmentPlan) -> tuple[int, int]:
 
 def _lost(wanted: FrameRange, damage: Sequence[DamagedExtent], error: ObjectUnavailable) -> ChainBroken | DamagedObject:
     place = wanted.segment.place
-    hint = "recover a point that does not need it, or keep going without what is lost"
+    hint = f"recover a point that does not need it, or {KEEP_GOING}"
     if isinstance(error, ObjectNotFound):
         return ChainBroken(
             f"segment {place.number} ({place.key}, LSN {place.lsn_first} to {place.lsn_last}) has vanished from the "

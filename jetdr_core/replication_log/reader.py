@@ -16,6 +16,7 @@ from jetdr_core.device.protocol import BlockDevice
 from jetdr_core.errors import LogDamaged, LogFailed, UnsupportedVersion
 from jetdr_core.limits import BATCH_RECORDS_MAX, BLOCK_BYTES, SEGMENT_RECORDS_MAX
 from jetdr_core.record import RecordBatch, RecordHeaders
+from jetdr_core.remedies import NEW_LOG
 from jetdr_core.replication_log.batch import (
     BATCH_VERSION,
     BatchHeader,
@@ -138,7 +139,7 @@ class LogReader:
         return LogDamaged(
             f"{self._where}: batch {number} ({lsns}) at offset {self._area.physical(cursor.position)} is damaged: "
             f"{problem}, though {why}",
-            hint=f"records up to LSN {cursor.lsn} can be read; to go on, take the domain over with a new log",
+            hint=f"records up to LSN {cursor.lsn} can be read; to go on, {NEW_LOG}",
             batch_number=number,
             position=cursor.position,
             lsn_first=lsn,

@@ -29,6 +29,7 @@ from jetdr_core.limits import (
     SECTIONS_MAX,
     VOLUME_SUPERBLOCK_AREA_BYTES,
 )
+from jetdr_core.remedies import NEW_LOG
 from jetdr_core.replication_log.batch import Cursor, DataArea
 
 SUPERBLOCK_VERSION = 1
@@ -65,8 +66,8 @@ SECTION_LAYOUT = Layout("section superblock", b"JDRSECSB", 4 << 10, 16 << 10, ve
 
 
 _NOTHING_THERE = {
-    VOLUME_LAYOUT.what: "name a log volume; if this was the domain's, take the domain over with a new log",
-    SECTION_LAYOUT.what: "it is lost: take the domain over with a new log",
+    VOLUME_LAYOUT.what: f"name a log volume; if this was the domain's, {NEW_LOG}",
+    SECTION_LAYOUT.what: f"it is lost: {NEW_LOG}",
 }
 
 
@@ -154,7 +155,7 @@ def _no_quorum(layout: Layout, copies: Sequence[bytes], where: str) -> LogNotALo
     whole = sum(unseal(layout, raw) is not None for raw in copies)
     return LogDamaged(
         f"{where}: quorum lost: {whole} of {COPIES} copies of the {layout.what} are valid, no {QUORUM} of them agree",
-        hint="restore the volume's first MiB from a backup, or take the domain over with a new log",
+        hint=f"restore the volume's first MiB from a backup, or {NEW_LOG}",
     )
 
 
@@ -166,7 +167,7 @@ def _check_descent(layout: Layout, winner: Superblock, others: Sequence[Superblo
             raise LogDamaged(
                 f"{where}: quorum lost: a copy of the {layout.what} has sequence {other.sequence}, "
                 f"which does not follow from {winner.sequence}, the newest that a quorum holds",
-                hint="the device lost flushed writes: replace it, and take the domain over with a new log",
+                hint=f"the device lost flushed writes: replace it, and {NEW_LOG}",
             )
 
 
@@ -255,7 +256,7 @@ def _check_rows(rows: Sequence[SectionRow], size_bytes: int, where: str) -> None
 def _malformed(layout: Layout, where: str, problem: str) -> LogDamaged:
     return LogDamaged(
         f"{where}: the {layout.what} is malformed: {problem}",
-        hint="restore the superblock from a backup, or take the domain over with a new log",
+        hint=f"restore the superblock from a backup, or {NEW_LOG}",
     )
 
 

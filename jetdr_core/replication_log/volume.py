@@ -20,6 +20,7 @@ from jetdr_core.limits import (
     SECTIONS_MAX,
     VOLUME_SUPERBLOCK_AREA_BYTES,
 )
+from jetdr_core.remedies import NEW_LOG
 from jetdr_core.replication_log import superblock
 from jetdr_core.replication_log.section import Section, create_superblock, matches_domain
 from jetdr_core.replication_log.superblock import VOLUME_LAYOUT, SectionRow, VolumeBody
@@ -220,7 +221,7 @@ class LogVolume:
             raise LogForeign(
                 f"{self._where}: section {name!r} belongs to domain {row.domain_uuid}, not to {domain_uuid}",
                 hint="a domain of the same name was created twice; name the log volume of this one; if the section is "
-                f"no longer needed, give it up, and take the domain over: {give_up_command(self._where, row)}",
+                f"no longer needed, give it up ({give_up_command(self._where, row)}), and {NEW_LOG}",
             )
         return row
 
@@ -311,7 +312,7 @@ def format_volume(device: BlockDevice, *, owner: UUID, where: str, overwrite: bo
     _check_size(device, where)
     copies = SuperblockCopies(device, VOLUME_LAYOUT, 0, where=where)
     if not overwrite and not is_blank(device):
-        raise InvalidRequest(f"{where} is not empty", hint="name an empty device, or overwrite this one explicitly")
+        raise InvalidRequest(f"{where} is not empty", hint="name an empty device, or pass overwrite=True")
     if overwrite:
         device.zero(0, VOLUME_SUPERBLOCK_AREA_BYTES)
         device.sync()

@@ -20,6 +20,7 @@ from jetdr_core.catalog import chain_key
 from jetdr_core.control_bodies import EpochOwner
 from jetdr_core.domain_key import DomainKey
 from jetdr_core.errors import ChainBroken, Fenced, ObjectExists
+from jetdr_core.remedies import VERIFY
 from jetdr_core.segment import (
     TRAILER_BYTES,
     Origin,
@@ -190,7 +191,7 @@ class ChainWriter:
         if there.epoch == self.epoch:
             raise ChainBroken(
                 f"{key} holds other bytes of the same epoch {self.epoch}",
-                hint="the object is damaged or was put by hand: run 'jetdr verify'",
+                hint=f"the object is damaged or was put by hand: {VERIFY}",
             )
         log.warning("domain %s: an orphan of epoch %d holds %s", self.domain, there.epoch, key)
         raise NumberTaken
@@ -207,4 +208,4 @@ class ChainWriter:
                         f"{key} belongs to another domain", hint="give each domain a container of its own"
                     )
                 return there, object_checksum(tail)
-        raise ChainBroken(f"{key} exists but is no chain object", hint="run 'jetdr verify' to see what is damaged")
+        raise ChainBroken(f"{key} exists but is no chain object", hint=VERIFY)

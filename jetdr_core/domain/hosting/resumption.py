@@ -313,13 +313,13 @@ def _check_survivor(name: str, options: HostOptions, log: ReplicationLog, ring: 
     if ring.write_back != options.write_back:
         raise InvalidRequest(
             f"the host component of domain {name!r} runs in {write_mode(write_back=ring.write_back)} mode",
-            hint="stop it, then open the domain in the other mode",
+            hint="open the domain as it was, and end it with its host component (hosts_on_stop = 'stop') first",
         )
     if ring.record_bytes_max > log.record_bytes_max:
         raise InvalidRequest(
             f"the host component of domain {name!r} writes records of up to {ring.record_bytes_max} bytes, "
             f"the log takes {log.record_bytes_max}",
-            hint="use a larger log, or stop the host component first",
+            hint="use a larger log (section_bytes), or end the host component first (hosts_on_stop = 'stop')",
         )
 
 
