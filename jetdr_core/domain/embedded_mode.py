@@ -115,7 +115,8 @@ class EmbeddedMode:
         )
         self._looking: asyncio.Task[None] | None = None
 
-    async def begin(self, _cursor: Cursor, start_upload: Callable[[], None], attach: Callable[[], list[Disk]]) -> None:
+    async def begin(self, cursor: Cursor, start_upload: Callable[[], None], attach: Callable[[], list[Disk]]) -> None:
+        await in_thread(self.source.checkpoint, cursor)  # a log full of what is stored has no room for more
         await in_thread(self._attach, attach)
         start_upload()
         self._looking = asyncio.create_task(self._look_forever())

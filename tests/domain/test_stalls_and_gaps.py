@@ -28,6 +28,7 @@ from tests.domain.fixture import (
     QUICK,
     Gate,
     fresh_store,
+    image,
     new_domain,
     recovered,
     within,
@@ -242,5 +243,31 @@ def test_instants_between_the_last_durable_record_and_an_unclean_reopening_are_r
         except InstantInGap:
             return
         assert found == b"b" * 512, "that is what the disk held at that instant"
+
+    asyncio.run(scenario())
+
+
+def test_a_log_full_of_what_is_stored_has_room_after_a_crash() -> None:
+    """The owner dies once the store has all of a full log, and before the log's tail has moved."""
+
+    async def scenario() -> None:
+        store, log, primary = fresh_store(), MemoryDevice(8 << 20), MemoryDevice(DISK_BYTES)
+        async with new_domain(store, log=log, log_bytes=1 << 20, options=IMPATIENT) as domain:
+            disk = await domain.protect("db01", primary)
+            await domain.uploaded(domain.status().lsn_reserved)
+            domain.pause()
+            while (status := domain.status()).log_used_bytes < status.log_bytes - (24 << 10):
+                disk.write(0, os.urandom(4096))
+                disk.flush()
+            crashed = MemoryDevice(log.size_bytes)
+            crashed.write(0, image(log))
+            domain.resume()
+            await domain.uploaded(status.lsn_reserved)
+        async with jetdr.ProtectedDomain.open(
+            "payroll", log=crashed, store=store, options=IMPATIENT, disks={"db01": primary}
+        ) as domain:
+            await within(20, domain.wait_consistent())
+            lsn = domain.disk("db01").write(0, b"y" * 512)
+            await within(20, domain.uploaded(lsn))
 
     asyncio.run(scenario())
