@@ -323,6 +323,8 @@ class MapFound(IntEnum):
     STALE = ...
     REPLACED = ...
     CHANGED = ...
+    OLDER = ...
+    LOG_OLDER = ...
 
 class MapState(NamedTuple):
     region_bytes: int
@@ -339,7 +341,8 @@ class DirtyMap:
 
     A sidecar that is None or cannot be used makes a map that has failed, which is kept in memory alone. ``domain`` and
     ``disk`` are the 16 bytes of their UUIDs. ``earlier`` and ``generation`` are (epoch, nonce) of the log's last use, and
-    of the use that begins. ``primary_fd``: the descriptor of the primary's file, or -1.
+    of the use that begins. ``log_lsn`` and ``log_time_ns`` are those of the last record that the log has. ``primary_fd``:
+    the descriptor of the primary's file, or -1.
     """
 
     def __new__(
@@ -355,6 +358,8 @@ class DirtyMap:
         earlier: tuple[int, bytes],
         generation: tuple[int, bytes],
         start: MapStart,
+        log_lsn: int,
+        log_time_ns: int,
     ) -> Self: ...
     @property
     def size_bytes(self) -> int: ...
@@ -370,6 +375,8 @@ class DirtyMap:
     def next_owed(self, offset: int) -> tuple[int, int] | None:
         """Return (offset, length) of what is owed first from ``offset`` on. None if nothing is."""
     def state(self) -> MapState: ...
+    def give_up(self) -> None:
+        """Say that the disk goes on without this map. Nobody believes its sidecar later."""
     def end(self) -> None:
         """Note how the primary's file is left. Nobody writes to it any more. Marks stay."""
 

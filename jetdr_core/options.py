@@ -57,6 +57,8 @@ class DomainOptions:
     """A return that fails is tried again after 1 s, 2 s and so on, up to this."""
     close_limit_s: float = 60.0
     """Closing waits at most this long for uploads. The rest stays in the log for the next opening."""
+    map_folder: str = ""
+    """The folder of the disks' dirty maps. Empty: each lies beside its disk, and a block device has none."""
     ring_bytes: int = RING_BYTES_DEFAULT
     """Payload that the ring holds between filter and log. A power of two."""
     ring_slots: int = RING_SLOTS_DEFAULT

@@ -18,7 +18,7 @@ from jetdr_core._core import Ring
 from jetdr_core.errors import StallTimeout
 from jetdr_core.limits import SECTOR_BYTES
 
-__all__ = ["BackgroundFilter", "Region", "copy_regions", "regions_of"]
+__all__ = ["BackgroundFilter", "Region", "copy_regions", "regions_between", "regions_of"]
 
 PIECE_BYTES = 1 << 20
 RING_SHARE_BYTES = 8 << 20
@@ -51,13 +51,17 @@ class Region(NamedTuple):
 
 def regions_of(fd: int, size_bytes: int) -> Iterator[Region]:
     """Yield all of a disk, data and holes in order. A device without holes is one region of data."""
-    offset = 0
-    while offset < size_bytes:
-        data = _seek(fd, offset, os.SEEK_DATA, size_bytes)
+    return regions_between(fd, 0, size_bytes)
+
+
+def regions_between(fd: int, offset: int, end_offset: int) -> Iterator[Region]:
+    """Yield a part of a disk, data and holes in order."""
+    while offset < end_offset:
+        data = _seek(fd, offset, os.SEEK_DATA, end_offset)
         if data > offset:
             yield Region(offset, data - offset, hole=True)
-        if data < size_bytes:
-            end = _seek(fd, data, os.SEEK_HOLE, size_bytes)
+        if data < end_offset:
+            end = _seek(fd, data, os.SEEK_HOLE, end_offset)
             yield Region(data, end - data, hole=False)
             data = end
         offset = data

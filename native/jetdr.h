@@ -275,7 +275,8 @@ void jdr_ring_note_primary_failure(jdr_ring *ring, uint32_t disk);
  */
 typedef struct jdr_dirty_map jdr_dirty_map;
 
-/* What a map is of. It says nothing of any other disk, domain or log. */
+/* What a map is of. It says nothing of any other disk, domain or log. `disk` is whatever no other disk of the domain
+ * has. */
 struct jdr_map_identity {
     uint8_t domain[16], disk[16];
     uint64_t size_bytes, section_id;
@@ -306,14 +307,18 @@ enum jdr_map_found {
     JDR_MAP_OTHER_LOG = 6, /* kept with another log */
     JDR_MAP_STALE = 7,     /* not kept in the log's last generation */
     JDR_MAP_REPLACED = 8,  /* another file took the primary's place */
-    JDR_MAP_CHANGED = 9    /* the primary's file was changed after the map was last kept */
+    JDR_MAP_CHANGED = 9,   /* the primary's file was changed after the map was last kept */
+    JDR_MAP_OLDER = 10,    /* the log went on long after the map was last kept: the map is an older copy */
+    JDR_MAP_LOG_OLDER = 11 /* bits were cleared for records that the log no longer has: the log is an older copy */
 };
 
 struct jdr_map_options {
     struct jdr_map_identity identity;
     struct jdr_generation earlier, generation; /* of the log's last use, and of the use that begins */
     enum jdr_map_start start;
-    int primary_fd; /* of the primary's file, or -1: its inode and times are not compared */
+    uint64_t log_lsn;    /* the last record that the log has */
+    int64_t log_time_ns; /* and its time */
+    int primary_fd;      /* of the primary's file, or -1: its inode and times are not compared */
 };
 
 struct jdr_map_state {
@@ -339,6 +344,8 @@ bool jdr_dirty_map_next_owed(const jdr_dirty_map *map, uint64_t offset, uint64_t
 void jdr_dirty_map_state(jdr_dirty_map *map, struct jdr_map_state *state);
 /* Nobody writes to the primary any more: note how its file is left. Marks stay. Returns 0 or -errno. */
 int jdr_dirty_map_end(jdr_dirty_map *map);
+/* The disk goes on without this map: make sure, as far as the sidecar can be written, that nobody believes it later. */
+void jdr_dirty_map_give_up(jdr_dirty_map *map);
 /* Free it, after its filter. */
 void jdr_dirty_map_destroy(jdr_dirty_map *map);
 

@@ -113,6 +113,7 @@ class Continuity(NamedTuple):
     ``gap``: why a gap opens after what log and store hold, empty for none. ``stop``: why logging is to be switched off,
     so that a gap begins after what the ring holds. ``replay``: write the log to the primaries before they are served.
     With a gap too, somebody chose that replay: the primaries keep what they have where the log has nothing.
+    ``marked``: primary and log differ at most in what the dirty maps have marked, so no more is owed than that.
     ``resync``: only the disks that have changed are owed a copy. ``refusal``: why the domain does not go on at all.
     ``wait``: why it does not go on before the store is there.
     """
@@ -123,6 +124,7 @@ class Continuity(NamedTuple):
     resync: bool = False
     refusal: str = ""
     wait: str = ""
+    marked: bool = False
 
 
 NOTHING_OWED = Continuity()
@@ -165,7 +167,7 @@ def decide(found: Found) -> Continuity:
         return Continuity(resync=found.changed)
     if found.log is LogFound.UNCLEAN and found.write_back and not found.bypassed:
         return Continuity(replay=True)
-    return Continuity(gap="unclean stop")
+    return Continuity(gap="unclean stop", marked=found.log is LogFound.UNCLEAN and not found.write_back)
 
 
 def check_not_refused(name: str, found: Found) -> None:

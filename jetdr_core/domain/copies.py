@@ -218,7 +218,7 @@ class Copies:
                 if copy.paid.done():
                     copy.paid = Future()
             self._owed[copy.disk.number] = copy
-            copy.disk.copy.total_bytes, copy.disk.copy.copied_bytes = copy.disk.size_bytes, 0
+            copy.disk.copy.total_bytes, copy.disk.copy.copied_bytes = copy.disk.owed_bytes, 0
             pool.submit(self._make, copy, log_holes=log_holes or earlier is not None)
 
     def _make(self, copy: _Copy, *, log_holes: bool) -> None:
@@ -250,7 +250,13 @@ class Copies:
                 disk.copy_filter.trust()
         if disk.fault is not None:  # its gap is open; the copy is resumed when it is served
             raise PrimaryAway(disk.fault.reason)
-        whole = copy_regions(
+        if self._copy_what_is_owed(copy, log_holes=log_holes or disk.map is not None):
+            _persist(copy.stopping, lambda: self._complete(copy))
+
+    def _copy_what_is_owed(self, copy: _Copy, *, log_holes: bool) -> bool:
+        """Return whether nothing of the disk is owed any more. With a map that is what the map says."""
+        disk = copy.disk
+        while copy_regions(
             disk.copy_filter,
             self._ring,
             disk.regions(),
@@ -258,14 +264,16 @@ class Copies:
             stopping=copy.stopping,
             progress=disk.copy.advance,
             is_crowded=self._is_crowded,
-        )
-        if whole:
-            _persist(copy.stopping, lambda: self._complete(copy))
+        ):
+            if disk.map is None or not disk.map.owed_bytes or disk.suspect:
+                return True
+        return False
 
     def _complete(self, copy: _Copy) -> None:
         """The copy is complete, and no longer owed. The last resync closes the gap."""
         with self._control_log.lock:
-            if self._owed.get(copy.disk.number) is not copy or copy.disk.suspect:
+            disk_map = copy.disk.map
+            if self._owed.get(copy.disk.number) is not copy or copy.disk.suspect or (disk_map and disk_map.owed_bytes):
                 return
             if not self._control_log.is_ready(copy.disk.number):
                 self._control_log.append(DiskReady(), copy.disk.number)

@@ -13,6 +13,7 @@ from typing import Protocol
 from typing_extensions import Buffer
 
 from jetdr_core._core import FilterStats, IoFilter
+from jetdr_core.domain.disk_map import DiskMap
 from jetdr_core.domain.primary import Primary
 from jetdr_core.errors import PrimaryAway, PrimaryFailed
 from jetdr_core.resync import BackgroundFilter, Region
@@ -54,13 +55,20 @@ class ProtectedDisk(ABC):
         self.device = primary.device
         self.fault = primary.fault
         """Why it is not served, if it is not."""
+        self.map: DiskMap | None = None
+        """Which regions are owed a copy. None: all of them, whenever one is owed."""
 
     def __repr__(self) -> str:
         return f"{type(self).__name__}({self.name!r}, {self.size_bytes} bytes, {self.path!r})"
 
     def regions(self) -> Iterator[Region]:
-        """Return what a copy of the disk consists of, in order."""
-        return self.primary.regions()
+        """Return what a copy of the disk consists of, in order: what is owed, or all of a disk that has no map."""
+        return self.primary.regions() if self.map is None else self.map.owed_regions(self.primary)
+
+    @property
+    def owed_bytes(self) -> int:
+        """Return how much of the disk is to be copied, once a copy is owed."""
+        return self.size_bytes if self.map is None else self.map.owed_bytes
 
     @property
     @abstractmethod
@@ -89,10 +97,17 @@ class Disk(ProtectedDisk):
     """
 
     def __init__(
-        self, number: int, name: str, primary: Primary, io_filter: IoFilter, on_suspect: Callable[[Disk], None]
+        self,
+        number: int,
+        name: str,
+        primary: Primary,
+        io_filter: IoFilter,
+        on_suspect: Callable[[Disk], None],
+        disk_map: DiskMap | None = None,
     ) -> None:
         super().__init__(number, name, primary)
         self.io_filter = io_filter
+        self.map = disk_map
         self._on_suspect = on_suspect
 
     @property
@@ -153,9 +168,21 @@ class Disk(ProtectedDisk):
         """Return what was counted since the disk was opened."""
         return self.io_filter.stats()
 
-    def adopt(self, primary: Primary, io_filter: IoFilter) -> None:
+    def tend_map(self) -> None:
+        """Take one step of the lazy clearing of the dirty map. It may flush the primary."""
+        if self.map is not None:
+            self.map.report_failure()
+        try:
+            self.io_filter.tend_map()
+        except PrimaryFailed as error:
+            self._after(error)
+
+    def adopt(self, primary: Primary, io_filter: IoFilter, disk_map: DiskMap | None = None) -> None:
         """Go on with another primary, which the disk has no fault with. The earlier one is closed."""
         self.io_filter.close()
+        if self.map is not None:
+            self.map.give_up()
+        self.map = disk_map
         self.primary.close()
         self.primary, self.device, self.path = primary, primary.device, primary.path
         self.io_filter = io_filter
@@ -173,6 +200,8 @@ class Disk(ProtectedDisk):
         try:
             self.device.sync()
         finally:
+            if self.map is not None:
+                self.map.end()
             self.primary.close()
         stats = self.io_filter.stats()
         return not stats.suspect and not stats.sync_failed

@@ -7,15 +7,17 @@ GAP_OPEN is in the ring before anything can be uploaded or written.
 from __future__ import annotations
 
 import asyncio
+import threading
 from collections.abc import Callable
 from dataclasses import asdict, replace
 
-from jetdr_core._core import IoFilter, ManualClock, Ring
+from jetdr_core._core import IoFilter, ManualClock, MapStart, Ring
 from jetdr_core.aio import in_thread
 from jetdr_core.catalog import DiskState, DomainHistory
 from jetdr_core.domain.continuity import NOTHING_OWED, Found, check_not_refused, decide, found_embedded
 from jetdr_core.domain.disk import Disk
 from jetdr_core.domain.disk_identity import changed_disks, why_resync
+from jetdr_core.domain.disk_map import DiskMap, MapMaker
 from jetdr_core.domain.generation import UNKNOWN_ID, Generation
 from jetdr_core.domain.ladder import LadderStatus
 from jetdr_core.domain.log_section import check_write_mode, log_found
@@ -30,6 +32,8 @@ __all__ = ["EmbeddedMode", "EmbeddedResumption"]
 
 LOOK_S = 0.25
 """How often the log's fill is looked at."""
+TEND_S = 5.0
+"""How often the regions that nobody writes to any more are cleared."""
 
 
 class EmbeddedResumption:
@@ -56,6 +60,7 @@ class EmbeddedResumption:
         self.changed: tuple[DiskState, ...] = ()
         self.absent: tuple[DiskState, ...] = ()
         self.owed = NOTHING_OWED
+        self.earlier = Generation.of_log(log)
         self._log_found = log_found(log)
         self._chain_word = Generation.of_log(log).word_of(chain)
 
@@ -114,10 +119,15 @@ class EmbeddedMode:
             resumption.ring, resumption.log, parts.options, budget_s=None, owes_resync=lambda: parts.copies.owes_resync
         )
         self._looking: asyncio.Task[None] | None = None
+        self._maps = MapMaker(resumption.log, resumption.earlier, parts.options.map_folder)
+        self._disks: dict[int, Disk] = {}
+        self._stopping = threading.Event()
+        self._tender = threading.Thread(target=self._tend_maps, name=f"jetdr-maps-{resumption.name}", daemon=True)
 
     async def begin(self, cursor: Cursor, start_upload: Callable[[], None], attach: Callable[[], list[Disk]]) -> None:
         await in_thread(self.source.checkpoint, cursor)  # a log full of what is stored has no room for more
         await in_thread(self._attach, attach)
+        self._tender.start()
         start_upload()
         self._looking = asyncio.create_task(self._look_forever())
 
@@ -151,9 +161,33 @@ class EmbeddedMode:
         return open_primary(name, place, size_bytes=size_bytes, create=True)
 
     def attach(self, number: int, name: str, primary: Primary) -> Disk:
-        return Disk(number, name, primary, self._filter(number, primary), self._parts.copies.owe_suspect)
+        disk_map = None
+        if primary.fault is None:
+            disk_map = self._maps.begin(number, name, primary, self._map_start(number, primary))
+        io_filter = self._filter(number, primary, disk_map)
+        disk = self._disks[number] = Disk(
+            number, name, primary, io_filter, self._parts.copies.owe_suspect, disk_map=disk_map
+        )
+        return disk
 
-    def _filter(self, number: int, primary: Primary) -> IoFilter:
+    def _map_start(self, number: int, primary: Primary) -> MapStart:
+        """Say what is known of the disk before anybody writes to it. Of a new one the log has nothing."""
+        resumption, control_log = self._resumption, self._parts.control_log
+        state = next((state for state in control_log.history.disks if state.disk == number), None)
+        if state is None:
+            holds_data = any(not region.hole for region in primary.regions())
+            return MapStart.UNCERTAIN if holds_data else MapStart.AGREES
+        if state in resumption.changed or (resumption.owed.gap and not resumption.owed.marked):
+            return MapStart.UNCERTAIN
+        rested = resumption.log.outcome.clean and not resumption.owed.gap
+        return MapStart.AGREES if rested and state.ready and not control_log.gap_open else MapStart.MARKED
+
+    def _tend_maps(self) -> None:
+        while not self._stopping.wait(TEND_S):
+            for disk in list(self._disks.values()):
+                disk.tend_map()
+
+    def _filter(self, number: int, primary: Primary, disk_map: DiskMap | None) -> IoFilter:
         return IoFilter(
             self._resumption.ring,
             primary.device,
@@ -161,6 +195,7 @@ class EmbeddedMode:
             size_bytes=primary.device.size_bytes,
             record_bytes_max=self._resumption.log.record_bytes_max,
             stall_limit_s=self._parts.options.stall_limit_s,
+            dirty_map=None if disk_map is None else disk_map.native,
         )
 
     def move(self, disk: Disk, path: str, reason: str) -> str:
@@ -168,14 +203,17 @@ class EmbeddedMode:
         if disk.fault is None and disk.primary.leads_to(path):
             disk.primary, disk.path = replace(disk.primary, path=path), path
             return ""
-        primary = open_primary(disk.name, path, size_bytes=disk.size_bytes)
+        primary, disk_map = open_primary(disk.name, path, size_bytes=disk.size_bytes), None
         try:
-            io_filter = self._filter(disk.number, primary)
+            disk_map = self._maps.begin(disk.number, disk.name, primary, MapStart.UNCERTAIN)
+            io_filter = self._filter(disk.number, primary, disk_map)
             self._parts.copies.expect_resync(reason)
         except BaseException:
+            if disk_map is not None:
+                disk_map.give_up()
             primary.close()
             raise
-        disk.adopt(primary, io_filter)
+        disk.adopt(primary, io_filter, disk_map)
         self._parts.copies.owe_again(disk, reason)
         return reason
 
@@ -183,7 +221,10 @@ class EmbeddedMode:
         """The caller gets the disk from the domain, which returns it only now."""
 
     def withdraw(self, disk: Disk) -> None:
+        self._disks.pop(disk.number, None)
         disk.io_filter.close()
+        if disk.map is not None:
+            disk.map.give_up()
 
     # -- host component: there is none -------------------------------------------------------------------------------
 
@@ -197,6 +238,9 @@ class EmbeddedMode:
         if self._looking is not None:
             self._looking.cancel()
             await asyncio.wait({self._looking})
+        self._stopping.set()
+        if self._tender.is_alive():
+            await in_thread(self._tender.join)
 
     async def stop_trimming(self) -> None:
         """Only the uploader trims."""

@@ -241,6 +241,8 @@ def _options(table: Table) -> DomainOptions:
     given: dict[str, int | float | bool | None] = {}
     for field in fields(DomainOptions):
         value = getattr(default, field.name)
+        if field.name == "map_folder":  # of disks that the domain's own process writes to, as no DRVA does
+            continue
         if isinstance(value, bool):
             given[field.name] = table.flag(field.name, default=value)
         elif isinstance(value, int):

@@ -64,6 +64,7 @@ static void compose(jdr_dirty_map *map, uint64_t block)
 {
     uint8_t *bits = map->file.buffer.bits;
     uint64_t begin = block * JDR_MAP_BLOCK_REGIONS, end = end_of(map, block);
+    map->file.buffer.lsn = map->file.lsn;
     memset(bits, 0, JDR_MAP_BITS_BYTES);
     if (atomic_load(&map->regions[block]) == 0)
         return;
@@ -315,6 +316,8 @@ bool jdr_dirty_map_may_clear(const jdr_dirty_map *map, jdr_ring *ring)
 void jdr_dirty_map_clear(jdr_dirty_map *map)
 {
     pthread_mutex_lock(&map->mutex);
+    if (map->file.lsn < map->pass.lsn)
+        map->file.lsn = map->pass.lsn; /* first: another thread may be the one that writes what is cleared below */
     for (uint64_t block = 0; block < map->file.blocks; block++)
         for (uint64_t region = block * JDR_MAP_BLOCK_REGIONS; map->regions[block] && region < end_of(map, block);
              region++) {
@@ -348,12 +351,15 @@ static int write_superblock(jdr_dirty_map *map)
     return result;
 }
 
-void jdr_dirty_map_note_alive(jdr_dirty_map *map)
+void jdr_dirty_map_note_alive(jdr_dirty_map *map, const jdr_ring *ring)
 {
+    uint64_t lsn = jdr_ring_lsn_reserved(ring);
     pthread_mutex_lock(&map->mutex);
-    if (map->touched && !map->failed && utc_ns() - map->file.super.alive_ns >= ALIVE_NS) {
+    bool goes_on = map->touched || lsn != map->lsn_alive;
+    if (goes_on && !map->failed && utc_ns() - map->file.super.alive_ns >= ALIVE_NS) {
         take_file(map);
         map->touched = false;
+        map->lsn_alive = lsn;
         write_superblock(map);
         give_file(map);
     }
@@ -389,6 +395,15 @@ int jdr_dirty_map_end(jdr_dirty_map *map)
     give_file(map);
     pthread_mutex_unlock(&map->mutex);
     return result;
+}
+
+void jdr_dirty_map_give_up(jdr_dirty_map *map)
+{
+    pthread_mutex_lock(&map->mutex);
+    take_file(map);
+    fail(map, -ESTALE);
+    give_file(map);
+    pthread_mutex_unlock(&map->mutex);
 }
 
 /* ---- begin ------------------------------------------------------------------------------------------------------ */
@@ -429,13 +444,15 @@ static enum jdr_map_found read_map(jdr_dirty_map *map, const struct jdr_map_opti
         found = JDR_MAP_STALE;
     if (found == JDR_MAP_BELIEVED)
         found = check_primary(map);
+    if (found == JDR_MAP_BELIEVED && options->log_time_ns - map->file.super.alive_ns > ALIVE_LIMIT_NS)
+        found = JDR_MAP_OLDER;
     for (uint64_t block = 0; found == JDR_MAP_BELIEVED && block < map->file.blocks; block++) {
         if (jdr_map_file_read_block(&map->file, block))
             take_bits(map, block);
         else
             found = JDR_MAP_DAMAGED;
     }
-    return found;
+    return found == JDR_MAP_BELIEVED && map->file.lsn > options->log_lsn ? JDR_MAP_LOG_OLDER : found;
 }
 
 /* A map of its own in the sidecar. Blocks of an earlier one, whose superblock is still there, say nothing of it. */
@@ -444,6 +461,7 @@ static void begin_anew(jdr_dirty_map *map, bool owed)
     struct jdr_map_superblock *super = &map->file.super;
     uint64_t sequence = super->sequence;
     *super = (struct jdr_map_superblock){.sequence = sequence};
+    map->file.lsn = 0;
     if (getrandom(super->map_id, sizeof super->map_id, 0) != sizeof super->map_id)
         fail(map, -EIO);
     for (uint64_t region = 0; region < map->file.regions; region++) {

@@ -61,6 +61,14 @@
  * The first write to a region and the clearing of another in the same block write the same bytes. So one thread at a
  * time writes to the sidecar (`busy`), and each block is composed from the states just before it is written.
  *
+ * ---- OLDER COPIES -----------------------------------------------------------------------------------------------
+ *
+ * Within one generation, log, disk and sidecar may each be set back to an earlier state, alone or together, and each is
+ * sound in itself. A log that was set back lacks records for which bits were cleared: each block says up to which LSN
+ * it relies on the log. A sidecar that was set back, alone or with its disk, is older than the log's last record, for
+ * while records are appended, it is noted every few seconds that the map is kept (alive_ns). A disk that was changed by
+ * others, or whose sidecar was set back, has a change time after that note.
+ *
  * ---- WHEN THE SIDECAR FAILS -------------------------------------------------------------------------------------
  *
  * The guest goes on. The map is kept in memory alone, so a resync in this life still copies only what it must. The
@@ -99,7 +107,8 @@ struct jdr_dirty_map {
     uint64_t batch_next, batch_done; /* a batch of bits is durable at once */
     uint64_t intents;
     uint64_t copied_to;      /* the first part of a region was copied up to here. 0: of none */
-    bool touched;            /* a write came since alive_ns was noted */
+    uint64_t lsn_alive;      /* the last LSN given out when alive_ns was noted */
+    bool touched;            /* a write came since */
     pthread_mutex_t tending; /* held by who makes a pass */
     struct jdr_map_pass pass;
     int primary_fd;
@@ -132,7 +141,7 @@ void jdr_dirty_map_begin_pass(jdr_dirty_map *map, struct jdr_ranges *ranges, con
 bool jdr_dirty_map_may_clear(const jdr_dirty_map *map, jdr_ring *ring);
 /* Steps 7 and 8. */
 void jdr_dirty_map_clear(jdr_dirty_map *map);
-/* Note that the map is kept, if that was not noted recently and the disk is written to. */
-void jdr_dirty_map_note_alive(jdr_dirty_map *map);
+/* Note that the map is kept, if that was not noted recently, and the log or the disk went on. */
+void jdr_dirty_map_note_alive(jdr_dirty_map *map, const jdr_ring *ring);
 
 #endif

@@ -222,7 +222,7 @@ int jdr_filter_tend_map(jdr_filter *filter)
     if (jdr_dirty_map_may_clear(map, filter->ring) && (result = sync_to_clear(filter)) == 0)
         jdr_dirty_map_clear(map);
     jdr_dirty_map_begin_pass(map, ranges, filter->ring);
-    jdr_dirty_map_note_alive(map);
+    jdr_dirty_map_note_alive(map, filter->ring);
     pthread_mutex_unlock(&map->tending);
     jdr_ranges_turn_back(ranges);
     return result;

@@ -161,10 +161,16 @@ bool jdr_map_file_read_block(struct jdr_map_file *file, uint64_t number)
     struct jdr_map_block other;
     bool first = read_block(file, 0, number, &file->buffer);
     bool second = read_block(file, 1, number, first ? &other : &file->buffer);
+    if (first && second && other.lsn > file->buffer.lsn)
+        file->buffer.lsn = other.lsn;
     if (first && second)
         for (size_t i = 0; i < sizeof other.bits; i++)
             file->buffer.bits[i] |= other.bits[i];
+    if (!first && !second)
+        return false;
     if (file->super.sequence < file->buffer.sequence)
         file->super.sequence = file->buffer.sequence;
-    return first || second;
+    if (file->lsn < file->buffer.lsn)
+        file->lsn = file->buffer.lsn;
+    return true;
 }

@@ -20,7 +20,7 @@
 #define JDR_MAP_SHIFT_MIN 16u /* regions of 64 KiB where all of the map's bits fit into one block */
 #define JDR_MAP_SHIFT 19u     /* regions of 512 KiB: both copies take 0.52 MiB for each TiB */
 #define JDR_MAP_REGIONS_MAX (1ull << 24)
-#define JDR_MAP_BITS_BYTES 4056u
+#define JDR_MAP_BITS_BYTES 4048u
 #define JDR_MAP_BLOCK_REGIONS (JDR_MAP_BITS_BYTES * 8ull)
 
 enum jdr_map_use { JDR_MAP_IN_USE = 1, JDR_MAP_CLOSED = 2 };
@@ -43,6 +43,7 @@ _Static_assert(sizeof(struct jdr_map_superblock) == JDR_BLOCK, "a superblock is 
 struct jdr_map_block {
     uint8_t map_id[16];
     uint64_t number, sequence;
+    uint64_t lsn; /* bits were cleared because the log had everything up to here */
     uint8_t bits[JDR_MAP_BITS_BYTES];
     uint64_t checksum;
 };
@@ -53,6 +54,7 @@ struct jdr_map_file {
     uint64_t size_bytes, regions, blocks;
     uint32_t shift;
     struct jdr_map_superblock super;
+    uint64_t lsn;                /* that clearings rely on. The highest, when blocks are read */
     struct jdr_map_block buffer; /* of the only writer */
 };
 
@@ -61,7 +63,7 @@ void jdr_map_file_init(struct jdr_map_file *file, const struct jdr_device *devic
 enum jdr_map_found jdr_map_file_read(struct jdr_map_file *file, const struct jdr_map_identity *identity);
 /* Read the bits of a block into file->buffer. False if no copy of it is whole. */
 bool jdr_map_file_read_block(struct jdr_map_file *file, uint64_t number);
-/* Write file->buffer.bits as that block. Returns 0 or -errno. Durable after jdr_map_file_sync. */
+/* Write file->buffer, its LSN and its bits, as that block. Returns 0 or -errno. Durable after jdr_map_file_sync. */
 int jdr_map_file_write_block(struct jdr_map_file *file, uint64_t number);
 /* Write file->super, durably, after everything that was written before. Returns 0 or -errno. */
 int jdr_map_file_write_superblock(struct jdr_map_file *file);

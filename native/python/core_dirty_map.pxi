@@ -18,6 +18,8 @@ class MapFound(IntEnum):
     STALE = JDR_MAP_STALE
     REPLACED = JDR_MAP_REPLACED
     CHANGED = JDR_MAP_CHANGED
+    OLDER = JDR_MAP_OLDER
+    LOG_OLDER = JDR_MAP_LOG_OLDER
 
 
 cdef int take_id(uint8_t *target, bytes value) except -1:
@@ -41,7 +43,20 @@ cdef class DirtyMap:
     cdef object __weakref__
 
     def __cinit__(
-        self, sidecar, *, primary_fd, domain, disk, size_bytes, section_id, timeline, earlier, generation, start
+        self,
+        sidecar,
+        *,
+        primary_fd,
+        domain,
+        disk,
+        size_bytes,
+        section_id,
+        timeline,
+        earlier,
+        generation,
+        start,
+        log_lsn,
+        log_time_ns,
     ):
         cdef jdr_map_options options
         cdef jdr_map_found found
@@ -56,6 +71,8 @@ cdef class DirtyMap:
         take_generation(&options.earlier, earlier)
         take_generation(&options.generation, generation)
         options.start = start
+        options.log_lsn = log_lsn
+        options.log_time_ns = log_time_ns
         options.primary_fd = primary_fd
         cdef const jdr_device *device = NULL if sidecar is None else &self.bound.native
         with nogil:
@@ -99,6 +116,10 @@ cdef class DirtyMap:
         with nogil:
             get_map_state(self.map, &state)
         return MapState(state.region_bytes, state.marked_bytes, state.owed_bytes, state.intents, state.failed)
+
+    def give_up(self):
+        with nogil:
+            jdr_dirty_map_give_up(self.map)
 
     def end(self):
         with nogil:

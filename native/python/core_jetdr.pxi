@@ -157,10 +157,14 @@ cdef extern from "jetdr.h" nogil:
         JDR_MAP_STALE
         JDR_MAP_REPLACED
         JDR_MAP_CHANGED
+        JDR_MAP_OLDER
+        JDR_MAP_LOG_OLDER
     struct jdr_map_options:
         jdr_map_identity identity
         jdr_generation earlier, generation
         jdr_map_start start
+        uint64_t log_lsn
+        int64_t log_time_ns
         int primary_fd
     struct c_map_state "jdr_map_state":
         uint64_t region_bytes, marked_bytes, owed_bytes, intents
@@ -172,6 +176,7 @@ cdef extern from "jetdr.h" nogil:
     c_bool jdr_dirty_map_next_owed(const jdr_dirty_map *, uint64_t, uint64_t *, uint64_t *)
     void get_map_state "jdr_dirty_map_state"(jdr_dirty_map *, c_map_state *)
     int jdr_dirty_map_end(jdr_dirty_map *)
+    void jdr_dirty_map_give_up(jdr_dirty_map *)
     void jdr_dirty_map_destroy(jdr_dirty_map *)
 
     struct jdr_filter:

@@ -36,6 +36,8 @@ def begin_map(
     section_id: int = SECTION,
     timeline: int = TIMELINE,
     primary_fd: int = -1,
+    log_lsn: int = 1 << 60,
+    log_time_ns: int = 0,
 ) -> DirtyMap:
     return DirtyMap(
         sidecar,
@@ -48,6 +50,8 @@ def begin_map(
         earlier=generation(earlier),
         generation=generation(epoch),
         start=start,
+        log_lsn=log_lsn,
+        log_time_ns=log_time_ns,
     )
 
 

@@ -456,6 +456,21 @@ def test_a_disk_that_was_changed_long_after_its_map_was_kept_is_not_believed(tmp
     assert disk.begin(MapStart.MARKED, 3)[1].found is MapFound.CHANGED
 
 
+def test_a_map_whose_log_was_set_back_is_not_believed(life: Life) -> None:
+    life.disk.write(0, b"a" * 512)
+    life.disk.write(REGION, b"a" * 512)
+    clear(life)
+    image = life.left.sidecar.image()
+    assert found_in(image, log_lsn=2).found is MapFound.BELIEVED
+    assert found_in(image, log_lsn=1).found is MapFound.LOG_OLDER
+
+
+def test_a_map_that_was_set_back_is_not_believed(life: Life) -> None:
+    image, now_ns = life.left.sidecar.image(), time.time_ns()
+    assert found_in(image, log_time_ns=now_ns + 50 * 10**9).found is MapFound.BELIEVED
+    assert found_in(image, log_time_ns=now_ns + 70 * 10**9).found is MapFound.OLDER
+
+
 # -- a sidecar that fails ----------------------------------------------------------------------------------------------
 
 
