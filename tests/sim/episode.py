@@ -110,8 +110,11 @@ class Episode:
     async def _round(self) -> None:
         """One life of the owner with faults, and how it ends."""
         owner, chance = self._owner, self._chance
-        if owner.domain is None and not await self._opened(owner, attempts=1):
-            return
+        if owner.domain is None:
+            if chance.random() < 0.2:
+                owner.rot()
+            if not await self._opened(owner, attempts=1):
+                return
         self._set_faults(owner)
         owner.work(chance.choice([1, 2, 3]))
         operating = asyncio.ensure_future(self._operate(owner))

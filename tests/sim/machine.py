@@ -29,6 +29,9 @@ DOMAIN = "payroll"
 DISK_SECTORS = 64
 LOG_BYTES = 2 << 20
 SECTION_BYTES = 1 << 20
+VOLUME_AREA_BYTES = 1 << 20
+"""The first section begins here."""
+
 Story = Callable[[str], None]
 
 
@@ -87,6 +90,13 @@ class Machine:
             raise
         self.epoch = domain.status().epoch
         self.say(f"{how}: epoch {self.epoch}, LSN {domain.status().lsn_recovered}, {domain.status().why_inconsistent}")
+
+    def rot(self) -> None:
+        """Flip a bit in one copy of a superblock of the log. The other copies have to make up for it."""
+        start, distance = self._chance.choice([(0, 256 << 10), (VOLUME_AREA_BYTES, 16 << 10)])
+        copy, place = self._chance.randrange(4), self._chance.randrange(4096)
+        self.log.flip_bit(start + copy * distance + place)
+        self.say(f"a bit of superblock copy {copy} at {start} has flipped")
 
     async def close(self, *, upload: bool = True) -> None:
         """Close in order. The disks then hold exactly what was written."""
