@@ -8,8 +8,11 @@ from pathlib import Path
 
 import pytest
 
+from jetdr_core.domain.hosting.standby import ClosedGuests
 from jetdr_core.domain.ladder import LadderStatus, Rung
 from jetdr_core.domain.status import DiskStatus, DomainStatus, HostStatus
+from jetdr_core.drva.alarms import Situation, alarms_of
+from jetdr_core.drva.as_of import AsOf
 from jetdr_core.drva.domain_state import Condition, DomainState, condition_of
 
 DOCUMENTATION = (Path(__file__).resolve().parents[2] / "docs" / "operations.md").read_text(encoding="utf-8")
@@ -17,8 +20,9 @@ DOCUMENTATION = (Path(__file__).resolve().parents[2] / "docs" / "operations.md")
 
 def blank(kind: type) -> dict[str, object]:
     """Every field, as of a domain that is well."""
-    empty: dict[str, object] = {"str": "", "int": 0, "float": 0.0, "bool": False, "DiskFault | None": None}
-    return {name: empty.get(_type(of), ()) for name, of in kind.__annotations__.items()}
+    empty: dict[str, object] = {"str": "", "int": 0, "float": 0.0, "bool": False}
+    types = {name: _type(of) for name, of in kind.__annotations__.items()}
+    return {name: None if of.endswith("None") else empty.get(of, ()) for name, of in types.items()}
 
 
 def _type(annotation: str) -> str:
@@ -67,6 +71,26 @@ def test_a_state_keeps_its_beginning_and_tells_the_newest_reason() -> None:
     begun = Condition(DomainState.PROTECTED, 1, "").then(DomainState.THROTTLED, "70 %", 5)
     assert begun == Condition(DomainState.THROTTLED, 5, "70 %")
     assert begun.then(DomainState.THROTTLED, "75 %", 9) == Condition(DomainState.THROTTLED, 5, "75 %")
+
+
+@pytest.mark.parametrize(("lasts_s", "alarms"), [(299, []), (301, ["throttled"])])
+def test_backpressure_that_lasts_is_an_alarm_with_its_beginning(lasts_s: int, alarms: list[str]) -> None:
+    situation = Situation(
+        fenced=False,
+        closed=False,
+        failure="",
+        paused=False,
+        last=AsOf(status(Rung.THROTTLED, "70 %"), 0, 0.0, is_present=True),
+        rpo_s=1.0,
+        rpo_alarm_s=60,
+        unprotected=(),
+        standing=ClosedGuests(),
+        condition=Condition(DomainState.THROTTLED, 0, "70 %"),
+        now_ns=lasts_s * 10**9,
+    )
+    found = alarms_of(situation)
+    assert [alarm.name for alarm in found] == alarms
+    assert all("since 1970-01-01T00:00:00" in alarm.text and "70 %" in alarm.text for alarm in found)
 
 
 def test_every_state_is_documented_and_no_other() -> None:
