@@ -11,9 +11,11 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import BinaryIO
+
+from jetdr_core.file_making import trying
 
 __all__ = ["make_folders", "new_file", "remove", "rename", "replace_file", "sync_folder"]
 
@@ -23,11 +25,12 @@ _BUFFER_BYTES = 1 << 20
 
 def sync_folder(folder: Path) -> None:
     """Make the names in ``folder`` durable: those created, renamed and removed before the call."""
-    fd = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-    try:
-        os.fsync(fd)
-    finally:
-        os.close(fd)
+    with trying(folder, "syncing the folder"):
+        fd = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        try:
+            os.fsync(fd)
+        finally:
+            os.close(fd)
 
 
 def make_folders(folder: Path, *, mode: int = 0o777) -> None:
@@ -35,10 +38,16 @@ def make_folders(folder: Path, *, mode: int = 0o777) -> None:
 
     Folders that exist are left as they are, and need not be readable.
     """
-    missing = [path for path in (folder, *folder.parents) if not path.exists()]
+    missing = [path for path in (folder, *folder.parents) if not _exists(path)]
     for path in reversed(missing):
-        path.mkdir(mode, exist_ok=True)
+        with trying(path, "making the folder"):
+            path.mkdir(mode, exist_ok=True)
         sync_folder(path.parent)
+
+
+def _exists(path: Path) -> bool:
+    with trying(path, "looking for it"):
+        return path.exists()
 
 
 @contextmanager
@@ -48,21 +57,24 @@ def new_file(path: Path) -> Iterator[BinaryIO]:
     The content is durable after the body, but the name only after :func:`rename` or :func:`sync_folder`. Raises
     ``FileExistsError``, with nothing changed, if anything has the name, even a symbolic link.
     """
-    fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, FILE_MODE)
+    with trying(path, "making the file"):
+        fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, FILE_MODE)
     try:
-        with os.fdopen(fd, "wb", _BUFFER_BYTES) as file:
+        with trying(path, "writing the file"), os.fdopen(fd, "wb", _BUFFER_BYTES) as file:
             yield file
             file.flush()
             os.fsync(fd)
     except BaseException:
-        path.unlink()
+        with suppress(OSError):
+            path.unlink()
         raise
 
 
 def rename(source: Path, target: Path) -> None:
     """Rename ``source`` to ``target`` in the same folder, durably. What had the name ``target`` is replaced."""
     assert source.parent == target.parent, (source, target)
-    source.rename(target)
+    with trying(target, f"renaming {source.name} to it"):
+        source.rename(target)
     sync_folder(target.parent)
 
 
@@ -71,7 +83,8 @@ def replace_file(path: Path, new: Path, content: bytes) -> None:
 
     What a run that died left under that name is removed.
     """
-    new.unlink(missing_ok=True)
+    with trying(new, "removing what an earlier run left"):
+        new.unlink(missing_ok=True)
     with new_file(new) as file:
         file.write(content)
     rename(new, path)
@@ -79,5 +92,6 @@ def replace_file(path: Path, new: Path, content: bytes) -> None:
 
 def remove(path: Path) -> None:
     """Remove the file, durably. Idempotent."""
-    path.unlink(missing_ok=True)
+    with trying(path, "removing it"):
+        path.unlink(missing_ok=True)
     sync_folder(path.parent)

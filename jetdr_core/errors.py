@@ -45,6 +45,7 @@ __all__ = [
     "ObjectUnavailable",
     "PrimaryAway",
     "PrimaryFailed",
+    "PrimaryMissing",
     "RingApart",
     "RingBusy",
     "RingError",
@@ -125,6 +126,10 @@ class DeviceResized(SystemFailure):
 
 class PrimaryAway(SystemFailure):
     """The primary disk cannot be opened at present, so nothing is read from it or written to it."""
+
+
+class PrimaryMissing(SystemFailure, FileNotFoundError):
+    """There is no file or device at the path of a primary."""
 
 
 class PrimaryFailed(SystemFailure):

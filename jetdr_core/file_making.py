@@ -18,7 +18,7 @@ from pathlib import Path
 
 from jetdr_core.errors import DeviceAccessDenied, DeviceBusy, DeviceFull, InvalidRequest, JetdrError, SystemFailure
 
-__all__ = ["Asked", "lock_file", "making", "read_regular_file", "remedy_of"]
+__all__ = ["Asked", "lock_file", "making", "read_regular_file", "remedy_of", "trying"]
 
 
 class Asked(enum.Flag):
@@ -40,6 +40,7 @@ _OTHER = {
     errno.ENFILE: "raise the system's limit on open files (fs.file-max)",
     errno.ENOMEM: "free memory",
 }
+_SAID = " failed: "
 _NAMED = frozenset({errno.ENOENT, errno.ENOTDIR, errno.EISDIR, errno.EEXIST, errno.ELOOP, errno.ENAMETOOLONG})
 """Errors about the name itself, which they say."""
 _REMEDIES = {
@@ -87,8 +88,9 @@ def read_regular_file(path: str | os.PathLike[str], bytes_max: int, *, private: 
     it. ``OSError`` if it cannot be read.
     """
     name = os.fspath(path)
-    fd = os.open(name, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
-    with os.fdopen(fd, "rb") as file:
+    with trying(name, "opening it"):
+        fd = os.open(name, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+    with trying(name, "reading it"), os.fdopen(fd, "rb") as file:
         mode = os.fstat(fd).st_mode
         if not stat.S_ISREG(mode):
             raise InvalidRequest(f"{name} is no regular file", hint="name a file")
@@ -117,6 +119,28 @@ def lock_file(fd: int, path: str | os.PathLike[str]) -> None:
 
 
 @contextmanager
+def trying(path: str | os.PathLike[str], tried: str) -> Iterator[None]:
+    """Say in an ``OSError`` of the body that ``tried`` failed on ``path``. The system says neither for a descriptor.
+
+    It stays the same error, so callers still tell it by class and errno. What an inner block has said is kept.
+    """
+    try:
+        yield
+    except OSError as error:
+        _name(error, os.fspath(path), tried)
+        raise
+
+
+def _name(error: OSError, path: str, tried: str) -> None:
+    is_named = isinstance(error.filename, str | bytes)
+    is_other = is_named and error.filename2 is None and os.fsdecode(error.filename) != path
+    if isinstance(error, JetdrError) or error.errno is None or is_other or _SAID in (error.strerror or ""):
+        return
+    error.strerror = f"{tried}{_SAID}{error.strerror or os.strerror(error.errno)}"
+    error.filename = path
+
+
+@contextmanager
 def making(path: str | os.PathLike[str], tried: str, asked: Asked = Asked.NOTHING) -> Iterator[None]:
     """Explain an ``OSError`` of the body, which makes or grows the file ``path``. ``tried`` says how, with the size.
 
@@ -129,6 +153,7 @@ def making(path: str | os.PathLike[str], tried: str, asked: Asked = Asked.NOTHIN
         raise
     except OSError as error:
         if error.errno in _NAMED:
+            _name(error, os.fspath(path), tried)
             raise
         raise _explained(Path(path), tried, asked, error) from error
 
@@ -144,9 +169,16 @@ def _explained(path: Path, tried: str, asked: Asked, error: OSError) -> SystemFa
         if number == errno.EROFS:
             hint = "mount that file system for writing"
         hint += ", or name another place" if Asked.PLACE in asked else ""
-    if number == errno.ENOSPC:
-        free = os.statvfs(folder)
+    if number == errno.ENOSPC and (free := _room_of(folder)) is not None:
         has_inodes = free.f_favail > 0 or not free.f_files
         reason = f"no room ({free.f_bavail * free.f_frsize} bytes are free)" if has_inodes else "no inode is free"
         hint = hint if has_inodes else "remove files from that file system"
-    return kind(f"{path}: {tried} failed: {reason}", hint=hint, errno=number or None, path=str(path))
+    return kind(f"{path}: {tried}{_SAID}{reason.rpartition(_SAID)[2]}", hint=hint, errno=number or None, path=str(path))
+
+
+def _room_of(folder: Path) -> os.statvfs_result | None:
+    """The room of a file system, if it tells. It may have gone meanwhile."""
+    try:
+        return os.statvfs(folder)
+    except OSError:
+        return None

@@ -19,6 +19,7 @@ from pathlib import Path
 
 from jetdr_core.durable import make_folders
 from jetdr_core.errors import InvalidRequest
+from jetdr_core.file_making import trying
 
 __all__ = [
     "check_guarded",
@@ -61,7 +62,8 @@ def check_private(what: str, folder: Path, *, user: int | None = None) -> None:
     user = os.geteuid() if user is None else user
     check_guarded(what, folder, user=user)
     try:
-        status = folder.stat()
+        with trying(folder, "looking at it"):
+            status = folder.stat()
     except FileNotFoundError:
         return
     if not stat.S_ISDIR(status.st_mode):
@@ -75,7 +77,7 @@ def check_private(what: str, folder: Path, *, user: int | None = None) -> None:
 
 def check_in_memory(what: str, folder: Path) -> None:
     """Raise :class:`InvalidRequest` unless ``folder`` lies on tmpfs, or will when it is made."""
-    there = next(place for place in (folder, *folder.absolute().parents) if place.exists())
+    there = next(place for place in (folder, *folder.absolute().parents) if os.path.exists(place))
     kind = file_system_of(there)
     if kind and kind not in _IN_MEMORY:
         raise InvalidRequest(
@@ -86,7 +88,8 @@ def check_in_memory(what: str, folder: Path) -> None:
 
 def file_system_of(path: Path) -> str:
     """The type of the file system that holds ``path``, such as ``ext4``. Empty if the system does not tell."""
-    device = path.stat().st_dev
+    with trying(path, "looking at it"):
+        device = path.stat().st_dev
     wanted = f"{os.major(device)}:{os.minor(device)}"
     try:
         mounts = Path("/proc/self/mountinfo").read_text(errors="surrogateescape").splitlines()
@@ -110,7 +113,8 @@ def link_flags(path: str) -> int:
     :class:`InvalidRequest` if there is such a link.
     """
     try:
-        status = os.lstat(path)
+        with trying(path, "looking at it"):
+            status = os.lstat(path)
     except FileNotFoundError:
         return os.O_NOFOLLOW
     if not stat.S_ISLNK(status.st_mode):
@@ -130,7 +134,8 @@ def open_own(path: Path, flags: int) -> int:
     made or can change. Nothing of it is read then.
     """
     try:
-        fd = os.open(path, flags | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK, 0o600)
+        with trying(path, "opening it"):
+            fd = os.open(path, flags | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK, 0o600)
     except OSError as error:
         if error.errno not in {errno.ELOOP, errno.EISDIR, errno.ENXIO}:
             raise
@@ -157,23 +162,30 @@ def _owner_of_new_files(folder: Path, claimed: int) -> int:
     """Whose a file is that this user makes in ``folder``: a network file system may give it to another user."""
     if claimed == os.geteuid():
         return claimed
-    with tempfile.NamedTemporaryFile(dir=folder, prefix=".jetdr-") as probe:
+    with (
+        trying(folder, "making a file in it, to see whose new files are,"),
+        tempfile.NamedTemporaryFile(dir=folder, prefix=".jetdr-") as probe,
+    ):
         return os.fstat(probe.fileno()).st_uid
 
 
 def _way(path: Path) -> Iterator[tuple[Path, os.stat_result]]:
     """Each folder and symbolic link that ``path`` leads through, and then what it leads to, as far as they exist."""
     here, names, links = Path("/"), [*reversed(path.absolute().parts[1:])], 0
-    yield here, here.lstat()
+    with trying(here, "looking at it"):
+        status = here.lstat()
+    yield here, status
     while names:
         here /= names.pop()
         try:
-            status = here.lstat()
+            with trying(here, "looking at it"):
+                status = here.lstat()
         except (FileNotFoundError, NotADirectoryError):
             return
         yield here, status
         if stat.S_ISLNK(status.st_mode):
-            target, links = here.readlink(), links + 1
+            with trying(here, "reading the link"):
+                target, links = here.readlink(), links + 1
             names += reversed(target.parts[target.is_absolute() :])
             here = Path("/") if target.is_absolute() else here.parent
             if links > _LINKS_MAX:

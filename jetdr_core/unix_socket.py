@@ -13,6 +13,7 @@ import time
 from pathlib import Path
 
 from jetdr_core.errors import DeviceBusy, InvalidRequest
+from jetdr_core.file_making import trying
 from jetdr_core.ownership import check_guarded
 
 __all__ = ["UnixListener", "check_socket_place", "clear_socket_place", "connect_unix"]
@@ -39,6 +40,10 @@ class UnixListener:
     def __init__(self, what: str, path: Path) -> None:
         clear_socket_place(what, path)
         self.path = path
+        with trying(path, f"making {what}"):
+            self._listen(path)
+
+    def _listen(self, path: Path) -> None:
         self.socket = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
         try:
             os.fchmod(self.socket.fileno(), 0o600)  # before it has a name, so that it never has another mode
@@ -55,7 +60,8 @@ class UnixListener:
         An open socket keeps its inode, so no other socket can have the same one.
         """
         if _identity(self.path) == self._identity:
-            self.path.unlink()
+            with trying(self.path, "removing the socket"):
+                self.path.unlink()
 
 
 def check_socket_place(what: str, path: Path, *, user: int | None = None) -> None:
@@ -66,7 +72,7 @@ def check_socket_place(what: str, path: Path, *, user: int | None = None) -> Non
     """
     user = os.geteuid() if user is None else user
     check_guarded(f"the folder of {what}", path.parent, user=user)
-    if not path.parent.is_dir():
+    if not os.path.isdir(path.parent):
         raise InvalidRequest(f"{what} {path}: its folder does not exist", hint="make it, or name another path")
     status = _status(path)
     if status is None:
@@ -92,7 +98,8 @@ def clear_socket_place(what: str, path: Path) -> None:
     except FileNotFoundError:
         return
     except ConnectionRefusedError:
-        path.unlink(missing_ok=True)
+        with trying(path, "removing the socket that a process left"):
+            path.unlink(missing_ok=True)
         return
     except OSError:
         pass  # it takes no connection now, or is no stream: its owner lives
@@ -108,11 +115,13 @@ def connect_unix(path: str | os.PathLike[str], limit_s: float) -> socket.socket:
     them with EAGAIN). Other ``OSError``: nobody listens.
     """
     deadline = time.monotonic() + limit_s
-    connection = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+    with trying(path, "making a socket to connect to it"):
+        connection = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
     connection.settimeout(limit_s)
     while True:
         try:
-            connection.connect(os.fspath(path))
+            with trying(path, "connecting to it"):
+                connection.connect(os.fspath(path))
         except BlockingIOError:
             if time.monotonic() < deadline:
                 time.sleep(_POLL_S)
@@ -127,7 +136,8 @@ def connect_unix(path: str | os.PathLike[str], limit_s: float) -> socket.socket:
 
 def _status(path: Path) -> os.stat_result | None:
     try:
-        return path.lstat()
+        with trying(path, "looking at it"):
+            return path.lstat()
     except FileNotFoundError:
         return None
 

@@ -23,6 +23,7 @@ from jetdr_core.cli.volume_view import VolumeView
 from jetdr_core.device import is_iscsi
 from jetdr_core.domain_key import DomainKey
 from jetdr_core.errors import DamagedObject, InvalidRequest
+from jetdr_core.file_making import trying
 from jetdr_core.limits import VOLUME_SUPERBLOCK_AREA_BYTES
 from jetdr_core.replication_log import describe_volume
 from jetdr_core.segment import OBJECT_BYTES_MAX, TRAILER_BYTES
@@ -104,10 +105,11 @@ def _is_volume(place: str) -> bool:
         return True
     if "://" in place:
         return False
-    mode = Path(place).stat().st_mode
+    with trying(place, "looking at it"):
+        mode = Path(place).stat().st_mode
     if not (stat.S_ISREG(mode) or stat.S_ISBLK(mode) or stat.S_ISDIR(mode)):
         raise InvalidRequest(f"{place} is no file and no disk", hint="name a log volume, a segment, or a store's URL")
-    with Path(place).open("rb") as file:
+    with trying(place, "reading it"), Path(place).open("rb") as file:
         head = file.read(len(HEADER_MAGIC))
         size_bytes = file.seek(0, os.SEEK_END)
         file.seek(max(0, size_bytes - TRAILER_BYTES))
@@ -122,10 +124,13 @@ def _is_volume(place: str) -> bool:
 def _object(place: str, key: str | None, domain_key: DomainKey | None) -> ChainObject:
     if "://" in place:
         return run_to_end(_fetched(place, key, domain_key))
-    size_bytes = Path(place).stat().st_size
+    with trying(place, "looking at its size"):
+        size_bytes = Path(place).stat().st_size
     if size_bytes > OBJECT_BYTES_MAX:
         raise InvalidRequest(f"{place} has {size_bytes} bytes, more than any segment", hint="name a segment")
-    return ChainObject.of(Path(place).read_bytes(), place, domain_key)
+    with trying(place, f"reading {size_bytes} bytes"):
+        content = Path(place).read_bytes()
+    return ChainObject.of(content, place, domain_key)
 
 
 async def _fetched(url: str, key: str | None, domain_key: DomainKey | None) -> ChainObject:

@@ -10,6 +10,7 @@ from pathlib import Path
 
 from jetdr_core.child_environment import child_environment
 from jetdr_core.errors import JetdrError
+from jetdr_core.file_making import trying
 
 __all__ = ["DemoFailed", "ProgramMissing", "Programs", "find_programs"]
 
@@ -43,16 +44,17 @@ class Programs:
 
     def run(self, folder: Path, name: str, *arguments: str) -> str:
         """Run a program in ``folder``. Return its output of both streams. DemoFailed if its status is not 0."""
-        done = subprocess.run(
-            [self.paths[name], *arguments],
-            cwd=folder,
-            env=child_environment(LC_ALL="C", DEBUGFS_PAGER="cat"),
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            timeout=_LIMIT_S,
-            check=False,
-        )
+        with trying(self.paths[name], "running it"):
+            done = subprocess.run(
+                [self.paths[name], *arguments],
+                cwd=folder,
+                env=child_environment(LC_ALL="C", DEBUGFS_PAGER="cat"),
+                stdin=subprocess.DEVNULL,
+                stdout=subprocess.PIPE,
+                stderr=subprocess.STDOUT,
+                timeout=_LIMIT_S,
+                check=False,
+            )
         said = done.stdout.decode(errors="replace")
         if done.returncode != 0:
             raise DemoFailed(

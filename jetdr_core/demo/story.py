@@ -20,6 +20,7 @@ from jetdr_core.demo.ext4_guest import BLOCK_BYTES, IMAGE_BYTES, Guest
 from jetdr_core.demo.files import STEPS_BEFORE_LSN, Step, attack, files_at_first, month
 from jetdr_core.demo.programs import DemoFailed, Programs, find_programs
 from jetdr_core.errors import DeviceFull, InvalidRequest
+from jetdr_core.file_making import trying
 
 __all__ = ["run_demo"]
 
@@ -45,7 +46,8 @@ def run_demo(*, parent: Path | None, keep: bool, tell: Tell, run: Run = asyncio.
     started = time.perf_counter()
     with _work_folder(parent, keep=keep) as folder:
         story = _Story(programs, folder, tell)
-        run(story.run())  # returns once all its threads have ended, so nobody uses the folder when it is removed
+        with trying(folder, "working in it"):
+            run(story.run())  # returns once all its threads have ended, so nobody uses the folder when it is removed
         total_s = time.perf_counter() - started
         return DemoReport(
             folder, keep, IMAGE_BYTES, story.build_s, total_s, tuple(story.captured), tuple(story.recovered)
@@ -56,9 +58,12 @@ def run_demo(*, parent: Path | None, keep: bool, tell: Tell, run: Run = asyncio.
 def _work_folder(parent: Path | None, *, keep: bool) -> Iterator[Path]:
     if parent is not None and not parent.is_dir():
         raise InvalidRequest(f"{str(parent)!r} is not a directory", hint="name one that exists")
-    folder = Path(tempfile.mkdtemp(prefix="jetdr-demo-", dir=parent)).resolve()
+    where = tempfile.gettempdir() if parent is None else parent
+    with trying(where, "making a directory in it"):
+        folder = Path(tempfile.mkdtemp(prefix="jetdr-demo-", dir=where)).resolve()
     try:
-        free_bytes = shutil.disk_usage(folder).free
+        with trying(folder, "looking at the room of its file system"):
+            free_bytes = shutil.disk_usage(folder).free
         if free_bytes < _SPACE_BYTES:
             raise DeviceFull(
                 f"{folder.parent} has {free_bytes >> 20} MiB free, the demo needs {_SPACE_BYTES >> 20}",
@@ -67,7 +72,7 @@ def _work_folder(parent: Path | None, *, keep: bool) -> Iterator[Path]:
         yield folder
     finally:
         if not keep:
-            shutil.rmtree(folder)
+            shutil.rmtree(folder, ignore_errors=True)
 
 
 class _Story:

@@ -12,7 +12,7 @@ import mmap
 import os
 import stat
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import suppress
 from pathlib import Path
 
 import numpy as np
@@ -22,7 +22,7 @@ from jetdr_core.device import linux
 from jetdr_core.device.bounds import byte_view, check_range, check_writable, target_view
 from jetdr_core.durable import sync_folder
 from jetdr_core.errors import DeviceBusy, DeviceFull, InvalidRequest
-from jetdr_core.file_making import Asked, lock_file, making
+from jetdr_core.file_making import Asked, lock_file, making, trying
 from jetdr_core.limits import BLOCK_BYTES, SECTOR_BYTES
 from jetdr_core.ownership import link_flags
 
@@ -92,7 +92,14 @@ class FileDevice:
 
     def identity(self) -> tuple[int, int, int]:
         """Equal for two handles exactly if they reach the same bytes, whatever their paths."""
-        return identity_of(os.fstat(self.fileno()))
+        with trying(self._path, "looking at it"):
+            return identity_of(os.fstat(self.fileno()))
+
+    @property
+    def file_bytes(self) -> int:
+        """The size of the file as it is now. :attr:`size_bytes` counts whole blocks."""
+        with trying(self._path, "looking at its size"):
+            return os.fstat(self.fileno()).st_size
 
     def reopen(self) -> FileDevice:
         """Another handle on the same bytes, without a lock, even if the path names another file by now."""
@@ -152,7 +159,8 @@ class FileDevice:
         if not self._regular:
             return
         self._keeps_space = True
-        missing = self._size_bytes - 512 * os.fstat(self.fileno()).st_blocks
+        with trying(self._path, "looking at its space"):
+            missing = self._size_bytes - 512 * os.fstat(self.fileno()).st_blocks
         if missing <= 0:
             return
         self._check_free(missing)
@@ -166,7 +174,8 @@ class FileDevice:
 
     def _check_free(self, missing: int) -> None:
         """Refuse before anything is allocated, so that the file system is not filled in vain."""
-        room = os.fstatvfs(self.fileno())
+        with trying(self._path, "looking at the room of its file system"):
+            room = os.fstatvfs(self.fileno())
         free = room.f_frsize * (room.f_bavail if os.geteuid() else room.f_bfree)
         if missing > free:
             raise DeviceFull(
@@ -178,7 +187,7 @@ class FileDevice:
             )
 
     def sync(self) -> None:
-        with _naming(self._path):
+        with trying(self._path, "syncing it"):
             os.fdatasync(self.fileno())
 
     def fileno(self) -> int:
@@ -209,8 +218,9 @@ class FileDevice:
                 self._allocate(0, create_bytes)
                 os.fsync(self._fd)
                 sync_folder(Path(self._path).absolute().parent)
-            self._size_bytes = os.lseek(self._fd, 0, os.SEEK_END)
-            self._block_bytes = self._find_block_bytes()
+            with trying(self._path, "finding its size and block size"):
+                self._size_bytes = os.lseek(self._fd, 0, os.SEEK_END)
+                self._block_bytes = self._find_block_bytes()
             self._size_bytes -= self._size_bytes % self._block_bytes
         except BaseException:
             if create_bytes is not None:
@@ -224,7 +234,8 @@ class FileDevice:
         may have several nodes.
         """
         if self._writable and not self._regular:
-            flags = fcntl.fcntl(self._fd, fcntl.F_GETFL) & ~os.O_NOFOLLOW | os.O_CLOEXEC | os.O_EXCL
+            with trying(self._path, "looking how it was opened"):
+                flags = fcntl.fcntl(self._fd, fcntl.F_GETFL) & ~os.O_NOFOLLOW | os.O_CLOEXEC | os.O_EXCL
             plain, self._fd = self._fd, _open_device(f"/proc/self/fd/{self._fd}", flags, self._path)
             os.close(plain)
         lock_file(self._fd, self._path)
@@ -276,7 +287,7 @@ class FileDevice:
 
     def _read_all(self, offset: int, view: memoryview) -> None:
         done = 0
-        with _naming(self._path):
+        with trying(self._path, f"reading {len(view)} bytes at {offset}"):
             while done < len(view):
                 count = os.preadv(self.fileno(), [view[done:]], offset + done)
                 if count == 0:
@@ -285,25 +296,15 @@ class FileDevice:
 
     def _write_all(self, offset: int, view: memoryview) -> None:
         done = 0
-        with _naming(self._path):
+        with trying(self._path, f"writing {len(view)} bytes at {offset}"):
             while done < len(view):
                 done += os.pwritev(self.fileno(), [view[done:]], offset + done)
 
     def _zero_natively(self, offset: int, length: int) -> bool:
         on_file = linux.zero_range if self._keeps_space else linux.punch_hole
         calls = (on_file,) if self._regular else (linux.zero_range, linux.zero_out)
-        return linux.zero_by_first(calls, self.fileno(), offset, length)
-
-
-@contextmanager
-def _naming(path: str) -> Iterator[None]:
-    """Add the path to an ``OSError`` of the body that names none, because the system was given a descriptor."""
-    try:
-        yield
-    except OSError as error:
-        if error.filename is None and error.errno is not None:
-            error.filename = path
-        raise
+        with trying(self._path, f"zeroing {length} bytes at {offset}"):
+            return linux.zero_by_first(calls, self.fileno(), offset, length)
 
 
 def _scratch_pieces(length: int) -> Iterator[tuple[int, memoryview]]:
@@ -343,7 +344,8 @@ def _open(path: str, *, writable: bool, direct: bool) -> tuple[int, bool]:
 
 def _open_device(path: str, flags: int, shown: str) -> int:
     try:
-        return os.open(path, flags)
+        with trying(path, "opening it"):
+            return os.open(path, flags)
     except OSError as error:
         if error.errno != errno.EBUSY:
             raise
@@ -355,7 +357,8 @@ def _open_device(path: str, flags: int, shown: str) -> int:
 
 
 def _is_regular(path: str, fd: int) -> bool:
-    mode = os.fstat(fd).st_mode
+    with trying(path, "looking at it"):
+        mode = os.fstat(fd).st_mode
     if not stat.S_ISREG(mode) and not stat.S_ISBLK(mode):
         raise InvalidRequest(
             f"{path} is neither a regular file nor a block device", hint="name a file or a block device"

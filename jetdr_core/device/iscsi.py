@@ -7,10 +7,10 @@ fails every later call. With ``lock``, no other process of this machine and no o
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import os
 import socket
-from contextlib import suppress
 from typing import TYPE_CHECKING
 
 from typing_extensions import Buffer, CapsuleType
@@ -18,6 +18,7 @@ from typing_extensions import Buffer, CapsuleType
 from jetdr_core.device.bounds import byte_view, check_range, check_writable, target_view
 from jetdr_core.device.iscsi_url import IscsiOptions, IscsiUrl
 from jetdr_core.errors import DeviceBusy, InvalidRequest
+from jetdr_core.file_making import trying
 from jetdr_core.waiting import told_if_long
 
 if TYPE_CHECKING:
@@ -175,9 +176,14 @@ def _session_class(url: IscsiUrl) -> type[Session]:
 def _lock(url: IscsiUrl) -> socket.socket:
     """Bind a name in the kernel's abstract namespace. One process can have it, and it disappears with the process."""
     name = hashlib.sha256(f"{url.target}/{url.lun}".encode()).hexdigest()
-    lock = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
-    with suppress(OSError):
-        lock.bind(f"\0jetdr-iscsi-{name}")
+    with trying(str(url), "making a socket to lock it"):
+        lock = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
+    try:
+        with trying(str(url), "locking it"):
+            lock.bind(f"\0jetdr-iscsi-{name}")
         return lock
-    lock.close()
+    except OSError as error:
+        lock.close()
+        if error.errno != errno.EADDRINUSE:
+            raise
     raise DeviceBusy(f"{url} is in use by another process", hint="stop that process, or use another log", path=str(url))

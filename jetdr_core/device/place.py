@@ -11,6 +11,7 @@ from jetdr_core.device.file import FileDevice, identity_of
 from jetdr_core.device.iscsi import IscsiDevice
 from jetdr_core.device.iscsi_url import IscsiUrl, is_iscsi, options_of
 from jetdr_core.device.protocol import BlockDevice
+from jetdr_core.file_making import trying
 
 __all__ = ["Place", "PlacedDevice", "exists", "identity_at", "open_device"]
 
@@ -42,11 +43,15 @@ def identity_at(place: Place) -> Hashable | None:
     if is_iscsi(place):
         return IscsiUrl.parse(os.fspath(place)).identity
     try:
-        return identity_of(os.stat(place))
+        with trying(place, "looking at it"):
+            return identity_of(os.stat(place))
     except FileNotFoundError:
         return None
 
 
 def exists(place: Place) -> bool:
     """Whether there is something to open. True for every LUN: opening one does not create it."""
-    return is_iscsi(place) or Path(place).exists()
+    if is_iscsi(place):
+        return True
+    with trying(place, "looking at it"):
+        return Path(place).exists()

@@ -26,6 +26,7 @@ from jetdr_core.catalog import DiskState
 from jetdr_core.domain.generation import Generation
 from jetdr_core.durable import remove, replace_file
 from jetdr_core.errors import InvalidRequest
+from jetdr_core.file_making import trying
 from jetdr_core.ownership import open_own
 from jetdr_core.replication_log import DISK_IDENTITY_BYTES, ReplicationLog
 
@@ -134,7 +135,8 @@ def _digest(raw: bytes) -> bytes:
 
 def can_carry_stamp(path: str) -> bool:
     """Whether a stamp can stay with the disk: with a file, but not with a block device."""
-    return Path(path).is_file()
+    with trying(path, "looking at it"):
+        return Path(path).is_file()
 
 
 def write_stamp(path: str, generation: Generation) -> None:

@@ -9,6 +9,7 @@ Invariant: a primary has the size that its domain's history says, and its path i
 
 from __future__ import annotations
 
+import errno
 import os
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future
@@ -20,12 +21,13 @@ from pathlib import Path
 
 from jetdr_core.catalog import DiskState
 from jetdr_core.device import AbsentDevice, FileDevice, identity_of
+from jetdr_core.device.place import exists
 from jetdr_core.device.protocol import BlockDevice
 from jetdr_core.domain.disk_fault import DiskFault
 from jetdr_core.domain.generation import UNKNOWN_ID
 from jetdr_core.durable import new_file, sync_folder
-from jetdr_core.errors import InvalidRequest, JetdrError, PrimaryAway
-from jetdr_core.file_making import Asked, making
+from jetdr_core.errors import InvalidRequest, JetdrError, PrimaryAway, PrimaryMissing
+from jetdr_core.file_making import Asked, making, trying
 from jetdr_core.limits import DISK_BYTES_MAX, SECTOR_BYTES
 from jetdr_core.patience import PLACE_LIMIT_S, each_within
 from jetdr_core.replication_log import ReplicationLog
@@ -229,12 +231,15 @@ def open_primary(
     if not fspath(place):
         raise InvalidRequest(f"disk {name!r} was protected as an open device", hint=f"pass disks={{{name!r}: device}}")
     path = Path(fspath(place)).absolute()
-    if create and size_bytes is not None and not path.exists():
+    if create and size_bytes is not None and not exists(path):
         _check_disk_bytes(name, size_bytes)
         _create_sparse(path, size_bytes)
-    if not path.exists():
-        raise FileNotFoundError(
-            f"disk {name!r}: there is no {path}; name an existing file, or give a size (--size) to make it"
+    if not exists(path):
+        raise PrimaryMissing(
+            f"disk {name!r}: there is no {path}",
+            hint="name an existing file, or give a size (--size) to make it",
+            errno=errno.ENOENT,
+            path=str(path),
         )
     primary = Primary(FileDevice(path, direct=False, writable=not shared, lock=not shared), str(path))
     try:
@@ -281,8 +286,10 @@ def _check_answers(name: str, primary: Primary) -> None:
 
 def _true_size(primary: Primary) -> int:
     """A device counts whole blocks only, but a file may end within one."""
-    if primary.path and Path(primary.path).is_file():
-        return Path(primary.path).stat().st_size
+    if primary.path:
+        with trying(primary.path, "looking at its size"):
+            if Path(primary.path).is_file():
+                return Path(primary.path).stat().st_size
     return primary.device.size_bytes
 
 

@@ -19,7 +19,7 @@ from uuid import UUID
 from jetdr_core.domain_key.key import SECRET_BYTES, DomainKey, KeyMode
 from jetdr_core.durable import new_file, replace_file, sync_folder
 from jetdr_core.errors import InvalidRequest
-from jetdr_core.file_making import making
+from jetdr_core.file_making import making, trying
 from jetdr_core.json_text import decode_json
 from jetdr_core.ownership import check_guarded
 
@@ -71,13 +71,15 @@ class KeyFile:
 
     def _content(self) -> bytes:
         try:
-            fd = os.open(self.path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
+            with trying(self.path, "opening the key file"):
+                fd = os.open(self.path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
         except FileNotFoundError:
             raise InvalidRequest(
                 f"key file {self.path} does not exist", hint="name the file that holds the domain's key"
             ) from None
         try:
-            status = os.fstat(fd)
+            with trying(self.path, "looking at the key file"):
+                status = os.fstat(fd)
             if not stat.S_ISREG(status.st_mode):
                 raise InvalidRequest(f"{self.path} is no key file", hint="name the file that holds the domain's key")
             if status.st_uid not in {0, os.geteuid()} or status.st_mode & _OTHERS:
@@ -86,7 +88,8 @@ class KeyFile:
                     f"{stat.S_IMODE(status.st_mode):04o}: others may read it",
                     hint=f"chown {os.geteuid()} and chmod 0600 it; if others may have read it, the key is no secret",
                 )
-            return os.read(fd, _BYTES_MAX + 1)
+            with trying(self.path, "reading the key file"):
+                return os.read(fd, _BYTES_MAX + 1)
         finally:
             os.close(fd)
 

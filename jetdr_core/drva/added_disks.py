@@ -22,7 +22,7 @@ from pathlib import Path
 from jetdr_core.drva.config import DiskConfig
 from jetdr_core.durable import replace_file
 from jetdr_core.errors import InvalidRequest
-from jetdr_core.file_making import making
+from jetdr_core.file_making import making, trying
 from jetdr_core.identity import check_name
 from jetdr_core.json_text import decode_json
 from jetdr_core.limits import DISK_BYTES_MAX, DISKS_MAX
@@ -96,7 +96,7 @@ class AddedDisks:
     def _read(self) -> dict[str, AddedDisk]:
         try:
             check_private(_WHAT, self._folder)
-            with open(open_own(self.path, os.O_RDONLY), "rb") as file:
+            with trying(self.path, "reading it"), open(open_own(self.path, os.O_RDONLY), "rb") as file:
                 content = decode_json(file.read(_BYTES_MAX + 1))
             return _decoded(content)
         except FileNotFoundError:

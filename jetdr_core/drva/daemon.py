@@ -43,7 +43,7 @@ from jetdr_core.drva.session_state import State
 from jetdr_core.drva.unconfigured_hosts import UnconfiguredHosts
 from jetdr_core.drva.wire import Json
 from jetdr_core.errors import DeviceBusy, InvalidRequest
-from jetdr_core.file_making import lock_file
+from jetdr_core.file_making import lock_file, making
 from jetdr_core.ownership import check_guarded, make_private
 from jetdr_core.store.connect import secret_variables
 from jetdr_core.store.credential_file import credential_secrets
@@ -325,7 +325,8 @@ def _secrets(config: DrvaConfig) -> list[str]:
 def _sole_use(path: Path) -> Iterator[None]:
     """Hold the runtime directory, which only this user may enter. DrvaBusy if another DRVA holds it."""
     make_private("runtime_dir", path)
-    lock = os.open(path / LOCK_NAME, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    with making(path / LOCK_NAME, "making the lock of the runtime directory"):
+        lock = os.open(path / LOCK_NAME, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
     try:
         try:
             lock_file(lock, path / LOCK_NAME)

@@ -28,12 +28,12 @@ def why_not_served(address: Address) -> str:
 def why_not_listened(what: str, address: Address) -> str:
     """Why ``what`` could not listen at the address now. Empty if it could. Nobody is kept from listening meanwhile."""
     family = socket.AF_INET6 if ":" in address.host else socket.AF_INET
-    with socket.socket(family) as probe:
-        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        try:
+    try:
+        with socket.socket(family) as probe:
+            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
             probe.bind(tuple(address))
-        except OSError as error:
-            return _refused(what, address, error)
+    except OSError as error:
+        return _refused(what, address, error)
     return ""
 
 

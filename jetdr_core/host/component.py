@@ -7,6 +7,7 @@ inherits no credential.
 
 from __future__ import annotations
 
+import logging
 import os
 import select
 import signal
@@ -21,6 +22,7 @@ from uuid import UUID
 
 from jetdr_core.child_environment import child_environment
 from jetdr_core.errors import HostDeaf, HostFailed, HostGone, HostUnreachable, InvalidRequest
+from jetdr_core.file_making import trying
 from jetdr_core.host.host_client import HELLO_LIMIT_S, HostControl
 from jetdr_core.host.options import HostOptions, StartDisk
 from jetdr_core.identity import check_name
@@ -28,6 +30,8 @@ from jetdr_core.ownership import make_private
 from jetdr_core.unix_socket import clear_socket_place
 
 __all__ = ["PLUGIN_PATH", "HostComponent"]
+
+log_ = logging.getLogger(__name__)
 
 PLUGIN_PATH = Path(__file__).resolve().parents[1] / "nbdkit-jetdr-plugin.so"
 """What nbdkit loads."""
@@ -101,7 +105,7 @@ class HostComponent:
                 f"domain {self.name!r}: write_back={self.options.write_back} and bypassed_path={bypassed_path}",
                 hint="write-back has a bypassed file, write-through has none",
             )
-        if not PLUGIN_PATH.exists():
+        if not os.path.exists(PLUGIN_PATH):
             raise InvalidRequest(
                 f"{PLUGIN_PATH} is missing: this jetdr_core was built without the host component",
                 hint="install the Debian packages nbdkit, nbdkit-plugin-dev and gcc, and build jetdr_core here",
@@ -120,7 +124,8 @@ class HostComponent:
         is a process, but it takes no connection.
         """
         try:
-            pid_fd = os.pidfd_open(self.pid)
+            with trying(self.folder, f"looking after process {(pid := self.pid)}"):
+                pid_fd = os.pidfd_open(pid)
         except (HostGone, ProcessLookupError):
             return
         try:
@@ -182,17 +187,33 @@ class HostComponent:
 
     @contextmanager
     def _log(self) -> Iterator[int]:
-        """The file that the process appends to. The process keeps it short, unless it does not get that far."""
-        log = os.open(self.log_path, os.O_RDWR | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o600)
+        """The file that the process appends to. Guests get their disks without it, too."""
         try:
-            size, kept = os.fstat(log).st_size, LOG_BYTES_MAX // 4
-            if size > LOG_BYTES_MAX:
-                tail = os.pread(log, kept, size - kept)
-                os.ftruncate(log, 0)
-                os.write(log, tail)
+            log = self._open_log()
+        except OSError as error:
+            log_.warning("domain %s: its host component has no log: %s", self.name, error)
+            with trying(os.devnull, "opening it"):
+                log = os.open(os.devnull, os.O_RDWR | os.O_CLOEXEC)
+        try:
             yield log
         finally:
             os.close(log)
+
+    def _open_log(self) -> int:
+        """Open the log, cut if it is long. The process itself keeps it short, unless it does not get that far."""
+        with trying(self.log_path, "opening it"):
+            log = os.open(self.log_path, os.O_RDWR | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o600)
+        try:
+            with trying(self.log_path, "cutting it"):
+                size, kept = os.fstat(log).st_size, LOG_BYTES_MAX // 4
+                if size > LOG_BYTES_MAX:
+                    tail = os.pread(log, kept, size - kept)
+                    os.ftruncate(log, 0)
+                    os.write(log, tail)
+        except BaseException:
+            os.close(log)
+            raise
+        return log
 
     def _spawn(self, command: list[str], log: int) -> subprocess.Popen[bytes]:
         try:
@@ -234,7 +255,10 @@ class HostComponent:
         )
 
     def _log_tail(self) -> str:
-        lines = self.log_path.read_bytes()[-_LOG_TAIL_BYTES:].decode(errors="replace").splitlines()
+        try:
+            lines = self.log_path.read_bytes()[-_LOG_TAIL_BYTES:].decode(errors="replace").splitlines()
+        except OSError as error:
+            return f"its log cannot be read: {error}"
         return lines[-1] if lines else "it said nothing"
 
 

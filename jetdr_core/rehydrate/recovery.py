@@ -24,6 +24,7 @@ from jetdr_core.catalog import Catalog, DiskState, RecoveryPoint, SegmentRead, c
 from jetdr_core.domain_key import DomainKey
 from jetdr_core.errors import DamagedObject, Forged, InvalidRequest, JetdrError
 from jetdr_core.extent import damaged_extents
+from jetdr_core.file_making import trying
 from jetdr_core.rehydrate.apply import damage_of, raise_damage
 from jetdr_core.rehydrate.asked_point import resolve_asked, words_of
 from jetdr_core.rehydrate.config_files import ConfigFiles
@@ -102,7 +103,9 @@ class _Options:
             raise InvalidRequest(f"format {self.format!r} is not known", hint=f"use {', '.join(FORMATS)}")
         if not 1 <= self.workers <= WORKERS_MAX:
             raise InvalidRequest(f"{self.workers} workers", hint=f"use 1 to {WORKERS_MAX}")
-        if os.path.lexists(self.target) and not self.target.is_dir():
+        with trying(self.target, "looking at it"):
+            is_folder = not os.path.lexists(self.target) or self.target.is_dir()
+        if not is_folder:
             raise InvalidRequest(f"target {os.fspath(self.target)!r} is not a directory", hint="name a directory")
 
 

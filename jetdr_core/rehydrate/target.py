@@ -44,7 +44,7 @@ _BUFFER_BYTES = 1 << 20
 
 def check_space(directory: Path, needed_bytes: int) -> None:
     """Raise :class:`TargetFull` unless the file system of ``directory``, or of its nearest parent, has room."""
-    while not directory.exists():
+    while not os.path.exists(directory):
         directory = directory.parent
     with target_call(directory, "asking for its free space"):
         stat = os.statvfs(directory)

@@ -202,7 +202,8 @@ class TargetFolder:
     def is_named(self, fd: int, name: str) -> bool:
         """Whether ``name`` still leads to the file that is open as ``fd``."""
         status = self.status(name)
-        return status is not None and os.path.samestat(status, os.fstat(fd))
+        with target_call(self.path / name, "looking at it"):
+            return status is not None and os.path.samestat(status, os.fstat(fd))
 
     def check_own(self, *names: str) -> None:
         """Raise :class:`TargetExists` if another user made this folder or a file in it, or may change the file.

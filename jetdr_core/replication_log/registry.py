@@ -10,7 +10,7 @@ from __future__ import annotations
 import os
 import threading
 from collections.abc import Hashable, Iterator
-from contextlib import contextmanager, nullcontext
+from contextlib import contextmanager, nullcontext, suppress
 from types import TracebackType
 from typing import NamedTuple
 from uuid import UUID
@@ -41,7 +41,8 @@ class _Entry:
         """Close the volume. A file that was made here, and got no section because that failed, is removed."""
         unused = failed and self._is_new and not self.volume.sections
         if unused and identity_at(self.path) == self.identity:
-            os.unlink(self.path)
+            with suppress(OSError):  # what failed before is what counts
+                os.unlink(self.path)
         self.device.close()
 
 
@@ -209,7 +210,7 @@ def _locked(path: Place, *, create: bool = False, direct: bool = True, preempt: 
         device = open_device(path, direct=direct, lock=True, preempt=preempt)
     except DeviceBusy as error:
         raise LogBusy(f"log volume {error.message}", hint=error.hint) from error
-    if create and isinstance(device, FileDevice) and device.can_grow and os.fstat(device.fileno()).st_size == 0:
+    if create and isinstance(device, FileDevice) and device.can_grow and device.file_bytes == 0:
         device.grow(VOLUME_SUPERBLOCK_AREA_BYTES)
     if device.size_bytes >= VOLUME_SUPERBLOCK_AREA_BYTES:
         return device

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import threading
+from contextlib import suppress
 
 __all__ = ["yield_to_guests"]
 
@@ -13,7 +14,8 @@ NICE_MAX = 19
 
 
 def yield_to_guests() -> None:
-    """Lower the calling thread's priority for good."""
+    """Lower the calling thread's priority for good. A system that refuses that gets its uploads all the same."""
     thread = threading.get_native_id()
-    nice = os.getpriority(os.PRIO_PROCESS, thread)
-    os.setpriority(os.PRIO_PROCESS, thread, min(NICE_MAX, nice + NICE_MORE))
+    with suppress(OSError):
+        nice = os.getpriority(os.PRIO_PROCESS, thread)
+        os.setpriority(os.PRIO_PROCESS, thread, min(NICE_MAX, nice + NICE_MORE))

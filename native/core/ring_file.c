@@ -76,7 +76,11 @@ static void fill_header(struct jdr_ring_shared *shared, const struct jdr_ring_op
 int jdr_ring_format(int fd, const struct jdr_ring_options *options, const uint8_t domain[16])
 {
     struct stat info;
-    if (!jdr_ring_valid_options(options) || options->clock || fstat(fd, &info) || info.st_size)
+    if (!jdr_ring_valid_options(options) || options->clock)
+        return -EINVAL;
+    if (fstat(fd, &info))
+        return -errno;
+    if (info.st_size)
         return -EINVAL;
     if (!is_memory_file(fd))
         return -EMEDIUMTYPE;
@@ -108,8 +112,12 @@ static int check_file(int fd, const uint8_t *domain, struct jdr_ring_shared *hea
     struct stat info;
     if (fstat(fd, &info))
         return -errno;
-    if (!S_ISREG(info.st_mode) || pread(fd, header, sizeof *header, 0) != sizeof *header ||
-        memcmp(header->magic, RING_MAGIC, sizeof header->magic))
+    if (!S_ISREG(info.st_mode))
+        return -EBADMSG;
+    ssize_t count = pread(fd, header, sizeof *header, 0);
+    if (count < 0)
+        return -errno;
+    if (count != sizeof *header || memcmp(header->magic, RING_MAGIC, sizeof header->magic))
         return -EBADMSG;
     if ((info.st_mode & 077) || (geteuid() && info.st_uid != geteuid()))
         return -EACCES;

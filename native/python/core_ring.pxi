@@ -43,7 +43,7 @@ cdef class Ring:
             options.clock = &clock.clock if clock is not None else NULL
             result = jdr_ring_create(&self.ring, &options)
         if result:
-            raise ring_refused(result, payload_bytes, slots, record_bytes_max)
+            raise ring_refused(result, payload_bytes, slots, record_bytes_max, file)
         self.payload_bytes = jdr_ring_payload_bytes(self.ring)
 
     @classmethod
@@ -54,7 +54,7 @@ cdef class Ring:
         options.write_back = write_back
         cdef int result = jdr_ring_format(file, &options, domain_bytes(domain))
         if result:
-            raise ring_refused(result, payload_bytes, slots, record_bytes_max)
+            raise ring_refused(result, payload_bytes, slots, record_bytes_max, file)
         return Ring(file=file, domain=domain)
 
     @classmethod
@@ -282,13 +282,22 @@ cdef const uint8_t *domain_bytes(bytes domain) except NULL:
     return <const uint8_t *>PyBytes_AS_STRING(domain)
 
 
-cdef object ring_refused(int result, payload_bytes, slots, record_bytes_max):
-    """The error that a ring could not be made or opened with."""
-    if result == -errno.ENOMEM:
+cdef object file_name(file):
+    """The path of an open file, for a message."""
+    try:
+        return os.readlink(f"/proc/self/fd/{file}")
+    except OSError:
+        return "the ring file"
+
+
+cdef object ring_refused(int result, payload_bytes, slots, record_bytes_max, file):
+    """The error that a ring could not be made or opened with. ``file`` is None for a ring in memory."""
+    where = "" if file is None else f"{file_name(file)}: "
+    if result == -errno.ENOMEM and file is None:
         return MemoryError(f"a ring of {payload_bytes} bytes does not fit into memory")
     if result == -errno.EINVAL:
         return InvalidRequest(
-            f"ring of {payload_bytes} bytes and {slots} slots for records of {record_bytes_max} bytes is not valid",
+            f"{where}ring of {payload_bytes} bytes and {slots} slots for records of {record_bytes_max} bytes is not valid",
             hint=(
                 "both must be powers of two, at least 65536 bytes and 16 slots; a record has at most half the bytes; "
                 "a file is empty"
@@ -296,21 +305,21 @@ cdef object ring_refused(int result, payload_bytes, slots, record_bytes_max):
         )
     if result == -errno.EMEDIUMTYPE:
         return InvalidRequest(
-            "the ring's file is not on tmpfs, so guests would wait for a disk",
+            f"{where}the ring's file is not on tmpfs, so guests would wait for a disk",
             hint="let runtime_dir lie on tmpfs, such as /run or /dev/shm",
         )
     if result == -errno.EBADMSG:
-        return DamagedObject("ring file", "header", "it is no ring, or damaged", hint="stop its host component, remove it")
+        return DamagedObject(file_name(file), "header", "it is no ring, or damaged", hint="stop its host component, remove it")
     if result == -errno.EPROTONOSUPPORT:
         return UnsupportedVersion(
-            "the ring file has another version", hint="stop the host component that was started by the other engine"
+            f"{where}the ring file has another version", hint="stop the host component that was started by the other engine"
         )
     if result == -errno.ESTALE:
-        return RingForeign("the ring file belongs to another domain", hint="give each domain a folder of its own")
+        return RingForeign(f"{where}the ring file belongs to another domain", hint="give each domain a folder of its own")
     if result == -errno.EACCES:
         return RingForeign(
-            "the ring file belongs to another user, or others may read or write it", hint="it must be ours, mode 0600"
+            f"{where}the ring file belongs to another user, or others may read or write it", hint="it must be ours, mode 0600"
         )
     if result == -errno.EBUSY:
-        return RingBusy("another process drains this ring", hint="one DRVA per domain: stop the other")
-    return OSError(-result, os.strerror(-result), "ring file")
+        return RingBusy(f"{where}another process drains this ring", hint="one DRVA per domain: stop the other")
+    return OSError(-result, os.strerror(-result))

@@ -17,7 +17,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from jetdr_core.durable import new_file, remove, sync_folder
-from jetdr_core.file_making import Asked, making
+from jetdr_core.file_making import Asked, making, trying
 from jetdr_core.identity import check_name
 from jetdr_core.ownership import check_private, make_private
 
@@ -47,7 +47,8 @@ class BypassedFile:
         check_private(_WHAT, self._folder)
 
     def make_folder(self) -> None:
-        asked = Asked.NOTHING if self._folder.exists() else Asked.PLACE
+        with trying(self._folder, "looking at it"):
+            asked = Asked.NOTHING if self._folder.exists() else Asked.PLACE
         with making(self._folder, "making the state folder", asked):
             make_private(_WHAT, self._folder)
         for folder in (self._folder, self._folder.parent):  # whoever made them may have died before syncing them
@@ -63,7 +64,8 @@ class BypassedFile:
 
     @property
     def stands(self) -> bool:
-        return self.path.exists()
+        with trying(self.path, "looking at it"):
+            return self.path.exists()
 
     def remove(self) -> None:
         """Remove the file, durably. Idempotent."""

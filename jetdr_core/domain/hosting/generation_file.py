@@ -21,7 +21,7 @@ import xxhash
 
 from jetdr_core.domain.generation import UNKNOWN_ID, Generation, Word
 from jetdr_core.durable import remove, replace_file
-from jetdr_core.file_making import making
+from jetdr_core.file_making import making, trying
 from jetdr_core.json_text import decode_json
 
 __all__ = ["BLANK", "GenerationFile", "LogReach", "StateRecord"]
@@ -97,7 +97,9 @@ class GenerationFile:
 
     def remove(self) -> None:
         """Remove the file, durably. Idempotent."""
-        if self.path.exists():
+        with trying(self.path, "looking at it"):
+            stands = self.path.exists()
+        if stands:
             remove(self.path)
 
 

@@ -14,7 +14,7 @@ from uuid import UUID
 
 from jetdr_core._core import Ring
 from jetdr_core.domain.generation import Generation
-from jetdr_core.file_making import Asked, making
+from jetdr_core.file_making import Asked, making, trying
 from jetdr_core.ownership import check_private, make_private
 
 __all__ = ["RingPlace"]
@@ -42,11 +42,13 @@ class RingPlace:
         """
         check_private(_WHAT, self._folder)
         try:
-            fd = os.open(self.path, os.O_RDWR | os.O_CLOEXEC | os.O_NOFOLLOW)
+            with trying(self.path, "opening the ring"):
+                fd = os.open(self.path, os.O_RDWR | os.O_CLOEXEC | os.O_NOFOLLOW)
         except FileNotFoundError:
             return None
         try:
-            return Ring.open_file(fd, domain=self.domain_uuid.bytes)
+            with trying(self.path, "mapping the ring"):
+                return Ring.open_file(fd, domain=self.domain_uuid.bytes)
         finally:
             os.close(fd)
 
@@ -62,7 +64,7 @@ class RingPlace:
     ) -> Ring:
         """Return a new ring, which has no name before :meth:`publish`."""
         make_private(_WHAT, self._folder)
-        with suppress(FileNotFoundError):
+        with trying(self._new, "removing it"), suppress(FileNotFoundError):
             self._new.unlink()  # of a process that ended before it published its ring
         with making(self._new, f"making a ring of {payload_bytes} bytes", Asked.SIZE | Asked.PLACE):
             fd = os.open(self._new, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
@@ -78,7 +80,8 @@ class RingPlace:
                     write_back=write_back,
                 )
             except BaseException:
-                self._new.unlink()
+                with suppress(OSError):
+                    self._new.unlink()
                 raise
             finally:
                 os.close(fd)
@@ -88,20 +91,23 @@ class RingPlace:
     def publish(self, generation: Generation) -> None:
         """Give the ring that was made here its name, in place of one that was given up. It goes on with that log."""
         if self._made:
-            self._new.rename(self.path)
+            with making(self.path, f"renaming {self._new.name} to it"):
+                self._new.rename(self.path)
             self._made = False
         self.note(generation)
 
     def note(self, *generations: Generation) -> None:
         """Write down that the ring goes on with the log of any of these generations."""
         with making(self._epochs, "writing a line"):
-            self._epochs_new.write_text(" ".join(map(str, generations)))
+            with trying(self._epochs_new, "writing it"):
+                self._epochs_new.write_text(" ".join(map(str, generations)))
             self._epochs_new.rename(self._epochs)
 
     def goes_on_with(self, generation: Generation) -> bool:
         """Return whether the ring was last used with the log of ``generation``. Later, its LSNs may be other writes."""
         try:
-            noted = self._epochs.read_text().split()
+            with trying(self._epochs, "reading it"):
+                noted = self._epochs.read_text().split()
             return any(Generation.parse(one).is_same(generation) for one in noted)
         except ValueError:
             return False
@@ -111,5 +117,5 @@ class RingPlace:
     def remove(self) -> None:
         """Remove the ring: nothing is owed, and no host component uses it. The next opening makes another."""
         for path in (self.path, self._new, self._epochs, self._epochs_new):
-            with suppress(FileNotFoundError):
+            with trying(path, "removing it"), suppress(FileNotFoundError):
                 path.unlink()

@@ -99,7 +99,7 @@ def _look_at_added(domain: DomainConfig) -> Finding:
 
 
 def _can_read(folder: Path) -> bool:
-    return not folder.exists() or os.access(folder, os.R_OK | os.X_OK, effective_ids=True)
+    return not os.path.lexists(folder) or os.access(folder, os.R_OK | os.X_OK, effective_ids=True)
 
 
 def _host_pid(domain: DomainConfig) -> int:

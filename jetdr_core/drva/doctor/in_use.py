@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from jetdr_core.drva.config import LOCK_NAME
+from jetdr_core.file_making import trying
 
 __all__ = ["Holder", "device_use", "holders_of", "is_running"]
 
@@ -29,10 +30,11 @@ class Holder:
 
 def holders_of(path: Path) -> tuple[Holder, ...]:
     """Return who holds an exclusive lock on the file or device node. Locks of other PID namespaces are not seen."""
-    inode = path.stat().st_ino
-    device = path.stat().st_dev
-    wanted = f"{os.major(device):02x}:{os.minor(device):02x}:{inode}"
-    rows = [line.split() for line in _LOCKS.read_text().splitlines()]
+    with trying(path, "looking at it"):
+        status = path.stat()
+    wanted = f"{os.major(status.st_dev):02x}:{os.minor(status.st_dev):02x}:{status.st_ino}"
+    with trying(_LOCKS, "reading the kernel's locks"):
+        rows = [line.split() for line in _LOCKS.read_text().splitlines()]
     held = [row for row in rows if "->" not in row and wanted in row and "WRITE" in row]
     return tuple(Holder(max(0, int(row[4]))) for row in held)
 
@@ -47,11 +49,17 @@ def is_running(runtime_dir: Path) -> bool:
 
 def device_use(path: Path) -> str:
     """Return what the system uses a block device or one of its partitions for. Empty if it does not, or for a file."""
-    status = path.stat()
+    with trying(path, "looking at it"):
+        status = path.stat()
     if not stat.S_ISBLK(status.st_mode):
         return ""
-    numbers = {status.st_rdev: path.name}
-    place = Path(f"/sys/dev/block/{os.major(status.st_rdev)}:{os.minor(status.st_rdev)}")
+    with trying(path, "looking what the system uses it for"):
+        return _use_of(path, status.st_rdev)
+
+
+def _use_of(path: Path, device: int) -> str:
+    numbers = {device: path.name}
+    place = Path(f"/sys/dev/block/{os.major(device)}:{os.minor(device)}")
     for part in place.glob("*/dev"):
         major, minor = part.read_text().strip().split(":")
         numbers[os.makedev(int(major), int(minor))] = part.parent.name

@@ -95,7 +95,7 @@ def _needed_checks(config: DrvaConfig, user: Callable[[], int]) -> Iterator[Chec
         for key in ("credential_file", "key_file"):
             if file := getattr(domain, key):
                 yield _needed(f"domain {name}: owner of {key}", file, check_guarded, here + key, Path(file), user=user)
-    if config.control_socket.parent != runtime or runtime.exists():
+    if config.control_socket.parent != runtime or os.path.lexists(runtime):
         socket = config.control_socket
         yield _needed("control_socket", str(socket), check_socket_place, "control_socket", socket, user=user)
     for volume in config.volumes:

@@ -20,6 +20,7 @@ from urllib.parse import unquote
 from jetdr_core.catalog import Authenticity, Catalog, iso_time
 from jetdr_core.domain_key import KeyFile
 from jetdr_core.drva.config import DomainConfig, DrvaConfig
+from jetdr_core.drva.configured_domain import disk_places
 from jetdr_core.drva.doctor.account import is_drva_user
 from jetdr_core.drva.doctor.finding import Check, Finding, NotKnown, doubtful, good, unchecked, wrong
 from jetdr_core.drva.places import own_key_file, store_of
@@ -186,9 +187,9 @@ def _look_at_sizes(look: StoreLook) -> Finding:
     """Whether the disks have the sizes that their history has."""
     facts = _facts_or_none(look)
     known = {} if facts is None else facts.disk_bytes
-    told = []
+    told, places = [], disk_places(look.domain)
     for disk in look.domain.disk:
-        wanted, path = known.get(disk.name), Path(disk.path)
+        wanted, path = known.get(disk.name), Path(places.get(disk.name, disk.path))
         found = path.stat().st_size if path.is_file() else None
         if wanted is not None and found not in {wanted, None}:
             told.append(f"disk {disk.name!r} ({path}) has {found} bytes, and its history {wanted}")
