@@ -161,7 +161,7 @@ class MapMaker:
         """Return where the sidecar lies. None if nobody has said so: a device has no place beside it."""
         if self.folder:
             return Path(self.folder) / f"{self.log.body.domain_uuid}-{number}.jetdr-map"
-        return Path(f"{primary.path}.jetdr-map") if primary.path and Path(primary.path).is_file() else None
+        return Path(f"{primary.path}.jetdr-map") if primary.path and os.path.isfile(primary.path) else None
 
     def _open(self, number: int, name: str, primary: Primary, start: MapStart) -> _Sidecar | None:
         place = self.place(number, primary)
