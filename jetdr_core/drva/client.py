@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from contextlib import suppress
 from pathlib import Path
 from types import TracebackType
@@ -69,7 +70,7 @@ class ControlClient:
 
 
 def _unreachable(path: Path, error: OSError) -> DrvaUnreachable:
-    why = "no answer in time" if isinstance(error, TimeoutError) else error.strerror or str(error)
+    why = "no answer in time" if isinstance(error, TimeoutError) else os.strerror(error.errno or 0)
     remedies = {
         FileNotFoundError: "start the DRVA, or name its socket with --socket or JETDR_SOCKET",
         ConnectionRefusedError: "the DRVA is not running: start it",

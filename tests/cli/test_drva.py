@@ -171,7 +171,7 @@ def _rest(controller: int) -> bytes:
         (["status", "payroll", "--log", "/x"], ExitCode.USAGE, "--log needs a store to compare with"),
         (["status", "--socket", "/absent/sock"], ExitCode.UNREACHABLE, "no DRVA at /absent/sock: No such file"),
         (["pause", "payroll", "--socket", "/dev/null"], ExitCode.UNREACHABLE, "no DRVA at /dev/null"),
-        (["drva", "/absent.toml"], ExitCode.UNREACHABLE, "/absent.toml: No such file or directory"),
+        (["drva", "/absent.toml"], ExitCode.UNREACHABLE, "/absent.toml: opening it failed: No such file or directory"),
     ],
 )
 def test_what_cannot_be_done_is_one_line_and_a_code(

@@ -281,7 +281,10 @@ def test_exit_code_and_json(here: Place) -> None:
 def test_a_configuration_that_is_missing_is_a_finding(tmp_path: Path) -> None:
     said = jetdr_process("doctor", tmp_path / "none.toml")
     assert said.returncode == 9
-    assert f"wrong     configuration: {tmp_path}/none.toml: No such file or directory; check the path" in said.stdout
+    assert (
+        f"wrong     configuration: {tmp_path}/none.toml: opening it failed: No such file or directory; check the path"
+        in said.stdout
+    )
     assert "engine: jetdr_core" in said.stdout
 
 

@@ -350,7 +350,7 @@ def test_configuration_files_are_kept_as_they_change_and_recovered(
         with running(here):
             found = here.until(lambda found: found["consistent"] and found["alarms"])
             assert [alarm["name"] for alarm in found["alarms"]] == ["config_not_kept"]
-            assert f"{missing}: No such file or directory" in found["alarms"][0]["text"]
+            assert f"{missing}: opening it failed: No such file or directory" in found["alarms"][0]["text"]
             vmx.write_text("memsize = 2")
             kept = here.ask("keep_config", domain="payroll", path=str(nvram), name="other.nvram")
             assert (kept["name"], kept["size_bytes"]) == ("other.nvram", 2)
