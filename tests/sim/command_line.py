@@ -47,6 +47,7 @@ def _run_all(seeds: Sequence[int], chosen: argparse.Namespace) -> list[int]:
         if machine_time() - begun > chosen.seconds:
             break
         episode, problem = _simulate(seed)
+        episode.remove()
         ran += 1
         if problem or chosen.seed is not None:
             _tell(seed, episode, problem)

@@ -71,6 +71,7 @@ class Episode:
         self._marks: list[Mark] = []
         self._claims: list[tuple[int, int]] = []  # (epoch, LSN) that were reported as stored
         self._superseded: list[Machine] = []
+        self._keeps_maps = chance.random() < 0.6
         self._machines: list[Machine] = []
         self._owner = self._machine()
 
@@ -79,7 +80,9 @@ class Episode:
 
     def _machine(self) -> Machine:
         name = "ABCDEFGH"[len(self._machines)]
-        self._machines.append(Machine(name, self._store, self._options, self._chance, self.say))
+        self._machines.append(
+            Machine(name, self._store, self._options, self._chance, self.say, keeps_maps=self._keeps_maps)
+        )
         return self._machines[-1]
 
     # -- the whole of it ---------------------------------------------------------------------------------------------
@@ -104,6 +107,11 @@ class Episode:
                 machine.die("is given up")
                 with suppress(Exception):
                     await machine.bury(power_loss=False)
+
+    def remove(self) -> None:
+        """Remove what the episode has on the real file system."""
+        for machine in self._machines:
+            machine.remove()
 
     # -- faults ------------------------------------------------------------------------------------------------------
 

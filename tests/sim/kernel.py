@@ -20,6 +20,7 @@ import queue
 import random
 import selectors
 import sys
+import tempfile
 import threading
 import time
 from collections.abc import Callable
@@ -306,6 +307,7 @@ def install() -> None:
     policy = type("Policy", (asyncio.DefaultEventLoopPolicy,), {"_loop_factory": _loop_class()})
     asyncio.set_event_loop_policy(policy())
     _start_pools_in_order()
+    next(tempfile._get_candidate_names())  # type: ignore[attr-defined] # its chance is drawn now, and not in a seed
     _simulate_core(kernel)
 
 

@@ -8,9 +8,13 @@ from __future__ import annotations
 
 import asyncio
 import random
+import shutil
+import tempfile
 import threading
 from collections.abc import Callable
 from contextlib import suppress
+from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import jetdr_core as jetdr
@@ -26,7 +30,10 @@ from tests.sim.truth import Truth
 __all__ = ["DOMAIN", "Machine", "Wrong"]
 
 DOMAIN = "payroll"
-DISK_SECTORS = 64
+DISK_SECTORS = 384
+"""Three regions of a dirty map."""
+
+HOT_SECTORS = 40
 LOG_BYTES = 2 << 20
 SECTION_BYTES = 1 << 20
 VOLUME_AREA_BYTES = 1 << 20
@@ -40,10 +47,20 @@ class Wrong(Exception):
 
 
 class Machine:
-    """``options`` are those of its domain. ``say`` tells the story."""
+    """``options`` are those of its domain. ``say`` tells the story.
+
+    ``keeps_maps``: dirty maps have sidecars. These are files, of which a power loss loses nothing.
+    """
 
     def __init__(
-        self, name: str, store: MemoryStore, options: DomainOptions, chance: random.Random, say: Story
+        self,
+        name: str,
+        store: MemoryStore,
+        options: DomainOptions,
+        chance: random.Random,
+        say: Story,
+        *,
+        keeps_maps: bool,
     ) -> None:
         self.name = name
         self.options = options
@@ -55,6 +72,8 @@ class Machine:
         self.truths: dict[str, Truth] = {}
         self.epoch = 0
         self.is_alive = False
+        self._maps = _folder() if keeps_maps else None
+        self._maps_found: dict[str, bytes] = {}
         self._store = store
         self._chance = chance
         self._say = say
@@ -72,7 +91,8 @@ class Machine:
 
     async def open(self, how: str, **more: Any) -> None:
         """Open the domain. Raises what that raises."""
-        settings: dict[str, Any] = {"log": self.log, "store": self.link, "options": self.options, "clock": self.clock}
+        options = replace(self.options, map_folder=str(self._maps or ""))
+        settings: dict[str, Any] = {"log": self.log, "store": self.link, "options": options, "clock": self.clock}
         if how != "create":
             settings["disks"] = dict(self.disks)
         if how != "open":
@@ -117,6 +137,8 @@ class Machine:
         self._say(f"{self.name}: {why}")
         self.is_alive = False
         self.link.is_cut = True
+        if self._maps is not None:
+            self._maps_found = {path.name: path.read_bytes() for path in self._maps.iterdir()}
         for disk in (self.log, *self.disks.values()):
             disk.cut()
 
@@ -128,6 +150,7 @@ class Machine:
         if domain is not None:
             await self._end(domain)
         self.link = Link(self._store, self._chance)
+        self._restore_maps()
         for name, disk in self.disks.items():
             if wrong := self.truths[name].wrong_after_crash(disk.image()):
                 raise Wrong(f"{self.name}, disk {name}, {'power loss' if power_loss else 'kill'}: {wrong}")
@@ -138,6 +161,19 @@ class Machine:
         with suppress(JetdrError, OSError):
             await domain.close(upload=False)
         self.domain, self.is_alive = None, False
+
+    def _restore_maps(self) -> None:
+        """Have the sidecars as they were when the machine died, whatever its last threads have done to them."""
+        if self._maps is not None:
+            self.remove()
+            self._maps = _folder()
+            for name, found in self._maps_found.items():
+                (self._maps / name).write_bytes(found)
+
+    def remove(self) -> None:
+        """Remove what the machine has on the real file system."""
+        if self._maps is not None:
+            shutil.rmtree(self._maps)
 
     # -- guests ------------------------------------------------------------------------------------------------------
 
@@ -184,7 +220,7 @@ class Machine:
             if self.is_alive:
                 truth.flushed(writes)
             return
-        first = chance.randrange(DISK_SECTORS)
+        first = chance.randrange(DISK_SECTORS if chance.random() < 0.1 else HOT_SECTORS)  # most regions stay cold
         count = min(DISK_SECTORS - first, 1 + int(chance.random() ** 3 * 16))
         write = truth.begin(first, count, is_zero=dice < 0.25)
         try:
@@ -201,3 +237,7 @@ class Machine:
         """Wait until nothing is owed. A copy that failed is owed until the next opening."""
         assert self.domain is not None
         await asyncio.wait_for(self.domain.wait_consistent(), limit_s)
+
+
+def _folder() -> Path:
+    return Path(tempfile.mkdtemp(prefix="jetdr-sim-", dir="/dev/shm"))
