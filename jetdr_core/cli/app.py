@@ -15,6 +15,7 @@ from typing import Annotated
 import typer
 
 from jetdr_core import __version__
+from jetdr_core.cli.alarms_command import acknowledge, alarms
 from jetdr_core.cli.appliance_commands import (
     keep_config,
     mark,
@@ -90,6 +91,8 @@ app.command(short_help="Describe log volumes and segments.")(inspect)
 app.command(short_help="Show the state of a domain, or of the DRVA.")(status)
 app.command(short_help="Check everything, and change nothing.")(doctor)
 app.command(short_help="Run the appliance: keep domains protected.")(drva)
+app.command(short_help="List what is and was wrong.")(alarms)
+app.command(short_help="Say that alarms were seen.")(acknowledge)
 app.command(short_help="Name the present moment of a domain.")(mark)
 app.command(short_help="Protect one more disk.")(protect)
 app.command(short_help="Stop protecting a disk.")(unprotect)

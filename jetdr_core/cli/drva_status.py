@@ -31,6 +31,8 @@ def show_drva(terminal: Terminal, answer: Any) -> None:
             terminal.say(f"  {name:<14}{value}")
         for alarm in domain["alarms"]:
             terminal.say(f"  {'ALARM':<14}{alarm['name']}: {alarm['text']}", style="red")
+        for alarm in domain.get("alarms_ended", []):
+            terminal.say(f"  {'ended alarm':<14}{alarm['name']}, {alarm['since']} to {alarm['ended']}: {alarm['text']}")
 
 
 def domain_row(domain: Any) -> tuple[str, ...]:

@@ -1,30 +1,107 @@
-"""AlarmLog: tells the log which alarms of a domain have begun and which are over, each once."""
+"""AlarmLog: the alarms of one domain as states, with beginning, end and acknowledgement.
+
+Who looks at status only now and then would miss an alarm that came and went. So an alarm that has ended stays visible
+until it is acknowledged, and for a day at most. Beginning and end are log lines, each once.
+
+Invariants: an alarm is present as long as its cause, whether acknowledged or not. One that begins again is not
+acknowledged. Memory: of each alarm, the present state and the last one that ended. Thread-safe.
+"""
 
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterable
+import threading
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
 
 from jetdr_core.drva.alarms import Alarm
 
-__all__ = ["AlarmLog"]
+__all__ = ["AlarmLog", "AlarmState"]
+
+KEPT_NS = 24 * 3600 * 10**9
+"""So long an alarm that has ended stays visible if nobody acknowledges it."""
 
 log = logging.getLogger(__name__)
 
+_Key = tuple[str, str]
+
+
+@dataclass(frozen=True, slots=True)
+class AlarmState:
+    """An alarm with its beginning, and with its end if it has ended (else 0). ``text`` is the newest."""
+
+    name: str
+    text: str
+    since_ns: int
+    ended_ns: int = 0
+    acknowledged: bool = False
+
 
 class AlarmLog:
-    """The alarms of one domain, as the log knows them."""
+    """The alarms of ``domain``. Nothing is logged of those of the DRVA itself, whose parts log what they meet."""
 
-    def __init__(self, domain: str) -> None:
+    def __init__(self, domain: str = "", *, now_ns: Callable[[], int] = time.time_ns) -> None:
         self._domain = domain
-        self._noted: frozenset[str] = frozenset()
+        self._now_ns = now_ns
+        self._lock = threading.Lock()
+        self._present: dict[_Key, AlarmState] = {}
+        self._ended: dict[_Key, AlarmState] = {}
 
-    def note(self, alarms: Iterable[Alarm]) -> None:
-        """Log how ``alarms``, those of this moment, differ from the ones noted before."""
-        texts = {alarm.name: alarm.text for alarm in alarms}
-        fields = {"domain": self._domain}
-        for name in sorted(texts.keys() - self._noted):
-            log.warning("domain %s: alarm %s: %s", self._domain, name, texts[name], extra=fields)
-        for name in sorted(self._noted - texts.keys()):
-            log.info("domain %s: alarm %s is over", self._domain, name, extra=fields)
-        self._noted = frozenset(texts)
+    def note(self, alarms: Sequence[Alarm]) -> tuple[AlarmState, ...]:
+        """Note that ``alarms`` are those of this moment, log what began and ended, and return the states."""
+        with self._lock:
+            states = self._dated(alarms)
+            for key in sorted(states.keys() - self._present.keys()):
+                self._tell(logging.WARNING, f"alarm {key[0]}: {states[key].text}")
+            for key in sorted(self._present.keys() - states.keys()):
+                self._tell(logging.INFO, f"alarm {key[0]} is over")
+                self._end(key)
+            self._present = states
+            return tuple(states.values())
+
+    def dated(self, alarms: Sequence[Alarm]) -> tuple[AlarmState, ...]:
+        """Return the states of ``alarms``, and note nothing."""
+        with self._lock:
+            return tuple(self._dated(alarms).values())
+
+    @property
+    def ended(self) -> tuple[AlarmState, ...]:
+        """Return the alarms that have ended and that nobody has acknowledged, the newest first."""
+        with self._lock:
+            oldest_ns = self._now_ns() - KEPT_NS
+            self._ended = {key: state for key, state in self._ended.items() if state.ended_ns > oldest_ns}
+            return tuple(sorted(self._ended.values(), key=lambda state: -state.ended_ns))
+
+    def acknowledge(self, name: str | None = None) -> int:
+        """Acknowledge the alarms with that name, or all, and return how many those were. Ended ones are then gone."""
+        with self._lock:
+            ended = [key for key in self._ended if name in {None, key[0]}]
+            present = [key for key, state in self._present.items() if name in {None, key[0]} and not state.acknowledged]
+            for key in ended:
+                del self._ended[key]
+            for key in present:
+                self._present[key] = replace(self._present[key], acknowledged=True)
+            return len(ended) + len(present)
+
+    def _dated(self, alarms: Sequence[Alarm]) -> dict[_Key, AlarmState]:
+        """Return the states by key, with their beginning. Alarms that nothing else tells apart differ by their text."""
+        now_ns = self._now_ns()
+        states: dict[_Key, AlarmState] = {}
+        for alarm in alarms:
+            key = alarm.name, alarm.subject
+            if key in states:
+                key = alarm.name, alarm.text
+            known = self._present.get(key) or AlarmState(alarm.name, alarm.text, now_ns)
+            states[key] = replace(known, text=alarm.text)
+        return states
+
+    def _end(self, key: _Key) -> None:
+        state = self._present[key]
+        self._ended.pop(key, None)
+        if not state.acknowledged:
+            self._ended[key] = replace(state, ended_ns=self._now_ns())
+
+    def _tell(self, level: int, message: str) -> None:
+        if self._domain:
+            log.log(level, "domain %s: %s", self._domain, message, extra={"domain": self._domain})

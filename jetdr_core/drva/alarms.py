@@ -60,10 +60,11 @@ ALARMS = {
 
 @dataclass(frozen=True, slots=True)
 class Alarm:
-    """``text`` says what is wrong, with values."""
+    """``text`` says what is wrong, with values. ``subject`` tells alarms of one name apart: the disk's name."""
 
     name: str
     text: str
+    subject: str = ""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -169,15 +170,17 @@ def _of_status(status: DomainStatus) -> Iterator[Alarm]:
 def _of_trouble(disk: DiskStatus, trouble: DiskTrouble) -> Alarm:
     where = f"disk {disk.name!r} at {disk.path}, since {iso_time(trouble.since_ns)}"
     if trouble.is_full:
-        return Alarm("primary_full", f"{where}: writes wait for room and are then refused: {trouble.reason}")
-    return Alarm("primary_failed", f"{where}: {trouble.calls} are answered with {trouble.reason!r}")
+        return Alarm("primary_full", f"{where}: writes wait for room and are then refused: {trouble.reason}", disk.name)
+    return Alarm("primary_failed", f"{where}: {trouble.calls} are answered with {trouble.reason!r}", disk.name)
 
 
 def _of_fault(disk: DiskStatus, fault: DiskFault) -> Alarm:
     since = f"since {iso_time(fault.since_ns)}"
     if not fault.is_named:
-        return Alarm("disk_not_configured", f"disk {disk.name!r}, {since}: {fault.reason}; {fault.remedy}")
-    return Alarm("disk_failed", f"disk {disk.name!r} at {disk.path}, {since}: {fault.reason}; {fault.remedy}")
+        return Alarm("disk_not_configured", f"disk {disk.name!r}, {since}: {fault.reason}; {fault.remedy}", disk.name)
+    return Alarm(
+        "disk_failed", f"disk {disk.name!r} at {disk.path}, {since}: {fault.reason}; {fault.remedy}", disk.name
+    )
 
 
 def _of_store(status: DomainStatus) -> Iterator[Alarm]:

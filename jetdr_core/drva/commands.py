@@ -34,11 +34,16 @@ class Commands:
     """Answers requests. ``about`` describes the process itself."""
 
     def __init__(
-        self, sessions: Mapping[str, DomainSession], about: Callable[[], Json], unconfigured: UnconfiguredHosts
+        self,
+        sessions: Mapping[str, DomainSession],
+        about: Callable[[], Json],
+        unconfigured: UnconfiguredHosts,
+        acknowledge: Callable[[str | None, str | None], int],
     ) -> None:
         self._sessions = sessions
         self._about = about
         self._unconfigured = unconfigured
+        self._acknowledge = acknowledge
 
     async def answer(self, request: ControlRequest) -> Json:
         """Carry out the request and return its result. Raises what the domain raises."""
@@ -48,8 +53,13 @@ class Commands:
         if request.command == "stop_host":
             _check_arguments(request, ["domain"])
             return await self._stop_host(request.needed_text("domain"))
+        if request.command == "acknowledge":
+            _check_arguments(request, ["domain", "alarm"])
+            name = request.text("domain")
+            domain = None if name is None else self._session(name).config.name
+            return {"domain": domain, "acknowledged": self._acknowledge(domain, request.text("alarm"))}
         if request.command not in _COMMANDS:
-            known = ", ".join(sorted(["status", "stop_host", *_COMMANDS]))
+            known = ", ".join(sorted(["acknowledge", "status", "stop_host", *_COMMANDS]))
             raise InvalidRequest(f"there is no command {request.command!r}", hint=f"there are: {known}")
         command, arguments = _COMMANDS[request.command]
         _check_arguments(request, ["domain", *arguments])

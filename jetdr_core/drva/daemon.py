@@ -26,6 +26,7 @@ from jetdr_core.aio import shielded
 from jetdr_core.catalog import iso_time
 from jetdr_core.device.iscsi_url import PASSWORD_VARIABLE, IscsiLun, options_of
 from jetdr_core.domain import OnMismatch
+from jetdr_core.drva.alarm_log import AlarmLog, AlarmState
 from jetdr_core.drva.alarms import Alarm
 from jetdr_core.drva.commands import Commands
 from jetdr_core.drva.config import LOCK_NAME, DrvaConfig, load_config
@@ -39,6 +40,7 @@ from jetdr_core.drva.metrics_listener import MetricsListener
 from jetdr_core.drva.notify import Notifier
 from jetdr_core.drva.reload import reload_of
 from jetdr_core.drva.session import Backoff, DomainSession, Opener
+from jetdr_core.drva.session_json import alarm_json
 from jetdr_core.drva.session_state import State
 from jetdr_core.drva.unconfigured_hosts import UnconfiguredHosts
 from jetdr_core.drva.wire import Json
@@ -113,6 +115,7 @@ class Drva:
         self._unconfigured = UnconfiguredHosts(config.runtime_dir, self.sessions.keys())
         self._stopping = asyncio.Event()
         self._not_applied: tuple[str, ...] = ()
+        self._own_alarms = AlarmLog()
         self._reloading = asyncio.Lock()
 
     @property
@@ -120,10 +123,17 @@ class Drva:
         """The server of the metrics, if it listens."""
         return self._metrics.server
 
-    def alarms(self) -> list[Alarm]:
+    def alarms(self) -> tuple[AlarmState, ...]:
         """What is wrong with the appliance itself, and not with one of its domains."""
-        not_applied = [Alarm("config_not_applied", text) for text in self._not_applied]
-        return [*not_applied, *self._unconfigured.alarms(), *self._metrics.alarms()]
+        not_applied = [Alarm("config_not_applied", text, text) for text in self._not_applied]
+        return self._own_alarms.note([*not_applied, *self._unconfigured.alarms(), *self._metrics.alarms()])
+
+    def acknowledge(self, domain: str | None, alarm: str | None) -> int:
+        """Acknowledge alarms of that name, or all, of a domain, or of all and of the DRVA. Returns how many."""
+        if domain is not None:
+            return self.sessions[domain].acknowledge(alarm)
+        acknowledged = sum(session.acknowledge(alarm) for session in self.sessions.values())
+        return acknowledged + self._own_alarms.acknowledge(alarm)
 
     def stop(self) -> None:
         """Begin to stop: flush, upload and close every domain. A second call ends the uploads."""
@@ -158,7 +168,8 @@ class Drva:
     async def run(self) -> None:
         """Run until :meth:`stop`."""
         control = ControlServer(
-            self.config.control_socket, Commands(self.sessions, self._about, self._unconfigured).answer
+            self.config.control_socket,
+            Commands(self.sessions, self._about, self._unconfigured, self.acknowledge).answer,
         )
         check_places(self.config)
         with ExitStack() as held:
@@ -230,6 +241,8 @@ class Drva:
         while True:
             self._metrics.listen()
             await asyncio.to_thread(self._unconfigured.look)
+            for session in self.sessions.values():
+                session.note_alarms()  # one that hangs does not note that it does
             await asyncio.sleep(KEEP_EVERY_S)
 
     def _about(self) -> Json:
@@ -241,7 +254,8 @@ class Drva:
             "started_ns": int(self._started_s * 1e9),
             "stopping": self._stopping.is_set(),
             "hosts_not_configured": [{"domain": host.domain, "pid": host.pid} for host in self._unconfigured.found],
-            "alarms": [{"name": alarm.name, "text": alarm.text} for alarm in self.alarms()],
+            "alarms": [alarm_json(alarm) for alarm in self.alarms()],
+            "alarms_ended": [alarm_json(alarm) for alarm in self._own_alarms.ended],
             "metrics": None if metrics is None else f"http://{metrics.address}/metrics",
         }
 

@@ -18,7 +18,7 @@ from prometheus_client.registry import Collector
 from jetdr_core import __version__
 from jetdr_core.domain import DiskStatus, DomainStatus, HostStatus
 from jetdr_core.domain.status import disk_metrics
-from jetdr_core.drva.alarms import Alarm
+from jetdr_core.drva.alarm_log import AlarmState
 from jetdr_core.drva.config import Address
 from jetdr_core.drva.session_state import SessionView, State
 from jetdr_core.uploader import LATENCY_BOUNDS_S
@@ -99,7 +99,7 @@ class DrvaCollector(Collector):
         self,
         views: Callable[[], Sequence[SessionView]],
         started_s: float,
-        alarms: Callable[[], Sequence[Alarm]] = tuple,
+        alarms: Callable[[], Sequence[AlarmState]] = tuple,
     ) -> None:
         self._views = views
         self._alarms = alarms
@@ -151,6 +151,8 @@ def _families(views: Sequence[SessionView]) -> Iterator[Metric]:
     yield _family("jetdr_domain_state", "1 for the present state, and no other is there", ["domain", "state"], states)
     alarms = (([view.name, alarm.name], 1) for view in views for alarm in view.alarms)
     yield _family("jetdr_alarm", "1 for each present alarm", ["domain", "alarm"], _by_labels(alarms).items())
+    begun = (([view.name, alarm.name], alarm.since_ns / 1e9) for view in views for alarm in reversed(view.alarms))
+    yield _family("jetdr_alarm_start_time_seconds", "when it began", ["domain", "alarm"], _by_labels(begun).items())
 
 
 def _by_labels(rows: Iterable[tuple[list[str], float]]) -> dict[tuple[str, ...], float]:

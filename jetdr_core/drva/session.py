@@ -122,8 +122,19 @@ class DomainSession:
         """Take over what may change while the domain is open, and try at once whatever waits to be tried again."""
         self._loop.call(lambda: self._reconfigure(config))
 
+    def note_alarms(self) -> None:
+        """Note, and log, which alarms have begun and which are over."""
+        self._view(noting=True)
+
+    def acknowledge(self, alarm: str | None) -> int:
+        """Acknowledge the alarms of that name, or all. Returns how many."""
+        return self._alarms.acknowledge(alarm)
+
     def view(self) -> SessionView:
         """Return the session as it is now, without waiting for anything."""
+        return self._view(noting=False)
+
+    def _view(self, *, noting: bool) -> SessionView:
         phase, last = self._phase, self._status.value()
         rpo_s = self._rpo_file.rpo_s if last is None else last.seconds_since(last.value.rpo_s)
         situation = Situation(
@@ -142,6 +153,8 @@ class DomainSession:
             condition=self._condition,
             now_ns=time.time_ns(),
         )
+        closing = phase.state in {State.CLOSING, State.CLOSED}  # the end of the session does not end what was wrong
+        alarms = (self._alarms.dated if closing or not noting else self._alarms.note)(alarms_of(situation))
         return SessionView(
             name=self.config.name,
             condition=self._condition if phase.state is not State.OPEN or last is None else self._condition.as_of(last),
@@ -150,7 +163,8 @@ class DomainSession:
             restarts=phase.restarts,
             paused=self._paused,
             failure=phase.failure,
-            alarms=tuple(alarms_of(situation)),
+            alarms=alarms,
+            alarms_ended=self._alarms.ended,
             last=last,
             rpo_s=rpo_s,
         )
@@ -309,7 +323,7 @@ class DomainSession:
             if standing.why_waiting != self._standing.why_waiting:
                 log.error("domain %s: guests wait: %s", self.config.name, standing.why_waiting, extra=self._fields)
             self._standing = standing
-            self._log_alarms()
+            self.note_alarms()
             if await self._stopped_within(min(rest_s, STAND_BY_EVERY_S)):
                 return
 
@@ -328,7 +342,7 @@ class DomainSession:
             self._phase = self._phase.enter(state)
             last = self._status.value()
             self._note_condition(None if last is None else last.value)
-            self._log_alarms()
+            self.note_alarms()
 
     def _settle(self) -> None:
         if not self.settled.done():
@@ -338,7 +352,7 @@ class DomainSession:
         self._copies.watch(domain, status)
         self._note_condition(status)
         self._rpo_file.note(status.rpo_s)
-        self._log_alarms()
+        self.note_alarms()
 
     def _note_condition(self, status: DomainStatus | None) -> None:
         phase = self._phase
@@ -349,11 +363,6 @@ class DomainSession:
         before, self._condition = self._condition, self._condition.then(state, why, time.time_ns())
         if before.state is not state:
             log.info("domain %s: %s %s", self.config.name, state.value, why, extra=self._fields)
-
-    def _log_alarms(self) -> None:
-        """Log which alarms began and ended. The end of the session does not end what was wrong."""
-        if self._phase.state not in {State.CLOSING, State.CLOSED}:
-            self._alarms.note(self.view().alarms)
 
     async def _can_go_on(self, domain: AnyDomain, failure: StoreError) -> bool:
         """Whether the store answers, and holds again what it had lost. Until then the domain's log takes writes."""

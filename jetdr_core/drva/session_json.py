@@ -8,11 +8,12 @@ from __future__ import annotations
 from dataclasses import asdict
 
 from jetdr_core.catalog import RecoveryPoint, iso_time
+from jetdr_core.drva.alarm_log import AlarmState
 from jetdr_core.drva.session_state import SessionView
 from jetdr_core.drva.wire import Json
 from jetdr_core.store.redaction import redacted
 
-__all__ = ["point_json", "session_json"]
+__all__ = ["alarm_json", "point_json", "session_json"]
 
 
 def session_json(view: SessionView) -> Json:
@@ -31,7 +32,8 @@ def session_json(view: SessionView) -> Json:
         "restarts": view.restarts,
         "paused": view.paused,
         "failure": view.failure or None,
-        "alarms": [{"name": alarm.name, "text": _redacted(alarm.text)} for alarm in view.alarms],
+        "alarms": [alarm_json(alarm) for alarm in view.alarms],
+        "alarms_ended": [alarm_json(alarm) for alarm in view.alarms_ended],
         "status": None if view.status is None else _redacted(asdict(view.status)),
         "rpo_s": view.rpo_s,
         **_last_json(view),
@@ -49,6 +51,19 @@ def _last_json(view: SessionView) -> Json:
         "as_of_ns": last.at_ns,
         "last_known": None if last.is_present else _redacted(asdict(last.value)),
     }
+
+
+def alarm_json(alarm: AlarmState) -> Json:
+    """Return an alarm. Only one that has ended has an end."""
+    told: Json = {
+        "name": alarm.name,
+        "text": redacted(alarm.text),
+        "since": iso_time(alarm.since_ns),
+        "since_ns": alarm.since_ns,
+    }
+    if alarm.ended_ns:
+        return told | {"ended": iso_time(alarm.ended_ns), "ended_ns": alarm.ended_ns}
+    return told | {"acknowledged": alarm.acknowledged}
 
 
 def _redacted(value: object) -> object:

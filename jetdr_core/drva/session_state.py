@@ -10,7 +10,7 @@ import time
 from dataclasses import dataclass, field, replace
 
 from jetdr_core.domain import DomainStatus
-from jetdr_core.drva.alarms import Alarm
+from jetdr_core.drva.alarm_log import AlarmState
 from jetdr_core.drva.as_of import AsOf
 from jetdr_core.drva.domain_state import Condition
 
@@ -84,7 +84,8 @@ class SessionView:
     paused: bool
     failure: str
     condition: Condition
-    alarms: tuple[Alarm, ...]
+    alarms: tuple[AlarmState, ...]
+    alarms_ended: tuple[AlarmState, ...]
     last: AsOf[DomainStatus] | None
     rpo_s: float | None
 

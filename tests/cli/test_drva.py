@@ -17,9 +17,31 @@ from jetdr_core.errors import InvalidRequest
 from tests.cli.jetdr_command import environment, jetdr, jetdr_process
 from tests.drva.running_drva import DISK_BYTES, InProcess, Place, place, running
 
-DRVA = {"version", "pid", "started", "started_ns", "stopping", "metrics", "alarms", "hosts_not_configured"}
+DRVA = {
+    "version",
+    "pid",
+    "started",
+    "started_ns",
+    "stopping",
+    "metrics",
+    "alarms",
+    "alarms_ended",
+    "hosts_not_configured",
+}
 DOMAIN = {
-    *("name", "state", "since", "since_ns", "restarts", "paused", "failure", "alarms", "status", "status_age_s"),
+    *(
+        "name",
+        "state",
+        "since",
+        "since_ns",
+        "restarts",
+        "paused",
+        "failure",
+        "alarms",
+        "alarms_ended",
+        "status",
+        "status_age_s",
+    ),
     *("rpo_s", "as_of", "as_of_ns", "last_known"),
 }
 

@@ -4,11 +4,18 @@ from __future__ import annotations
 
 import errno
 import os
+import time
+from collections.abc import Iterable
 
 import pytest
 
 from jetdr_core._core import FilterStats
+from jetdr_core.cli.exits import ExitCode
 from jetdr_core.domain import DiskTrouble
+from jetdr_core.drva.alarm_log import AlarmLog, AlarmState
+from jetdr_core.drva.alarms import Alarm
+from tests.cli.jetdr_command import jetdr
+from tests.drva.running_drva import place, running
 
 SINCE_NS = 1_700_000_000_000_000_000
 
@@ -24,3 +31,88 @@ def test_trouble_of_a_disk_says_which_calls_fail_why_and_since_when(trouble: int
 
 def test_a_disk_that_failed_once_and_answers_rightly_is_in_no_trouble() -> None:
     assert DiskTrouble.of(FilterStats(failed_writes=7)) is None
+
+
+# -- beginning, end, acknowledgement -----------------------------------------------------------------------------------
+
+HOUR_NS = 3600 * 10**9
+
+
+class Clock:
+    def __init__(self) -> None:
+        self.now_ns = SINCE_NS
+
+    def __call__(self) -> int:
+        return self.now_ns
+
+
+def seen(states: Iterable[AlarmState]) -> list[tuple[str, int, int]]:
+    return [(state.text, state.since_ns - SINCE_NS, state.ended_ns and state.ended_ns - SINCE_NS) for state in states]
+
+
+def test_an_alarm_has_its_beginning_and_is_visible_for_a_day_after_its_end() -> None:
+    clock = Clock()
+    alarms = AlarmLog("payroll", now_ns=clock)
+    alarms.note([Alarm("rpo", "70 s")])
+    clock.now_ns += 1000
+    assert seen(alarms.note([Alarm("rpo", "71 s")])) == [("71 s", 0, 0)]
+    assert seen(alarms.ended) == []
+    clock.now_ns += 1000
+    assert alarms.note([]) == ()
+    assert seen(alarms.ended) == [("71 s", 0, 2000)]
+    clock.now_ns += 24 * HOUR_NS
+    assert seen(alarms.ended) == []
+
+
+def test_an_acknowledged_alarm_stays_while_its_cause_does_and_not_longer() -> None:
+    alarms = AlarmLog("payroll", now_ns=Clock())
+    alarms.note([Alarm("rpo", "x"), Alarm("paused", "y")])
+    assert alarms.acknowledge("rpo") == 1
+    assert alarms.acknowledge("rpo") == 0
+    rpo, paused = alarms.note([Alarm("rpo", "x"), Alarm("paused", "y")])
+    assert (rpo.acknowledged, paused.acknowledged) == (True, False)
+    alarms.note([])
+    assert [state.name for state in alarms.ended] == ["paused"]
+    assert not alarms.note([Alarm("rpo", "again")])[0].acknowledged
+    assert alarms.acknowledge() == 2
+    assert alarms.ended == ()
+
+
+def test_the_same_alarm_of_two_disks_is_two_alarms() -> None:
+    alarms = AlarmLog("payroll", now_ns=Clock())
+    both = [Alarm("disk_failed", "a", "db01"), Alarm("disk_failed", "b", "db02")]
+    assert [state.text for state in alarms.note(both)] == ["a", "b"]
+    alarms.note(both[1:])
+    assert [state.text for state in alarms.ended] == ["a"]
+    assert len(alarms.note([Alarm("config_not_kept", "a"), Alarm("config_not_kept", "b")])) == 2
+
+
+def test_looking_notes_nothing(caplog: pytest.LogCaptureFixture) -> None:
+    alarms = AlarmLog("payroll", now_ns=Clock())
+    assert seen(alarms.dated([Alarm("rpo", "70 s")])) == [("70 s", 0, 0)]
+    assert not caplog.records
+    assert alarms.ended == ()
+
+
+def test_alarms_are_listed_and_acknowledged_at_the_command_line() -> None:
+    with place("payroll") as here, running(here) as drva:
+        socket, session = ["--socket", here.socket], drva.drva.sessions["payroll"]
+        here.until(lambda found: not found["alarms"])
+        here.ask("pause", domain="payroll")
+        session.note_alarms()
+        (paused,) = here.until(lambda found: found["alarms"])["alarms"]
+        assert paused["since_ns"] <= time.time_ns()
+        assert jetdr("acknowledge", "payroll", "paused", *socket).out == "1 alarm acknowledged\n"
+        (listed,) = jetdr("alarms", "--json", *socket).json
+        assert (listed["domain"], listed["name"], listed["acknowledged"]) == ("payroll", "paused", True)
+        here.ask("resume", domain="payroll")
+        session.note_alarms()
+        here.ask("pause", domain="payroll")
+        session.note_alarms()
+        here.ask("resume", domain="payroll")
+        session.note_alarms()
+        assert "paused" in jetdr("alarms", "payroll", *socket).out
+        assert "ended alarm   paused, " in jetdr("status", *socket).out
+        assert jetdr("acknowledge", *socket).out == "1 alarm acknowledged\n"
+        assert jetdr("alarms", *socket).out == "no alarm\n"
+        assert jetdr("acknowledge", "nosuch", *socket).code == ExitCode.USAGE
