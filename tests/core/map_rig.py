@@ -94,7 +94,7 @@ class Life:
 
     def __init__(self, left: Left, epoch: int, start: MapStart, *, ring_bytes: int = 1 << 20) -> None:
         self.left = left
-        self.rig = Rig(log=CrashDevice(8 << 20), ring_bytes=ring_bytes)
+        self.rig = Rig(log_bytes=8 << 20, ring_bytes=ring_bytes)  # crash() says what of the log is left
         self.map = begin_map(left.sidecar, start, epoch=epoch, earlier=epoch - 1)
         self.disk = self.rig.disk(left.primary, stall_limit_s=0, dirty_map=self.map)
 

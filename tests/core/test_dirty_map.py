@@ -14,6 +14,7 @@ from typing_extensions import Buffer
 from jetdr_core._core import DirtyMap, IoFilter, MapFound, MapStart
 from jetdr_core.device import FileDevice
 from jetdr_core.errors import InvalidRequest, PrimaryFailed
+from tests.core.host import until
 from tests.core.map_rig import (
     REGION,
     REGIONS,
@@ -31,6 +32,8 @@ from tests.golden.make_dirty_map import GOLDEN
 
 BLOCK = 4096
 TIB = 1 << 40
+BIG = 17 << 30
+"""A disk whose map has two blocks."""
 
 
 def marked_regions(sidecar: CrashDevice, epoch: int = 2) -> set[int]:
@@ -111,6 +114,54 @@ def test_cold_writes_of_many_threads_share_flushes_and_are_all_durable(life: Lif
     tender.join()
     assert lacking == []
     assert marked_regions(life.left.sidecar) == set(range(REGIONS))
+
+
+class Void(CrashDevice):
+    """A primary that is longer than this machine's memory, and keeps nothing."""
+
+    size_bytes = BIG
+
+    def write(self, offset: int, data: Buffer) -> None:
+        """Keep nothing."""
+
+
+class Gated(CrashDevice):
+    """A sidecar whose next write waits until ``go`` is set, once ``gate`` is."""
+
+    def __init__(self, size_bytes: int) -> None:
+        super().__init__(size_bytes)
+        self.gate, self.begun, self.go = (threading.Event() for _ in range(3))
+
+    def write(self, offset: int, data: Buffer) -> None:
+        if self.gate.is_set() and not self.begun.is_set():
+            self.begun.set()
+            assert self.go.wait(20)
+        super().write(offset, data)
+
+
+def test_a_bit_that_a_clearing_wrote_is_flushed_before_its_write_goes_on() -> None:
+    """The clearing is at the first block when a write needs a bit of the second one, and writes that too, unflushed."""
+    sidecar, rig = Gated(DirtyMap.file_bytes(BIG)), Rig()
+    dirty_map = begin_map(sidecar, MapStart.AGREES, size_bytes=BIG)
+    disk = rig.disk(Void(4096), dirty_map=dirty_map)
+    for offset in (0, BIG - (4 << 20)):
+        disk.write(offset, b"a" * 512)
+    disk.tend_map()
+    rig.commit_all()
+    sidecar.gate.set()
+    clearing = threading.Thread(target=disk.tend_map)
+    clearing.start()
+    assert sidecar.begun.wait(20)
+    writing = threading.Thread(target=disk.write, args=(BIG - (1 << 20), b"b" * 512))
+    writing.start()
+    until(lambda: dirty_map.state().marked_bytes > 0, "the write wants its bit")
+    sidecar.go.set()
+    writing.join()
+    clearing.join()
+    image = CrashDevice(image=sidecar.durable())
+    found = begin_map(image, MapStart.MARKED, epoch=3, earlier=2, size_bytes=BIG)
+    assert found.found is MapFound.BELIEVED
+    assert owed(found)[-1][0] == BIG - (1 << 20)
 
 
 # -- clearing ----------------------------------------------------------------------------------------------------------

@@ -14,7 +14,7 @@ import pytest
 from jetdr_core._core import MapFound, MapStart
 from tests.core.map_rig import REGION, REGIONS, SIZE, Left, Life, differing_regions, owed_regions
 
-SEEDS = 100
+SEEDS = 60
 LIVES = 4
 
 
