@@ -82,7 +82,7 @@ def run(scale: Scale, work: Path) -> list[Row]:
     rate = size.log_bytes / size.cut_s
     loads = (
         _Load("slow store", None, 2e6 if scale is not Scale.TINY else 8e6, cut_off=False),
-        _Load("store cut off", 1.5 * rate / PIECE_BYTES, None, cut_off=True),
+        _Load("store cut off", 2 * rate / PIECE_BYTES, None, cut_off=True),
     )
     return [row for load in loads for row in _rows(load, size, work)]
 

@@ -23,12 +23,14 @@ static int take_stalled(jdr_filter *filter, struct jdr_range *range, uint64_t pa
 {
     struct jdr_ranges *ranges = &filter->primary.ranges;
     int64_t begun = jdr_monotonic_ns(), deadline = begun + limit_ns;
+    /* A guest's patience with the log is not that with its own primary. */
+    int64_t share_deadline = filter->mode->hold_bypassing ? begun + filter->stall_limit_ns : deadline;
     int result;
     while ((result = jdr_ring_admit(filter->ring, payload_bytes, deadline - jdr_monotonic_ns(), &range->room)) == 0) {
         if (jdr_ranges_hold(ranges, range, filter->share))
             break;
         jdr_ring_cancel(filter->ring, range->room);
-        if ((result = jdr_ranges_wait_share(ranges, range->room, filter->share, deadline)))
+        if ((result = jdr_ranges_wait_share(ranges, range->room, filter->share, share_deadline)))
             break;
     }
     int64_t stalled_ns = jdr_monotonic_ns() - begun;

@@ -162,3 +162,28 @@ def test_a_full_log_of_a_dead_appliance_is_waited_for_as_long_as_the_stall_limit
         host = shared.host(limit_ms=300)
         until(lambda: host.call("write", 0, 16384, 7) >= 0 and not shared.drva.logging, "logging to go off")
         assert shared.drva.off().reason == OffReason.FULL
+
+
+def test_a_guest_whose_budget_is_spent_waits_for_its_own_primary_without_haste() -> None:
+    """The log is full and the ring is not, and the disk's share of the ring is taken by writes that hang."""
+    with shared_ring() as shared:
+        full_log(shared)
+        host = shared.host(limit_ms=20_000)
+
+        def is_full() -> bool:
+            host.call("write", 0, 16384, 7)
+            return not shared.drva.wait_durable(shared.drva.lsn_reserved, 0.2)
+
+        until(is_full, "the log to be full")
+        press(shared, None, budget_s=0)
+        host.call("block")
+        for _ in range(3):
+            host.call("start", 0, PIECE - 4096, 7)
+        host.begin("stats")
+        _, _, stalls_before, _ = host.end()
+        assert not host.answers(0.5)
+        assert shared.drva.logging
+        host.begin("stats")
+        _, _, stalls, _ = host.end()
+        assert stalls - stalls_before < 5
+        host.call("unblock")
