@@ -11,6 +11,7 @@ from typing import Any
 from jetdr_core.catalog import iso_time
 from jetdr_core.cli.terminal import Terminal
 from jetdr_core.cli.words import human_bytes, human_seconds, plural
+from jetdr_core.drva.as_of import is_present
 
 __all__ = ["COLUMNS", "domain_row", "show_drva", "summary_line"]
 
@@ -96,7 +97,7 @@ def _facts_of(status: Any) -> Iterator[tuple[str, str]]:
     if (host := status.get("host")) is not None:
         yield "host", _host(host)
     for disk in status["disks"]:
-        yield "disk", _disk(disk)
+        yield "disk", _disk(disk, status.get("host"))
 
 
 def _to_upload(status: Any) -> str:
@@ -118,8 +119,11 @@ def _host(host: Any) -> str:
     return ("runs, " if host["alive"] else "does not run, ") + logging
 
 
-def _disk(disk: Any) -> str:
+def _disk(disk: Any, host: Any) -> str:
     said = f"{disk['name']} ({human_bytes(disk['size_bytes'])}) {disk['path']}: {plural(disk['writes'], 'write')}"
+    if host is not None and not is_present(host["counted_age_s"]):
+        age_s = host["counted_age_s"]
+        said += " (not reported yet)" if age_s is None else f" (as of {human_seconds(age_s)} ago)"
     if disk.get("nbd_uri"):
         said += f", {disk['nbd_uri']}"
     if disk["copy_bytes"] > disk["copied_bytes"]:

@@ -105,7 +105,7 @@ class HostStatus:
 
     ``restarts`` counts restarts of the host component since the domain was opened. ``failure`` says why not all disks
     are served at present, or why logging is not switched on again. ``unstamped`` says which disks did not take their
-    stamps, and why.
+    stamps, and why. ``counted_age_s`` is how old the counters of the disks are, and None if none was reported yet.
     """
 
     alive: bool
@@ -115,6 +115,7 @@ class HostStatus:
     off_reason: str
     off_times: int
     unstamped: str
+    counted_age_s: float | None
 
 
 @dataclass(frozen=True, slots=True)

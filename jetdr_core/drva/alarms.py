@@ -12,7 +12,7 @@ from dataclasses import dataclass, replace
 from jetdr_core.catalog import iso_time
 from jetdr_core.domain import DiskFault, DiskStatus, DiskTrouble, DomainStatus, HostStatus
 from jetdr_core.domain.hosting.standby import ClosedGuests
-from jetdr_core.drva.as_of import AsOf
+from jetdr_core.drva.as_of import AsOf, is_present
 from jetdr_core.drva.domain_state import Condition, DomainState
 from jetdr_core.store import AWAY_S
 
@@ -139,6 +139,13 @@ def _of_last(last: AsOf[DomainStatus], known: set[str]) -> Iterator[Alarm]:
             yield replace(alarm, text=f"{alarm.text} (as of {last.age_s:.0f} s ago)")
 
 
+def _as_of(alarm: Alarm, age_s: float | None) -> Alarm:
+    """Return the alarm as it is known from a value of that age."""
+    if age_s is None or is_present(age_s):
+        return alarm
+    return replace(alarm, text=f"{alarm.text} (as of {age_s:.0f} s ago)")
+
+
 def _of_guests(standing: ClosedGuests) -> Iterator[Alarm]:
     if standing.bypassing_since_ns:
         since = iso_time(standing.bypassing_since_ns)
@@ -164,7 +171,8 @@ def _of_status(status: DomainStatus) -> Iterator[Alarm]:
         if disk.fault is not None:
             yield _of_fault(disk, disk.fault)
         if disk.trouble is not None:
-            yield _of_trouble(disk, disk.trouble)
+            alarm = _of_trouble(disk, disk.trouble)
+            yield alarm if status.host is None else _as_of(alarm, status.host.counted_age_s)
 
 
 def _of_trouble(disk: DiskStatus, trouble: DiskTrouble) -> Alarm:

@@ -9,9 +9,17 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Generic, TypeVar
 
-__all__ = ["AsOf"]
+__all__ = ["PRESENT_S", "AsOf", "is_present"]
+
+PRESENT_S = 5.0
+"""An older value is not the present one. What answers gives a new one every second."""
 
 T = TypeVar("T")
+
+
+def is_present(age_s: float | None) -> bool:
+    """Return whether a value of that age may be told as the present one. None: there is no value."""
+    return age_s is not None and age_s <= PRESENT_S
 
 
 @dataclass(frozen=True, slots=True)

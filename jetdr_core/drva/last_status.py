@@ -14,15 +14,13 @@ from typing import NamedTuple
 
 from jetdr_core.aio import unreported
 from jetdr_core.domain import DomainStatus
-from jetdr_core.drva.as_of import AsOf
+from jetdr_core.drva.as_of import AsOf, is_present
 from jetdr_core.drva.configured_domain import AnyDomain
 
-__all__ = ["ANSWER_S", "PRESENT_S", "LastStatus"]
+__all__ = ["ANSWER_S", "LastStatus"]
 
 ANSWER_S = 2.0
 """If a new status takes longer, the last one is reported."""
-PRESENT_S = 5.0
-"""An older status is not the present one. A domain that answers gives a new one every second."""
 
 
 class _Taken(NamedTuple):
@@ -47,7 +45,7 @@ class LastStatus:
         if last is None:
             return None
         age_s = time.monotonic() - last.monotonic_s
-        return AsOf(last.status, last.at_ns, age_s, is_present=last.domain is self._domain and age_s <= PRESENT_S)
+        return AsOf(last.status, last.at_ns, age_s, is_present=last.domain is self._domain and is_present(age_s))
 
     def follow(self, domain: AnyDomain | None) -> None:
         """Ask ``domain`` from now on, or nobody. An answer of the domain before no longer counts."""

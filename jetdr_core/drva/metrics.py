@@ -17,8 +17,10 @@ from prometheus_client.registry import Collector
 
 from jetdr_core import __version__
 from jetdr_core.domain import DiskStatus, DomainStatus, HostStatus
-from jetdr_core.domain.status import disk_metrics
+from jetdr_core.domain.status import Counted, disk_metrics
+from jetdr_core.domain.status import Metric as DiskMetric
 from jetdr_core.drva.alarm_log import AlarmState
+from jetdr_core.drva.as_of import is_present
 from jetdr_core.drva.config import Address
 from jetdr_core.drva.session_state import SessionView, State
 from jetdr_core.uploader import LATENCY_BOUNDS_S
@@ -87,8 +89,8 @@ _OF_HOST: dict[str, tuple[str, Callable[[HostStatus], float]]] = {
     "jetdr_logging_off_total": ("how often logging was switched off", lambda host: host.off_times),
 }
 
-_OF_DISK: dict[str, tuple[str, Callable[[DiskStatus], float]]] = {
-    metric.name: (metric.text, attrgetter(field)) for field, metric in disk_metrics()
+_OF_DISK: dict[str, tuple[DiskMetric, Callable[[DiskStatus], float]]] = {
+    metric.name: (metric, attrgetter(field)) for field, metric in disk_metrics()
 }
 
 
@@ -143,9 +145,10 @@ def _families(views: Sequence[SessionView]) -> Iterator[Metric]:
     hosts = [(view, status.host) for view, status in statuses if status.host is not None]
     for name, (text, of_host) in _OF_HOST.items():
         yield _family(name, text, ["domain"], (([view.name], of_host(host)) for view, host in hosts))
-    for name, (text, of_disk) in _OF_DISK.items():
-        rows = (([view.name, disk.name], of_disk(disk)) for view, status in statuses for disk in status.disks)
-        yield _family(name, text, ["domain", "disk"], rows)
+    for name, (metric, of_disk) in _OF_DISK.items():
+        told = [(view, status) for view, status in statuses if _is_told(metric, status)]
+        rows = (([view.name, disk.name], of_disk(disk)) for view, status in told for disk in status.disks)
+        yield _family(name, metric.text, ["domain", "disk"], rows)
     yield _latency(statuses)
     states = (([view.name, view.condition.state.value], 1.0) for view in views if view.condition.is_present)
     yield _family("jetdr_domain_state", "1 for the present state, and no other is there", ["domain", "state"], states)
@@ -153,6 +156,11 @@ def _families(views: Sequence[SessionView]) -> Iterator[Metric]:
     yield _family("jetdr_alarm", "1 for each present alarm", ["domain", "alarm"], _by_labels(alarms).items())
     begun = (([view.name, alarm.name], alarm.since_ns / 1e9) for view in views for alarm in reversed(view.alarms))
     yield _family("jetdr_alarm_start_time_seconds", "when it began", ["domain", "alarm"], _by_labels(begun).items())
+
+
+def _is_told(metric: DiskMetric, status: DomainStatus) -> bool:
+    """Whether the value is known at present. What a host component counts is not while it does not report."""
+    return status.host is None or not isinstance(metric, Counted) or is_present(status.host.counted_age_s)
 
 
 def _by_labels(rows: Iterable[tuple[list[str], float]]) -> dict[tuple[str, ...], float]:

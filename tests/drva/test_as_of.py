@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import time
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, cast
 
@@ -16,10 +17,14 @@ from jetdr_core.drva.as_of import AsOf
 from jetdr_core.drva.config import DomainConfig
 from jetdr_core.drva.configured_domain import AnyDomain
 from jetdr_core.drva.domain_state import Condition, DomainState
+from jetdr_core.drva.metrics import DrvaCollector
 from jetdr_core.drva.rpo_file import RpoFile
+from jetdr_core.drva.session_state import SessionView, State
 from jetdr_core.errors import InvalidRequest
+from jetdr_core.uploader import LATENCY_BOUNDS_S
 from tests.cli.jetdr_command import jetdr
 from tests.drva.running_drva import Place, embedded, place, running
+from tests.drva.test_domain_state import HOST, status
 from tests.drva.test_metrics import scraped
 
 
@@ -177,3 +182,35 @@ def test_an_alarm_whose_cause_may_last_stays_when_the_domain_does_not_answer() -
 def test_a_domain_that_does_not_get_open_is_an_alarm_although_nothing_has_failed() -> None:
     found = alarms_of(situation(closed=True, age_s=1.0, opening_s=61.0))
     assert found[0] == Alarm("no_answer", "the domain has been opening for 61 s")
+
+
+# -- counters of a host component --------------------------------------------------------------------------------------
+
+
+def shown(counted_age_s: float | None) -> set[str]:
+    """The metrics of a disk whose host component reported that long ago."""
+    known = status(
+        host=replace(HOST, counted_age_s=counted_age_s), upload_latency_counts=(0,) * (len(LATENCY_BOUNDS_S) + 1)
+    )
+    view = SessionView(
+        name="payroll",
+        state=State.OPEN,
+        since_ns=0,
+        restarts=0,
+        paused=False,
+        failure="",
+        condition=Condition(DomainState.PROTECTED, 0, ""),
+        alarms=(),
+        last=AsOf(known, 0, 0.0, is_present=True),
+        rpo_s=0.0,
+    )
+    families = DrvaCollector(lambda: [view], 0.0).collect()
+    return {sample.name for family in families for sample in family.samples}
+
+
+def test_what_a_host_component_has_not_reported_lately_is_not_told_as_present() -> None:
+    counted = {"jetdr_disk_writes_total", "jetdr_disk_written_bytes_total"}
+    assert counted <= shown(1.0)
+    assert not counted & shown(24.0)
+    assert not counted & shown(None)
+    assert "jetdr_disk_bytes" in shown(24.0)

@@ -30,7 +30,7 @@ def _type(annotation: str) -> str:
 
 
 DISK = DiskStatus(**blank(DiskStatus) | {"name": "db01", "ready": True})  # type: ignore[arg-type]
-HOST = HostStatus(**blank(HostStatus) | {"alive": True, "logging": True})  # type: ignore[arg-type]
+HOST = HostStatus(**blank(HostStatus) | {"alive": True, "logging": True, "counted_age_s": 0.0})  # type: ignore[arg-type]
 
 
 def status(rung: Rung = Rung.DIRECT, why: str = "", **changes: object) -> DomainStatus:

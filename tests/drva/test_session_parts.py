@@ -232,7 +232,7 @@ def test_a_domain_that_hangs_leaves_the_last_status_and_its_age(monkeypatch: pyt
         before = known(last)
         assert before.is_present
         here.answers.clear()
-        monkeypatch.setattr("jetdr_core.drva.last_status.PRESENT_S", 0.02)
+        monkeypatch.setattr("jetdr_core.drva.as_of.PRESENT_S", 0.02)
         await last.refresh()
         await last.refresh()
         await last.refresh()

@@ -317,6 +317,7 @@ class HostedMode:
             off_reason=self._bypass.why,
             off_times=off.times,
             unstamped="" if self._stamper is None else self._stamper.failure,
+            counted_age_s=self._server.counted_age_s,
         )
 
     # -- end ---------------------------------------------------------------------------------------------------------

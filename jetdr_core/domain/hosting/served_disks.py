@@ -11,6 +11,7 @@ from __future__ import annotations
 import errno
 import logging
 import threading
+import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future
 from dataclasses import replace
@@ -109,6 +110,7 @@ class DiskServer:
         self._failed_now: list[HostedDisk] = []
         self._looking: dict[tuple[int, str], Future[Primary]] = {}
         self._unused = False
+        self._counted_s: float | None = None
         self.is_complete = False
         """Whether the host component runs, and serves all disks that it should and that have not failed."""
 
@@ -393,8 +395,15 @@ class DiskServer:
         """What guests have written, as last reported. Counters begin anew with a host component."""
         return sum(disk.counted.write_bytes for disk in list(self._wanted.values()))
 
+    @property
+    def counted_age_s(self) -> float | None:
+        """How old the counters are. None: the host component has not reported any yet."""
+        counted_s = self._counted_s
+        return None if counted_s is None else time.monotonic() - counted_s
+
     def take_stats(self) -> None:
         """Ask for the counters of every disk. Without a reply they stay as last reported."""
+        asked_s = time.monotonic()
         try:
             found = self._stats_control.stats()
         except (HostUnreachable, OSError):
@@ -402,3 +411,4 @@ class DiskServer:
         for number, disk in dict(self._wanted).items():
             if number in found:
                 disk.counted = found[number].filter
+        self._counted_s = asked_s
