@@ -220,6 +220,8 @@ def _of_host(host: HostStatus) -> Iterator[Alarm]:
         yield Alarm("host_away", "the host component does not run and is being restarted")
     if host.failure:
         yield Alarm("host_failure", host.failure)
+    elif host.alive and host.counted_age_s is not None and host.counted_age_s > NO_ANSWER_S:
+        yield Alarm("host_failure", f"the host component has not answered for {host.counted_age_s:.0f} s")
     if not host.logging:
         yield Alarm("logging_off", f"writes bypass the log: {host.off_reason or 'logging is off'}")
     if host.unstamped:

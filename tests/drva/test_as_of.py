@@ -214,3 +214,9 @@ def test_what_a_host_component_has_not_reported_lately_is_not_told_as_present() 
     assert not counted & shown(24.0)
     assert not counted & shown(None)
     assert "jetdr_disk_bytes" in shown(24.0)
+
+
+def test_a_host_component_that_does_not_answer_is_an_alarm_although_it_runs() -> None:
+    known = status(host=replace(HOST, counted_age_s=24.0), disks=())
+    found = alarms_of(replace(situation(closed=False, age_s=0.0), last=AsOf(known, 0, 0.0, is_present=True)))
+    assert Alarm("host_failure", "the host component has not answered for 24 s") in found
