@@ -201,6 +201,7 @@ def shown(counted_age_s: float | None) -> set[str]:
         failure="",
         condition=Condition(DomainState.PROTECTED, 0, ""),
         alarms=(),
+        alarms_ended=(),
         last=AsOf(known, 0, 0.0, is_present=True),
         rpo_s=0.0,
     )
