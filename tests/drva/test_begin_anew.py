@@ -17,6 +17,7 @@ from jetdr_core.drva.daemon import Drva
 from jetdr_core.errors import InvalidRequest
 from tests.domain.hosted import until
 from tests.drva.running_drva import Place, end, place, process, running
+from tests.drva.test_key import without_key
 from tests.drva.walks import assert_lasts, assert_recovered, empty_store, is_whole, own_key, section_uuid, store_folder
 from tests.host.nbd_client import NbdClient
 
@@ -104,6 +105,19 @@ def test_a_lost_key_and_another_container() -> None:
         assert asyncio.run(jetdr.verify(lost)).is_sound, "the lost domain's points are still there"
         with running(here):
             here.until(is_whole)
+
+
+def test_a_domain_from_before_keys_gets_one_in_another_container() -> None:
+    with place("payroll") as here:
+        asyncio.run(without_key(here))
+        with running(here):
+            here.until(is_whole)
+        lost = here.store("payroll")
+        here.file.write_text(here.file.read_text().replace(lost, f"{lost}-2"))
+        with running(here, begin_anew={"payroll": section_uuid(here)}):
+            here.until(is_whole)
+        report = asyncio.run(jetdr.verify(f"{lost}-2", domain_key=KeyFile(own_key(here)).read()))
+        assert (report.is_sound, report.authenticity) == (True, "checked")
 
 
 def test_a_store_with_a_chain_is_never_begun_anew() -> None:
