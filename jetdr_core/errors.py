@@ -35,6 +35,7 @@ __all__ = [
     "LogError",
     "LogFailed",
     "LogForeign",
+    "LogMissing",
     "LogNotALog",
     "LogTooSmall",
     "LoggingOff",
@@ -156,6 +157,10 @@ class LogError(JetdrError):
 
 class LogFailed(LogError, SystemFailure):
     """The log device failed an I/O. The writer is poisoned, and acknowledges nothing more."""
+
+
+class LogMissing(LogError, SystemFailure, FileNotFoundError):
+    """There is no log volume where the domain's is said to be. Its file system is not mounted, or it is lost."""
 
 
 class LogDamaged(LogError):

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import AsyncExitStack, contextmanager
-from os import PathLike
+from os import PathLike, fspath
 from uuid import UUID
 
 from jetdr_core.device.protocol import BlockDevice
@@ -18,7 +18,7 @@ from jetdr_core.domain.meeting import log_id
 from jetdr_core.domain.mode import D
 from jetdr_core.domain.new_section import new_section
 from jetdr_core.domain.request import DomainRequest, Way
-from jetdr_core.errors import InvalidRequest, LogBusy, LogForeign, LogNotALog
+from jetdr_core.errors import InvalidRequest, LogBusy, LogForeign, LogMissing, LogNotALog
 from jetdr_core.identity import host_owner
 from jetdr_core.remedies import NEW_LOG
 from jetdr_core.replication_log import (
@@ -46,7 +46,16 @@ def open_log_volume(request: DomainRequest[D], known: Known | None, opened: Asyn
     log, owner, create = request.settings.log, request.settings.owner, request.way is not Way.REOPEN
     salvage_for = known.domain_uuid if known is not None and request.way is Way.TAKE_OVER else None
     if isinstance(log, str | PathLike):
-        return opened.enter_context(open_volume(log, owner=owner, create=create, salvage_for=salvage_for))
+        try:
+            return opened.enter_context(open_volume(log, owner=owner, create=create, salvage_for=salvage_for))
+        except FileNotFoundError as error:
+            if create:
+                raise
+            raise LogMissing(
+                f"log volume {fspath(log)} does not exist",
+                hint=f"mount its file system, or correct its path; if it is lost, {NEW_LOG}",
+                errno=error.errno,
+            ) from error
     opened.enter_context(_in_use(log))
     if create and is_blank(log):
         format_volume(log, owner=owner, where="log device")
