@@ -38,6 +38,7 @@ DOMAIN = {
         "paused",
         "failure",
         "alarms",
+        "condition",
         "alarms_ended",
         "status",
         "status_age_s",
