@@ -18,7 +18,7 @@ from pathlib import Path
 
 from jetdr_core.errors import DeviceAccessDenied, DeviceBusy, DeviceFull, InvalidRequest, JetdrError, SystemFailure
 
-__all__ = ["Asked", "lock_file", "making", "read_regular_file", "remedy_of", "trying"]
+__all__ = ["Asked", "lock_file", "making", "read_regular_file", "remedy_of", "told", "trying"]
 
 
 class Asked(enum.Flag):
@@ -79,6 +79,14 @@ def remedy_of(code: int | None) -> str:
         or _REMEDIES.get(code or 0)
         or "check the device and its file system"
     )
+
+
+def told(error: BaseException) -> str:
+    """What an error says, with path and remedy if the system raised it. May be empty."""
+    if isinstance(error, JetdrError) or not isinstance(error, OSError) or not error.strerror:
+        return str(error)
+    where = f"{error.filename}: " if error.filename else ""
+    return f"{where}{error.strerror}; {remedy_of(error.errno)}"
 
 
 def read_regular_file(path: str | os.PathLike[str], bytes_max: int, *, private: bool = False) -> bytes:

@@ -31,7 +31,7 @@ class DiskFault:
         since_ns = time.time_ns() if earlier is None else earlier.since_ns
         message = error.message if isinstance(error, JetdrError) else str(error)
         if isinstance(error, FileNotFoundError):
-            message = "there is nothing at its path; is the file system mounted?"
+            return cls("there is nothing at its path; is the file system mounted?", REMEDY, since_ns)
         hint = error.hint if isinstance(error, JetdrError) else ""
         return cls(message, f"{hint}; {REMEDY}" if hint else REMEDY, since_ns)
 

@@ -32,6 +32,7 @@ from jetdr_core.domain.parts import (
 )
 from jetdr_core.domain.request import DomainRequest
 from jetdr_core.errors import ChainBroken, DamagedObject, Fenced, GenerationMismatch, StoreLost, StoreMissing
+from jetdr_core.file_making import told
 from jetdr_core.replication_log import Cursor
 from jetdr_core.store import RetryingStore, connected
 from jetdr_core.uploader import ClaimLost
@@ -84,7 +85,7 @@ class Joining(Generic[D]):
             except Exception as error:
                 if not is_away(error) and not isinstance(error, StoreLost):  # as of a directory that has moved
                     raise
-                self._why = str(error)
+                self._why = told(error)
             await asyncio.sleep(delay_s)
             delay_s = min(2 * delay_s, DELAY_MAX_S)
 

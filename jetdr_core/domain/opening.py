@@ -45,6 +45,7 @@ from jetdr_core.domain.parts import (
 from jetdr_core.domain.primary import are_confirmed
 from jetdr_core.domain.request import DomainRequest, Way
 from jetdr_core.errors import ChainBroken
+from jetdr_core.file_making import told
 from jetdr_core.replication_log import ReplicationLog
 from jetdr_core.store import RetryingStore, RetryPolicy, connected
 from jetdr_core.uploader import ChainWriter, ClaimLost
@@ -68,7 +69,7 @@ async def open_parts(request: DomainRequest[D]) -> Parts[D]:
     except Exception as error:
         if not is_away(error) or keeper.record is None:
             raise
-        why, since_ns = str(error), time.time_ns()
+        why, since_ns = told(error), time.time_ns()
     log_.warning("domain %s: its store is away: %s", request.name, why)
     try:
         return await open_alone(request, keeper, since_ns, why)

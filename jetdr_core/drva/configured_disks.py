@@ -21,6 +21,7 @@ from jetdr_core.drva.added_disks import AddedDisk, AddedDisks, named_disks
 from jetdr_core.drva.config import DiskConfig
 from jetdr_core.drva.configured_domain import AnyDomain
 from jetdr_core.errors import InvalidRequest, JetdrError
+from jetdr_core.file_making import told
 from jetdr_core.store.redaction import redacted
 
 __all__ = ["ConfiguredDisks"]
@@ -86,7 +87,7 @@ class ConfiguredDisks:
                     elif known.path != disk.path:
                         await domain.move_disk(name, disk.path)
                 except (JetdrError, OSError) as error:
-                    self._unprotected = self._unprotected | {name: redacted(str(error))}
+                    self._unprotected = self._unprotected | {name: redacted(told(error))}
                 else:
                     self._leave_out(name)
 

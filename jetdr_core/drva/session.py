@@ -36,6 +36,7 @@ from jetdr_core.drva.places import store_of
 from jetdr_core.drva.rpo_file import RpoFile
 from jetdr_core.drva.session_state import Phase, SessionView, State
 from jetdr_core.errors import Fenced, Forged, JetdrError, StoreError, StoreLost
+from jetdr_core.file_making import told
 from jetdr_core.store.redaction import redacted
 
 __all__ = ["Backoff", "DomainSession", "Opener"]
@@ -299,7 +300,7 @@ class DomainSession:
         await self._copies.end()
 
     async def _stay_fenced(self, error: Fenced) -> None:
-        self._phase = self._phase.failed(redacted(str(error)), restarts=False)
+        self._phase = self._phase.failed(redacted(told(error)), restarts=False)
         self._enter(State.FENCED)
         self._settle()
         await self._stopping.wait()
@@ -307,7 +308,7 @@ class DomainSession:
     async def _wait_after(self, error: Exception) -> None:
         self._failures += 1
         self._phase = self._phase.failed(
-            redacted(str(error)) or type(error).__name__, restarts=True, forged=isinstance(error, Forged)
+            redacted(told(error)) or type(error).__name__, restarts=True, forged=isinstance(error, Forged)
         )
         self._enter(State.WAITING)
         self._settle()

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from typing import TypeVar
 
 from jetdr_core.errors import InvalidRequest, JetdrError, UnsupportedVersion
+from jetdr_core.file_making import told
 from jetdr_core.json_text import decode_json
 from jetdr_core.store.redaction import redacted
 
@@ -101,8 +102,8 @@ def error_reply(request: ControlRequest | None, error: BaseException) -> Json:
     kind = type(error).__name__ if isinstance(error, JetdrError) else "OSError"
     if not isinstance(error, JetdrError | OSError):
         kind = "internal"
-    told = {"kind": kind, "message": redacted(str(error) or type(error).__name__)}
-    return {"v": VERSION, "id": request.id if request else None, "ok": False, "error": told}
+    said = {"kind": kind, "message": redacted(told(error) or type(error).__name__)}
+    return {"v": VERSION, "id": request.id if request else None, "ok": False, "error": said}
 
 
 def encode(content: Json) -> bytes:

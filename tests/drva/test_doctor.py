@@ -103,7 +103,6 @@ def test_no_lock_is_taken_and_a_running_drva_is_examined_too() -> None:
 
 def disk_is_missing(here: Place) -> None:
     here.disk("payroll").unlink()
-    here.file.write_text(here.file.read_text().replace(f"size_bytes = {DISK_BYTES}\n", ""))
 
 
 def disk_has_grown(here: Place) -> None:
@@ -121,7 +120,6 @@ def disk_is_a_folder(here: Place) -> None:
 
 def log_is_missing(here: Place) -> None:
     (here.path / "log").unlink()
-    here.write(create=False)
 
 
 def log_is_no_log(here: Place) -> None:
@@ -134,7 +132,6 @@ def log_is_anothers(here: Place) -> None:
 
 def store_is_missing(here: Place) -> None:
     (here.path / "store-payroll").rename(here.path / "elsewhere")
-    here.write(create=False)
 
 
 def store_is_empty(here: Place) -> None:
@@ -171,7 +168,7 @@ def nbdkit_is_missing(here: Place) -> None:
 
 
 WRONG = {
-    disk_is_missing: ("disk payroll/db01", "there is no {}/payroll.img", "mount its file system, or correct the path"),
+    disk_is_missing: ("disk payroll/db01", "there is no {}/payroll.img", "jetdr move-disk payroll db01 PATH"),
     disk_has_grown: (
         "domain payroll: disk sizes",
         "has 2097152 bytes, and its history 1048576",

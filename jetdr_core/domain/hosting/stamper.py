@@ -16,6 +16,7 @@ import time
 
 from jetdr_core.domain.hosting.witnesses import Witnesses
 from jetdr_core.errors import JetdrError
+from jetdr_core.file_making import told
 
 __all__ = ["Stamper"]
 
@@ -95,7 +96,7 @@ class Stamper:
         try:
             self._witnesses.stamp(path)
         except (JetdrError, OSError) as error:
-            return str(error)
+            return told(error)
         return ""
 
     def _note(self) -> None:

@@ -27,6 +27,7 @@ from jetdr_core.domain.hosting.ring_place import RingPlace
 from jetdr_core.domain.known_file import KnownFile
 from jetdr_core.domain.known_record import KnownRecord
 from jetdr_core.errors import JetdrError
+from jetdr_core.file_making import told
 from jetdr_core.host import HostComponent, HostOptions, StartDisk
 from jetdr_core.options import DomainOptions
 
@@ -77,7 +78,7 @@ class Standby:
         except _NeverServed:
             return ClosedGuests()
         except (JetdrError, OSError, _Wait) as error:
-            return ClosedGuests(why_waiting=str(error))
+            return ClosedGuests(why_waiting=told(error))
         return ClosedGuests(self._since_ns, self._incomplete)
 
     def end(self) -> None:
@@ -173,7 +174,7 @@ class Standby:
             try:
                 self._component.control.add(state.disk, state.size_bytes, 0, state.name, self._path(state))
             except (JetdrError, OSError, _Wait) as error:
-                failed.append(str(error))
+                failed.append(told(error))
         self._incomplete = "; ".join(failed)
 
     def _path(self, state: DiskState) -> str:

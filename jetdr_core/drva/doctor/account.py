@@ -6,10 +6,10 @@ import os
 import pwd
 from pathlib import Path
 
-from jetdr_core.drva.config import DrvaConfig
+from jetdr_core.drva.config import DomainConfig, DrvaConfig
 from jetdr_core.drva.doctor.finding import Finding, doubtful, good, unchecked
 
-__all__ = ["drva_user", "is_drva_user", "look_at_account"]
+__all__ = ["drva_user", "is_drva_user", "is_new", "look_at_account", "may_write"]
 
 
 def drva_user(config: DrvaConfig) -> int:
@@ -49,3 +49,8 @@ def may_write(config: DrvaConfig, path: Path) -> bool | None:
     if not is_drva_user(config):
         return None
     return os.access(path, os.W_OK, effective_ids=True)
+
+
+def is_new(domain: DomainConfig) -> bool:
+    """Whether the domain was never open here, as far as this user can see: it has no state folder."""
+    return not os.path.lexists(Path(domain.host.state) / domain.name)

@@ -12,13 +12,14 @@ from pathlib import Path
 from jetdr_core.domain.disk_identity import check_stamp_has_place, read_stamp
 from jetdr_core.drva.config import DiskConfig, DomainConfig, DrvaConfig
 from jetdr_core.drva.configured_domain import disk_places
-from jetdr_core.drva.doctor.account import is_drva_user
+from jetdr_core.drva.doctor.account import is_drva_user, is_new
 from jetdr_core.drva.doctor.finding import Check, Finding, good, unchecked, wrong
 from jetdr_core.drva.doctor.in_use import device_use, holders_of
 from jetdr_core.errors import HostUnreachable
 from jetdr_core.host import HostComponent
 from jetdr_core.limits import DISK_BYTES_MAX, SECTOR_BYTES
 from jetdr_core.ownership import link_flags
+from jetdr_core.patience import PLACE_LIMIT_S, each_within
 
 __all__ = ["disk_checks"]
 
@@ -35,7 +36,10 @@ def disk_checks(config: DrvaConfig) -> Iterator[Check]:
 
 def _where_they_are(domain: DomainConfig) -> list[DiskConfig]:
     """Return the configured disks, those that were moved with a command at their new places."""
-    places = disk_places(domain) if _can_read(Path(domain.host.state) / domain.name) else {}
+    if not _can_read(Path(domain.host.state) / domain.name):
+        return list(domain.disk)
+    (found,) = each_within(PLACE_LIMIT_S, disk_places, [domain])
+    places = found.result() if found.done() and found.exception() is None else {}
     return [replace(disk, path=places.get(disk.name, disk.path)) for disk in domain.disk]
 
 
@@ -45,11 +49,12 @@ def _look_at_disk(config: DrvaConfig, domain: DomainConfig, disk: DiskConfig) ->
     try:
         status = path.stat()
     except FileNotFoundError:
-        if disk.size_bytes is not None:
-            return good(f"{path} does not exist, and is made with {disk.size_bytes} bytes if the disk is new")
+        if disk.size_bytes is not None and is_new(domain):
+            return good(f"{path} does not exist yet, and is made with {disk.size_bytes} bytes")
         return wrong(
             f"there is no {path}",
-            f"mount its file system, or correct the path; if it is lost: jetdr unprotect {domain.name} {disk.name}",
+            f"mount its file system; if it was moved: jetdr move-disk {domain.name} {disk.name} PATH; if it is lost: "
+            f"jetdr unprotect {domain.name} {disk.name}",
         )
     is_file = stat.S_ISREG(status.st_mode)
     if not is_file and not stat.S_ISBLK(status.st_mode):

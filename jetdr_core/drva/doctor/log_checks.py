@@ -13,7 +13,7 @@ from pathlib import Path
 from jetdr_core.device import is_iscsi
 from jetdr_core.device.place import Place, exists, open_device
 from jetdr_core.drva.config import DomainConfig, DrvaConfig, VolumeConfig
-from jetdr_core.drva.doctor.account import is_drva_user, may_write
+from jetdr_core.drva.doctor.account import is_drva_user, is_new, may_write
 from jetdr_core.drva.doctor.finding import Check, Finding, doubtful, good, unchecked, wrong
 from jetdr_core.drva.doctor.in_use import device_use, holders_of, is_running
 from jetdr_core.drva.places import log_of
@@ -37,7 +37,7 @@ def log_checks(config: DrvaConfig) -> Iterator[Check]:
 
 def _look_at_volume(config: DrvaConfig, volume: VolumeConfig, users: list[DomainConfig]) -> Finding:
     place = log_of(volume)
-    may_be_made = any(domain.create for domain in users)
+    may_be_made = any(domain.create and is_new(domain) for domain in users)
     if not exists(place):
         if may_be_made:
             return good(f"{volume.path} does not exist yet, and is made with the first domain that is created on it")
@@ -104,7 +104,7 @@ def _look_at_use(config: DrvaConfig, path: Path) -> Finding:
 
 def _look_at_section(domain: DomainConfig) -> Finding:
     place = log_of(domain.volume)
-    if not exists(place) or (domain.create and _is_blank(place)):
+    if (not exists(place) and is_new(domain)) or (domain.create and is_new(domain) and _is_blank(place)):
         return good(f"{domain.volume.path} has no section {domain.name!r} yet")
     volume, device = look_at_volume(place)
     try:
@@ -124,7 +124,7 @@ def _look_at_section(domain: DomainConfig) -> Finding:
 def _no_section(domain: DomainConfig, size_bytes: int, device_bytes: int) -> Finding:
     path = domain.volume.path
     told = f"{path} has no section {domain.name!r}"
-    if domain.create:
+    if domain.create and is_new(domain):
         return good(f"{told} yet: it has {size_bytes} bytes, {device_bytes} on the device")
     return wrong(
         told,

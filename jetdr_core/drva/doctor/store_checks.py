@@ -21,7 +21,7 @@ from jetdr_core.catalog import Authenticity, Catalog, iso_time
 from jetdr_core.domain_key import KeyFile
 from jetdr_core.drva.config import DomainConfig, DrvaConfig
 from jetdr_core.drva.configured_domain import disk_places
-from jetdr_core.drva.doctor.account import is_drva_user
+from jetdr_core.drva.doctor.account import is_drva_user, is_new
 from jetdr_core.drva.doctor.finding import Check, Finding, NotKnown, doubtful, good, unchecked, wrong
 from jetdr_core.drva.places import own_key_file, store_of
 from jetdr_core.errors import InvalidRequest, StoreAccessDenied, StoreMissing
@@ -124,7 +124,7 @@ def _look_at_store(config: DrvaConfig, look: StoreLook) -> Finding:
     try:
         facts = look.facts()
     except StoreMissing as error:
-        if domain.create:
+        if domain.create and is_new(domain):
             return doubtful(f"{domain.store} does not exist", "it is made with the domain; is the share mounted?")
         raise StoreMissing(error.message, hint=f"{error.hint}; is the share mounted?") from None
     except StoreAccessDenied as error:
@@ -142,12 +142,12 @@ def _look_at_store(config: DrvaConfig, look: StoreLook) -> Finding:
 
 
 def _empty(domain: DomainConfig) -> Finding:
-    if domain.create:
+    if domain.create and is_new(domain):
         return good(f"{domain.store} is empty, and the domain will be created in it")
     return wrong(
         f"{domain.store} is empty",
-        "mount its file system, or correct the URL; for a new domain set create = true; if all its objects are lost, "
-        "see 'A store that lost something' in docs/operations.md",
+        "mount its file system, or correct the URL; for a new domain set create = true; if all its objects are lost: "
+        f"jetdr drva CONFIG --begin-anew {domain.name}=UUID",
     )
 
 
