@@ -180,7 +180,8 @@ def _look_at_clock(look: StoreLook) -> Finding:
             f"the newest record is of {iso_time(facts.time_last_ns)}, {ahead_s:.1f} s ahead of this machine's clock",
             "correct the clock; until it has passed that time, find points by LSN or mark",
         )
-    return good(f"the newest proven moment is {iso_time(facts.time_last_ns)}, {max(0.0, -ahead_s):.1f} s ago")
+    age = f"{-ahead_s:.1f} s ago" if ahead_s <= 0 else f"{ahead_s:.1f} s ahead of this machine's clock"
+    return good(f"the newest proven moment is {iso_time(facts.time_last_ns)}, {age}")
 
 
 def _look_at_sizes(look: StoreLook) -> Finding:
