@@ -425,6 +425,8 @@ class IoFilter:
         """
     def tend_map(self) -> None:
         """Take one step of the lazy clearing of the dirty map, as every few seconds. It flushes the primary if it must."""
+    def grow(self, size_bytes: int) -> None:
+        """Take calls for a primary that has grown to ``size_bytes``. The log says so already."""
     def stats(self) -> FilterStats: ...
     def trust(self) -> None:
         """Suspect the disk no longer: a resync of all of it is about to begin."""

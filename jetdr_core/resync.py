@@ -11,14 +11,14 @@ from __future__ import annotations
 import errno
 import os
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from typing import NamedTuple, Protocol
 
 from jetdr_core._core import Ring
 from jetdr_core.errors import StallTimeout
 from jetdr_core.limits import SECTOR_BYTES
 
-__all__ = ["BackgroundFilter", "Region", "copy_regions", "regions_between", "regions_of"]
+__all__ = ["BackgroundFilter", "Region", "copy_regions", "regions_between", "regions_from", "regions_of"]
 
 PIECE_BYTES = 1 << 20
 RING_SHARE_BYTES = 8 << 20
@@ -65,6 +65,15 @@ def regions_between(fd: int, offset: int, end_offset: int) -> Iterator[Region]:
             yield Region(data, end - data, hole=False)
             data = end
         offset = data
+
+
+def regions_from(regions: Iterable[Region], start: int) -> Iterator[Region]:
+    """Yield what ``regions`` have at ``start`` and beyond."""
+    for region in regions:
+        end = region.offset + region.length
+        if end > start:
+            offset = max(region.offset, start)
+            yield Region(offset, end - offset, region.hole)
 
 
 def _seek(fd: int, offset: int, whence: int, size_bytes: int) -> int:

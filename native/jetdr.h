@@ -461,6 +461,13 @@ int jdr_filter_tend_map(jdr_filter *filter);
 void jdr_filter_stats(jdr_filter *filter, struct jdr_filter_stats *stats);
 /* No longer suspect: a resync of all of the disk is about to begin. */
 void jdr_filter_trust(jdr_filter *filter);
+uint64_t jdr_filter_size(const jdr_filter *filter);
+/*
+ * Take calls for a primary that has grown to `size_bytes`. The caller has seen to it that the log says so before.
+ * -EINVAL for a smaller size, or for one that is no multiple of a sector. -EOPNOTSUPP for a disk with a dirty map,
+ * which has to be opened anew.
+ */
+int jdr_filter_grow(jdr_filter *filter, uint64_t size_bytes);
 /*
  * Refuse new calls (-ESHUTDOWN), and wait for those inside, which may wait for room. With an applier, the primary then
  * has what was acknowledged, and the applier has let go of it, so the primary may be closed and the disk opened again.

@@ -17,6 +17,7 @@ import typer
 from jetdr_core import __version__
 from jetdr_core.cli.alarms_command import acknowledge, alarms
 from jetdr_core.cli.appliance_commands import (
+    grow_disk,
     keep_config,
     mark,
     move_disk,
@@ -97,6 +98,7 @@ app.command(short_help="Name the present moment of a domain.")(mark)
 app.command(short_help="Protect one more disk.")(protect)
 app.command(short_help="Stop protecting a disk.")(unprotect)
 app.command(short_help="Use a disk that is at another path now.")(move_disk)
+app.command(short_help="Protect what a disk has grown by.")(grow_disk)
 app.command(short_help="Keep a configuration file.")(keep_config)
 app.command(short_help="Stop uploading a domain.")(pause)
 app.command(short_help="Resume uploading a domain.")(resume)

@@ -21,7 +21,7 @@ from jetdr_core.cli.words import human_bytes
 from jetdr_core.drva.client import SOCKET_DEFAULT, ControlClient
 from jetdr_core.errors import InvalidRequest
 
-__all__ = ["keep_config", "mark", "move_disk", "pause", "protect", "resume", "stop_host", "unprotect"]
+__all__ = ["grow_disk", "keep_config", "mark", "move_disk", "pause", "protect", "resume", "stop_host", "unprotect"]
 
 AWAIT_UPLOAD_S = 2.5
 """So often the DRVA is asked why a mark is not in the store yet. It is less than what a client calls long."""
@@ -161,6 +161,27 @@ def _moved(answer: Any) -> str:
         return f"disk {answer['disk']} is expected at {answer['path']}: {answer['resync']}"
     copied = f"; all of it is resynced: {answer['resync']}" if answer["resync"] else "; nothing has to be resynced"
     return f"disk {answer['disk']} is used at {answer['path']}{copied}"
+
+
+def grow_disk(
+    ctx: typer.Context, domain: Domain, disk: DiskName, socket: Socket = SOCKET_DEFAULT, as_json: Json = False
+) -> Work:
+    """Protect a disk whose file or device was enlarged, in its new size. Guests see that when they connect again.
+
+    Recovery points have the size that was protected at their moment, so a disk never becomes smaller again. An opening
+    of the domain takes over the new size by itself.
+    """
+    terminal = ctx.ensure_object(Terminal)
+    return Work(lambda: _say(terminal, ask(socket, "grow_disk", domain=domain, disk=disk), _grown, as_json=as_json))
+
+
+def _grown(answer: Any) -> str:
+    disk, before, size = answer["disk"], answer["before_bytes"], answer["size_bytes"]
+    if size == before:
+        return f"disk {disk} has not grown: {human_bytes(size)}"
+    copied = "; its new end holds data, which is copied" if answer["resync"] else ""
+    grown = f"disk {disk} grew from {human_bytes(before)} to {human_bytes(size)}"
+    return f"{grown}{copied}; guests see it when they connect again"
 
 
 def keep_config(

@@ -136,6 +136,13 @@ class FileDevice:
             for start in range(0, length, _BOUNCE_BYTES):
                 self._write_all(offset + start, zeros[: length - start])
 
+    def look_at_size(self) -> int:
+        """Return the size now, in whole blocks. From then on it is :attr:`size_bytes`, if the device has grown."""
+        end = os.lseek(self.fileno(), 0, os.SEEK_END)
+        found = end - end % self._block_bytes
+        self._size_bytes = max(found, self._size_bytes)
+        return found
+
     def grow(self, size_bytes: int) -> None:
         check_writable(self._path, writable=self._writable)
         if not self._regular or size_bytes < self._size_bytes or size_bytes % self._block_bytes:

@@ -25,7 +25,7 @@ from jetdr_core.control_bodies import DiskReady, GapClose
 from jetdr_core.domain.control_log import ControlLog
 from jetdr_core.domain.disk import ProtectedDisk
 from jetdr_core.errors import HostUnreachable, LoggingOff, NotConsistent, PrimaryAway, StallTimeout
-from jetdr_core.resync import copy_regions
+from jetdr_core.resync import copy_regions, regions_from
 
 __all__ = ["Copies"]
 
@@ -36,11 +36,15 @@ RETRY_S = 0.05
 
 
 class _Copy:
-    """One copy that is owed. ``reason`` is that of the gap it ends, and empty for an initial copy."""
+    """One copy that is owed. ``reason`` is that of the gap it ends, and empty for an initial copy.
 
-    def __init__(self, disk: ProtectedDisk, reason: str) -> None:
+    ``start``: what is before this offset is not copied.
+    """
+
+    def __init__(self, disk: ProtectedDisk, reason: str, start: int = 0) -> None:
         self.disk = disk
         self.reason = reason
+        self.start = start
         self.stopping = threading.Event()
         self.paid: Future[None] = Future()  # done once the copy is no longer owed, or has failed
         self.begun = False  # changes with the control log's lock held
@@ -131,6 +135,18 @@ class Copies:
                 ready = self._control_log.is_ready(disk.number)
                 self._owe(_Copy(disk, reason if ready else ""), log_holes=True)
 
+    def owe_end(self, disk: ProtectedDisk, start: int, reason: str) -> None:
+        """The disk has grown, from ``start`` on. With a ``reason`` its new end holds data, and that gap is open.
+
+        A copy that is under way begins anew, because it would leave the end out.
+        """
+        with self._control_log.lock:
+            earlier, start = self._owed.get(disk.number), 0 if disk.map is not None else start
+            if earlier is not None:
+                self._owe(_Copy(disk, reason, min(earlier.start, start)), log_holes=True)
+            elif reason:
+                self._owe(_Copy(disk, reason, start), log_holes=False)
+
     def why_owed(self, disk: ProtectedDisk) -> str:
         """Why a copy of the disk is owed. Empty if none is."""
         copy = self._owed.get(disk.number)
@@ -142,7 +158,7 @@ class Copies:
             return
         with self._control_log.lock:
             for copy in [copy for copy in self._owed.values() if copy.interrupted and is_served(copy.disk)]:
-                self._owe(_Copy(copy.disk, copy.reason), log_holes=True)
+                self._owe(_Copy(copy.disk, copy.reason, copy.start), log_holes=True)
 
     def forget(self, disk: ProtectedDisk) -> Callable[[], bool]:
         """Owe the disk nothing more. The result waits until its copy has ended.
@@ -218,7 +234,7 @@ class Copies:
                 if copy.paid.done():
                     copy.paid = Future()
             self._owed[copy.disk.number] = copy
-            copy.disk.copy.total_bytes, copy.disk.copy.copied_bytes = copy.disk.owed_bytes, 0
+            copy.disk.copy.total_bytes, copy.disk.copy.copied_bytes = copy.disk.owed_bytes - copy.start, 0
             pool.submit(self._make, copy, log_holes=log_holes or earlier is not None)
 
     def _make(self, copy: _Copy, *, log_holes: bool) -> None:
@@ -246,7 +262,7 @@ class Copies:
             copy.begun = disk.copy.running = True
         if copy.reason:
             _persist(copy.stopping, lambda: self._control_log.open_gap(copy.reason))
-            if disk.fault is None:
+            if disk.fault is None and copy.start == 0:
                 disk.copy_filter.trust()
         if disk.fault is not None:  # its gap is open; the copy is resumed when it is served
             raise PrimaryAway(disk.fault.reason)
@@ -259,7 +275,7 @@ class Copies:
         while copy_regions(
             disk.copy_filter,
             self._ring,
-            disk.regions(),
+            regions_from(disk.regions(), copy.start),
             log_holes=log_holes,
             stopping=copy.stopping,
             progress=disk.copy.advance,

@@ -43,12 +43,15 @@ class CopyFilter(BackgroundFilter, Protocol):
 class ProtectedDisk(ABC):
     """A protected disk. ``primary`` is this process's handle on it. ``nbd_uri`` is where guests find it, or empty."""
 
-    def __init__(self, number: int, name: str, primary: Primary) -> None:
+    def __init__(self, number: int, name: str, primary: Primary, size_bytes: int) -> None:
         self.number = number
         """Its number within the domain, as records carry it."""
         self.name = name
         self.path = primary.path
-        self.size_bytes = primary.device.size_bytes
+        self.size_bytes = size_bytes
+        """As much of it as is protected. Its primary may have more."""
+        self.primary_bytes = size_bytes
+        """What its primary had when a mode last looked."""
         self.nbd_uri = ""
         self.copy = CopyProgress()
         self.primary = primary
@@ -63,7 +66,7 @@ class ProtectedDisk(ABC):
 
     def regions(self) -> Iterator[Region]:
         """Return what a copy of the disk consists of, in order: what is owed, or all of a disk that has no map."""
-        return self.primary.regions() if self.map is None else self.map.owed_regions(self.primary)
+        return self.primary.regions(self.size_bytes) if self.map is None else self.map.owed_regions(self.primary)
 
     @property
     def owed_bytes(self) -> int:
@@ -105,7 +108,7 @@ class Disk(ProtectedDisk):
         on_suspect: Callable[[Disk], None],
         disk_map: DiskMap | None = None,
     ) -> None:
-        super().__init__(number, name, primary)
+        super().__init__(number, name, primary, io_filter.size_bytes)
         self.io_filter = io_filter
         self.map = disk_map
         self._on_suspect = on_suspect
@@ -187,6 +190,12 @@ class Disk(ProtectedDisk):
         self.primary, self.device, self.path = primary, primary.device, primary.path
         self.io_filter = io_filter
         self.fault = None
+
+    def resize(self, io_filter: IoFilter, disk_map: DiskMap) -> None:
+        """Go on with the filter of another size, and its map. The earlier filter is closed."""
+        if self.map is not None:
+            self.map.give_up()
+        self.io_filter, self.map, self.size_bytes = io_filter, disk_map, io_filter.size_bytes
 
     def close(self) -> bool:
         """Close the disk and flush its primary. Returns False if primary and log may differ.

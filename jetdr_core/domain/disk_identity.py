@@ -59,20 +59,23 @@ _BEGUN = re.compile(rb"[0-9]*\.?[0-9a-f]* ?[0-9]*\0*")
 _FILE = struct.Struct("<QQqq")  # size, inode, mtime, ctime
 
 
-def identity_of_disk(path: str) -> bytes:
-    """Return the identity of the primary at ``path``; zeros if it is not known, as of a caller's open device."""
+def identity_of_disk(path: str, size_bytes: int) -> bytes:
+    """Return the identity of the primary at ``path``; zeros if it is not known, as of a caller's open device.
+
+    A block device may have grown since it had ``size_bytes``, and keeps its identity.
+    """
     try:
         status = Path(path).stat() if path else None
         if status is None:
             return UNKNOWN
         if stat.S_ISREG(status.st_mode):
             return _digest(_FILE.pack(status.st_size, status.st_ino, status.st_mtime_ns, status.st_ctime_ns))
-        return _digest(_sample(path))
+        return _digest(_sample(path, size_bytes))
     except OSError:
         return UNKNOWN
 
 
-def identity_at_rest(path: str) -> bytes:
+def identity_at_rest(path: str, size_bytes: int) -> bytes:
     """Return an identity that the primary does not keep if it is written to from now on. May wait for a tick.
 
     A primary that cannot be looked at gets one that it does not have, because somebody may write to it unnoticed.
@@ -82,7 +85,7 @@ def identity_at_rest(path: str) -> bytes:
         if status is not None and stat.S_ISREG(status.st_mode):
             age_ns = time.time_ns() - max(status.st_mtime_ns, status.st_ctime_ns)
             time.sleep(max(0, CLOCK_TICK_NS - max(0, age_ns)) / 1e9)
-    identity = identity_of_disk(path)
+    identity = identity_of_disk(path, size_bytes)
     return UNREADABLE if path and identity == UNKNOWN else identity
 
 
@@ -97,7 +100,7 @@ def changed_disks(log: ReplicationLog, placed: Sequence[tuple[DiskState, str]]) 
     if len(noted) != len(placed):
         return tuple(disk for disk, _ in placed)
     known = zip(noted, placed, strict=True)
-    return tuple(disk for one, (disk, path) in known if one not in {UNKNOWN, identity_of_disk(path)})
+    return tuple(disk for one, (disk, path) in known if one not in {UNKNOWN, identity_of_disk(path, disk.size_bytes)})
 
 
 def why_resync(changed: Sequence[DiskState], absent: Sequence[DiskState]) -> str:
@@ -113,15 +116,14 @@ def why_changed(disks: Sequence[DiskState]) -> str:
     return f"disk {names}: the primary was changed or replaced since the domain was closed"
 
 
-def _sample(path: str) -> bytes:
+def _sample(path: str, size: int) -> bytes:
     """Return a digest of the size, the first and last MiB, and pieces in between, of a block device."""
     with open(path, "rb", buffering=0) as device:
-        size = device.seek(0, os.SEEK_END)
         digest = xxhash.xxh3_128(size.to_bytes(8, "little"))
         whole = [(0, SAMPLE_BYTES), (SAMPLE_BYTES, SAMPLE_BYTES), (max(0, size - SAMPLE_BYTES), SAMPLE_BYTES)]
         pieces = [(size // SAMPLES * number, SAMPLED_BYTES) for number in range(SAMPLES)]
         for offset, length in whole + pieces:
-            digest.update(os.pread(device.fileno(), length, offset))
+            digest.update(os.pread(device.fileno(), max(0, min(length, size - offset)), offset))
     return digest.digest()
 
 

@@ -135,10 +135,9 @@ class MapMaker:
     earlier: Generation
     folder: str
 
-    def begin(self, number: int, name: str, primary: Primary, start: MapStart) -> DiskMap:
-        """Begin the map of a disk, whose primary is open."""
-        size_bytes, head = primary.device.size_bytes, self.log.outcome.head
-        sidecar = self._open(number, name, primary, start)
+    def begin(self, number: int, name: str, primary: Primary, start: MapStart, size_bytes: int) -> DiskMap:
+        """Begin the map of a disk of ``size_bytes``, whose primary is open."""
+        head, sidecar = self.log.outcome.head, self._open(number, name, primary, start, size_bytes)
         native = DirtyMap(
             cast("BlockDevice | None", sidecar),  # native code asks a descriptor for no more
             primary_fd=primary.device.fileno(),
@@ -163,7 +162,9 @@ class MapMaker:
             return Path(self.folder) / f"{self.log.body.domain_uuid}-{number}.jetdr-map"
         return Path(f"{primary.path}.jetdr-map") if primary.path and os.path.isfile(primary.path) else None
 
-    def _open(self, number: int, name: str, primary: Primary, start: MapStart) -> _Sidecar | None:
+    def _open(
+        self, number: int, name: str, primary: Primary, start: MapStart, size_bytes: int
+    ) -> _Sidecar | None:
         place = self.place(number, primary)
         if place is None:
             return None
@@ -171,7 +172,7 @@ class MapMaker:
             if start is MapStart.MARKED:
                 with suppress(FileNotFoundError):
                     return _Sidecar(open_own(place, os.O_RDWR), place)
-            return _Sidecar(_make(place, DirtyMap.file_bytes(primary.device.size_bytes)), place)
+            return _Sidecar(_make(place, DirtyMap.file_bytes(size_bytes)), place)
         except (InvalidRequest, OSError) as error:
             log_.warning("disk %s: its dirty map is kept in memory alone: %s", name, error)
             return None

@@ -13,18 +13,19 @@ from collections.abc import Callable
 from typing import Generic
 from uuid import uuid4
 
-from jetdr_core.control_bodies import DiskAdd, DiskRemove
+from jetdr_core.control_bodies import DiskAdd, DiskGrow, DiskRemove
 from jetdr_core.domain.control_log import ControlLog
 from jetdr_core.domain.copies import Copies
 from jetdr_core.domain.disk import ProtectedDisk
 from jetdr_core.domain.disk_identity import UNREADABLE, identity_at_rest
 from jetdr_core.domain.disk_trouble import DiskTrouble
 from jetdr_core.domain.mode import D, Mode
-from jetdr_core.domain.primary import DiskPlace, Primaries, Primary, places_digest
+from jetdr_core.domain.primary import DiskPlace, Primaries, Primary, check_disk_bytes, places_digest, shrunk
 from jetdr_core.domain.status import DiskStatus, counters
-from jetdr_core.errors import InvalidRequest, LoggingOff
+from jetdr_core.errors import InvalidRequest, JetdrError, LoggingOff, PrimaryAway
 from jetdr_core.identity import check_name
 from jetdr_core.limits import DISKS_MAX
+from jetdr_core.resync import regions_from
 
 __all__ = ["Disks"]
 
@@ -63,7 +64,7 @@ class Disks(Generic[D]):
         """Attach the disks that the history has. The last owner may have added some of them as it ended."""
         with self._control_log.lock:
             states = self._control_log.history.disks
-            return [self._attach(state.disk, state.name, primaries.of(state)) for state in states]
+            return [self._attach(one.disk, one.name, primaries.of(one), one.size_bytes) for one in states]
 
     def freeze(self) -> None:
         """From now on no disk is added or removed: the domain is being closed. With the control log's lock held."""
@@ -87,7 +88,7 @@ class Disks(Generic[D]):
     def identities(self) -> tuple[bytes, ...]:
         """Return what identifies the primaries by ascending number, once nobody writes to them. May block."""
         disks = sorted(self.by_name().values(), key=lambda disk: disk.number)
-        return tuple(UNREADABLE if disk.fault else identity_at_rest(disk.path) for disk in disks)
+        return tuple(UNREADABLE if disk.fault else identity_at_rest(disk.path, disk.size_bytes) for disk in disks)
 
     # -- add ---------------------------------------------------------------------------------------------------------
 
@@ -111,7 +112,7 @@ class Disks(Generic[D]):
     def _add(self, name: str, primary: Primary, *, holds_data: bool) -> D:
         with self._control_log.lock:
             self._check_new(name)  # again: another caller may have been faster
-            disk = self._attach(self._control_log.history.disk_next, name, primary)
+            disk = self._attach(self._control_log.history.disk_next, name, primary, primary.device.size_bytes)
             added = DiskAdd(
                 name=name,
                 uuid=str(uuid4()),
@@ -138,8 +139,8 @@ class Disks(Generic[D]):
             self._copies.close_gap_when_paid()
             raise
 
-    def _attach(self, number: int, name: str, primary: Primary) -> D:
-        disk = self._disks[name] = self._mode.attach(number, name, primary)
+    def _attach(self, number: int, name: str, primary: Primary, size_bytes: int) -> D:
+        disk = self._disks[name] = self._mode.attach(number, name, primary, size_bytes)
         self._copies.attach(disk)
         return disk
 
@@ -195,6 +196,47 @@ class Disks(Generic[D]):
                 hint=f"stop its guest, move the file to {path}, and give the command again",
             )
 
+    # -- grow ------------------------------------------------------------------------------------------------------
+
+    def grow_known(self) -> None:
+        """Protect what disks have grown by while the domain was closed. One that cannot be grown now keeps its size."""
+        for disk in self.by_name().values():
+            if disk.fault is None:
+                try:
+                    self.grow(disk)
+                except (JetdrError, OSError) as error:
+                    log.warning("domain %s: disk %s has not grown: %s", self._domain, disk.name, error)
+
+    def grow(self, disk: D) -> str:
+        """Protect what the disk has grown by; returns why a copy of that is owed, or nothing.
+
+        The DISK_GROW comes before every write to the new end. If that holds data, the gap of its copy is open before,
+        and no earlier copy can close it meanwhile.
+        """
+        with self._moving:
+            self._check_not_frozen()
+            self._check_protected(disk)
+            if disk.fault is not None:
+                raise PrimaryAway(f"disk {disk.name!r} has failed: {disk.fault.reason}", hint=disk.fault.remedy)
+            size_bytes, before = disk.primary.size_now(), disk.size_bytes
+            if size_bytes < before:
+                raise shrunk(disk.name, disk.path, size_bytes, before)
+            check_disk_bytes(disk.name, size_bytes)
+            return self._grow(disk, before, size_bytes) if size_bytes > before else ""
+
+    def _grow(self, disk: D, before: int, size_bytes: int) -> str:
+        tail = regions_from(disk.primary.regions(size_bytes), before)
+        reason = f"disk {disk.name!r} grew, and its new end holds data" if any(not one.hole for one in tail) else ""
+        with self._control_log.lock:
+            if reason:
+                self._copies.expect_resync(reason)
+            self._control_log.append(DiskGrow(size_bytes), disk.number)
+            self._mode.grow(disk, size_bytes)
+            disk.size_bytes = disk.primary_bytes = size_bytes
+            self._copies.owe_end(disk, before, reason)
+        log.warning("domain %s: disk %s grew from %d to %d bytes", self._domain, disk.name, before, size_bytes)
+        return reason
+
     # -- remove ------------------------------------------------------------------------------------------------------
 
     def unprotect(self, disk: D) -> None:
@@ -238,6 +280,7 @@ def _status(disk: ProtectedDisk, *, ready: bool) -> DiskStatus:
         path=disk.path,
         nbd_uri=disk.nbd_uri,
         size_bytes=disk.size_bytes,
+        primary_bytes=disk.primary_bytes,
         ready=ready,
         failed=disk.fault is not None,
         fault=disk.fault,

@@ -107,6 +107,16 @@ class Domain(Generic[D]):
         await asyncio.to_thread(self._alive.note_places)
         return why
 
+    async def grow_disk(self, name: str) -> str:
+        """Protect what the disk's file or device has grown by; returns why a copy of that is owed, or nothing.
+
+        That it has grown is durable at return. Recovery points have the size that was protected at their LSN. A disk
+        that has shrunk is refused. In an embedded domain, calls on the disk meanwhile are refused too.
+        """
+        why = await asyncio.to_thread(self._alive.disks.grow, self.disk(name))
+        await asyncio.to_thread(self._alive.control_log.make_durable)
+        return why
+
     async def unprotect(self, name: str) -> None:
         """Stop protecting a disk. Recovery points before this moment keep it, and the primary stays as it is."""
         await asyncio.to_thread(self._alive.disks.unprotect, self.disk(name))

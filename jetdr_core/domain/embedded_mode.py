@@ -27,6 +27,7 @@ from jetdr_core.domain.overload import Overload
 from jetdr_core.domain.primary import DiskPlace, Primaries, Primary, open_primary
 from jetdr_core.errors import LogFailed
 from jetdr_core.replication_log import Cursor, ReplicationLog
+from jetdr_core.resync import regions_from
 
 __all__ = ["EmbeddedMode", "EmbeddedResumption"]
 
@@ -160,11 +161,11 @@ class EmbeddedMode:
     def open_new(self, name: str, place: DiskPlace, size_bytes: int | None) -> Primary:
         return open_primary(name, place, size_bytes=size_bytes, create=True)
 
-    def attach(self, number: int, name: str, primary: Primary) -> Disk:
+    def attach(self, number: int, name: str, primary: Primary, size_bytes: int) -> Disk:
         disk_map = None
         if primary.fault is None:
-            disk_map = self._maps.begin(number, name, primary, self._map_start(number, primary))
-        io_filter = self._filter(number, primary, disk_map)
+            disk_map = self._maps.begin(number, name, primary, self._map_start(number, primary), size_bytes)
+        io_filter = self._filter(number, primary, size_bytes, disk_map)
         disk = self._disks[number] = Disk(
             number, name, primary, io_filter, self._parts.copies.owe_suspect, disk_map=disk_map
         )
@@ -187,12 +188,12 @@ class EmbeddedMode:
             for disk in list(self._disks.values()):
                 disk.tend_map()
 
-    def _filter(self, number: int, primary: Primary, disk_map: DiskMap | None) -> IoFilter:
+    def _filter(self, number: int, primary: Primary, size_bytes: int, disk_map: DiskMap | None) -> IoFilter:
         return IoFilter(
             self._resumption.ring,
             primary.device,
             disk=number,
-            size_bytes=primary.device.size_bytes,
+            size_bytes=size_bytes,
             record_bytes_max=self._resumption.log.record_bytes_max,
             stall_limit_s=self._parts.options.stall_limit_s,
             dirty_map=None if disk_map is None else disk_map.native,
@@ -203,10 +204,10 @@ class EmbeddedMode:
         if disk.fault is None and disk.primary.leads_to(path):
             disk.primary, disk.path = replace(disk.primary, path=path), path
             return ""
-        primary, disk_map = open_primary(disk.name, path, size_bytes=disk.size_bytes), None
+        primary, disk_map = open_primary(disk.name, path, size_bytes=disk.size_bytes, is_known=True), None
         try:
-            disk_map = self._maps.begin(disk.number, disk.name, primary, MapStart.UNCERTAIN)
-            io_filter = self._filter(disk.number, primary, disk_map)
+            disk_map = self._maps.begin(disk.number, disk.name, primary, MapStart.UNCERTAIN, disk.size_bytes)
+            io_filter = self._filter(disk.number, primary, disk.size_bytes, disk_map)
             self._parts.copies.expect_resync(reason)
         except BaseException:
             if disk_map is not None:
@@ -216,6 +217,27 @@ class EmbeddedMode:
         disk.adopt(primary, io_filter, disk_map)
         self._parts.copies.owe_again(disk, reason)
         return reason
+
+    def grow(self, disk: Disk, size_bytes: int) -> None:
+        """Put another filter on the disk, because a dirty map has one size. The calls in flight end first."""
+        before, primary = disk.size_bytes, disk.primary
+        disk.io_filter.close()
+        disk_map = self._maps.begin(disk.number, disk.name, primary, self._grown_start(disk), size_bytes)
+        for region in regions_from(primary.regions(size_bytes), before):
+            if not region.hole:
+                disk_map.native.owe(region.offset, region.length)
+        disk.resize(self._filter(disk.number, primary, size_bytes, disk_map), disk_map)
+
+    def _grown_start(self, disk: Disk) -> MapStart:
+        """Say what is known of a disk that nobody writes to: whether log and primary agree, durably."""
+        ring, is_owed = self._resumption.ring, disk.suspect or bool(self._parts.copies.why_owed(disk))
+        if is_owed or not ring.wait_durable(ring.lsn_reserved, self._parts.options.stall_limit_s):
+            return MapStart.UNCERTAIN
+        try:
+            disk.device.sync()
+        except OSError:
+            return MapStart.UNCERTAIN
+        return MapStart.AGREES
 
     def serve(self, disk: Disk) -> None:
         """The caller gets the disk from the domain, which returns it only now."""

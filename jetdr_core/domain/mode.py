@@ -136,8 +136,8 @@ class Mode(Protocol[D]):
     def open_new(self, name: str, place: DiskPlace, size_bytes: int | None) -> Primary:
         """Open and check the primary of a new disk; create a file that is missing."""
 
-    def attach(self, number: int, name: str, primary: Primary) -> D:
-        """Return the disk on its primary, which nobody writes to yet."""
+    def attach(self, number: int, name: str, primary: Primary, size_bytes: int) -> D:
+        """Return the disk, of ``size_bytes``, on its primary, which nobody writes to yet and which may have more."""
 
     def serve(self, disk: D) -> None:
         """From now on guests may write to the disk."""
@@ -150,6 +150,9 @@ class Mode(Protocol[D]):
 
         That is empty if ``path`` is a name of the file that is in use, and ``reason`` otherwise.
         """
+
+    def grow(self, disk: D, size_bytes: int) -> None:
+        """From now on guests may use more of the disk, once they connect anew."""
 
     @property
     def looks_for_disks(self) -> bool:

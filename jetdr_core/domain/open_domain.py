@@ -96,6 +96,7 @@ class OpenDomain(Generic[D]):
             await domain.mode.begin(
                 parts.cursor, domain.upload.start, lambda: domain.disks.attach_known(parts.primaries)
             )
+            await in_thread(domain.disks.grow_known)
             await in_thread(domain.note_places)
         except BaseException:
             await settle(domain._finish(upload=False, clean=parts.clean, stop_host=False))

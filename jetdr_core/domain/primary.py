@@ -39,9 +39,11 @@ __all__ = [
     "Primaries",
     "Primary",
     "are_confirmed",
+    "check_disk_bytes",
     "close_late",
     "open_primary",
     "places_digest",
+    "shrunk",
 ]
 
 HANGS = "see what its file system or device waits for; it is opened once that answers"
@@ -60,9 +62,15 @@ class Primary:
     path: str
     fault: DiskFault | None = None
 
-    def regions(self) -> Iterator[Region]:
-        """All of the disk, data and holes in order."""
-        return regions_of(self.device.fileno(), self.device.size_bytes)
+    def regions(self, size_bytes: int | None = None) -> Iterator[Region]:
+        """All of the disk, or its first ``size_bytes``, data and holes in order."""
+        size = self.device.size_bytes if size_bytes is None else size_bytes
+        return regions_of(self.device.fileno(), size)
+
+    def size_now(self) -> int:
+        """Return the bytes that the file or device has now, in whole sectors. Other than at opening, it may differ."""
+        found = self.device.look_at_size() if isinstance(self.device, FileDevice) else self.device.size_bytes
+        return found - found % SECTOR_BYTES
 
     def leads_to(self, path: str) -> bool:
         """Whether ``path`` is a name of the very file or device that is open here."""
@@ -185,7 +193,7 @@ class Primaries:
                 "trust_stored_paths=True believes that of every disk, and whoever may write to the store with it",
             )
         try:
-            return open_primary(name, place, size_bytes=state.size_bytes, shared=self._shared)
+            return open_primary(name, place, size_bytes=state.size_bytes, shared=self._shared, is_known=True)
         except (JetdrError, OSError) as error:
             if self._must_open or not isinstance(place, str | PathLike):
                 raise
@@ -217,9 +225,15 @@ def absent_primary(state: DiskState, path: str, fault: DiskFault) -> Primary:
 
 
 def open_primary(
-    name: str, place: DiskPlace, *, size_bytes: int | None, create: bool = False, shared: bool = False
+    name: str,
+    place: DiskPlace,
+    *,
+    size_bytes: int | None,
+    create: bool = False,
+    shared: bool = False,
+    is_known: bool = False,
 ) -> Primary:
-    """Open disk ``name`` at ``place``, which must have ``size_bytes`` if that is known.
+    """Open disk ``name`` at ``place``, which must have ``size_bytes`` if that is given, or more if it ``is_known``.
 
     With ``create`` a file that does not exist is created, with that size and all zeros. An empty path stands for a
     device that only its caller knows, so it cannot be opened. ``shared``: another process writes to the primary, and
@@ -227,12 +241,12 @@ def open_primary(
     """
     if not isinstance(place, str | PathLike):
         _check_shareable(name, shared=shared)
-        return _checked(name, Primary(place, ""), size_bytes)
+        return _checked(name, Primary(place, ""), size_bytes, is_known=is_known)
     if not fspath(place):
         raise InvalidRequest(f"disk {name!r} was protected as an open device", hint=f"pass disks={{{name!r}: device}}")
     path = Path(fspath(place)).absolute()
     if create and size_bytes is not None and not exists(path):
-        _check_disk_bytes(name, size_bytes)
+        check_disk_bytes(name, size_bytes)
         _create_sparse(path, size_bytes)
     if not exists(path):
         raise PrimaryMissing(
@@ -243,7 +257,7 @@ def open_primary(
         )
     primary = Primary(FileDevice(path, direct=False, writable=not shared, lock=not shared), str(path))
     try:
-        _checked(name, primary, size_bytes)
+        _checked(name, primary, size_bytes, is_known=is_known)
         _check_answers(name, primary)
         return primary
     except BaseException:
@@ -259,16 +273,33 @@ def _check_shareable(name: str, *, shared: bool) -> None:
         )
 
 
-def _checked(name: str, primary: Primary, size_bytes: int | None) -> Primary:
+def _checked(name: str, primary: Primary, size_bytes: int | None, *, is_known: bool) -> Primary:
     found = _true_size(primary)
-    _check_disk_bytes(name, found)
+    if is_known and size_bytes is not None and found > size_bytes:
+        return primary  # it has grown
     if size_bytes is not None and size_bytes != found:
-        raise InvalidRequest(
-            f"disk {name!r} ({primary.path or 'an open device'}) has {found} bytes, expected {size_bytes}",
-            hint="give it back the size it had, or name the right file: a disk's size is part of its history. If it "
-            "is to have the new size, stop protecting it, and protect it anew",
+        raise (
+            shrunk(name, primary.path, found, size_bytes)
+            if is_known
+            else InvalidRequest(
+                f"disk {name!r} ({primary.path or 'an open device'}) has {found} bytes, expected {size_bytes}",
+                hint="give no size, or name the right file",
+            )
         )
+    check_disk_bytes(name, found)
     return primary
+
+
+def shrunk(name: str, path: str, found: int, size_bytes: int) -> InvalidRequest:
+    """Return the error that a disk is smaller than its history says."""
+    return InvalidRequest(
+        f"disk {name!r} ({path or 'an open device'}) has {found} bytes, expected {size_bytes}: it has shrunk, or is "
+        "another disk",
+        hint="name the right file, or give it back its size. What was cut off is in the store (jetdr rehydrate). If it "
+        "is to be smaller, stop protecting it, and protect it anew",
+        size_bytes=size_bytes,
+        found_bytes=found,
+    )
 
 
 def _check_answers(name: str, primary: Primary) -> None:
@@ -293,7 +324,8 @@ def _true_size(primary: Primary) -> int:
     return primary.device.size_bytes
 
 
-def _check_disk_bytes(name: str, size_bytes: int) -> None:
+def check_disk_bytes(name: str, size_bytes: int) -> None:
+    """Refuse a size that no disk has."""
     if not 0 < size_bytes <= DISK_BYTES_MAX or size_bytes % SECTOR_BYTES:
         raise InvalidRequest(
             f"disk {name!r} of {size_bytes} bytes is not valid",

@@ -36,7 +36,9 @@ class Counted(Metric):
 
 @dataclass(frozen=True, slots=True)
 class DiskStatus:
-    """One disk. ``copied_bytes`` of ``copy_bytes`` says how far its copy has come, and is 0 of 0 if none was owed.
+    """One disk. Its file or device had ``primary_bytes`` when it was last looked at, and ``size_bytes`` are protected.
+
+    ``copied_bytes`` of ``copy_bytes`` says how far its copy has come, and is 0 of 0 if none was owed.
 
     ``fault`` says why it is ``failed``, and ``trouble`` why it is ``in_trouble``. ``nbd_uri``: where guests find the
     disk, empty without a host component. A hosted disk's counters are as last reported by the host component, since it
@@ -47,6 +49,7 @@ class DiskStatus:
     path: str
     nbd_uri: str
     size_bytes: Annotated[int, Metric("jetdr_disk_bytes", "size of the disk")]
+    primary_bytes: Annotated[int, Metric("jetdr_disk_primary_bytes", "size of its file or device, as last seen")]
     ready: Annotated[bool, Metric("jetdr_disk_ready", "1 when its initial copy is complete")]
     failed: Annotated[bool, Metric("jetdr_disk_failed", "1 while it is missing, does not fit, or is not configured")]
     fault: DiskFault | None

@@ -53,6 +53,7 @@ ALARMS = {
     "host_not_configured": "a host component serves guests of a domain that is not configured, so none is protected",
     "metrics_away": "the metrics are not served, because their address is taken or unusable; it is tried again",
     "disk_failed": "a disk is missing, in use, or not the one it was; its guest has no disk until it is back",
+    "disk_grown": "a disk's file or device has grown, and its guest does not see that yet",
     "disk_not_configured": "the domain protects a disk that no operator names here; it is not opened or served",
 }
 """The meaning of every alarm, by name."""
@@ -168,11 +169,21 @@ def _of_status(status: DomainStatus) -> Iterator[Alarm]:
     if status.changed:
         yield Alarm("disk_changed", status.changed)
     for disk in status.disks:
-        if disk.fault is not None:
-            yield _of_fault(disk, disk.fault)
-        if disk.trouble is not None:
-            alarm = _of_trouble(disk, disk.trouble)
-            yield alarm if status.host is None else _as_of(alarm, status.host.counted_age_s)
+        yield from _of_disk(status, disk)
+
+
+def _of_disk(status: DomainStatus, disk: DiskStatus) -> Iterator[Alarm]:
+    if disk.fault is not None:
+        yield _of_fault(disk, disk.fault)
+    elif disk.primary_bytes > disk.size_bytes:
+        yield Alarm(
+            "disk_grown",
+            f"disk {disk.name!r} at {disk.path} has grown to {disk.primary_bytes} bytes, and {disk.size_bytes} are "
+            f"served and protected; 'jetdr grow-disk {status.name} {disk.name}' takes the rest",
+        )
+    if disk.trouble is not None:
+        alarm = _of_trouble(disk, disk.trouble)
+        yield alarm if status.host is None else _as_of(alarm, status.host.counted_age_s)
 
 
 def _of_trouble(disk: DiskStatus, trouble: DiskTrouble) -> Alarm:

@@ -143,6 +143,14 @@ async def _move_disk(session: DomainSession, request: ControlRequest) -> Json:
     return {"disk": name, "path": path, "open": is_open, "resync": why, "configured_elsewhere": elsewhere}
 
 
+async def _grow_disk(session: DomainSession, request: ControlRequest) -> Json:
+    """Protect and serve what a disk has grown by. That is durable in the log at return."""
+    domain, name = session.domain, request.needed_text("disk")
+    before = domain.disk(name).size_bytes
+    why = await domain.grow_disk(name)
+    return {"disk": name, "before_bytes": before, "size_bytes": domain.disk(name).size_bytes, "resync": why}
+
+
 async def _keep_config(session: DomainSession, request: ControlRequest) -> Json:
     """Keep a configuration file. It is durable in the log at return."""
     domain, path = session.domain, request.needed_text("path")
@@ -169,6 +177,7 @@ _COMMANDS: dict[str, tuple[Callable[[DomainSession, ControlRequest], Coroutine[A
     "protect": (_protect, ["disk", "path", "size_bytes"]),
     "unprotect": (_unprotect, ["disk"]),
     "move_disk": (_move_disk, ["disk", "path"]),
+    "grow_disk": (_grow_disk, ["disk"]),
     "keep_config": (_keep_config, ["path", "name"]),
     "pause": (_pause, []),
     "resume": (_resume, []),

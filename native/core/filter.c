@@ -68,6 +68,25 @@ int jdr_filter_open(jdr_filter **out, const struct jdr_filter_options *options)
     return 0;
 }
 
+uint64_t jdr_filter_size(const jdr_filter *filter)
+{
+    return filter->primary.size_bytes;
+}
+
+int jdr_filter_grow(jdr_filter *filter, uint64_t size_bytes)
+{
+    uint64_t size = filter->primary.size_bytes;
+    if (filter->primary.map) /* it has no states for more regions */
+        return -EOPNOTSUPP;
+    if (size_bytes % JDR_SECTOR)
+        return -EINVAL;
+    do
+        if (size_bytes < size)
+            return -EINVAL;
+    while (!atomic_compare_exchange_weak(&filter->primary.size_bytes, &size, size_bytes));
+    return 0;
+}
+
 void jdr_filter_close(jdr_filter *filter)
 {
     jdr_ranges_close(&filter->primary.ranges);

@@ -46,7 +46,7 @@ struct jdr_trouble {
 
 struct jdr_primary {
     struct jdr_device device;
-    uint64_t size_bytes;
+    _Atomic uint64_t size_bytes; /* it only grows */
     uint32_t disk;
     _Atomic int failed; /* its first failed flush, or in write-back its first failed write that was acknowledged */
     struct jdr_ranges ranges;
@@ -66,8 +66,9 @@ void jdr_primary_destroy(struct jdr_primary *primary);
 /* Is this a range of whole sectors within the disk? */
 static inline bool jdr_primary_has(const struct jdr_primary *primary, uint64_t offset, uint64_t length)
 {
-    return offset % JDR_SECTOR == 0 && length % JDR_SECTOR == 0 && length > 0 && length <= primary->size_bytes &&
-           offset <= primary->size_bytes - length;
+    uint64_t size = primary->size_bytes;
+    return offset % JDR_SECTOR == 0 && length % JDR_SECTOR == 0 && length > 0 && length <= size &&
+           offset <= size - length;
 }
 
 int jdr_primary_read(const struct jdr_primary *primary, uint64_t offset, void *target, size_t length);

@@ -77,10 +77,10 @@ static bool same_file(const struct host_file *one, const struct host_file *other
     return (one->device || one->inode) && one->device == other->device && one->inode == other->inode;
 }
 
-/* Is the disk what is asked for? A renamed file is. */
+/* Is the disk what is asked for? A renamed file is, and one that has grown. */
 static bool same_disk(const struct host_disk *disk, const struct host_disk_spec *spec, const struct host_file *file)
 {
-    return disk->spec.number == spec->number && disk->spec.size_bytes == spec->size_bytes &&
+    return disk->spec.number == spec->number && disk->spec.size_bytes <= spec->size_bytes &&
            disk->spec.record_bytes_max == spec->record_bytes_max && !strcmp(disk->spec.name, spec->name) &&
            (!strcmp(disk->spec.path, spec->path) || same_file(&disk->file, file));
 }
@@ -159,6 +159,50 @@ static int enter(const struct host_disk_spec *spec, const struct host_file *file
     return 0;
 }
 
+static int take_number(uint32_t number, int state_next, struct host_disk **out, char *message)
+{
+    pthread_mutex_lock(&mutex);
+    struct host_disk *disk = closed ? NULL : find(number);
+    int result = closed ? -ESHUTDOWN : disk ? 0 : -ENOENT;
+    if (disk) {
+        disk->references++;
+        disk->state = state_next;
+    }
+    pthread_mutex_unlock(&mutex);
+    *out = disk;
+    return result ? host_refuse(-result, message,
+                                result == -ENOENT ? "there is no disk %u" : "disk %u: the host component is ending",
+                                number)
+                  : 0;
+}
+
+static int grow(struct host_disk *disk, uint64_t size_bytes, char *message)
+{
+    uint64_t end = host_disk_end(disk);
+    if (end < size_bytes)
+        return host_refuse(EINVAL, message, "disk %s: its primary has %llu bytes, fewer than %llu", disk->spec.name,
+                           (unsigned long long)end, (unsigned long long)size_bytes);
+    int result = jdr_filter_grow(disk->filter, size_bytes);
+    return result ? host_refuse(EEXIST, message, "disk %s has another size", disk->spec.name) : 0;
+}
+
+/* The disk is served. Its size is the one that is asked for, or is to become that. */
+static int grow_to(const struct host_disk_spec *spec, char *message)
+{
+    struct host_disk *disk;
+    int result = take_number(spec->number, SERVED, &disk, message);
+    if (result)
+        return result;
+    if (jdr_filter_size(disk->filter) < spec->size_bytes)
+        result = grow(disk, spec->size_bytes, message);
+    pthread_mutex_lock(&mutex);
+    if (!result)
+        disk->spec.size_bytes = jdr_filter_size(disk->filter);
+    pthread_mutex_unlock(&mutex);
+    host_disk_release(disk);
+    return result;
+}
+
 int host_disks_add(const struct host_disk_spec *given, char *message)
 {
     struct host_disk_spec spec = *given;
@@ -173,7 +217,7 @@ int host_disks_add(const struct host_disk_spec *given, char *message)
     result = enter(&spec, &file, &disk, message);
     pthread_mutex_unlock(&mutex);
     if (result)
-        return result > 0 ? 0 : result;
+        return result > 0 ? grow_to(&spec, message) : result;
     if ((result = host_primary_open(disk, message)) == 0)
         result = open_filter(disk, message);
     pthread_mutex_lock(&mutex);
@@ -196,23 +240,6 @@ static void close_primary(struct host_disk *disk)
         close(disk->fd);
     disk->fd = -1;
     pthread_rwlock_unlock(&disk->fd_lock);
-}
-
-static int take_number(uint32_t number, int state_next, struct host_disk **out, char *message)
-{
-    pthread_mutex_lock(&mutex);
-    struct host_disk *disk = closed ? NULL : find(number);
-    int result = closed ? -ESHUTDOWN : disk ? 0 : -ENOENT;
-    if (disk) {
-        disk->references++;
-        disk->state = state_next;
-    }
-    pthread_mutex_unlock(&mutex);
-    *out = disk;
-    return result ? host_refuse(-result, message,
-                                result == -ENOENT ? "there is no disk %u" : "disk %u: the host component is ending",
-                                number)
-                  : 0;
 }
 
 int host_disks_remove(uint32_t number, char *message)

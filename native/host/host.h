@@ -58,7 +58,8 @@ struct host_disks_options {
 void host_disks_configure(const struct host_disks_options *options);
 /*
  * Open and lock the primary, and open its filter. Idempotent with the same values, or another path of the same file.
- * -EEXIST with other values.
+ * With a larger size the disk grows, if its primary has: guests see that when they connect again. -EEXIST with other
+ * values.
  */
 int host_disks_add(const struct host_disk_spec *spec, char *message);
 /* Refuse new I/O, wait for what is in flight, and close the primary: 0, or -ENOENT. */
@@ -83,6 +84,8 @@ struct host_disk *host_disk_take(const char *name);
 void host_disk_release(struct host_disk *disk);
 /* Does data begin at `offset`, and where does that data, or that hole, end? Returns 0, -ESHUTDOWN or -errno. */
 int host_disk_extent(struct host_disk *disk, uint64_t offset, bool *data, uint64_t *end);
+/* How many bytes the primary has now. 0: it is closed, or does not say. */
+uint64_t host_disk_end(struct host_disk *disk);
 int host_disk_read_ahead(struct host_disk *disk, uint64_t offset, uint64_t length);
 
 /* ---- primaries -------------------------------------------------------------------------------------------------- */

@@ -109,7 +109,7 @@ static void plugin_close(void *handle)
 
 static int64_t plugin_get_size(void *handle)
 {
-    return (int64_t)((struct host_disk *)handle)->spec.size_bytes;
+    return (int64_t)jdr_filter_size(((struct host_disk *)handle)->filter);
 }
 
 static int plugin_block_size(void *handle, uint32_t *minimum, uint32_t *preferred, uint32_t *maximum)
@@ -218,7 +218,7 @@ static int plugin_flush(void *handle, uint32_t flags)
 {
     struct host_disk *disk = handle;
     int64_t lsn = jdr_filter_flush(disk->filter);
-    return lsn < 0 ? fail(disk, "flush", 0, disk->spec.size_bytes, lsn) : 0;
+    return lsn < 0 ? fail(disk, "flush", 0, jdr_filter_size(disk->filter), lsn) : 0;
 }
 
 static int finish(struct host_disk *disk, uint32_t flags)

@@ -160,7 +160,8 @@ static int find_extent(const struct host_disk *disk, uint64_t offset, bool *data
     *data = found == (off_t)offset;
     if (*data)
         found = lseek(disk->fd, (off_t)offset, SEEK_HOLE);
-    *end = found < 0 || (uint64_t)found > disk->spec.size_bytes ? disk->spec.size_bytes : (uint64_t)found;
+    uint64_t size = jdr_filter_size(disk->filter);
+    *end = found < 0 || (uint64_t)found > size ? size : (uint64_t)found;
     return *end > offset ? 0 : -EIO;
 }
 
@@ -170,6 +171,14 @@ int host_disk_extent(struct host_disk *disk, uint64_t offset, bool *data, uint64
     int result = disk->fd < 0 ? -ESHUTDOWN : find_extent(disk, offset, data, end);
     pthread_rwlock_unlock(&disk->fd_lock);
     return result;
+}
+
+uint64_t host_disk_end(struct host_disk *disk)
+{
+    pthread_rwlock_rdlock(&disk->fd_lock);
+    off_t end = disk->fd < 0 ? -1 : lseek(disk->fd, 0, SEEK_END);
+    pthread_rwlock_unlock(&disk->fd_lock);
+    return end < 0 ? 0 : (uint64_t)end;
 }
 
 int host_disk_read_ahead(struct host_disk *disk, uint64_t offset, uint64_t length)

@@ -126,6 +126,14 @@ cdef class IoFilter:
         if result < 0:
             self.fail(result, "flush", 0, self.size_bytes)
 
+    def grow(self, size_bytes):
+        cdef uint64_t size = check(size_bytes)
+        if jdr_filter_grow(self.filter, size):
+            raise InvalidRequest(
+                f"a disk of {self.size_bytes} bytes cannot grow to {size}", hint="it grows by whole sectors, and never shrinks"
+            )
+        self.size_bytes = size
+
     def stats(self):
         cdef jdr_filter_stats stats
         c_filter_stats(self.filter, &stats)

@@ -205,6 +205,7 @@ cdef extern from "jetdr.h" nogil:
     int jdr_filter_tend_map(jdr_filter *)
     void c_filter_stats "jdr_filter_stats"(jdr_filter *, jdr_filter_stats *)
     void jdr_filter_trust(jdr_filter *)
+    int jdr_filter_grow(jdr_filter *, uint64_t)
     void jdr_filter_close(jdr_filter *)
     void jdr_filter_destroy(jdr_filter *)
 

@@ -324,6 +324,8 @@ COMMANDS = [
     "mark",
     "protect",
     "unprotect",
+    "move-disk",
+    "grow-disk",
     "pause",
     "resume",
     "watch",

@@ -71,10 +71,6 @@ def shrunk(path: Path) -> None:
     os.truncate(path, DISK_BYTES // 2)
 
 
-def enlarged(path: Path) -> None:
-    os.truncate(path, DISK_BYTES * 2)
-
-
 def a_folder(path: Path) -> None:
     path.unlink()
     path.mkdir()
@@ -95,9 +91,7 @@ def a_link_of_another_user(path: Path) -> None:
     os.chown(path, 4711, 4711, follow_symlinks=False)
 
 
-@pytest.mark.parametrize(
-    "broken", [removed, shrunk, enlarged, a_folder, a_pipe, a_link_to_nothing, a_link_of_another_user]
-)
+@pytest.mark.parametrize("broken", [removed, shrunk, a_folder, a_pipe, a_link_to_nothing, a_link_of_another_user])
 def test_without_one_disk_the_other_is_served_and_protected(made: Machine, broken: Callable[[Path], None]) -> None:
     async def scenario() -> None:
         await with_two_disks(made)

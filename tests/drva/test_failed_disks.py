@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import signal
 from collections.abc import Callable
 from contextlib import suppress
@@ -139,3 +140,18 @@ def test_a_path_that_is_corrected_in_the_configuration_is_used_at_once() -> None
             here.until(lambda s: s["consistent"] and not s["alarms"])
             assert can_read(here, "db01")
             end(drva)
+
+
+def test_a_disk_that_grew_is_an_alarm_until_an_operator_takes_the_rest() -> None:
+    with place("payroll") as here, process(here, "--create") as drva:
+        here.until(lambda s: s["state"] == "open" and s["consistent"])
+        os.truncate(here.disk("payroll"), 2 * DISK_BYTES)
+        here.until(lambda s: "disk_grown" in {alarm["name"] for alarm in s["alarms"]})
+        assert "'jetdr grow-disk payroll db01'" in alarms(here)["disk_grown"]
+        answer = here.ask("grow_disk", domain="payroll", disk="db01")
+        assert (answer["before_bytes"], answer["size_bytes"]) == (DISK_BYTES, 2 * DISK_BYTES)
+        found = here.until(lambda s: s["consistent"] and not s["alarms"])
+        assert found["disks"][0]["size_bytes"] == 2 * DISK_BYTES
+        with NbdClient(str(here.run / "payroll" / "nbd.sock"), "db01") as guest:
+            assert guest.size_bytes == 2 * DISK_BYTES
+        end(drva)

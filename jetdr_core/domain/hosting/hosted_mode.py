@@ -254,8 +254,11 @@ class HostedMode:
         else:
             self._parts.copies.owe_failed(disk, reason)
 
-    def attach(self, number: int, name: str, primary: Primary) -> HostedDisk:
-        return self._server.attach(number, name, primary)
+    def attach(self, number: int, name: str, primary: Primary, size_bytes: int) -> HostedDisk:
+        return self._server.attach(number, name, primary, size_bytes)
+
+    def grow(self, disk: HostedDisk, size_bytes: int) -> None:
+        self._server.grow(disk, size_bytes)
 
     def move(self, disk: HostedDisk, path: str, reason: str) -> str:
         """In write-through the gap is open before the disk can differ from the log, in write-back logging is off."""

@@ -22,7 +22,7 @@ from jetdr_core.domain.disk import CopyFilter, ProtectedDisk
 from jetdr_core.domain.disk_fault import DiskFault
 from jetdr_core.domain.hosting.bypassed_file import BypassedFile
 from jetdr_core.domain.hosting.ring_place import RingPlace
-from jetdr_core.domain.primary import DiskPlace, Primary, close_late, open_primary
+from jetdr_core.domain.primary import DiskPlace, Primary, close_late, open_primary, shrunk
 from jetdr_core.errors import HostUnreachable, InvalidRequest, JetdrError, PrimaryAway
 from jetdr_core.host import HostComponent, HostControl, HostedFilter, StartDisk
 from jetdr_core.patience import each_within
@@ -44,7 +44,7 @@ class HostedDisk(ProtectedDisk):
     """A disk that guests read and write over NBD, at :attr:`nbd_uri`."""
 
     def __init__(self, number: int, name: str, primary: Primary, nbd_uri: str, copy_filter: HostedFilter) -> None:
-        super().__init__(number, name, primary)
+        super().__init__(number, name, primary, copy_filter.size_bytes)
         self.nbd_uri = nbd_uri
         self.counted = FilterStats()
         self._copy_filter = copy_filter
@@ -125,8 +125,7 @@ class DiskServer:
             raise
         return primary
 
-    def attach(self, number: int, name: str, primary: Primary) -> HostedDisk:
-        size_bytes = primary.device.size_bytes
+    def attach(self, number: int, name: str, primary: Primary, size_bytes: int) -> HostedDisk:
         copy_filter = HostedFilter(self._control, number, size_bytes, self._ring.record_bytes_max)
         return HostedDisk(number, name, primary, self._component.nbd_uri(name), copy_filter)
 
@@ -148,6 +147,17 @@ class DiskServer:
             except BaseException:
                 del self._wanted[disk.number]
                 raise
+
+    def grow(self, disk: HostedDisk, size_bytes: int) -> None:
+        """Serve more of the disk. A host component that cannot be reached does so when it is reachable again."""
+        with self._lock:
+            disk.size_bytes = size_bytes
+            try:
+                self._add_at_its_place(disk, is_held=True)
+            except HostUnreachable:
+                self.is_complete = False
+            except (JetdrError, OSError) as error:  # it has another file open
+                self._note_fault(disk, error, is_held=True)
 
     def withdraw(self, disk: HostedDisk) -> None:
         """Withdraw the disk. A host component that cannot be reached is told when it is reachable again."""
@@ -204,8 +214,26 @@ class DiskServer:
             if self._looking[key].done():
                 self._take(disk, key[1], self._looking.pop(key))
 
+    def look_at_sizes(self) -> None:
+        """See which disks have grown, and take those from their guests that have shrunk. May hang with one of them."""
+        for disk in list(self._wanted.values()):
+            if disk.fault is None:
+                found, before = disk.primary.size_now(), disk.primary_bytes
+                disk.primary_bytes = found
+                if found > max(before, disk.size_bytes):
+                    log.warning("disk %s has grown from %d to %d bytes", disk.name, disk.size_bytes, found)
+                elif found < disk.size_bytes and disk.fault is None:
+                    self._note_shrunk(disk, found)
+        self._tell_failed()
+
+    def _note_shrunk(self, disk: HostedDisk, found: int) -> None:
+        """What is cut off is lost, and a write beyond the end would make zeros of it that nobody knows of."""
+        self.fail(disk, DiskFault.of(shrunk(disk.name, disk.path, found, disk.size_bytes)))
+        log.error("disk %s at %s has shrunk to %d bytes", disk.name, disk.path, found)
+        self._failed_now.append(disk)
+
     def _look(self, disk: HostedDisk) -> Primary:
-        primary = open_primary(disk.name, disk.path, size_bytes=disk.size_bytes, shared=True)
+        primary = open_primary(disk.name, disk.path, size_bytes=disk.size_bytes, shared=True, is_known=True)
         try:
             if not self.is_held(disk):
                 self._admit(primary.path)
@@ -236,7 +264,7 @@ class DiskServer:
 
     def open_moved(self, disk: HostedDisk, path: str) -> Primary:
         """Open the disk at another place, and refuse a place that is in use. Changes nothing."""
-        primary = open_primary(disk.name, path, size_bytes=disk.size_bytes, shared=True)
+        primary = open_primary(disk.name, path, size_bytes=disk.size_bytes, shared=True, is_known=True)
         try:
             if not self.is_held(disk) and not disk.primary.leads_to(path):
                 FileDevice(path, direct=False, lock=True).close()
@@ -369,7 +397,7 @@ class DiskServer:
         except InvalidRequest as error:
             if not is_held or error.facts.get("errno") != errno.EEXIST:
                 raise
-            self._doubt(f"disk {disk.name!r} is served from another place: {disk.path}")
+            self._doubt(f"disk {disk.name!r} is served from another place, or in another size: {disk.path}")
             self._control.remove(disk.number)
             self._add(disk)
 

@@ -106,6 +106,7 @@ class Watch:
         while not self._stopping.wait(FAILED_DISKS_S):
             if self._serves and not self._closing:
                 self._try("failed disks", self._server.serve_failed)
+                self._try("sizes of disks", self._server.look_at_sizes)
 
     def _look(self) -> None:
         if not self._serves and time.monotonic() >= self._restart_at_s:
