@@ -125,7 +125,8 @@ def unprotect(
         answer = ask(socket, "unprotect", domain=domain, disk=disk)
         if answer["configured"]:
             terminal.warn(f"the configuration names disk {disk!r}, so the next start protects it again")
-        return _say(terminal, answer, lambda _: f"disk {disk} is no longer protected", as_json=as_json)
+        told = "is no longer protected" if answer["open"] else "is given up as soon as its domain opens"
+        return _say(terminal, answer, lambda _: f"disk {disk} {told}", as_json=as_json)
 
     return Work(work)
 

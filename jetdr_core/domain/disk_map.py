@@ -162,9 +162,7 @@ class MapMaker:
             return Path(self.folder) / f"{self.log.body.domain_uuid}-{number}.jetdr-map"
         return Path(f"{primary.path}.jetdr-map") if primary.path and os.path.isfile(primary.path) else None
 
-    def _open(
-        self, number: int, name: str, primary: Primary, start: MapStart, size_bytes: int
-    ) -> _Sidecar | None:
+    def _open(self, number: int, name: str, primary: Primary, start: MapStart, size_bytes: int) -> _Sidecar | None:
         place = self.place(number, primary)
         if place is None:
             return None

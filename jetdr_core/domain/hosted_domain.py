@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from functools import partial
 from os import PathLike
 from pathlib import Path
@@ -72,6 +72,7 @@ class HostedDomain(Domain[HostedDisk]):
         key_file: str | PathLike[str] | None = None,
         host: HostOptions,
         on_mismatch: OnMismatch = OnMismatch.REFUSE,
+        give_up_disks: Iterable[str] = (),
     ) -> Self:
         """Return a known domain, which goes on where its log ends. Its disks are where ``disks`` says, by name.
 
@@ -88,10 +89,12 @@ class HostedDomain(Domain[HostedDisk]):
         where only the store can tell how the domain goes on.
 
         In write-back :class:`GenerationMismatch` is raised if log, store, state folder and disks were not last used
-        together. ``on_mismatch`` then says which of them is the truth.
+        together. ``on_mismatch`` then says which of them is the truth. :class:`PrimaryAway` is raised if a disk is not
+        there and lacks writes that only the log has, unless ``give_up_disks`` names it.
         """
         settings, look = DomainSettings.of(log, store, options, owner, key_file), _look(name, host, on_mismatch)
-        places, known_file = DiskPlaces.of(disks, trust_stored=trust_stored_paths), _known_file(name, host)
+        places = DiskPlaces.of(disks, trust_stored=trust_stored_paths, given_up=give_up_disks)
+        known_file = _known_file(name, host)
         return cls(DomainRequest(Way.REOPEN, name, settings, look, places=places, known_file=known_file))
 
     @classmethod

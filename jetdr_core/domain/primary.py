@@ -90,17 +90,20 @@ class DiskPlaces:
     """Where the disks of a domain are, by name, as its caller says.
 
     With ``trust_stored`` a disk that is not ``named`` is where the store says. Otherwise it is not opened, unless
-    ``ask_log`` and the log confirms all that the store says.
+    ``ask_log`` and the log confirms all that the store says. Disks that are ``given_up`` are not waited for.
     """
 
     named: Mapping[str, DiskPlace] = field(default_factory=dict)
     trust_stored: bool = False
     ask_log: bool = False
+    given_up: frozenset[str] = frozenset()
 
     @classmethod
-    def of(cls, disks: Mapping[str, DiskPlace] | None, *, trust_stored: bool) -> DiskPlaces:
+    def of(
+        cls, disks: Mapping[str, DiskPlace] | None, *, trust_stored: bool, given_up: Iterable[str] = ()
+    ) -> DiskPlaces:
         """Return the places that a caller gives, who may give none."""
-        return cls(disks or {}, trust_stored, ask_log=disks is None)
+        return cls(disks or {}, trust_stored, ask_log=disks is None, given_up=frozenset(given_up))
 
 
 class Primaries:
@@ -158,6 +161,10 @@ class Primaries:
         place = self._places.named.get(state.name, state.path)
         error = PrimaryAway(f"it has not answered for {PLACE_LIMIT_S:g} s", hint=HANGS)
         return absent_primary(state, fspath(place) if isinstance(place, str | PathLike) else "", DiskFault.of(error))
+
+    def needed(self, disks: Sequence[DiskState]) -> list[DiskState]:
+        """Return those of ``disks`` that are absent and not given up."""
+        return [state for state in self.absent(disks) if state.name not in self._places.given_up]
 
     def absent(self, disks: Sequence[DiskState]) -> list[DiskState]:
         """Return those of ``disks`` whose primaries are not open."""
@@ -295,7 +302,7 @@ def shrunk(name: str, path: str, found: int, size_bytes: int) -> InvalidRequest:
     return InvalidRequest(
         f"disk {name!r} ({path or 'an open device'}) has {found} bytes, expected {size_bytes}: it has shrunk, or is "
         "another disk",
-        hint="name the right file, or give it back its size. What was cut off is in the store (jetdr rehydrate). If it "
+        hint="name the right file, or give it back its size. What was cut off is in the store. If it "
         "is to be smaller, stop protecting it, and protect it anew",
         size_bytes=size_bytes,
         found_bytes=found,

@@ -118,10 +118,17 @@ async def _protect(session: DomainSession, request: ControlRequest) -> Json:
 
 
 async def _unprotect(session: DomainSession, request: ControlRequest) -> Json:
-    """Stop protecting a disk. ``configured``: the configuration names it, so the next start protects it again."""
-    name = request.needed_text("disk")
-    await session.disks.give_up(session.domain, name)
-    return {"disk": name, "configured": any(disk.name == name for disk in session.config.disk)}
+    """Stop protecting a disk. ``configured``: the configuration names it, so the next start protects it again.
+
+    Of a closed domain the disk is given up as soon as the domain opens, and it is opened again at once.
+    """
+    name, is_open = check_name("disk", request.needed_text("disk")), session.is_open
+    if is_open:
+        await session.disks.give_up(session.domain, name)
+    else:
+        await session.disks.check_named(name)
+        session.give_up_disk(name)
+    return {"disk": name, "open": is_open, "configured": any(disk.name == name for disk in session.config.disk)}
 
 
 async def _move_disk(session: DomainSession, request: ControlRequest) -> Json:

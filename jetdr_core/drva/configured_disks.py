@@ -13,7 +13,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 
 from jetdr_core.domain import Disk, HostedDisk
 from jetdr_core.domain.primary import open_primary
@@ -66,12 +66,14 @@ class ConfiguredDisks:
         self._unprotected = waiting | new
         self._tried_s = float("-inf")
 
-    async def begin(self, domain: AnyDomain) -> None:
-        """Protect every named disk of a domain that was just opened."""
+    async def begin(self, domain: AnyDomain, given_up: Collection[str] = ()) -> None:
+        """Protect every named disk of a domain that was just opened, but for those that were given up meanwhile."""
+        for name in set(given_up) & domain.disks.keys():
+            await self.give_up(domain, name)
         async with self._changing:
             added = await asyncio.to_thread(self._added.known)
             self._wanted = named_disks(self._configured.values(), added)
-            self._unprotected = dict.fromkeys(self._wanted, "not yet tried")
+            self._unprotected = dict.fromkeys(self._wanted.keys() - set(given_up), "not yet tried")
         await self.protect(domain)
 
     async def protect(self, domain: AnyDomain) -> None:
@@ -146,12 +148,16 @@ class ConfiguredDisks:
 
     async def move_closed(self, name: str, path: str) -> None:
         """The same of a disk of a domain that is closed: from its next opening on."""
+        await self.check_named(name)
         async with self._changing:
-            if name not in named_disks(self._configured.values(), await asyncio.to_thread(self._added.known)):
-                raise InvalidRequest(f"nobody has named disk {name!r} here", hint="name it in the configuration")
             primary = await asyncio.to_thread(open_primary, name, path, size_bytes=None, shared=True)
             primary.close()
             await asyncio.to_thread(self._added.note, self._moved(name, path))
+
+    async def check_named(self, name: str) -> None:
+        """Refuse a disk that no operator has named."""
+        if name not in named_disks(self._configured.values(), await asyncio.to_thread(self._added.known)):
+            raise InvalidRequest(f"nobody has named disk {name!r} here", hint="'jetdr status' shows the disks")
 
     def _moved(self, name: str, path: str) -> AddedDisk:
         configured = self._configured.get(name)

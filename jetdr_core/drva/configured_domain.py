@@ -44,7 +44,9 @@ async def open_domain(config: DomainConfig) -> HostedDomain:
     settings |= {"disks": await in_thread(disk_places, config)}
     if config.take_over:
         return HostedDomain.take_over(config.name, **settings)
-    return HostedDomain.open(config.name, on_mismatch=config.on_mismatch, **settings)
+    return HostedDomain.open(
+        config.name, on_mismatch=config.on_mismatch, give_up_disks=config.given_up_disks, **settings
+    )
 
 
 async def domain_settings(config: DomainConfig) -> tuple[bool, dict[str, Any]]:

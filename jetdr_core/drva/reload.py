@@ -15,7 +15,7 @@ __all__ = ["Reload", "reload_of"]
 _OF_DRVA = frozenset({"log_level"})
 _OF_DOMAIN = frozenset({"rpo_alarm_s", "create", "disk", "config_files", "credential_file"})
 """What may change while a domain is open."""
-_OF_COMMAND_LINE = frozenset({"take_over", "give_up_from", "discard_log", "on_mismatch", "begin_anew"})
+_OF_COMMANDS = frozenset({"take_over", "give_up_from", "discard_log", "on_mismatch", "begin_anew", "given_up_disks"})
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,7 +40,7 @@ def reload_of(running: DrvaConfig, new: DrvaConfig) -> Reload:
             refused.append(f"domain {domain.name!r} is no longer named")
             domains.append(domain)
             continue
-        here, not_here = _differences(f"domain {domain.name!r}: ", domain, other, _OF_DOMAIN, _OF_COMMAND_LINE)
+        here, not_here = _differences(f"domain {domain.name!r}: ", domain, other, _OF_DOMAIN, _OF_COMMANDS)
         changed, refused = changed + here, refused + not_here
         domains.append(replace(domain, **{name: getattr(other, name) for name in _OF_DOMAIN}))
     config = replace(running, domains=tuple(domains), **{name: getattr(new, name) for name in _OF_DRVA})

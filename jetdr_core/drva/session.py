@@ -187,6 +187,11 @@ class DomainSession:
     def is_open(self) -> bool:
         return self._domain is not None
 
+    def give_up_disk(self, name: str) -> None:
+        """Stop protecting the disk once the domain opens, which does not wait for the disk."""
+        self.config = replace(self.config, given_up_disks=self.config.given_up_disks | {name})
+        self._nudged.set()
+
     def hurry_opening(self) -> None:
         """Try at once what waits to be tried again."""
         self._nudged.set()
@@ -261,7 +266,8 @@ class DomainSession:
         """Serve until the session is to stop. Raises what ended the domain."""
         if self._paused:
             domain.pause()
-        await self.disks.begin(domain)
+        await self.disks.begin(domain, self.config.given_up_disks)
+        self.config = replace(self.config, given_up_disks=frozenset())
         await self.refresh()
         self._enter(State.OPEN)
         self._settle()

@@ -104,7 +104,7 @@ def test_a_disk_is_protected_and_let_go(here: Place) -> None:
 
 def test_a_disk_that_the_configuration_names_is_let_go_until_the_next_start(here: Place) -> None:
     found = jetdr("unprotect", "web", "db01", "--json")
-    assert set(found.json) == {"domain", "disk", "configured"}
+    assert set(found.json) == {"domain", "disk", "open", "configured"}
     assert "the next start protects it again" in found.err
     said = jetdr("mark", "web", "of nothing")
     assert said.code == ExitCode.NO_POINT

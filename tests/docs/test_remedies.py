@@ -118,6 +118,7 @@ WALKED = {
     "give-up-section": "tests/drva/test_ways_out.py::test_the_way_out_leads_to_a_protected_domain",
     "give-up-section --uuid": "tests/log/test_given_up.py::test_the_commands_that_errors_name_give_the_section_up",
     "inspect": "tests/drva/test_ways_out.py::test_the_way_out_leads_to_a_protected_domain",
+    "grow-disk": "tests/drva/test_failed_disks.py::test_a_disk_that_grew_is_an_alarm_until_an_operator_takes_the_rest",
     "key new": "tests/drva/test_begin_anew.py::"
     "test_a_key_file_of_the_lost_domain_is_refused_before_anything_is_given_up",
     "key show": "tests/cli/test_key.py::test_a_key_is_made_and_shown_without_the_secret",

@@ -282,7 +282,7 @@ def test_a_disk_that_is_renamed_while_it_is_open_is_not_resynced(tmp_path: Path)
     asyncio.run(scenario())
 
 
-def test_a_disk_whose_file_is_replaced_while_it_is_open_is_resynced_behind_a_gap(tmp_path: Path) -> None:
+def test_a_disk_whose_file_is_replaced_while_it_is_open_is_resynced_within_a_gap(tmp_path: Path) -> None:
     async def scenario() -> None:
         site = Site(tmp_path, tmp_path / "db01.img")
         await site.make()

@@ -96,11 +96,10 @@ def test_a_disk_that_grows_while_it_is_open_owes_only_the_data_in_its_new_end(tm
             enlarge(site.path, GROWN, tail)
             with pytest.raises(InvalidRequest, match=f"not valid on a disk of {DISK_BYTES} bytes"):
                 disk.write(DISK_BYTES, bytes(512))
-            copied = disk.stats().background_bytes
             assert bool(await domain.grow_disk("db01")) == bool(tail)
             assert await domain.grow_disk("db01") == ""
             after = await point(domain, "grown")
-            assert disk.stats().background_bytes - copied == len(tail)
+            assert bool(tail) == (0 < disk.stats().background_bytes <= 64 << 10)  # a region of the map
             assert len(domain._alive.control_log.history.gaps) == bool(tail)
             disk.write(DISK_BYTES, b"across the old end".ljust(512))
             last = await point(domain, "written")

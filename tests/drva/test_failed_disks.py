@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+import time
 from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
@@ -155,3 +156,39 @@ def test_a_disk_that_grew_is_an_alarm_until_an_operator_takes_the_rest() -> None
         with NbdClient(str(here.run / "payroll" / "nbd.sock"), "db01") as guest:
             assert guest.size_bytes == 2 * DISK_BYTES
         end(drva)
+
+
+@pytest.mark.parametrize("remedy", ["move_disk", "unprotect"])
+def test_a_closed_domain_that_waits_for_a_disk_opens_with_the_disk_elsewhere_or_without_it(remedy: str) -> None:
+    with place("payroll") as here:
+        here.write(domain='mode = "write-back"')
+        with process(here, "--create") as drva:
+            here.ask("protect", domain="payroll", disk="new", path=str(here.path / "new.img"), size_bytes=DISK_BYTES)
+            here.until(lambda s: s["state"] == "open" and s["consistent"])
+            with NbdClient(str(here.run / "payroll" / "nbd.sock"), "new") as guest:
+                guest.write(0, b"acknowledged".ljust(512))
+                guest.flush()
+            host = here.component("payroll").pid
+            drva.kill()
+            drva.wait()
+            os.kill(host, signal.SIGKILL)
+        wait_for_end(host)
+        (here.run / "payroll" / "ring").unlink()  # the machine was switched off
+        moved = (here.path / "new.img").rename(here.path / "moved.img")
+        moved.write_bytes(bytes(DISK_BYTES))  # the write had not reached it
+        with process(here, opened=False) as drva:
+            found = here.until(lambda s: s["failure"])
+            assert "lacks writes that only the log of domain 'payroll' has" in found["failure"]
+            more = {"path": str(moved)} if remedy == "move_disk" else {}
+            assert not here.ask(remedy, domain="payroll", disk="new", **more)["open"]
+            here.until(lambda s: s["state"] == "open" and s["consistent"])
+            assert moved.read_bytes()[:12] == (b"acknowledged" if remedy == "move_disk" else bytes(12))
+            assert can_read(here, "db01")
+            assert [disk["name"] for disk in here.status()["disks"]] == ["db01", "new"][: 1 + (remedy == "move_disk")]
+            end(drva)
+
+
+def wait_for_end(pid: int) -> None:
+    deadline = time.monotonic() + 20
+    while os.path.exists(f"/proc/{pid}") and time.monotonic() < deadline:
+        time.sleep(0.01)

@@ -141,7 +141,7 @@ class HostedResumption:
         owed = decide(found)
         if not self.write_back or found.host is HostFound.ALIVE:
             return
-        lost = primaries.absent(history.disks)
+        lost = primaries.needed(history.disks)
         if lost and (found.host is not HostFound.DIED or owed.gap):  # else its ring may have more
             concerned = disks_of_replay(self._log) if owed.replay else set()
             lost = [disk for disk in lost if disk.disk in concerned]
@@ -150,7 +150,8 @@ class HostedResumption:
             raise PrimaryAway(
                 f"disk {disk.name!r} lacks writes that only the log of domain {self._component.name!r} has: "
                 f"{fault and fault.reason}",
-                hint="bring it back, so that they are written to it when the domain opens",
+                hint="bring it back or say where it is (jetdr move-disk), and they are written to it. If it is lost, "
+                "stop protecting it (jetdr unprotect): the store gets them all the same",
             )
 
     def claiming(self, generation: Generation) -> None:
