@@ -30,7 +30,9 @@ REQUEST_LIMIT_S = 150.0
 """Longer than any stall limit: a copy waits that long, and then for its primary."""
 
 _LINE_BYTES_MAX = 8192
-_NOT_COUNTED = dict.fromkeys(("throttled", "throttled_ns", "throttled_ns_max"), 0)
+_NOT_COUNTED = dict.fromkeys(
+    ("throttled", "throttled_ns", "throttled_ns_max", "trouble", "trouble_errno", "trouble_since_ns"), 0
+)
 """Counters that host components of earlier releases lack."""
 _IDLE_MAX = 4
 

@@ -342,3 +342,15 @@ def test_a_host_component_with_too_many_clients_is_to_be_asked_again(folder: Pat
 def test_the_client_recognises_a_stranger(folder: Path, said: bytes) -> None:
     with replying(folder, said) as control, pytest.raises(HostGone):
         control.hello()
+
+
+def test_a_host_component_of_the_first_release_is_asked_what_it_counts(folder: Path) -> None:
+    """It goes on serving while its DRVA is upgraded."""
+    counted = (
+        "writes write_bytes zeros zero_bytes reads read_bytes flushes background_bytes overlaps_waited stalls stall_ns "
+        "stall_ns_max failed_writes unlogged_writes unlogged_bytes suspect sync_failed"
+    )
+    line = " ".join(["1 db01", *(f"{word}=3" for word in counted.split())])
+    with replying(folder, f"OK 1\n{line}\n".encode()) as control:
+        stats = control.stats()[1].filter
+    assert (stats.writes, stats.sync_failed, stats.throttled, stats.trouble) == (3, 3, 0, 0)
