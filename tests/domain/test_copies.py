@@ -87,6 +87,21 @@ def test_after_a_bypass_all_disks_are_copied_and_only_then_the_gap_ends() -> Non
         assert {disk.copy.copied_bytes for disk in (first, second)} == {DISK_BYTES}
 
 
+def test_a_gap_lasts_until_the_last_of_several_disks_is_resynced() -> None:
+    with site() as here:
+        _, first_gate = here.add("db01", ready=True)
+        _, second_gate = here.add("web01", ready=True)
+        here.control_log.open_gap("unclean stop")
+        here.copies.owe_known()
+        first_gate.open.set()
+        assert second_gate.reading.wait(20)  # the first disk is complete
+        assert here.control_log.gap_open
+        second_gate.open.set()
+        here.wait()
+        assert not here.control_log.gap_open
+        assert len(here.control_log.history.gaps) == 1, "no moment in between was a recovery point"
+
+
 def test_a_gap_that_gives_no_reason_owes_copies_all_the_same() -> None:
     with site() as here:
         _, gate = here.add("db01", ready=True)
