@@ -228,9 +228,10 @@ class DiskServer:
 
     def _note_shrunk(self, disk: HostedDisk, found: int) -> None:
         """What is cut off is lost, and a write beyond the end would make zeros of it that nobody knows of."""
-        self.fail(disk, DiskFault.of(shrunk(disk.name, disk.path, found, disk.size_bytes)))
         log.error("disk %s at %s has shrunk to %d bytes", disk.name, disk.path, found)
-        self._failed_now.append(disk)
+        self._failed_now.append(disk)  # first: the domain is not consistent from the moment that the disk has failed
+        self.fail(disk, DiskFault.of(shrunk(disk.name, disk.path, found, disk.size_bytes)))
+        self._on_fault(disk, f"disk {disk.name!r} has shrunk to {found} bytes")
 
     def _look(self, disk: HostedDisk) -> Primary:
         primary = open_primary(disk.name, disk.path, size_bytes=disk.size_bytes, shared=True, is_known=True)
