@@ -116,15 +116,12 @@ class HostedDomain(Domain[HostedDisk]):
     ) -> Self:
         """Return a known domain whose log is lost or left. It goes on after what the store holds, with a new log.
 
-        What the old log held and the store does not is given up. A gap is open until all disks have been resynced.
-
-        A chain that has lost an object is refused with :class:`ChainBroken`, which says where its history ends.
-        ``give_up_from``, the number of that object, accepts that what the store holds after it is given up.
-
-        The domain's old section on the same volume is replaced. If it is sound and alone has some of the domain's data,
-        that is refused with :class:`InvalidRequest`, which names the log. The same if in write-back the section was not
-        closed and no ring spares it: the disks may lack what guests were told is safe. ``discard_log``, the name of the
-        log, accepts the loss.
+        What the old log held and the store does not is given up. A gap is open until all disks have been resynced. A
+        chain that has lost an object is refused with :class:`ChainBroken`, unless ``give_up_from`` is the number of
+        that object, which gives up what the store holds after it. The domain's old section on the same volume is
+        replaced. That is refused with :class:`InvalidRequest`, which names the log, if the section is sound and alone
+        has some of the domain's data, or if in write-back it was not closed and no ring spares it. ``discard_log``, the
+        name of the log, accepts the loss.
         """
         settings, look = DomainSettings.of(log, store, options, owner, key_file), _look(name, host)
         return cls(

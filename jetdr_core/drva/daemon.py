@@ -16,7 +16,6 @@ import signal
 import time
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 from uuid import UUID
@@ -42,6 +41,7 @@ from jetdr_core.drva.reload import reload_of
 from jetdr_core.drva.session import Backoff, DomainSession, Opener
 from jetdr_core.drva.session_json import alarm_json
 from jetdr_core.drva.session_state import State
+from jetdr_core.drva.start_request import StartRequest
 from jetdr_core.drva.unconfigured_hosts import UnconfiguredHosts
 from jetdr_core.drva.wire import Json
 from jetdr_core.errors import DeviceBusy, InvalidRequest
@@ -87,25 +87,16 @@ class Drva:
         backoff: Backoff | None = None,
         notifier: Notifier | None = None,
     ) -> None:
-        given_up, discarded, on_mismatch = give_up_from or {}, discard_log or {}, on_mismatch or {}
-        anew = begin_anew or {}
-        _check_domains(config, {*take_over, *on_mismatch, *anew}, taken_over=take_over, needed={*given_up, *discarded})
-        _check_one_way(take_over, anew)
-        asked = [
-            replace(
-                domain,
-                create=create or domain.create,
-                take_over=domain.name in take_over,
-                give_up_from=given_up.get(domain.name),
-                discard_log=discarded.get(domain.name),
-                on_mismatch=on_mismatch.get(domain.name, OnMismatch.REFUSE),
-                begin_anew=anew.get(domain.name),
-            )
-            for domain in config.domains
-        ]
+        asked = StartRequest(
+            create, take_over, give_up_from or {}, discard_log or {}, on_mismatch or {}, begin_anew or {}
+        )
+        asked.check(config)
         stop_host = config.hosts_on_stop == "stop"
         self.config = config
-        self.sessions = {one.name: DomainSession(one, opener, stop_host=stop_host, backoff=backoff) for one in asked}
+        self.sessions = {
+            one.name: DomainSession(one, opener, stop_host=stop_host, backoff=backoff)
+            for one in map(asked.of, config.domains)
+        }
         self.ready = asyncio.Event()
         self.hanging: list[str] = []
         self._notifier = notifier or Notifier({})
@@ -258,25 +249,6 @@ class Drva:
             "alarms_ended": [alarm_json(alarm) for alarm in self._own_alarms.ended],
             "metrics": None if metrics is None else f"http://{metrics.address}/metrics",
         }
-
-
-def _check_domains(config: DrvaConfig, named: set[str], *, taken_over: Collection[str], needed: set[str]) -> None:
-    """Refuse a name that is no domain's, and what goes only with a take-over where there is none."""
-    if unknown := (named | needed) - {domain.name for domain in config.domains}:
-        raise InvalidRequest(f"the configuration has no domain {min(unknown)!r} to take over", hint="check the name")
-    if alone := needed - set(taken_over):
-        raise InvalidRequest(
-            f"nothing of domain {min(alone)!r} is given up, because it is not taken over",
-            hint=f"add --take-over {min(alone)}",
-        )
-
-
-def _check_one_way(take_over: Collection[str], begin_anew: Collection[str]) -> None:
-    if both := set(take_over) & set(begin_anew):
-        raise InvalidRequest(
-            f"domain {min(both)!r} is to be taken over and to begin anew",
-            hint="use --take-over if its store still has its history, and --begin-anew if it does not",
-        )
 
 
 def run_drva(

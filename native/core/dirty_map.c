@@ -19,28 +19,11 @@ static int64_t utc_ns(void)
     return now.tv_sec * 1000000000ll + now.tv_nsec;
 }
 
-static uint64_t block_of(uint64_t region)
-{
-    return region / JDR_MAP_BLOCK_REGIONS;
-}
-
-/* The region after the last one of a block. */
-static uint64_t end_of(const jdr_dirty_map *map, uint64_t block)
-{
-    uint64_t end = (block + 1) * JDR_MAP_BLOCK_REGIONS;
-    return end < map->file.regions ? end : map->file.regions;
-}
-
-static uint8_t state_of(const jdr_dirty_map *map, uint64_t region)
-{
-    return atomic_load_explicit(&map->states[region], memory_order_acquire);
-}
-
 /* With the mutex held: the region counts as marked from now on. `bits` are MARKED or WANTED. */
 static void add_mark(jdr_dirty_map *map, uint64_t region, uint8_t bits)
 {
     if (!(atomic_fetch_or(&map->states[region], bits) & (JDR_REGION_MARKED | JDR_REGION_WANTED)))
-        atomic_fetch_add(&map->regions[block_of(region)], 1);
+        atomic_fetch_add(&map->regions[jdr_map_block(region)], 1);
 }
 
 /* ---- writing to the sidecar: one thread at a time --------------------------------------------------------------- */
@@ -63,13 +46,13 @@ static void give_file(jdr_dirty_map *map)
 static void compose(jdr_dirty_map *map, uint64_t block)
 {
     uint8_t *bits = map->file.buffer.bits;
-    uint64_t begin = block * JDR_MAP_BLOCK_REGIONS, end = end_of(map, block);
+    uint64_t begin = block * JDR_MAP_BLOCK_REGIONS, end = jdr_map_end_of(map, block);
     map->file.buffer.lsn = map->file.lsn;
     memset(bits, 0, JDR_MAP_BITS_BYTES);
     if (atomic_load(&map->regions[block]) == 0)
         return;
     for (uint64_t region = begin; region < end; region++)
-        if (state_of(map, region) & (JDR_REGION_MARKED | JDR_REGION_WANTED))
+        if (jdr_map_state_of(map, region) & (JDR_REGION_MARKED | JDR_REGION_WANTED))
             bits[(region - begin) / 8] |= (uint8_t)(1u << ((region - begin) % 8));
 }
 
@@ -131,9 +114,9 @@ static bool want(jdr_dirty_map *map, uint64_t region)
 {
     if (atomic_fetch_or(&map->states[region], JDR_REGION_YOUNG) & JDR_REGION_MARKED)
         return false;
-    if (!(state_of(map, region) & JDR_REGION_WANTED)) {
+    if (!(jdr_map_state_of(map, region) & JDR_REGION_WANTED)) {
         add_mark(map, region, JDR_REGION_WANTED);
-        map->unwritten[block_of(region)] = true;
+        map->unwritten[jdr_map_block(region)] = true;
     }
     return true;
 }
@@ -185,9 +168,9 @@ void jdr_dirty_map_owe_marked(jdr_dirty_map *map)
 {
     pthread_mutex_lock(&map->mutex);
     for (uint64_t block = 0; block < map->file.blocks; block++)
-        for (uint64_t region = block * JDR_MAP_BLOCK_REGIONS; map->regions[block] && region < end_of(map, block);
-             region++)
-            if (state_of(map, region) & (JDR_REGION_MARKED | JDR_REGION_WANTED))
+        for (uint64_t region = block * JDR_MAP_BLOCK_REGIONS;
+             map->regions[block] && region < jdr_map_end_of(map, block); region++)
+            if (jdr_map_state_of(map, region) & (JDR_REGION_MARKED | JDR_REGION_WANTED))
                 atomic_fetch_or(&map->states[region], JDR_REGION_OWED);
     map->copied_to = 0;
     pthread_mutex_unlock(&map->mutex);
@@ -210,62 +193,14 @@ void jdr_dirty_map_copied(jdr_dirty_map *map, uint64_t offset, uint64_t length)
     pthread_mutex_unlock(&map->mutex);
 }
 
-/* The first region from `region` on that is owed, or not owed. The number of regions if there is none. */
-static uint64_t find(const jdr_dirty_map *map, uint64_t region, bool owed)
-{
-    while (region < map->file.regions) {
-        if (atomic_load(&map->regions[block_of(region)]) == 0) {
-            if (!owed)
-                return region;
-            region = end_of(map, block_of(region));
-        } else if (((state_of(map, region) & JDR_REGION_OWED) != 0) == owed) {
-            return region;
-        } else {
-            region++;
-        }
-    }
-    return region;
-}
-
-bool jdr_dirty_map_next_owed(const jdr_dirty_map *map, uint64_t offset, uint64_t *begin, uint64_t *length)
-{
-    uint64_t first = offset < map->file.size_bytes ? find(map, offset >> map->shift, true) : map->file.regions;
-    if (first >= map->file.regions)
-        return false;
-    uint64_t end = find(map, first, false) << map->shift;
-    *begin = first << map->shift > offset ? first << map->shift : offset;
-    *length = (end < map->file.size_bytes ? end : map->file.size_bytes) - *begin;
-    return true;
-}
-
-void jdr_dirty_map_state(jdr_dirty_map *map, struct jdr_map_state *state)
-{
-    uint64_t marked = 0, owed = 0;
-    for (uint64_t block = 0; block < map->file.blocks; block++) {
-        uint32_t there = atomic_load(&map->regions[block]);
-        marked += there;
-        for (uint64_t region = block * JDR_MAP_BLOCK_REGIONS; there && region < end_of(map, block); region++)
-            owed += (state_of(map, region) & JDR_REGION_OWED) != 0;
-    }
-    pthread_mutex_lock(&map->mutex);
-    *state = (struct jdr_map_state){
-        .region_bytes = 1ull << map->shift,
-        .marked_bytes = marked << map->shift,
-        .owed_bytes = owed << map->shift,
-        .intents = map->intents,
-        .failed = map->failed,
-    };
-    pthread_mutex_unlock(&map->mutex);
-}
-
 /* ---- clearing --------------------------------------------------------------------------------------------------- */
 
 static void grow_old(jdr_dirty_map *map)
 {
     for (uint64_t block = 0; block < map->file.blocks; block++)
-        for (uint64_t region = block * JDR_MAP_BLOCK_REGIONS; map->regions[block] && region < end_of(map, block);
-             region++)
-            if (state_of(map, region) & JDR_REGION_YOUNG)
+        for (uint64_t region = block * JDR_MAP_BLOCK_REGIONS;
+             map->regions[block] && region < jdr_map_end_of(map, block); region++)
+            if (jdr_map_state_of(map, region) & JDR_REGION_YOUNG)
                 atomic_fetch_and(&map->states[region], (uint8_t)~JDR_REGION_YOUNG);
 }
 
@@ -274,7 +209,7 @@ static void keep_young(jdr_dirty_map *map, struct jdr_ranges *ranges)
     pthread_mutex_lock(&ranges->mutex);
     for (const struct jdr_range *range = ranges->newest; range; range = range->older)
         for (uint64_t region = range->begin >> map->shift; region <= (range->end - 1) >> map->shift; region++)
-            if (state_of(map, region) & JDR_REGION_MARKED)
+            if (jdr_map_state_of(map, region) & JDR_REGION_MARKED)
                 atomic_fetch_or(&map->states[region], JDR_REGION_YOUNG);
     pthread_mutex_unlock(&ranges->mutex);
 }
@@ -293,9 +228,9 @@ void jdr_dirty_map_begin_pass(jdr_dirty_map *map, struct jdr_ranges *ranges, con
 static bool has_cleared(const jdr_dirty_map *map)
 {
     for (uint64_t block = 0; block < map->file.blocks; block++)
-        for (uint64_t region = block * JDR_MAP_BLOCK_REGIONS; map->regions[block] && region < end_of(map, block);
-             region++)
-            if (state_of(map, region) == JDR_REGION_MARKED)
+        for (uint64_t region = block * JDR_MAP_BLOCK_REGIONS;
+             map->regions[block] && region < jdr_map_end_of(map, block); region++)
+            if (jdr_map_state_of(map, region) == JDR_REGION_MARKED)
                 return true;
     return false;
 }
@@ -319,8 +254,8 @@ void jdr_dirty_map_clear(jdr_dirty_map *map)
     if (map->file.lsn < map->pass.lsn)
         map->file.lsn = map->pass.lsn; /* first: another thread may be the one that writes what is cleared below */
     for (uint64_t block = 0; block < map->file.blocks; block++)
-        for (uint64_t region = block * JDR_MAP_BLOCK_REGIONS; map->regions[block] && region < end_of(map, block);
-             region++) {
+        for (uint64_t region = block * JDR_MAP_BLOCK_REGIONS;
+             map->regions[block] && region < jdr_map_end_of(map, block); region++) {
             uint8_t only_marked = JDR_REGION_MARKED;
             if (!atomic_compare_exchange_strong(&map->states[region], &only_marked, 0))
                 continue;
@@ -432,7 +367,7 @@ static void take_bits(jdr_dirty_map *map, uint64_t block)
 {
     const uint8_t *bits = map->file.buffer.bits;
     uint64_t begin = block * JDR_MAP_BLOCK_REGIONS;
-    for (uint64_t region = begin; region < end_of(map, block); region++)
+    for (uint64_t region = begin; region < jdr_map_end_of(map, block); region++)
         if (bits[(region - begin) / 8] & (1u << ((region - begin) % 8)))
             add_mark(map, region, JDR_REGION_MARKED | JDR_REGION_OWED);
 }
@@ -470,7 +405,7 @@ static void begin_anew(jdr_dirty_map *map, bool owed)
             map->states[region] = JDR_REGION_MARKED | JDR_REGION_OWED;
     }
     for (uint64_t block = 0; block < map->file.blocks; block++) {
-        map->regions[block] = owed ? (uint32_t)(end_of(map, block) - block * JDR_MAP_BLOCK_REGIONS) : 0;
+        map->regions[block] = owed ? (uint32_t)(jdr_map_end_of(map, block) - block * JDR_MAP_BLOCK_REGIONS) : 0;
         map->unwritten[block] = true;
     }
     int64_t written = map->failed ? 0 : write_unwritten(map);

@@ -115,6 +115,23 @@ struct jdr_dirty_map {
     struct jdr_map_file file; /* its buffer and superblock are the writer's */
 };
 
+static inline uint64_t jdr_map_block(uint64_t region)
+{
+    return region / JDR_MAP_BLOCK_REGIONS;
+}
+
+/* The region after the last one of a block. */
+static inline uint64_t jdr_map_end_of(const jdr_dirty_map *map, uint64_t block)
+{
+    uint64_t end = (block + 1) * JDR_MAP_BLOCK_REGIONS;
+    return end < map->file.regions ? end : map->file.regions;
+}
+
+static inline uint8_t jdr_map_state_of(const jdr_dirty_map *map, uint64_t region)
+{
+    return atomic_load_explicit(&map->states[region], memory_order_acquire);
+}
+
 /* A write to regions of which at least one is not MARKED and YOUNG: returns when all their bits are durable. */
 void jdr_dirty_map_intend(jdr_dirty_map *map, uint64_t first, uint64_t last);
 

@@ -131,3 +131,17 @@ class Life:
         primary, sidecar = self.left.primary.crash(chance.random().__hash__()), self.left.sidecar
         kept = chance.randint(state.lsn_durable, max(state.lsn_durable, state.lsn_written))
         return Left(primary, sidecar.crash(chance.random().__hash__()), self.replica_at(kept))
+
+
+def used(size_bytes: int = SIZE) -> bytes:
+    """A sidecar of generation 2 in which region 1 is marked."""
+    sidecar = sidecar_device(size_bytes)
+    begin_map(sidecar, MapStart.AGREES, size_bytes=size_bytes).owe(REGION, 512)
+    return sidecar.image()
+
+
+def clear(life: Life) -> None:
+    """Let a whole pass go by, in which nobody writes."""
+    life.disk.tend_map()
+    life.rig.commit_all()
+    life.disk.tend_map()

@@ -15,6 +15,7 @@ from jetdr_core.catalog import Catalog
 from jetdr_core.device import MemoryDevice
 from jetdr_core.domain.clock_watch import REASON
 from jetdr_core.errors import InstantInGap
+from jetdr_core.store import ObjectStore
 from tests.domain.fixture import DISK_BYTES, QUICK, fresh_store, log_device, new_domain, recovered, within
 
 S = 10**9
@@ -129,39 +130,56 @@ def test_a_log_that_ends_in_the_future_is_told_and_its_instants_are_refused() ->
     asyncio.run(scenario())
 
 
+def correct(domain: jetdr.ProtectedDomain, clock: ManualClock) -> float:
+    """Let a minute go by, after which the clock of the log is corrected. Returns how far it was ahead, in seconds."""
+    ahead_s = domain.status().clock_ahead_s
+    watch = domain._alive.clock_watch
+    watch.look()
+    watch.look()
+    clock.advance(59 * S)
+    watch.look()
+    assert domain.status().clock_ahead_s > 86400, "not before a minute has passed"
+    clock.advance(2 * S)
+    watch.look()
+    status = domain.status()
+    assert (abs(status.clock_ahead_s) < 1, status.clock) == (True, "")
+    assert status.clock_corrected_s == pytest.approx(ahead_s - 61, abs=5)
+    return ahead_s
+
+
+async def marked(domain: jetdr.ProtectedDomain, clock: ManualClock, name: str) -> None:
+    mark = domain.mark(name)
+    assert mark.time_ns == clock.time_ns
+    await domain.uploaded(mark.lsn)
+
+
+async def write_while_the_clock_is_wrong(store: ObjectStore, log: MemoryDevice, primary: MemoryDevice) -> int:
+    """Returns the time of the last write before."""
+    now = ManualClock(NOW)
+    async with new_domain(store, log=log, clock=now) as domain:
+        await domain.protect("db01", primary)
+        now.advance(60 * S)
+        right = put(domain, now, b"right")
+        await domain.uploaded(domain.mark("right").lsn)
+    wrong = ManualClock(NOW + YEAR)
+    async with reopened(store, log, primary, wrong) as domain:
+        put(domain, wrong, b"wrong")
+        await domain.uploaded(domain.mark("wrong").lsn)
+    return right
+
+
 def test_a_log_that_ends_in_the_future_is_corrected_and_points_have_their_true_times_again() -> None:
     async def scenario() -> None:
         store, log, primary = fresh_store(), log_device(), MemoryDevice(DISK_BYTES)
-        now = ManualClock(NOW)
-        async with new_domain(store, log=log, clock=now) as domain:
-            await domain.protect("db01", primary)
-            now.advance(60 * S)
-            right = put(domain, now, b"right")
-            await domain.uploaded(domain.mark("right").lsn)
-        wrong = ManualClock(NOW + YEAR)
-        async with reopened(store, log, primary, wrong) as domain:
-            put(domain, wrong, b"wrong")
-            await domain.uploaded(domain.mark("wrong").lsn)
+        right = await write_while_the_clock_is_wrong(store, log, primary)
         clock = ManualClock(right + 86400 * S)
         async with reopened(store, log, primary, clock) as domain:
-            ahead_s = domain.status().clock_ahead_s
-            assert ahead_s == pytest.approx(YEAR / S - 86400 - 60, abs=5)
-            watch = domain._alive.clock_watch
-            watch.look()
-            clock.advance(59 * S)
-            watch.look()
-            assert domain.status().clock_ahead_s > 86400, "not before a minute has passed"
-            clock.advance(2 * S)
-            watch.look()
-            status = domain.status()
-            assert (abs(status.clock_ahead_s) < 1, status.clock) == (True, "")
-            assert status.clock_corrected_s == pytest.approx(ahead_s - 61, abs=5)
+            assert correct(domain, clock) == pytest.approx(YEAR / S - 86400 - 60, abs=5)
+            corrected_s = domain.status().clock_corrected_s
             clock.advance(10 * S)
             after = put(domain, clock, b"after")
             clock.advance(10 * S)
-            mark = domain.mark("now")
-            assert mark.time_ns == clock.time_ns
-            await domain.uploaded(mark.lsn)
+            await marked(domain, clock, "now")
             assert domain.status().proven_ns == clock.time_ns
         assert (await recovered(store, "right"))["db01"][:512].rstrip() == b"right"
         assert await state_at(store, after + S) == b"after"
@@ -169,10 +187,8 @@ def test_a_log_that_ends_in_the_future_is_corrected_and_points_have_their_true_t
             await state_at(store, right + 3600 * S)
         later = ManualClock(clock.time_ns + 3600 * S)
         async with reopened(store, log, primary, later) as domain:
-            assert domain.status().clock_corrected_s == status.clock_corrected_s, "it is known after a restart"
-            mark = domain.mark("later")
-            assert mark.time_ns == later.time_ns
-            await domain.uploaded(mark.lsn)
+            assert domain.status().clock_corrected_s == corrected_s, "it is known after a restart"
+            await marked(domain, later, "later")
 
     asyncio.run(scenario())
 

@@ -83,18 +83,10 @@ class HostedMode:
 
     def __init__(self, resumed: Resumed, parts: ModeParts) -> None:
         name, ring, log = resumed.component.name, resumed.ring, resumed.log
-        self._name = name
-        self.source = DurableLog(
-            log,
-            ring,
-            name,
-            on_fence=ring.stop_logging,  # so that guests need not wait for it
-            may_trim=parts.may_trim,
-        )
-        self._resumed = resumed
-        self._ring = ring
-        self._log = log
-        self._parts = parts
+        self._name, self._ring, self._log = name, ring, log
+        self._resumed, self._parts = resumed, parts
+        # Once fenced it stops logging, so that guests need not wait for it.
+        self.source = DurableLog(log, ring, name, on_fence=ring.stop_logging, may_trim=parts.may_trim)
         self._server = DiskServer(
             resumed.component,
             ring,

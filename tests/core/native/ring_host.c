@@ -326,6 +326,20 @@ static bool obey_quietly(const char *verb, uint64_t a, uint64_t b, uint64_t c)
     return true;
 }
 
+static void print_trouble(void)
+{
+    struct jdr_filter_stats stats;
+    jdr_filter_stats(filter, &stats);
+    printf("%lu %lu\n", stats.trouble, stats.trouble_errno);
+}
+
+static void print_stats(void)
+{
+    struct jdr_filter_stats stats;
+    jdr_filter_stats(filter, &stats);
+    printf("%lu %lu %lu %lu\n", stats.writes, stats.unlogged_writes, stats.stalls, stats.stall_ns_max / 1000000);
+}
+
 static void obey(const char *line)
 {
     char verb[16];
@@ -359,15 +373,11 @@ static void obey(const char *line)
         raise(SIGSTOP);
         pthread_mutex_unlock(&ring->shared->reserve);
         printf("0\n");
-    } else if (!strcmp(verb, "trouble")) {
-        struct jdr_filter_stats stats;
-        jdr_filter_stats(filter, &stats);
-        printf("%lu %lu\n", stats.trouble, stats.trouble_errno);
-    } else if (!strcmp(verb, "stats")) {
-        struct jdr_filter_stats stats;
-        jdr_filter_stats(filter, &stats);
-        printf("%lu %lu %lu %lu\n", stats.writes, stats.unlogged_writes, stats.stalls, stats.stall_ns_max / 1000000);
-    } else
+    } else if (!strcmp(verb, "trouble"))
+        print_trouble();
+    else if (!strcmp(verb, "stats"))
+        print_stats();
+    else
         die_with(verb, a);
 }
 
