@@ -26,7 +26,7 @@ POLL_S = 0.05
 """How often a backlog that is not due is looked at,"""
 
 POLL_WANTED_S = 0.002
-"""and how often while somebody waits for records that are on their way to the log."""
+"""and how often while a run is due whose records are on their way to the log."""
 
 
 class Run(NamedTuple):
@@ -72,6 +72,7 @@ class Cutter:
             if batches:
                 self._cursor = batches[-1].end
                 return Run([batch.records for batch in batches], self._cursor)
+            await asyncio.sleep(POLL_WANTED_S)  # the log has only ended a lap, and writes the batch that comes next
 
     async def _until_due(self) -> None:
         options = self._options

@@ -28,6 +28,7 @@ class ListedSource:
         self.checkpoints: list[int] = []
         self.fenced_by = 0
         self.kept = False
+        self.reads = 0
         self.lsns_observed: list[int] = []
         """What the next calls of :meth:`observe` return instead of ``lsn_written``."""
 
@@ -43,6 +44,7 @@ class ListedSource:
         self.wanted.append(lsn)
 
     def read_durable(self, cursor: Cursor, payload_bytes_max: int) -> list[LogBatch]:
+        self.reads += 1
         last = min(self.lsn_durable, cursor.lsn + max(1, payload_bytes_max // BATCH_BYTES))
         return [self._batch(lsn) for lsn in range(cursor.lsn + 1, last + 1)]
 

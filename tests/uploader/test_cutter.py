@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 
 from jetdr_core.options import DomainOptions
-from jetdr_core.uploader.cutter import Cutter, Run
+from jetdr_core.uploader.cutter import POLL_WANTED_S, Cutter, Run
 from jetdr_core.uploader.lag import UploadLag
 from jetdr_core.uploader.workers import Workers
 from tests.uploader.listed_source import BATCH_BYTES, ListedSource, cursor_at
@@ -109,6 +110,22 @@ def test_what_is_not_durable_is_not_cut() -> None:
             assert await is_waiting(run)
             here.source.write(0)
             assert await lsns(run) == [1, 2, 3, 4]
+
+    asyncio.run(scenario())
+
+
+def test_a_lap_that_has_ended_without_a_next_batch_is_not_read_again_without_a_pause() -> None:
+    """The log's device may take long for the next batch, and nothing can be read until then."""
+
+    async def scenario() -> None:
+        async with scene() as here:
+            here.source.lsn_written = 1  # in the log, and nothing of it can be read
+            here.cutter.want(1)
+            run, began_s = here.begin(), time.monotonic()
+            assert await is_waiting(run)
+            assert here.source.reads <= (time.monotonic() - began_s) / POLL_WANTED_S + 1
+            here.source.write(0)
+            assert await lsns(run) == [1]
 
     asyncio.run(scenario())
 
