@@ -76,15 +76,18 @@ static int64_t write_unwritten(jdr_dirty_map *map)
     return written;
 }
 
-/* With the mutex held, which is given up during the I/O, and as the writer. */
+/*
+ * With the mutex held, which is given up during the I/O, and as the writer. Writes go on without their bits only once
+ * nobody would believe the sidecar, which lacks them.
+ */
 static void fail(jdr_dirty_map *map, int error)
 {
     if (map->failed)
         return;
-    map->failed = error < 0 ? -error : EIO;
     pthread_mutex_unlock(&map->mutex);
     jdr_map_file_invalidate(&map->file);
     pthread_mutex_lock(&map->mutex);
+    map->failed = error < 0 ? -error : EIO;
 }
 
 /* With the mutex held, which is given up during the I/O. All bits that were wanted at the call are durable at return.
@@ -366,6 +369,7 @@ static bool same_generation(const struct jdr_generation *one, const struct jdr_g
 static void take_bits(jdr_dirty_map *map, uint64_t block)
 {
     const uint8_t *bits = map->file.buffer.bits;
+    map->unwritten[block] = map->file.copies_differ; /* a bit counts as durable if both copies have it */
     uint64_t begin = block * JDR_MAP_BLOCK_REGIONS;
     for (uint64_t region = begin; region < jdr_map_end_of(map, block); region++)
         if (bits[(region - begin) / 8] & (1u << ((region - begin) % 8)))
@@ -408,9 +412,6 @@ static void begin_anew(jdr_dirty_map *map, bool owed)
         map->regions[block] = owed ? (uint32_t)(jdr_map_end_of(map, block) - block * JDR_MAP_BLOCK_REGIONS) : 0;
         map->unwritten[block] = true;
     }
-    int64_t written = map->failed ? 0 : write_unwritten(map);
-    if (written < 0)
-        fail(map, (int)written);
 }
 
 static void begin_superblock(jdr_dirty_map *map, const struct jdr_map_options *options)
@@ -461,6 +462,9 @@ int jdr_dirty_map_begin(jdr_dirty_map **out, const struct jdr_device *sidecar, c
     map->busy = true;
     if (options->start != JDR_MAP_MARKED || *found != JDR_MAP_BELIEVED)
         begin_anew(map, options->start != JDR_MAP_AGREES);
+    int64_t written = map->failed ? 0 : write_unwritten(map);
+    if (written < 0)
+        fail(map, (int)written);
     begin_superblock(map, options);
     give_file(map);
     pthread_mutex_unlock(&map->mutex);

@@ -161,6 +161,7 @@ bool jdr_map_file_read_block(struct jdr_map_file *file, uint64_t number)
     struct jdr_map_block other;
     bool first = read_block(file, 0, number, &file->buffer);
     bool second = read_block(file, 1, number, first ? &other : &file->buffer);
+    file->copies_differ = !first || !second || memcmp(other.bits, file->buffer.bits, sizeof other.bits) != 0;
     if (first && second && other.lsn > file->buffer.lsn)
         file->buffer.lsn = other.lsn;
     if (first && second)

@@ -55,6 +55,7 @@ struct jdr_map_file {
     uint32_t shift;
     struct jdr_map_superblock super;
     uint64_t lsn;                /* that clearings rely on. The highest, when blocks are read */
+    bool copies_differ;          /* of the block that was read last, or one of them is not whole */
     struct jdr_map_block buffer; /* of the only writer */
 };
 

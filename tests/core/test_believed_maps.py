@@ -144,6 +144,23 @@ def test_the_union_of_two_whole_copies_counts() -> None:
         assert owed_regions(found_in(image)) == {1}
 
 
+def test_a_bit_that_only_one_copy_had_is_in_both_once_the_map_goes_on() -> None:
+    """Its region is in use from then on without another write to the sidecar, and one copy may be torn at any time."""
+    sidecar = sidecar_device()
+    dirty_map = begin_map(sidecar, MapStart.AGREES)
+    before = sidecar.image()
+    dirty_map.owe(REGION, 512)
+    half = len(before) // 2
+    for image in (before[:half] + sidecar.image()[half:], sidecar.image()[:half] + before[half:]):
+        goes_on = CrashDevice(image=image)
+        begin_map(goes_on, MapStart.MARKED, epoch=3, earlier=2)
+        for torn in range(2):
+            left = bytearray(goes_on.durable())
+            left[torn * half + BLOCK + 512] ^= 1
+            found = begin_map(CrashDevice(image=bytes(left)), MapStart.MARKED, epoch=4, earlier=3)
+            assert (found.found, owed_regions(found)) == (MapFound.BELIEVED, {1}), f"copy {torn} is torn"
+
+
 def test_the_golden_map_is_read() -> None:
     found = found_in(GOLDEN.read_bytes())
     assert (found.found, owed_regions(found)) == (MapFound.BELIEVED, {1})

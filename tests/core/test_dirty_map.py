@@ -322,6 +322,38 @@ def test_a_sidecar_that_fails_costs_no_write_and_is_never_believed(life: Life, n
         assert owed_regions(found) == set(range(REGIONS))
 
 
+def test_no_write_goes_on_before_a_sidecar_that_failed_is_made_unreadable() -> None:
+    """Until then its earlier map would be believed, and that has no bit for the write."""
+
+    class Failing(Gated):
+        def sync(self) -> None:
+            if self.gate.is_set() and not self.begun.is_set():
+                raise OSError(errno.EIO, "the sidecar failed")
+            super().sync()
+
+        def write(self, offset: int, data: Buffer) -> None:
+            if offset or bytes(data).strip(b"\0"):
+                CrashDevice.write(self, offset, data)
+            else:
+                super().write(offset, data)  # it is made unreadable
+
+    sidecar, primary, rig = Failing(DirtyMap.file_bytes(SIZE)), CrashDevice(SIZE), Rig()
+    disk = rig.disk(primary, dirty_map=begin_map(sidecar, MapStart.AGREES))
+    sidecar.gate.set()
+    first = threading.Thread(target=disk.write, args=(0, b"a" * 512))
+    first.start()
+    assert sidecar.begun.wait(20)
+    second = threading.Thread(target=disk.write, args=(3 * REGION, b"b" * 512))
+    second.start()
+    second.join(0.2)
+    early = primary.image() != bytes(SIZE)
+    sidecar.go.set()
+    first.join()
+    second.join()
+    assert not early
+    assert primary.image()[3 * REGION : 3 * REGION + 512] == b"b" * 512
+
+
 @pytest.mark.parametrize("nth", range(1, 12))
 def test_a_sidecar_that_fails_as_the_map_begins_is_never_believed(nth: int) -> None:
     for start in MapStart:
