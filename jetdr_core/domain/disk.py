@@ -5,20 +5,24 @@ Invariant: what copies, status and the end of a domain need of a disk does not d
 
 from __future__ import annotations
 
+import threading
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Protocol, TypeVar
 
 from typing_extensions import Buffer
 
 from jetdr_core._core import FilterStats, IoFilter
 from jetdr_core.domain.disk_map import DiskMap
 from jetdr_core.domain.primary import Primary
-from jetdr_core.errors import PrimaryAway, PrimaryFailed
+from jetdr_core.errors import InvalidRequest, PrimaryAway, PrimaryFailed
 from jetdr_core.resync import BackgroundFilter, Region
 
 __all__ = ["CopyFilter", "CopyProgress", "Disk", "ProtectedDisk"]
+
+T = TypeVar("T")
 
 
 @dataclass(slots=True)
@@ -96,7 +100,8 @@ class Disk(ProtectedDisk):
     """A disk whose filter is in this process. Thread-safe: no method holds the GIL, and any number of threads may call.
 
     Offsets and lengths are bytes, multiples of 512. Overlapping writes in flight take turns, in any order. While the
-    disk has a :attr:`fault`, every call but :meth:`stats` raises :class:`PrimaryAway` and changes nothing.
+    disk has a :attr:`fault`, every call but :meth:`stats` raises :class:`PrimaryAway` and changes nothing. While the
+    disk is moved or grows, calls wait for its next filter.
     """
 
     def __init__(
@@ -112,6 +117,7 @@ class Disk(ProtectedDisk):
         self.io_filter = io_filter
         self.map = disk_map
         self._on_suspect = on_suspect
+        self._changing = threading.RLock()  # held while another filter takes the place of the present one
 
     @property
     def copy_filter(self) -> CopyFilter:
@@ -128,31 +134,27 @@ class Disk(ProtectedDisk):
         :class:`StallTimeout` change nothing. After :class:`PrimaryFailed` the replica equals what the disk now holds.
         After :class:`LogFailed` or :class:`Fenced` the domain accepts no more writes.
         """
-        self._check_present()
         try:
-            return self.io_filter.write(offset, data)
+            return self._through(lambda io_filter: io_filter.write(offset, data))
         except (PrimaryFailed, KeyboardInterrupt) as error:
             self._after(error)
             raise
 
     def zero(self, offset: int, length: int, *, discard: bool = False) -> int:
         """Make a range zeros, as one record of any length; else like :meth:`write`. ``discard``: the guest's TRIM."""
-        self._check_present()
         try:
-            return self.io_filter.zero(offset, length, discard=discard)
+            return self._through(lambda io_filter: io_filter.zero(offset, length, discard=discard))
         except (PrimaryFailed, KeyboardInterrupt) as error:
             self._after(error)
             raise
 
     def read(self, offset: int, length: int) -> bytes:
         """Return ``length`` bytes of the primary."""
-        self._check_present()
-        return self.io_filter.read(offset, length)
+        return self._through(lambda io_filter: io_filter.read(offset, length))
 
     def read_into(self, offset: int, target: Buffer) -> None:
         """Fill the writable ``target`` from the primary."""
-        self._check_present()
-        self.io_filter.read_into(offset, target)
+        self._through(lambda io_filter: io_filter.read_into(offset, target))
 
     def flush(self) -> int:
         """Make everything acknowledged before durable, on this primary and in the log; returns the last durable LSN.
@@ -160,9 +162,8 @@ class Disk(ProtectedDisk):
         The log is that of the whole domain. :class:`StallTimeout` after the stall limit: nothing is lost, but it is not
         known what is durable.
         """
-        self._check_present()
         try:
-            return self.io_filter.flush()
+            return self._through(lambda io_filter: io_filter.flush())
         except (PrimaryFailed, KeyboardInterrupt) as error:
             self._after(error)
             raise
@@ -180,19 +181,26 @@ class Disk(ProtectedDisk):
         except PrimaryFailed as error:
             self._after(error)
 
+    @contextmanager
+    def changing(self) -> Iterator[None]:
+        """Close the filter, so that the calls in flight end, and let new ones wait for the next filter."""
+        with self._changing:
+            self.io_filter.close()
+            yield
+
     def adopt(self, primary: Primary, io_filter: IoFilter, disk_map: DiskMap | None = None) -> None:
         """Go on with another primary, which the disk has no fault with. The earlier one is closed."""
-        self.io_filter.close()
-        if self.map is not None:
-            self.map.give_up()
-        self.map = disk_map
-        self.primary.close()
-        self.primary, self.device, self.path = primary, primary.device, primary.path
-        self.io_filter = io_filter
-        self.fault = None
+        with self.changing():
+            if self.map is not None:
+                self.map.give_up()
+            self.map = disk_map
+            self.primary.close()
+            self.primary, self.device, self.path = primary, primary.device, primary.path
+            self.io_filter = io_filter
+            self.fault = None
 
     def resize(self, io_filter: IoFilter, disk_map: DiskMap) -> None:
-        """Go on with the filter of another size, and its map. The earlier filter is closed."""
+        """Go on with the filter of another size, and its map, while the disk is :meth:`changing`."""
         if self.map is not None:
             self.map.give_up()
         self.io_filter, self.map, self.size_bytes = io_filter, disk_map, io_filter.size_bytes
@@ -214,6 +222,18 @@ class Disk(ProtectedDisk):
             self.primary.close()
         stats = self.io_filter.stats()
         return not stats.suspect and not stats.sync_failed
+
+    def _through(self, call: Callable[[IoFilter], T]) -> T:
+        """Return what ``call`` does with the filter. A filter that was closed for another one has done nothing."""
+        while True:
+            self._check_present()
+            io_filter = self.io_filter
+            try:
+                return call(io_filter)
+            except InvalidRequest:
+                with self._changing:
+                    if io_filter is self.io_filter:
+                        raise
 
     def _check_present(self) -> None:
         if self.fault is not None:

@@ -7,6 +7,7 @@ the log says so. Removing a disk needs room in the log, and is refused without i
 from __future__ import annotations
 
 import logging
+import os
 import threading
 import time
 from collections.abc import Callable
@@ -218,6 +219,11 @@ class Disks(Generic[D]):
             self._check_protected(disk)
             if disk.fault is not None:
                 raise PrimaryAway(f"disk {disk.name!r} has failed: {disk.fault.reason}", hint=disk.fault.remedy)
+            if lost := disk.stats().sync_failed:  # which its filter has to remember
+                raise PrimaryAway(
+                    f"disk {disk.name!r} has failed a flush: {os.strerror(lost)}",
+                    hint="mend its file system or device, then close the domain and open it again",
+                )
             size_bytes, before = disk.primary.size_now(), disk.size_bytes
             if size_bytes < before:
                 raise shrunk(disk.name, disk.path, size_bytes, before)

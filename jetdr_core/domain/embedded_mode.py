@@ -205,28 +205,29 @@ class EmbeddedMode:
             disk.primary, disk.path = replace(disk.primary, path=path), path
             return ""
         primary, disk_map = open_primary(disk.name, path, size_bytes=disk.size_bytes, is_known=True), None
-        try:
-            disk_map = self._maps.begin(disk.number, disk.name, primary, MapStart.UNCERTAIN, disk.size_bytes)
-            io_filter = self._filter(disk.number, primary, disk.size_bytes, disk_map)
-            self._parts.copies.expect_resync(reason)
-        except BaseException:
-            if disk_map is not None:
-                disk_map.give_up()
-            primary.close()
-            raise
-        disk.adopt(primary, io_filter, disk_map)
-        self._parts.copies.owe_again(disk, reason)
+        with self._parts.control_log.lock:  # until the resync is owed, the end of another copy would close the gap
+            try:
+                disk_map = self._maps.begin(disk.number, disk.name, primary, MapStart.UNCERTAIN, disk.size_bytes)
+                io_filter = self._filter(disk.number, primary, disk.size_bytes, disk_map)
+                self._parts.copies.expect_resync(reason)
+            except BaseException:
+                if disk_map is not None:
+                    disk_map.give_up()
+                primary.close()
+                raise
+            disk.adopt(primary, io_filter, disk_map)
+            self._parts.copies.owe_again(disk, reason)
         return reason
 
     def grow(self, disk: Disk, size_bytes: int) -> None:
         """Put another filter on the disk, because a dirty map has one size. The calls in flight end first."""
         before, primary = disk.size_bytes, disk.primary
-        disk.io_filter.close()
-        disk_map = self._maps.begin(disk.number, disk.name, primary, self._grown_start(disk), size_bytes)
-        for region in regions_from(primary.regions(size_bytes), before):
-            if not region.hole:
-                disk_map.native.owe(region.offset, region.length)
-        disk.resize(self._filter(disk.number, primary, size_bytes, disk_map), disk_map)
+        with disk.changing():
+            disk_map = self._maps.begin(disk.number, disk.name, primary, self._grown_start(disk), size_bytes)
+            for region in regions_from(primary.regions(size_bytes), before):
+                if not region.hole:
+                    disk_map.native.owe(region.offset, region.length)
+            disk.resize(self._filter(disk.number, primary, size_bytes, disk_map), disk_map)
 
     def _grown_start(self, disk: Disk) -> MapStart:
         """Say what is known of a disk that nobody writes to: whether log and primary agree, durably."""

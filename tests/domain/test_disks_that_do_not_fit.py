@@ -9,6 +9,7 @@ import asyncio
 import contextlib
 import os
 import subprocess
+import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -293,6 +294,32 @@ def test_a_disk_whose_file_is_replaced_while_it_is_open_is_resynced_within_a_gap
             assert "was moved to" in await domain.move_disk("db01", copy)
             await within(20, domain.wait_consistent())
             await equals_primaries(domain, site)
+
+    asyncio.run(scenario())
+
+
+def test_no_other_copy_that_ends_closes_the_gap_of_a_disk_that_is_being_moved(tmp_path: Path) -> None:
+    async def scenario() -> None:
+        site = Site(tmp_path, tmp_path / "db01.img")
+        await site.make()
+        async with site.open() as domain:
+            disk, copy, open_gaps = domain.disk("db01"), tmp_path / "copy.img", list[bool]()
+            copy.write_bytes(bytes(DISK_BYTES))
+            site.path.unlink()
+            alive, adopt = domain._alive, disk.adopt
+            assert alive is not None
+            other = threading.Thread(target=alive.copies._close_gap_if_paid)
+
+            def adopt_as_another_copy_ends(*args: Any) -> None:
+                other.start()
+                other.join(0.2)
+                adopt(*args)
+                open_gaps.append(alive.control_log.gap_open)
+
+            setattr(disk, "adopt", adopt_as_another_copy_ends)  # noqa: B010 - the disk has it as a method
+            await domain.move_disk("db01", copy)
+            other.join()
+            assert open_gaps == [True]
 
     asyncio.run(scenario())
 

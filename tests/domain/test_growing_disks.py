@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 import subprocess
+import threading
 from collections.abc import Callable, Iterator
 from contextlib import closing
 from pathlib import Path
@@ -14,10 +15,11 @@ import pytest
 
 import jetdr_core as jetdr
 from jetdr_core.device import FileDevice
-from jetdr_core.errors import InvalidRequest
+from jetdr_core.errors import InvalidRequest, PrimaryAway, PrimaryFailed
 from tests.domain.fixture import DISK_BYTES, QUICK, fresh_store, new_domain, recovered, within
 from tests.domain.hosted import DISK_BYTES as HOSTED_BYTES
 from tests.domain.hosted import Machine, assert_replica_equals_primary, gaps, machine, until
+from tests.faults.device import CrashDevice
 from tests.peers.loop import attach
 
 GROWN = 2 * DISK_BYTES
@@ -138,6 +140,57 @@ def test_recoveries_before_and_after_growth_have_the_size_of_their_point(
         sizes.append(raw.stat().st_size)
     assert sizes == [DISK_BYTES, GROWN]
     assert (tmp_path / "1.raw").read_bytes() == primary.read_bytes()
+
+
+def test_calls_that_come_while_a_disk_grows_are_made_on_the_grown_disk(tmp_path: Path) -> None:
+    async def scenario() -> None:
+        site, failed, ended, written = Site(tmp_path), list[Exception](), threading.Event(), list[int]()
+        await site.make()
+        async with site.open() as domain:
+            disk = domain.disk("db01")
+
+            def work() -> None:
+                try:
+                    while not ended.is_set():
+                        written.append(disk.write(0, b"guest".ljust(512)))
+                        disk.read(0, 512)
+                except Exception as error:  # noqa: BLE001 - asserted below
+                    failed.append(error)
+
+            guests = [threading.Thread(target=work) for _ in range(2)]
+            for guest in guests:
+                guest.start()
+            enlarge(site.path, GROWN)
+            await domain.grow_disk("db01")
+            grown_at = len(written)
+            await asyncio.to_thread(until, lambda: failed or len(written) > grown_at + 10)
+            ended.set()
+            for guest in guests:
+                guest.join()
+            assert not failed
+            lsn = await point(domain, "grown")
+            expected = disk.read(0, GROWN)
+        assert (await recovered(site.store, lsn))["db01"] == expected
+
+    asyncio.run(scenario())
+
+
+def test_a_disk_that_has_failed_a_flush_does_not_grow_and_goes_on_to_say_so() -> None:
+    async def scenario() -> None:
+        primary = CrashDevice(DISK_BYTES)
+        async with new_domain(fresh_store()) as domain:
+            disk = await domain.protect("db01", primary)
+            disk.write(0, b"lost".ljust(512))
+            primary.fail_at(1, "transient")
+            with pytest.raises(PrimaryFailed):
+                disk.flush()
+            primary.grow(GROWN)
+            with pytest.raises(PrimaryAway, match="failed a flush"):
+                await domain.grow_disk("db01")
+            with pytest.raises(PrimaryFailed):
+                disk.flush()
+
+    asyncio.run(scenario())
 
 
 def test_a_disk_that_has_shrunk_does_not_grow_and_names_the_remedy(tmp_path: Path) -> None:
