@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import os
+import threading
 from collections.abc import Callable, Iterator
 from contextlib import closing, suppress
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -352,6 +354,37 @@ def test_a_file_that_was_copied_and_removed_under_its_guest_is_resynced_from_the
             copy.rename(made.primary())  # for the comparison alone
             await assert_replica_equals_primary(domain, made)
             assert any("was moved to" in gap for gap in gaps(domain))
+            await domain.close(stop_host=True)
+
+    asyncio.run(scenario())
+
+
+@pytest.mark.parametrize("made", [False], ids=["write-through"], indirect=True)
+def test_no_other_copy_that_ends_closes_the_gap_of_a_disk_that_is_being_moved(made: Machine) -> None:
+    async def scenario() -> None:
+        await with_two_disks(made)
+        copy, go_on, open_gaps = made.folder / "copy.img", threading.Event(), list[bool]()
+        async with made.open() as domain:
+            copy.write_bytes(bytes(DISK_BYTES))
+            made.primary().unlink()
+            alive = domain._alive
+            assert alive is not None
+            server = alive.mode._server  # type: ignore[attr-defined]
+            fail, serve_moved = server.fail, server.serve_moved
+            alive.copies._resync.submit(go_on.wait, 20)  # copies of other disks are at work
+
+            def fail_as_another_copy_ends(*args: Any) -> None:
+                fail(*args)
+                alive.copies._close_gap_if_paid()
+
+            def look_at_gap(*args: Any) -> None:
+                open_gaps.append(alive.control_log.gap_open)
+                serve_moved(*args)
+
+            server.fail, server.serve_moved = fail_as_another_copy_ends, look_at_gap
+            await domain.move_disk("db01", copy)
+            go_on.set()
+            assert open_gaps == [True]
             await domain.close(stop_host=True)
 
     asyncio.run(scenario())

@@ -246,6 +246,10 @@ class HostedMode:
         else:
             self._parts.copies.owe_failed(disk, reason)
 
+    def _expect_resync(self, reason: str) -> None:
+        if not self._ring.write_back and self._ring.logging:
+            self._parts.copies.expect_resync(reason)
+
     def attach(self, number: int, name: str, primary: Primary, size_bytes: int) -> HostedDisk:
         return self._server.attach(number, name, primary, size_bytes)
 
@@ -258,10 +262,10 @@ class HostedMode:
         is_in_use = is_same if disk.fault is None else self._server.is_held(disk)
         try:
             if disk.fault is None and not is_same:
-                if not self._ring.write_back and self._ring.logging:
-                    self._parts.copies.expect_resync(reason)
+                self._expect_resync(reason)
                 self._server.fail(disk, DiskFault.moving(path))
                 self._owe_failed(disk, reason)
+                self._expect_resync(reason)  # again: until then the end of another copy may have closed the gap
             if not is_in_use:
                 self._admit(path)
         except BaseException:
