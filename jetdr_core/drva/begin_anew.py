@@ -10,6 +10,7 @@ refused before anything is removed, but for a store that refuses the first objec
 from __future__ import annotations
 
 import logging
+import os
 from pathlib import Path
 from uuid import UUID
 
@@ -73,11 +74,14 @@ def _check_key(config: DomainConfig) -> None:
 
 
 def _set_key_aside(config: DomainConfig, lost: UUID) -> None:
-    """Rename the key file that the DRVA made for the lost domain: whoever recovers from its store needs it."""
+    """Rename the key file that the DRVA made for the lost domain: whoever recovers from its store needs it.
+
+    Once that is done, the file that stands there is one that a failed attempt made for the new domain, which keeps it.
+    """
     own = own_key_file(config)
-    if not own.exists():
-        return
     aside = own.with_name(f"{own.name}.{lost}")
+    if not own.exists() or os.path.lexists(aside):
+        return
     own.rename(aside)
     sync_folder(own.parent)
     log.warning("domain %s: the key of the lost domain is kept as %s", config.name, aside)

@@ -27,8 +27,8 @@ class Control:
         return DomainHistory().facts(lsn)
 
 
-def kept_file(folder: Path) -> KnownFile:
-    file = KnownFile(folder, "vm")
+def kept_file(folder: Path, name: str = "vm") -> KnownFile:
+    file = KnownFile(folder, name)
     history = encode_history(DomainHistory().facts(1), DOMAIN)
     assert history is not None
     file.write(

@@ -12,10 +12,12 @@ import pytest
 
 import jetdr_core as jetdr
 from jetdr_core.domain_key import KeyFile
+from jetdr_core.drva.begin_anew import begin_anew
 from jetdr_core.drva.config import load_config
 from jetdr_core.drva.daemon import Drva
 from jetdr_core.errors import InvalidRequest
 from tests.domain.hosted import until
+from tests.domain.test_known_file import DOMAIN, kept_file
 from tests.drva.running_drva import Place, end, place, process, running
 from tests.drva.test_key import without_key
 from tests.drva.walks import assert_lasts, assert_recovered, empty_store, is_whole, own_key, section_uuid, store_folder
@@ -142,6 +144,42 @@ def test_a_wrong_uuid_gives_nothing_up() -> None:
         with running(here, begin_anew={"payroll": uuid4()}):
             assert f"belongs to domain {old}" in here.until(lambda s: s["restarts"])["failure"]
         assert (here.path / "log").read_bytes() == log
+
+
+def test_an_attempt_that_failed_after_it_made_a_key_costs_no_key() -> None:
+    """The DRVA tries again by itself. The key of the lost domain is what recovers its points."""
+    with place("payroll") as here:
+        with running(here):
+            here.until(is_whole)
+        old, key = section_uuid(here), own_key(here).read_bytes()
+        empty_store(here)
+        (config,) = load_config(here.file).domains
+        asyncio.run(begin_anew(config, old))
+        KeyFile(own_key(here)).make()
+        made = own_key(here).read_bytes()
+        asyncio.run(begin_anew(config, old))
+        assert own_key(here).with_name(f"domain.key.{old}").read_bytes() == key
+        assert own_key(here).read_bytes() == made
+        with running(here, begin_anew={"payroll": old}):
+            here.until(is_whole)
+        assert_lasts(here)
+
+
+def test_what_the_state_folder_knows_of_another_domain_is_not_given_up() -> None:
+    """The volume is that of an earlier domain. The state folder is that of a later one, whose log is elsewhere."""
+    with place("payroll") as here:
+        with running(here):
+            here.until(is_whole)
+        old = section_uuid(here)
+        later = kept_file(here.path / "state", "payroll")
+        empty_store(here)
+        with running(here, begin_anew={"payroll": old}):
+            failure = str(here.until(lambda s: s["restarts"])["failure"])
+        assert f"its state folder knows the domain {DOMAIN}, not {old}" in failure
+        assert f"jetdr give-up-section {here.path / 'log'} payroll --uuid {old}" in failure
+        assert f"--begin-anew payroll={DOMAIN}" in failure
+        assert section_uuid(here) == old
+        assert later.read() is not None
 
 
 def test_a_key_file_of_the_lost_domain_is_refused_before_anything_is_given_up() -> None:

@@ -61,11 +61,8 @@ class FormerDomain:
     def _give_up(self, volume: LogVolume | None, *, keep_disks: bool) -> None:
         section = self._section(volume)
         record = self._known.read()
-        if section is None and record is not None and record.domain_uuid != self._uuid:
-            raise LogForeign(
-                f"domain {self._name!r}: its state folder knows the domain {record.domain_uuid}, not {self._uuid}",
-                hint=f"give that UUID: --begin-anew {self._name}={record.domain_uuid}",
-            )
+        if record is not None and record.domain_uuid != self._uuid:
+            raise self._foreign(record, volume if section is not None else None)
         self._check_ring()
         self._component.stop()
         if not keep_disks and (why := self._why_disks_may_lag(section, record)):
@@ -80,6 +77,19 @@ class FormerDomain:
             volume.remove_section(self._name, self._uuid)
         log_.warning(
             "domain %s: the domain %s is given up here; %s", self._name, self._uuid, section or "it had no log section"
+        )
+
+    def _foreign(self, record: KnownRecord, volume: LogVolume | None) -> LogForeign:
+        """The error of a state folder of another domain. ``volume`` has a section of the domain that was named."""
+        hint = f"give that UUID: --begin-anew {self._name}={record.domain_uuid}"
+        if volume is not None:
+            hint = (
+                f"name the log volume of that domain; if the section on this one is needed no more, give it up "
+                f"('jetdr give-up-section {volume.where} {self._name} --uuid {self._uuid}'), and {hint}"
+            )
+        return LogForeign(
+            f"domain {self._name!r}: its state folder knows the domain {record.domain_uuid}, not {self._uuid}",
+            hint=hint,
         )
 
     def _section(self, volume: LogVolume | None) -> GivenUpSection | None:
