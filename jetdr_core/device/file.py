@@ -138,7 +138,8 @@ class FileDevice:
 
     def look_at_size(self) -> int:
         """Return the size now, in whole blocks. From then on it is :attr:`size_bytes`, if the device has grown."""
-        end = os.lseek(self.fileno(), 0, os.SEEK_END)
+        with trying(self._path, "looking at its size"):
+            end = os.lseek(self.fileno(), 0, os.SEEK_END)
         found = end - end % self._block_bytes
         self._size_bytes = max(found, self._size_bytes)
         return found

@@ -23,6 +23,7 @@ from jetdr_core.errors import (
     Forged,
     InvalidRequest,
     ObjectNotFound,
+    ObjectUnavailable,
     UnsupportedVersion,
     WrongKey,
 )
@@ -170,18 +171,30 @@ def check_break(known: Known, name: str, *, puts_max: int, log_is_new: bool, giv
 async def _epoch_newest(store: ObjectStore, chain: Chain) -> int:
     """Return the newest epoch that the store names, so that a claim is above each owner that may be alive.
 
-    What an owner puts comes last, save what older owners had in flight.
+    What an owner puts comes last, save what older owners had in flight. An object that cannot be read, though it is
+    there, may name a newer epoch: :class:`ObjectUnavailable`.
     """
     epochs = [chain.epoch_newest]
     for number in sorted(chain.after)[-OBJECTS_READ:]:
-        with suppress(DamagedObject, UnsupportedVersion, ObjectNotFound):
-            epochs.append((await read_trailer(store, number, chain.after[number], chain.domain_key)).trailer.epoch)
+        with suppress(UnsupportedVersion):
+            epochs.append(await _epoch_of(store, number, chain))
     newest = max(epochs)
     async for info in store.list_prefix(HEARTBEAT_PREFIX):
         epoch = heartbeat_epoch(info.key) or 0
         if epoch > newest and (chain.domain_key is None or await _is_ours(store, info.key, chain.domain_key)):
             newest = epoch
     return newest
+
+
+async def _epoch_of(store: ObjectStore, number: int, chain: Chain) -> int:
+    """Return the epoch of an object after the break of the chain, and 0 for one that is damaged or has vanished."""
+    try:
+        return (await read_trailer(store, number, chain.after[number], chain.domain_key)).trailer.epoch
+    except DamagedObject as error:
+        why = error.__cause__
+        if isinstance(why, ObjectUnavailable) and not isinstance(why, ObjectNotFound):
+            raise why from None
+        return 0
 
 
 async def _is_ours(store: ObjectStore, key: str, domain_key: DomainKey) -> bool:

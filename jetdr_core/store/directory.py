@@ -79,12 +79,13 @@ _LASTING = {
     errno.EOPNOTSUPP: "the file system has no hard links; keep the store on ext4, XFS, Btrfs, ZFS or NFS",
 }
 _DENIED = {errno.EACCES, errno.EPERM}
+_GONE = {errno.ENOENT, errno.ENOTDIR}
 _OF_THE_OBJECT = {
     errno.EACCES: "check owner and mode of the object's file",
     errno.EPERM: "check owner, mode and attributes of the object's file",
     errno.EIO: "a part of the disk cannot be read: bring the object back from a copy of the container",
 }
-"""What getting one object may answer while its folder can be listed."""
+"""Remedies of what getting one object may answer while its folder can be listed."""
 
 _NO_LINKS = {errno.EPERM, errno.EOPNOTSUPP, errno.ENOSYS, errno.EINVAL, errno.EMLINK}
 """What file systems without hard links answer to link(2): exFAT and FAT say EPERM."""
@@ -246,7 +247,8 @@ class DirectoryStore:
         except FAILURES as error:
             failure = self._failure(operation, call.key, error)
             if _may_be_of_the_object(error, operation) and isinstance(failure, StoreError):
-                failure = ObjectUnavailable(operation, call.key, failure.cause, hint=_OF_THE_OBJECT[error.errno or 0])
+                hint = _OF_THE_OBJECT.get(error.errno or 0) or failure.hint
+                failure = ObjectUnavailable(operation, call.key, failure.cause, hint=hint)
             raise failure from error
 
     async def _range_of(self, wanted: ObjectRange, answer: bytes | Exception) -> bytes | StoreError:
@@ -282,7 +284,9 @@ class DirectoryStore:
 
 def _may_be_of_the_object(error: Exception, operation: str) -> TypeGuard[OSError]:
     """Whether a look at the folder of the object tells if ``error`` is one of this object or of the whole store."""
-    return isinstance(error, OSError) and operation.startswith("get") and error.errno in _OF_THE_OBJECT
+    if not isinstance(error, OSError) or not operation.startswith("get"):
+        return False
+    return error.errno not in _GONE and (error.errno in _OF_THE_OBJECT or error.errno not in _TRANSIENT)
 
 
 def failure_of(operation: str, key: str, error: OSError, path: Path) -> StoreError:
@@ -296,14 +300,12 @@ def failure_of(operation: str, key: str, error: OSError, path: Path) -> StoreErr
         code = errno.EOPNOTSUPP
     if code == errno.EEXIST and operation == "put":
         return ObjectExists(operation, key)
-    if code in (errno.ENOENT, errno.ENOTDIR) and operation.startswith("get"):
+    if code in _GONE and operation.startswith("get"):
         return ObjectNotFound(operation, key)
     if code in _DENIED:
         hint = f"check owner and mode of the store's directory, as user {os.geteuid()} meets them"
         return StoreAccessDenied(operation, key, cause, hint=hint)
     hint = _TRANSIENT.get(code) or _LASTING.get(code) or "check the file system of the store"
-    if operation.startswith("get") and code not in _TRANSIENT:
-        return ObjectUnavailable(operation, key, cause, hint=hint)
     return StoreError(operation, key, cause, transient=code in _TRANSIENT, hint=hint)
 
 

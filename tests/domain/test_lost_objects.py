@@ -12,9 +12,10 @@ import pytest
 import jetdr_core as jetdr
 from jetdr_core.catalog import chain_key, heartbeat
 from jetdr_core.device import MemoryDevice
-from jetdr_core.errors import ChainBroken, Fenced, StoreLost
+from jetdr_core.errors import ChainBroken, Fenced, ObjectUnavailable, StoreLost
 from jetdr_core.store import MemoryStore
 from tests.domain.fixture import DISK_BYTES, LOG_BYTES, QUICK, fresh_store, log_device, new_domain, recovered, within
+from tests.faults.withheld import WITHHELD, Withholding
 
 WRITES = 8
 
@@ -124,6 +125,35 @@ def test_a_claim_is_above_every_epoch_that_the_store_names() -> None:
         key, data = heartbeat(newest, lsn=1, time_ns=1)
         await store.replace(key, [data])
         async with taken_over(store) as domain:
+            assert domain.status().epoch > newest
+
+    asyncio.run(scenario())
+
+
+@pytest.mark.parametrize("why", ["denied", "archived", "unreadable"])
+def test_a_claim_waits_for_an_object_that_may_name_a_newer_epoch(why: str) -> None:
+    """The newest owner may be alive, and its only object beyond the lost one cannot be read."""
+
+    async def scenario() -> None:
+        store, log, primary = fresh_store(), log_device(), MemoryDevice(DISK_BYTES)
+        async with new_domain(store, log=log) as domain:
+            disk = await domain.protect("db01", primary)
+            for _ in range(2):
+                await domain.uploaded(disk.write(0, b"a" * 512))
+        lost = await numbers(store)
+        async with jetdr.ProtectedDomain.open(
+            "payroll", log=log, store=store, disks={"db01": primary}, options=QUICK
+        ) as domain:
+            newest = domain.status().epoch
+        await store.delete(chain_key(lost))
+        there = sorted([info.key async for info in store.list_prefix("")])
+        last = await numbers(store) + 1
+        withholding = Withholding(store, chain_key(last), WITHHELD[why])
+        for key in [key for key in there if not key.startswith("chain/")]:
+            await store.delete(key)  # no heartbeat names the epoch either
+        with pytest.raises(ObjectUnavailable, match=chain_key(last)):
+            await taken_over(withholding, give_up_from=lost).__aenter__()
+        async with taken_over(store, give_up_from=lost) as domain:
             assert domain.status().epoch > newest
 
     asyncio.run(scenario())

@@ -86,7 +86,9 @@ def test_io_error_that_passes_costs_nothing(tmp_path: Path, monkeypatch: pytest.
     on_directory(tmp_path / "c", scenario)
 
 
-@pytest.mark.parametrize(("code", "transient"), [(errno.EACCES, False), (errno.EIO, True)])
+@pytest.mark.parametrize(
+    ("code", "transient"), [(errno.EACCES, False), (errno.EIO, True), (errno.ENOTCONN, False), (errno.ENODEV, False)]
+)
 def test_directory_that_cannot_be_listed_costs_the_whole(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, code: int, transient: bool
 ) -> None:
