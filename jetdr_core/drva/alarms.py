@@ -180,6 +180,7 @@ def _of_disk(status: DomainStatus, disk: DiskStatus) -> Iterator[Alarm]:
             "disk_grown",
             f"disk {disk.name!r} at {disk.path} has grown to {disk.primary_bytes} bytes, and {disk.size_bytes} are "
             f"served and protected; 'jetdr grow-disk {status.name} {disk.name}' takes the rest",
+            disk.name,
         )
     if disk.trouble is not None:
         alarm = _of_trouble(disk, disk.trouble)

@@ -13,9 +13,10 @@ from jetdr_core._core import FilterStats
 from jetdr_core.cli.exits import ExitCode
 from jetdr_core.domain import DiskTrouble
 from jetdr_core.drva.alarm_log import AlarmLog, AlarmState
-from jetdr_core.drva.alarms import Alarm
+from jetdr_core.drva.alarms import Alarm, alarms_of
 from tests.cli.jetdr_command import jetdr
 from tests.drva.running_drva import place, running
+from tests.drva.test_as_of import situation
 
 SINCE_NS = 1_700_000_000_000_000_000
 
@@ -85,6 +86,17 @@ def test_the_same_alarm_of_two_disks_is_two_alarms() -> None:
     alarms.note(both[1:])
     assert [state.text for state in alarms.ended] == ["a"]
     assert len(alarms.note([Alarm("config_not_kept", "a"), Alarm("config_not_kept", "b")])) == 2
+
+
+def test_two_disks_that_have_grown_are_two_alarms_however_old_the_status_is() -> None:
+    """What changes each second is no part of what tells the alarms apart. Else each look would begin and end one."""
+    shown = {"path": "/srv/disk", "fault": None, "trouble": None, "size_bytes": 512, "primary_bytes": 1024}
+    disks = [type("Disk", (), {"name": name, **shown}) for name in ("db01", "db02")]
+    alarms = AlarmLog("payroll", now_ns=Clock())
+    for age_s in (7.0, 8.0, 9.0):
+        grown = [one for one in alarms_of(situation(closed=True, age_s=age_s, disks=disks)) if one.name == "disk_grown"]
+        assert len(alarms.note(grown)) == 2
+        assert alarms.ended == ()
 
 
 def test_looking_notes_nothing(caplog: pytest.LogCaptureFixture) -> None:

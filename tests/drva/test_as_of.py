@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import time
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, cast
@@ -133,7 +134,7 @@ def test_a_file_that_says_nothing_of_the_rpo_is_no_file(tmp_path: Path, text: st
 # -- alarms ------------------------------------------------------------------------------------------------------------
 
 
-def situation(*, closed: bool, age_s: float, failure: str = "", **more: Any) -> Situation:
+def situation(*, closed: bool, age_s: float, failure: str = "", disks: Sequence[object] = (), **more: Any) -> Situation:
     shown: dict[str, Any] = {
         "rpo_s": 1.0,
         "host": None,
@@ -143,7 +144,7 @@ def situation(*, closed: bool, age_s: float, failure: str = "", **more: Any) -> 
         "joined": True,
     }
     shown |= {"failure": "", "store_away_s": 0.0, "log_bytes": 100, "log_used_bytes": 95, "consistent": True}
-    shown |= {"clock": "", "changed": "", "disks": ()}
+    shown |= {"clock": "", "changed": "", "disks": disks, "name": "payroll"}
     status = cast(DomainStatus, type("Status", (), shown))
     return Situation(
         fenced=False,

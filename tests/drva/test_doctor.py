@@ -105,8 +105,8 @@ def disk_is_missing(here: Place) -> None:
     here.disk("payroll").unlink()
 
 
-def disk_has_grown(here: Place) -> None:
-    os.truncate(here.disk("payroll"), 2 * DISK_BYTES)
+def disk_has_shrunk(here: Place) -> None:
+    os.truncate(here.disk("payroll"), DISK_BYTES // 2)
 
 
 def disk_has_an_odd_size(here: Place) -> None:
@@ -169,9 +169,9 @@ def nbdkit_is_missing(here: Place) -> None:
 
 WRONG = {
     disk_is_missing: ("disk payroll/db01", "there is no {}/payroll.img", "jetdr move-disk payroll db01 PATH"),
-    disk_has_grown: (
+    disk_has_shrunk: (
         "domain payroll: disk sizes",
-        "has 2097152 bytes, and its history 1048576",
+        "has 524288 bytes, and its history 1048576",
         "give it back that size",
     ),
     disk_has_an_odd_size: ("disk payroll/db01", "has 1048577 bytes", "a disk has a multiple of 512"),
@@ -211,6 +211,24 @@ def test_every_check_of_the_start_is_one_of_the_doctors(here: Place) -> None:
         asyncio.run(Drva(config).run())
     finding = wrong_in(here)["state_dir"]
     assert str(caught.value) == f"{finding.text}; {finding.remedy}"
+
+
+def test_a_disk_that_has_grown_is_not_to_be_cut(here: Place) -> None:
+    assert found_by_doctor(here)["domain payroll: disk sizes"] == Finding(
+        Verdict.GOOD, "1 of 1 disks have the sizes that the store knows", check="domain payroll: disk sizes"
+    )
+    os.truncate(here.disk("payroll"), 2 * DISK_BYTES)
+    finding = found_by_doctor(here)["domain payroll: disk sizes"]
+    assert finding.verdict is Verdict.DOUBTFUL
+    assert f"has {2 * DISK_BYTES} bytes, and its history {DISK_BYTES}" in finding.text
+    assert "jetdr grow-disk payroll DISK" in finding.remedy
+
+
+def test_a_disk_that_was_not_looked_at_has_no_good_size(here: Place) -> None:
+    here.disk("payroll").unlink()
+    finding = found_by_doctor(here)["domain payroll: disk sizes"]
+    assert finding.verdict is Verdict.UNCHECKED
+    assert "db01" in finding.text
 
 
 def test_metrics_address_that_is_taken_is_doubtful(here: Place) -> None:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import stat
 import threading
 import time
 from collections.abc import Iterator
@@ -25,6 +26,7 @@ from jetdr_core.drva.doctor.account import is_drva_user, is_new
 from jetdr_core.drva.doctor.finding import Check, Finding, NotKnown, doubtful, good, unchecked, wrong
 from jetdr_core.drva.places import own_key_file, store_of
 from jetdr_core.errors import InvalidRequest, StoreAccessDenied, StoreMissing
+from jetdr_core.limits import SECTOR_BYTES
 from jetdr_core.ownership import file_system_of
 from jetdr_core.store import ObjectStore, RetryPolicy, connected
 from jetdr_core.store.azure_target import AzureTarget
@@ -188,17 +190,39 @@ def _look_at_sizes(look: StoreLook) -> Finding:
     """Whether the disks have the sizes that their history has."""
     facts = _facts_or_none(look)
     known = {} if facts is None else facts.disk_bytes
-    told, places = [], disk_places(look.domain)
-    for disk in look.domain.disk:
-        wanted, path = known.get(disk.name), Path(places.get(disk.name, disk.path))
-        found = path.stat().st_size if path.is_file() else None
-        if wanted is not None and found not in {wanted, None}:
-            told.append(f"disk {disk.name!r} ({path}) has {found} bytes, and its history {wanted}")
-    if told:
+    places = {disk: Path(place) for disk, place in disk_places(look.domain).items() if disk in known}
+    shrunk: list[str] = []
+    grown: list[str] = []
+    unseen: list[str] = []
+    for disk, path in places.items():
+        wanted, found = known[disk], _bytes_of(path)
+        if found is None:
+            unseen.append(f"disk {disk!r} ({path})")
+        elif found != wanted:
+            told = f"disk {disk!r} ({path}) has {found} bytes, and its history {wanted}"
+            (grown if found > wanted else shrunk).append(told)
+    if shrunk:
         return wrong(
-            "; ".join(told), "give it back that size, or name the right file; or unprotect it, and protect it anew"
+            "; ".join(shrunk), "give it back that size, or name the right file; or unprotect it, and protect it anew"
         )
-    return good(f"{len(known)} disks are known to the store")
+    if grown:
+        take = f"if it was enlarged: jetdr grow-disk {look.domain.name} DISK; the next opening does so too"
+        return doubtful("; ".join(grown), take)
+    if unseen:
+        return unchecked(f"not looked at: {', '.join(unseen)}", "see the checks of those disks")
+    return good(f"{len(places)} of {len(known)} disks have the sizes that the store knows")
+
+
+def _bytes_of(path: Path) -> int | None:
+    """The size of a disk's file or device, which is not opened. None if there is none, or the system does not tell."""
+    try:
+        status = path.stat()
+        if not stat.S_ISBLK(status.st_mode):
+            return status.st_size if stat.S_ISREG(status.st_mode) else None
+        device = f"{os.major(status.st_rdev)}:{os.minor(status.st_rdev)}"
+        return SECTOR_BYTES * int(Path(f"/sys/dev/block/{device}/size").read_text())
+    except (FileNotFoundError, NotADirectoryError, ValueError):
+        return None
 
 
 def _facts_or_none(look: StoreLook) -> DomainFacts | None:
