@@ -236,7 +236,11 @@ class Disks(Generic[D]):
         with self._control_log.lock:
             if reason:
                 self._copies.expect_resync(reason)
-            self._control_log.append(DiskGrow(size_bytes), disk.number)
+            try:
+                self._control_log.append(DiskGrow(size_bytes), disk.number)
+            except BaseException:
+                self._copies.close_gap_when_paid()  # nothing has grown, and nothing else would close it
+                raise
             self._mode.grow(disk, size_bytes)
             disk.size_bytes = disk.primary_bytes = size_bytes
             self._copies.owe_end(disk, before, reason)

@@ -8,14 +8,16 @@ import subprocess
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import closing
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 import jetdr_core as jetdr
+from jetdr_core.control_bodies import DiskGrow
 from jetdr_core.device import FileDevice
-from jetdr_core.errors import InvalidRequest, PrimaryAway, PrimaryFailed
+from jetdr_core.errors import InvalidRequest, PrimaryAway, PrimaryFailed, StallTimeout
 from tests.domain.fixture import DISK_BYTES, QUICK, fresh_store, new_domain, recovered, within
 from tests.domain.hosted import DISK_BYTES as HOSTED_BYTES
 from tests.domain.hosted import Machine, assert_replica_equals_primary, gaps, machine, until
@@ -232,6 +234,32 @@ def test_a_block_device_that_grew_while_it_was_closed_owes_its_new_end_only(tmp_
         subprocess.run(["losetup", "--detach", device], check=True)
 
 
+def test_a_growth_that_could_not_be_logged_leaves_no_gap_open(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    async def scenario() -> None:
+        site = Site(tmp_path)
+        await site.make()
+        async with site.open() as domain:
+            control_log: Any = domain._alive.control_log
+            append = control_log.append
+
+            def full(body: object, *more: int) -> object:
+                if isinstance(body, DiskGrow):
+                    raise StallTimeout("the ring is full", hint="")
+                return append(body, *more)
+
+            monkeypatch.setattr(control_log, "append", full)
+            enlarge(site.path, GROWN, b"end".ljust(512))
+            with pytest.raises(StallTimeout):
+                await domain.grow_disk("db01")
+            await asyncio.to_thread(until, lambda: domain.consistent)
+            monkeypatch.undo()
+            assert "its new end holds data" in await domain.grow_disk("db01")
+            await point(domain, "grown")
+            assert (await recovered(site.store))["db01"] == site.path.read_bytes()
+
+    asyncio.run(scenario())
+
+
 # -- with a host component ---------------------------------------------------------------------------------------------
 
 
@@ -294,6 +322,37 @@ def test_an_opening_takes_over_what_a_disk_grew_by(made: Machine, stop_host: boo
             assert size_at(made) == 2 * HOSTED_BYTES
             await asyncio.wait_for(domain.wait_consistent(), 30)
             await assert_replica_equals_primary(domain, made)
+            await domain.close(stop_host=True)
+
+    asyncio.run(scenario())
+
+
+class Hanging(FileDevice):
+    """A device whose file system does not answer before ``answers`` is set."""
+
+    answers = threading.Event()
+
+    def look_at_size(self) -> int:
+        self.answers.wait(60)
+        return super().look_at_size()
+
+
+def test_a_disk_whose_size_cannot_be_asked_for_keeps_no_other_disk_from_being_looked_at(made: Machine) -> None:
+    Hanging.answers.clear()
+
+    async def scenario() -> None:
+        async with made.create() as domain:
+            for name in ("db01", "db02"):
+                await domain.protect(name, made.primary(name), size_bytes=HOSTED_BYTES)
+            first = domain.disk("db01")
+            first.primary = replace(first.primary, device=Hanging(made.primary(), direct=False, writable=False))
+            enlarge(made.primary("db02"), 2 * HOSTED_BYTES)
+            await asyncio.to_thread(until, lambda: domain.disk("db02").primary_bytes == 2 * HOSTED_BYTES)
+            enlarge(made.primary("db02"), HOSTED_BYTES // 2)
+            await asyncio.to_thread(until, lambda: domain.disk("db02").fault)
+            enlarge(made.primary("db02"), HOSTED_BYTES)
+            await asyncio.to_thread(until, lambda: not domain.disk("db02").fault)
+            Hanging.answers.set()
             await domain.close(stop_host=True)
 
     asyncio.run(scenario())

@@ -109,6 +109,7 @@ class DiskServer:
         self._may_lag: set[int] = set()
         self._failed_now: list[HostedDisk] = []
         self._looking: dict[tuple[int, str], Future[Primary]] = {}
+        self._measuring: dict[int, Future[int]] = {}
         self._unused = False
         self._counted_s: float | None = None
         self.is_complete = False
@@ -215,16 +216,22 @@ class DiskServer:
                 self._take(disk, key[1], self._looking.pop(key))
 
     def look_at_sizes(self) -> None:
-        """See which disks have grown, and take those from their guests that have shrunk. May hang with one of them."""
-        for disk in list(self._wanted.values()):
-            if disk.fault is None:
-                found, before = disk.primary.size_now(), disk.primary_bytes
-                disk.primary_bytes = found
-                if found > max(before, disk.size_bytes):
-                    log.warning("disk %s has grown from %d to %d bytes", disk.name, disk.size_bytes, found)
-                elif found < disk.size_bytes and disk.fault is None:
-                    self._note_shrunk(disk, found)
+        """See which disks have grown, and take those from their guests that have shrunk. One that hangs is left out."""
+        hanging = {number: one for number, one in self._measuring.items() if not one.done()}
+        new = [disk for disk in list(self._wanted.values()) if disk.fault is None and disk.number not in hanging]
+        measured = each_within(LOOK_LIMIT_S, lambda disk: disk.primary.size_now(), new)
+        self._measuring = hanging | {disk.number: one for disk, one in zip(new, measured, strict=True)}
+        for disk, one in zip(new, measured, strict=True):
+            if one.done() and one.exception() is None:
+                self._note_size(disk, one.result())
         self._tell_failed()
+
+    def _note_size(self, disk: HostedDisk, found: int) -> None:
+        before, disk.primary_bytes = disk.primary_bytes, found
+        if found > max(before, disk.size_bytes):
+            log.warning("disk %s has grown from %d to %d bytes", disk.name, disk.size_bytes, found)
+        elif found < disk.size_bytes and disk.fault is None:
+            self._note_shrunk(disk, found)
 
     def _note_shrunk(self, disk: HostedDisk, found: int) -> None:
         """What is cut off is lost, and a write beyond the end would make zeros of it that nobody knows of."""
