@@ -14,14 +14,16 @@ import asyncio
 import logging
 import time
 from collections.abc import Collection, Sequence
+from contextlib import closing
 
 from jetdr_core.domain import Disk, HostedDisk
-from jetdr_core.domain.primary import open_primary
+from jetdr_core.domain.primary import close_late, open_primary
 from jetdr_core.drva.added_disks import AddedDisk, AddedDisks, named_disks
 from jetdr_core.drva.config import DiskConfig
 from jetdr_core.drva.configured_domain import AnyDomain
 from jetdr_core.errors import InvalidRequest, JetdrError
 from jetdr_core.file_making import told
+from jetdr_core.patience import PLACE_LIMIT_S, each_within
 from jetdr_core.store.redaction import redacted
 
 __all__ = ["ConfiguredDisks"]
@@ -147,11 +149,14 @@ class ConfiguredDisks:
             return why
 
     async def move_closed(self, name: str, path: str) -> None:
-        """The same of a disk of a domain that is closed: from its next opening on."""
+        """The same of a disk of a domain that is closed: from its next opening on.
+
+        Its guest may go on with the disk. So a disk that is well where it was is refused here, too.
+        """
         await self.check_named(name)
         async with self._changing:
-            primary = await asyncio.to_thread(open_primary, name, path, size_bytes=None, shared=True)
-            primary.close()
+            named = named_disks(self._configured.values(), await asyncio.to_thread(self._added.known))
+            await asyncio.to_thread(_check_not_both, name, named[name].path, path)
             await asyncio.to_thread(self._added.note, self._moved(name, path))
 
     async def check_named(self, name: str) -> None:
@@ -173,3 +178,18 @@ class ConfiguredDisks:
             self._added.forget(name)
         else:
             self._added.note(earlier)
+
+
+def _check_not_both(name: str, earlier: str, path: str) -> None:
+    """Refuse a disk that is at two places: what is written at the ``earlier`` one would not be at ``path``."""
+    with closing(open_primary(name, path, size_bytes=None, shared=True)) as moved:
+        if moved.leads_to(earlier):
+            return
+        (look,) = each_within(PLACE_LIMIT_S, lambda at: open_primary(name, at, size_bytes=None, shared=True), [earlier])
+        look.add_done_callback(close_late)
+        is_there = look.done() and look.exception() is None
+        if is_there and look.result().device.size_bytes == moved.device.size_bytes:
+            raise InvalidRequest(
+                f"disk {name!r} is well at {earlier}, so what is written there now would not be at {path}",
+                hint=f"stop its guest, move the file to {path}, and give the command again",
+            )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 import signal
 import time
@@ -11,6 +12,10 @@ from pathlib import Path
 
 import pytest
 
+from jetdr_core.drva.added_disks import AddedDisks
+from jetdr_core.drva.config import DiskConfig
+from jetdr_core.drva.configured_disks import ConfiguredDisks
+from jetdr_core.errors import InvalidRequest
 from tests.drva.running_drva import DISK_BYTES, Place, end, place, process
 from tests.host.nbd_client import NbdClient
 
@@ -186,6 +191,24 @@ def test_a_closed_domain_that_waits_for_a_disk_opens_with_the_disk_elsewhere_or_
             assert can_read(here, "db01")
             assert [disk["name"] for disk in here.status()["disks"]] == ["db01", "new"][: 1 + (remedy == "move_disk")]
             end(drva)
+
+
+def test_a_disk_of_a_closed_domain_that_is_well_where_it_was_is_not_moved_to_its_copy(tmp_path: Path) -> None:
+    """Its guest goes on while the domain is closed, and what it writes would be at the old place alone."""
+    old, new = tmp_path / "old.img", tmp_path / "new.img"
+    for path in (old, new):
+        path.write_bytes(bytes(4096))
+    added = AddedDisks(tmp_path / "state", "payroll")
+    disks = ConfiguredDisks([DiskConfig(name="db01", path=str(old))], added)
+    with pytest.raises(InvalidRequest, match=f"is well at {old}, .*move the file to {new}"):
+        asyncio.run(disks.move_closed("db01", str(new)))
+    assert added.known() == ()
+    os.truncate(old, 8192)  # another disk, so the domain waits for the right one
+    asyncio.run(disks.move_closed("db01", str(new)))
+    old.unlink()
+    asyncio.run(disks.move_closed("db01", str(new)))
+    (found,) = added.known()
+    assert (found.path, found.instead_of) == (str(new), str(old))
 
 
 def wait_for_end(pid: int) -> None:
