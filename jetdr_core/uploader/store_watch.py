@@ -5,7 +5,8 @@ another directory takes the place of the store's. An owner that only puts would 
 after uploads that nobody can recover.
 
 Invariants: a segment is called stored only if its predecessor is still there. What is checked is what the store has
-answered, so a store that does not answer is not called lost. In a domain with a key an object is believed only if it
+answered, so a store that does not answer is not called lost. An owner without uploads learns here that a newer owner
+has taken the domain over. In a domain with a key an object is believed only if it
 has a right tag, and each check reads a part of one more object, chosen at random. Memory: two numbers for each group
 that was listed. Used from one event loop.
 """
@@ -55,6 +56,7 @@ class StoreWatch:
         self._turn = 0
         self._group_lost: int | None = None
         self._suspect: int | None = None
+        self._orphans: set[int] = set()  # numbers after ours that a newer owner has not put
         self.forged = ""
         """What fails its checks with the domain's key. Empty if nothing does. Uploads go on."""
 
@@ -84,7 +86,7 @@ class StoreWatch:
         await self._see(store, self._last)
         await self._see_first(store)
         await self._see_part(store)
-        newest = self._last.number // CHAIN_GROUP
+        newest = (self._last.number + 1) // CHAIN_GROUP  # a newer owner begins at the next number
         self._turn += 1
         if newest == 0 or self._turn % 2:
             await self._see_group(store, newest)
@@ -122,7 +124,7 @@ class StoreWatch:
 
     def _refuse(self, key: str, there: Origin | None) -> NoReturn:
         """Raise: what stands at ``key`` is not what was stored there."""
-        if there is not None and there.domain_uuid == self._chain.domain_uuid and there.epoch > self._chain.epoch:
+        if there is not None and self._is_newer(there):
             raise Fenced(self._chain.domain, self._chain.epoch, there.epoch)
         raise StoreLost(_CHECK, key, self.forged or "another object has taken its place")
 
@@ -195,7 +197,9 @@ class StoreWatch:
     async def _see_group(self, store: ObjectStore, group: int) -> None:
         """See that the store lists every number that was in use, with the size that it had before."""
         numbers = [number for number in group_numbers(group) if number <= self._last.number]
-        rows = {chain_number(info.key): info.size_bytes async for info in store.list_prefix(chain_prefix(group))}
+        infos = [info async for info in store.list_prefix(chain_prefix(group))]
+        rows = {number: info.size_bytes for info in infos if (number := chain_number(info.key)) is not None}
+        await self._see_newer(store, rows)
         self._group_lost = group
         if missing := [number for number in numbers if number not in rows]:
             cause = f"the object is gone, one of {len(missing)} that the group lacks"
@@ -206,6 +210,26 @@ class StoreWatch:
             raise StoreLost(_CHECK, chain_prefix(group), "an object of the group has another size than before")
         self._seen[group] = (len(sizes), _digest(sizes))
         self._group_lost = None
+
+    async def _see_newer(self, store: ObjectStore, rows: dict[int, int]) -> None:
+        """Raise :class:`Fenced` if a newer owner has put one of ``rows``, numbers with sizes, that were just listed.
+
+        Only numbers are looked at that this owner has not given out: its puts meet the others. What cannot be read or
+        believed is left to them, too.
+        """
+        foreign = {number for number in rows if number >= self._chain.number_next}
+        self._orphans &= foreign
+        for number in sorted(foreign - self._orphans):
+            key = chain_key(number)
+            with suppress(ObjectUnavailable, DamagedObject):
+                tail = await store.get_range(key, max(0, rows[number] - TRAILER_BYTES), TRAILER_BYTES)
+                there = believed_origin(tail, number, self._chain.domain_key, key)
+                if self._is_newer(there):
+                    raise Fenced(self._chain.domain, self._chain.epoch, there.epoch)
+                self._orphans.add(number)
+
+    def _is_newer(self, there: Origin) -> bool:
+        return there.domain_uuid == self._chain.domain_uuid and there.epoch > self._chain.epoch
 
 
 def _lost(key: str, error: ObjectUnavailable) -> StoreLost:

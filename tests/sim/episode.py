@@ -261,8 +261,9 @@ class Episode:
             raise Wrong(f"{old.name} opens a domain that {self._owner.name} has taken over")
 
     async def _learn(self, old: Machine) -> None:
-        """A fenced owner learns it at its next upload."""
-        old.work(1)
+        """A fenced owner learns it at its next upload, and without one from its store watch."""
+        if self._chance.random() < 0.5:
+            old.work(1)
         limit = KERNEL.now_ns + int(HEALED_S * 1e9)
         while old.domain is not None and old.domain.failure is None:
             if KERNEL.now_ns > limit:

@@ -179,6 +179,41 @@ def test_an_owner_whose_place_was_taken_by_a_newer_epoch_is_fenced_and_not_told_
     asyncio.run(scenario())
 
 
+def test_an_owner_without_uploads_learns_that_it_is_fenced() -> None:
+    """No guest writes, so nothing is uploaded that would meet the newer epoch."""
+
+    async def scenario() -> None:
+        store, primary = fresh_store(), MemoryDevice(DISK_BYTES)
+        old, disk = await begun(store, WATCHFUL)
+        takeover = jetdr.ProtectedDomain.take_over(
+            "payroll", log=log_device(), log_bytes=LOG_BYTES, store=store, disks={"db01": primary}, options=BLIND
+        )
+        async with takeover:
+            assert isinstance(await failed(old), Fenced)
+            with pytest.raises(Fenced):
+                disk.write(0, b"o" * 512)
+        await old.close(upload=False)
+
+    asyncio.run(scenario())
+
+
+def test_an_orphan_after_the_newest_object_fences_nobody_and_is_looked_at_once() -> None:
+    async def scenario() -> None:
+        store = CountingStore()
+        domain, _ = await begun(store, BLIND)
+        watch = domain._opened.upload._uploader.watch  # type: ignore[union-attr]
+        orphan = await store.get(chain_key(1))  # of the same domain and no newer epoch
+        await store.put_if_absent(chain_key(watch._last.number + 1), [orphan])
+        await watch.check(store)
+        before = store.requests
+        await watch.check(store)
+        assert store.requests == before + 3
+        assert domain.failure is None
+        await domain.close(upload=False)
+
+    asyncio.run(scenario())
+
+
 def of_a_newer_format(raw: bytes) -> bytes:
     """The object as a newer engine would have put it."""
     trailer = raw[-TRAILER_BYTES:]
