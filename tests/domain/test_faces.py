@@ -19,7 +19,8 @@ FACES = [jetdr.ProtectedDomain, jetdr.HostedDomain]
 def test_the_faces_take_the_same_keywords_but_for_what_is_of_their_mode(way: str) -> None:
     embedded, hosted = (inspect.signature(getattr(face, way)).parameters for face in FACES)
     assert embedded.keys() - hosted.keys() == {"clock"}
-    assert hosted.keys() - embedded.keys() == {"host"} | ({"on_mismatch"} if way == "open" else set())
+    of_write_back = {"on_mismatch", "give_up_disks"} if way == "open" else set()
+    assert hosted.keys() - embedded.keys() == {"host"} | of_write_back
     assert {name: embedded[name] for name in embedded.keys() & hosted.keys()} == {
         name: hosted[name] for name in embedded.keys() & hosted.keys()
     }
