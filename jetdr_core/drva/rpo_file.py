@@ -13,11 +13,14 @@ import asyncio
 import json
 import logging
 import math
+import os
 import time
 from pathlib import Path
 from typing import NamedTuple
 
+from jetdr_core.errors import InvalidRequest
 from jetdr_core.json_text import decode_json
+from jetdr_core.ownership import open_own
 
 __all__ = ["RpoFile"]
 
@@ -65,9 +68,9 @@ class RpoFile:
 
     def _read(self) -> _Noted | None:
         try:
-            with self._path.open("rb") as file:
+            with open(open_own(self._path, os.O_RDONLY), "rb") as file:
                 found = decode_json(file.read(_BYTES_MAX))
             rpo_s, at_ns = float(found["rpo_s"]), int(found["at_ns"])
-        except (OSError, ValueError, TypeError, KeyError, OverflowError):
+        except (InvalidRequest, OSError, ValueError, TypeError, KeyError, OverflowError):
             return None
         return _Noted(rpo_s, at_ns) if math.isfinite(rpo_s) and rpo_s >= 0 else None

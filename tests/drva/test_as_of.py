@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import time
 from collections.abc import Sequence
 from dataclasses import replace
@@ -128,6 +129,20 @@ def test_what_the_run_before_knew_of_the_rpo_goes_on_by_the_clock(monkeypatch: p
 )
 def test_a_file_that_says_nothing_of_the_rpo_is_no_file(tmp_path: Path, text: str) -> None:
     (tmp_path / "rpo").write_text(text)
+    assert RpoFile(tmp_path).rpo_s is None
+
+
+def test_a_file_that_no_run_made_says_nothing_of_the_rpo(tmp_path: Path) -> None:
+    """It is looked at before the state folder is checked. A pipe would hold up the start of the DRVA for ever."""
+    os.mkfifo(tmp_path / "rpo")
+    assert RpoFile(tmp_path).rpo_s is None
+    (tmp_path / "rpo").unlink()
+    (tmp_path / "other").write_text('{"rpo_s": 1, "at_ns": 1}')
+    (tmp_path / "rpo").symlink_to(tmp_path / "other")
+    assert RpoFile(tmp_path).rpo_s is None
+    (tmp_path / "other").replace(tmp_path / "rpo")
+    assert RpoFile(tmp_path).rpo_s is not None
+    (tmp_path / "rpo").chmod(0o666)
     assert RpoFile(tmp_path).rpo_s is None
 
 
