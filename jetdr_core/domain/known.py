@@ -10,7 +10,6 @@ from dataclasses import dataclass
 from uuid import UUID, uuid4
 
 from jetdr_core.catalog import Authenticity, Catalog, Chain, ChainBreak, ChainTail, DomainHistory, decode_heartbeat
-from jetdr_core.catalog.advisory import read_advisory
 from jetdr_core.catalog.footer import read_trailer
 from jetdr_core.catalog.heartbeat import HEARTBEAT_BYTES
 from jetdr_core.catalog.keys import HEARTBEAT_PREFIX, heartbeat_epoch, heartbeat_key
@@ -30,7 +29,7 @@ from jetdr_core.errors import (
 from jetdr_core.options import DomainOptions
 from jetdr_core.remedies import NEW_LOG
 from jetdr_core.segment import NO_PREDECESSOR
-from jetdr_core.store import ObjectStore
+from jetdr_core.store import ObjectInfo, ObjectStore
 from jetdr_core.uploader import ChainEnd
 
 __all__ = ["Known", "check_break", "read_known", "read_unborn"]
@@ -181,7 +180,7 @@ async def _epoch_newest(store: ObjectStore, chain: Chain) -> int:
     newest = max(epochs)
     async for info in store.list_prefix(HEARTBEAT_PREFIX):
         epoch = heartbeat_epoch(info.key) or 0
-        if epoch > newest and (chain.domain_key is None or await _is_ours(store, info.key, chain.domain_key)):
+        if epoch > newest and (chain.domain_key is None or await _is_ours(store, info, chain.domain_key)):
             newest = epoch
     return newest
 
@@ -197,7 +196,12 @@ async def _epoch_of(store: ObjectStore, number: int, chain: Chain) -> int:
         return 0
 
 
-async def _is_ours(store: ObjectStore, key: str, domain_key: DomainKey) -> bool:
-    """Return whether an owner of the domain put the heartbeat that has ``key``."""
-    beat = await read_advisory(store, key, lambda data: decode_heartbeat(data, key, domain_key), HEARTBEAT_BYTES)
-    return beat is not None and heartbeat_key(beat.epoch) == key
+async def _is_ours(store: ObjectStore, info: ObjectInfo, domain_key: DomainKey) -> bool:
+    """Return whether an owner of the domain put that heartbeat. Raises what the store raises: it may be a newer one."""
+    if not 0 < info.size_bytes <= HEARTBEAT_BYTES:
+        return False
+    try:
+        beat = decode_heartbeat(await store.get_range(info.key, 0, info.size_bytes), info.key, domain_key)
+    except (DamagedObject, UnsupportedVersion, ObjectNotFound):
+        return False
+    return heartbeat_key(beat.epoch) == info.key

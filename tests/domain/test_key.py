@@ -12,12 +12,14 @@ import jetdr_core as jetdr
 from jetdr_core.catalog import chain_key, heartbeat, heartbeat_key
 from jetdr_core.control_bodies import EpochOwner
 from jetdr_core.device import MemoryDevice
+from jetdr_core.domain.known import read_known
 from jetdr_core.domain_key import DomainKey, KeyFile
-from jetdr_core.errors import Forged, InvalidRequest, StoreLost, WrongKey
+from jetdr_core.errors import Forged, InvalidRequest, ObjectUnavailable, StoreLost, WrongKey
 from jetdr_core.segment import TRAILER_BYTES, seal_epoch
 from jetdr_core.segment.trailer import encode_trailer
 from jetdr_core.store import MemoryStore
 from tests.domain.fixture import DISK_BYTES, LOG_BYTES, QUICK, fresh_store, image, log_device, new_domain
+from tests.faults.withheld import WITHHELD, Withholding
 from tests.segment.tampering import changed, trailer_of
 
 WATCHFUL = jetdr.DomainOptions(
@@ -243,5 +245,24 @@ def test_a_forged_heartbeat_raises_no_epoch(key_file: Path) -> None:
                 "payroll", log=log, store=store, options=QUICK, key_file=key_file
             ) as domain:
                 assert domain.status().epoch < 4
+
+    asyncio.run(scenario())
+
+
+@pytest.mark.parametrize("why", WITHHELD)
+def test_a_heartbeat_that_cannot_be_read_may_be_a_newer_owners(key_file: Path, why: str) -> None:
+    async def scenario() -> None:
+        store = fresh_store()
+        await (await begun(store, key_file)).close()
+        key = KeyFile(key_file).read()
+        beat, data = heartbeat(9, lsn=1, time_ns=1, domain_key=key)
+        await store.replace(beat, [data])
+        assert (await read_known(store, "payroll", key)).epoch_newest == 9
+        withholding = Withholding(store, beat, WITHHELD[why])
+        if why == "missing":
+            assert (await read_known(withholding, "payroll", key)).epoch_newest == 1
+        else:
+            with pytest.raises(ObjectUnavailable, match=beat):
+                await read_known(withholding, "payroll", key)
 
     asyncio.run(scenario())
