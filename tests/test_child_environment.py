@@ -49,6 +49,7 @@ def test_every_process_is_started_with_that_environment() -> None:
     assert {where.partition(":")[0] for where in found} == {
         "host/component.py",
         "demo/programs.py",
+        "drva/doctor/machine_checks.py",
         "store/tree_process.py",
     }
     for where, call in found.items():

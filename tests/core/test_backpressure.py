@@ -58,7 +58,7 @@ def test_a_disk_is_held_to_its_part_and_nothing_is_lost() -> None:
     assert written < 4 << 20, "half a second, and what the first write may have at once"
     press(rig, None)
     stats = disk.stats()
-    write_for(disk, 0.1)
+    write_for(disk, 0.01)
     disk.flush()
     rig.writer.stop()
     assert disk.stats().throttled == stats.throttled

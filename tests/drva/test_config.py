@@ -15,7 +15,7 @@ from jetdr_core.options import DomainOptions
 
 EXAMPLE = Path(__file__).resolve().parents[2] / "packaging" / "drva.example.toml"
 
-ONCE = ("take_over", "give_up_from", "discard_log", "on_mismatch", "begin_anew")
+ONCE = ("take_over", "give_up_from", "discard_log", "on_mismatch", "begin_anew", "given_up_disks")
 """What only the command line asks for."""
 
 GOOD = """

@@ -212,7 +212,10 @@ def test_what_a_killed_drva_left_is_replaced() -> None:
 @pytest.mark.parametrize(
     ("request_", "told"),
     [
-        ({"command": "dance"}, "there is no command 'dance'; there are: await_upload, keep_config, mark"),
+        (
+            {"command": "dance"},
+            "there is no command 'dance'; there are: acknowledge, await_upload, grow_disk, keep_config",
+        ),
         ({"command": "mark"}, "command 'mark' needs 'domain'"),
         ({"command": "mark", "domain": "other", "name": "m"}, "this DRVA has no domain 'other'; it has: payroll"),
         ({"command": "mark", "domain": "payroll"}, "command 'mark' needs 'name'"),
