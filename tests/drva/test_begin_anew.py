@@ -15,7 +15,7 @@ from jetdr_core.domain_key import KeyFile
 from jetdr_core.drva.begin_anew import begin_anew
 from jetdr_core.drva.config import load_config
 from jetdr_core.drva.daemon import Drva
-from jetdr_core.errors import InvalidRequest
+from jetdr_core.errors import InvalidRequest, LogForeign
 from tests.domain.hosted import until
 from tests.domain.test_known_file import DOMAIN, kept_file
 from tests.drva.running_drva import Place, end, place, process, running
@@ -173,8 +173,10 @@ def test_what_the_state_folder_knows_of_another_domain_is_not_given_up() -> None
         old = section_uuid(here)
         later = kept_file(here.path / "state", "payroll")
         empty_store(here)
-        with running(here, begin_anew={"payroll": old}):
-            failure = str(here.until(lambda s: s["restarts"])["failure"])
+        (config,) = load_config(here.file).domains
+        with pytest.raises(LogForeign) as refused:
+            asyncio.run(begin_anew(config, old))
+        failure = str(refused.value)
         assert f"its state folder knows the domain {DOMAIN}, not {old}" in failure
         assert f"jetdr give-up-section {here.path / 'log'} payroll --uuid {old}" in failure
         assert f"--begin-anew payroll={DOMAIN}" in failure
