@@ -38,6 +38,7 @@ __all__ = [
     "Scheme",
     "azure_target_of",
     "connected",
+    "directory_of",
     "is_lasting_url",
     "open_store",
     "secret_names",
@@ -159,14 +160,19 @@ class Scheme:
         return self.form[: next(at for at, character in enumerate(self.form) if character.isupper())]
 
 
-def _open_directory(url: StoreUrl, opening: StoreOpening) -> ObjectStore:
+def directory_of(url: StoreUrl) -> Path:
+    """Return the folder that a ``file`` URL names. It need not exist."""
     url.refuse_extras()
     if url.host not in {"", "localhost"} or not url.path.startswith("/"):
         raise InvalidRequest(f"store URL {str(url)!r} is relative", hint=f"use an absolute path: {_DIRECTORY_FORM}")
     path = PurePosixPath(unquote(url.path))
     if ".." in path.parts or "\0" in str(path):
         raise InvalidRequest(f"store URL {str(url)!r} contains '..' or NUL", hint="write the path out")
-    return DirectoryStore(Path("/", *path.parts[1:]), create=opening.create, apart=opening.apart)
+    return Path("/", *path.parts[1:])
+
+
+def _open_directory(url: StoreUrl, opening: StoreOpening) -> ObjectStore:
+    return DirectoryStore(directory_of(url), create=opening.create, apart=opening.apart)
 
 
 def _open_azure(_url: StoreUrl, opening: StoreOpening) -> ObjectStore:

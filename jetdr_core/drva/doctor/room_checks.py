@@ -7,11 +7,12 @@ from collections import defaultdict
 from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
-from urllib.parse import unquote
 
 from jetdr_core.device import is_iscsi
 from jetdr_core.drva.config import DrvaConfig
 from jetdr_core.drva.doctor.finding import Check, Finding, doubtful, good, wrong
+from jetdr_core.store.connect import directory_of
+from jetdr_core.store.url import StoreUrl
 
 __all__ = ["room_checks"]
 
@@ -35,8 +36,7 @@ def room_checks(config: DrvaConfig) -> Iterator[Check]:
         yield Check(f"room: disk {', '.join(names)}", partial(_look_at_room, folder, 0, ""))
     for domain in config.domains:
         if domain.store.startswith("file:"):
-            path = Path(unquote(domain.store.removeprefix("file://").removeprefix("localhost")))
-            yield Check(f"room: store of {domain.name}", partial(_look_at_room, path, 0, ""))
+            yield Check(f"room: store of {domain.name}", partial(_look_at_store, StoreUrl.of(domain.store)))
 
 
 def _disk_folders(config: DrvaConfig) -> dict[Path, list[str]]:
@@ -53,6 +53,10 @@ def _look_at_log(path: Path, wanted: int) -> Finding:
     if path.is_block_device():
         return good(f"{path} is a device")
     return _look_at_room(path, 0 if os.path.lexists(path) else wanted, "its sections")
+
+
+def _look_at_store(url: StoreUrl) -> Finding:
+    return _look_at_room(directory_of(url), 0, "")
 
 
 def _look_at_room(path: Path, wanted: int, what: str) -> Finding:

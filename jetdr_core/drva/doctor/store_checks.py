@@ -16,7 +16,6 @@ from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from functools import partial
 from pathlib import Path
-from urllib.parse import unquote
 
 from jetdr_core.catalog import Authenticity, Catalog, iso_time
 from jetdr_core.domain_key import KeyFile
@@ -30,7 +29,8 @@ from jetdr_core.limits import SECTOR_BYTES
 from jetdr_core.ownership import file_system_of
 from jetdr_core.store import ObjectStore, RetryPolicy, connected
 from jetdr_core.store.azure_target import AzureTarget
-from jetdr_core.store.connect import azure_target_of
+from jetdr_core.store.connect import azure_target_of, directory_of
+from jetdr_core.store.url import StoreUrl
 
 __all__ = ["DomainFacts", "StoreLook", "store_checks"]
 
@@ -241,7 +241,7 @@ def _facts_or_none(look: StoreLook) -> DomainFacts | None:
 def _look_at_rights(config: DrvaConfig, domain: DomainConfig) -> Finding:
     """Whether the credential or the directory allows what a DRVA does, as far as that shows without writing."""
     if domain.store.startswith("file:"):
-        return _directory_rights(config, Path(unquote(domain.store.removeprefix("file://").removeprefix("localhost"))))
+        return _directory_rights(config, directory_of(StoreUrl.of(domain.store)))
     target = azure_target_of(store_of(domain))
     if target.can_sign:
         return good("the account's key allows everything")
