@@ -77,13 +77,18 @@ def test_without_the_file_that_names_it_an_added_disk_is_an_alarm_with_a_way_on(
             end(drva)
 
 
+def protect_and_move(here: Place, name: str) -> Path:
+    """Create the domain, end everything in order, and rename its disk. Returns where the disk is now."""
+    with process(here, "--create") as drva:
+        here.until(lambda s: s["state"] == "open" and s["consistent"])
+        end(drva)
+    here.component("payroll").stop()
+    return here.disk("payroll").rename(here.path / name)
+
+
 def test_a_disk_that_is_gone_is_an_alarm_that_ends_when_it_is_back() -> None:
     with place("payroll") as here:
-        with process(here, "--create") as drva:
-            here.until(lambda s: s["state"] == "open" and s["consistent"])
-            end(drva)
-        here.component("payroll").stop()
-        aside = here.disk("payroll").rename(here.path / "aside")
+        aside = protect_and_move(here, "aside")
         with process(here) as drva:
             here.until(lambda s: s["state"] == "open")
             text = alarms(here)["disk_failed"]
@@ -104,11 +109,7 @@ def move_disk(here: Place, path: Path, disk: str = "db01") -> dict[str, object]:
 
 def test_a_disk_that_was_moved_is_used_there_after_restarts_until_the_configuration_is_corrected() -> None:
     with place("payroll") as here:
-        with process(here, "--create") as drva:
-            here.until(lambda s: s["state"] == "open" and s["consistent"])
-            end(drva)
-        here.component("payroll").stop()
-        moved = here.disk("payroll").rename(here.path / "moved.img")
+        moved = protect_and_move(here, "moved.img")
         with process(here) as drva:
             here.until(lambda s: s["state"] == "open")
             assert "jetdr move-disk" in alarms(here)["disk_failed"]
@@ -133,11 +134,7 @@ def test_a_disk_that_was_moved_is_used_there_after_restarts_until_the_configurat
 
 def test_a_path_that_is_corrected_in_the_configuration_is_used_at_once() -> None:
     with place("payroll") as here:
-        with process(here, "--create") as drva:
-            here.until(lambda s: s["state"] == "open" and s["consistent"])
-            end(drva)
-        here.component("payroll").stop()
-        moved = here.disk("payroll").rename(here.path / "moved.img")
+        moved = protect_and_move(here, "moved.img")
         with process(here) as drva:
             here.until(lambda s: s["state"] == "open")
             assert "disk_failed" in alarms(here)
