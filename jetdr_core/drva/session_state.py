@@ -49,11 +49,9 @@ class Phase:
 
     def enter(self, state: State) -> Phase:
         """Return the phase after entering ``state``, which begins now unless it is the present one."""
-        return (
-            self
-            if state is self.state
-            else replace(self, state=state, since_ns=time.time_ns(), since_s=time.monotonic())
-        )
+        if state is self.state:
+            return self
+        return replace(self, state=state, since_ns=time.time_ns(), since_s=time.monotonic())
 
     @property
     def opening_s(self) -> float:
