@@ -82,7 +82,8 @@ class Found(NamedTuple):
 
     ``chain``, ``state`` and ``disk`` are the words of the witnesses: the store, the state folder, and the primaries. In
     write-through only the store speaks. ``changed``: after a clean end a primary is not as it was then.
-    ``half_replayed``: a replay that somebody chose has not ended.
+    ``half_replayed``: a replay that somebody chose has not ended. ``cut_short``: whole batches lie after the place at
+    which the log was cut, so what had been durable may be lost.
     """
 
     ring: RingFound
@@ -97,12 +98,14 @@ class Found(NamedTuple):
     disk: Word = Word.SILENT
     changed: bool = False
     half_replayed: bool = False
+    cut_short: bool = False
     on_mismatch: OnMismatch = OnMismatch.REFUSE
 
     def __str__(self) -> str:
         told = [f"ring: {self.ring.value}", f"log: {self.log.value}", f"host component: {self.host.value}"]
         told += ["writes bypassed the log"] if self.bypassed or not self.logging else []
         told += ["a disk has changed"] if self.changed else []
+        told += ["the log was cut short of whole batches"] if self.cut_short else []
         told += ["a replay has not ended"] if self.half_replayed else []
         return "; ".join(told)
 
@@ -131,7 +134,9 @@ NOTHING_OWED = Continuity()
 HALF_REPLAYED = "the replay that somebody chose was cut off"
 
 
-def found_embedded(log: LogFound, *, disks: bool, chain: Word = Word.SILENT, changed: bool = False) -> Found:
+def found_embedded(
+    log: LogFound, *, disks: bool, chain: Word = Word.SILENT, changed: bool = False, cut_short: bool = False
+) -> Found:
     """What an embedded domain finds: its ring ended with the process that wrote to its disks."""
     return Found(
         *(RingFound.NONE, log, HostFound.EMBEDDED),
@@ -141,6 +146,7 @@ def found_embedded(log: LogFound, *, disks: bool, chain: Word = Word.SILENT, cha
         disks=disks,
         chain=chain,
         changed=changed,
+        cut_short=cut_short,
     )
 
 
@@ -167,6 +173,8 @@ def decide(found: Found) -> Continuity:
         return Continuity(resync=found.changed)
     if found.log is LogFound.UNCLEAN and found.write_back and not found.bypassed:
         return Continuity(replay=True)
+    if found.cut_short:  # a dirty map has forgotten what had been durable
+        return Continuity(gap="unclean stop, and the log was cut short")
     return Continuity(gap="unclean stop", marked=found.log is LogFound.UNCLEAN and not found.write_back)
 
 

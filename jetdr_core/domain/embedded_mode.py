@@ -82,6 +82,7 @@ class EmbeddedResumption:
             disks=bool(history.disks),
             chain=self._chain_word,
             changed=bool(self.changed or self.absent),
+            cut_short=bool(self.log.cut_short),
         )
 
     def claim_time_ns(self, _stored_ns: int) -> int:

@@ -6,6 +6,7 @@ Log and store meet: the log holds every LSN that the store does not.
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterator
 from contextlib import AsyncExitStack, contextmanager
 from os import PathLike, fspath
@@ -32,6 +33,8 @@ from jetdr_core.replication_log import (
 )
 
 __all__ = ["check_write_mode", "domain_in_log", "log_found", "open_domain_log", "open_log_volume"]
+
+log_ = logging.getLogger(__name__)
 
 _devices_in_use: set[int] = set()
 """A caller's device has no lock of its own: within this process it is one volume at a time."""
@@ -84,6 +87,8 @@ def open_domain_log(
         section = new_section(request, volume, known)
     log = ReplicationLog(section)
     opened.callback(log.close, clean=False)
+    if log.cut_short:
+        log_.warning("domain %s: %s", request.name, log.cut_short, extra={"domain": request.name})
     return log
 
 

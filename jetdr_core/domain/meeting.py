@@ -15,7 +15,10 @@ def log_id(section_id: int) -> str:
 
 
 def meeting_point(log: ReplicationLog, lsn_stored: int, name: str) -> Cursor:
-    """Return the log position right after the last LSN of the store. :class:`ChainBroken` if there is none."""
+    """Return the log position right after the last LSN of the store.
+
+    :class:`ChainBroken` if there is none, and :class:`LogDamaged` if the log is damaged before it.
+    """
     cursor = log.tail
     if cursor.lsn > lsn_stored:
         raise ChainBroken(
@@ -27,6 +30,7 @@ def meeting_point(log: ReplicationLog, lsn_stored: int, name: str) -> Cursor:
     while cursor.lsn < lsn_stored:
         batches = log.read(cursor, payload_bytes_max=1)
         if not batches or batches[0].end.lsn > lsn_stored:
+            log.check_cut(lsn_stored, f"the store holds LSN {lsn_stored}")
             raise ChainBroken(
                 f"domain {name!r}: the store ends at LSN {lsn_stored}, its log at LSN {log.outcome.head.lsn}",
                 hint=f"this log is an older copy: use the one last in use, or {NEW_LOG}",

@@ -320,6 +320,7 @@ class OpenDomain(Generic[D]):
             clock_ahead_s=self.clock_watch.ahead_s,
             clock_corrected_s=self.control_log.history.ahead_ns / 1e9,
             changed=why_changed(changed) if (changed := parts.resumption.changed) else "",
+            log_cut=parts.log.cut_short,
             disks=self.disks.status(),
         )
 

@@ -133,7 +133,8 @@ class DomainStatus:
     ``store_away`` why. ``host`` is None without a host component. ``clock`` says why record times are not the
     machine's, and is empty if they are. ``clock_ahead_s`` is by how much the log's clock is ahead of the machine's,
     negative if it lags, and ``clock_corrected_s`` what the history takes off its times beside that. ``changed`` says
-    which disks somebody else had changed when the domain was opened, and is empty if none.
+    which disks somebody else had changed when the domain was opened, and is empty if none. ``log_cut`` says
+    where the log was cut at that opening although whole batches lie after it, and is empty if none do.
 
     ``joined`` is False while the domain is open without its store, which was away at ``unjoined_since_ns``. Nothing is
     uploaded then. ``lsn_uploaded`` is what the store held when it was last seen, and ``rpo_s`` counts all that it may
@@ -184,4 +185,5 @@ class DomainStatus:
     clock_ahead_s: float
     clock_corrected_s: float
     changed: str
+    log_cut: str
     disks: tuple[DiskStatus, ...]

@@ -40,6 +40,7 @@ ALARMS = {
     "paused": "an operator paused uploading",
     "rpo": "the oldest write that the store lacks is older than rpo_alarm_s",
     "throttled": "guests' writes have been delayed for over 5 minutes, because they write more than is shipped",
+    "log_cut": "the end of the log was cut although whole batches lie after it: its device may be bad",
     "log_nearly_full": "the log section is nearly full; once it is full, guests are delayed, then no longer protected",
     "not_consistent": "the present moment is not a recovery point",
     "clock": "the machine's clock cannot be trusted, so record times do not follow it",
@@ -162,6 +163,8 @@ def _of_status(status: DomainStatus) -> Iterator[Alarm]:
     if status.log_bytes and status.log_used_bytes > LOG_NEARLY_FULL * status.log_bytes:
         percent = 100 * status.log_used_bytes // status.log_bytes
         yield Alarm("log_nearly_full", f"the log is {percent} % full")
+    if status.log_cut:
+        yield Alarm("log_cut", status.log_cut)
     if not status.consistent:
         yield Alarm("not_consistent", status.why_inconsistent)
     if status.clock:

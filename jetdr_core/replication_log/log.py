@@ -16,7 +16,7 @@ from jetdr_core._core import NATIVE_LIMITS, LogWriter, Ring, WriterState
 from jetdr_core.errors import InvalidRequest, LogFailed
 from jetdr_core.limits import BATCH_BYTES_DEFAULT, BLOCK_BYTES, record_bytes_max
 from jetdr_core.replication_log.batch import BATCH_PAYLOAD_BYTES_MAX, Cursor
-from jetdr_core.replication_log.reader import CHUNK_BYTES, LogBatch, LogReader
+from jetdr_core.replication_log.reader import CHUNK_BYTES, BadBatch, LogBatch, LogReader
 from jetdr_core.replication_log.recovery_scan import RecoveryOutcome, recover
 from jetdr_core.replication_log.section import Section
 from jetdr_core.replication_log.superblock import UNKNOWN_ID, SectionBody
@@ -100,6 +100,27 @@ class ReplicationLog:
     def used_bytes(self) -> int:
         """Bytes between tail and head."""
         return self._head_position() - self.tail.position
+
+    @property
+    def cut_short(self) -> str:
+        """Where the log was cut although whole batches lie after that place. Empty if none do.
+
+        Nobody can tell then whether power failed before a flush, or the device damaged what had been flushed.
+        """
+        outcome, area = self.outcome, self.body.area
+        if not outcome.whole_beyond:
+            return ""
+        return (
+            f"{self._section.where}: the end of the log was cut after LSN {outcome.head.lsn}, at offset "
+            f"{area.physical(outcome.head.position)}, and {outcome.whole_beyond} whole batches lie after it: "
+            "power failed while they were written, or the device is bad"
+        )
+
+    def check_cut(self, lsn: int, why: str) -> None:
+        """Raise :class:`LogDamaged` if the log was cut short of ``lsn``, which had been durable, as ``why`` says."""
+        case = self.outcome.case
+        if self.outcome.whole_beyond and lsn > self.outcome.head.lsn and case is not None and case.defect is not None:
+            raise self._reader.damaged(self.outcome.head, BadBatch(case.defect), why)
 
     @property
     def record_bytes_max(self) -> int:

@@ -124,6 +124,14 @@ class LogReader:
             yield from find_headers(view, position, self._area, number_above=cursor.batch_number)
             position += length
 
+    def is_whole(self, header: BatchHeader) -> bool:
+        """Whether all records and payloads of the batch with that header, which lies where it says, are right."""
+        view = self._peek(header.position, header.total_bytes, header.position + header.total_bytes)
+        if view is None:
+            return False
+        headers = parse_records(header, view)
+        return headers is not None and verify_payloads(headers, records_of(header, headers, view).payload) < 0
+
     def forget(self) -> None:
         """Forget what was read ahead. It is read from the device again."""
         self._window = memoryview(b"")

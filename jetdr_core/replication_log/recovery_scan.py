@@ -25,6 +25,10 @@ class RecoveryOutcome(NamedTuple):
     ``head`` is the end of the log, and ``clean`` says that the last owner closed it there. ``cut_bytes`` reach from the
     head to the end of the furthest batch that was cut. ``leftovers`` are the positions of headers after the head that
     could one day seem to continue the log. ``case`` is the row of the decision table that ended the log.
+
+    ``whole_beyond`` counts the whole batches of the same epoch after the one that was cut. A device that loses power
+    may leave such batches, because it writes what is not flushed in any order. A device that damages what it was given
+    leaves them too.
     """
 
     head: Cursor
@@ -34,6 +38,7 @@ class RecoveryOutcome(NamedTuple):
     batches: int
     leftovers: tuple[int, ...]
     case: Case | None
+    whole_beyond: int = 0
 
 
 def recover(device: BlockDevice, body: SectionBody, *, where: str) -> RecoveryOutcome:
@@ -77,8 +82,14 @@ def _ended(reader: LogReader, body: SectionBody, cursor: Cursor, found: BadBatch
             cursor, found, "a later batch knew it durable" if witnessed else "the superblock knew it durable"
         )
     furthest = max((header.position + header.total_bytes for header in later), default=cursor.position)
-    leftovers = tuple(header.position for header in later)
-    return _outcome(body, cursor)._replace(cut_bytes=furthest - cursor.position, leftovers=leftovers, case=case)
+    return _outcome(body, cursor)._replace(
+        cut_bytes=furthest - cursor.position,
+        leftovers=tuple(header.position for header in later),
+        case=case,
+        whole_beyond=sum(
+            header.batch_number > number and header.epoch == body.epoch and reader.is_whole(header) for header in later
+        ),
+    )
 
 
 def _outcome(body: SectionBody, head: Cursor) -> RecoveryOutcome:

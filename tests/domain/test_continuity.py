@@ -59,6 +59,13 @@ def everything(place: Found) -> Iterator[Found]:
             yield found
 
 
+def test_a_log_that_was_cut_short_believes_no_dirty_map() -> None:
+    found = found_embedded(LogFound.UNCLEAN, disks=True)
+    assert decide(found).marked
+    owed = decide(found._replace(cut_short=True))
+    assert (owed.gap, owed.marked) == ("unclean stop, and the log was cut short", False)
+
+
 def test_what_was_found_is_told_in_words() -> None:
     found = Found(
         RingFound.NONE, LogFound.UNCLEAN, HostFound.DIED, logging=False, write_back=True, bypassed=False, disks=True

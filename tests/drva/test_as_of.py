@@ -159,7 +159,7 @@ def situation(*, closed: bool, age_s: float, failure: str = "", disks: Sequence[
         "joined": True,
     }
     shown |= {"failure": "", "store_away_s": 0.0, "log_bytes": 100, "log_used_bytes": 95, "consistent": True}
-    shown |= {"clock": "", "changed": "", "disks": disks, "name": "payroll"}
+    shown |= {"clock": "", "changed": "", "log_cut": "", "disks": disks, "name": "payroll"}
     status = cast(DomainStatus, type("Status", (), shown))
     return Situation(
         fenced=False,

@@ -27,6 +27,7 @@ from jetdr_core.replication_log import ReplicationLog, describe_volume, open_vol
 from tests.cli.jetdr_command import jetdr as command
 from tests.drva.running_drva import InProcess, Place, place, running
 from tests.drva.walks import assert_lasts, chain_files, empty_store, is_whole, own_key, section_uuid, store_folder
+from tests.log.tools import Forge, damage
 
 ROOT = Path(__file__).resolve().parents[2]
 PAGE = (ROOT / "docs" / "operations.md").read_text(encoding="utf-8")
@@ -169,6 +170,28 @@ def log_damaged(walk: Walk) -> None:
     walk.overwrite_log(area.physical(middle), os.urandom(4096))
     walk.finds()
     walk.takes_over()
+
+
+def log_cut_short(walk: Walk) -> None:
+    """A crash leaves a torn batch among others, and no flush after it."""
+    walk.begin()
+    with open_volume(walk.here.path / "log", owner=host_owner()) as volume:
+        section = volume.open_section("payroll")
+        body = section.body
+        forge = Forge(section.device, body.area, body.head, epoch=body.epoch)
+        for _ in range(4):
+            forge.batch([b"z" * 4096])
+        damage(section.device, forge.places[body.head.batch_number + 2][0])
+        section.update(lambda body: body._replace(clean=False))
+        section.close()
+    with running(walk.here) as drva:
+        walk.finds_in(drva)
+        assert "2 whole batches lie after it" in str(walk.here.status()["alarms"])
+        walk.here.ask("acknowledge", domain="payroll")
+        walk.here.until(is_whole)
+        (alarm,) = walk.here.status()["alarms"]
+        assert (alarm["name"], alarm["acknowledged"]) == ("log_cut", True)
+    walk.leaves()
 
 
 def log_older(walk: Walk) -> None:
@@ -404,6 +427,7 @@ WALKS: dict[str, Callable[[Walk], None]] = {
     "log volume damaged": volume_damaged,
     "log section damaged": section_damaged,
     "log damaged in the middle": log_damaged,
+    "log cut short": log_cut_short,
     "log older than the store": log_older,
     "another log used since": another_log_used,
     "log volume of another owner": another_owner,

@@ -202,6 +202,50 @@ def test_torn_middle_of_unflushed_batches_is_cut_with_all_after_it(device: Crash
     assert log.outcome.case.label == "broken payload, at the torn end"
 
 
+@pytest.mark.parametrize("place", [100, 140, 5000], ids=["header", "record header", "payload"])
+def test_every_damage_is_named_or_told_by_what_lies_after_it(place: int) -> None:
+    """Every batch of a small log is damaged, with every choice of flushes between its batches.
+
+    A batch that was written after a flush proves the batches before that flush. Whole batches prove nothing by
+    themselves, but are told.
+    """
+    count = 5
+    for flushes in range(1 << count):
+        for damaged in range(1, count + 1):
+            device = CrashDevice(VOLUME_BYTES)
+            forge = forged(device)
+            for number in range(1, count + 1):
+                forge.batch([BLOCK])
+                if flushes >> (number - 1) & 1:
+                    forge.flushed()
+            damage(device, forge.places[damaged][0] + place)
+            if any(flushes >> (number - 1) & 1 for number in range(damaged, count)):
+                with pytest.raises(LogDamaged, match=f"batch {damaged} "):
+                    recovered(device)
+                continue
+            log, found = recovered(device)
+            assert lsns(found) == list(range(1, damaged))
+            assert log.outcome.whole_beyond == count - damaged
+            assert bool(log.cut_short) == (damaged < count)
+            log.check_cut(damaged - 1, "somebody knew it durable")
+            if damaged < count:
+                assert f"after LSN {damaged - 1}, at offset {forge.places[damaged][0]}, and" in log.cut_short
+                with pytest.raises(LogDamaged, match=f"batch {damaged} .* though somebody knew it durable"):
+                    log.check_cut(damaged, "somebody knew it durable")
+
+
+def test_what_lies_after_a_cut_counts_only_if_it_is_whole_and_of_this_epoch(device: CrashDevice) -> None:
+    forge = forged(device)
+    for _ in range(5):
+        forge.batch([BLOCK])
+    forge.epoch = 2
+    forge.batch([BLOCK])
+    damage(device, forge.places[2][0])
+    damage(device, forge.places[4][0] + 5000)
+    log, _ = recovered(device)
+    assert log.outcome.whole_beyond == 2
+
+
 def test_stale_lap_is_not_taken_for_the_present(device: CrashDevice) -> None:
     forge = forged(device)
     section = open_volume_on(device).open_section("payroll")

@@ -92,6 +92,8 @@ class HostedResumption:
         self._resumed: Resumed | None = None
         try:
             _check_survivor(name, options, log, self._survivor)
+            if self._survivor is not None and self._goes_on:
+                log.check_cut(self._survivor.lsn_durable, "the ring knew it durable")
         except BaseException:
             self.close()
             raise
@@ -257,6 +259,7 @@ class HostedResumption:
             disk=self._disk_word,
             changed=bool(self.changed or self.absent),
             half_replayed=self._witnesses is not None and self._witnesses.half_replayed,
+            cut_short=bool(self._log.cut_short),
             on_mismatch=self._on_mismatch,
         )
 
