@@ -6,10 +6,6 @@ import argparse
 import asyncio
 import gc
 import hashlib
-import logging
-import os
-import sys
-import threading
 import traceback
 from collections.abc import Sequence
 
@@ -32,13 +28,8 @@ def run(arguments: Sequence[str]) -> int:
     parser.add_argument("--seconds", type=float, default=float("inf"), help="begin no seed after so much real time")
     parser.add_argument("--digests", action="store_true", help="print a digest of each story, to compare two runs")
     chosen = parser.parse_args(arguments)
-    logging.disable(logging.CRITICAL)
-    gc.disable()  # a finalizer would run at a moment that no seed decides
-    threading.stack_size(512 << 10)
     seeds = range(chosen.first, chosen.first + chosen.seeds) if chosen.seed is None else [chosen.seed]
-    failed = _run_all(seeds, chosen)
-    sys.stdout.flush()
-    os._exit(1 if failed else 0)  # threads of a seed that is stuck would be waited for
+    return 1 if _run_all(seeds, chosen) else 0
 
 
 def _run_all(seeds: Sequence[int], chosen: argparse.Namespace) -> list[int]:

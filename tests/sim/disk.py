@@ -11,11 +11,13 @@ from __future__ import annotations
 import errno
 import os
 import random
+from collections.abc import Sequence
 
 from typing_extensions import Buffer
 
 from jetdr_core.device.bounds import byte_view, check_range, target_view
 from jetdr_core.limits import SECTOR_BYTES
+from tests.sim.fault_plan import FaultPlan
 from tests.sim.kernel import KERNEL
 
 __all__ = ["SimDisk"]
@@ -26,6 +28,8 @@ class SimDisk:
 
     def __init__(self, image: bytes | bytearray, chance: random.Random) -> None:
         self.error_rate = 0.0
+        self.plan: FaultPlan | None = None
+        self.name = ""
         self._chance = chance
         self._durable = bytearray(image)
         self._current = bytearray(image)
@@ -42,14 +46,31 @@ class SimDisk:
 
     def after_kill(self) -> SimDisk:
         """Return the disk as the next process finds it, if only the process has ended."""
-        disk = SimDisk(self._durable, self._chance)
+        disk = self._again()
         disk._current, disk._queue = self._current[:], self._queue[:]
         return disk
 
     def after_power_loss(self) -> SimDisk:
         """Return the disk as it is when power is back."""
         self._settle(self._queue)
-        return SimDisk(self._durable, self._chance)
+        return self._again()
+
+    def unflushed(self) -> list[tuple[int, bytes]]:
+        """The writes that a power loss may undo, oldest first."""
+        return list(self._queue)
+
+    def after_keeping(self, writes: Sequence[tuple[int, bytes]]) -> SimDisk:
+        """Return the disk after a power loss that has kept just these of its unflushed writes, or parts of them."""
+        disk = self._again()
+        for image in (disk._durable, disk._current):
+            for offset, data in writes:
+                image[offset : offset + len(data)] = data
+        return disk
+
+    def _again(self) -> SimDisk:
+        disk = SimDisk(self._durable, self._chance)
+        disk.name, disk.plan = self.name, self.plan
+        return disk
 
     def flip_bit(self, offset: int) -> None:
         """Let the disk rot."""
@@ -68,13 +89,13 @@ class SimDisk:
 
     def read_into(self, offset: int, target: Buffer) -> None:
         view = target_view(target)
-        self._begin(offset, len(view))
+        self._begin("read", offset, len(view))
         view[:] = self._current[offset : offset + len(view)]
 
     def write(self, offset: int, data: Buffer) -> None:
         held = bytes(byte_view(data))
         try:
-            self._begin(offset, len(held))
+            self._begin("write", offset, len(held))
         except OSError:
             if not self._is_cut:
                 self._tear(offset, held)
@@ -88,7 +109,7 @@ class SimDisk:
     def sync(self) -> None:
         count = len(self._queue)
         try:
-            self._begin(0, 0)
+            self._begin("sync", 0, 0)
         except OSError:
             if not self._is_cut:
                 self._settle(self._queue[:count])
@@ -107,9 +128,11 @@ class SimDisk:
 
     # -- parts -------------------------------------------------------------------------------------------------------
 
-    def _begin(self, offset: int, length: int) -> None:
+    def _begin(self, call: str, offset: int, length: int) -> None:
         check_range("simulated disk", offset, length, size_bytes=len(self._current), block_bytes=SECTOR_BYTES)
         self._take_time()
+        if self.plan is not None and not self._is_cut and (fault := self.plan.meet(self.name, call)):
+            raise OSError(fault.errno, os.strerror(fault.errno))
         if self._is_cut or (self.error_rate and self._chance.random() < self.error_rate):
             raise OSError(errno.EIO, os.strerror(errno.EIO))
 

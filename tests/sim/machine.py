@@ -94,7 +94,7 @@ class Machine:
         options = replace(self.options, map_folder=str(self._maps or ""))
         settings: dict[str, Any] = {"log": self.log, "store": self.link, "options": options, "clock": self.clock}
         if how != "create":
-            settings["disks"] = dict(self.disks)
+            settings["disks"] = more.pop("disks", dict(self.disks))
         if how != "open":
             settings["log_bytes"] = SECTION_BYTES
         domain = getattr(jetdr.ProtectedDomain, how)(DOMAIN, **settings, **more)
@@ -149,8 +149,9 @@ class Machine:
         self.log, self.disks = after(self.log), {name: after(disk) for name, disk in self.disks.items()}
         if domain is not None:
             await self._end(domain)
-        self.link = Link(self._store, self._chance)
-        self._restore_maps()
+        link = Link(self._store, self._chance)
+        link.plan = self.link.plan
+        self.restore(link)
         for name, disk in self.disks.items():
             if wrong := self.truths[name].wrong_after_crash(disk.image()):
                 raise Wrong(f"{self.name}, disk {name}, {'power loss' if power_loss else 'kill'}: {wrong}")
@@ -162,8 +163,9 @@ class Machine:
             await domain.close(upload=False)
         self.domain, self.is_alive = None, False
 
-    def _restore_maps(self) -> None:
-        """Have the sidecars as they were when the machine died, whatever its last threads have done to them."""
+    def restore(self, link: Link) -> None:
+        """Have a link again, and the sidecars as they were when the machine died, whatever its threads did to them."""
+        self.link = link
         if self._maps is not None:
             self.remove()
             self._maps = _folder()
@@ -207,24 +209,35 @@ class Machine:
                 return
 
     def _call(self, chance: random.Random, name: str) -> None:
-        """One write, zero or flush, and what is then known of it."""
-        assert self.domain is not None
-        disk, truth, dice = self.domain.disk(name), self.truths[name], chance.random()
+        """One write, zero or flush."""
+        dice = chance.random()
         if dice < 0.15:
-            writes = truth.about_to_flush()
-            try:
-                disk.flush()
-            except PrimaryFailed:
-                truth.flush_failed()
-                raise
-            if self.is_alive:
-                truth.flushed(writes)
+            self.flush(name)
             return
         first = chance.randrange(DISK_SECTORS if chance.random() < 0.1 else HOT_SECTORS)  # most regions stay cold
         count = min(DISK_SECTORS - first, 1 + int(chance.random() ** 3 * 16))
-        write = truth.begin(first, count, is_zero=dice < 0.25)
+        self.write(name, first, count, is_zero=dice < 0.25)
+
+    def flush(self, name: str) -> None:
+        """Flush, and note what is then known."""
+        assert self.domain is not None
+        disk, truth = self.domain.disk(name), self.truths[name]
+        writes = truth.about_to_flush()
         try:
-            lsn = disk.zero(first * 512, count * 512) if write.is_zero else disk.write(first * 512, write.data())
+            disk.flush()
+        except PrimaryFailed:
+            truth.flush_failed()
+            raise
+        if self.is_alive:
+            truth.flushed(writes)
+
+    def write(self, name: str, first: int, count: int, *, is_zero: bool) -> None:
+        """Write or zero, and note what is then known."""
+        assert self.domain is not None
+        disk, truth = self.domain.disk(name), self.truths[name]
+        write = truth.begin(first, count, is_zero=is_zero)
+        try:
+            lsn = disk.zero(first * 512, count * 512) if is_zero else disk.write(first * 512, write.data())
         except (StallTimeout, InvalidRequest):
             truth.never_begun(write)
             raise
