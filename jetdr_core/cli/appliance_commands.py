@@ -118,14 +118,21 @@ def _protected(answer: Any) -> str:
 def unprotect(
     ctx: typer.Context, domain: Domain, disk: DiskName, socket: Socket = SOCKET_DEFAULT, as_json: Json = False
 ) -> Work:
-    """Stop protecting a disk. Earlier recovery points keep it, and the disk itself is not changed."""
+    """Stop protecting a disk. Earlier recovery points keep it, and the disk itself is not changed.
+
+    No restart protects it again, even if the configuration names it. 'protect' does.
+    """
     terminal = ctx.ensure_object(Terminal)
 
     def work() -> int:
         answer = ask(socket, "unprotect", domain=domain, disk=disk)
         if answer["configured"]:
-            terminal.warn(f"the configuration names disk {disk!r}, so the next start protects it again")
+            terminal.warn(
+                f"the configuration still names disk {disk!r}: remove its [[domain.disk]] there. "
+                f"'jetdr protect {domain} {disk} PATH' protects it again"
+            )
         told = "is no longer protected" if answer["open"] else "is given up as soon as its domain opens"
+        told += f", since {answer['since']}"
         return _say(terminal, answer, lambda _: f"disk {disk} {told}", as_json=as_json)
 
     return Work(work)

@@ -77,6 +77,8 @@ def _facts(domain: Any) -> Iterator[tuple[str, str]]:
         yield "restarts", f"{domain['restarts']}"
     if domain["rpo_s"] is not None:
         yield "store lags", human_seconds(domain["rpo_s"])
+    for disk in domain.get("given_up", []):
+        yield "given up", f"disk {disk['disk']} since {disk['since']}: {disk['why']}"
     if domain["status"] is not None:
         yield from _facts_of(domain["status"])
     elif domain["last_known"] is None:

@@ -4,37 +4,29 @@
 The configuration does not name added disks, or names another place of a moved one, and the store is not believed about
 where a disk lies. So the appliance remembers it itself.
 
-Invariants: a disk is noted before it is protected, and forgotten before it is no longer protected. So no file is ever
-opened that no operator named, and a disk that was given up does not come back. The file is replaced as a whole,
-durably. A file in a folder that others can change is refused.
+Invariants: a disk is noted before it is protected, and forgotten once it is no longer protected. So a disk of the
+domain has a name here or in the configuration as long as it is one, and no file is opened that no operator named. A
+disk that is given up does not come back, because that is noted first (:class:`GivenUpDisks`).
 """
 
 from __future__ import annotations
 
-import json
 import logging
-import os
 import threading
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any
 
 from jetdr_core.drva.config import DiskConfig
-from jetdr_core.durable import replace_file
+from jetdr_core.drva.state_file import StateFile
 from jetdr_core.errors import InvalidRequest
-from jetdr_core.file_making import making, trying
 from jetdr_core.identity import check_name
-from jetdr_core.json_text import decode_json
 from jetdr_core.limits import DISK_BYTES_MAX, DISKS_MAX
-from jetdr_core.ownership import check_private, make_private, open_own
 
 __all__ = ["AddedDisk", "AddedDisks", "named_disks"]
 
 log = logging.getLogger(__name__)
-
-_WHAT = "the state folder"
-_VERSION = 1
-_BYTES_MAX = 16 << 20
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -61,9 +53,15 @@ class AddedDisks:
     """The added disks of one domain. Thread-safe. Every method may block."""
 
     def __init__(self, state_dir: Path, domain: str) -> None:
-        self._folder = state_dir / check_name("domain", domain)
         self._lock = threading.Lock()
-        self.path = self._folder / "added-disks"
+        self._file = StateFile(
+            state_dir,
+            domain,
+            "added-disks",
+            says="which disks were added",
+            remedy="name the disks in the configuration",
+        )
+        self.path = self._file.path
 
     def known(self) -> tuple[AddedDisk, ...]:
         """Return the disks. None if the file cannot be read: they then fail, but the configured ones do not."""
@@ -94,30 +92,16 @@ class AddedDisks:
             return disk
 
     def _read(self) -> dict[str, AddedDisk]:
-        try:
-            check_private(_WHAT, self._folder)
-            with trying(self.path, "reading it"), open(open_own(self.path, os.O_RDONLY), "rb") as file:
-                content = decode_json(file.read(_BYTES_MAX + 1))
-            return _decoded(content)
-        except FileNotFoundError:
-            return {}
-        except (ValueError, TypeError, KeyError) as error:
-            raise InvalidRequest(
-                f"{self.path} does not say which disks were added: {error}",
-                hint="remove it, and name the disks in the configuration",
-            ) from error
+        return self._file.read(_decoded) or {}
 
     def _write(self, disks: Mapping[str, AddedDisk]) -> None:
         rows = [{key: value for key, value in asdict(disk).items() if value != ""} for disk in disks.values()]
-        with making(self.path, "noting which disks were added"):
-            make_private(_WHAT, self._folder)
-            content = json.dumps({"version": _VERSION, "disks": rows}).encode()
-            replace_file(self.path, self.path.with_suffix(".new"), content)
+        self._file.write({"disks": rows})
 
 
-def _decoded(content: object) -> dict[str, AddedDisk]:
-    if not isinstance(content, dict) or content["version"] != _VERSION or not isinstance(content["disks"], list):
-        raise ValueError("it is not of this version")
+def _decoded(content: Any) -> dict[str, AddedDisk]:
+    if not isinstance(content["disks"], list):
+        raise ValueError("it has no list of disks")
     if len(content["disks"]) > 2 * DISKS_MAX:
         raise ValueError(f"{len(content['disks'])} disks are too many")
     disks = [_disk(**row) for row in content["disks"]]

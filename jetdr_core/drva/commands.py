@@ -118,17 +118,19 @@ async def _protect(session: DomainSession, request: ControlRequest) -> Json:
 
 
 async def _unprotect(session: DomainSession, request: ControlRequest) -> Json:
-    """Stop protecting a disk. ``configured``: the configuration names it, so the next start protects it again.
+    """Stop protecting a disk. ``configured``: the configuration names it, and still does not protect it again.
 
-    Of a closed domain the disk is given up as soon as the domain opens, and it is opened again at once.
+    Of a closed domain that is noted, durably. It is opened at once, and the disk is given up then.
     """
     name, is_open = check_name("disk", request.needed_text("disk")), session.is_open
     if is_open:
-        await session.disks.give_up(session.domain, name)
+        given_up = await session.disks.give_up(session.domain, name)
     else:
-        await session.disks.check_named(name)
-        session.give_up_disk(name)
-    return {"disk": name, "open": is_open, "configured": any(disk.name == name for disk in session.config.disk)}
+        given_up = await session.disks.give_up_closed(name)
+        session.hurry_opening()
+    configured = any(disk.name == name for disk in session.config.disk)
+    since = {"since": given_up.since, "since_ns": given_up.since_ns}
+    return {"disk": name, "open": is_open, "configured": configured, **since}
 
 
 async def _move_disk(session: DomainSession, request: ControlRequest) -> Json:

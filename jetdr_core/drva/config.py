@@ -63,7 +63,10 @@ class VolumeConfig:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class DiskConfig:
-    """A disk that is protected whenever the domain opens. With ``size_bytes``, a missing file is made of that size."""
+    """A disk that is protected whenever the domain opens, unless ``jetdr unprotect`` gave it up.
+
+    With ``size_bytes``, a missing file is made of that size.
+    """
 
     name: str
     path: str
@@ -79,8 +82,7 @@ class DomainConfig:
     store holds, with a new log. ``give_up_from``: the number of a lost object; the take-over gives up what the store
     holds after it. ``discard_log``: a log that the take-over may give up although it is sound. ``on_mismatch``: what
     to do in write-back if log, store, state and disks do not belong together. ``begin_anew``: the UUID of a lost domain
-    of this name, which is given up for a new one. ``given_up_disks``: disks that an operator no longer protects. Only
-    commands can ask for the last six, never the file.
+    of this name, which is given up for a new one. Only the command line can ask for the last five, never the file.
     """
 
     name: str
@@ -100,7 +102,6 @@ class DomainConfig:
     discard_log: str | None = None
     on_mismatch: OnMismatch = OnMismatch.REFUSE
     begin_anew: UUID | None = None
-    given_up_disks: frozenset[str] = frozenset()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

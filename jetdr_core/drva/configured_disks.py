@@ -2,10 +2,12 @@
 
 The configuration names disks, and so do ``jetdr protect`` and ``jetdr move-disk``, whose disks are kept as
 :class:`AddedDisks`. Where both name one, the configuration is right, unless it still has the path that the disk was
-moved from.
+moved from. ``jetdr unprotect`` gives a disk up, which is kept as :class:`GivenUpDisks`.
 
-Invariants: a disk that cannot be protected stops no other one. It stays unprotected, with the reason, and is tried
-again. Dictionaries are replaced and never changed, so that other threads can iterate over them.
+Invariants: a disk that cannot be protected, or cannot be given up, stops no other one. It stays as it is, with the
+reason, and is tried again. No disk that was given up is protected before an operator asks for it. What an operator says
+is durable before anything is done about it. Dictionaries are replaced and never changed, so that other threads can
+iterate over them.
 """
 
 from __future__ import annotations
@@ -13,36 +15,63 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import Collection, Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import closing
+from dataclasses import dataclass, replace
+from typing import TypeVar
 
 from jetdr_core.domain import Disk, HostedDisk
 from jetdr_core.domain.primary import close_late, open_primary
 from jetdr_core.drva.added_disks import AddedDisk, AddedDisks, named_disks
 from jetdr_core.drva.config import DiskConfig
 from jetdr_core.drva.configured_domain import AnyDomain
+from jetdr_core.drva.given_up_disks import GivenUpDisk, GivenUpDisks
 from jetdr_core.errors import InvalidRequest, JetdrError
 from jetdr_core.file_making import told
 from jetdr_core.patience import PLACE_LIMIT_S, each_within
 from jetdr_core.store.redaction import redacted
 
-__all__ = ["ConfiguredDisks"]
+__all__ = ["ConfiguredDisks", "GivenUp", "still_configured"]
 
 log = logging.getLogger(__name__)
+T = TypeVar("T")
 
 PROTECT_EVERY_S = 15.0
 """How often an unprotected disk is tried again."""
+REMOVE_LIMIT_S = 2.0
+"""So long an opening waits for the log to take that a disk is given up."""
+
+
+def still_configured(domain: str, disk: DiskConfig) -> str:
+    """Say what is to be done about a disk that was given up, and that the configuration still names."""
+    return (
+        f"the configuration still names it: remove its [[domain.disk]], or 'jetdr protect {domain} {disk.name} "
+        f"{disk.path}' protects it again"
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class GivenUp:
+    """A disk that was given up, since when, and what is left to do. ``is_done``: the domain protects it no longer."""
+
+    name: str
+    since_ns: int
+    is_done: bool
+    why: str
 
 
 class ConfiguredDisks:
-    """Belongs to the session's loop. :attr:`unprotected` may be read from any thread."""
+    """Belongs to the session's loop. :attr:`unprotected` and :attr:`given_up` may be read from any thread."""
 
-    def __init__(self, disks: Sequence[DiskConfig], added: AddedDisks) -> None:
+    def __init__(self, disks: Sequence[DiskConfig], added: AddedDisks, given_up: GivenUpDisks) -> None:
         self._configured = {disk.name: disk for disk in disks}
         self._added = added
+        self._given_up = given_up
         self._wanted = dict(self._configured)
         self._changing = asyncio.Lock()
         self._unprotected: dict[str, str] = {}
+        self._leaving = dict.fromkeys(given_up.names(), "the domain is not open")
+        self._removing: asyncio.Task[None] | None = None
         self._tried_s = 0.0
 
     @property
@@ -51,52 +80,94 @@ class ConfiguredDisks:
         return tuple(f"disk {name!r}: {why}" for name, why in self._unprotected.items())
 
     @property
+    def given_up(self) -> tuple[GivenUp, ...]:
+        """The disks that were given up, and are still protected or still configured."""
+        return tuple(self._told(disk) for disk in self._given_up.last.values())
+
+    def _told(self, disk: GivenUpDisk) -> GivenUp:
+        left, configured = self._leaving.get(disk.name), self._configured.get(disk.name)
+        if left is not None or configured is None:
+            return GivenUp(disk.name, disk.since_ns, is_done=False, why=f"not done yet: {left or 'it is being done'}")
+        return GivenUp(disk.name, disk.since_ns, is_done=True, why=still_configured(self._given_up.domain, configured))
+
+    @property
     def are_due(self) -> bool:
-        """Whether it is time to try the unprotected disks again."""
-        return bool(self._unprotected) and time.monotonic() - self._tried_s >= PROTECT_EVERY_S
+        """Whether it is time to try again what could not be done. Not while something is being done."""
+        is_left = bool(self._unprotected or self._leaving) and not self._changing.locked()
+        return is_left and time.monotonic() - self._tried_s >= PROTECT_EVERY_S
 
     # -- all of them -------------------------------------------------------------------------------------------------
 
     def reconfigure(self, disks: Sequence[DiskConfig]) -> None:
         """Take other disks. Unprotected and new ones are due at once. Disks no longer named stay protected."""
-        before = self._configured
+        before, given_up = self._configured, self._given_up.last
         self._configured = {disk.name: disk for disk in disks}
         others = {name: disk for name, disk in self._wanted.items() if name not in before}
         self._wanted = others | self._configured
         waiting = {name: why for name, why in self._unprotected.items() if name in self._wanted}
         new = {disk.name: "not yet tried" for disk in disks if disk != before.get(disk.name)}
-        self._unprotected = waiting | new
+        self._unprotected = {name: why for name, why in (waiting | new).items() if name not in given_up}
+        self._leaving = dict.fromkeys(given_up.keys() - self._configured.keys(), "not yet tried") | self._leaving
         self._tried_s = float("-inf")
 
-    async def begin(self, domain: AnyDomain, given_up: Collection[str] = ()) -> None:
-        """Protect every named disk of a domain that was just opened, but for those that were given up meanwhile."""
-        for name in set(given_up) & domain.disks.keys():
-            await self.give_up(domain, name)
+    async def begin(self, domain: AnyDomain) -> None:
+        """Give up the disks of a domain that was just opened that were given up, and protect every other named one."""
         async with self._changing:
-            added = await asyncio.to_thread(self._added.known)
-            self._wanted = named_disks(self._configured.values(), added)
-            self._unprotected = dict.fromkeys(self._wanted.keys() - set(given_up), "not yet tried")
-        await self.protect(domain)
+            self._wanted = named_disks(self._configured.values(), await asyncio.to_thread(self._added.known))
+            try:
+                given_up = await asyncio.to_thread(self._given_up.known)
+            except (JetdrError, OSError):  # whoever is to be protected is told why that is not done
+                given_up = self._given_up.last
+            self._leaving = dict.fromkeys(given_up, "not yet tried")
+            self._unprotected = dict.fromkeys(self._wanted.keys() - given_up.keys(), "not yet tried")
+        await self.settle(domain)
+
+    async def settle(self, domain: AnyDomain) -> None:
+        """Give up and protect what is left. A log without room holds up the former, which then goes on by itself."""
+        self._tried_s = time.monotonic()
+        if self._leaving:
+            self._removing = asyncio.create_task(self._remove(domain), name="jetdr-giving-up")
+            await asyncio.wait({self._removing}, timeout=REMOVE_LIMIT_S)
+            if self._removing.done():
+                self._removing.result()
+        if self._changing.locked():
+            self._tried_s = float("-inf")
+        else:
+            await self.protect(domain)
+
+    async def end(self) -> None:
+        """Return when nothing is done any more about the domain, which is closed."""
+        if self._removing is not None:
+            await asyncio.wait({self._removing})
+            self._removing = None
 
     async def protect(self, domain: AnyDomain) -> None:
         """Protect the unprotected disks. Their copies run in the background."""
-        self._tried_s = time.monotonic()
         async with self._changing:
             for name in self._unprotected:
-                disk = self._wanted[name]
-                known = domain.disks.get(name)
                 try:
-                    if known is None:
-                        await domain.protect(name, disk.path, size_bytes=disk.size_bytes, wait=False)
-                    elif known.path != disk.path:
-                        await domain.move_disk(name, disk.path)
+                    await self._protect(domain, self._wanted[name])
                 except (JetdrError, OSError) as error:
                     self._unprotected = self._unprotected | {name: redacted(told(error))}
                 else:
-                    self._leave_out(name)
+                    self._unprotected = _without(name, self._unprotected)
 
-    def _leave_out(self, name: str) -> None:
-        self._unprotected = {other: why for other, why in self._unprotected.items() if other != name}
+    async def _protect(self, domain: AnyDomain, disk: DiskConfig) -> None:
+        known = domain.disks.get(disk.name)
+        if known is None:
+            await asyncio.to_thread(self._given_up.known)  # raises if it is not known whether the disk was given up
+            await domain.protect(disk.name, disk.path, size_bytes=disk.size_bytes, wait=False)
+        elif known.path != disk.path:
+            await domain.move_disk(disk.name, disk.path)
+
+    async def _remove(self, domain: AnyDomain) -> None:
+        """Give up every disk that was given up, as far as the domain and its log let it."""
+        async with self._changing:
+            for name in self._leaving:
+                try:
+                    await self._give_up(domain, name)
+                except (JetdrError, OSError) as error:
+                    self._leaving = self._leaving | {name: redacted(told(error))}
 
     # -- one of them -------------------------------------------------------------------------------------------------
 
@@ -109,35 +180,101 @@ class ConfiguredDisks:
                 hint="correct the configuration, and reload it",
             )
         async with self._changing:
-            if configured is not None or disk.name in domain.disks:
-                return await domain.protect(disk.name, disk.path, size_bytes=disk.size_bytes, wait=False)
-            added = AddedDisk(name=disk.name, path=disk.path, size_bytes=disk.size_bytes)
-            earlier = await asyncio.to_thread(self._added.note, added)
+            if disk.name in domain.disks:
+                self._check_not_given_up(disk.name)
+            noted = self._given_up.last.get(disk.name)
+            if noted is None or disk.name in domain.disks:
+                return await self._add(domain, disk)
+            await asyncio.to_thread(self._given_up.note, replace(noted, is_wanted=True))
             try:
-                protected = await domain.protect(disk.name, disk.path, size_bytes=disk.size_bytes, wait=False)
+                protected = await self._add(domain, disk)
             except BaseException:
                 if disk.name not in domain.disks:
-                    await asyncio.to_thread(self._put_back, disk.name, earlier)
+                    await asyncio.to_thread(self._given_up.note, noted)
                 raise
-            self._leave_out(disk.name)
+            await asyncio.to_thread(self._given_up.forget, disk.name)
+            self._leaving = _without(disk.name, self._leaving)
             return protected
 
-    async def give_up(self, domain: AnyDomain, name: str) -> None:
-        """Stop protecting a disk, until the next start if it is configured, and otherwise for good."""
+    async def _add(self, domain: AnyDomain, disk: DiskConfig) -> Disk | HostedDisk:
+        if disk.name in self._configured or disk.name in domain.disks:
+            return await domain.protect(disk.name, disk.path, size_bytes=disk.size_bytes, wait=False)
+        added = AddedDisk(name=disk.name, path=disk.path, size_bytes=disk.size_bytes)
+        earlier = await asyncio.to_thread(self._added.note, added)
+        try:
+            protected = await domain.protect(disk.name, disk.path, size_bytes=disk.size_bytes, wait=False)
+        except BaseException:
+            if disk.name not in domain.disks:
+                await asyncio.to_thread(self._put_back, disk.name, earlier)
+            raise
+        self._unprotected = _without(disk.name, self._unprotected)
+        return protected
+
+    async def give_up(self, domain: AnyDomain, name: str) -> GivenUpDisk:
+        """Stop protecting a disk, for good. Idempotent. Refused, with nothing changed, if the log has no room."""
         async with self._changing:
-            earlier = await asyncio.to_thread(self._added.forget, name)
+            noted = self._given_up.last.get(name)
+            if noted is not None and name not in domain.disks and name not in self._leaving:
+                return noted
+            if noted is None and name not in self._configured:
+                domain.disk(name)  # raises if there is none
+            is_new = noted is None or noted.is_wanted
+            given_up = GivenUpDisk(name=name, since_ns=time.time_ns()) if noted is None or is_new else noted
+            await asyncio.to_thread(self._given_up.note, given_up)
+            self._leaving = self._leaving | {name: "it is being done"}
             try:
-                await domain.unprotect(name)
+                await self._give_up(domain, name)
             except BaseException:
-                if name in domain.disks:
-                    await asyncio.to_thread(self._put_back, name, earlier)
+                if is_new and name in domain.disks:
+                    await asyncio.to_thread(self._given_up.forget, name)
+                    self._leaving = _without(name, self._leaving)
                 raise
-            self._leave_out(name)
+            return given_up
+
+    async def _give_up(self, domain: AnyDomain, name: str) -> None:
+        """Do what is left to do about a disk whose giving up is noted. Each step is durable before the next begins."""
+        if self._given_up.last[name].is_wanted and name in domain.disks:
+            await asyncio.to_thread(self._given_up.forget, name)
+        elif name in domain.disks:
+            await domain.unprotect(name)
+        elif name not in self._configured:
+            await domain.make_durable()  # an earlier attempt may have been cut off there
+        if name not in domain.disks:
+            await asyncio.to_thread(self._added.forget, name)
+        if name not in self._configured:
+            await asyncio.to_thread(self._given_up.forget, name)
+        self._wanted = _without(name, self._wanted) | self._configured
+        self._leaving = _without(name, self._leaving)
+        self._unprotected = _without(name, self._unprotected)
+
+    async def give_up_closed(self, name: str) -> GivenUpDisk:
+        """The same of a disk of a domain that is closed: as soon as it is open, which does not wait for the disk."""
+        if name not in self._given_up.last:
+            await self.check_named(name)
+        async with self._changing:
+            given_up = self._given_up.last.get(name) or GivenUpDisk(name=name, since_ns=time.time_ns())
+            await asyncio.to_thread(self._given_up.note, replace(given_up, is_wanted=False))
+            self._leaving = self._leaving | {name: "the domain is not open"}
+            self._unprotected = _without(name, self._unprotected)
+            return given_up
+
+    def _check_not_given_up(self, name: str) -> None:
+        """Refuse a disk that is being given up, and one that was."""
+        given_up = self._given_up.last.get(name)
+        if given_up is None or given_up.is_wanted:
+            return
+        is_left = name in self._leaving
+        raise InvalidRequest(
+            f"disk {name!r} {'is being given up since' if is_left else 'was given up at'} {given_up.since}",
+            hint=("once that is done ('jetdr status' tells), " if is_left else "")
+            + f"'jetdr protect {self._given_up.domain} {name} PATH' protects it again",
+        )
 
     async def move(self, domain: AnyDomain, name: str, path: str) -> str:
         """Go on with a disk at ``path``, from now on and after every restart; returns why all of it is resynced."""
-        domain.disk(name)  # raises if there is none
         async with self._changing:
+            self._check_not_given_up(name)
+            domain.disk(name)  # raises if there is none
             earlier = await asyncio.to_thread(self._added.note, self._moved(name, path))
             try:
                 why = await domain.move_disk(name, path)
@@ -145,7 +282,7 @@ class ConfiguredDisks:
                 await asyncio.to_thread(self._put_back, name, earlier)
                 raise
             self._wanted = self._wanted | {name: self._moved(name, path)}
-            self._leave_out(name)
+            self._unprotected = _without(name, self._unprotected)
             return why
 
     async def move_closed(self, name: str, path: str) -> None:
@@ -155,6 +292,7 @@ class ConfiguredDisks:
         """
         await self.check_named(name)
         async with self._changing:
+            self._check_not_given_up(name)
             named = named_disks(self._configured.values(), await asyncio.to_thread(self._added.known))
             await asyncio.to_thread(_check_not_both, name, named[name].path, path)
             await asyncio.to_thread(self._added.note, self._moved(name, path))
@@ -178,6 +316,10 @@ class ConfiguredDisks:
             self._added.forget(name)
         else:
             self._added.note(earlier)
+
+
+def _without(name: str, texts: Mapping[str, T]) -> dict[str, T]:
+    return {other: value for other, value in texts.items() if other != name}
 
 
 def _check_not_both(name: str, earlier: str, path: str) -> None:

@@ -19,12 +19,13 @@ from jetdr_core.domain_key import KeyFile
 from jetdr_core.drva.added_disks import AddedDisks, named_disks
 from jetdr_core.drva.begin_anew import begin_anew
 from jetdr_core.drva.config import DomainConfig
+from jetdr_core.drva.given_up_disks import GivenUpDisks
 from jetdr_core.drva.places import check_volume, log_of, own_key_file, store_of
 from jetdr_core.errors import InvalidRequest, StoreMissing
 from jetdr_core.ownership import make_private
 from jetdr_core.store import RetryPolicy, connected
 
-__all__ = ["AnyDomain", "disk_places", "domain_settings", "open_domain", "store_is_empty"]
+__all__ = ["AnyDomain", "disk_places", "domain_settings", "given_up_names", "open_domain", "store_is_empty"]
 
 log = logging.getLogger(__name__)
 
@@ -45,7 +46,7 @@ async def open_domain(config: DomainConfig) -> HostedDomain:
     if config.take_over:
         return HostedDomain.take_over(config.name, **settings)
     return HostedDomain.open(
-        config.name, on_mismatch=config.on_mismatch, give_up_disks=config.given_up_disks, **settings
+        config.name, on_mismatch=config.on_mismatch, give_up_disks=await in_thread(given_up_names, config), **settings
     )
 
 
@@ -66,6 +67,11 @@ def disk_places(config: DomainConfig) -> dict[str, str]:
     """Return where the disks are, by name, as the operator says: in the configuration, or with a command."""
     added = AddedDisks(Path(config.host.state), config.name).known()
     return {disk.name: disk.path for disk in named_disks(config.disk, added).values()}
+
+
+def given_up_names(config: DomainConfig) -> frozenset[str]:
+    """Return the disks that an operator protects no longer, for which no opening waits."""
+    return GivenUpDisks(Path(config.host.state), config.name).names()
 
 
 async def _is_to_be_created(config: DomainConfig) -> bool:

@@ -15,7 +15,7 @@ __all__ = ["Reload", "reload_of"]
 _OF_DRVA = frozenset({"log_level"})
 _OF_DOMAIN = frozenset({"rpo_alarm_s", "create", "disk", "config_files", "credential_file"})
 """What may change while a domain is open."""
-_OF_COMMANDS = frozenset({"take_over", "give_up_from", "discard_log", "on_mismatch", "begin_anew", "given_up_disks"})
+_OF_COMMANDS = frozenset({"take_over", "give_up_from", "discard_log", "on_mismatch", "begin_anew"})
 
 
 @dataclass(frozen=True, slots=True)

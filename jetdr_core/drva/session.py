@@ -29,6 +29,7 @@ from jetdr_core.drva.configured_disks import ConfiguredDisks
 from jetdr_core.drva.configured_domain import AnyDomain, disk_places, store_is_empty
 from jetdr_core.drva.domain_state import Condition, DomainState, condition_of
 from jetdr_core.drva.errors import DomainClosed
+from jetdr_core.drva.given_up_disks import GivenUpDisks
 from jetdr_core.drva.kept_files import KeptFiles
 from jetdr_core.drva.last_status import LastStatus
 from jetdr_core.drva.owed_copies import OwedCopies
@@ -91,12 +92,13 @@ class DomainSession:
         self._phase = Phase.begin()
         self._condition = Condition(DomainState.OPENING, self._phase.since_ns, "")
         self._paused = False
-        self.disks = ConfiguredDisks(config.disk, AddedDisks(Path(config.host.state), config.name))
+        state = Path(config.host.state)
+        self.disks = ConfiguredDisks(config.disk, AddedDisks(state, config.name), GivenUpDisks(state, config.name))
         self._files = KeptFiles(config.config_files)
         self._standby = Standby(config.name, config.host, config.options, lambda: disk_places(self.config))
         self._standing = ClosedGuests()
         self._status = LastStatus(self._on_status)
-        self._rpo_file = RpoFile(Path(config.host.state) / config.name)
+        self._rpo_file = RpoFile(state / config.name)
         self._copies = OwedCopies()
         self._alarms = AlarmLog(config.name)
         self._stopping = asyncio.Event()
@@ -168,6 +170,7 @@ class DomainSession:
             alarms_ended=self._alarms.ended,
             last=last,
             rpo_s=rpo_s,
+            given_up=self.disks.given_up,
         )
 
     # -- commands ----------------------------------------------------------------------------------------------------
@@ -186,11 +189,6 @@ class DomainSession:
     @property
     def is_open(self) -> bool:
         return self._domain is not None
-
-    def give_up_disk(self, name: str) -> None:
-        """Stop protecting the disk once the domain opens, which does not wait for the disk."""
-        self.config = replace(self.config, given_up_disks=self.config.given_up_disks | {name})
-        self._nudged.set()
 
     def hurry_opening(self) -> None:
         """Try at once what waits to be tried again."""
@@ -266,8 +264,7 @@ class DomainSession:
         """Serve until the session is to stop. Raises what ended the domain."""
         if self._paused:
             domain.pause()
-        await self.disks.begin(domain, self.config.given_up_disks)
-        self.config = replace(self.config, given_up_disks=frozenset())
+        await self.disks.begin(domain)
         await self.refresh()
         self._enter(State.OPEN)
         self._settle()
@@ -275,7 +272,7 @@ class DomainSession:
         probes, probe_s, look_s = 0, 0.0, STATUS_EVERY_S
         while not await self._stopped_within(look_s):
             if self.disks.are_due:
-                await self.disks.protect(domain)
+                await self.disks.settle(domain)
             if self._files.are_due:
                 await self._files.keep(domain)
             await self.refresh()
@@ -304,6 +301,7 @@ class DomainSession:
         else:
             log.info("domain %s: closed", self.config.name, extra=self._fields)
         await self._copies.end()
+        await self.disks.end()
 
     async def _stay_fenced(self, error: Fenced) -> None:
         self._phase = self._phase.failed(redacted(told(error)), restarts=False)

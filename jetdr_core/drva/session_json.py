@@ -9,6 +9,7 @@ from dataclasses import asdict
 
 from jetdr_core.catalog import RecoveryPoint, iso_time
 from jetdr_core.drva.alarm_log import AlarmState
+from jetdr_core.drva.configured_disks import GivenUp
 from jetdr_core.drva.session_state import SessionView
 from jetdr_core.drva.wire import Json
 from jetdr_core.store.redaction import redacted
@@ -36,6 +37,7 @@ def session_json(view: SessionView) -> Json:
         "alarms_ended": [alarm_json(alarm) for alarm in view.alarms_ended],
         "status": None if view.status is None else _redacted(asdict(view.status)),
         "rpo_s": view.rpo_s,
+        "given_up": [_given_up_json(disk) for disk in view.given_up],
         **_last_json(view),
     }
 
@@ -51,6 +53,11 @@ def _last_json(view: SessionView) -> Json:
         "as_of_ns": last.at_ns,
         "last_known": None if last.is_present else _redacted(asdict(last.value)),
     }
+
+
+def _given_up_json(disk: GivenUp) -> Json:
+    since = {"since": iso_time(disk.since_ns), "since_ns": disk.since_ns}
+    return {"disk": disk.name, **since, "done": disk.is_done, "why": redacted(disk.why)}
 
 
 def alarm_json(alarm: AlarmState) -> Json:

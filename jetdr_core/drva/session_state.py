@@ -12,6 +12,7 @@ from dataclasses import dataclass, field, replace
 from jetdr_core.domain import DomainStatus
 from jetdr_core.drva.alarm_log import AlarmState
 from jetdr_core.drva.as_of import AsOf
+from jetdr_core.drva.configured_disks import GivenUp
 from jetdr_core.drva.domain_state import Condition
 
 __all__ = ["Phase", "SessionView", "State"]
@@ -86,6 +87,7 @@ class SessionView:
     alarms_ended: tuple[AlarmState, ...]
     last: AsOf[DomainStatus] | None
     rpo_s: float | None
+    given_up: tuple[GivenUp, ...] = ()
 
     @property
     def status(self) -> DomainStatus | None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import pty
+import re
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -43,7 +44,7 @@ DOMAIN = {
         "status",
         "status_age_s",
     ),
-    *("rpo_s", "as_of", "as_of_ns", "last_known"),
+    *("rpo_s", "as_of", "as_of_ns", "last_known", "given_up"),
 }
 
 
@@ -99,13 +100,14 @@ def test_a_disk_is_protected_and_let_go(here: Place) -> None:
     assert image.stat().st_size == 2 << 20
     here.until(lambda s: all(disk["ready"] for disk in s["disks"]))
     said = jetdr("unprotect", "payroll", "db02")
-    assert (said.code, said.out, said.err) == (0, "disk db02 is no longer protected\n", "")
+    assert (said.code, said.err) == (0, "")
+    assert re.fullmatch(r"disk db02 is no longer protected, since 2\S+Z\n", said.out)
 
 
-def test_a_disk_that_the_configuration_names_is_let_go_until_the_next_start(here: Place) -> None:
+def test_a_disk_that_the_configuration_names_is_let_go_until_somebody_protects_it(here: Place) -> None:
     found = jetdr("unprotect", "web", "db01", "--json")
-    assert set(found.json) == {"domain", "disk", "open", "configured"}
-    assert "the next start protects it again" in found.err
+    assert set(found.json) == {"domain", "disk", "open", "configured", "since", "since_ns"}
+    assert "'jetdr protect web db01 PATH' protects it again" in found.err
     said = jetdr("mark", "web", "of nothing")
     assert said.code == ExitCode.NO_POINT
     assert "domain 'web' is not consistent: it protects no disk" in said.err

@@ -124,6 +124,7 @@ WALKED = {
     "key show": "tests/cli/test_key.py::test_a_key_is_made_and_shown_without_the_secret",
     "move-disk": "tests/drva/test_failed_disks.py::"
     "test_a_disk_that_was_moved_is_used_there_after_restarts_until_the_configuration_is_corrected",
+    "protect": "tests/drva/test_given_up_disks.py::test_a_lost_disk_that_was_given_up_is_no_fault_and_is_not_made_anew",
     "resume": "tests/drva/test_ways_out.py::test_the_way_out_leads_to_a_protected_domain",
     "status": "tests/cli/test_drva.py::test_status_tells_how_every_domain_stands",
     "stop-host": "tests/drva/test_hosted.py::"

@@ -15,6 +15,7 @@ import pytest
 from jetdr_core.drva.added_disks import AddedDisks
 from jetdr_core.drva.config import DiskConfig
 from jetdr_core.drva.configured_disks import ConfiguredDisks
+from jetdr_core.drva.given_up_disks import GivenUpDisks
 from jetdr_core.errors import InvalidRequest
 from tests.drva.running_drva import DISK_BYTES, Place, end, place, process
 from tests.host.nbd_client import NbdClient
@@ -196,7 +197,9 @@ def test_a_disk_of_a_closed_domain_that_is_well_where_it_was_is_not_moved_to_its
     for path in (old, new):
         path.write_bytes(bytes(4096))
     added = AddedDisks(tmp_path / "state", "payroll")
-    disks = ConfiguredDisks([DiskConfig(name="db01", path=str(old))], added)
+    disks = ConfiguredDisks(
+        [DiskConfig(name="db01", path=str(old))], added, GivenUpDisks(tmp_path / "state", "payroll")
+    )
     with pytest.raises(InvalidRequest, match=f"is well at {old}, .*move the file to {new}"):
         asyncio.run(disks.move_closed("db01", str(new)))
     assert added.known() == ()

@@ -19,6 +19,7 @@ from jetdr_core.drva.as_of import AsOf
 from jetdr_core.drva.config import DiskConfig
 from jetdr_core.drva.configured_disks import ConfiguredDisks
 from jetdr_core.drva.configured_domain import AnyDomain
+from jetdr_core.drva.given_up_disks import GivenUpDisks
 from jetdr_core.drva.last_status import LastStatus
 from jetdr_core.drva.owed_copies import OwedCopies
 from jetdr_core.drva.session_state import Phase, State
@@ -50,6 +51,12 @@ class StandIn:
             raise StallTimeout("the log is full")
         del self.disks[name]
 
+    async def make_durable(self) -> int:
+        return 0
+
+    def disk(self, name: str) -> Any:
+        return self.disks[name]
+
     def status(self) -> object:
         self.asked += 1
         assert self.answers.wait(20)
@@ -66,6 +73,11 @@ class StandIn:
 
 def status(*, consistent: bool, ready: bool = True) -> DomainStatus:
     return cast(DomainStatus, SimpleNamespace(consistent=consistent, disks=[SimpleNamespace(ready=ready)]))
+
+
+def named(folder: Path, *configured: DiskConfig) -> ConfiguredDisks:
+    """Return the disks that the configuration and the state folder name, as a start of the DRVA finds them."""
+    return ConfiguredDisks(configured, AddedDisks(folder, "vm"), GivenUpDisks(folder, "vm"))
 
 
 def known(last: LastStatus) -> AsOf[DomainStatus]:
@@ -97,7 +109,7 @@ def test_an_alarm_is_logged_when_it_begins_and_when_it_is_over(caplog: pytest.Lo
 
 
 def test_a_disk_that_cannot_be_protected_stops_no_other_one_and_is_tried_again(tmp_path: Path) -> None:
-    disks, here = ConfiguredDisks([DB01, DB02], AddedDisks(tmp_path, "vm")), StandIn(absent=("db01",))
+    disks, here = named(tmp_path, DB01, DB02), StandIn(absent=("db01",))
     asyncio.run(disks.begin(here.domain))
     assert set(here.disks) == {"db02"}
     (text,) = disks.unprotected
@@ -110,7 +122,7 @@ def test_a_disk_that_cannot_be_protected_stops_no_other_one_and_is_tried_again(t
 
 
 def test_a_domain_that_is_opened_again_has_all_its_disks_tried_again(tmp_path: Path) -> None:
-    disks = ConfiguredDisks([DB01], AddedDisks(tmp_path, "vm"))
+    disks = named(tmp_path, DB01)
     asyncio.run(disks.begin(StandIn().domain))
     assert disks.unprotected == ()
     asyncio.run(disks.begin(StandIn(absent=("db01",)).domain))
@@ -121,9 +133,8 @@ NEW = AddedDisk(name="new", path="/disks/new", size_bytes=4096)
 
 
 def test_a_disk_that_was_added_is_named_again_after_a_restart(tmp_path: Path) -> None:
-    added = AddedDisks(tmp_path, "vm")
-    asyncio.run(ConfiguredDisks([DB01], added).add(StandIn().domain, NEW))
-    disks, here = ConfiguredDisks([DB01], AddedDisks(tmp_path, "vm")), StandIn()
+    asyncio.run(named(tmp_path, DB01).add(StandIn().domain, NEW))
+    disks, here = named(tmp_path, DB01), StandIn()
     asyncio.run(disks.begin(here.domain))
     assert {name: disk.path for name, disk in here.disks.items()} == {"db01": "/disks/db01", "new": "/disks/new"}
 
@@ -131,13 +142,13 @@ def test_a_disk_that_was_added_is_named_again_after_a_restart(tmp_path: Path) ->
 def test_an_added_disk_that_could_not_be_protected_is_not_kept(tmp_path: Path) -> None:
     added = AddedDisks(tmp_path, "vm")
     with pytest.raises(FileNotFoundError):
-        asyncio.run(ConfiguredDisks([], added).add(StandIn(absent=("new",)).domain, NEW))
+        asyncio.run(named(tmp_path).add(StandIn(absent=("new",)).domain, NEW))
     assert added.known() == ()
 
 
 def test_a_disk_that_is_protected_already_keeps_the_place_it_was_added_with(tmp_path: Path) -> None:
     added, here = AddedDisks(tmp_path, "vm"), StandIn()
-    disks = ConfiguredDisks([], added)
+    disks = named(tmp_path)
     asyncio.run(disks.add(here.domain, NEW))
     asyncio.run(disks.add(here.domain, replace(NEW, path="/disks/another")))
     assert added.known() == (NEW,)
@@ -145,7 +156,7 @@ def test_a_disk_that_is_protected_already_keeps_the_place_it_was_added_with(tmp_
 
 def test_a_disk_that_was_given_up_does_not_come_back(tmp_path: Path) -> None:
     added, here = AddedDisks(tmp_path, "vm"), StandIn()
-    disks = ConfiguredDisks([], added)
+    disks = named(tmp_path)
     asyncio.run(disks.add(here.domain, NEW))
     asyncio.run(disks.give_up(here.domain, "new"))
     assert added.known() == ()
@@ -157,7 +168,7 @@ def test_a_disk_that_was_given_up_does_not_come_back(tmp_path: Path) -> None:
 
 
 def test_a_configured_disk_is_added_nowhere_else(tmp_path: Path) -> None:
-    disks, here = ConfiguredDisks([DB01], AddedDisks(tmp_path, "vm")), StandIn(absent=("db01",))
+    disks, here = named(tmp_path, DB01), StandIn(absent=("db01",))
     with pytest.raises(InvalidRequest, match="disk 'db01' is configured at /disks/db01; correct the configuration"):
         asyncio.run(disks.add(here.domain, replace(DB01, path="/disks/another")))
     here.absent.clear()
@@ -169,7 +180,7 @@ def test_where_configuration_and_added_disks_differ_the_configuration_is_right(t
     added = AddedDisks(tmp_path, "vm")
     added.note(AddedDisk(name="db01", path="/disks/before"))
     here = StandIn()
-    asyncio.run(ConfiguredDisks([DB01], added).begin(here.domain))
+    asyncio.run(named(tmp_path, DB01).begin(here.domain))
     assert here.disks["db01"].path == "/disks/db01"
 
 
@@ -191,7 +202,7 @@ def test_a_file_that_this_engine_did_not_write_names_no_disk(content: bytes, tmp
     added, here = AddedDisks(tmp_path, "vm"), StandIn()
     added.note(NEW)
     added.path.write_bytes(content)
-    asyncio.run(ConfiguredDisks([DB01], added).begin(here.domain))
+    asyncio.run(named(tmp_path, DB01).begin(here.domain))
     assert set(here.disks) == {"db01"}
     with pytest.raises(InvalidRequest, match=r"added-disks does not say which disks were added: .*; remove it"):
         added.note(NEW)

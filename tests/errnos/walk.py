@@ -28,6 +28,7 @@ from jetdr_core.domain_key import KeyFile
 from jetdr_core.drva.added_disks import AddedDisk, AddedDisks
 from jetdr_core.drva.config import load_config
 from jetdr_core.drva.daemon import _sole_use
+from jetdr_core.drva.given_up_disks import GivenUpDisk, GivenUpDisks
 from jetdr_core.drva.kept_files import read_config_file
 from jetdr_core.errors import JetdrError
 from jetdr_core.host import HostComponent, HostOptions
@@ -71,6 +72,14 @@ def note_disk(folder: Path) -> None:
 
 def forget_disk(folder: Path) -> None:
     AddedDisks(folder, "payroll").forget("db")
+
+
+def give_disk_up(folder: Path) -> None:
+    GivenUpDisks(folder, "payroll").note(GivenUpDisk(name="db", since_ns=1))
+
+
+def take_disk_back(folder: Path) -> None:
+    GivenUpDisks(folder, "payroll").forget("db")
 
 
 def write_generation(folder: Path) -> None:
@@ -178,6 +187,7 @@ def use_store(folder: Path) -> None:
 STEPS: tuple[tuple[Step, ...], ...] = (
     (make_key, read_key, bind_key),
     (note_disk, forget_disk),
+    (give_disk_up, take_disk_back),
     (write_generation,),
     (make_bypassed, remove_bypassed),
     (make_folder,),

@@ -15,7 +15,7 @@ from typing import Any
 
 from jetdr_core.domain import HostedDomain
 from jetdr_core.drva.config import DomainConfig, load_config
-from jetdr_core.drva.configured_domain import AnyDomain, disk_places, store_is_empty
+from jetdr_core.drva.configured_domain import AnyDomain, disk_places, given_up_names, store_is_empty
 from jetdr_core.drva.daemon import Drva
 from jetdr_core.drva.logs import logging_to_stderr
 from jetdr_core.drva.session import Backoff
@@ -42,7 +42,8 @@ async def opened(config: DomainConfig) -> AnyDomain:
     }
     if new:
         return HostedDomain.create(config.name, log_bytes=config.section_bytes, **settings)
-    return HostedDomain.open(config.name, disks=disk_places(config), **settings)
+    settings |= {"disks": disk_places(config), "give_up_disks": given_up_names(config)}
+    return HostedDomain.open(config.name, **settings)
 
 
 async def run() -> None:

@@ -4,17 +4,19 @@ from __future__ import annotations
 
 import os
 import stat
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
 from jetdr_core.domain.disk_identity import check_stamp_has_place, read_stamp
 from jetdr_core.drva.config import DiskConfig, DomainConfig, DrvaConfig
+from jetdr_core.drva.configured_disks import still_configured
 from jetdr_core.drva.configured_domain import disk_places
 from jetdr_core.drva.doctor.account import is_drva_user, is_new
-from jetdr_core.drva.doctor.finding import Check, Finding, good, unchecked, wrong
+from jetdr_core.drva.doctor.finding import Check, Finding, doubtful, good, unchecked, wrong
 from jetdr_core.drva.doctor.in_use import device_use, holders_of
+from jetdr_core.drva.given_up_disks import GivenUpDisk, GivenUpDisks
 from jetdr_core.errors import HostUnreachable
 from jetdr_core.host import HostComponent
 from jetdr_core.limits import DISK_BYTES_MAX, SECTOR_BYTES
@@ -26,8 +28,12 @@ __all__ = ["disk_checks"]
 
 def disk_checks(config: DrvaConfig) -> Iterator[Check]:
     for domain in config.domains:
+        given_up = _given_up(domain)
         for disk in _where_they_are(domain):
             name = f"disk {domain.name}/{disk.name}"
+            if disk.name in given_up:
+                yield Check(name, partial(_look_at_given_up, domain, disk, given_up[disk.name]))
+                continue
             yield Check(name, partial(_look_at_disk, config, domain, disk))
             yield Check(f"{name}: use", partial(_look_at_use, domain, disk))
             yield Check(f"{name}: stamp", partial(_look_at_stamp, disk))
@@ -41,6 +47,18 @@ def _where_they_are(domain: DomainConfig) -> list[DiskConfig]:
     (found,) = each_within(PLACE_LIMIT_S, disk_places, [domain])
     places = found.result() if found.done() and found.exception() is None else {}
     return [replace(disk, path=places.get(disk.name, disk.path)) for disk in domain.disk]
+
+
+def _given_up(domain: DomainConfig) -> Mapping[str, GivenUpDisk]:
+    """Return the disks that were given up. None if that cannot be learnt here: the DRVA tells why."""
+    if not _can_read(Path(domain.host.state) / domain.name):
+        return {}
+    (found,) = each_within(PLACE_LIMIT_S, lambda one: GivenUpDisks(Path(one.host.state), one.name).known(), [domain])
+    return found.result() if found.done() and found.exception() is None else {}
+
+
+def _look_at_given_up(domain: DomainConfig, disk: DiskConfig, given_up: GivenUpDisk) -> Finding:
+    return doubtful(f"given up since {given_up.since}", still_configured(domain.name, disk))
 
 
 def _look_at_disk(config: DrvaConfig, domain: DomainConfig, disk: DiskConfig) -> Finding:
