@@ -28,6 +28,7 @@ __all__ = [
     "file_system_of",
     "link_flags",
     "make_private",
+    "nearest_existing",
     "open_own",
 ]
 
@@ -77,13 +78,22 @@ def check_private(what: str, folder: Path, *, user: int | None = None) -> None:
 
 def check_in_memory(what: str, folder: Path) -> None:
     """Raise :class:`InvalidRequest` unless ``folder`` lies on tmpfs, or will when it is made."""
-    there = next(place for place in (folder, *folder.absolute().parents) if os.path.exists(place))
-    kind = file_system_of(there)
+    kind = file_system_of(nearest_existing(folder))
     if kind and kind not in _IN_MEMORY:
         raise InvalidRequest(
             f"{what} {folder} lies on {kind}, so guests would wait for a disk",
             hint="name a folder on tmpfs, such as /run/jetdr or one in /dev/shm; in a container, mount a tmpfs there",
         )
+
+
+def nearest_existing(path: Path) -> Path:
+    """Return ``path``, or the nearest folder above it that exists: what is made at ``path`` will be in there.
+
+    A symbolic link stands for where it leads, even if nothing is there yet.
+    """
+    with trying(path, "looking for it"):
+        real = Path(os.path.realpath(path))
+        return next(place for place in (real, *real.parents) if place.exists())
 
 
 def file_system_of(path: Path) -> str:

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from jetdr_core.errors import InvalidRequest
-from jetdr_core.ownership import check_guarded, check_private, make_private, open_own
+from jetdr_core.ownership import check_guarded, check_private, make_private, nearest_existing, open_own
 
 STRANGER = 54321
 
@@ -184,3 +184,18 @@ def test_a_file_on_a_file_system_that_gives_files_to_another_user_is_own(
     monkeypatch.setattr(os, "geteuid", lambda: STRANGER)  # as on a share that maps root to nobody
     os.close(open_own(tmp_path / "left", os.O_RDONLY))
     assert os.listdir(tmp_path) == ["left"]
+
+
+def test_what_is_to_be_made_lies_in_the_nearest_folder_that_exists_also_where_a_link_leads(tmp_path: Path) -> None:
+    elsewhere = tmp_path / "elsewhere"
+    elsewhere.mkdir()
+    (tmp_path / "dangling").symlink_to(elsewhere / "missing" / "deeper")
+    (tmp_path / "link").symlink_to(elsewhere)
+    found = {name: nearest_existing(tmp_path / name) for name in ("link", "dangling", "dangling/a", "new/b", "link/c")}
+    assert found == {
+        "link": elsewhere,
+        "dangling": elsewhere,
+        "dangling/a": elsewhere,
+        "new/b": tmp_path,
+        "link/c": elsewhere,
+    }

@@ -106,17 +106,7 @@ def test_a_log_that_ends_in_the_future_is_told_and_its_instants_are_refused() ->
 
     async def scenario() -> None:
         store, log, primary = fresh_store(), log_device(), MemoryDevice(DISK_BYTES)
-        now = ManualClock(NOW)
-        async with new_domain(store, log=log, clock=now) as domain:
-            await domain.protect("db01", primary)
-            now.advance(60 * S)
-            right = put(domain, now, b"right")
-            await domain.uploaded(domain.mark("right").lsn)
-        wrong = ManualClock(time.time_ns() + YEAR)
-        async with reopened(store, log, primary, wrong) as domain:
-            put(domain, wrong, b"wrong")
-            wrong.advance(S)
-            await domain.uploaded(domain.mark("wrong").lsn)
+        right = await write_while_the_clock_is_wrong(store, log, primary, ManualClock(time.time_ns() + YEAR))
         clock = ManualClock(right + 86400 * S)
         async with reopened(store, log, primary, clock) as domain:
             assert "before the last record time" in domain.status().clock
@@ -153,7 +143,9 @@ async def marked(domain: jetdr.ProtectedDomain, clock: ManualClock, name: str) -
     await domain.uploaded(mark.lsn)
 
 
-async def write_while_the_clock_is_wrong(store: ObjectStore, log: MemoryDevice, primary: MemoryDevice) -> int:
+async def write_while_the_clock_is_wrong(
+    store: ObjectStore, log: MemoryDevice, primary: MemoryDevice, wrong: ManualClock
+) -> int:
     """Returns the time of the last write before."""
     now = ManualClock(NOW)
     async with new_domain(store, log=log, clock=now) as domain:
@@ -161,9 +153,9 @@ async def write_while_the_clock_is_wrong(store: ObjectStore, log: MemoryDevice, 
         now.advance(60 * S)
         right = put(domain, now, b"right")
         await domain.uploaded(domain.mark("right").lsn)
-    wrong = ManualClock(NOW + YEAR)
     async with reopened(store, log, primary, wrong) as domain:
         put(domain, wrong, b"wrong")
+        wrong.advance(S)
         await domain.uploaded(domain.mark("wrong").lsn)
     return right
 
@@ -171,7 +163,7 @@ async def write_while_the_clock_is_wrong(store: ObjectStore, log: MemoryDevice, 
 def test_a_log_that_ends_in_the_future_is_corrected_and_points_have_their_true_times_again() -> None:
     async def scenario() -> None:
         store, log, primary = fresh_store(), log_device(), MemoryDevice(DISK_BYTES)
-        right = await write_while_the_clock_is_wrong(store, log, primary)
+        right = await write_while_the_clock_is_wrong(store, log, primary, ManualClock(NOW + YEAR))
         clock = ManualClock(right + 86400 * S)
         async with reopened(store, log, primary, clock) as domain:
             assert correct(domain, clock) == pytest.approx(YEAR / S - 86400 - 60, abs=5)

@@ -11,6 +11,7 @@ from pathlib import Path
 from jetdr_core.device import is_iscsi
 from jetdr_core.drva.config import DrvaConfig
 from jetdr_core.drva.doctor.finding import Check, Finding, doubtful, good, wrong
+from jetdr_core.ownership import nearest_existing
 from jetdr_core.store.connect import directory_of
 from jetdr_core.store.url import StoreUrl
 
@@ -60,7 +61,7 @@ def _look_at_store(url: StoreUrl) -> Finding:
 
 
 def _look_at_room(path: Path, wanted: int, what: str) -> Finding:
-    there = next(place for place in (path, *path.absolute().parents) if os.path.lexists(place))
+    there = nearest_existing(path)
     room = os.statvfs(there)
     free, size = room.f_bavail * room.f_frsize, room.f_blocks * room.f_frsize
     if not size:

@@ -26,7 +26,7 @@ from jetdr_core.drva.doctor.finding import Check, Finding, NotKnown, doubtful, g
 from jetdr_core.drva.places import own_key_file, store_of
 from jetdr_core.errors import InvalidRequest, StoreAccessDenied, StoreMissing
 from jetdr_core.limits import SECTOR_BYTES
-from jetdr_core.ownership import file_system_of
+from jetdr_core.ownership import file_system_of, nearest_existing
 from jetdr_core.store import ObjectStore, RetryPolicy, connected
 from jetdr_core.store.azure_target import AzureTarget
 from jetdr_core.store.connect import azure_target_of, directory_of
@@ -271,7 +271,7 @@ def _signature_rights(target: AzureTarget) -> Finding:
 
 
 def _directory_rights(config: DrvaConfig, path: Path) -> Finding:
-    there = next(place for place in (path, *path.parents) if place.exists())
+    there = nearest_existing(path)
     kind = file_system_of(there)
     if kind in _NO_LINKS:
         return wrong(f"{path} lies on {kind}, which has no hard links", "use another file system, such as ext4 or xfs")
@@ -279,7 +279,7 @@ def _directory_rights(config: DrvaConfig, path: Path) -> Finding:
         return wrong(f"{there}: its file system is mounted read-only", "mount it for writing")
     if not is_drva_user(config):
         return unchecked(f"whether the DRVA's user may write to {there}", "run this as that user")
-    folders = [there, *(entry for entry in there.iterdir() if entry.is_dir())] if there == path else [there]
+    folders = [there, *(entry for entry in there.iterdir() if entry.is_dir())] if path.exists() else [there]
     for folder in folders:
         if not os.access(folder, os.R_OK | os.W_OK | os.X_OK, effective_ids=True):
             raise InvalidRequest(f"{folder} cannot be written by this user", hint=f"chown {os.geteuid()} {folder}")
