@@ -55,7 +55,11 @@ def acknowledge(
     socket: Socket = SOCKET_DEFAULT,
     as_json: Json = False,
 ) -> Work:
-    """Say that alarms were seen. Those that have ended are shown no longer; the others stay until their cause ends."""
+    """Say that alarms were seen.
+
+    Those that have ended are shown no longer, nor is what happened once and is over. The others stay until their cause
+    ends, and are told.
+    """
     terminal = ctx.ensure_object(Terminal)
 
     def work() -> int:
@@ -63,7 +67,9 @@ def acknowledge(
         if as_json:
             terminal.say_json(answer)
         else:
-            terminal.say(f"{plural(answer['acknowledged'], 'alarm')} acknowledged")
+            over = f"; over: {', '.join(answer['over'])}" if answer["over"] else ""
+            lasts = f"; stays until its cause ends: {', '.join(answer['present'])}" if answer["present"] else ""
+            terminal.say(f"{plural(answer['acknowledged'], 'alarm')} acknowledged{over}{lasts}")
         return ExitCode.OK
 
     return Work(work)

@@ -41,6 +41,9 @@ ConfigPath = Annotated[
 ConfigName = Annotated[
     str, typer.Option("--name", metavar="NAME", help="Its name in a recovery.", show_default="the file's")
 ]
+Reason = Annotated[
+    str, typer.Option("--reason", metavar="TEXT", help="Why. The status shows it until 'resume'.", show_default=False)
+]
 Size = Annotated[
     str,
     typer.Option(
@@ -214,11 +217,18 @@ def _kept(answer: Any) -> str:
     return f"{answer['name']!r} of {human_bytes(answer['size_bytes'])} is kept from LSN {answer['lsn']} on"
 
 
-def pause(ctx: typer.Context, domain: Domain, socket: Socket = SOCKET_DEFAULT, as_json: Json = False) -> Work:
-    """Stop uploading a domain until 'resume', or until the DRVA restarts. Its log still takes writes."""
+def pause(
+    ctx: typer.Context, domain: Domain, reason: Reason = "", socket: Socket = SOCKET_DEFAULT, as_json: Json = False
+) -> Work:
+    """Stop uploading a domain until 'resume', over every restart. Its log takes writes until it is full."""
     terminal = ctx.ensure_object(Terminal)
-    told = f"domain {domain} is paused: its log takes writes until it is full"
-    return Work(lambda: _say(terminal, ask(socket, "pause", domain=domain), lambda _: told, as_json=as_json))
+
+    def work() -> int:
+        answer = ask(socket, "pause", domain=domain, reason=reason)
+        told = f"domain {domain} is paused since {answer['since']}: its log takes writes until it is full"
+        return _say(terminal, answer, lambda _: told, as_json=as_json)
+
+    return Work(work)
 
 
 def resume(ctx: typer.Context, domain: Domain, socket: Socket = SOCKET_DEFAULT, as_json: Json = False) -> Work:

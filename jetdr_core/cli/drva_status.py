@@ -77,6 +77,8 @@ def _facts(domain: Any) -> Iterator[tuple[str, str]]:
         yield "restarts", f"{domain['restarts']}"
     if domain["rpo_s"] is not None:
         yield "store lags", human_seconds(domain["rpo_s"])
+    if pause := domain.get("pause"):
+        yield "paused", f"since {pause['since']}{': ' if pause['reason'] else ''}{pause['reason']}"
     for disk in domain.get("given_up", []):
         yield "given up", f"disk {disk['disk']} since {disk['since']}: {disk['why']}"
     if domain["status"] is not None:

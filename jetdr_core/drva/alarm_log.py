@@ -3,8 +3,9 @@
 Who looks at status only now and then would miss an alarm that came and went. So an alarm that has ended stays visible
 until it is acknowledged, and for a day at most. Beginning and end are log lines, each once.
 
-Invariants: an alarm is present as long as its cause, whether acknowledged or not. One that begins again is not
-acknowledged. Memory: of each alarm, the present state and the last one that ended. Thread-safe.
+Invariants: an alarm that is a state is present as long as its cause, whether acknowledged or not. One that is an event
+is over once it is acknowledged. One that begins again is not acknowledged. Memory: of each alarm, the present state and
+the last one that ended. Thread-safe.
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ from dataclasses import dataclass, replace
 
 from jetdr_core.drva.alarms import Alarm
 
-__all__ = ["AlarmLog", "AlarmState"]
+__all__ = ["Acknowledged", "AlarmLog", "AlarmState"]
 
 KEPT_NS = 24 * 3600 * 10**9
 """So long an alarm that has ended stays visible if nobody acknowledges it."""
@@ -36,6 +37,19 @@ class AlarmState:
     since_ns: int
     ended_ns: int = 0
     acknowledged: bool = False
+    event: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Acknowledged:
+    """So many alarms were acknowledged. ``over`` names those that are gone, ``present`` those whose cause lasts."""
+
+    count: int = 0
+    over: tuple[str, ...] = ()
+    present: tuple[str, ...] = ()
+
+    def __add__(self, other: Acknowledged) -> Acknowledged:
+        return Acknowledged(self.count + other.count, self.over + other.over, self.present + other.present)
 
 
 class AlarmLog:
@@ -47,6 +61,7 @@ class AlarmLog:
         self._lock = threading.Lock()
         self._present: dict[_Key, AlarmState] = {}
         self._ended: dict[_Key, AlarmState] = {}
+        self._seen_events: dict[_Key, int] = {}
 
     def note(self, alarms: Sequence[Alarm]) -> tuple[AlarmState, ...]:
         """Note that ``alarms`` are those of this moment, log what began and ended, and return the states."""
@@ -73,16 +88,22 @@ class AlarmLog:
             self._ended = {key: state for key, state in self._ended.items() if state.ended_ns > oldest_ns}
             return tuple(sorted(self._ended.values(), key=lambda state: -state.ended_ns))
 
-    def acknowledge(self, name: str | None = None) -> int:
-        """Acknowledge the alarms with that name, or all, and return how many those were. Ended ones are then gone."""
+    def acknowledge(self, name: str | None = None) -> Acknowledged:
+        """Acknowledge the alarms with that name, or all. Those that have ended, and events, are then gone."""
         with self._lock:
             ended = [key for key in self._ended if name in {None, key[0]}]
-            present = [key for key, state in self._present.items() if name in {None, key[0]} and not state.acknowledged]
+            present = {key: state for key, state in self._present.items() if name in {None, key[0]}}
+            events = [key for key, state in present.items() if state.event]
             for key in ended:
                 del self._ended[key]
-            for key in present:
-                self._present[key] = replace(self._present[key], acknowledged=True)
-            return len(ended) + len(present)
+            for key in events:
+                self._seen_events[key] = self._present.pop(key).event
+                self._tell(logging.INFO, f"alarm {key[0]} is acknowledged, and over")
+            states = [key for key in present if key not in events]
+            new = [key for key in states if not present[key].acknowledged]
+            self._present |= {key: replace(present[key], acknowledged=True) for key in new}
+            over = tuple(key[0] for key in (*ended, *events))
+            return Acknowledged(len(over) + len(new), over, tuple(key[0] for key in states))
 
     def _dated(self, alarms: Sequence[Alarm]) -> dict[_Key, AlarmState]:
         """Return the states by key, with their beginning. Alarms that nothing else tells apart differ by their text."""
@@ -92,7 +113,11 @@ class AlarmLog:
             key = alarm.name, alarm.subject
             if key in states:
                 key = alarm.name, alarm.text
-            known = self._present.get(key) or AlarmState(alarm.name, alarm.text, now_ns)
+            if alarm.event and self._seen_events.get(key) == alarm.event:
+                continue
+            known = self._present.get(key)
+            if known is None or known.event != alarm.event:
+                known = AlarmState(alarm.name, alarm.text, alarm.since_ns or now_ns, event=alarm.event)
             states[key] = replace(known, text=alarm.text)
         return states
 

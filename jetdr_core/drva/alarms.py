@@ -1,7 +1,8 @@
 """Alarms: what is wrong with a domain now, derived from its session and its status. Pure.
 
-Invariants: an alarm lasts as long as its cause. Its name keeps its meaning. docs/operations.md explains each. An alarm
-whose cause cannot be looked at any more stays, and says as of when it is known.
+Invariants: an alarm lasts as long as its cause, or, if it is an event, until somebody acknowledges it. Its name keeps
+its meaning. docs/operations.md explains each. An alarm whose cause cannot be looked at any more stays, and says as of
+when it is known.
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ from jetdr_core.domain import DiskFault, DiskStatus, DiskTrouble, DomainStatus, 
 from jetdr_core.domain.hosting.standby import ClosedGuests
 from jetdr_core.drva.as_of import AsOf, is_present
 from jetdr_core.drva.domain_state import Condition, DomainState
+from jetdr_core.drva.pause import Pause
 from jetdr_core.store import AWAY_S
 
 __all__ = ["ALARMS", "Alarm", "Situation", "alarms_of"]
@@ -62,11 +64,17 @@ ALARMS = {
 
 @dataclass(frozen=True, slots=True)
 class Alarm:
-    """``text`` says what is wrong, with values. ``subject`` tells alarms of one name apart: the disk's name."""
+    """``text`` says what is wrong, with values. ``subject`` tells alarms of one name apart: the disk's name.
+
+    ``since_ns`` is when it began, if that is known. Otherwise it began when it was noticed. ``event`` is the epoch at
+    whose beginning something happened that nothing undoes. It is 0 for a state, which ends with its cause.
+    """
 
     name: str
     text: str
     subject: str = ""
+    since_ns: int = 0
+    event: int = 0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -84,7 +92,7 @@ class Situation:
     closed: bool
     failure: str
     forged: bool = False
-    paused: bool
+    pause: Pause | None
     opening_s: float = 0.0
     last: AsOf[DomainStatus] | None
     rpo_s: float | None
@@ -105,8 +113,9 @@ def alarms_of(situation: Situation) -> list[Alarm]:
         found.append(Alarm("forged", situation.failure))
     if situation.closed:
         found.extend(_of_guests(situation.standing))
-    if situation.paused:
-        found.append(Alarm("paused", "uploading is paused: writes stay in the log until 'jetdr resume'"))
+    if (pause := situation.pause) is not None:
+        text = f"since {pause.since} {pause.why}; writes stay in the log until 'jetdr resume'"
+        found.append(Alarm("paused", text, since_ns=pause.since_ns))
     found.extend(_of_silence(situation))
     is_known = situation.last is not None or situation.failure  # at a start, what was before says nothing yet
     if is_known and situation.rpo_s is not None and situation.rpo_s > situation.rpo_alarm_s:
@@ -164,13 +173,13 @@ def _of_status(status: DomainStatus) -> Iterator[Alarm]:
         percent = 100 * status.log_used_bytes // status.log_bytes
         yield Alarm("log_nearly_full", f"the log is {percent} % full")
     if status.log_cut:
-        yield Alarm("log_cut", status.log_cut)
+        yield Alarm("log_cut", status.log_cut, event=status.epoch)
     if not status.consistent:
         yield Alarm("not_consistent", status.why_inconsistent)
     if status.clock:
         yield Alarm("clock", status.clock)
     if status.changed:
-        yield Alarm("disk_changed", status.changed)
+        yield Alarm("disk_changed", status.changed, event=status.epoch)
     for disk in status.disks:
         yield from _of_disk(status, disk)
 

@@ -14,11 +14,12 @@ from typing import Any
 
 from jetdr_core.aio import shielded
 from jetdr_core.domain import HostedDisk
+from jetdr_core.drva.alarm_log import Acknowledged
 from jetdr_core.drva.config import DiskConfig
 from jetdr_core.drva.kept_files import read_config_file
 from jetdr_core.drva.last_status import ANSWER_S
 from jetdr_core.drva.session import DomainSession
-from jetdr_core.drva.session_json import point_json, session_json
+from jetdr_core.drva.session_json import pause_json, point_json, session_json
 from jetdr_core.drva.unconfigured_hosts import UnconfiguredHosts
 from jetdr_core.drva.wire import ControlRequest, Json
 from jetdr_core.errors import InvalidRequest, JetdrError
@@ -38,7 +39,7 @@ class Commands:
         sessions: Mapping[str, DomainSession],
         about: Callable[[], Json],
         unconfigured: UnconfiguredHosts,
-        acknowledge: Callable[[str | None, str | None], int],
+        acknowledge: Callable[[str | None, str | None], Acknowledged],
     ) -> None:
         self._sessions = sessions
         self._about = about
@@ -57,7 +58,9 @@ class Commands:
             _check_arguments(request, ["domain", "alarm"])
             name = request.text("domain")
             domain = None if name is None else self._session(name).config.name
-            return {"domain": domain, "acknowledged": self._acknowledge(domain, request.text("alarm"))}
+            found = self._acknowledge(domain, request.text("alarm"))
+            which = {"over": list(found.over), "present": list(found.present)}
+            return {"domain": domain, "acknowledged": found.count, **which}
         if request.command not in _COMMANDS:
             known = ", ".join(sorted(["acknowledge", "status", "stop_host", *_COMMANDS]))
             raise InvalidRequest(f"there is no command {request.command!r}", hint=f"there are: {known}")
@@ -170,9 +173,9 @@ async def _keep_config(session: DomainSession, request: ControlRequest) -> Json:
     return {"name": name, "size_bytes": len(content), "lsn": lsn}
 
 
-async def _pause(session: DomainSession, _request: ControlRequest) -> Json:
-    await session.pause()
-    return {"paused": True}
+async def _pause(session: DomainSession, request: ControlRequest) -> Json:
+    """Upload nothing until :func:`_resume`. That is kept, durably, at return."""
+    return {"paused": True, **pause_json(await session.pause(request.text("reason") or ""))}
 
 
 async def _resume(session: DomainSession, _request: ControlRequest) -> Json:
@@ -188,7 +191,7 @@ _COMMANDS: dict[str, tuple[Callable[[DomainSession, ControlRequest], Coroutine[A
     "move_disk": (_move_disk, ["disk", "path"]),
     "grow_disk": (_grow_disk, ["disk"]),
     "keep_config": (_keep_config, ["path", "name"]),
-    "pause": (_pause, []),
+    "pause": (_pause, ["reason"]),
     "resume": (_resume, []),
 }
 """The commands for one domain, with the arguments beside the domain's name."""

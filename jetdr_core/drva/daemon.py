@@ -25,7 +25,7 @@ from jetdr_core.aio import shielded
 from jetdr_core.catalog import iso_time
 from jetdr_core.device.iscsi_url import PASSWORD_VARIABLE, IscsiLun, options_of
 from jetdr_core.domain import OnMismatch
-from jetdr_core.drva.alarm_log import AlarmLog, AlarmState
+from jetdr_core.drva.alarm_log import Acknowledged, AlarmLog, AlarmState
 from jetdr_core.drva.alarms import Alarm
 from jetdr_core.drva.commands import Commands
 from jetdr_core.drva.config import LOCK_NAME, DrvaConfig, load_config
@@ -119,12 +119,12 @@ class Drva:
         not_applied = [Alarm("config_not_applied", text, text) for text in self._not_applied]
         return self._own_alarms.note([*not_applied, *self._unconfigured.alarms(), *self._metrics.alarms()])
 
-    def acknowledge(self, domain: str | None, alarm: str | None) -> int:
-        """Acknowledge alarms of that name, or all, of a domain, or of all and of the DRVA. Returns how many."""
+    def acknowledge(self, domain: str | None, alarm: str | None) -> Acknowledged:
+        """Acknowledge alarms of that name, or all, of a domain, or of all and of the DRVA."""
         if domain is not None:
             return self.sessions[domain].acknowledge(alarm)
-        acknowledged = sum(session.acknowledge(alarm) for session in self.sessions.values())
-        return acknowledged + self._own_alarms.acknowledge(alarm)
+        of_domains = (session.acknowledge(alarm) for session in self.sessions.values())
+        return sum(of_domains, self._own_alarms.acknowledge(alarm))
 
     def stop(self) -> None:
         """Begin to stop: flush, upload and close every domain. A second call ends the uploads."""

@@ -13,6 +13,7 @@ from dataclasses import dataclass, replace
 from jetdr_core.domain import DomainStatus
 from jetdr_core.domain.ladder import Rung
 from jetdr_core.drva.as_of import AsOf
+from jetdr_core.drva.pause import Pause
 from jetdr_core.store import AWAY_S
 
 __all__ = ["Condition", "DomainState", "condition_of"]
@@ -45,9 +46,9 @@ class Condition:
     why: str
     is_present: bool = True
 
-    def then(self, state: DomainState, why: str, now_ns: int) -> Condition:
-        """Return the condition after a look that found ``state``."""
-        return Condition(state, self.since_ns if state is self.state else now_ns, why)
+    def then(self, state: DomainState, why: str, began_ns: int) -> Condition:
+        """Return the condition after a look that found ``state``, which began at ``began_ns`` if it is a new one."""
+        return Condition(state, self.since_ns if state is self.state else began_ns, why)
 
     def as_of(self, last: AsOf[DomainStatus]) -> Condition:
         """Return the condition that ``last`` gave. If that is not the present one, ``why`` says as of when it is."""
@@ -57,7 +58,7 @@ class Condition:
         return replace(self, why=f"{self.why} ({old})" if self.why else old, is_present=False)
 
 
-def condition_of(status: DomainStatus, *, paused: bool) -> tuple[DomainState, str]:
+def condition_of(status: DomainStatus, pause: Pause | None) -> tuple[DomainState, str]:
     """Return the state of an open domain, and why."""
     rung, why = Rung(status.ladder.rung), status.ladder.why
     if rung is Rung.PROBE:
@@ -68,8 +69,8 @@ def condition_of(status: DomainStatus, *, paused: bool) -> tuple[DomainState, st
         return DomainState.UPLOAD_STOPPED, status.failure
     if not status.joined or status.store_away_s >= AWAY_S:
         return DomainState.STORE_AWAY, status.store_away
-    if paused or status.paused:
-        return DomainState.PAUSED, "an operator paused uploading"
+    if pause is not None or status.paused:
+        return DomainState.PAUSED, "an operator paused uploading" if pause is None else pause.why
     if rung is Rung.RESYNC:
         return DomainState.RESYNC, status.why_inconsistent or why
     if copied := [disk.name for disk in status.disks if not disk.ready]:

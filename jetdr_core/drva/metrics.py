@@ -30,7 +30,7 @@ __all__ = ["DrvaCollector", "MetricsServer"]
 _OF_SESSION: dict[str, tuple[str, Callable[[SessionView], float | None]]] = {
     "jetdr_domain_open": ("1 while the domain is open", lambda view: view.state is State.OPEN),
     "jetdr_session_restarts_total": ("how often the domain failed and was opened again", lambda view: view.restarts),
-    "jetdr_paused": ("1 while uploading is paused", lambda view: view.paused),
+    "jetdr_paused": ("1 while uploading is paused", lambda view: view.pause is not None),
     "jetdr_status_age_seconds": (
         "age of the last status of the domain",
         lambda view: None if view.last is None else view.last.age_s,

@@ -22,7 +22,7 @@ from jetdr_core.domain import DomainStatus, OnMismatch
 from jetdr_core.domain.hosting.standby import ClosedGuests, Standby
 from jetdr_core.domain.loop_thread import LoopThread
 from jetdr_core.drva.added_disks import AddedDisks
-from jetdr_core.drva.alarm_log import AlarmLog
+from jetdr_core.drva.alarm_log import Acknowledged, AlarmLog
 from jetdr_core.drva.alarms import Situation, alarms_of
 from jetdr_core.drva.config import DomainConfig
 from jetdr_core.drva.configured_disks import ConfiguredDisks
@@ -33,6 +33,7 @@ from jetdr_core.drva.given_up_disks import GivenUpDisks
 from jetdr_core.drva.kept_files import KeptFiles
 from jetdr_core.drva.last_status import LastStatus
 from jetdr_core.drva.owed_copies import OwedCopies
+from jetdr_core.drva.pause import Pause, PausedFile
 from jetdr_core.drva.places import store_of
 from jetdr_core.drva.rpo_file import RpoFile
 from jetdr_core.drva.session_state import Phase, SessionView, State
@@ -91,8 +92,9 @@ class DomainSession:
         self._domain: AnyDomain | None = None
         self._phase = Phase.begin()
         self._condition = Condition(DomainState.OPENING, self._phase.since_ns, "")
-        self._paused = False
         state = Path(config.host.state)
+        self._paused_file = PausedFile(state, config.name)
+        self._pause = self._paused_file.read()
         self.disks = ConfiguredDisks(config.disk, AddedDisks(state, config.name), GivenUpDisks(state, config.name))
         self._files = KeptFiles(config.config_files)
         self._standby = Standby(config.name, config.host, config.options, lambda: disk_places(self.config))
@@ -129,8 +131,8 @@ class DomainSession:
         """Note, and log, which alarms have begun and which are over."""
         self._view(noting=True)
 
-    def acknowledge(self, alarm: str | None) -> int:
-        """Acknowledge the alarms of that name, or all. Returns how many."""
+    def acknowledge(self, alarm: str | None) -> Acknowledged:
+        """Acknowledge the alarms of that name, or all."""
         return self._alarms.acknowledge(alarm)
 
     def view(self) -> SessionView:
@@ -145,7 +147,7 @@ class DomainSession:
             closed=phase.state is not State.OPEN,
             failure=phase.failure,
             forged=phase.forged,
-            paused=self._paused,
+            pause=self._pause,
             opening_s=phase.opening_s,
             last=last,
             rpo_s=rpo_s,
@@ -164,7 +166,7 @@ class DomainSession:
             state=phase.state,
             since_ns=phase.since_ns,
             restarts=phase.restarts,
-            paused=self._paused,
+            pause=self._pause,
             failure=phase.failure,
             alarms=alarms,
             alarms_ended=self._alarms.ended,
@@ -198,14 +200,20 @@ class DomainSession:
         """Take a new status unless that takes long. Raises what the domain raised."""
         await self._status.refresh()
 
-    async def pause(self) -> None:
-        """Upload nothing until :meth:`resume`, even if the domain is opened again meanwhile."""
-        self._paused = True
+    async def pause(self, reason: str) -> Pause:
+        """Upload nothing until :meth:`resume`, over every restart. Idempotent: a pause goes on, with the new reason."""
+        before = self._pause
+        pause = Pause(time.time_ns(), reason) if before is None else Pause(before.since_ns, reason or before.reason)
+        await asyncio.to_thread(self._paused_file.write, pause)
+        self._pause = pause
         if self._domain is not None:
             self._domain.pause()
+        return pause
 
     async def resume(self) -> None:
-        self._paused = False
+        """Upload again. Idempotent."""
+        await asyncio.to_thread(self._paused_file.remove)
+        self._pause = None
         if self._domain is not None:
             self._domain.resume()
 
@@ -262,7 +270,7 @@ class DomainSession:
 
     async def _serve(self, domain: AnyDomain) -> None:
         """Serve until the session is to stop. Raises what ended the domain."""
-        if self._paused:
+        if self._pause is not None:
             domain.pause()
         await self.disks.begin(domain)
         await self.refresh()
@@ -364,8 +372,10 @@ class DomainSession:
         if status is None or phase.state is not State.OPEN:
             state, why = _CLOSED[phase.state], phase.failure
         else:
-            state, why = condition_of(status, paused=self._paused)
-        before, self._condition = self._condition, self._condition.then(state, why, time.time_ns())
+            state, why = condition_of(status, self._pause)
+        pause = self._pause if state is DomainState.PAUSED else None
+        began_ns = time.time_ns() if pause is None else pause.since_ns
+        before, self._condition = self._condition, self._condition.then(state, why, began_ns)
         if before.state is not state:
             log.info("domain %s: %s %s", self.config.name, state.value, why, extra=self._fields)
 

@@ -10,11 +10,12 @@ from dataclasses import asdict
 from jetdr_core.catalog import RecoveryPoint, iso_time
 from jetdr_core.drva.alarm_log import AlarmState
 from jetdr_core.drva.configured_disks import GivenUp
+from jetdr_core.drva.pause import Pause
 from jetdr_core.drva.session_state import SessionView
 from jetdr_core.drva.wire import Json
 from jetdr_core.store.redaction import redacted
 
-__all__ = ["alarm_json", "point_json", "session_json"]
+__all__ = ["alarm_json", "pause_json", "point_json", "session_json"]
 
 
 def session_json(view: SessionView) -> Json:
@@ -31,7 +32,8 @@ def session_json(view: SessionView) -> Json:
             "why": redacted(view.condition.why) or None,
         },
         "restarts": view.restarts,
-        "paused": view.paused,
+        "paused": view.pause is not None,
+        "pause": None if view.pause is None else pause_json(view.pause),
         "failure": view.failure or None,
         "alarms": [alarm_json(alarm) for alarm in view.alarms],
         "alarms_ended": [alarm_json(alarm) for alarm in view.alarms_ended],
@@ -53,6 +55,10 @@ def _last_json(view: SessionView) -> Json:
         "as_of_ns": last.at_ns,
         "last_known": None if last.is_present else _redacted(asdict(last.value)),
     }
+
+
+def pause_json(pause: Pause) -> Json:
+    return {"since": pause.since, "since_ns": pause.since_ns, "reason": redacted(pause.reason)}
 
 
 def _given_up_json(disk: GivenUp) -> Json:

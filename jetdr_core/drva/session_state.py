@@ -14,6 +14,7 @@ from jetdr_core.drva.alarm_log import AlarmState
 from jetdr_core.drva.as_of import AsOf
 from jetdr_core.drva.configured_disks import GivenUp
 from jetdr_core.drva.domain_state import Condition
+from jetdr_core.drva.pause import Pause
 
 __all__ = ["Phase", "SessionView", "State"]
 
@@ -80,7 +81,7 @@ class SessionView:
     state: State
     since_ns: int
     restarts: int
-    paused: bool
+    pause: Pause | None
     failure: str
     condition: Condition
     alarms: tuple[AlarmState, ...]

@@ -44,7 +44,7 @@ DOMAIN = {
         "status",
         "status_age_s",
     ),
-    *("rpo_s", "as_of", "as_of_ns", "last_known", "given_up"),
+    *("rpo_s", "as_of", "as_of_ns", "last_known", "given_up", "pause"),
 }
 
 

@@ -6,13 +6,14 @@ import errno
 import os
 import time
 from collections.abc import Iterable
+from dataclasses import replace
 
 import pytest
 
 from jetdr_core._core import FilterStats
 from jetdr_core.cli.exits import ExitCode
 from jetdr_core.domain import DiskTrouble
-from jetdr_core.drva.alarm_log import AlarmLog, AlarmState
+from jetdr_core.drva.alarm_log import Acknowledged, AlarmLog, AlarmState
 from jetdr_core.drva.alarms import Alarm, alarms_of
 from tests.cli.jetdr_command import jetdr
 from tests.drva.running_drva import place, running
@@ -68,15 +69,42 @@ def test_an_alarm_has_its_beginning_and_is_visible_for_a_day_after_its_end() -> 
 def test_an_acknowledged_alarm_stays_while_its_cause_does_and_not_longer() -> None:
     alarms = AlarmLog("payroll", now_ns=Clock())
     alarms.note([Alarm("rpo", "x"), Alarm("paused", "y")])
-    assert alarms.acknowledge("rpo") == 1
-    assert alarms.acknowledge("rpo") == 0
+    assert alarms.acknowledge("rpo") == Acknowledged(1, over=(), present=("rpo",))
+    assert alarms.acknowledge("rpo") == Acknowledged(0, over=(), present=("rpo",))
     rpo, paused = alarms.note([Alarm("rpo", "x"), Alarm("paused", "y")])
     assert (rpo.acknowledged, paused.acknowledged) == (True, False)
     alarms.note([])
     assert [state.name for state in alarms.ended] == ["paused"]
     assert not alarms.note([Alarm("rpo", "again")])[0].acknowledged
-    assert alarms.acknowledge() == 2
+    assert alarms.acknowledge() == Acknowledged(2, over=("paused",), present=("rpo",))
     assert alarms.ended == ()
+
+
+def test_an_event_is_over_once_it_is_acknowledged_and_the_next_one_is_an_alarm_again() -> None:
+    clock = Clock()
+    alarms = AlarmLog("payroll", now_ns=clock)
+    first, second = (
+        Alarm("disk_changed", "db01 was changed", event=5),
+        Alarm("disk_changed", "db01 was changed", event=6),
+    )
+    alarms.note([first])
+    assert alarms.acknowledge("rpo") == Acknowledged()
+    assert alarms.acknowledge() == Acknowledged(1, over=("disk_changed",))
+    assert alarms.note([replace(first, text="db01 was changed (as of 7 s ago)")]) == ()
+    assert alarms.dated([first]) == alarms.ended == ()
+    assert alarms.acknowledge() == Acknowledged()
+    clock.now_ns += 1000
+    assert seen(alarms.note([second])) == [("db01 was changed", 1000, 0)]
+    alarms.note([])
+    assert seen(alarms.ended) == [("db01 was changed", 1000, 1000)]
+    assert alarms.acknowledge() == Acknowledged(1, over=("disk_changed",))
+
+
+def test_what_happened_at_an_opening_is_an_event_and_all_else_is_a_state() -> None:
+    status = {"changed": "db01 was changed", "log_cut": "it was cut", "consistent": False, "why_inconsistent": "resync"}
+    found = alarms_of(situation(status=status))
+    assert {alarm.name for alarm in found if alarm.event} == {"disk_changed", "log_cut"}
+    assert "not_consistent" in {alarm.name for alarm in found}
 
 
 def test_the_same_alarm_of_two_disks_is_two_alarms() -> None:
@@ -114,7 +142,8 @@ def test_alarms_are_listed_and_acknowledged_at_the_command_line() -> None:
         session.note_alarms()
         (paused,) = here.until(lambda found: found["alarms"])["alarms"]
         assert paused["since_ns"] <= time.time_ns()
-        assert jetdr("acknowledge", "payroll", "paused", *socket).out == "1 alarm acknowledged\n"
+        said = jetdr("acknowledge", "payroll", "paused", *socket).out
+        assert said == "1 alarm acknowledged; stays until its cause ends: paused\n"
         (listed,) = jetdr("alarms", "--json", *socket).json
         assert (listed["domain"], listed["name"], listed["acknowledged"]) == ("payroll", "paused", True)
         here.ask("resume", domain="payroll")
@@ -125,6 +154,6 @@ def test_alarms_are_listed_and_acknowledged_at_the_command_line() -> None:
         session.note_alarms()
         assert "paused" in jetdr("alarms", "payroll", *socket).out
         assert "ended alarm   paused, " in jetdr("status", *socket).out
-        assert jetdr("acknowledge", *socket).out == "1 alarm acknowledged\n"
+        assert jetdr("acknowledge", *socket).out == "1 alarm acknowledged; over: paused\n"
         assert jetdr("alarms", *socket).out == "no alarm\n"
         assert jetdr("acknowledge", "nosuch", *socket).code == ExitCode.USAGE

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import os
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, cast
@@ -149,7 +149,15 @@ def test_a_file_that_no_run_made_says_nothing_of_the_rpo(tmp_path: Path) -> None
 # -- alarms ------------------------------------------------------------------------------------------------------------
 
 
-def situation(*, closed: bool, age_s: float, failure: str = "", disks: Sequence[object] = (), **more: Any) -> Situation:
+def situation(
+    *,
+    closed: bool = False,
+    age_s: float = 0.0,
+    failure: str = "",
+    disks: Sequence[object] = (),
+    status: Mapping[str, object] | None = None,
+    **more: Any,
+) -> Situation:
     shown: dict[str, Any] = {
         "rpo_s": 1.0,
         "host": None,
@@ -159,14 +167,14 @@ def situation(*, closed: bool, age_s: float, failure: str = "", disks: Sequence[
         "joined": True,
     }
     shown |= {"failure": "", "store_away_s": 0.0, "log_bytes": 100, "log_used_bytes": 95, "consistent": True}
-    shown |= {"clock": "", "changed": "", "log_cut": "", "disks": disks, "name": "payroll"}
-    status = cast(DomainStatus, type("Status", (), shown))
+    shown |= {"clock": "", "changed": "", "log_cut": "", "disks": disks, "name": "payroll", "epoch": 3}
+    taken = cast(DomainStatus, type("Status", (), shown | dict(status or {})))
     return Situation(
         fenced=False,
         closed=closed,
         failure=failure,
-        paused=False,
-        last=AsOf(status, 0, age_s, is_present=not closed and age_s < 5),
+        pause=None,
+        last=AsOf(taken, 0, age_s, is_present=not closed and age_s < 5),
         rpo_s=1.0 if age_s < 5 and not closed else 1.0 + age_s,
         rpo_alarm_s=60,
         unprotected=("disk 'db02': missing",),
@@ -213,7 +221,7 @@ def shown(counted_age_s: float | None) -> set[str]:
         state=State.OPEN,
         since_ns=0,
         restarts=0,
-        paused=False,
+        pause=None,
         failure="",
         condition=Condition(DomainState.PROTECTED, 0, ""),
         alarms=(),

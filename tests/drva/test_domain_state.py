@@ -64,7 +64,7 @@ def status(rung: Rung = Rung.DIRECT, why: str = "", **changes: object) -> Domain
     ids=lambda value: value.value if isinstance(value, DomainState) else "",
 )
 def test_the_state_that_protects_least_is_the_state(seen: DomainStatus, state: DomainState, why: str) -> None:
-    assert condition_of(seen, paused=False) == (state, why)
+    assert condition_of(seen, None) == (state, why)
 
 
 def test_a_state_keeps_its_beginning_and_tells_the_newest_reason() -> None:
@@ -79,7 +79,7 @@ def test_backpressure_that_lasts_is_an_alarm_with_its_beginning(lasts_s: int, al
         fenced=False,
         closed=False,
         failure="",
-        paused=False,
+        pause=None,
         last=AsOf(status(Rung.THROTTLED, "70 %"), 0, 0.0, is_present=True),
         rpo_s=1.0,
         rpo_alarm_s=60,

@@ -22,6 +22,7 @@ from jetdr_core.drva.config import DomainConfig, load_config
 from jetdr_core.drva.configured_domain import AnyDomain, store_is_empty
 from jetdr_core.drva.daemon import Drva
 from jetdr_core.drva.errors import ControlError, DrvaBusy
+from jetdr_core.drva.pause import Pause, PausedFile
 from jetdr_core.errors import InvalidRequest
 from jetdr_core.store.tree_call import TreeCall, TreeStep
 from jetdr_core.store.tree_process import TreeProcess
@@ -269,10 +270,10 @@ async def _lsn_stored(url: str) -> int:
         return catalog.lsn_last
 
 
-def test_a_pause_outlives_a_failure_of_the_domain_but_not_a_restart() -> None:
+def test_a_pause_outlives_a_failure_of_the_domain_and_every_restart_until_somebody_resumes() -> None:
     with place("payroll") as here:
         with running(here) as drva:
-            here.ask("pause", domain="payroll")
+            pause = here.ask("pause", domain="payroll", reason="the line is needed for a restore")
             session = drva.drva.sessions["payroll"]
             session.run(drva.domain().close(upload=False)).result(20)
             found = here.until(lambda s: s["restarts"] == 1 and s["state"] == "open")
@@ -281,8 +282,46 @@ def test_a_pause_outlives_a_failure_of_the_domain_but_not_a_restart() -> None:
             found = here.until(lambda s: s["rpo_s"] > 0.2)
             assert found["lsn_uploaded"] < found["lsn_reserved"]
             assert "paused" in [alarm["name"] for alarm in found["alarms"]]
-        with running(here):
+            again = here.ask("pause", domain="payroll")
+            assert (again["since_ns"], again["reason"]) == (pause["since_ns"], pause["reason"])
+        with running(here) as drva:
+            drva.disk().write(512, b"b" * 512)
+            found = here.until(lambda s: s["condition"]["state"] == "paused" and s["rpo_s"] > 0.2)
+            (alarm,) = [one for one in found["alarms"] if one["name"] == "paused"]
+            assert found["lsn_uploaded"] < found["lsn_reserved"]
+            assert found["pause"] == {"since": pause["since"], "since_ns": pause["since_ns"], "reason": pause["reason"]}
+            assert found["condition"]["since_ns"] == alarm["since_ns"] == pause["since_ns"]
+            told = f"since {pause['since']} an operator paused uploading: the line is needed for a restore"
+            assert told in alarm["text"]
+            assert found["condition"]["why"] in told
+            here.ask("resume", domain="payroll")
             here.until(lambda s: not s["paused"] and s["lsn_uploaded"] == s["lsn_reserved"])
+        with running(here):
+            here.until(lambda s: s["pause"] is None and s["lsn_uploaded"] == s["lsn_reserved"])
+
+
+def test_a_pause_that_cannot_be_kept_is_refused_and_one_that_cannot_be_read_goes_on(tmp_path: Path) -> None:
+    file = PausedFile(tmp_path, "payroll")
+    assert file.read() is None
+    file.write(Pause(7, "why"))
+    assert file.read() == Pause(7, "why")
+    for content in (b"", b"{}", b'{"version": 2}', b'{"version": 1, "since_ns": true, "reason": ""}'):
+        file.path.write_bytes(content)
+        found = file.read()
+        assert found is not None
+        assert "does not say since when uploading is paused" in found.why
+        assert "'jetdr resume payroll'" in found.why
+    file.remove()
+    file.remove()
+    assert file.read() is None
+    with pytest.raises(InvalidRequest, match="is not one line"):
+        Pause(7, "two\nlines")
+    with place("payroll") as here, running(here):
+        folder = here.path / "state" / "payroll"
+        (folder / "paused.new").mkdir()  # so the file cannot be made
+        with pytest.raises((ControlError, OSError)):
+            here.ask("pause", domain="payroll")
+        assert not here.status()["paused"]
 
 
 def test_a_second_drva_in_the_same_directory_is_refused() -> None:

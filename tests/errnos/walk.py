@@ -30,6 +30,7 @@ from jetdr_core.drva.config import load_config
 from jetdr_core.drva.daemon import _sole_use
 from jetdr_core.drva.given_up_disks import GivenUpDisk, GivenUpDisks
 from jetdr_core.drva.kept_files import read_config_file
+from jetdr_core.drva.pause import Pause, PausedFile
 from jetdr_core.errors import JetdrError
 from jetdr_core.host import HostComponent, HostOptions
 from jetdr_core.ownership import make_private
@@ -80,6 +81,14 @@ def give_disk_up(folder: Path) -> None:
 
 def take_disk_back(folder: Path) -> None:
     GivenUpDisks(folder, "payroll").forget("db")
+
+
+def keep_pause(folder: Path) -> None:
+    PausedFile(folder, "payroll").write(Pause(1, "why"))
+
+
+def end_pause(folder: Path) -> None:
+    PausedFile(folder, "payroll").remove()
 
 
 def write_generation(folder: Path) -> None:
@@ -188,6 +197,7 @@ STEPS: tuple[tuple[Step, ...], ...] = (
     (make_key, read_key, bind_key),
     (note_disk, forget_disk),
     (give_disk_up, take_disk_back),
+    (keep_pause, end_pause),
     (write_generation,),
     (make_bypassed, remove_bypassed),
     (make_folder,),
