@@ -26,14 +26,17 @@ NO, YES = False, True
 SILENT = (Word.SILENT, Word.SILENT, Word.SILENT)
 AGREEING = {Word.SILENT, Word.AGREES}
 DOUBTFUL = {Word.NEWER, Word.OLDER, Word.APART, Word.MISSING}
+Owing = list[tuple[Found, Continuity]]
 
 
 def can_be_found(found: Found) -> bool:
     """An embedded domain's ring ended with its process, and it is opened with its store only."""
-    if found.host is HostFound.EMBEDDED and found.chain is Word.AWAY:
+    if found.host is not HostFound.EMBEDDED:
+        return True
+    if found.chain is Word.AWAY:
         return False
     embedded = found_embedded(found.log, disks=found.disks, chain=found.chain, changed=found.changed)
-    return found.host is not HostFound.EMBEDDED or found == embedded._replace(on_mismatch=found.on_mismatch)
+    return found == embedded._replace(on_mismatch=found.on_mismatch)
 
 
 def places() -> Iterator[Found]:
@@ -54,9 +57,15 @@ def everything(place: Found) -> Iterator[Found]:
     """That place with every word of every witness."""
     asked = [word for word in Word if word is not Word.AWAY]  # only the store can be away
     for chain, state, disk, changed, choice in itertools.product(Word, asked, asked, (NO, YES), OnMismatch):
-        found = place._replace(chain=chain, state=state, disk=disk, changed=changed, on_mismatch=choice)
+        found = Found(*place[:7], chain, state, disk, changed, half_replayed=False, on_mismatch=choice)
         if can_be_found(found):
             yield found
+
+
+@pytest.fixture(scope="module")
+def owing() -> Owing:
+    """Everything that can be found, with what is then owed."""
+    return [(found, decide(found)) for found in itertools.chain.from_iterable(map(everything, PLACES))]
 
 
 def test_a_log_that_was_cut_short_believes_no_dirty_map() -> None:
@@ -96,9 +105,8 @@ def test_nothing_that_may_differ_is_taken_for_equal(found: Found) -> None:
         assert owed.gap
 
 
-def test_a_log_is_replayed_only_on_the_word_of_all_witnesses_or_on_purpose() -> None:
-    for found in itertools.chain.from_iterable(map(everything, PLACES)):
-        owed = decide(found)
+def test_a_log_is_replayed_only_on_the_word_of_all_witnesses_or_on_purpose(owing: Owing) -> None:
+    for found, owed in owing:
         if owed.replay:
             assert found.write_back
             assert found.disks
@@ -109,18 +117,16 @@ def test_a_log_is_replayed_only_on_the_word_of_all_witnesses_or_on_purpose() -> 
             assert agree or found.on_mismatch is OnMismatch.REPLAY
 
 
-def test_a_log_that_a_witness_contradicts_is_never_believed() -> None:
+def test_a_log_that_a_witness_contradicts_is_never_believed(owing: Owing) -> None:
     """Unless a host component lives, which knows better, or nothing is protected."""
-    for found in itertools.chain.from_iterable(map(everything, PLACES)):
+    for found, owed in owing:
         contradicted = {found.chain, found.state, found.disk} & {Word.NEWER, Word.APART} or found.chain is Word.OLDER
         if contradicted and found.disks and found.host is not HostFound.ALIVE and found.log is not LogFound.NEW:
-            owed = decide(found)
             assert owed.gap or owed.refusal or owed.wait or (owed.replay and found.on_mismatch is OnMismatch.REPLAY)
 
 
-def test_only_write_back_is_refused_and_only_until_somebody_chooses() -> None:
-    for found in itertools.chain.from_iterable(map(everything, PLACES)):
-        owed = decide(found)
+def test_only_write_back_is_refused_and_only_until_somebody_chooses(owing: Owing) -> None:
+    for found, owed in owing:
         if owed.refusal and found.chain is not Word.APART:
             assert found.write_back
             assert found.on_mismatch is OnMismatch.REFUSE
@@ -130,26 +136,24 @@ def test_only_write_back_is_refused_and_only_until_somebody_chooses() -> None:
                 check_not_refused("payroll", found)
 
 
-def test_what_is_refused_does_not_depend_on_the_ring() -> None:
+def test_what_is_refused_does_not_depend_on_the_ring(owing: Owing) -> None:
     """It is refused before the domain is claimed, and the ring is looked at after that."""
-    for found in itertools.chain.from_iterable(map(everything, PLACES)):
+    for found in {found._replace(ring=RingFound.NONE) for found, _ in owing}:
         rings = {bool(decide(found._replace(ring=ring)).refusal) for ring in RingFound}
         assert len(rings) == 1
 
 
-def test_a_changed_disk_is_resynced_where_nothing_else_is_owed() -> None:
-    for found in itertools.chain.from_iterable(map(everything, PLACES)):
+def test_a_changed_disk_is_resynced_where_nothing_else_is_owed(owing: Owing) -> None:
+    for found, owed in owing:
         if found.changed and found.disks and found.log is LogFound.CLEAN and found.host is not HostFound.ALIVE:
-            owed = decide(found)
             kept = found.ring is RingFound.KEPT and found.host is HostFound.DIED  # the ring tells more than a stop did
             assert owed.resync or owed.gap or owed.refusal or owed.wait or kept
 
 
-def test_without_its_store_a_domain_goes_on_as_with_one_that_agrees_or_waits() -> None:
-    for found in itertools.chain.from_iterable(map(everything, PLACES)):
+def test_without_its_store_a_domain_goes_on_as_with_one_that_agrees_or_waits(owing: Owing) -> None:
+    for found, owed in owing:
         if found.chain is not Word.AWAY:
             continue
-        owed = decide(found)
         if owed.wait:
             assert owed == Continuity(wait=owed.wait)
             assert found.disks
