@@ -6,9 +6,12 @@ are missing. JETDR_COMPLETE=1 makes that an error.
 
 import os
 import sys
+from collections.abc import Callable
+from concurrent.futures import Future, ThreadPoolExecutor
 from glob import glob
 from pathlib import Path
 from tempfile import TemporaryDirectory
+from typing import Any
 
 from setuptools import Extension, setup
 from setuptools.command.build_ext import build_ext
@@ -58,6 +61,21 @@ OPTIONAL = {
 """Extensions that may be left out: their header, its Debian package, and what is then missing."""
 
 
+def each_once(compiled: Callable[..., list[str]]) -> Callable[..., list[str]]:
+    """Return a ``compile`` of several files at a time, which compiles a file that two extensions share only once."""
+    pool = ThreadPoolExecutor(os.cpu_count())
+    objects: dict[str, Future[list[str]]] = {}
+
+    def compile_files(sources: list[str], **settings: Any) -> list[str]:
+        asked = [f"{source} {settings}" for source in sources]
+        for source, key in zip(sources, asked, strict=True):
+            if key not in objects:
+                objects[key] = pool.submit(compiled, [source], **settings)
+        return [path for key in asked for path in objects[key].result()]
+
+    return compile_files
+
+
 class BuildExt(build_ext):
     """Leaves out what has no headers, and gives the plugin the file name that nbdkit looks for.
 
@@ -71,6 +89,7 @@ class BuildExt(build_ext):
         for name, (header, package, use) in OPTIONAL.items():
             if not self.has_header(header):
                 self.leave_out(name, f"{name} is left out: {use}. {header} is missing; apt-get install {package}")
+        self.compiler.compile = each_once(self.compiler.compile)
         super().build_extensions()
 
     def leave_out(self, name: str, reason: str) -> None:
