@@ -22,6 +22,7 @@ import jetdr_core
 
 if TYPE_CHECKING:
     from tests.peers.azurite import Azurite
+    from tests.peers.s3_server import S3Server
     from tests.peers.tgt import Tgt
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -111,6 +112,15 @@ def azurite() -> Iterator[Azurite]:
             yield server
     except PeerMissing as missing:
         pytest.skip(str(missing))
+
+
+@pytest.fixture(scope="session")
+def s3_server() -> Iterator[S3Server]:
+    """A running S3 server. All tests of the session share it."""
+    from tests.peers.s3_server import running_s3_server  # noqa: PLC0415
+
+    with running_s3_server() as server:
+        yield server
 
 
 @pytest.fixture(scope="session")

@@ -50,10 +50,12 @@ __all__ = ["app", "main"]
 _CODES = "\n".join(["\b", "Exit codes:", *(f"{code:>5}  {meaning}" for code, meaning in MEANINGS.items())])
 _AZURE = """Azure credentials come from the environment: AZURE_STORAGE_CONNECTION_STRING, or AZURE_STORAGE_ACCOUNT with
 AZURE_STORAGE_KEY or AZURE_STORAGE_SAS_TOKEN. Without these variables, azure-identity signs in."""
+_S3 = """S3 takes AWS_REGION or AWS_ENDPOINT_URL_S3, AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY. Without a key, the
+role of the machine signs in."""
 _ISCSI = """A log volume may be a LUN: iscsi://[USER@]HOST[:PORT]/IQN/LUN. The user's password is read from
 JETDR_ISCSI_PASSWORD, or from the file that JETDR_ISCSI_PASSWORD_FILE names."""
 _LOOKS = "Output is coloured on a terminal unless NO_COLOR is set. JETDR_DEBUG=1 means --debug."
-_EPILOG = "\n\n".join([_CODES, _AZURE, _ISCSI, _LOOKS])
+_EPILOG = "\n\n".join([_CODES, _AZURE, _S3, _ISCSI, _LOOKS])
 
 app = typer.Typer(
     name="jetdr", epilog=_EPILOG, add_completion=False, pretty_exceptions_enable=False, rich_markup_mode=None

@@ -36,8 +36,9 @@ from jetdr_core.errors import (
     StoreLost,
     StoreMissing,
 )
-from jetdr_core.store.azure_target import AzureTarget, refuse_unencrypted
+from jetdr_core.store.azure_target import AzureTarget
 from jetdr_core.store.azure_transport import PatientTransport
+from jetdr_core.store.endpoint import refuse_unencrypted
 from jetdr_core.store.keys import byte_views, check_key, check_prefix, check_range, is_key, store_closed, too_short
 from jetdr_core.store.protocol import ObjectInfo, ObjectRange
 from jetdr_core.store.ranges import get_each

@@ -15,8 +15,7 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
-from ipaddress import ip_address
-from urllib.parse import parse_qsl, urlsplit
+from urllib.parse import parse_qsl
 
 from jetdr_core.errors import InvalidRequest
 from jetdr_core.store.keys import check_prefix
@@ -30,7 +29,6 @@ __all__ = [
     "VARIABLES",
     "AzureTarget",
     "azure_target",
-    "refuse_unencrypted",
 ]
 
 CONTAINER_FORM = "az://CONTAINER[/PREFIX]"
@@ -107,28 +105,6 @@ def azure_target(url: str, environment: Mapping[str, str]) -> AzureTarget:
         return _with_environment(_place(shown, parsed.host, parsed.path), environment)
     container, _, prefix = parsed.path.lstrip("/").partition("/")
     return _with_account(_place(shown, container, prefix), parsed.host, parsed.query, environment)
-
-
-def refuse_unencrypted(endpoint: str) -> None:
-    """Refuse an endpoint to which a signature, and every byte of the disks, would go in clear over a network.
-
-    An emulator or a tunnel on this machine may do without encryption.
-    """
-    parsed = urlsplit(endpoint)
-    if parsed.scheme == "https" or _is_loopback(parsed.hostname or ""):
-        return
-    raise InvalidRequest(
-        f"the storage endpoint {parsed.scheme}://{parsed.hostname} is not encrypted: anyone on the network could use "
-        "the credential, and read the disks",
-        hint="use https; only an endpoint on this machine (127.0.0.1, [::1], localhost) may do without",
-    )
-
-
-def _is_loopback(host: str) -> bool:
-    try:
-        return host == "localhost" or ip_address(host).is_loopback
-    except ValueError:
-        return False
 
 
 def _place(shown: str, container: str, path: str) -> AzureTarget:

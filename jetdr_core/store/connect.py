@@ -9,22 +9,15 @@ names stand for.
 from __future__ import annotations
 
 import os
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from urllib.parse import unquote
 
 from jetdr_core.errors import InvalidRequest
-from jetdr_core.store.azure_target import (
-    ACCOUNT_FORM,
-    CONTAINER_FORM,
-    SECRET_FIELDS,
-    SECRET_VARIABLES,
-    VARIABLES,
-    AzureTarget,
-    azure_target,
-)
+from jetdr_core.store import azure_target as azure
+from jetdr_core.store import s3_target as s3
 from jetdr_core.store.bandwidth import BandwidthLimitedStore
 from jetdr_core.store.credential_file import credential_variables
 from jetdr_core.store.directory import DirectoryStore
@@ -44,6 +37,7 @@ __all__ = [
     "secret_names",
     "secret_variables",
     "url_forms",
+    "variables_of",
 ]
 
 _DIRECTORY_FORM = "file:///PATH"
@@ -139,14 +133,15 @@ class StoreOpening:
 class Scheme:
     """One kind of URL: its ``form``, with names of its parts in capitals, and what opens the bare store.
 
-    A store that is not ``is_lasting`` ends with its process. ``secret_variables`` are the environment variables with
-    its credentials. ``secret_fields`` are names that precede a credential inside a URL or another text of its kind of
-    store.
+    A store that is not ``is_lasting`` ends with its process. ``variables`` are the environment variables that say where
+    it is and how to sign in, ``secret_variables`` those of them with credentials. ``secret_fields`` are names that
+    precede a credential inside a URL or another text of its kind of store.
     """
 
     form: str
     open: Callable[[StoreUrl, StoreOpening], ObjectStore]
     is_lasting: bool = True
+    variables: tuple[str, ...] = ()
     secret_variables: tuple[str, ...] = ()
     secret_fields: tuple[str, ...] = ()
 
@@ -179,16 +174,43 @@ def _open_azure(_url: StoreUrl, opening: StoreOpening) -> ObjectStore:
     """Imported on use: the Azure SDK takes longer to import than a local recovery point takes to list."""
     from jetdr_core.store.azure import AzureBlobStore  # noqa: PLC0415
 
-    def target() -> AzureTarget:
+    def target() -> azure.AzureTarget:
         return azure_target_of(opening.place)
 
     return AzureBlobStore(target(), create=opening.create, renewed=target)
 
 
-def azure_target_of(place: str) -> AzureTarget:
+def azure_target_of(place: str) -> azure.AzureTarget:
     """Return which container ``place`` names, with the credential that its file or the environment has now."""
-    known, secret = frozenset(VARIABLES), frozenset(SECRET_VARIABLES)
-    return azure_target(str(place), credential_variables(place, known, secret, os.environ))
+    return azure.azure_target(str(place), _settings(place))
+
+
+def _open_s3(_url: StoreUrl, opening: StoreOpening) -> ObjectStore:
+    """Imported on use: obstore is an extra, which only this kind of store needs."""
+
+    def target() -> s3.S3Target:
+        return s3.s3_target(str(opening.place), _settings(opening.place))
+
+    found = target()
+    try:
+        from jetdr_core.store.s3 import S3Store  # noqa: PLC0415
+    except ModuleNotFoundError as error:
+        if error.name != "obstore":
+            raise
+        raise InvalidRequest(
+            f"store URL {found.url!r} needs the package obstore", hint="pip install 'jetdr_core[s3]'"
+        ) from None
+    return S3Store(found, renewed=target)
+
+
+def variables_of(url: str) -> frozenset[str]:
+    """Return the environment variables that say where the store at ``url`` is and how to sign in."""
+    return frozenset(name for scheme in SCHEMES if url.startswith(scheme.prefix) for name in scheme.variables)
+
+
+def _settings(place: str) -> Mapping[str, str]:
+    """The variables with which to open ``place``: those of its credential file, and the environment's."""
+    return credential_variables(place, variables_of(place), frozenset(secret_variables()), os.environ)
 
 
 def _open_memory(url: StoreUrl, _opening: StoreOpening) -> ObjectStore:
@@ -200,7 +222,26 @@ def _open_memory(url: StoreUrl, _opening: StoreOpening) -> ObjectStore:
 
 SCHEMES = (
     Scheme(_DIRECTORY_FORM, _open_directory),
-    Scheme(CONTAINER_FORM, _open_azure, secret_variables=SECRET_VARIABLES, secret_fields=SECRET_FIELDS),
-    Scheme(ACCOUNT_FORM, _open_azure, secret_variables=SECRET_VARIABLES, secret_fields=SECRET_FIELDS),
+    Scheme(
+        azure.CONTAINER_FORM,
+        _open_azure,
+        variables=azure.VARIABLES,
+        secret_variables=azure.SECRET_VARIABLES,
+        secret_fields=azure.SECRET_FIELDS,
+    ),
+    Scheme(
+        azure.ACCOUNT_FORM,
+        _open_azure,
+        variables=azure.VARIABLES,
+        secret_variables=azure.SECRET_VARIABLES,
+        secret_fields=azure.SECRET_FIELDS,
+    ),
+    Scheme(
+        s3.BUCKET_FORM,
+        _open_s3,
+        variables=s3.VARIABLES,
+        secret_variables=s3.SECRET_VARIABLES,
+        secret_fields=s3.SECRET_FIELDS,
+    ),
     Scheme(_MEMORY_FORM, _open_memory, is_lasting=False),
 )

@@ -14,7 +14,6 @@ from pathlib import Path
 from jetdr_core.errors import InvalidRequest
 from jetdr_core.file_making import read_regular_file
 from jetdr_core.ownership import check_guarded
-from jetdr_core.store.azure_target import VARIABLES
 
 __all__ = ["UrlWithCredential", "check_credential_file", "credential_secrets", "credential_variables"]
 
@@ -48,9 +47,9 @@ def credential_variables(
     return {name: value for name, value in environment.items() if name not in secret} | given
 
 
-def check_credential_file(path: Path) -> None:
-    """Raise what the opening of a store with this credential file would raise."""
-    _read(path, frozenset(VARIABLES))
+def check_credential_file(path: Path, known: frozenset[str]) -> None:
+    """Raise what the opening of a store with this credential file, of ``known`` variables, would raise."""
+    _read(path, known)
 
 
 def credential_secrets(path: Path) -> list[str]:

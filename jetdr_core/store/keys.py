@@ -1,7 +1,7 @@
 """Checks of keys, prefixes, ranges and data that every store makes at its door, and the errors that all stores share.
 
-Invariants: a key that passes is the name of a file below its container on any POSIX file system, and of a blob on
-Azure. It never leads out of its container. When a check raises, nothing was changed.
+Invariants: a key that passes is the name of a file below its container on any POSIX file system, of a blob on Azure
+and of an object in S3. It never leads out of its container. When a check raises, nothing was changed.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""The whole path on real files and real stores: a directory, and Azure Blob as Azurite serves it."""
+"""The whole path on real files and real stores: a directory, Azure Blob as Azurite serves it, and S3 as moto does."""
 
 from __future__ import annotations
 
@@ -15,16 +15,25 @@ import pytest
 import jetdr_core as jetdr
 from jetdr_core.errors import StoreAccessDenied, StoreError
 from tests.peers.azurite import Azurite
+from tests.peers.s3_server import S3Server
 
 DISK_BYTES = 16 << 20
 OPTIONS = jetdr.DomainOptions(segment_bytes=1 << 20, segment_age_s=0.05)
 
 
-@pytest.fixture(params=["directory", "azure"])
+@pytest.fixture(params=["directory", "azure", "s3"])
 def url(request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
-    """The URL of a container that does not exist yet."""
+    """The URL of a container that does not exist yet, or of an empty bucket."""
     if request.param == "directory":
         yield f"file://{tmp_path}/store"
+        return
+    if request.param == "s3":
+        server: S3Server = request.getfixturevalue("s3_server")
+        for name, value in server.environment().items():
+            monkeypatch.setenv(name, value)
+        bucket = f"dr-{uuid4().hex}"
+        server.put(f"/{bucket}")
+        yield f"s3://{bucket}/payroll"
         return
     azurite: Azurite = request.getfixturevalue("azurite")
     for name, value in azurite.environment().items():

@@ -19,6 +19,8 @@ from jetdr_core.store import (
 )
 from jetdr_core.store.azure import AzureBlobStore
 from jetdr_core.store.azure_target import azure_target
+from jetdr_core.store.s3 import S3Store
+from jetdr_core.store.s3_target import s3_target
 from tests.faults.store import Fault, FaultyStore, seeded
 
 
@@ -58,7 +60,7 @@ def _faulty_but_patient() -> Callable[[], ObjectStore]:
 
 
 KINDS = [
-    *("memory", "directory", "directory-apart", "azure", "azure-prefix"),
+    *("memory", "directory", "directory-apart", "azure", "azure-prefix", "s3-prefix"),
     *("retrying", "bandwidth", "faulty-but-patient"),
 ]
 
@@ -73,6 +75,11 @@ def container(request: pytest.FixtureRequest, tmp_path: Path) -> Container:
         url = f"az://c{uuid.uuid4().hex}" + ("/some/prefix" if "prefix" in request.param else "")
         target = azure_target(url, azurite.environment())
         return Container(lambda: AzureBlobStore(target, create=True))
+    if request.param.startswith("s3"):
+        server = request.getfixturevalue("s3_server")
+        bucket = f"b{uuid.uuid4().hex}"
+        server.put(f"/{bucket}")
+        return Container(lambda: S3Store(s3_target(f"s3://{bucket}/some/prefix", server.environment())))
     memory = _memory()
     wrapped: dict[str, Callable[[], ObjectStore]] = {
         "memory": memory,

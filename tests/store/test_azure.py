@@ -1,24 +1,18 @@
-"""What the Azure store promises beyond every store: it understands answers, and survives a bad line."""
+"""What the Azure store promises beyond every store: it understands the service's answers."""
 
 from __future__ import annotations
 
 import asyncio
 import base64
-import os
-import random
-import time
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 
 import pytest
 
 from jetdr_core.errors import ObjectExists, ObjectNotFound, ObjectUnavailable, StoreAccessDenied, StoreError, StoreLost
-from jetdr_core.store import ObjectInfo, RetryingStore, azure
-from jetdr_core.store.azure import AzureBlobStore
-from tests.faults.proxy import CuttingProxy, cutting_proxy
+from jetdr_core.store import ObjectInfo, azure
 from tests.peers.azurite import Azurite
-from tests.store.azure_stores import PATIENT, assert_tells_no_secret, failure, keys, new_name, opened
-from tests.store.conftest import no_sleep
+from tests.store.azure_stores import assert_tells_no_secret, failure, keys, new_name, opened
 
 # -- the service's answers ---------------------------------------------------------------------------------------------
 
@@ -186,131 +180,3 @@ def test_no_credential_and_no_object_goes_where_a_redirect_leads(status: int) ->
         assert heard == []
 
     asyncio.run(scenario())
-
-
-# -- the line ----------------------------------------------------------------------------------------------------------
-
-
-def through_proxy(
-    azurite: Azurite,
-    scenario: Callable[[AzureBlobStore, CuttingProxy], Awaitable[None]],
-    *,
-    stall_limit_s: float = 30.0,
-) -> None:
-    async def scene() -> None:
-        async with (
-            cutting_proxy(azurite.port) as proxy,
-            opened(azurite.environment(proxy.port), new_name(), create=True, stall_limit_s=stall_limit_s) as store,
-        ):
-            await store.put_if_absent("first", [b"the connection is warm"])
-            await scenario(store, proxy)
-
-    asyncio.run(scene())
-
-
-def test_nobody_listening_is_transient(azurite: Azurite) -> None:
-    async def scenario() -> None:
-        async with opened(azurite.environment(port=1), new_name()) as store:
-            for call in (store.put_if_absent("k", [b"x"]), store.get("k"), keys(store)):
-                assert (await failure(call)).transient
-
-    asyncio.run(scenario())
-
-
-def test_lost_answer_is_one_transient_error_and_no_hidden_retry(azurite: Azurite) -> None:
-    async def scenario(store: AzureBlobStore, proxy: CuttingProxy) -> None:
-        proxy.lose_answers(1)
-        error = await failure(store.put_if_absent("k", [b"mine"]))
-        assert error.transient
-        assert not isinstance(error, ObjectExists)
-        assert proxy.answers_lost == 1
-        assert await store.get("k") == b"mine"
-
-    through_proxy(azurite, scenario)
-
-
-def test_retried_put_whose_answer_was_lost_is_there_once(azurite: Azurite) -> None:
-    async def scenario(store: AzureBlobStore, proxy: CuttingProxy) -> None:
-        retrying = RetryingStore(store, PATIENT, sleep=no_sleep)
-        proxy.lose_answers(1)
-        with pytest.raises(ObjectExists):
-            await retrying.put_if_absent("k", [b"mine"])
-        assert retrying.retries == {"put": 1}
-        assert (await retrying.get("k"), await keys(store)) == (b"mine", ["first", "k"])
-
-    through_proxy(azurite, scenario)
-
-
-def test_upload_cut_in_the_middle_is_retried_and_never_half_there(azurite: Azurite) -> None:
-    body = os.urandom(2 << 20)
-
-    async def scenario(store: AzureBlobStore, proxy: CuttingProxy) -> None:
-        retrying = RetryingStore(store, PATIENT, sleep=no_sleep)
-        proxy.cut()
-        proxy.cut_uploads(3, after_bytes=1 << 20)
-        await retrying.put_if_absent("k", [body])
-        assert (proxy.uploads_cut, retrying.retries["put"]) == (3, 3)
-        assert await retrying.get("k") == body
-
-    through_proxy(azurite, scenario)
-
-
-def test_download_cut_in_the_middle_is_retried_and_never_short(azurite: Azurite) -> None:
-    body = os.urandom(4 << 20)
-
-    async def scenario(store: AzureBlobStore, proxy: CuttingProxy) -> None:
-        await store.put_if_absent("k", [body])
-        retrying = RetryingStore(store, PATIENT, sleep=no_sleep)
-        proxy.lose_answers(2, after_bytes=1 << 20)
-        assert await retrying.get("k") == body
-        assert (proxy.answers_lost, retrying.retries["get"]) == (2, 2)
-        proxy.lose_answers(1, after_bytes=1 << 20)
-        assert await retrying.get_range("k", 1, 3 << 20) == body[1 : (3 << 20) + 1]
-        assert retrying.retries["get range"] == 1
-
-    through_proxy(azurite, scenario)
-
-
-def test_chain_over_a_bad_line_is_dense_and_every_object_its_own(azurite: Azurite) -> None:
-    source = random.Random(11)
-    bodies = {f"chain/{number:010d}": source.randbytes(200_000) for number in range(30)}
-
-    async def scenario(store: AzureBlobStore, proxy: CuttingProxy) -> None:
-        retrying = RetryingStore(store, PATIENT, sleep=no_sleep)
-
-        async def upload(key: str) -> None:
-            fault = source.random()
-            if fault < 0.3:
-                proxy.lose_answers(1)
-            elif fault < 0.6:
-                proxy.cut_uploads(1, after_bytes=source.randrange(200_000))
-            try:
-                await retrying.put_if_absent(key, [bodies[key]])
-            except ObjectExists:
-                assert await retrying.get(key) == bodies[key]
-
-        for _ in range(3):
-            batch = [key for key in bodies if key not in set(await keys(retrying, "chain/"))][:10]
-            await asyncio.gather(*map(upload, batch))
-        assert await keys(retrying, "chain/") == sorted(bodies)
-        assert [await retrying.get(key) for key in bodies] == list(bodies.values())
-        assert proxy.answers_lost > 0
-        assert proxy.uploads_cut > 0
-
-    through_proxy(azurite, scenario)
-
-
-def test_frozen_line_is_a_transient_error_within_the_stall_limit(azurite: Azurite) -> None:
-    async def scenario(store: AzureBlobStore, proxy: CuttingProxy) -> None:
-        await store.put_if_absent("k", [bytes(1 << 20)])
-        began = time.monotonic()
-        proxy.freeze()
-        large = [bytes(64 << 20)]  # more than sockets buffer: the upload itself stands still
-        for call in (store.put_if_absent("l", large), store.put_if_absent("m", [b"x"]), store.get("k")):
-            assert (await failure(call)).transient
-        assert time.monotonic() - began < 10
-        proxy.cut()
-        proxy.thaw()
-        assert await store.get("k") == bytes(1 << 20)
-
-    through_proxy(azurite, scenario, stall_limit_s=0.3)

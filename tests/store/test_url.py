@@ -48,7 +48,7 @@ def test_memory_url_opens_the_same_objects_again() -> None:
         ("", "is not a URL"),
         ("/srv/dr", "is not a URL"),
         ("srv/dr", "is not a URL"),
-        ("s3://bucket", "unknown scheme 's3'"),
+        ("gs://bucket", "unknown scheme 'gs'"),
         ("http://payroll1.blob.core.windows.net/c", "unknown scheme 'http'"),
         ("file:srv/dr", "is relative"),
         ("file://srv/dr", "is relative"),

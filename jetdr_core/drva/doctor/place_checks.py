@@ -23,6 +23,7 @@ from jetdr_core.drva.metrics_listener import why_not_served
 from jetdr_core.drva.places import check_volume
 from jetdr_core.ownership import check_guarded, check_in_memory, check_private
 from jetdr_core.patience import PLACE_LIMIT_S, each_within
+from jetdr_core.store.connect import variables_of
 from jetdr_core.store.credential_file import check_credential_file
 from jetdr_core.unix_socket import check_socket_place
 
@@ -40,7 +41,8 @@ def place_checks(config: DrvaConfig) -> Iterator[Check]:
             yield _passing(f"domain {domain.name}: key_file", domain.key_file, KeyFile(Path(domain.key_file)).read)
         if domain.credential_file:
             file = Path(domain.credential_file)
-            yield _passing(f"domain {domain.name}: credential_file", str(file), check_credential_file, file)
+            check = partial(check_credential_file, file, variables_of(domain.store))
+            yield _passing(f"domain {domain.name}: credential_file", str(file), check)
     if config.metrics is not None:
         yield Check("metrics", partial(_look_at_metrics, config, config.metrics))
 
