@@ -7,8 +7,9 @@ GAP_OPEN is in the ring before anything can be uploaded or written.
 from __future__ import annotations
 
 import asyncio
+import os
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import asdict, replace
 
 from jetdr_core._core import IoFilter, ManualClock, MapStart, Ring
@@ -18,6 +19,7 @@ from jetdr_core.domain.continuity import NOTHING_OWED, Found, check_not_refused,
 from jetdr_core.domain.disk import Disk
 from jetdr_core.domain.disk_identity import changed_disks, why_resync
 from jetdr_core.domain.disk_map import DiskMap, MapMaker
+from jetdr_core.domain.files_in_use import FileInUse, held_device
 from jetdr_core.domain.generation import UNKNOWN_ID, Generation
 from jetdr_core.domain.ladder import LadderStatus
 from jetdr_core.domain.log_section import check_write_mode, log_found
@@ -112,6 +114,7 @@ class EmbeddedMode:
     is_quiet = True
     looks_for_disks = False
     bypassed_s = 0.0
+    state_trouble = None
 
     def __init__(self, resumption: EmbeddedResumption, parts: ModeParts) -> None:
         self.source = DurableLog(resumption.log, resumption.ring, resumption.name, may_trim=parts.may_trim)
@@ -257,6 +260,13 @@ class EmbeddedMode:
 
     def ladder(self) -> LadderStatus:
         return self._overload.status()
+
+    def files_in_use(self, disks: Iterable[Disk]) -> list[FileInUse]:
+        """This process has them open."""
+        found: list[FileInUse] = []
+        for disk in disks:
+            found += held_device(f"disk {disk.name!r}", disk.primary.path, disk.primary.device, os.getpid())
+        return found
 
     async def stop_watching(self) -> None:
         if self._looking is not None:

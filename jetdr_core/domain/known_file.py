@@ -19,9 +19,10 @@ from typing import Protocol
 from jetdr_core.catalog import HistoryFacts, encode_history
 from jetdr_core.domain.generation import Generation
 from jetdr_core.domain.known_record import KNOWN_BYTES_MAX, KnownRecord, decode_known, encode_known
+from jetdr_core.domain.trouble import Trouble, Troubles
 from jetdr_core.durable import remove, replace_file
 from jetdr_core.errors import DamagedObject, InvalidRequest
-from jetdr_core.file_making import making
+from jetdr_core.file_making import making, told
 from jetdr_core.identity import check_name
 from jetdr_core.ownership import check_private, make_private, open_own
 from jetdr_core.replication_log import SectionBody
@@ -87,7 +88,18 @@ class KnownKeeper:
         self._file = file
         self._lock = threading.Lock()
         self._is_stale = False  # the file cannot be replaced or removed, and lacks something
+        self._unwritten: KnownRecord | None = None  # what the file could not be made to hold
+        self._troubles = Troubles()
         self.record = None if file is None else file.read()
+
+    @property
+    def trouble(self) -> Trouble | None:
+        """Why the file cannot be kept at present. The domain goes on meanwhile."""
+        return self._troubles.present
+
+    @property
+    def _latest(self) -> KnownRecord | None:
+        return self.record or self._unwritten
 
     def claiming(self, own: Generation, generation: Generation, *, write_back: bool) -> None:
         """The log of generation ``own`` is about to begin ``generation``, which is claimed before that."""
@@ -103,8 +115,8 @@ class KnownKeeper:
 
     def begun(self, generation: Generation) -> None:
         """The log has begun what :meth:`beginning` said."""
-        if self.record is not None:
-            self._put(self.record.begun(generation))
+        if (known := self._latest) is not None:
+            self._put(known.begun(generation))
 
     def begun_claimed(
         self, generation: Generation, log: SectionBody, record_bytes_max: int, facts: HistoryFacts
@@ -130,20 +142,31 @@ class KnownKeeper:
     def joining(self) -> None:
         """The generation of the log is about to be claimed. It may be in the chain from now on."""
         with self._lock:
-            if self.record is not None:
-                self._put(self.record.joining())
+            if (known := self._latest) is not None:
+                self._put(known.joining())
 
     def joined(self) -> None:
         """The chain names the generation of the log."""
         with self._lock:
-            if self.record is not None:
-                self._put(self.record.joined())
+            if (known := self._latest) is not None:
+                self._put(known.joined())
 
     def ended(self) -> None:
         """Log and host component have ended in order."""
         with self._lock:
-            if self.record is not None:
-                self._put(replace(self.record, ended=True))
+            if (known := self._latest) is not None:
+                self._put(replace(known, ended=True))
+
+    def look(self, lsn: int, control: FoldedControl) -> None:
+        """Write the file again if it could not be written, or if somebody removed it. ``lsn`` is durable in the log."""
+        if self._file is None:
+            return
+        with self._lock:
+            if self.record is not None and not os.path.lexists(self._file.path):
+                self.record, self._unwritten = None, self.record
+            is_due = self._unwritten is not None
+        if is_due:
+            self.may_trim(lsn, control)
 
     def may_trim(self, lsn: int, control: FoldedControl) -> bool:
         """Whether the log may be trimmed up to ``lsn``: what is there of control records is in the file.
@@ -157,17 +180,20 @@ class KnownKeeper:
         with self._lock:
             if self._is_stale:
                 self._remove()
-            if self.record is None:
+            known = self._latest
+            if known is None:
                 return not self._is_stale
-            if control.lsn_folded() > self.record.lsn:
-                facts = control.facts(max(lsn, self.record.lsn))
-                history = encode_history(facts, self.record.domain_uuid)
-                record = self.record
-                self._put(None if history is None else replace(record, lsn=facts.lsn, history=history))
+            if self.record is None or control.lsn_folded() > known.lsn:
+                facts = control.facts(max(lsn, known.lsn))
+                history = encode_history(facts, known.domain_uuid)
+                self._put(None if history is None else replace(known, lsn=facts.lsn, history=history))
             return not self._is_stale
 
     def _put(self, record: KnownRecord | None) -> None:
-        """Write ``record``, or remove the file: for good, until the log begins anew."""
+        """Write ``record``, or remove the file for good, until the log begins anew.
+
+        What cannot be written is tried again, at each trim and each look.
+        """
         if self._file is None:
             return
         self.record = None
@@ -176,13 +202,17 @@ class KnownKeeper:
                 self._file.remove()
             else:
                 self._file.write(record)
-            self.record, self._is_stale = record, False
+            self.record, self._unwritten, self._is_stale = record, None, False
+            self._troubles.note("")
         except (OSError, InvalidRequest) as error:
+            self._unwritten = record
             self._give_up(error)
 
     def _give_up(self, error: Exception) -> None:
         assert self._file is not None
-        log.warning("%s: the domain can be opened with its store only: %s", self._file.path, error)
+        if self.trouble is None:
+            log.warning("%s: the domain can be opened with its store only: %s", self._file.path, error)
+        self._troubles.note(told(error))
         self._remove()
 
     def _remove(self) -> None:

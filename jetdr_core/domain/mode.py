@@ -12,7 +12,7 @@ Invariant: a disk is served only once its DISK_ADD is in the log.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -23,11 +23,13 @@ from jetdr_core.catalog import DiskState, DomainHistory
 from jetdr_core.domain.control_log import ControlLog
 from jetdr_core.domain.copies import Copies
 from jetdr_core.domain.disk import ProtectedDisk
+from jetdr_core.domain.files_in_use import FileInUse
 from jetdr_core.domain.generation import Generation
 from jetdr_core.domain.ladder import LadderStatus
 from jetdr_core.domain.log_source import DurableLog
 from jetdr_core.domain.primary import DiskPlace, Primaries, Primary
 from jetdr_core.domain.status import HostStatus
+from jetdr_core.domain.trouble import Trouble
 from jetdr_core.options import DomainOptions
 from jetdr_core.replication_log import Cursor, ReplicationLog
 
@@ -176,11 +178,20 @@ class Mode(Protocol[D]):
     def bypassed_s(self) -> float:
         """For how long writes have bypassed the log; 0 while logging is on."""
 
+    @property
+    def state_trouble(self) -> Trouble | None:
+        """Why the state folder cannot be written at present."""
+
     def status(self) -> HostStatus | None:
         """The host component; None where there is none."""
 
     def ladder(self) -> LadderStatus:
         """Where the domain stands when guests write more than is shipped."""
+
+    # -- questions that may wait for a file system ---------------------------------------------------------------------
+
+    def files_in_use(self, disks: Iterable[D]) -> list[FileInUse]:
+        """Return the files that ``disks`` and the ring rely on, each with the process that has it open."""
 
     # -- end: in this order --------------------------------------------------------------------------------------------
 

@@ -7,20 +7,25 @@ if another step failed.
 from __future__ import annotations
 
 import asyncio
+import os
 import threading
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterable
 from concurrent.futures import Future
 from contextlib import suppress
 from typing import Any, Generic, TypeVar
 
 from jetdr_core.aio import in_thread, settle
+from jetdr_core.device import FileDevice, IscsiDevice
 from jetdr_core.domain.clock_watch import ClockWatch
 from jetdr_core.domain.control_log import ControlLog
 from jetdr_core.domain.copies import Copies
 from jetdr_core.domain.disk_identity import why_changed
 from jetdr_core.domain.disks import Disks
 from jetdr_core.domain.failed_log import FailedLog
+from jetdr_core.domain.files_in_use import FileInUse, FilesInUse, KeyInUse, held_device
 from jetdr_core.domain.joining import Joining
+from jetdr_core.domain.log_watch import LogPace, LogWatch
+from jetdr_core.domain.lookout import Lookout
 from jetdr_core.domain.loop_thread import LoopThread
 from jetdr_core.domain.mode import D, ModeParts
 from jetdr_core.domain.opening import open_parts
@@ -86,6 +91,11 @@ class OpenDomain(Generic[D]):
         self._identities: tuple[bytes, ...] = ()
         self._noting = threading.Lock()
         self._watching: asyncio.Task[None] | None = None
+        self._key_file = request.settings.key_file
+        self._key: KeyInUse | None = None
+        self._files = FilesInUse(self._files_in_use)
+        self._log_watch = LogWatch(lambda: self.mode.source.failure, self._log_pace, self._log_device_failure)
+        self._lookout = Lookout(request.name, (self._log_watch.look, self._keep_known, self._files.look))
 
     @classmethod
     async def start(cls, request: DomainRequest[D], loop: LoopThread) -> OpenDomain[D]:
@@ -102,6 +112,7 @@ class OpenDomain(Generic[D]):
             await settle(domain._finish(upload=False, clean=parts.clean, stop_host=False))
             raise
         domain._watching = asyncio.create_task(domain.clock_watch.run())
+        domain._lookout.start()
         return domain
 
     async def _join(self) -> Joined:
@@ -128,6 +139,29 @@ class OpenDomain(Generic[D]):
         """Have the log know where the disks are, so that the next opening need not believe the store."""
         with self._noting, suppress(LogFailed):  # a log that failed tells of that by itself
             self.parts.log.note_places(self.disks.places())
+
+    # -- what the lookout asks -----------------------------------------------------------------------------------------
+
+    def _log_pace(self) -> LogPace:
+        ring, log = self.parts.ring, self.parts.log.state()
+        return LogPace(ring.lsn_reserved, log.lsn_written, ring.used_bytes, log.data_bytes - log.used_bytes)
+
+    def _log_device_failure(self) -> str:
+        device = self.parts.log.device
+        return device.info().failure if isinstance(device, IscsiDevice) else ""
+
+    def _keep_known(self) -> None:
+        self.parts.keeper.look(self.parts.ring.lsn_durable, self.control_log)
+
+    def _files_in_use(self) -> Iterable[FileInUse]:
+        device = self.parts.log.device
+        if isinstance(device, FileDevice):
+            yield from held_device("the log", device.path, device, os.getpid())
+        disks = [disk for disk in self.disks.by_name().values() if disk.fault is None]
+        yield from self.mode.files_in_use(disks)
+        if self._key_file is not None:
+            self._key = self._key or KeyInUse.of(self._key_file)
+            yield self._key or KeyInUse(self._key_file, b"")
 
     # -- end ---------------------------------------------------------------------------------------------------------
 
@@ -167,6 +201,7 @@ class OpenDomain(Generic[D]):
         if self._watching is not None:
             self._watching.cancel()
             await asyncio.wait({self._watching})
+            await asyncio.to_thread(self._lookout.stop)
         await self.mode.stop_watching()
 
     def _end_disks(self, errors: list[Exception], *, stop_host: bool) -> bool:
@@ -321,6 +356,9 @@ class OpenDomain(Generic[D]):
             clock_corrected_s=self.control_log.history.ahead_ns / 1e9,
             changed=why_changed(changed) if (changed := parts.resumption.changed) else "",
             log_cut=parts.log.cut_short,
+            log_trouble=self._log_watch.trouble,
+            state_trouble=parts.keeper.trouble or self.mode.state_trouble,
+            lost_files=self._files.lost,
             disks=self.disks.status(),
         )
 

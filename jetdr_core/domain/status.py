@@ -13,7 +13,9 @@ from typing import Annotated, Any, get_type_hints
 from jetdr_core._core import FilterStats
 from jetdr_core.domain.disk_fault import DiskFault
 from jetdr_core.domain.disk_trouble import DiskTrouble
+from jetdr_core.domain.files_in_use import LostFile
 from jetdr_core.domain.ladder import LadderStatus
+from jetdr_core.domain.trouble import Trouble
 
 __all__ = ["Counted", "DiskStatus", "DomainStatus", "HostStatus", "Metric", "counters", "disk_metrics"]
 
@@ -135,6 +137,8 @@ class DomainStatus:
     negative if it lags, and ``clock_corrected_s`` what the history takes off its times beside that. ``changed`` says
     which disks somebody else had changed when the domain was opened, and is empty if none. ``log_cut`` says
     where the log was cut at that opening although whole batches lie after it, and is empty if none do.
+    ``log_trouble`` says why the log takes nothing at present, ``state_trouble`` why the state folder cannot be written,
+    and ``lost_files`` which files in use their paths do not lead to any more.
 
     ``joined`` is False while the domain is open without its store, which was away at ``unjoined_since_ns``. Nothing is
     uploaded then. ``lsn_uploaded`` is what the store held when it was last seen, and ``rpo_s`` counts all that it may
@@ -186,4 +190,7 @@ class DomainStatus:
     clock_corrected_s: float
     changed: str
     log_cut: str
+    log_trouble: Trouble | None
+    state_trouble: Trouble | None
+    lost_files: tuple[LostFile, ...]
     disks: tuple[DiskStatus, ...]

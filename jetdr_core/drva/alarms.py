@@ -42,6 +42,9 @@ ALARMS = {
     "paused": "an operator paused uploading",
     "rpo": "the oldest write that the store lacks is older than rpo_alarm_s",
     "throttled": "guests' writes have been delayed for over 5 minutes, because they write more than is shipped",
+    "log_away": "the log's device fails or does not answer, or the domain waits for it",
+    "file_lost": "a file in use was removed, renamed or replaced; its content is gone when the process ends",
+    "state_away": "the state folder of the domain cannot be written",
     "log_cut": "the end of the log was cut although whole batches lie after it: its device may be bad",
     "log_nearly_full": "the log section is nearly full; once it is full, guests are delayed, then no longer protected",
     "not_consistent": "the present moment is not a recovery point",
@@ -82,7 +85,8 @@ class Situation:
     """What the alarms are derived from.
 
     ``last`` is the newest status there is, and ``rpo_s`` how old the oldest write may be that the store lacks.
-    ``failure`` says why the domain is closed, and ``forged`` that a forged object is why. ``opening_s`` is for how
+    ``failure`` says why the domain is closed, ``forged`` that a forged object is why, and
+    ``log_away`` that the log's device is. ``opening_s`` is for how
     long it has been opening, and 0 if it is not. ``unprotected`` has a text for each configured disk that is not
     protected yet, and ``unkept`` one for each configuration file that could not be kept. ``standing`` says how its
     guests are while the domain is closed.
@@ -93,6 +97,7 @@ class Situation:
     failure: str
     forged: bool = False
     pause: Pause | None
+    log_away: bool = False
     opening_s: float = 0.0
     last: AsOf[DomainStatus] | None
     rpo_s: float | None
@@ -111,6 +116,8 @@ def alarms_of(situation: Situation) -> list[Alarm]:
     found = [Alarm("closed", situation.failure)] if situation.closed and situation.failure else []
     if situation.closed and situation.forged:
         found.append(Alarm("forged", situation.failure))
+    if situation.closed and situation.log_away:
+        found.append(Alarm("log_away", situation.failure))
     if situation.closed:
         found.extend(_of_guests(situation.standing))
     if (pause := situation.pause) is not None:
@@ -169,11 +176,13 @@ def _of_status(status: DomainStatus) -> Iterator[Alarm]:
     if status.host is not None:
         yield from _of_host(status.host)
     yield from _of_store(status)
-    if status.log_bytes and status.log_used_bytes > LOG_NEARLY_FULL * status.log_bytes:
-        percent = 100 * status.log_used_bytes // status.log_bytes
-        yield Alarm("log_nearly_full", f"the log is {percent} % full")
-    if status.log_cut:
-        yield Alarm("log_cut", status.log_cut, event=status.epoch)
+    yield from _of_log(status)
+    if status.state_trouble is not None:
+        trouble = status.state_trouble
+        yield Alarm("state_away", f"since {iso_time(trouble.since_ns)}: {trouble.reason}", since_ns=trouble.since_ns)
+    for lost in status.lost_files:
+        text = f"{lost.what} at {lost.path}, since {iso_time(lost.since_ns)}: {lost.reason}; {lost.remedy}"
+        yield Alarm("file_lost", text, lost.path, since_ns=lost.since_ns)
     if not status.consistent:
         yield Alarm("not_consistent", status.why_inconsistent)
     if status.clock:
@@ -182,6 +191,17 @@ def _of_status(status: DomainStatus) -> Iterator[Alarm]:
         yield Alarm("disk_changed", status.changed, event=status.epoch)
     for disk in status.disks:
         yield from _of_disk(status, disk)
+
+
+def _of_log(status: DomainStatus) -> Iterator[Alarm]:
+    if status.log_trouble is not None:
+        trouble = status.log_trouble
+        yield Alarm("log_away", f"since {iso_time(trouble.since_ns)}: {trouble.reason}", since_ns=trouble.since_ns)
+    if status.log_bytes and status.log_used_bytes > LOG_NEARLY_FULL * status.log_bytes:
+        percent = 100 * status.log_used_bytes // status.log_bytes
+        yield Alarm("log_nearly_full", f"the log is {percent} % full")
+    if status.log_cut:
+        yield Alarm("log_cut", status.log_cut, event=status.epoch)
 
 
 def _of_disk(status: DomainStatus, disk: DiskStatus) -> Iterator[Alarm]:

@@ -37,7 +37,21 @@ from jetdr_core.drva.pause import Pause, PausedFile
 from jetdr_core.drva.places import store_of
 from jetdr_core.drva.rpo_file import RpoFile
 from jetdr_core.drva.session_state import Phase, SessionView, State
-from jetdr_core.errors import Fenced, Forged, JetdrError, StoreError, StoreLost
+from jetdr_core.errors import (
+    DeviceAccessDenied,
+    DeviceBusy,
+    DeviceFull,
+    DeviceGone,
+    DeviceReadOnly,
+    Fenced,
+    Forged,
+    JetdrError,
+    LogBusy,
+    LogFailed,
+    LogMissing,
+    StoreError,
+    StoreLost,
+)
 from jetdr_core.file_making import told
 from jetdr_core.store.redaction import redacted
 
@@ -57,6 +71,9 @@ _CLOSED = {
     State.CLOSING: DomainState.CLOSED,
     State.CLOSED: DomainState.CLOSED,
 }
+
+_LOG_AWAY = (LogFailed, LogMissing, LogBusy, DeviceGone, DeviceReadOnly, DeviceAccessDenied, DeviceBusy, DeviceFull)
+"""What fails an opening because of the log's device. A disk that fails is one disk's fault, and fails no opening."""
 
 Opener = Callable[[DomainConfig], Awaitable[AnyDomain]]
 
@@ -148,6 +165,7 @@ class DomainSession:
             failure=phase.failure,
             forged=phase.forged,
             pause=self._pause,
+            log_away=phase.log_away,
             opening_s=phase.opening_s,
             last=last,
             rpo_s=rpo_s,
@@ -320,7 +338,10 @@ class DomainSession:
     async def _wait_after(self, error: Exception) -> None:
         self._failures += 1
         self._phase = self._phase.failed(
-            redacted(told(error)) or type(error).__name__, restarts=True, forged=isinstance(error, Forged)
+            redacted(told(error)) or type(error).__name__,
+            restarts=True,
+            forged=isinstance(error, Forged),
+            log_away=isinstance(error, _LOG_AWAY),
         )
         self._enter(State.WAITING)
         self._settle()

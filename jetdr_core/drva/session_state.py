@@ -34,7 +34,8 @@ class State(enum.Enum):
 class Phase:
     """A state, since when, why the domain is not open if it failed, and how often it failed.
 
-    ``forged``: a forged object is why. ``since_s`` is when the state began, on the monotonic clock.
+    ``forged``: a forged object is why. ``log_away``: the log's device is. ``since_s`` is when the state began, on the
+    monotonic clock.
     """
 
     state: State
@@ -42,6 +43,7 @@ class Phase:
     failure: str = ""
     restarts: int = 0
     forged: bool = False
+    log_away: bool = False
     since_s: float = field(default_factory=time.monotonic)
 
     @classmethod
@@ -62,11 +64,11 @@ class Phase:
 
     def opened(self) -> Phase:
         """Return the phase once the domain has opened, which ends its failure."""
-        return replace(self, failure="", forged=False)
+        return replace(self, failure="", forged=False, log_away=False)
 
-    def failed(self, failure: str, *, restarts: bool, forged: bool = False) -> Phase:
+    def failed(self, failure: str, *, restarts: bool, forged: bool = False, log_away: bool = False) -> Phase:
         """Return the phase after ``failure``. ``restarts``: the domain is to be opened again, which counts."""
-        return replace(self, failure=failure, restarts=self.restarts + restarts, forged=forged)
+        return replace(self, failure=failure, restarts=self.restarts + restarts, forged=forged, log_away=log_away)
 
 
 @dataclass(frozen=True, slots=True)

@@ -13,6 +13,7 @@ from typing import NamedTuple, Protocol
 
 from jetdr_core import limits
 from jetdr_core._core import NATIVE_LIMITS, LogWriter, Ring, WriterState
+from jetdr_core.device.protocol import BlockDevice
 from jetdr_core.errors import InvalidRequest, LogFailed
 from jetdr_core.limits import BATCH_BYTES_DEFAULT, BLOCK_BYTES, record_bytes_max
 from jetdr_core.replication_log.batch import BATCH_PAYLOAD_BYTES_MAX, Cursor
@@ -90,6 +91,11 @@ class ReplicationLog:
     def body(self) -> SectionBody:
         """What the durable superblock says: name, domain, epoch, timeline, LSN uploaded."""
         return self._section.body
+
+    @property
+    def device(self) -> BlockDevice:
+        """What the log lies on."""
+        return self._section.device
 
     @property
     def tail(self) -> Cursor:

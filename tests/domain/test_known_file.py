@@ -60,4 +60,37 @@ def test_a_log_is_trimmed_again_once_a_file_that_is_out_of_date_can_be_removed(t
     for path in blocked:
         path.rmdir()
     assert keeper.may_trim(LSN, Control())
+    assert keeper.trouble is None
+    record = KnownKeeper(file).record
+    assert record is not None
+    assert record.lsn == LSN, "it lacks nothing any more"
+
+
+def test_a_file_that_cannot_be_written_is_told_and_written_once_it_can_be(tmp_path: Path) -> None:
+    file = kept_file(tmp_path)
+    keeper = KnownKeeper(file)
+    blocked = file.path.with_name("known.new")
+    blocked.mkdir()
+    assert keeper.may_trim(LSN, Control()), "the file is removed, so it says nothing wrong"
+    assert keeper.trouble is not None
+    assert str(blocked) in keeper.trouble.reason
+    since_ns = keeper.trouble.since_ns
+    keeper.look(LSN, Control())
+    assert keeper.trouble is not None
+    assert keeper.trouble.since_ns == since_ns
     assert KnownKeeper(file).record is None
+    blocked.rmdir()
+    keeper.look(LSN, Control())
+    assert keeper.trouble is None
+    assert KnownKeeper(file).record == keeper.record is not None
+
+
+def test_a_file_that_somebody_removes_is_written_again(tmp_path: Path) -> None:
+    file = kept_file(tmp_path)
+    keeper = KnownKeeper(file)
+    before = keeper.record
+    keeper.look(LSN, Control())
+    assert keeper.record is before
+    file.path.unlink()
+    keeper.look(LSN, Control())
+    assert KnownKeeper(file).record == keeper.record is not None

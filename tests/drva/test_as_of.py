@@ -167,7 +167,8 @@ def situation(
         "joined": True,
     }
     shown |= {"failure": "", "store_away_s": 0.0, "log_bytes": 100, "log_used_bytes": 95, "consistent": True}
-    shown |= {"clock": "", "changed": "", "log_cut": "", "disks": disks, "name": "payroll", "epoch": 3}
+    shown |= {"clock": "", "changed": "", "log_cut": "", "log_trouble": None, "state_trouble": None, "lost_files": ()}
+    shown |= {"disks": disks, "name": "payroll", "epoch": 3}
     taken = cast(DomainStatus, type("Status", (), shown | dict(status or {})))
     return Situation(
         fenced=False,

@@ -161,6 +161,26 @@ def test_a_disk_that_grew_is_an_alarm_until_an_operator_takes_the_rest() -> None
         end(drva)
 
 
+def test_files_that_a_host_component_has_open_and_that_are_renamed_are_alarms_until_they_are_back() -> None:
+    with place("payroll") as here, process(here, "--create") as drva:
+        here.until(lambda s: s["state"] == "open" and s["consistent"])
+        files = [here.disk("payroll"), here.run / "payroll" / "ring"]
+        for file in files:
+            file.rename(f"{file}.aside")
+        found = here.until(lambda s: [alarm["name"] for alarm in s["alarms"]] == ["file_lost", "file_lost"])
+        told = "\n".join(alarm["text"] for alarm in found["alarms"])
+        assert f"disk 'db01' at {files[0]}, since" in told
+        assert f"it is {files[0]}.aside now: move it back" in told
+        assert f"the ring at {files[1]}, since" in told
+        for file in files:
+            Path(f"{file}.aside").rename(file)
+        here.until(lambda s: not s["alarms"])
+        files[0].unlink()
+        (alarm,) = here.until(lambda s: s["alarms"])["alarms"]
+        assert f"until process {here.component('payroll').pid} ends" in alarm["text"]
+        end(drva)
+
+
 @pytest.mark.parametrize("remedy", ["move_disk", "unprotect"])
 def test_a_closed_domain_that_waits_for_a_disk_opens_with_the_disk_elsewhere_or_without_it(remedy: str) -> None:
     with place("payroll") as here:

@@ -7,6 +7,7 @@ table says, and ends with a domain that is protected and consistent, also after 
 from __future__ import annotations
 
 import asyncio
+import fcntl
 import os
 import re
 import shutil
@@ -79,8 +80,11 @@ class Walk:
             return self.finds_in(drva)
 
     def finds_in(self, _drva: InProcess) -> str:
-        status = self.here.until(lambda status: all(said in self._told(status) for said in self.row.says))
-        return str(status["failure"])
+        return str(self.here.until(self.says)["failure"])
+
+    def says(self, status: Any) -> bool:
+        """Whether the status says everything that the table says."""
+        return all(said in self._told(status) for said in self.row.says)
 
     def _told(self, status: Any) -> str:
         alarms = [f"{alarm['name']} {alarm['text']}" for alarm in status["alarms"]]
@@ -204,6 +208,39 @@ def log_cut_short(walk: Walk) -> None:
         assert "2 whole batches lie after it" in str(walk.here.status()["alarms"])
         assert "log_cut" in walk.here.ask("acknowledge", domain="payroll")["over"]
         assert walk.here.until(is_whole)["alarms"] == []
+    walk.leaves()
+
+
+def log_away(walk: Walk) -> None:
+    """Another process has the log, and lets it go."""
+    walk.begin()
+    with (walk.here.path / "log").open("r+b") as other:
+        fcntl.flock(other, fcntl.LOCK_EX)
+        with running(walk.here) as drva:
+            walk.finds_in(drva)
+            fcntl.flock(other, fcntl.LOCK_UN)
+            walk.here.until(lambda status: is_whole(status) and not status["alarms"])
+
+
+def file_lost(walk: Walk) -> None:
+    walk.begin()
+    with running(walk.here) as drva:
+        walk.here.until(is_whole)
+        files = (walk.here.path / "log", walk.here.disk("payroll"), own_key(walk.here))
+        for file in files:
+            file.rename(f"{file}.aside")
+        found = walk.here.until(lambda status: str(status["alarms"]).count("file_lost") == len(files))
+        assert all(f" at {file}, since" in str(found["alarms"]) for file in files)
+        for file in files:
+            Path(f"{file}.aside").rename(file)
+        walk.here.until(lambda status: not status["alarms"])
+        walk.here.disk("payroll").unlink()
+        alarm = walk.here.until(walk.says)["alarms"][0]
+        (descriptor,) = re.findall(r"cp --sparse=always (/proc/\d+/fd/\d+) COPY", alarm["text"])
+        drva.disk().write(0, b"late" * 128)
+        shutil.copyfile(descriptor, walk.here.path / "saved")
+    (walk.here.path / "saved").rename(walk.here.disk("payroll"))
+    assert walk.here.disk("payroll").read_bytes()[:512] == b"late" * 128
     walk.leaves()
 
 
@@ -441,6 +478,8 @@ WALKS: dict[str, Callable[[Walk], None]] = {
     "log volume damaged": volume_damaged,
     "log section damaged": section_damaged,
     "log damaged in the middle": log_damaged,
+    "log away": log_away,
+    "file removed or replaced in use": file_lost,
     "log cut short": log_cut_short,
     "log older than the store": log_older,
     "another log used since": another_log_used,
@@ -477,6 +516,8 @@ ELSEWHERE = {
     "disk failed": "tests/drva/test_failed_disks.py::test_a_disk_that_is_gone_is_an_alarm_that_ends_when_it_is_back",
     "disk not configured": "tests/drva/test_failed_disks.py::"
     "test_without_the_file_that_names_it_an_added_disk_is_an_alarm_with_a_way_on",
+    "state folder not writable": "tests/domain/test_known_file.py::"
+    "test_a_file_that_cannot_be_written_is_told_and_written_once_it_can_be",
     "host component without a domain": "tests/drva/test_hosted.py::"
     "test_host_component_of_a_domain_that_was_taken_out_of_the_configuration_is_an_alarm_with_a_way_out",
     "write mode changed": "tests/domain/test_write_back.py::test_the_mode_is_changed_only_where_nothing_is_pending",

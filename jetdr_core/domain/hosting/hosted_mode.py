@@ -9,17 +9,20 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import os
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 
 from jetdr_core._core import Ring
 from jetdr_core.aio import in_thread
 from jetdr_core.catalog import DiskState
+from jetdr_core.device.place import identity_at
 from jetdr_core.domain.continuity import Continuity
 from jetdr_core.domain.disk_fault import DiskFault
 from jetdr_core.domain.disk_identity import why_resync
+from jetdr_core.domain.files_in_use import FileInUse, HeldFile, held_device
 from jetdr_core.domain.generation import Generation
 from jetdr_core.domain.hosting.bypass import Bypass, log_bypass_gap
 from jetdr_core.domain.hosting.bypassed_file import BypassedFile
@@ -34,7 +37,9 @@ from jetdr_core.domain.mode import ModeParts
 from jetdr_core.domain.overload import Overload
 from jetdr_core.domain.primary import DiskPlace, Primary
 from jetdr_core.domain.status import HostStatus
+from jetdr_core.domain.trouble import Trouble, Troubles
 from jetdr_core.errors import JetdrError, StoreAway
+from jetdr_core.file_making import told
 from jetdr_core.host import HostComponent
 from jetdr_core.replication_log import Cursor, ReplicationLog
 
@@ -44,6 +49,10 @@ log_ = logging.getLogger(__name__)
 
 CATCH_UP_POLL_S = 0.01
 COUNT_S = 0.5
+RING_REMEDY = (
+    "keep cleaners away from it. Stop the guests, end the DRVA together with its host components "
+    "(hosts_on_stop = 'stop'), and start it again: a new ring is made"
+)
 ALONE_S = 10.0
 """Without a store a log that has not taken the ring's records within this is full."""
 
@@ -121,6 +130,8 @@ class HostedMode:
         if resumed.witnesses is not None:
             self.source.noted(resumed.witnesses.lsn)
         self._counting: asyncio.Task[None] | None = None
+        self._state_troubles = Troubles()
+        self._ring_files: list[FileInUse] = []
 
     # -- begin -------------------------------------------------------------------------------------------------------
 
@@ -181,6 +192,7 @@ class HostedMode:
             else:
                 log_bypass_gap(self._parts.control_log, bypassed_file, served_file, gap, resumed.gap_since_ns)
         resumed.place.publish(Generation.of_log(self._log))
+        self._ring_files = self._held_ring()
         self._start_host(disks)
         if resumed.owed.resync and not was_open:
             copies.owe_changed(resumed.changed + resumed.absent, gap)
@@ -196,16 +208,17 @@ class HostedMode:
     def _trim(self) -> None:
         """Move the log's tail as far as the state folder knows the log by now.
 
-        A state folder that cannot be written is reported, and holds up nothing.
+        A state folder that cannot be written is reported, and the log keeps what follows meanwhile.
         """
-        witnesses, noted = self._resumed.witnesses, None
-        try:
-            if witnesses is not None:
+        witnesses = self._resumed.witnesses
+        if witnesses is not None:
+            try:
                 witnesses.note_lsn(self._ring.lsn_durable)
-                noted = witnesses.lsn
-        finally:
-            self.source.noted(noted)
-            self.source.trim()
+                self._state_troubles.note("")
+            except (JetdrError, OSError) as error:
+                self._state_troubles.note(told(error))
+        self.source.noted(None if witnesses is None else witnesses.lsn)
+        self.source.trim()
 
     def _start_host(self, disks: Sequence[HostedDisk]) -> None:
         lived = self._ring.host_alive
@@ -305,6 +318,23 @@ class HostedMode:
 
     def ladder(self) -> LadderStatus:
         return self._overload.status()
+
+    @property
+    def state_trouble(self) -> Trouble | None:
+        return self._state_troubles.present
+
+    def files_in_use(self, disks: Iterable[HostedDisk]) -> list[FileInUse]:
+        """The host component has the disks open, or this process while none runs."""
+        pid, found = self._server.host_pid or os.getpid(), list(self._ring_files)
+        for disk in disks:
+            found += held_device(f"disk {disk.name!r}", disk.primary.path, disk.primary.device, pid)
+        return found
+
+    def _held_ring(self) -> list[FileInUse]:
+        path = str(self._resumed.place.path)
+        if (identity := identity_at(path)) is None:
+            return []
+        return [HeldFile("the ring", path, identity, os.getpid(), RING_REMEDY)]
 
     def status(self) -> HostStatus:
         watch, off = self._watch, self._ring.off()

@@ -14,6 +14,7 @@ import threading
 import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future
+from contextlib import suppress
 from dataclasses import replace
 
 from jetdr_core._core import FilterStats, Ring
@@ -129,6 +130,13 @@ class DiskServer:
     def attach(self, number: int, name: str, primary: Primary, size_bytes: int) -> HostedDisk:
         copy_filter = HostedFilter(self._control, number, size_bytes, self._ring.record_bytes_max)
         return HostedDisk(number, name, primary, self._component.nbd_uri(name), copy_filter)
+
+    @property
+    def host_pid(self) -> int | None:
+        """The process id of the host component. None if it does not run, or takes no connection."""
+        with suppress(HostUnreachable):
+            return self._component.pid
+        return None
 
     def check_guest_socket(self) -> None:
         """:class:`HostFailed` if guests cannot connect, because the name of their socket was removed."""
