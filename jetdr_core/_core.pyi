@@ -423,6 +423,12 @@ class IoFilter:
 
         0, and nothing is logged, if the range is longer than ``record_bytes_max`` and no hole of the primary's file.
         """
+    def digest(self, offset: int, length: int) -> tuple[int, bytes]:
+        """Return an LSN, and the XXH3-128 of what the disk holds in the range exactly at that LSN.
+
+        At most 1 MiB. The range is held meanwhile, and nothing is logged. :class:`LoggingOff` if logging is off or the
+        disk is suspect, because disk and log may then differ.
+        """
     def tend_map(self) -> None:
         """Take one step of the lazy clearing of the dirty map, as every few seconds. It flushes the primary if it must."""
     def grow(self, size_bytes: int) -> None:

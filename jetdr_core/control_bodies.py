@@ -10,18 +10,22 @@ and raises :class:`DamagedObject` for the first wrong one. It ignores other fiel
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+import re
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, fields
-from typing import ClassVar, Self
+from typing import ClassVar, NamedTuple, Self
 
 from jetdr_core.errors import DamagedObject, InvalidRequest
 from jetdr_core.identity import check_config_name, check_mark_name, check_name
-from jetdr_core.limits import DISK_BYTES_MAX, SECTOR_BYTES
+from jetdr_core.limits import DIGEST_BYTES_MAX, DISK_BYTES_MAX, SECTOR_BYTES
 from jetdr_core.record import ControlRecord, Kind
 
 __all__ = [
+    "DIGESTS_MAX",
     "ConfigFile",
     "ControlBody",
+    "Digest",
+    "Digests",
     "DiskAdd",
     "DiskGrow",
     "DiskReady",
@@ -36,6 +40,11 @@ __all__ = [
 
 Body = Mapping[str, object]
 
+DIGESTS_MAX = 8
+"""The most extents of one DIGESTS record. A body has no more than 64 values."""
+
+_HEX_DIGEST = re.compile(r"[0-9a-f]{32}")
+
 
 class _Fields:
     """The fields of one JSON object that was read from a log or a store. Asking for a field checks it."""
@@ -48,7 +57,7 @@ class _Fields:
     def text(self, name: str, default: str | None = None) -> str:
         value = self._body.get(name, default)
         if not isinstance(value, str):
-            raise self._damaged(f"{name!r} is {value!r}")
+            raise self.damaged(f"{name!r} is {value!r}")
         return value
 
     def text_if_there(self, name: str) -> str | None:
@@ -59,19 +68,19 @@ class _Fields:
         try:
             return check(self.text(name))
         except InvalidRequest as error:
-            raise self._damaged(str(error)) from None
+            raise self.damaged(str(error)) from None
 
     def flag(self, name: str) -> bool:
         """A boolean. False if it is missing."""
         value = self._body.get(name, False)
         if not isinstance(value, bool):
-            raise self._damaged(f"{name!r} is {value!r}")
+            raise self.damaged(f"{name!r} is {value!r}")
         return value
 
     def size_bytes(self) -> int:
         size = self._number("size_bytes")
         if not 0 < size <= DISK_BYTES_MAX or size % SECTOR_BYTES:
-            raise self._damaged(f"'size_bytes' is {size!r}")
+            raise self.damaged(f"'size_bytes' is {size!r}")
         return size
 
     def time_ns_if_there(self, name: str) -> int | None:
@@ -79,16 +88,23 @@ class _Fields:
             return None
         time_ns = self._number(name)
         if time_ns < 0:
-            raise self._damaged(f"{name!r} is {time_ns!r}")
+            raise self.damaged(f"{name!r} is {time_ns!r}")
         return time_ns
+
+    def rows(self, name: str, rows_max: int) -> list[list[object]]:
+        """A list of lists. Empty if it is missing."""
+        rows = self._body.get(name, [])
+        if not isinstance(rows, list) or len(rows) > rows_max or not all(isinstance(row, list) for row in rows):
+            raise self.damaged(f"{name!r} is {rows!r:.200}")
+        return rows
 
     def _number(self, name: str) -> int:
         value = self._body.get(name)
         if not isinstance(value, int) or isinstance(value, bool):
-            raise self._damaged(f"{name!r} is {value!r}")
+            raise self.damaged(f"{name!r} is {value!r}")
         return value
 
-    def _damaged(self, problem: str) -> DamagedObject:
+    def damaged(self, problem: str) -> DamagedObject:
         return DamagedObject(self._where, self._part, problem)
 
 
@@ -236,6 +252,50 @@ class ConfigFile:
         return cls(found.name("name", check_config_name), found.text("text"))
 
 
+class Digest(NamedTuple):
+    """The disk held bytes with XXH3-128 ``digest`` in [offset, offset + length) exactly at ``lsn``."""
+
+    lsn: int
+    offset: int
+    length: int
+    digest: bytes
+
+    @classmethod
+    def decode(cls, row: Sequence[object]) -> Self | None:
+        """The checked values of a row. None if they cannot be."""
+        if any(isinstance(value, bool) for value in row):
+            return None
+        match row:
+            case [int(lsn), int(offset), int(length), str(text)] if _HEX_DIGEST.fullmatch(text):
+                is_possible = 0 <= lsn < 1 << 63 and 0 < length <= DIGEST_BYTES_MAX
+                is_on_disk = 0 <= offset <= DISK_BYTES_MAX - length and not (offset | length) % SECTOR_BYTES
+                return cls(lsn, offset, length, bytes.fromhex(text)) if is_possible and is_on_disk else None
+        return None
+
+
+@dataclass(frozen=True, slots=True)
+class Digests:
+    """What some extents of the record's disk held, each before the record's own LSN. A summary leaves them out."""
+
+    kind: ClassVar[Kind] = Kind.DIGESTS
+
+    extents: tuple[Digest, ...] = ()
+
+    def encode(self) -> dict[str, object]:
+        return {"extents": [[*extent[:3], extent.digest.hex()] for extent in self.extents]}
+
+    @classmethod
+    def decode(cls, body: Body, where: str) -> Self:
+        found = _fields(cls.kind, body, where)
+        extents = []
+        for row in found.rows("extents", DIGESTS_MAX):
+            extent = Digest.decode(row)
+            if extent is None:
+                raise found.damaged(f"{row!r:.200} is no digest of an extent")
+            extents.append(extent)
+        return cls(tuple(extents))
+
+
 class Void(_Empty):
     """The record was abandoned, because its producer died before it published. The LSN carries nothing."""
 
@@ -243,10 +303,11 @@ class Void(_Empty):
     kind: ClassVar[Kind] = Kind.VOID
 
 
-ControlBody = Mark | GapOpen | GapClose | DiskAdd | DiskReady | DiskRemove | DiskGrow | ConfigFile | Void
+ControlBody = Mark | GapOpen | GapClose | DiskAdd | DiskReady | DiskRemove | DiskGrow | ConfigFile | Digests | Void
 
 _OF_KIND: dict[Kind, type[ControlBody]] = {
-    body.kind: body for body in (Mark, GapOpen, GapClose, DiskAdd, DiskReady, DiskRemove, DiskGrow, ConfigFile, Void)
+    body.kind: body
+    for body in (Mark, GapOpen, GapClose, DiskAdd, DiskReady, DiskRemove, DiskGrow, ConfigFile, Digests, Void)
 }
 
 

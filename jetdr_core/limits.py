@@ -54,6 +54,9 @@ CHAIN_GROUP = 1024
 
 STALL_LIMIT_S_DEFAULT = 2.0
 
+DIGEST_BYTES_MAX = 1 << 20
+"""The longest extent that the self-check digests at once. Its range is held meanwhile."""
+
 NAME_CHARS_MAX = 64
 MARK_NAME_CHARS_MAX = 200
 CONFIG_NAME_BYTES_MAX = 200

@@ -41,6 +41,8 @@ class DomainOptions:
     """How often an idle domain says that its newest recovery point is current."""
     store_check_s: float = 20.0
     """How often the owner sees whether the store still holds what it has stored there."""
+    self_check_s: float = 300.0
+    """How often digests of a few extents of each disk are recorded, for ``jetdr scrub`` to compare. 0: never."""
     stall_limit_s: float = STALL_LIMIT_S_DEFAULT
     """A write or flush waits at most this long for the replication log."""
     throttle_fill: float = 0.7
@@ -72,6 +74,7 @@ class DomainOptions:
             "puts_max": (1, 64),
             "heartbeat_s": (0.01, 3600),
             "store_check_s": (0.01, 3600),
+            "self_check_s": (0.0, 86400),
             "stall_limit_s": (0.0, 3600),
             "throttle_fill": (0.1, 1.0),
             "throttle_delay_max_s": (0.0, 3600),

@@ -60,6 +60,8 @@ class Kind(enum.IntEnum):
     """``disk`` has a new size."""
     CONFIG = 10
     """A configuration file of the domain's virtual machines."""
+    DIGESTS = 11
+    """What some extents of ``disk`` held at earlier LSNs."""
     VOID = 15
     """An LSN whose record was abandoned, because its producer died before it published."""
 

@@ -373,6 +373,16 @@ int64_t jdr_filter_flush(jdr_filter *filter);
  * the primary's file) or -ECANCELED (logging is off).
  */
 int64_t jdr_filter_copy(jdr_filter *filter, uint64_t offset, uint64_t length);
+
+#define JDR_DIGEST 16                    /* bytes: XXH3-128, canonical */
+#define JDR_DIGEST_BYTES_MAX (1ul << 20) /* the longest range that is digested */
+
+/*
+ * The digest of what the disk holds in a range, with the range held. Returns the LSN at which the disk holds exactly
+ * that, 0 before the first record. Nothing is logged. Fails like jdr_filter_pread, with -EINVAL for a longer range or
+ * without a ring, and with -ECANCELED if logging is off or the disk is suspect, because disk and log may then differ.
+ */
+int64_t jdr_filter_digest(jdr_filter *filter, uint64_t offset, size_t length, uint8_t digest[JDR_DIGEST]);
 /*
  * One step of the lazy clearing of the dirty map, to be taken every few seconds. Returns 0, or the primary's error if
  * that failed to be flushed.

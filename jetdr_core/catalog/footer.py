@@ -13,7 +13,7 @@ from jetdr_core.catalog.keys import chain_key
 from jetdr_core.control_bodies import EpochOwner
 from jetdr_core.domain_key import DomainKey
 from jetdr_core.errors import DamagedObject, ObjectNotFound, ObjectUnavailable
-from jetdr_core.record import ControlRecord
+from jetdr_core.record import ControlRecord, Kind
 from jetdr_core.segment import (
     TRAILER_BYTES,
     ObjectKind,
@@ -28,6 +28,8 @@ from jetdr_core.store import ObjectStore
 
 TAIL_BYTES = 64 << 10
 """How much of an object's end is fetched at once. The footer of a segment of 4 KiB writes fits."""
+
+_NOTHING: dict[str, object] = {}
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,9 +54,16 @@ class Footer:
         return chain_key(self.number)
 
     def control(self) -> list[ControlRecord]:
-        """The control records. :class:`DamagedObject` if the index is damaged."""
+        """The control records, DIGESTS without their bodies. :class:`DamagedObject` if the index is damaged.
+
+        No history is made of digests, and every chain has many. So neither a catalog nor a summary holds their bodies,
+        only at which LSNs there are some.
+        """
+        if not self.index:
+            return []
         with encrypted_is_damage(self.key):
-            return decode_index(self.index, self.trailer, self.key, self.domain_key).control if self.index else []
+            control = decode_index(self.index, self.trailer, self.key, self.domain_key).control
+        return [record._replace(body=_NOTHING) if record.kind == Kind.DIGESTS else record for record in control]
 
 
 async def read_trailer(

@@ -25,6 +25,7 @@ from jetdr_core.catalog.point import Interval, RecoveryPoint
 from jetdr_core.control_bodies import (
     ConfigFile,
     ControlBody,
+    Digests,
     DiskAdd,
     DiskGrow,
     DiskReady,
@@ -385,7 +386,7 @@ class DomainHistory:
                 self._disks[record.disk].sizes.append((record.lsn, size_bytes))
             case ConfigFile(name, text):
                 self._keep_config(record.lsn, name, text)
-            case Void():
+            case Digests() | Void():
                 pass
 
     def _turn(self, record: ControlRecord) -> None:

@@ -43,6 +43,9 @@ class CopyFilter(BackgroundFilter, Protocol):
     def trust(self) -> None:
         """Take the disk for suspect no longer: all of it is about to be copied."""
 
+    def digest(self, offset: int, length: int) -> tuple[int, bytes]:
+        """Return an LSN, and the digest of what the disk holds in the range exactly at that LSN."""
+
 
 class ProtectedDisk(ABC):
     """A protected disk. ``primary`` is this process's handle on it. ``nbd_uri`` is where guests find it, or empty."""

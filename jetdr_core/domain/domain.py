@@ -131,7 +131,16 @@ class Domain(Generic[D]):
         outstanding, :class:`DuplicateMark` for a name in use, :class:`InvalidRequest` for a name that is not valid.
         """
         domain = self._alive
-        return domain.control_log.mark(name, lambda: domain.why_inconsistent)
+        point = domain.control_log.mark(name, lambda: domain.why_inconsistent)
+        domain.self_check.note_mark()
+        return point
+
+    async def record_digests(self) -> int:
+        """Record what some extents of the disks hold now; returns of how many. ``jetdr scrub`` compares them.
+
+        The domain does this by itself, every ``self_check_s``. 0 while it is not consistent, or too busy.
+        """
+        return await asyncio.to_thread(self._alive.self_check.record)
 
     def store_config(self, name: str, content: str | bytes | bytearray) -> int:
         """Keep a configuration file of the domain's machines, a .vmx for example; returns its LSN.

@@ -7,6 +7,7 @@ from collections import deque
 from collections.abc import Callable
 
 from jetdr_core._core import Ring
+from jetdr_core.domain.recent_writes import RecentWrites
 from jetdr_core.errors import JetdrError, LogFailed
 from jetdr_core.replication_log import Cursor, LogBatch, ReplicationLog
 
@@ -46,6 +47,7 @@ class DurableLog:
         self._domain = domain
         self._on_fence = on_fence
         self._may_trim = may_trim
+        self.recent = RecentWrites()
 
     @property
     def data_bytes(self) -> int:
@@ -69,6 +71,8 @@ class DurableLog:
         batches = self._log.read(cursor, payload_bytes_max=payload_bytes_max)
         if not batches:
             self._raise_if_poisoned()
+        for batch in batches:
+            self.recent.note(batch.records.headers)
         return batches
 
     def _is_flushed(self, lsn: int) -> bool:

@@ -31,6 +31,7 @@ from jetdr_core.domain.mode import D, ModeParts
 from jetdr_core.domain.opening import open_parts
 from jetdr_core.domain.parts import RETRY_WHILE_OPENING, Away, Joined, Parts
 from jetdr_core.domain.request import DomainRequest
+from jetdr_core.domain.self_check import SelfCheck
 from jetdr_core.domain.status import DomainStatus
 from jetdr_core.domain.upload import Upload
 from jetdr_core.errors import (
@@ -79,6 +80,7 @@ class OpenDomain(Generic[D]):
             )
         )
         self.disks = Disks(request.name, self.mode, self.control_log, self.copies)
+        self.self_check = self._make_self_check(request.name)
         self._joining = Joining(request, parts, parts.joined) if isinstance(parts.joined, Away) else None
         self.upload = Upload(request.name, self.mode.source, options, parts.cursor, parts.joined, self._join)
         self._failed_log = FailedLog(
@@ -97,6 +99,17 @@ class OpenDomain(Generic[D]):
         self._log_watch = LogWatch(lambda: self.mode.source.failure, self._log_pace, self._log_device_failure)
         self._lookout = Lookout(request.name, (self._log_watch.look, self._keep_known, self._files.look))
 
+    def _make_self_check(self, name: str) -> SelfCheck:
+        return SelfCheck(
+            name,
+            self.parts.ring,
+            self.control_log,
+            self.mode.source.recent,
+            disks=self.disks.by_name,
+            why_unsteady=self._why_unsteady,
+            every_s=self._options.self_check_s,
+        )
+
     @classmethod
     async def start(cls, request: DomainRequest[D], loop: LoopThread) -> OpenDomain[D]:
         """Open and claim the domain, serve its disks, begin to upload. After an error everything is closed."""
@@ -113,6 +126,7 @@ class OpenDomain(Generic[D]):
             raise
         domain._watching = asyncio.create_task(domain.clock_watch.run())
         domain._lookout.start()
+        domain.self_check.start()
         return domain
 
     async def _join(self) -> Joined:
@@ -198,6 +212,7 @@ class OpenDomain(Generic[D]):
         return errors
 
     async def _stop_watching(self) -> None:
+        await in_thread(self.self_check.stop)
         if self._watching is not None:
             self._watching.cancel()
             await asyncio.wait({self._watching})
@@ -248,6 +263,12 @@ class OpenDomain(Generic[D]):
     def why_owed(self) -> str:
         """Why the log is about to say that the domain is not consistent, though it does not yet."""
         return self.mode.why_inconsistent or self.copies.gap_owed
+
+    def _why_unsteady(self) -> str:
+        """Why disks and log may differ, or should be left alone. Empty if they agree and there is room."""
+        if self.ending or self.mode.is_crowded:
+            return "the log is crowded, or the domain is closing"
+        return "a copy is owed" if self.copies.owes_any else self.why_inconsistent
 
     async def wait_consistent(self) -> None:
         """Return when no copy is owed, nothing that has happened will make one owed, and the log says so.

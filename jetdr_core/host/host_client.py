@@ -108,6 +108,15 @@ class HostControl:
         except _TooLong:
             return 0
 
+    def digest(self, number: int, offset: int, length: int) -> tuple[int, bytes]:
+        """An LSN, and the digest of a range of the disk exactly at that LSN. Nothing is logged."""
+        words = self._ask(f"DIGEST {number} {offset} {length}", refused=_refused_copy).split(" ")
+        try:
+            lsn, digest = int(words[0]), bytes.fromhex(words[1])
+        except (IndexError, ValueError):
+            raise HostGone(f"{self._path}: {' '.join(words)!r} is no digest", hint="start the host again") from None
+        return lsn, digest
+
     def trust(self, number: int) -> None:
         """Declare the disk no longer suspect: all of it is about to be copied."""
         self._ask(f"TRUST {number}", refused=_refused_copy)

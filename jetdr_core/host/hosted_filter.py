@@ -31,6 +31,15 @@ class HostedFilter:
         self._check_open()
         return self._control.copy(self._number, offset, length)
 
+    def digest(self, offset: int, length: int) -> tuple[int, bytes]:
+        """Return an LSN, and the digest of what the disk holds in the range exactly at that LSN.
+
+        :class:`LoggingOff` while logging is off. :class:`InvalidRequest` if the host component is of a release that
+        gives no digests.
+        """
+        self._check_open()
+        return self._control.digest(self._number, offset, length)
+
     def stats(self) -> FilterStats:
         disk = self._control.stats().get(self._number)
         if disk is None:

@@ -56,15 +56,20 @@ GET_RANGES_MAX = 64
 class PlannedDisk:
     """One disk of a plan: its number in the records, its size at the point, and which of its bytes are found so far.
 
-    ``bytes_live`` counts the bytes to be fetched, ``frames`` the frames that hold them.
+    ``bytes_live`` counts the bytes to be fetched, ``frames`` the frames that hold them. With ``only``, ranges (start,
+    end) that ascend and do not touch, nothing else of the disk is planned.
     """
 
-    def __init__(self, number: int, name: str, size_bytes: int) -> None:
+    def __init__(self, number: int, name: str, size_bytes: int, only: Sequence[tuple[int, int]] | None = None) -> None:
         self.number = number
         self.name = name
         self.size_bytes = size_bytes
         self.bytes_live = self.frames = 0
         self._covered = IntervalMap()
+        if only is not None:
+            edges = np.array([0, *(edge for wanted in only for edge in wanted), size_bytes], np.uint64)
+            unwanted = edges[1::2] > edges[::2]
+            self._covered.overlay(edges[::2][unwanted], (edges[1::2] - edges[::2])[unwanted])
 
     @property
     def is_covered(self) -> bool:

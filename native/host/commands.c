@@ -125,6 +125,22 @@ static bool do_copy(int fd, char *rest)
     return lsn < 0 ? answer_failed_copy(fd, lsn, message) : host_reply(fd, "OK %" PRId64, lsn);
 }
 
+static bool do_digest(int fd, char *rest)
+{
+    char message[HOST_MESSAGE] = "", text[2 * JDR_DIGEST + 1];
+    uint8_t digest[JDR_DIGEST];
+    uint64_t number, offset, length;
+    if (!take_number(&rest, UINT32_MAX, &number) || !take_number(&rest, INT64_MAX, &offset) ||
+        !take_number(&rest, INT64_MAX, &length) || !at_end(rest))
+        return garbage(fd, "DIGEST takes NUMBER OFFSET LENGTH");
+    int64_t lsn = host_disks_digest((uint32_t)number, offset, length, digest, message);
+    if (lsn < 0)
+        return answer_failed_copy(fd, lsn, message);
+    for (int i = 0; i < JDR_DIGEST; i++)
+        snprintf(text + 2 * i, 3, "%02x", digest[i]);
+    return host_reply(fd, "OK %" PRId64 " %s", lsn, text);
+}
+
 static void print_stats(void *context, struct host_disk *disk)
 {
     struct jdr_filter_stats stats = {0};
@@ -169,14 +185,14 @@ enum host_next host_obey(int fd, char *line, size_t length)
         bool (*run)(int fd, char *rest);
         enum host_next next; /* if it succeeds */
     } commands[] = {
-        {"HELLO", do_hello, HOST_GO_ON}, {"ADD", do_add, HOST_GO_ON},     {"REMOVE", do_remove, HOST_GO_ON},
-        {"COPY", do_copy, HOST_GO_ON},   {"TRUST", do_trust, HOST_GO_ON}, {"STATS", do_stats, HOST_GO_ON},
-        {"QUIT", do_quit, HOST_QUIT},
+        {"HELLO", do_hello, HOST_GO_ON}, {"ADD", do_add, HOST_GO_ON},       {"REMOVE", do_remove, HOST_GO_ON},
+        {"COPY", do_copy, HOST_GO_ON},   {"DIGEST", do_digest, HOST_GO_ON}, {"TRUST", do_trust, HOST_GO_ON},
+        {"STATS", do_stats, HOST_GO_ON}, {"QUIT", do_quit, HOST_QUIT},
     };
     char *rest = line, *word = strlen(line) == length ? take_word(&rest) : NULL;
     for (size_t i = 0; word && i < sizeof commands / sizeof *commands; i++)
         if (!strcmp(word, commands[i].word))
             return commands[i].run(fd, rest) ? commands[i].next : HOST_HANG_UP;
-    host_refuse_line(fd, "not a command: HELLO, ADD, REMOVE, COPY, TRUST, STATS, QUIT");
+    host_refuse_line(fd, "not a command: HELLO, ADD, REMOVE, COPY, DIGEST, TRUST, STATS, QUIT");
     return HOST_HANG_UP;
 }

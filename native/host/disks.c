@@ -273,6 +273,20 @@ int64_t host_disks_copy(uint32_t number, uint64_t offset, uint64_t length, char 
     return result;
 }
 
+int64_t host_disks_digest(uint32_t number, uint64_t offset, uint64_t length, uint8_t *digest, char *message)
+{
+    struct host_disk *disk;
+    int64_t result = take_number(number, SERVED, &disk, message);
+    if (result)
+        return result;
+    result = jdr_filter_digest(disk->filter, offset, length, digest);
+    if (result < 0)
+        snprintf(message, HOST_MESSAGE, "disk %s: digest of %llu bytes at %llu", disk->spec.name,
+                 (unsigned long long)length, (unsigned long long)offset);
+    host_disk_release(disk);
+    return result;
+}
+
 int host_disks_trust(uint32_t number, char *message)
 {
     struct host_disk *disk;

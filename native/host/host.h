@@ -66,6 +66,8 @@ int host_disks_add(const struct host_disk_spec *spec, char *message);
 int host_disks_remove(uint32_t number, char *message);
 /* Log a range as background data. Returns what jdr_filter_copy returns. */
 int64_t host_disks_copy(uint32_t number, uint64_t offset, uint64_t length, char *message);
+/* The digest of a range. Returns what jdr_filter_digest returns. */
+int64_t host_disks_digest(uint32_t number, uint64_t offset, uint64_t length, uint8_t *digest, char *message);
 int host_disks_trust(uint32_t number, char *message);
 /* Call `visit` with every disk that is served. No disk is added or removed meanwhile. Returns how many there are. */
 unsigned host_disks_each(void (*visit)(void *context, struct host_disk *disk), void *context);

@@ -119,6 +119,17 @@ cdef class IoFilter:
             self.fail(result, "background copy", at, size)
         return result
 
+    def digest(self, offset, length):
+        cdef uint64_t at = check(offset)
+        cdef uint64_t size = check(length)
+        cdef uint8_t digest[16]
+        cdef int64_t result
+        with nogil:
+            result = jdr_filter_digest(self.filter, at, size, digest)
+        if result < 0:
+            self.fail(result, "digest", at, size)
+        return result, (<char *>digest)[:16]
+
     def tend_map(self):
         cdef int result
         with nogil:

@@ -27,6 +27,7 @@ cdef extern from "jetdr.h" nogil:
     enum:
         JDR_SECTOR
         JDR_BLOCK
+        JDR_DIGEST_BYTES_MAX
         JDR_BATCH_RECORDS_MAX
         JDR_RECORD_BYTES_MAX
         JDR_BATCH_BYTES_MAX
@@ -202,6 +203,7 @@ cdef extern from "jetdr.h" nogil:
     int jdr_filter_pread(jdr_filter *, void *, size_t, uint64_t)
     int64_t jdr_filter_flush(jdr_filter *)
     int64_t jdr_filter_copy(jdr_filter *, uint64_t, uint64_t)
+    int64_t jdr_filter_digest(jdr_filter *, uint64_t, size_t, uint8_t *)
     int jdr_filter_tend_map(jdr_filter *)
     void c_filter_stats "jdr_filter_stats"(jdr_filter *, jdr_filter_stats *)
     void jdr_filter_trust(jdr_filter *)

@@ -11,6 +11,8 @@ from hypothesis import strategies as st
 from jetdr_core.control_bodies import (
     ConfigFile,
     ControlBody,
+    Digest,
+    Digests,
     DiskAdd,
     DiskGrow,
     DiskReady,
@@ -38,6 +40,10 @@ WIRE: list[tuple[ControlBody, str]] = [
     (DiskRemove(), "{}"),
     (DiskGrow(SIZE), '{"size_bytes":1048576}'),
     (ConfigFile("büro 1.vmx", "a"), '{"name":"büro 1.vmx","text":"a"}'),
+    (
+        Digests((Digest(7, 512, 1024, bytes(range(16))),)),
+        '{"extents":[[7,512,1024,"000102030405060708090a0b0c0d0e0f"]]}',
+    ),
     (Void(), "{}"),
 ]
 
@@ -65,6 +71,7 @@ def test_fields_that_an_old_record_may_lack_have_a_meaning() -> None:
     added = read(Kind.DISK_ADD, {"name": "db01", "size_bytes": SIZE})
     assert added == DiskAdd(name="db01", uuid="", size_bytes=SIZE, path="", holds_data=False)
     assert read(Kind.GAP_OPEN, {}) == GapOpen("")
+    assert read(Kind.DIGESTS, {}) == Digests()
 
 
 @pytest.mark.parametrize(
@@ -73,6 +80,16 @@ def test_fields_that_an_old_record_may_lack_have_a_meaning() -> None:
         (Kind.MARK, {}, "'name' is None"),
         (Kind.MARK, {"name": "latest"}, "mark name 'latest' would be read as a point"),
         (Kind.GAP_OPEN, {"reason": 5}, "'reason' is 5"),
+        (Kind.DIGESTS, {"extents": 5}, "'extents' is 5"),
+        (Kind.DIGESTS, {"extents": [5]}, "'extents' is"),
+        (Kind.DIGESTS, {"extents": [[]] * 9}, "'extents' is"),
+        (Kind.DIGESTS, {"extents": [[7, 0, 512]]}, ".*is no digest of an extent"),
+        (Kind.DIGESTS, {"extents": [[True, 0, 512, "0" * 32]]}, ".*is no digest of an extent"),
+        (Kind.DIGESTS, {"extents": [[-1, 0, 512, "0" * 32]]}, ".*is no digest of an extent"),
+        (Kind.DIGESTS, {"extents": [[7, 1, 512, "0" * 32]]}, ".*is no digest of an extent"),
+        (Kind.DIGESTS, {"extents": [[7, 0, 2 << 20, "0" * 32]]}, ".*is no digest of an extent"),
+        (Kind.DIGESTS, {"extents": [[7, 1 << 60, 512, "0" * 32]]}, ".*is no digest of an extent"),
+        (Kind.DIGESTS, {"extents": [[7, 0, 512, "0" * 31 + "x"]]}, ".*is no digest of an extent"),
         (Kind.GAP_OPEN, {"since_ns": -1}, "'since_ns' is -1"),
         (Kind.GAP_OPEN, {"since_ns": None}, "'since_ns' is None"),
         (Kind.GAP_OPEN, {"since_ns": True}, "'since_ns' is True"),

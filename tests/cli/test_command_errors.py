@@ -318,6 +318,7 @@ COMMANDS = [
     "points",
     "rehydrate",
     "verify",
+    "scrub",
     "inspect",
     "status",
     "drva",

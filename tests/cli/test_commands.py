@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import asyncio
 import os
+import re
 import subprocess
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+import xxhash
 
 import jetdr_core as engine
+from jetdr_core.control_bodies import Digest, Digests
 from jetdr_core.record import Kind
 from jetdr_core.store import DirectoryStore
 from tests.cli.domains import LSN_AFTER, LSN_BEFORE, LSN_CLOSED, LSN_GAP, LSN_LAST, SIZE_BYTES, Payroll
@@ -121,6 +124,34 @@ def test_rehydrate_as_json_has_its_documented_keys(payroll: Payroll, tmp_path: P
         *("lsn", "time", "time_ns", "damaged"),
     }
     assert said.json["configs"] == [str(tmp_path / "out" / "db01.vmx")]
+
+
+def test_scrub_says_what_it_compared_and_what_differs(payroll: Payroll) -> None:
+    said = jetdr("scrub", payroll.url)
+    assert said.code == 0
+    assert "nothing was compared, so nothing is verified: the store holds no digests yet" in said.out
+    chain, held = payroll.chain, payroll.chain.replay(1, SIZE_BYTES, payroll.chain.lsn)
+    chain.store = DirectoryStore(payroll.path)
+    right = Digest(chain.lsn, 0, 8192, xxhash.xxh3_128_digest(held[:8192]))
+    chain.control(Kind.DIGESTS, 1, **Digests((right,)).encode())
+    asyncio.run(chain.seal())
+    said = jetdr("scrub", payroll.url)
+    assert said.code == 0
+    assert re.search(rf"^db01 +1 +8.0 KiB +0 +0 +LSN {right.lsn} at 20", said.out, re.MULTILINE)
+    wrong = right._replace(lsn=chain.lsn, digest=bytes(16))
+    chain.control(Kind.DIGESTS, 1, **Digests((wrong,)).encode())
+    asyncio.run(chain.seal())
+    said = jetdr("scrub", payroll.url, "--disk", "db01", "--sample", "9")
+    assert said.code == 4
+    assert f"DIFFERENT disk 'db01' [0, 8192) at LSN {wrong.lsn}: the disk held other bytes" in said.out
+    assert "1 extent of the store differ" in said.err
+    found = jetdr("scrub", payroll.url, "--json").json
+    assert set(found) == {
+        *("url", "domain", "sound", "authenticity", "digests", "verified", "disks", "comparisons", "unread"),
+    }
+    assert (found["sound"], found["digests"], found["verified"]["lsn"]) == (False, 2, right.lsn)
+    assert found["comparisons"][0]["agreement"] == "different"
+    assert jetdr("scrub", payroll.url, "--disk", "none").code == 2
 
 
 def test_verify_says_that_all_is_well(payroll: Payroll) -> None:
@@ -250,8 +281,8 @@ def test_a_running_domain_can_be_looked_at(tmp_path: Path) -> None:
 def test_another_domains_log_is_told(payroll: Payroll, protected: Path) -> None:
     said = jetdr("status", payroll.url, "--log", protected / "log")
     assert said.code == 2
-    assert "holds no section of domain 'payroll'" in said.error
-    assert "name the log volume of that domain" in said.error
+    assert "holds no section of domain 'payroll'" in said.err
+    assert "name the log volume of that domain" in said.err
 
 
 def test_a_damaged_log_is_described_and_ends_with_4(protected: Path) -> None:
@@ -265,7 +296,7 @@ def test_a_damaged_log_is_described_and_ends_with_4(protected: Path) -> None:
         said = jetdr(*arguments)
         assert said.code == 4
         assert "DAMAGED" in said.out
-        assert "damage in" in said.error or "the log of domain 'payroll'" in said.error
+        assert "damage in" in said.err or "the log of domain 'payroll'" in said.error
 
 
 def test_inspect_describes_a_log_volume(protected: Path) -> None:

@@ -13,6 +13,7 @@ from pathlib import Path
 from uuid import UUID
 
 import pytest
+import xxhash
 
 from jetdr_core.errors import HostFailed, InvalidRequest, LoggingOff, StallTimeout
 from jetdr_core.host import HostComponent, HostedFilter, HostOptions, StartDisk
@@ -134,6 +135,26 @@ def test_a_copy_is_background_data(peer: Callable[[str], str]) -> None:
             (Kind.ZERO, RecordFlag.BACKGROUND),
         ]
         assert guest.replica() == guest.shared.primary.read_bytes()
+
+
+@pytest.mark.parametrize("write_back", [False, True])
+def test_a_digest_is_of_the_newest_data_and_is_refused_while_logging_is_off(
+    peer: Callable[[str], str], write_back: bool
+) -> None:
+    with protected(peer, write_back=write_back) as guest:
+        guest.start()
+        with guest.client() as client:
+            for n in range(4):
+                client.write(n * 512, bytes([n + 1]) * 1024)
+        lsn, digest = guest.filter().digest(0, 4096)
+        assert lsn == 4
+        guest.shared.drain()
+        assert digest == xxhash.xxh3_128_digest(guest.replica()[:4096])
+        with pytest.raises(InvalidRequest):
+            guest.filter().digest(guest.shared.size_bytes, 512)
+        guest.shared.drva.stop_logging()
+        with pytest.raises(LoggingOff):
+            guest.filter().digest(0, 4096)
 
 
 def test_a_copy_that_is_too_long_is_none_unless_it_is_a_hole(peer: Callable[[str], str]) -> None:
