@@ -146,7 +146,8 @@ class ReplicationLog:
 
         With ``write_back`` the primaries may lag the log from now on. ``nonce`` is that of the claim of ``epoch``, and
         ``state_id`` names the state folder that is relied on. What was cut is erased, so that it cannot come
-        back. What was found is flushed before it is called durable.
+        back. What was found is durable before it is called that. A batch for which no flush has returned is written
+        again, because one may have failed: the system then shows the batch, and no later flush writes it.
         """
         self._check_open()
         if self._writer is not None or epoch < self.body.epoch:
@@ -154,7 +155,7 @@ class ReplicationLog:
                 f"{self._section.where}: epoch {epoch} cannot begin: the log runs, or epoch {self.body.epoch} did",
                 hint="begin a stopped log, with an epoch that is not older than its last",
             )
-        self._erase_leftovers()
+        self._settle_end()
         self._section.on_begin()
         self._section.update(
             lambda body: body._replace(
@@ -272,18 +273,28 @@ class ReplicationLog:
 
     # -- parts -----------------------------------------------------------------------------------------------------
 
-    def _erase_leftovers(self) -> None:
+    def _settle_end(self) -> None:
         device, area = self._section.device, self.body.area
         try:
+            self._write_unproven()
             for position in self.outcome.leftovers:
                 device.write(area.physical(position), bytes(BLOCK_BYTES))
             device.sync()
         except OSError as error:
             raise LogFailed(
-                f"{self._section.where}: erasing the torn end failed: {error}",
+                f"{self._section.where}: making what was found durable failed: {error}",
                 hint="check the device, and open the log again",
                 errno=error.errno,
             ) from error
+
+    def _write_unproven(self) -> None:
+        """Write each batch again for which no flush is known to have returned. These are at most twice 64 MiB."""
+        cursor, head = self.outcome.unproven, self.outcome.head
+        while cursor is not None and cursor.position < head.position:
+            raw, end = self._reader.raw(cursor, head.position)
+            self._section.device.write(self.body.area.physical(cursor.position), raw)
+            cursor = end
+        self._reader.forget()
 
     def _stop(self, *, drain: bool) -> None:
         """End the writer's thread. With ``drain``, what is published is then durable, unless the writer is poisoned."""

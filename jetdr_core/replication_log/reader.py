@@ -37,10 +37,11 @@ _RECORDS_MAX = SEGMENT_RECORDS_MAX - BATCH_RECORDS_MAX
 
 
 class LogBatch(NamedTuple):
-    """The records of one batch, and the place after it."""
+    """The records of one batch, and the place after it. ``durable_batch``: a flush had returned for that one before."""
 
     records: RecordBatch
     end: Cursor
+    durable_batch: int
 
 
 class BadBatch(NamedTuple):
@@ -114,6 +115,18 @@ class LogReader:
             return BadBatch(Defect.OTHER_PAST, header)
         return self._examine_content(header, cursor, limit)
 
+    def raw(self, cursor: Cursor, limit: int) -> tuple[memoryview, Cursor]:
+        """Return the bytes of the batch at ``cursor``, which has passed its checks, and the place after it."""
+        batch = self.examine(cursor, limit)
+        if isinstance(batch, BadBatch):
+            raise self.damaged(cursor, batch, "it had been found whole")
+        block = self._peek(cursor.position, BLOCK_BYTES, limit)
+        header = None if block is None else parse_header(block)
+        assert header is not None, "it was examined"
+        view = self._peek(cursor.position, header.total_bytes, limit)
+        assert view is not None, "it was examined"
+        return view, batch.end
+
     def headers_beyond(self, cursor: Cursor, end: int) -> Iterator[BatchHeader]:
         """Yield the headers of this section between ``cursor`` and position ``end`` that have a higher number."""
         position = cursor.position
@@ -179,7 +192,7 @@ class LogReader:
         if verify_payloads(headers, records.payload) >= 0:
             return BadBatch(Defect.BROKEN_PAYLOAD, header)
         time_ns = int(headers["time_ns"][-1]) if len(headers) else cursor.time_ns
-        return LogBatch(records, cursor_after(header, self._area, time_ns=time_ns))
+        return LogBatch(records, cursor_after(header, self._area, time_ns=time_ns), header.durable_batch)
 
     # -- the window ------------------------------------------------------------------------------------------------
 

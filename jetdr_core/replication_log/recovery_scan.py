@@ -6,6 +6,7 @@ Nothing is written.
 
 from __future__ import annotations
 
+from collections import deque
 from typing import NamedTuple
 
 from jetdr_core.device.protocol import BlockDevice
@@ -26,6 +27,8 @@ class RecoveryOutcome(NamedTuple):
     head to the end of the furthest batch that was cut. ``leftovers`` are the positions of headers after the head that
     could one day seem to continue the log. ``case`` is the row of the decision table that ended the log.
 
+    ``unproven`` is the place of the first batch for which no flush is known to have returned, or None if there is none.
+
     ``whole_beyond`` counts the whole batches of the same epoch after the one that was cut. A device that loses power
     may leave such batches, because it writes what is not flushed in any order. A device that damages what it was given
     leaves them too.
@@ -39,6 +42,7 @@ class RecoveryOutcome(NamedTuple):
     leftovers: tuple[int, ...]
     case: Case | None
     whole_beyond: int = 0
+    unproven: Cursor | None = None
 
 
 def recover(device: BlockDevice, body: SectionBody, *, where: str) -> RecoveryOutcome:
@@ -50,14 +54,39 @@ def recover(device: BlockDevice, body: SectionBody, *, where: str) -> RecoveryOu
     reader = LogReader(device, body.area, where=where)
     limit = body.tail.position + body.data_bytes
     cursor, batches = body.tail, 0
+    unproven = _Unproven(body.head.batch_number)
     while cursor.position + BLOCK_BYTES <= limit:
         found = reader.examine(cursor, limit)
         facts = _facts(body, cursor, found)
         if isinstance(found, BadBatch):
-            return _ended(reader, body, cursor, found, facts)._replace(batches=batches)
+            ended = _ended(reader, body, cursor, found, facts)
+            return ended._replace(batches=batches, unproven=unproven.first)
         assert decide(facts).decision is Decision.FOLLOW, "a whole batch is followed, and no other"
+        unproven.follow(cursor, found.durable_batch)
         cursor, batches = found.end, batches + 1
-    return _outcome(body, cursor)._replace(batches=batches)
+    return _outcome(body, cursor)._replace(batches=batches, unproven=unproven.first)
+
+
+class _Unproven:
+    """The places of batches for which no flush is known to have returned.
+
+    The superblock knows of flushes up to ``durable_batch``, and each batch of those that had returned before it.
+    """
+
+    def __init__(self, durable_batch: int) -> None:
+        self._durable_batch = durable_batch
+        self._places = deque[Cursor]()
+
+    @property
+    def first(self) -> Cursor | None:
+        return self._places[0] if self._places else None
+
+    def follow(self, place: Cursor, durable_batch: int) -> None:
+        """Note the batch after ``place``, which knows that ``durable_batch`` was flushed."""
+        self._places.append(place)
+        self._durable_batch = max(self._durable_batch, durable_batch)
+        while self._places and self._places[0].batch_number < self._durable_batch:
+            self._places.popleft()
 
 
 def _facts(body: SectionBody, cursor: Cursor, found: LogBatch | BadBatch) -> Facts:

@@ -302,6 +302,44 @@ def test_failed_flush_is_never_acknowledged_later() -> None:
     assert not recovered(device)[0].outcome.clean
 
 
+def test_what_a_failed_flush_left_is_written_again_before_it_is_called_durable() -> None:
+    """The next life reads it, though the device has lost it and no later flush brings it back."""
+    for seed in range(12):
+        device = CrashDevice(VOLUME_BYTES, seed=seed)
+        driven = HandDriven(new_volume(device))
+        written = [driven.write(0, BLOCK)]
+        driven.flush()
+        written += [driven.write(0, BLOCK), driven.write(4096, BLOCK)]
+        device.fail_at(2, "transient")
+        with pytest.raises(LogFailed):
+            driven.flush()
+        driven.filter.close()
+        driven.log.close()
+        driven = HandDriven(open_volume_on(device))
+        assert driven.log.outcome.head.lsn == 3, "the next life finds it"
+        written.append(driven.write(8192, BLOCK))
+        driven.flush()
+        _, found = recovered(device.crash(seed))
+        assert found == written, seed
+        driven.filter.close()
+
+
+def test_only_what_no_flush_is_known_for_is_written_again() -> None:
+    device = CrashDevice(VOLUME_BYTES)
+    driven = HandDriven(new_volume(device))
+    for _ in range(20):
+        driven.write(0, BLOCK)
+        driven.flush()
+    last = driven.log.state().head_position
+    driven.filter.close()
+    driven.log.close(clean=False)
+    log = ReplicationLog(open_volume_on(device).open_section(NAME))
+    assert log.outcome.unproven is not None
+    assert log.outcome.unproven.batch_number == 19
+    assert last - log.outcome.unproven.position == 8192, "the last batch alone: each names the flush before it"
+    log.close(clean=False)
+
+
 def test_failed_checkpoint_poisons_log_and_ring() -> None:
     device = CrashDevice(VOLUME_BYTES)
     driven = HandDriven(new_volume(device))

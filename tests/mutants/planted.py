@@ -148,6 +148,13 @@ MUTANTS = (
         "tests/log/test_log.py::test_log_that_could_not_take_everything_is_not_marked_clean",
     ),
     Mutant(
+        "what a failed flush left is called durable by the next owner",
+        "jetdr_core/replication_log/log.py",
+        "            self._write_unproven()\n",
+        "",
+        "tests/log/test_log.py::test_what_a_failed_flush_left_is_written_again_before_it_is_called_durable",
+    ),
+    Mutant(
         "a recovery takes the oldest record of a byte",
         "jetdr_core/rehydrate/plan.py",
         'newest_first = entries[entries["disk"] == self.number][::-1]',

@@ -67,4 +67,4 @@ class ListedSource:
     def _batch(self, lsn: int) -> LogBatch:
         records = Records(lsn)
         records.write(1, lsn * 512, bytes([lsn % 256]) * 512)
-        return LogBatch(records.batch(), cursor_at(lsn))
+        return LogBatch(records.batch(), cursor_at(lsn), durable_batch=0)
