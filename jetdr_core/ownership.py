@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import errno
 import os
+import re
 import stat
 import tempfile
 from collections.abc import Iterator
@@ -28,6 +29,7 @@ __all__ = [
     "file_system_of",
     "link_flags",
     "make_private",
+    "mounted_at",
     "nearest_existing",
     "open_own",
 ]
@@ -67,13 +69,27 @@ def check_private(what: str, folder: Path, *, user: int | None = None) -> None:
             status = folder.stat()
     except FileNotFoundError:
         return
+    kind = f"{_kind_of(status.st_mode)} on {file_system_of(folder) or 'an unknown file system'}"
     if not stat.S_ISDIR(status.st_mode):
-        raise InvalidRequest(f"{what} {folder} is no folder", hint="name another, or move that file away")
+        raise InvalidRequest(f"{what} {folder} is no folder, but {kind}", hint="name another, or move that away")
     if status.st_uid != user or status.st_mode & _OTHERS:
         raise InvalidRequest(
-            f"{what} {folder} belongs to user {status.st_uid} with mode {stat.S_IMODE(status.st_mode):04o}",
-            hint=f"chown {user} and chmod 0700 it, so that it is this user's alone, or name another place",
+            f"{what} {folder} belongs to user {status.st_uid} with mode {stat.S_IMODE(status.st_mode):04o}: it is "
+            f"{kind}",
+            hint=f"chown {user} and chmod 0700 {folder}, so that it is this user's alone, or name another place",
         )
+
+
+def _kind_of(mode: int) -> str:
+    kinds = {
+        stat.S_IFDIR: "a folder",
+        stat.S_IFREG: "a file",
+        stat.S_IFSOCK: "a socket",
+        stat.S_IFIFO: "a pipe",
+        stat.S_IFBLK: "a block device",
+        stat.S_IFCHR: "a character device",
+    }
+    return kinds.get(stat.S_IFMT(mode), "something")
 
 
 def check_in_memory(what: str, folder: Path) -> None:
@@ -98,15 +114,33 @@ def nearest_existing(path: Path) -> Path:
 
 def file_system_of(path: Path) -> str:
     """The type of the file system that holds ``path``, such as ``ext4``. Empty if the system does not tell."""
+    row = _mount_row(path)
+    return row[row.index("-", 6) + 1] if row else ""
+
+
+def mounted_at(path: Path) -> str:
+    """Return where the file system is mounted that holds ``path``, or ``path`` if the system does not tell."""
+    row = _mount_row(path)
+    return _unescaped(row[4]) if row else str(path)
+
+
+def _mount_row(path: Path) -> list[str]:
+    """The row of the kernel's table of mounts for the innermost one of that device that ``path`` lies in."""
     with trying(path, "looking at it"):
-        device = path.stat().st_dev
+        device, here = path.stat().st_dev, path.resolve()
     wanted = f"{os.major(device)}:{os.minor(device)}"
     try:
         mounts = Path("/proc/self/mountinfo").read_text(errors="surrogateescape").splitlines()
     except OSError:
-        return ""
-    rows = [line.split(" ") for line in mounts]
-    return next((row[row.index("-", 6) + 1] for row in rows if row[2] == wanted), "")
+        return []
+    rows = [row for row in (line.split(" ") for line in mounts) if row[2] == wanted]
+    around = [row for row in rows if here.is_relative_to(_unescaped(row[4]))]
+    return max(around or rows[:1], key=lambda row: len(row[4]), default=[])
+
+
+def _unescaped(place: str) -> str:
+    """A path of the table of mounts, in which a space is ``\\040``."""
+    return re.sub(r"\\([0-7]{3})", lambda match: chr(int(match[1], 8)), place)
 
 
 def make_private(what: str, folder: Path) -> None:

@@ -126,7 +126,8 @@ def test_a_private_folder_is_closed_to_others(tmp_path: Path, mode: int) -> None
     (tmp_path / "run").chmod(mode)
     check_guarded("runtime_dir", tmp_path / "run")
     for check in (check_private, make_private):
-        with pytest.raises(InvalidRequest, match=rf"runtime_dir .* mode {mode:04o}; chown \d+ and chmod 0700 it"):
+        told = rf"runtime_dir .* to user \d+ with mode {mode:04o}: it is a folder on \w+; chown \d+ and chmod 0700 /"
+        with pytest.raises(InvalidRequest, match=told):
             check("runtime_dir", tmp_path / "run")
 
 

@@ -110,6 +110,7 @@ NOT_COMMANDS = {"found", "process", "plugin", "cannot"}
 
 WALKED = {
     "doctor": "tests/drva/test_doctor.py::test_exit_code_and_json",
+    "drva": "tests/drva/test_hosted.py::test_a_drva_that_is_stopped_and_started_misses_nothing_its_guests_wrote",
     "drva --begin-anew": "tests/drva/test_begin_anew.py::test_a_container_that_was_lost_and_made_again",
     "drva --discard-log --take-over": "tests/drva/test_ways_out.py::test_the_way_out_leads_to_a_protected_domain",
     "drva --give-up-from --take-over": "tests/drva/test_ways_out.py::test_the_way_out_leads_to_a_protected_domain",

@@ -6,6 +6,7 @@ import asyncio
 import json
 import os
 import shutil
+import signal
 import socket
 import threading
 from collections.abc import Callable, Iterator
@@ -14,9 +15,12 @@ from uuid import UUID
 
 import pytest
 
+from jetdr_core.drva.alarms import ALARMS
 from jetdr_core.drva.config import load_config
 from jetdr_core.drva.daemon import Drva
-from jetdr_core.drva.doctor import Diagnosis, Finding, Verdict, diagnose
+from jetdr_core.drva.doctor import Diagnosis, Finding, Verdict, diagnose, with_causes
+from jetdr_core.drva.doctor.causes import FOLLOWS, checks_that_explain, grouped
+from jetdr_core.drva.doctor.diagnosis import checks_of
 from jetdr_core.drva.doctor.finding import Check, good
 from jetdr_core.drva.doctor.in_use import holders_of, is_running
 from jetdr_core.file_making import lock_file
@@ -24,7 +28,7 @@ from jetdr_core.replication_log import take_over_volume
 from jetdr_core.store.azure_target import azure_target
 from tests.children import run_python
 from tests.cli.jetdr_command import jetdr_process
-from tests.drva.running_drva import DISK_BYTES, Place, place, process, running
+from tests.drva.running_drva import DISK_BYTES, Place, end, place, process, running
 
 OTHER_OWNER = "6b1d7a2e-5c0f-4a53-9a31-0d6f2f5c8e17"
 
@@ -84,7 +88,7 @@ def test_nothing_is_changed_after_a_run(here: Place) -> None:
 
 
 def test_no_lock_is_taken_and_a_running_drva_is_examined_too() -> None:
-    with place("payroll") as here, process(here):
+    with place("payroll") as here, process(here) as daemon:
         here.until(lambda found: found["consistent"])
         assert is_running(here.run)
         found = found_by_doctor(here)
@@ -96,6 +100,11 @@ def test_no_lock_is_taken_and_a_running_drva_is_examined_too() -> None:
         alarms = wrong_in(here)["domain payroll: alarms"]
         assert alarms.text.startswith("paused: ")
         assert "docs/operations.md" in alarms.remedy
+        end(daemon, signal.SIGKILL)
+        (alone,) = wrong_in(here).items()
+        assert alone[0] == "drva"
+        assert "the guests of payroll go on unprotected" in alone[1].text
+        assert f"jetdr drva {here.file}" in alone[1].remedy
 
 
 # -- what is wrong is found --------------------------------------------------------------------------------------------
@@ -183,7 +192,7 @@ WRONG = {
     store_is_empty: ("domain payroll: store", "store-payroll is empty", "mount its file system"),
     store_lost_an_object: ("domain payroll: store", "objects after it", "jetdr verify file://"),
     key_is_lost: ("domain payroll: key", "the domain has a key, and there is none here", "from its copy"),
-    key_is_open: ("domain payroll: key", "others may read it", "chmod 0600"),
+    key_is_open: ("domain payroll: key file", "others may read it", "chmod 0600"),
     state_folder_is_open: ("domain payroll: state folder", "with mode 0755", "chmod 0700"),
     configuration_is_no_toml: ("configuration", "is not TOML", "packaging/drva.example.toml"),
     configuration_is_open: ("configuration", "may be changed by others (mode 0666)", "chmod go-w"),
@@ -191,16 +200,31 @@ WRONG = {
 }
 
 
+FOLLOWERS: dict[Callable[[Place], None], set[str]] = {
+    disk_is_missing: {"domain payroll: disk sizes"},
+    disk_has_an_odd_size: {"domain payroll: disk sizes"},
+    disk_is_a_folder: {"domain payroll: disk sizes"},
+    log_is_missing: {"domain payroll: log"},
+    log_is_no_log: {"domain payroll: log"},
+    key_is_open: {f"domain payroll: {what}" for what in ("store", "key", "record clock", "disk sizes")},
+    nbdkit_is_missing: {"nbdkit plugin"},
+}
+"""What else is not as it should be, and only because of that."""
+
+
 @pytest.mark.parametrize(("spoil", "told"), WRONG.items(), ids=lambda value: getattr(value, "__name__", ""))
-def test_what_is_wrong_is_found_with_its_remedy(
+def test_what_is_wrong_is_found_with_its_remedy_and_what_follows_stands_with_it(
     here: Place, spoil: Callable[[Place], None], told: tuple[str, str, str]
 ) -> None:
     spoil(here)
     before = snapshot(here.path)
     check, text, remedy = told
-    finding = wrong_in(here)[check]
+    found = with_causes(diagnose(here.file))
+    (finding,) = [one for one in found if one.verdict is Verdict.WRONG and not one.cause]
+    assert finding.check == check
     assert text.format(here.path) in finding.text
     assert remedy in finding.remedy
+    assert {one.check: one.cause for one in found if one.cause} == dict.fromkeys(FOLLOWERS.get(spoil, ()), check)
     assert snapshot(here.path) == before
 
 
@@ -259,6 +283,63 @@ def test_holes_of_a_copied_log_are_told(here: Place) -> None:
     finding = found_by_doctor(here)["volume main: space"]
     assert finding.verdict is Verdict.DOUBTFUL
     assert "have no space yet" in finding.text
+
+
+# -- what follows is told with its cause -------------------------------------------------------------------------------
+
+
+def test_what_follows_is_shown_after_its_cause_and_not_counted_as_wrong(here: Place) -> None:
+    log_is_missing(here)
+    lines = jetdr_process("doctor", here.file).stdout.splitlines()
+    nth = next(nth for nth, line in enumerate(lines) if line.startswith("wrong"))
+    assert f"jetdr drva {here.file} --take-over" in lines[nth]
+    assert lines[nth + 1] == "so also   volume main: domain payroll: log"
+    assert lines[-1].endswith("1 wrong, 1 so also")
+
+
+def test_one_remedy_for_one_path_mends_all_that_name_it() -> None:
+    remedy = "free space on the file system at /srv"
+    one, two, three = with_causes(
+        [
+            Finding(Verdict.WRONG, "full", remedy, "room: state_dir"),
+            Finding(Verdict.WRONG, "full", remedy, "room: volume main"),
+            Finding(Verdict.WRONG, "full", "free space", "other"),
+        ]
+    )
+    assert (one.cause, two.cause, three.cause) == ("", "room: state_dir", "")
+
+
+def test_a_cause_is_wrong_and_follows_from_nothing() -> None:
+    bottom, middle, top, circle, apart = with_causes(
+        [
+            Finding(Verdict.WRONG, "", check="bottom"),
+            Finding(Verdict.WRONG, "", check="middle", after=("apart", "bottom")),
+            Finding(Verdict.UNCHECKED, "", check="top", after=("middle",)),
+            Finding(Verdict.WRONG, "", check="circle", after=("circle",)),
+            Finding(Verdict.DOUBTFUL, "", check="apart", after=("top",)),
+        ]
+    )
+    assert [one.cause for one in (bottom, middle, top, circle, apart)] == ["", "bottom", "bottom", "", ""]
+
+
+def test_alarms_that_follow_from_another_stand_with_it() -> None:
+    alarms = [(name, "...") for name in ("rpo", "closed", "logging_off", "disk_changed", "not_consistent")]
+    closed, changed = grouped(alarms)
+    assert (closed.name, closed.followers) == ("closed", ("rpo", "logging_off", "not_consistent"))
+    assert (changed.name, changed.followers) == ("disk_changed", ())
+    assert set(FOLLOWS) | {cause for causes in FOLLOWS.values() for cause in causes} <= ALARMS.keys()
+    for nested in FOLLOWS:  # an alarm never follows from itself
+        assert nested not in {cause for first in FOLLOWS[nested] for cause in FOLLOWS.get(first, ())}
+
+
+def test_alarms_of_each_part_are_explained_by_its_checks(here: Place) -> None:
+    (domain,) = load_config(here.file).domains
+    names = {check.name for check in checks_of(load_config(here.file))}
+    for alarm in ALARMS:
+        explaining = checks_that_explain(alarm, "disk 'db01' at /x", domain)
+        assert set(explaining) <= names, alarm
+    assert checks_that_explain("disk_failed", "disk 'db01' at /x", domain)[0] == "disk payroll/db01"
+    assert checks_that_explain("paused", "uploading is paused", domain) == ()
 
 
 # -- how it answers ----------------------------------------------------------------------------------------------------

@@ -1,11 +1,11 @@
 """Diagnosis: makes all checks of a machine and its configuration, none of which waits for one that hangs.
 
-Invariants: nothing is changed. A check that does not end in time is reported as that, and the others go on. One check
-has one finding.
+Invariants: nothing is changed. A check that does not end in time is reported as that, and the others go on.
 """
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import Future
 from dataclasses import replace
@@ -13,7 +13,7 @@ from pathlib import Path
 
 from jetdr_core.drva.config import DrvaConfig, load_config
 from jetdr_core.drva.doctor.disk_checks import disk_checks
-from jetdr_core.drva.doctor.finding import Check, Finding, Verdict, finding_of, good, wrong
+from jetdr_core.drva.doctor.finding import Check, Finding, NotKnown, finding_of, good, wrong
 from jetdr_core.drva.doctor.log_checks import log_checks
 from jetdr_core.drva.doctor.machine_checks import machine_checks
 from jetdr_core.drva.doctor.operation_checks import operation_checks
@@ -36,9 +36,10 @@ AT_ONCE = 64
 class Diagnosis:
     """The findings, as they come. ``is_hanging``: the thread of a check has not ended, and may never."""
 
-    def __init__(self, checks: Sequence[Check], *, limit_s: float = LIMIT_S) -> None:
+    def __init__(self, checks: Sequence[Check], *, limit_s: float = LIMIT_S, config: str = "CONFIG") -> None:
         self._checks = checks
         self._limit_s = limit_s
+        self._config = config
         self.is_hanging = False
 
     def __iter__(self) -> Iterator[Finding]:
@@ -46,14 +47,22 @@ class Diagnosis:
             batch = self._checks[first : first + AT_ONCE]
             results = each_within(self._limit_s, lambda check: check.look(), batch)
             for check, result in zip(batch, results, strict=True):
-                yield replace(self._found(result), check=check.name)
+                found = self._found(check, result)
+                for one in (found, *found.more):
+                    remedy = one.remedy.replace("CONFIG", self._config)
+                    yield replace(one, check=check.name, remedy=remedy, more=())
 
-    def _found(self, result: Future[Finding]) -> Finding:
+    def _found(self, check: Check, result: Future[Finding]) -> Finding:
         if not result.done():
             self.is_hanging = True
-            return wrong(f"no answer within {self._limit_s:g} s", "look at the device, file system or network it is on")
+            told = f"no answer within {self._limit_s:g} s"
+            return replace(wrong(told, "look at the device, file system or network it is on"), after=check.needs)
         error = result.exception()
-        return result.result() if error is None else finding_of(error)
+        if error is None:
+            return result.result()
+        if isinstance(error, NotKnown):
+            return replace(finding_of(error), after=error.needs or check.needs)
+        return finding_of(error)
 
 
 def diagnose(path: Path) -> Diagnosis:
@@ -65,7 +74,8 @@ def diagnose(path: Path) -> Diagnosis:
         found = finding_of(error)
         return Diagnosis([Check("configuration", lambda: found), *machine_checks(None)])
     named = f"{path}: {len(config.domains)} domains, {len(config.volumes)} volumes"
-    return Diagnosis([Check("configuration", lambda: good(named)), *checks_of(config)])
+    checks = [Check("configuration", lambda: good(named)), *checks_of(config)]
+    return Diagnosis(checks, config=shlex.quote(str(path)))
 
 
 def checks_of(config: DrvaConfig) -> Iterable[Check]:
@@ -74,11 +84,6 @@ def checks_of(config: DrvaConfig) -> Iterable[Check]:
     yield from place_checks(config)
     yield from room_checks(config)
     yield from log_checks(config)
-    yield from store_checks(config)
     yield from disk_checks(config)
+    yield from store_checks(config)
     yield from operation_checks(config)
-
-
-def is_sound(findings: Iterable[Finding]) -> bool:
-    """Whether nothing is wrong. What is doubtful or unchecked does not count."""
-    return all(found.verdict is not Verdict.WRONG for found in findings)

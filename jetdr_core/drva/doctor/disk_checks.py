@@ -35,8 +35,8 @@ def disk_checks(config: DrvaConfig) -> Iterator[Check]:
                 yield Check(name, partial(_look_at_given_up, domain, disk, given_up[disk.name]))
                 continue
             yield Check(name, partial(_look_at_disk, config, domain, disk))
-            yield Check(f"{name}: use", partial(_look_at_use, domain, disk))
-            yield Check(f"{name}: stamp", partial(_look_at_stamp, disk))
+            yield Check(f"{name}: use", partial(_look_at_use, domain, disk), needs=(name,))
+            yield Check(f"{name}: stamp", partial(_look_at_stamp, disk), needs=(name,))
         yield Check(f"domain {domain.name}: added disks", partial(_look_at_added, domain))
 
 

@@ -1,19 +1,19 @@
 """Check and Finding: one thing that the doctor looks at, and what came of it.
 
 Invariants: a check changes nothing. A finding that is not good names its remedy. What could not be looked at is said to
-be unchecked, and never to be good.
+be unchecked, and never to be good. What only follows from another finding names that one, and keeps its own verdict.
 """
 
 from __future__ import annotations
 
 import enum
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
 
 from jetdr_core.errors import JetdrError
 from jetdr_core.file_making import remedy_of
 
-__all__ = ["Check", "Finding", "NotKnown", "Verdict", "doubtful", "finding_of", "good", "unchecked", "wrong"]
+__all__ = ["Check", "Finding", "NotKnown", "Verdict", "doubtful", "finding_of", "good", "several", "unchecked", "wrong"]
 
 
 class Verdict(enum.Enum):
@@ -27,28 +27,49 @@ class Verdict(enum.Enum):
 
 @dataclass(frozen=True, slots=True)
 class Finding:
-    """``check`` names what was looked at. ``remedy`` says what to do, unless all is good."""
+    """``check`` names what was looked at. ``remedy`` says what to do, unless all is good.
+
+    ``after`` are the checks that explain this finding if they are wrong, and ``cause`` is the one that does. ``more``
+    is what the same check has found besides.
+    """
 
     verdict: Verdict
     text: str
     remedy: str = ""
     check: str = ""
+    after: tuple[str, ...] = ()
+    cause: str = ""
+    more: tuple[Finding, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
 class Check:
-    """``look`` returns a finding, or raises the error with which the DRVA would fail. It blocks, and may hang.
+    """``look`` returns what it found, or raises the error with which the DRVA would fail. It blocks, and may hang.
 
-    Without what ``is_needed``, a DRVA does not start.
+    Without what ``is_needed``, a DRVA does not start. If this check hangs or learns nothing, one of those that it
+    ``needs`` says why.
     """
 
     name: str
     look: Callable[[], Finding]
     is_needed: bool = False
+    needs: tuple[str, ...] = ()
 
 
 class NotKnown(Exception):
-    """A check needs what another check could not find out, and that other check says why."""
+    """A check needs what another check could not find out, and that other check says why.
+
+    ``needs`` names that other check, unless it is one of those that the check always needs.
+    """
+
+    def __init__(self, text: str, *needs: str) -> None:
+        super().__init__(text)
+        self.needs = needs
+
+
+def several(findings: Sequence[Finding]) -> Finding:
+    """Return the findings of one check as the first of them."""
+    return replace(findings[0], more=tuple(findings[1:]))
 
 
 def good(text: str) -> Finding:

@@ -14,10 +14,10 @@ from jetdr_core.device import is_iscsi
 from jetdr_core.device.place import Place, exists, open_device
 from jetdr_core.drva.config import DomainConfig, DrvaConfig, VolumeConfig
 from jetdr_core.drva.doctor.account import is_drva_user, is_new, may_write
-from jetdr_core.drva.doctor.finding import Check, Finding, doubtful, good, unchecked, wrong
+from jetdr_core.drva.doctor.finding import Check, Finding, NotKnown, doubtful, good, unchecked, wrong
 from jetdr_core.drva.doctor.in_use import device_use, holders_of, is_running
 from jetdr_core.drva.places import log_of
-from jetdr_core.errors import LogForeign, LogNotALog
+from jetdr_core.errors import JetdrError, LogForeign, LogNotALog
 from jetdr_core.identity import host_owner
 from jetdr_core.replication_log import is_blank, look_at_volume
 
@@ -27,12 +27,14 @@ __all__ = ["log_checks"]
 def log_checks(config: DrvaConfig) -> Iterator[Check]:
     for volume in config.volumes:
         users = [domain for domain in config.domains if domain.volume == volume]
-        yield Check(f"volume {volume.name}", partial(_look_at_volume, config, volume, users))
+        name, needs = f"volume {volume.name}", (f"volume {volume.name}",)
+        yield Check(name, partial(_look_at_volume, config, volume, users), needs=(f"{name}: owner",))
         if not is_iscsi(volume.path):
-            yield Check(f"volume {volume.name}: space", partial(_look_at_space, Path(volume.path)))
-            yield Check(f"volume {volume.name}: use", partial(_look_at_use, config, Path(volume.path)))
+            yield Check(f"{name}: space", partial(_look_at_space, Path(volume.path)), needs=needs)
+            yield Check(f"{name}: use", partial(_look_at_use, config, Path(volume.path)), needs=needs)
     for domain in config.domains:
-        yield Check(f"domain {domain.name}: log", partial(_look_at_section, domain))
+        needs = (f"volume {domain.volume.name}",)
+        yield Check(f"domain {domain.name}: log", partial(_look_at_section, domain), needs=needs)
 
 
 def _look_at_volume(config: DrvaConfig, volume: VolumeConfig, users: list[DomainConfig]) -> Finding:
@@ -106,7 +108,10 @@ def _look_at_section(domain: DomainConfig) -> Finding:
     place = log_of(domain.volume)
     if (not exists(place) and is_new(domain)) or (domain.create and is_new(domain) and _is_blank(place)):
         return good(f"{domain.volume.path} has no section {domain.name!r} yet")
-    volume, device = look_at_volume(place)
+    try:
+        volume, device = look_at_volume(place)
+    except (JetdrError, OSError) as error:
+        raise NotKnown(f"the volume cannot be read: {error}") from error
     try:
         if not any(row.name == domain.name for row in volume.sections):
             return _no_section(domain, volume.size_bytes, device.size_bytes)

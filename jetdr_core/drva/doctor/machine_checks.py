@@ -18,7 +18,7 @@ from jetdr_core import __version__
 from jetdr_core.child_environment import child_environment
 from jetdr_core.device import is_iscsi
 from jetdr_core.drva.config import DrvaConfig
-from jetdr_core.drva.doctor.finding import Check, Finding, doubtful, good, unchecked, wrong
+from jetdr_core.drva.doctor.finding import Check, Finding, NotKnown, doubtful, good, unchecked, wrong
 from jetdr_core.host import PLUGIN_PATH
 
 __all__ = ["machine_checks"]
@@ -40,7 +40,7 @@ def machine_checks(config: DrvaConfig | None) -> Iterator[Check]:
     yield Check("kernel", _look_at_kernel)
     yield Check("clock", _look_at_clock)
     yield Check("nbdkit", partial(_look_at_nbdkit, nbdkit))
-    yield Check("nbdkit plugin", partial(_look_at_plugin, nbdkit))
+    yield Check("nbdkit plugin", partial(_look_at_plugin, nbdkit), needs=("nbdkit",))
     if config is not None and any(is_iscsi(volume.path) for volume in config.volumes):
         yield Check("libiscsi", _look_at_iscsi)
     yield Check("systemd unit", partial(_look_at_unit, "" if config is None else config.file))
@@ -101,7 +101,7 @@ def _look_at_plugin(nbdkit: str) -> Finding:
             "install nbdkit, nbdkit-plugin-dev and gcc, and build jetdr_core here",
         )
     if shutil.which(nbdkit) is None:
-        return unchecked(f"{PLUGIN_PATH} is there, and cannot be tried", "install nbdkit")
+        raise NotKnown(f"{PLUGIN_PATH} is there, and cannot be tried")
     ended = _run([nbdkit, "--dump-plugin", str(PLUGIN_PATH)])
     if ended.returncode:
         return wrong(

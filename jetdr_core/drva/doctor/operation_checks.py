@@ -4,37 +4,41 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator
+from dataclasses import replace
 from functools import partial
 from typing import Any
 
 from jetdr_core import __version__
 from jetdr_core.drva.client import ControlClient
 from jetdr_core.drva.config import Address, DomainConfig, DrvaConfig
-from jetdr_core.drva.doctor.finding import Check, Finding, doubtful, good, unchecked, wrong
+from jetdr_core.drva.doctor.account import is_new
+from jetdr_core.drva.doctor.causes import checks_that_explain, grouped
+from jetdr_core.drva.doctor.finding import Check, Finding, NotKnown, doubtful, good, several, unchecked, wrong
 from jetdr_core.drva.doctor.in_use import is_running
 from jetdr_core.drva.metrics_listener import why_not_listened
 from jetdr_core.drva.unconfigured_hosts import UnconfiguredHosts
-from jetdr_core.errors import HostDeaf, HostGone
+from jetdr_core.errors import HostDeaf, HostGone, JetdrError
 from jetdr_core.host import HostComponent
 
 __all__ = ["operation_checks"]
 
 _ANSWER_S = 5.0
+_OTHERS = "hosts not configured"
 _TABLE = "see the table 'From symptom to command' in docs/operations.md"
 
 
 def operation_checks(config: DrvaConfig) -> Iterator[Check]:
     yield Check("drva", partial(_look_at_drva, config))
-    yield Check("drva: alarms", partial(_look_at_alarms, config, None))
+    yield Check(_OTHERS, partial(_look_at_others, config))
+    yield Check("drva: alarms", partial(_look_at_own_alarms, config), needs=("drva",))
     for domain in config.domains:
-        yield Check(f"domain {domain.name}: alarms", partial(_look_at_alarms, config, domain.name))
         yield Check(f"domain {domain.name}: host component", partial(_look_at_host, config, domain))
-    yield Check("hosts not configured", partial(_look_at_others, config))
+        yield Check(f"domain {domain.name}: alarms", partial(_look_at_alarms, config, domain), needs=("drva",))
 
 
 def _look_at_drva(config: DrvaConfig) -> Finding:
     if not is_running(config.runtime_dir):
-        return good(f"no DRVA runs in {config.runtime_dir}")
+        return _no_drva(config)
     about = _status(config)["drva"]
     told = f"process {about['pid']}, version {about['version']}, since {about['started']}"
     if about["version"] != __version__:
@@ -42,17 +46,44 @@ def _look_at_drva(config: DrvaConfig) -> Finding:
     return good(told)
 
 
-def _look_at_alarms(config: DrvaConfig, domain: str | None) -> Finding:
-    """The alarms of a domain, or of the DRVA itself."""
+def _no_drva(config: DrvaConfig) -> Finding:
+    """Whether somebody misses the DRVA: guests that are served, or domains that were open here."""
+    start = f"systemctl start jetdr-drva (without systemd: jetdr drva {config.file})"
+    served = [domain.name for domain in config.domains if HostComponent(domain.name, domain.host).running()]
+    if served:
+        return wrong(
+            f"no DRVA runs in {config.runtime_dir}, and the guests of {', '.join(served)} go on unprotected", start
+        )
+    if all(is_new(domain) for domain in config.domains):
+        return good(f"no DRVA runs in {config.runtime_dir}, and none has")
+    return doubtful(f"no DRVA runs in {config.runtime_dir}, so no guest has its disks", start)
+
+
+def _look_at_own_alarms(config: DrvaConfig) -> Finding:
+    """The alarms of the DRVA itself."""
     if not is_running(config.runtime_dir):
         return good("no DRVA runs")
-    answer = _status(config)
-    found = [one for one in answer["domains"] if one["name"] == domain] if domain else [answer["drva"]]
-    if not found:
-        return wrong(f"the DRVA that runs has no domain {domain!r}", "restart it: systemctl restart jetdr-drva")
-    if alarms := found[0]["alarms"]:
-        return wrong("; ".join(f"{alarm['name']}: {alarm['text']}" for alarm in alarms), _TABLE)
-    return good("none")
+    found = grouped(_named(_answer(config)["drva"]["alarms"]))
+    where = {"host_not_configured": (_OTHERS,)}
+    return several([replace(wrong(str(one), _TABLE), after=where.get(one.name, ())) for one in found] or [good("none")])
+
+
+def _look_at_alarms(config: DrvaConfig, domain: DomainConfig) -> Finding:
+    if not is_running(config.runtime_dir):
+        return good("no DRVA runs")
+    known = [one for one in _answer(config)["domains"] if one["name"] == domain.name]
+    if not known:
+        told = f"the DRVA that runs has no domain {domain.name!r}"
+        return wrong(told, "restart it: systemctl restart jetdr-drva")
+    alarms = [
+        replace(wrong(str(one), _TABLE), after=checks_that_explain(one.name, one.text, domain))
+        for one in grouped(_named(known[0]["alarms"]))
+    ]
+    return several(alarms or [good("none")])
+
+
+def _named(alarms: Any) -> list[tuple[str, str]]:
+    return [(alarm["name"], alarm["text"]) for alarm in alarms]
 
 
 def _look_at_host(config: DrvaConfig, domain: DomainConfig) -> Finding:
@@ -89,6 +120,14 @@ def _look_at_others(config: DrvaConfig) -> Finding:
             f"configure {names} again, or move the guests away and jetdr stop-host DOMAIN",
         )
     return good("none")
+
+
+def _answer(config: DrvaConfig) -> Any:
+    """The status. A DRVA that does not answer is a finding of its own, and not of each check that asks it."""
+    try:
+        return _status(config)
+    except (JetdrError, OSError) as error:
+        raise NotKnown(f"the DRVA does not answer: {error}") from error
 
 
 def _status(config: DrvaConfig) -> Any:

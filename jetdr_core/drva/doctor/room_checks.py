@@ -11,11 +11,11 @@ from pathlib import Path
 from jetdr_core.device import is_iscsi
 from jetdr_core.drva.config import DrvaConfig
 from jetdr_core.drva.doctor.finding import Check, Finding, doubtful, good, wrong
-from jetdr_core.ownership import nearest_existing
+from jetdr_core.ownership import mounted_at, nearest_existing
 from jetdr_core.store.connect import directory_of
 from jetdr_core.store.url import StoreUrl
 
-__all__ = ["room_checks"]
+__all__ = ["read_only_remedy", "room_checks"]
 
 FREE_LEAST = 0.05
 """The part of a file system that is free before its room becomes doubtful."""
@@ -27,17 +27,22 @@ def room_checks(config: DrvaConfig) -> Iterator[Check]:
     rings = sum(
         domain.options.ring_bytes for domain in config.domains if not os.path.lexists(runtime / domain.name / "ring")
     )
-    yield Check("room: runtime_dir", partial(_look_at_room, runtime, rings, "the rings of its domains"))
-    yield Check("room: state_dir", partial(_look_at_room, config.state_dir, 0, ""))
+    yield Check(
+        "room: runtime_dir", partial(_look_at_room, runtime, rings, "the rings of its domains"), needs=("runtime_dir",)
+    )
+    yield Check("room: state_dir", partial(_look_at_room, config.state_dir, 0, ""), needs=("state_dir",))
     for volume in config.volumes:
         wanted = sum(domain.section_bytes for domain in config.domains if domain.volume == volume)
         if not is_iscsi(volume.path):
-            yield Check(f"room: volume {volume.name}", partial(_look_at_log, Path(volume.path), wanted))
+            look = partial(_look_at_log, Path(volume.path), wanted)
+            yield Check(f"room: volume {volume.name}", look, needs=(f"volume {volume.name}",))
     for folder, names in _disk_folders(config).items():
-        yield Check(f"room: disk {', '.join(names)}", partial(_look_at_room, folder, 0, ""))
+        needs = tuple(f"disk {name}" for name in names)
+        yield Check(f"room: disk {', '.join(names)}", partial(_look_at_room, folder, 0, ""), needs=needs)
     for domain in config.domains:
         if domain.store.startswith("file:"):
-            yield Check(f"room: store of {domain.name}", partial(_look_at_store, StoreUrl.of(domain.store)))
+            look = partial(_look_at_store, StoreUrl.of(domain.store))
+            yield Check(f"room: store of {domain.name}", look, needs=(f"domain {domain.name}: store",))
 
 
 def _disk_folders(config: DrvaConfig) -> dict[Path, list[str]]:
@@ -60,6 +65,10 @@ def _look_at_store(url: StoreUrl) -> Finding:
     return _look_at_room(directory_of(url), 0, "")
 
 
+def read_only_remedy(place: Path) -> str:
+    return f"look in dmesg why, then mount -o remount,rw {mounted_at(place)}"
+
+
 def _look_at_room(path: Path, wanted: int, what: str) -> Finding:
     there = nearest_existing(path)
     room = os.statvfs(there)
@@ -67,14 +76,15 @@ def _look_at_room(path: Path, wanted: int, what: str) -> Finding:
     if not size:
         return good(f"{there}: its file system has no size, so nothing is made there")
     told = f"{there}: {free} of {size} bytes are free"
+    free_space = f"free space on the file system at {mounted_at(there)}"
     if room.f_flag & os.ST_RDONLY:
-        return wrong(f"{there}: its file system is mounted read-only", "mount it for writing")
+        return wrong(f"{there}: its file system is mounted read-only", read_only_remedy(there))
     if room.f_files and not room.f_favail:
-        return wrong(f"{there}: no inode is free", "remove files from that file system")
+        return wrong(f"{there}: no inode is free", f"remove files from the file system at {mounted_at(there)}")
     if free < wanted:
-        return wrong(f"{told}, and {what} need {wanted}", "free space, ask for less, or name another place")
+        return wrong(f"{told}, and {what} need {wanted}", f"{free_space}, ask for less, or name another place")
     if not free:
-        return wrong(told, "free space on that file system")
+        return wrong(told, free_space)
     if free < FREE_LEAST * size:
-        return doubtful(told, "free space on that file system before it is full")
+        return doubtful(told, f"{free_space} before it is full")
     return good(told)

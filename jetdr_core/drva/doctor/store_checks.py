@@ -12,19 +12,20 @@ import stat
 import threading
 import time
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 from functools import partial
 from pathlib import Path
 
 from jetdr_core.catalog import Authenticity, Catalog, iso_time
-from jetdr_core.domain_key import KeyFile
+from jetdr_core.domain_key import DomainKey, KeyFile
 from jetdr_core.drva.config import DomainConfig, DrvaConfig
 from jetdr_core.drva.configured_domain import disk_places
 from jetdr_core.drva.doctor.account import is_drva_user, is_new
 from jetdr_core.drva.doctor.finding import Check, Finding, NotKnown, doubtful, good, unchecked, wrong
+from jetdr_core.drva.doctor.room_checks import read_only_remedy
 from jetdr_core.drva.places import own_key_file, store_of
-from jetdr_core.errors import InvalidRequest, StoreAccessDenied, StoreMissing
+from jetdr_core.errors import InvalidRequest, JetdrError, StoreAccessDenied, StoreMissing
 from jetdr_core.limits import SECTOR_BYTES
 from jetdr_core.ownership import file_system_of, nearest_existing
 from jetdr_core.store import ObjectStore, RetryPolicy, connected
@@ -81,19 +82,29 @@ class StoreLook:
         async with connected(store_of(self.domain), retry=RetryPolicy(attempts_max=1)) as store:
             if await _is_empty(store):
                 return None
-            key = KeyFile(key_file).read() if key_file is not None else None
+            key = _key_in(key_file) if key_file is not None else None
             async with await Catalog.open(store, domain_key=key) as catalog:
                 return _facts(catalog)
 
 
 def store_checks(config: DrvaConfig) -> Iterator[Check]:
     for domain in config.domains:
-        look = StoreLook(domain)
-        yield Check(f"domain {domain.name}: store", partial(_look_at_store, config, look))
-        yield Check(f"domain {domain.name}: rights to write", partial(_look_at_rights, config, domain))
-        yield Check(f"domain {domain.name}: key", partial(_look_at_key, look))
-        yield Check(f"domain {domain.name}: record clock", partial(_look_at_clock, look))
-        yield Check(f"domain {domain.name}: disk sizes", partial(_look_at_sizes, look))
+        look, here = StoreLook(domain), f"domain {domain.name}"
+        store, key_file = f"{here}: store", f"{here}: key file"
+        yield Check(key_file, partial(_look_at_key_file, domain))
+        yield Check(store, partial(_look_at_store, config, look), needs=(key_file,))
+        yield Check(f"{here}: rights to write", partial(_look_at_rights, config, domain), needs=(store,))
+        yield Check(f"{here}: key", partial(_look_at_key, look), needs=(key_file, store))
+        yield Check(f"{here}: record clock", partial(_look_at_clock, look), needs=(key_file, store))
+        yield Check(f"{here}: disk sizes", partial(_look_at_sizes, look), needs=(key_file, store))
+
+
+def _key_in(key_file: Path) -> DomainKey:
+    """The key, which another check reads too."""
+    try:
+        return KeyFile(key_file).read()
+    except (JetdrError, OSError) as error:
+        raise NotKnown(f"the store cannot be read without the key: {error}") from error
 
 
 def key_file_of(domain: DomainConfig) -> Path | None:
@@ -153,10 +164,16 @@ def _empty(domain: DomainConfig) -> Finding:
     )
 
 
+def _look_at_key_file(domain: DomainConfig) -> Finding:
+    key_file = key_file_of(domain)
+    if key_file is None:
+        return good("there is none")
+    KeyFile(key_file).read()
+    return good(f"{key_file} is a key file of this user")
+
+
 def _look_at_key(look: StoreLook) -> Finding:
     key_file = key_file_of(look.domain)
-    if key_file is not None:
-        KeyFile(key_file).read()
     facts = _facts_or_none(look)
     if key_file is None and facts is None:
         return good("there is none yet, and a new domain gets one")
@@ -205,11 +222,13 @@ def _look_at_sizes(look: StoreLook) -> Finding:
         return wrong(
             "; ".join(shrunk), "give it back that size, or name the right file; or unprotect it, and protect it anew"
         )
+    after = tuple(f"disk {look.domain.name}/{disk}" for disk in places)
     if grown:
         take = f"if it was enlarged: jetdr grow-disk {look.domain.name} DISK; the next opening does so too"
-        return doubtful("; ".join(grown), take)
+        return replace(doubtful("; ".join(grown), take), after=after)
     if unseen:
-        return unchecked(f"not looked at: {', '.join(unseen)}", "see the checks of those disks")
+        seen = unchecked(f"not looked at: {', '.join(unseen)}", "see the checks of those disks")
+        return replace(seen, after=after)
     return good(f"{len(places)} of {len(known)} disks have the sizes that the store knows")
 
 
@@ -231,6 +250,8 @@ def _facts_or_none(look: StoreLook) -> DomainFacts | None:
         return look.facts()
     except StoreMissing:
         return None
+    except NotKnown:
+        raise
     except Exception as error:
         raise NotKnown(f"the store cannot be read: {error}") from error
 
@@ -278,7 +299,7 @@ def _directory_rights(config: DrvaConfig, path: Path) -> Finding:
     if kind in _NO_LINKS:
         return wrong(f"{path} lies on {kind}, which has no hard links", "use another file system, such as ext4 or xfs")
     if os.statvfs(there).f_flag & os.ST_RDONLY:
-        return wrong(f"{there}: its file system is mounted read-only", "mount it for writing")
+        return wrong(f"{there}: its file system is mounted read-only", read_only_remedy(there))
     if not is_drva_user(config):
         return unchecked(f"whether the DRVA's user may write to {there}", "run this as that user")
     folders = [there, *(entry for entry in there.iterdir() if entry.is_dir())] if path.exists() else [there]
