@@ -128,6 +128,7 @@ async def _unprotect(session: DomainSession, request: ControlRequest) -> Json:
     name, is_open = check_name("disk", request.needed_text("disk")), session.is_open
     if is_open:
         given_up = await session.disks.give_up(session.domain, name)
+        is_open = not session.disks.is_leaving(name)
     else:
         given_up = await session.disks.give_up_closed(name)
         session.hurry_opening()

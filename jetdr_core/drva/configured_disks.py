@@ -15,7 +15,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence, Set
 from contextlib import closing
 from dataclasses import dataclass, replace
 from typing import TypeVar
@@ -61,12 +61,22 @@ class GivenUp:
 
 
 class ConfiguredDisks:
-    """Belongs to the session's loop. :attr:`unprotected` and :attr:`given_up` may be read from any thread."""
+    """Belongs to the session's loop. :attr:`unprotected` and :attr:`given_up` may be read from any thread.
 
-    def __init__(self, disks: Sequence[DiskConfig], added: AddedDisks, given_up: GivenUpDisks) -> None:
+    ``known`` returns the names of the disks that the domain is known to have while it is closed. It may block.
+    """
+
+    def __init__(
+        self,
+        disks: Sequence[DiskConfig],
+        added: AddedDisks,
+        given_up: GivenUpDisks,
+        known: Callable[[], Set[str]] = frozenset,
+    ) -> None:
         self._configured = {disk.name: disk for disk in disks}
         self._added = added
         self._given_up = given_up
+        self._known = known
         self._wanted = dict(self._configured)
         self._changing = asyncio.Lock()
         self._unprotected: dict[str, str] = {}
@@ -188,8 +198,8 @@ class ConfiguredDisks:
             await asyncio.to_thread(self._given_up.note, replace(noted, is_wanted=True))
             try:
                 protected = await self._add(domain, disk)
-            except BaseException:
-                if disk.name not in domain.disks:
+            except (JetdrError, OSError):
+                if _lacks(domain, disk.name):
                     await asyncio.to_thread(self._given_up.note, noted)
                 raise
             await asyncio.to_thread(self._given_up.forget, disk.name)
@@ -203,15 +213,18 @@ class ConfiguredDisks:
         earlier = await asyncio.to_thread(self._added.note, added)
         try:
             protected = await domain.protect(disk.name, disk.path, size_bytes=disk.size_bytes, wait=False)
-        except BaseException:
-            if disk.name not in domain.disks:
+        except (JetdrError, OSError):
+            if _lacks(domain, disk.name):
                 await asyncio.to_thread(self._put_back, disk.name, earlier)
             raise
         self._unprotected = _without(disk.name, self._unprotected)
         return protected
 
     async def give_up(self, domain: AnyDomain, name: str) -> GivenUpDisk:
-        """Stop protecting a disk, for good. Idempotent. Refused, with nothing changed, if the log has no room."""
+        """Stop protecting a disk, for good. Idempotent. Refused, with nothing changed, if the log has no room.
+
+        If the domain is closed meanwhile, its next opening does what is left.
+        """
         async with self._changing:
             noted = self._given_up.last.get(name)
             if noted is not None and name not in domain.disks and name not in self._leaving:
@@ -224,12 +237,19 @@ class ConfiguredDisks:
             self._leaving = self._leaving | {name: "it is being done"}
             try:
                 await self._give_up(domain, name)
-            except BaseException:
+            except (JetdrError, OSError) as error:
+                if _is_closed(domain):  # so the next opening does it
+                    self._leaving = self._leaving | {name: redacted(told(error))}
+                    return given_up
                 if is_new and name in domain.disks:
                     await asyncio.to_thread(self._given_up.forget, name)
                     self._leaving = _without(name, self._leaving)
                 raise
             return given_up
+
+    def is_leaving(self, name: str) -> bool:
+        """Whether a disk was given up, and the domain may still protect it."""
+        return name in self._leaving
 
     async def _give_up(self, domain: AnyDomain, name: str) -> None:
         """Do what is left to do about a disk whose giving up is noted. Each step is durable before the next begins."""
@@ -250,7 +270,7 @@ class ConfiguredDisks:
     async def give_up_closed(self, name: str) -> GivenUpDisk:
         """The same of a disk of a domain that is closed: as soon as it is open, which does not wait for the disk."""
         if name not in self._given_up.last:
-            await self.check_named(name)
+            await self._check_known(name)
         async with self._changing:
             given_up = self._given_up.last.get(name) or GivenUpDisk(name=name, since_ns=time.time_ns())
             await asyncio.to_thread(self._given_up.note, replace(given_up, is_wanted=False))
@@ -290,17 +310,20 @@ class ConfiguredDisks:
 
         Its guest may go on with the disk. So a disk that is well where it was is refused here, too.
         """
-        await self.check_named(name)
+        await self._check_known(name)
         async with self._changing:
             self._check_not_given_up(name)
             named = named_disks(self._configured.values(), await asyncio.to_thread(self._added.known))
-            await asyncio.to_thread(_check_not_both, name, named[name].path, path)
+            if name in named:
+                await asyncio.to_thread(_check_not_both, name, named[name].path, path)
             await asyncio.to_thread(self._added.note, self._moved(name, path))
 
-    async def check_named(self, name: str) -> None:
-        """Refuse a disk that no operator has named."""
-        if name not in named_disks(self._configured.values(), await asyncio.to_thread(self._added.known)):
-            raise InvalidRequest(f"nobody has named disk {name!r} here", hint="'jetdr status' shows the disks")
+    async def _check_known(self, name: str) -> None:
+        """Refuse a disk of the closed domain that no operator has named, and that the domain is not known to have."""
+        named = named_disks(self._configured.values(), await asyncio.to_thread(self._added.known)).keys()
+        if name not in named and name not in (known := await asyncio.to_thread(self._known)):
+            told = ", ".join(sorted(named | known)) or "none"
+            raise InvalidRequest(f"nobody has named disk {name!r} here", hint=f"the disks are: {told}")
 
     def _moved(self, name: str, path: str) -> AddedDisk:
         configured = self._configured.get(name)
@@ -316,6 +339,19 @@ class ConfiguredDisks:
             self._added.forget(name)
         else:
             self._added.note(earlier)
+
+
+def _is_closed(domain: AnyDomain) -> bool:
+    try:
+        domain.disks.keys()
+    except InvalidRequest:
+        return True
+    return False
+
+
+def _lacks(domain: AnyDomain, name: str) -> bool:
+    """Whether the domain is open without the disk. Of one that was closed meanwhile, nobody knows what its log has."""
+    return not _is_closed(domain) and name not in domain.disks
 
 
 def _without(name: str, texts: Mapping[str, T]) -> dict[str, T]:

@@ -25,7 +25,15 @@ from jetdr_core.errors import InvalidRequest, StoreMissing
 from jetdr_core.ownership import make_private
 from jetdr_core.store import RetryPolicy, connected
 
-__all__ = ["AnyDomain", "disk_places", "domain_settings", "given_up_names", "open_domain", "store_is_empty"]
+__all__ = [
+    "AnyDomain",
+    "disk_places",
+    "domain_settings",
+    "given_up_names",
+    "known_disks",
+    "open_domain",
+    "store_is_empty",
+]
 
 log = logging.getLogger(__name__)
 
@@ -72,6 +80,12 @@ def disk_places(config: DomainConfig) -> dict[str, str]:
 def given_up_names(config: DomainConfig) -> frozenset[str]:
     """Return the disks that an operator protects no longer, for which no opening waits."""
     return GivenUpDisks(Path(config.host.state), config.name).names()
+
+
+def known_disks(config: DomainConfig) -> frozenset[str]:
+    """Return the disks that the domain had when it was last open, as its state folder knows. None if it does not."""
+    record = KnownFile(Path(config.host.state), config.name).read()
+    return frozenset() if record is None else frozenset(disk.name for disk in record.folded_history().disks)
 
 
 async def _is_to_be_created(config: DomainConfig) -> bool:

@@ -26,7 +26,7 @@ from jetdr_core.drva.alarm_log import Acknowledged, AlarmLog
 from jetdr_core.drva.alarms import Situation, alarms_of
 from jetdr_core.drva.config import DomainConfig
 from jetdr_core.drva.configured_disks import ConfiguredDisks
-from jetdr_core.drva.configured_domain import AnyDomain, disk_places, store_is_empty
+from jetdr_core.drva.configured_domain import AnyDomain, disk_places, known_disks, store_is_empty
 from jetdr_core.drva.domain_state import Condition, DomainState, condition_of
 from jetdr_core.drva.errors import DomainClosed
 from jetdr_core.drva.given_up_disks import GivenUpDisks
@@ -112,7 +112,12 @@ class DomainSession:
         state = Path(config.host.state)
         self._paused_file = PausedFile(state, config.name)
         self._pause = self._paused_file.read()
-        self.disks = ConfiguredDisks(config.disk, AddedDisks(state, config.name), GivenUpDisks(state, config.name))
+        self.disks = ConfiguredDisks(
+            config.disk,
+            AddedDisks(state, config.name),
+            GivenUpDisks(state, config.name),
+            known=lambda: known_disks(self.config),
+        )
         self._files = KeptFiles(config.config_files)
         self._standby = Standby(config.name, config.host, config.options, lambda: disk_places(self.config))
         self._standing = ClosedGuests()

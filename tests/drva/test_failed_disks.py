@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 import signal
+import subprocess
 import time
 from collections.abc import Callable
 from contextlib import suppress
@@ -15,6 +16,7 @@ import pytest
 from jetdr_core.drva.added_disks import AddedDisks
 from jetdr_core.drva.config import DiskConfig
 from jetdr_core.drva.configured_disks import ConfiguredDisks
+from jetdr_core.drva.errors import ControlError
 from jetdr_core.drva.given_up_disks import GivenUpDisks
 from jetdr_core.errors import InvalidRequest
 from tests.drva.running_drva import DISK_BYTES, Place, end, place, process
@@ -38,22 +40,47 @@ def can_read(here: Place, disk: str) -> bool:
     return False
 
 
-def test_a_disk_that_was_added_is_served_after_a_restart_until_it_is_given_up() -> None:
+def lose_power(here: Place, drva: subprocess.Popen[str]) -> None:
+    """End everything at once. The ring is in memory, and lost."""
+    host = here.component("payroll").pid
+    drva.kill()
+    drva.wait()
+    os.kill(host, signal.SIGKILL)
+    wait_for_end(host)
+    (here.run / "payroll" / "ring").unlink()
+
+
+def test_what_a_command_has_answered_holds_although_the_machine_loses_power_at_once() -> None:
     with place("payroll") as here:
+        file = here.path / "db01.vmx"
+        file.write_text("memsize = 1")
         with process(here, "--create") as drva:
-            here.until(lambda s: s["state"] == "open")
+            here.until(lambda s: s["state"] == "open" and s["consistent"])
+            os.truncate(here.disk("payroll"), 2 * DISK_BYTES)
+            pause = here.ask("pause", domain="payroll", reason="a test")
+            here.ask("mark", domain="payroll", name="before")
+            here.ask("keep_config", domain="payroll", path=str(file))
+            here.ask("grow_disk", domain="payroll", disk="db01")
             here.ask("protect", domain="payroll", disk="new", path=str(here.path / "new.img"), size_bytes=DISK_BYTES)
-            end(drva)
-        here.component("payroll").stop()
+            lose_power(here, drva)
         with process(here) as drva:
-            here.until(lambda s: s["state"] == "open")
+            found = here.until(lambda s: s["state"] == "open" and s["consistent"])
+            assert {disk["name"]: disk["size_bytes"] for disk in found["disks"]} == {
+                "db01": 2 * DISK_BYTES,
+                "new": DISK_BYTES,
+            }
             assert can_read(here, "new")
             assert "disk_not_configured" not in alarms(here)
+            assert found["pause"]["since_ns"] == pause["since_ns"]
+            with pytest.raises(ControlError, match="has a mark 'before' already"):
+                here.ask("mark", domain="payroll", name="before")
+            here.ask("resume", domain="payroll")
             here.ask("unprotect", domain="payroll", disk="new")
-            end(drva)
+            lose_power(here, drva)
         with process(here) as drva:
-            here.until(lambda s: s["state"] == "open")
-            assert [disk["name"] for disk in here.status()["disks"]] == ["db01"]
+            found = here.until(lambda s: s["state"] == "open" and s["consistent"] and not s["alarms"])
+            assert [disk["name"] for disk in found["disks"]] == ["db01"]
+            assert (found["pause"], found["given_up"]) == (None, [])
             end(drva)
 
 
@@ -191,12 +218,7 @@ def test_a_closed_domain_that_waits_for_a_disk_opens_with_the_disk_elsewhere_or_
             with NbdClient(str(here.run / "payroll" / "nbd.sock"), "new") as guest:
                 guest.write(0, b"acknowledged".ljust(512))
                 guest.flush()
-            host = here.component("payroll").pid
-            drva.kill()
-            drva.wait()
-            os.kill(host, signal.SIGKILL)
-        wait_for_end(host)
-        (here.run / "payroll" / "ring").unlink()  # the machine was switched off
+            lose_power(here, drva)
         moved = (here.path / "new.img").rename(here.path / "moved.img")
         moved.write_bytes(bytes(DISK_BYTES))  # the write had not reached it
         with process(here, opened=False) as drva:

@@ -174,6 +174,26 @@ def test_what_was_refused_has_changed_nothing(tmp_path: Path) -> None:
     assert (added(tmp_path), noted(tmp_path), disks.given_up) == ({"new"}, set(), ())
 
 
+def test_a_domain_that_is_closed_meanwhile_gives_the_disk_up_at_its_next_opening(tmp_path: Path) -> None:
+    class Closing(History):
+        async def unprotect(self, name: str) -> None:
+            del self.disks
+            raise InvalidRequest("domain 'vm' is being closed")
+
+        def __getattr__(self, name: str) -> Any:
+            raise InvalidRequest("domain 'vm' is not open")
+
+    prepared(tmp_path, "added")
+    history = Closing(DB01, NEW)
+    disks = started(tmp_path, history, DB01)
+    given_up = asyncio.run(disks.give_up(history.domain, "new"))
+    assert disks.is_leaving("new")
+    assert [(told.since_ns, told.is_done) for told in disks.given_up] == [(given_up.since_ns, False)]
+    reopened = History(DB01, NEW)
+    asyncio.run(disks.begin(reopened.domain))
+    assert (set(reopened.disks), added(tmp_path), noted(tmp_path)) == ({"db01"}, set(), set())
+
+
 def test_what_was_accepted_and_finds_no_room_in_the_log_is_told_and_tried_again(tmp_path: Path) -> None:
     history = prepared(tmp_path, "added")
     disks = started(tmp_path, history, DB01)
@@ -264,6 +284,17 @@ def test_commands_that_contradict_each_other_get_clear_answers(tmp_path: Path) -
         asyncio.run(disks.move(history.domain, "new", "/disks/moved"))
     with pytest.raises(InvalidRequest, match="protects no disk 'other'"):
         asyncio.run(disks.give_up(history.domain, "other"))
+
+
+def test_a_closed_domain_s_disk_that_nobody_names_can_be_given_up_or_moved_if_the_domain_has_it(tmp_path: Path) -> None:
+    """In write-back the domain may wait for that very disk."""
+    added_disks, given_up = AddedDisks(tmp_path, "vm"), GivenUpDisks(tmp_path, "vm")
+    disks = ConfiguredDisks([DB01], added_disks, given_up, known=lambda: {"db01", "lost", "moved"})
+    asyncio.run(disks.give_up_closed("lost"))
+    asyncio.run(disks.move_closed("moved", "/disks/moved"))
+    assert (noted(tmp_path), added(tmp_path)) == ({"lost"}, {"moved"})
+    with pytest.raises(InvalidRequest, match="nobody has named disk 'other' here; the disks are: db01, lost, moved"):
+        asyncio.run(disks.give_up_closed("other"))
 
 
 def test_a_configured_disk_that_could_not_be_protected_can_be_given_up(tmp_path: Path) -> None:
