@@ -238,9 +238,16 @@ class StoreError(SystemFailure):
         self.cause = cause
         self.transient = transient
 
+    @property
+    def is_refusal(self) -> bool:
+        """Whether the store answers, and refuses until somebody changes something there."""
+        return not self.transient
+
 
 class ObjectExists(StoreError):
     """The key of a put-if-absent is taken."""
+
+    is_refusal = False
 
     def __init__(self, operation: str, key: str) -> None:
         super().__init__(operation, key, "the object exists already", transient=False)
@@ -251,6 +258,8 @@ class ObjectUnavailable(StoreError):
 
     Whoever reads a chain takes that as a missing object with a cause: only what needs the object fails.
     """
+
+    is_refusal = False
 
     def __init__(self, operation: str, key: str, cause: str, *, hint: str = "") -> None:
         super().__init__(operation, key, cause, transient=False, hint=hint)
@@ -293,6 +302,8 @@ class StoreAway(SystemFailure):
 
 class StoreLost(StoreError):
     """The store no longer holds what it held, or its URL leads elsewhere. Nothing may be called stored any more."""
+
+    is_refusal = False
 
     def __init__(self, operation: str, key: str, cause: str) -> None:
         hint = (

@@ -94,6 +94,9 @@ def _facts_of(status: Any) -> Iterator[tuple[str, str]]:
     yield "store", f"{status['store']}, epoch {status['epoch']}, timeline {status['timeline']}"
     if not status.get("joined", True):
         yield "NOT joined", f"nothing is uploaded since {iso_time(status['unjoined_since_ns'])}: {status['store_away']}"
+    elif status.get("store_refused"):
+        since = iso_time(status["store_refused_since_ns"])
+        yield "REFUSED", f"nothing is uploaded since {since}, and it is tried again: {status['store_refused']}"
     yield "consistent", "yes" if status["consistent"] else f"no: {status['why_inconsistent']}"
     yield "history", f"LSN {status['lsn_reserved']}, durable {status['lsn_durable']}, {_to_upload(status)}"
     yield "log", f"{human_bytes(status['log_used_bytes'])} of {human_bytes(status['log_bytes'])} used"

@@ -36,8 +36,8 @@ class NotItsLog(Exception):
     """The log is not the one that the known file was kept for, or an older or newer copy of it."""
 
 
-async def open_alone(request: DomainRequest[D], keeper: KnownKeeper, since_ns: int, why: str) -> Parts[D]:
-    """Open the domain without its store, which is away since ``since_ns`` for the reason ``why``.
+async def open_alone(request: DomainRequest[D], keeper: KnownKeeper, since_ns: int, why: Exception) -> Parts[D]:
+    """Open the domain without its store, which is away, or refuses, since ``since_ns`` as ``why`` says.
 
     Raises :class:`NotItsLog` and :class:`StoreAway` where the store is needed.
     """

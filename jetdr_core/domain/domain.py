@@ -189,9 +189,9 @@ class Domain(Generic[D]):
         self._alive.upload.pause()
 
     def resume(self) -> None:
-        """Upload again, beginning with what the log holds."""
+        """Upload again, beginning with what the log holds. What the store refuses is tried again at once."""
         domain = self._alive
-        domain.loop.call(domain.upload.resume)
+        domain.loop.call(domain.resume_upload)
 
     @property
     def failure(self) -> BaseException | None:

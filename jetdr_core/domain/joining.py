@@ -10,7 +10,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from contextlib import AsyncExitStack
+from contextlib import AsyncExitStack, suppress
 from typing import Generic
 
 from jetdr_core.aio import in_thread
@@ -27,15 +27,23 @@ from jetdr_core.domain.parts import (
     Parts,
     chain_writer,
     claimant,
-    is_away,
+    may_come_back,
     oldest_ns,
 )
 from jetdr_core.domain.request import DomainRequest
-from jetdr_core.errors import ChainBroken, DamagedObject, Fenced, GenerationMismatch, StoreLost, StoreMissing
+from jetdr_core.errors import (
+    ChainBroken,
+    DamagedObject,
+    Fenced,
+    GenerationMismatch,
+    StoreError,
+    StoreLost,
+    StoreMissing,
+)
 from jetdr_core.file_making import told
 from jetdr_core.replication_log import Cursor
 from jetdr_core.store import RetryingStore, connected
-from jetdr_core.uploader import ClaimLost
+from jetdr_core.uploader import ClaimLost, StoreRefusal
 
 __all__ = ["Joining"]
 
@@ -43,6 +51,8 @@ log_ = logging.getLogger(__name__)
 
 DELAY_FIRST_S = 0.1
 DELAY_MAX_S = 5.0
+DELAY_REFUSED_S = 15.0
+"""A store that refuses has the chain read to it each time."""
 
 _OPEN_AGAIN = "the domain is closed and opened again with its store"
 
@@ -55,16 +65,24 @@ class Joining(Generic[D]):
         self._parts = parts
         self._away = away
         self._own = Generation.of_log(parts.log)
+        self._refused_since_ns = away.since_ns
         self._why = away.why
         self._since_s = time.monotonic()
         self._store: RetryingStore | None = None
+        self._hurry = asyncio.Event()
 
     @property
     def store_away(self) -> tuple[float, str]:
         """For how many seconds the domain has been without its store, and why. From any thread."""
         store = self._store
         _, why = (0.0, "") if store is None else store.away
-        return time.monotonic() - self._since_s, why or self._why
+        return time.monotonic() - self._since_s, why or told(self._why)
+
+    @property
+    def refusal(self) -> StoreRefusal | None:
+        """What the store refuses, so that the domain is not joined. From any thread."""
+        why = self._why
+        return StoreRefusal(self._refused_since_ns, why) if isinstance(why, StoreError) and why.is_refusal else None
 
     @property
     def retries(self) -> int:
@@ -83,11 +101,22 @@ class Joining(Generic[D]):
             try:
                 return await self._try()
             except Exception as error:
-                if not is_away(error) and not isinstance(error, StoreLost):  # as of a directory that has moved
+                if not may_come_back(error) and not isinstance(error, StoreLost):  # as of a directory that has moved
                     raise
-                self._why = told(error)
-            await asyncio.sleep(delay_s)
-            delay_s = min(2 * delay_s, DELAY_MAX_S)
+                self._note(error)
+            self._hurry.clear()
+            with suppress(TimeoutError):
+                await asyncio.wait_for(self._hurry.wait(), delay_s)
+            delay_s = min(2 * delay_s, DELAY_MAX_S if self.refusal is None else DELAY_REFUSED_S)
+
+    def hurry(self) -> None:
+        """Try again at once."""
+        self._hurry.set()
+
+    def _note(self, error: Exception) -> None:
+        was_refused, self._why = self.refusal is not None, error
+        if not was_refused:
+            self._refused_since_ns = time.time_ns()
 
     async def _try(self) -> Joined:
         settings = self._request.settings

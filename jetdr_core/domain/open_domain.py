@@ -45,6 +45,7 @@ from jetdr_core.errors import (
     StoreError,
 )
 from jetdr_core.store import connected
+from jetdr_core.uploader import StoreRefusal
 
 __all__ = ["OpenDomain"]
 
@@ -134,6 +135,12 @@ class OpenDomain(Generic[D]):
         assert self._joining is not None, "the store was away"
         self.parts.joined = await self._joining.join()
         return self.parts.joined
+
+    def resume_upload(self) -> None:
+        """Upload again after a pause, and try at once what waits for the store."""
+        self.upload.resume()
+        if self._joining is not None:
+            self._joining.hurry()
 
     def check_written(self, lsn: int) -> None:
         """Refuse an LSN that was not given out."""
@@ -304,7 +311,8 @@ class OpenDomain(Generic[D]):
     def _is_upload_idle(self) -> bool:
         joined = self.parts.joined
         is_away = isinstance(joined, Away) or joined.store.away[0] > 0
-        return self.upload.paused or self.upload.failure is not None or is_away
+        is_refused = self.upload.refusal is not None
+        return self.upload.paused or self.upload.failure is not None or is_away or is_refused
 
     async def is_store_whole(self) -> bool:
         """Whether the store, opened anew, holds again what was missed. Runs in the loop's thread."""
@@ -323,9 +331,11 @@ class OpenDomain(Generic[D]):
             assert self._joining is not None, "the domain is being joined"
             away_s, away = self._joining.store_away
             since = {"joined": False, "unjoined_since_ns": joined.since_ns, "retries": self._joining.retries}
+            since |= _refusal_status(self._joining.refusal)
             return since | {"store": str(self._store), "store_away_s": away_s, "store_away": away}
         away_s, away = joined.store.away
         since = {"joined": True, "unjoined_since_ns": 0, "retries": sum(joined.store.retries.values())}
+        since |= _refusal_status(self.upload.refusal)
         return since | {"store": joined.store.url, "store_away_s": away_s, "store_away": away}
 
     def _proof_status(self) -> dict[str, Any]:
@@ -382,6 +392,12 @@ class OpenDomain(Generic[D]):
             lost_files=self._files.lost,
             disks=self.disks.status(),
         )
+
+
+def _refusal_status(refusal: StoreRefusal | None) -> dict[str, Any]:
+    if refusal is None:
+        return {"store_refused": "", "store_refused_since_ns": 0}
+    return {"store_refused": refusal.why, "store_refused_since_ns": refusal.since_ns}
 
 
 async def _step(errors: list[Exception], step: Callable[[], Awaitable[T]]) -> T | None:

@@ -1,7 +1,7 @@
 """Opening: the order in which a domain's parts are opened, and the domain is claimed for this process.
 
-A domain that its state folder knows needs its store for one thing only: to upload. If the store is away, the domain is
-opened from its log and its known file, and joined with the store later (alone.py, joining.py).
+A domain that its state folder knows needs its store for one thing only: to upload. If the store is away, or refuses the
+claim, the domain is opened from its log and its known file, and joined with the store later (alone.py, joining.py).
 
 Invariants: what can be refused is refused before anything is claimed or begun. Store and log meet: the log holds every
 LSN that the store does not. With the store, a new epoch is in the chain before the log begins it. Without the store the
@@ -37,8 +37,8 @@ from jetdr_core.domain.parts import (
     begin_log,
     chain_writer,
     claimant,
-    is_away,
     look,
+    may_come_back,
     oldest_ns,
     primaries_of,
 )
@@ -67,12 +67,12 @@ async def open_parts(request: DomainRequest[D]) -> Parts[D]:
     try:
         return await _open_joined(request, keeper, RETRY_BRIEFLY)
     except Exception as error:
-        if not is_away(error) or keeper.record is None:
+        if not may_come_back(error) or keeper.record is None:
             raise
-        why, since_ns = told(error), time.time_ns()
-    log_.warning("domain %s: its store is away: %s", request.name, why)
+        store_error, since_ns = error, time.time_ns()
+    log_.warning("domain %s: it cannot use its store: %s", request.name, told(store_error))
     try:
-        return await open_alone(request, keeper, since_ns, why)
+        return await open_alone(request, keeper, since_ns, store_error)
     except NotItsLog as error:
         log_.warning("domain %s: it cannot be opened without its store: %s", request.name, error)
     return await _open_joined(request, keeper, RETRY_WHILE_OPENING)

@@ -38,6 +38,7 @@ __all__ = [
     "claimant",
     "is_away",
     "look",
+    "may_come_back",
     "oldest_ns",
     "primaries_of",
 ]
@@ -64,14 +65,14 @@ class Joined:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Away:
-    """Since when a domain is open without its store, and why.
+    """Since when a domain is open without its store, and why: what the store raised.
 
     It was opened from ``record``, with the history ``facts``.
     ``oldest_ns`` is the time of the oldest record that the store may lack, or 0.
     """
 
     since_ns: int
-    why: str
+    why: Exception
     record: KnownRecord
     facts: HistoryFacts
     oldest_ns: int
@@ -95,6 +96,11 @@ class Parts(Generic[D]):
     def clean(self) -> bool:
         """Whether log and disks are as the last owner left them by closing the domain, and agree."""
         return self.log.outcome.clean and self.resumption.owes_nothing
+
+
+def may_come_back(error: BaseException) -> bool:
+    """Whether a domain that is known goes on without its store after ``error``, and joins it when that is over."""
+    return is_away(error) or (isinstance(error, StoreError) and error.is_refusal)
 
 
 def is_away(error: BaseException) -> bool:

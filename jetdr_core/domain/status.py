@@ -132,10 +132,11 @@ class DomainStatus:
     says how long objects took to be stored, by bucket of ``LATENCY_BOUNDS_S``. ``failure`` is what stopped the upload
     for good, and ``store_lost`` says that it is a loss in the store. ``forged`` names what fails its checks with the
     domain's key, and is empty if nothing does. ``store_away_s`` is for how long the store has failed to answer, and
-    ``store_away`` why. ``host`` is None without a host component. ``clock`` says why record times are not the
-    machine's, and is empty if they are. ``clock_ahead_s`` is by how much the log's clock is ahead of the machine's,
-    negative if it lags, and ``clock_corrected_s`` what the history takes off its times beside that. ``changed`` says
-    which disks somebody else had changed when the domain was opened, and is empty if none. ``log_cut`` says
+    ``store_away`` why. ``store_refused`` says what a store that answers has refused since ``store_refused_since_ns``,
+    and is empty if it refuses nothing. ``host`` is None without a host component. ``clock`` says why record times are
+    not the machine's, and is empty if they are. ``clock_ahead_s`` is by how much the log's clock is ahead of the
+    machine's, negative if it lags, and ``clock_corrected_s`` what the history takes off its times beside that.
+    ``changed`` says which disks somebody else had changed when the domain was opened, and is empty if none. ``log_cut`` says
     where the log was cut at that opening although whole batches lie after it, and is empty if none do.
     ``log_trouble`` says why the log takes nothing at present, ``state_trouble`` why the state folder cannot be written,
     and ``lost_files`` which files in use their paths do not lead to any more.
@@ -183,6 +184,8 @@ class DomainStatus:
     forged: str
     store_away_s: float
     store_away: str
+    store_refused: str
+    store_refused_since_ns: int
     ladder: LadderStatus
     host: HostStatus | None
     clock: str

@@ -17,7 +17,15 @@ from jetdr_core.errors import Fenced, Forged, InvalidRequest, JetdrError, StoreL
 from jetdr_core.options import DomainOptions
 from jetdr_core.replication_log import Cursor
 from jetdr_core.store import ObjectStore
-from jetdr_core.uploader import HeartbeatRefusal, LogSource, SummaryWriter, Uploader, UploadLag, UploadStats
+from jetdr_core.uploader import (
+    HeartbeatRefusal,
+    LogSource,
+    StoreRefusal,
+    SummaryWriter,
+    Uploader,
+    UploadLag,
+    UploadStats,
+)
 
 __all__ = ["Upload"]
 
@@ -91,6 +99,11 @@ class Upload:
     def proven_ns(self) -> int:
         """The newest instant that the store proves. 0: not known."""
         return 0 if self._uploader is None else self._uploader.proven_ns
+
+    @property
+    def refusal(self) -> StoreRefusal | None:
+        """What the store of a joined domain refuses at present. It is tried again."""
+        return None if self._uploader is None else self._uploader.refusal
 
     @property
     def heartbeat_refusal(self) -> HeartbeatRefusal | None:

@@ -38,7 +38,9 @@ ALARMS = {
     "store_away": "the store does not answer, or has no room, or was away when the domain was opened, and nothing is "
     "uploaded; the log takes writes until it is full",
     "heartbeat_refused": "the store refuses heartbeats, so an idle domain's newest point is not proven to be current",
-    "upload_stopped": "the store refuses uploads; the log takes writes until it is full",
+    "store_refuses": "the store answers, but refuses what the domain needs, and is tried again; the log takes writes "
+    "until it is full",
+    "upload_stopped": "uploading ended with an error; the log takes writes until the domain is opened again",
     "paused": "an operator paused uploading",
     "rpo": "the oldest write that the store lacks is older than rpo_alarm_s",
     "throttled": "guests' writes have been delayed for over 5 minutes, because they write more than is shipped",
@@ -242,7 +244,10 @@ def _of_store(status: DomainStatus) -> Iterator[Alarm]:
         yield Alarm("store_lost", status.failure)
     if status.heartbeat_refused:
         yield Alarm("heartbeat_refused", _refused_heartbeat(status))
-    if not status.joined and not status.failure:
+    if status.store_refused and not status.failure:
+        since = iso_time(status.store_refused_since_ns)
+        yield Alarm("store_refuses", f"nothing is uploaded since {since}; it is tried again: {status.store_refused}")
+    elif not status.joined and not status.failure:
         yield Alarm(
             "store_away",
             f"opened without its store {status.store_away_s:.0f} s ago, and nothing is uploaded: {status.store_away}",

@@ -105,7 +105,7 @@ async def _await_upload(session: DomainSession, request: ControlRequest) -> Json
         await asyncio.wait_for(domain.held(lsn), limit_s)
         uploaded = True
     status = await asyncio.to_thread(domain.status)
-    why = "" if uploaded else status.failure or status.store_away
+    why = "" if uploaded else status.failure or status.store_refused or status.store_away
     return {"uploaded": uploaded, "lsn_uploaded": status.lsn_uploaded, "paused": status.paused, "why": redacted(why)}
 
 

@@ -14,7 +14,7 @@ from jetdr_core.aio import in_thread
 from jetdr_core.domain import HostedDomain, ProtectedDomain
 from jetdr_core.domain.known_file import KnownFile
 from jetdr_core.domain.log_section import domain_in_log
-from jetdr_core.domain.parts import is_away
+from jetdr_core.domain.parts import may_come_back
 from jetdr_core.domain_key import KeyFile
 from jetdr_core.drva.added_disks import AddedDisks, named_disks
 from jetdr_core.drva.begin_anew import begin_anew
@@ -106,7 +106,7 @@ async def _is_unborn(config: DomainConfig) -> bool:
         if not await store_is_empty(store_of(config)):
             return False
     except Exception as error:
-        if not is_away(error):
+        if not may_come_back(error):
             raise
         away = error
     in_log = await in_thread(domain_in_log, log_of(config.volume), config.name)

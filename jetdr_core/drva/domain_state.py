@@ -28,6 +28,7 @@ class DomainState(enum.Enum):
     LOGGING_OFF = "logging_off"
     RETURNING = "returning"
     UPLOAD_STOPPED = "upload_stopped"
+    STORE_REFUSES = "store_refuses"
     STORE_AWAY = "store_away"
     PAUSED = "paused"
     RESYNC = "resync"
@@ -65,10 +66,8 @@ def condition_of(status: DomainStatus, pause: Pause | None) -> tuple[DomainState
         return DomainState.RETURNING, why
     if rung is Rung.BYPASS or (status.host is not None and not status.host.logging):
         return DomainState.LOGGING_OFF, why or "logging is off"
-    if status.failure:
-        return DomainState.UPLOAD_STOPPED, status.failure
-    if not status.joined or status.store_away_s >= AWAY_S:
-        return DomainState.STORE_AWAY, status.store_away
+    if (of_store := _of_store(status)) is not None:
+        return of_store
     if pause is not None or status.paused:
         return DomainState.PAUSED, "an operator paused uploading" if pause is None else pause.why
     if rung is Rung.RESYNC:
@@ -80,3 +79,14 @@ def condition_of(status: DomainStatus, pause: Pause | None) -> tuple[DomainState
     if not status.consistent:
         return DomainState.NOT_CONSISTENT, status.why_inconsistent
     return DomainState.PROTECTED, ""
+
+
+def _of_store(status: DomainStatus) -> tuple[DomainState, str] | None:
+    """Return the state of a domain whose store keeps it from uploading, and why."""
+    if status.failure:
+        return DomainState.UPLOAD_STOPPED, status.failure
+    if status.store_refused:
+        return DomainState.STORE_REFUSES, status.store_refused
+    if not status.joined or status.store_away_s >= AWAY_S:
+        return DomainState.STORE_AWAY, status.store_away
+    return None

@@ -49,6 +49,7 @@ from jetdr_core.errors import (
     LogBusy,
     LogFailed,
     LogMissing,
+    StoreAway,
     StoreError,
     StoreLost,
 )
@@ -107,6 +108,7 @@ class DomainSession:
         self._failures = 0
         self._loop = LoopThread(f"jetdr-session-{config.name}")
         self._domain: AnyDomain | None = None
+        self._credential_file = ""  # of the open domain
         self._phase = Phase.begin()
         self._condition = Condition(DomainState.OPENING, self._phase.since_ns, "")
         state = Path(config.host.state)
@@ -278,6 +280,7 @@ class DomainSession:
 
     async def _open(self) -> AnyDomain:
         self._enter(State.OPENING)
+        self._credential_file = self.config.credential_file
         domain = await self._opener(self.config)
         await domain.__aenter__()
         # only the first opening takes over, or goes on in spite of a mismatch
@@ -308,7 +311,7 @@ class DomainSession:
                 await self._files.keep(domain)
             await self.refresh()
             self._copies.raise_failure()
-            failure = domain.failure
+            failure = domain.failure or self._why_other_credential()
             if failure is None or (isinstance(failure, StoreError) and time.monotonic() < probe_s):
                 continue
             if not isinstance(failure, StoreError) or await self._can_go_on(domain, failure):
@@ -429,7 +432,16 @@ class DomainSession:
             config_files=config.config_files,
             credential_file=config.credential_file,
         )
+        if self._domain is not None and not self._paused:
+            self._domain.resume()
         self._nudged.set()
+
+    def _why_other_credential(self) -> StoreAway | None:
+        """Why the domain is to be opened again: its store refuses, and another credential file has been named."""
+        last, file = self._status.value(), self.config.credential_file
+        if file == self._credential_file or last is None or not last.value.store_refused:
+            return None
+        return StoreAway(f"its store refuses: {last.value.store_refused}", hint=f"it is opened again with {file}")
 
     async def _stopped_within(self, limit_s: float) -> bool:
         """Wait that long, or until the session is to stop or was reconfigured. Whether it is to stop."""

@@ -59,6 +59,7 @@ _CREATE = "create container"
 _PAGE_ROWS = 5000
 _TRANSIENT_STATUS = {408, 429, 500, 502, 503, 504}
 _TRANSIENT_CODES = {"AccountBeingCreated", "ContainerBeingDeleted"}
+_EXISTS_CODES = {"BlobAlreadyExists", "ConditionNotMet", "LeaseIdMissing", "UnauthorizedBlobOverwrite"}
 _QUOTED_QUERY = re.compile(r"\?\S+")
 
 
@@ -149,7 +150,15 @@ class AzureBlobStore:
     async def _put(self, operation: str, key: str, data: Sequence[Buffer], *, overwrite: bool) -> None:
         check_key(key)
         body = b"".join(byte_views(data))
-        await self._call(operation, key, lambda: self._blob(key).upload_blob(body, overwrite=overwrite))
+        try:
+            await self._call(operation, key, lambda: self._blob(key).upload_blob(body, overwrite=overwrite))
+        except _Conflict:
+            if overwrite or not await self._is_there(key):
+                raise
+            raise ObjectExists(operation, key) from None
+
+    async def _is_there(self, key: str) -> bool:
+        return key in [info.key async for info in self.list_prefix(key)]
 
     async def _download(self, key: str, **bounds: int) -> bytes:
         stream = await self._blob(key).download_blob(**bounds)
@@ -297,6 +306,12 @@ def _service(target: AzureTarget, credential: Any, stall_limit_s: float) -> Blob
 class _ContainerMissing(StoreError, StoreMissing):
     """The container does not exist. If it has answered before, the store is lost."""
 
+    is_refusal = False
+
+
+class _Conflict(StoreError):
+    """The state of blob, container or account forbids the operation. The code does not say whether the blob exists."""
+
 
 class _Listing:
     """Names and sizes, page by page, read from the XML of the answers.
@@ -362,10 +377,11 @@ def _refused(operation: str, key: str, target: AzureTarget, error: HttpResponseE
         cause = f"the object is in the archive tier ({cause})" if archived else cause
         hint = "rehydrate it to the hot or cool tier, which takes hours" if archived else "check the object's state"
         return ObjectUnavailable(operation, key, cause, hint=hint)
-    if status in {409, 412} or code == "UnauthorizedBlobOverwrite":
-        if operation in {"put", _CREATE}:
-            return ObjectExists(operation, key)
-        return StoreError(operation, key, cause, transient=False, hint="check the container's policies and leases")
+    if (operation == _CREATE and status == 409) or (operation == "put" and code in _EXISTS_CODES):
+        return ObjectExists(operation, key)
+    if status in {409, 412}:
+        hint = "check the container's policies, leases and limits"
+        return _Conflict(operation, key, cause, transient=False, hint=hint)
     if status in {401, 403}:
         return StoreAccessDenied(operation, key, cause, hint="check the credentials, their permissions and the clock")
     if 300 <= status < 400:

@@ -22,6 +22,7 @@ from jetdr_core.replication_log import Cursor
 from jetdr_core.segment import SealedSegment, SegmentBody
 from jetdr_core.uploader.chain import ChainWriter, NumberTaken
 from jetdr_core.uploader.latency import UploadLatency
+from jetdr_core.uploader.patience import Patience
 
 __all__ = ["PutsInFlight", "StoredSegment"]
 
@@ -43,10 +44,21 @@ class _Put:
 
 
 class PutsInFlight:
-    """At most ``puts_max`` at once. Fed by one task and emptied by another, in one event loop."""
+    """At most ``puts_max`` at once. Fed by one task and emptied by another, in one event loop.
 
-    def __init__(self, chain: ChainWriter, puts_max: int, latency: UploadLatency, clock: Callable[[], float]) -> None:
+    A put that the store refuses waits as ``patience`` says.
+    """
+
+    def __init__(
+        self,
+        chain: ChainWriter,
+        puts_max: int,
+        latency: UploadLatency,
+        patience: Patience,
+        clock: Callable[[], float],
+    ) -> None:
         self._chain = chain
+        self._patience = patience
         self._latency = latency
         self._clock = clock
         self._puts: deque[_Put] = deque()
@@ -107,6 +119,6 @@ class PutsInFlight:
 
     async def _put(self, number: int, sealed: SealedSegment) -> int:
         begun = self._clock()
-        await self._chain.put(number, sealed)
+        await self._patience.until_granted(lambda: self._chain.put(number, sealed))
         self._latency.add(self._clock() - begun)
         return number

@@ -11,7 +11,8 @@ bodies are being encoded, ``puts_max`` segments are in flight, and two more wait
 
 Invariants: nothing is uploaded twice, because an uploader begins after the chain's last LSN. The first error stops all
 tasks for good, is kept in ``failure``, and is raised by :meth:`Uploader.wait_uploaded`. Transient errors of the store
-do not get here, because RetryingStore below goes on trying.
+do not get here, because RetryingStore below goes on trying. What the store refuses is tried again as well
+(patience.py), and whoever waits for an upload is told so.
 """
 
 from __future__ import annotations
@@ -21,6 +22,7 @@ import logging
 import time
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
+from functools import partial
 
 from jetdr_core.errors import Fenced, InvalidRequest, JetdrError, StoreLost
 from jetdr_core.options import DomainOptions
@@ -32,6 +34,7 @@ from jetdr_core.uploader.heartbeats import HeartbeatRefusal, HeartbeatWriter
 from jetdr_core.uploader.in_flight import PutsInFlight
 from jetdr_core.uploader.lag import UploadLag
 from jetdr_core.uploader.latency import UploadLatency
+from jetdr_core.uploader.patience import Patience, StoreRefusal
 from jetdr_core.uploader.source import LogSource
 from jetdr_core.uploader.store_watch import StoreWatch
 from jetdr_core.uploader.trimmer import LogTrimmer
@@ -85,13 +88,15 @@ class Uploader:
         self._encoding: asyncio.Queue[tuple[asyncio.Future[SegmentBody], Cursor]] = asyncio.Queue(
             options.upload_workers
         )
-        self._in_flight = PutsInFlight(chain, options.puts_max, self.stats.latency, clock)
+        self._progress = asyncio.Condition()
+        self._puts = Patience(f"domain {chain.domain}: uploads", self._progress)
+        self._reads = Patience(f"domain {chain.domain}: looks at the store", self._progress)
+        self._in_flight = PutsInFlight(chain, options.puts_max, self.stats.latency, self._puts, clock)
         self._trimmer = LogTrimmer(source, self._workers, cursor, clock)
         self._heartbeats = HeartbeatWriter(
             source, chain, options.heartbeat_s, is_idle=lambda lsn: lsn == self.lsn_uploaded and not self.paused
         )
         self.watch = StoreWatch(chain, options.store_check_s, clock)
-        self._progress = asyncio.Condition()
         self._tasks: list[asyncio.Task[None]] = []
 
     # -- face --------------------------------------------------------------------------------------------------------
@@ -142,6 +147,11 @@ class Uploader:
         return self._heartbeats.refusal
 
     @property
+    def refusal(self) -> StoreRefusal | None:
+        """What the store refuses at present. It is tried again. From any thread."""
+        return self._puts.refusal or self._reads.refusal
+
+    @property
     def paused(self) -> bool:
         return self._cutter.paused
 
@@ -150,15 +160,19 @@ class Uploader:
         self._cutter.pause()
 
     def resume(self) -> None:
-        """Go on where :meth:`pause` left off."""
+        """Go on where :meth:`pause` left off. What the store refuses is tried again at once."""
         self._cutter.resume()
+        self._puts.hurry()
+        self._reads.hurry()
 
     async def wait_uploaded(self, lsn: int) -> None:
-        """Seal what is pending at once, and return when the store holds everything up to ``lsn``."""
+        """Seal what is pending at once, and return when the store holds everything up to ``lsn``.
+
+        Raises what the store refuses. The upload goes on nevertheless.
+        """
         self._cutter.want(lsn)
-        async with self._progress:
-            await self._progress.wait_for(lambda: self.lsn_uploaded >= lsn or self.failure is not None)
-        if self.failure is not None and (self.lsn_uploaded < lsn or isinstance(self.failure, StoreLost)):
+        await self._until(lambda: self.lsn_uploaded >= lsn)
+        if isinstance(self.failure, StoreLost):
             raise self.failure
 
     async def wait_held(self, lsn: int) -> None:
@@ -166,10 +180,21 @@ class Uploader:
         await self.wait_uploaded(lsn)
         stored_s = self._clock()
         self.watch.hurry()
-        async with self._progress:
-            await self._progress.wait_for(lambda: self.watch.seen_s >= stored_s or self.failure is not None)
+        await self._until(lambda: self.watch.seen_s >= stored_s)
         if self.failure is not None:
             raise self.failure
+
+    async def _until(self, reached: Callable[[], bool]) -> None:
+        """Wait for ``reached``. Raises what stopped the upload, or what holds it up because the store refuses it."""
+
+        def problem() -> BaseException | None:
+            return self.failure or (None if self.refusal is None else self.refusal.error)
+
+        async with self._progress:
+            await self._progress.wait_for(lambda: reached() or problem() is not None)
+            why = None if reached() else problem()
+        if why is not None:
+            raise why
 
     async def stop(self) -> None:
         """Stop at once, and trim the log. The next uploader goes on after the last chained segment.
@@ -234,7 +259,7 @@ class Uploader:
     async def _complete_forever(self) -> None:
         while True:
             segment = await self._in_flight.next_stored()
-            await self.watch.stored(segment.number, segment.sealed)
+            await self._reads.until_granted(partial(self.watch.stored, segment.number, segment.sealed))
             self.stats.segments += 1
             self.stats.payload_bytes += segment.sealed.trailer.payload_bytes
             self.stats.stored_bytes += segment.sealed.size_bytes
@@ -248,6 +273,6 @@ class Uploader:
 
     async def _watch_forever(self) -> None:
         while True:
-            await self.watch.next_check()
+            await self._reads.until_granted(self.watch.next_check)
             async with self._progress:
                 self._progress.notify_all()

@@ -52,6 +52,8 @@ def status(rung: Rung = Rung.DIRECT, why: str = "", **changes: object) -> Domain
         (status(failure="refused"), DomainState.UPLOAD_STOPPED, "refused"),
         (status(joined=False, store_away="no answer"), DomainState.STORE_AWAY, "no answer"),
         (status(store_away_s=60.0, store_away="no answer"), DomainState.STORE_AWAY, "no answer"),
+        (status(store_refused="HTTP 403"), DomainState.STORE_REFUSES, "HTTP 403"),
+        (status(store_refused="HTTP 403", joined=False), DomainState.STORE_REFUSES, "HTTP 403"),
         (status(paused=True), DomainState.PAUSED, "an operator paused uploading"),
         (
             status(disks=(DISK, replace(DISK, name="db02", ready=False))),

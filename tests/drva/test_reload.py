@@ -137,7 +137,7 @@ def test_credential_that_expires_is_renewed_without_a_gap(
         with running(here) as drva:
             here.until(lambda found: found.get("consistent"))
             number = 0
-            while not any(alarm["name"] == "upload_stopped" for alarm in here.status()["alarms"]):
+            while not any(alarm["name"] == "store_refuses" for alarm in here.status()["alarms"]):
                 drva.disk().write(0, os.urandom(4096))
                 number += 1
                 time.sleep(0.05)
@@ -146,6 +146,7 @@ def test_credential_that_expires_is_renewed_without_a_gap(
             write_credential(file, AZURE_STORAGE_SAS_TOKEN=signature(azurite, container, "rwl", timedelta(hours=1)))
             reload(drva)
             here.until(lambda found: (found.get("lsn_uploaded") or 0) >= lsn)
+            assert here.status()["restarts"] == 0
         monkeypatch.setenv("AZURE_STORAGE_KEY", azurite.key)
         assert not asyncio.run(gaps(f"az://{container}"))
 

@@ -142,7 +142,7 @@ def test_a_domain_that_cannot_be_opened_disturbs_no_other_and_is_opened_when_it_
             here.until(lambda s: s["state"] == "open", "web")
 
 
-def test_a_store_that_refuses_while_the_domain_runs_stops_no_write_and_is_gone_on_with() -> None:
+def test_a_store_that_is_lost_while_the_domain_runs_stops_no_write_and_is_gone_on_with() -> None:
     with place("payroll") as here, running(here) as drva:
         here.until(lambda s: s["lsn_uploaded"] == s["lsn_reserved"])
         store = here.path / "store-payroll"

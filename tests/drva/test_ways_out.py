@@ -508,8 +508,8 @@ ELSEWHERE = {
     "take-over refused: disks wait for the log": "tests/domain/test_hosted_takeover.py::"
     "test_a_log_that_the_disks_wait_for_is_not_given_up",
     "store away": "tests/drva/test_outages.py::test_a_drva_that_starts_without_its_store_serves_and_logs",
-    "uploads refused": "tests/drva/test_sessions.py::"
-    "test_a_store_that_refuses_while_the_domain_runs_stops_no_write_and_is_gone_on_with",
+    "uploads refused": "tests/drva/test_refused_writes.py::"
+    "test_uploads_that_are_refused_are_an_alarm_and_go_on_when_they_are_granted",
     "log and container lost": "tests/drva/test_begin_anew.py::test_a_lost_log_and_a_lost_container",
     "log, store, state or disks from different moments": "tests/domain/test_state_folder_lost.py::"
     "test_each_way_out_ends_well_and_stays_well",

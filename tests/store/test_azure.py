@@ -90,13 +90,24 @@ def test_foreign_blobs_are_left_alone(azurite: Azurite) -> None:
 
 
 @asynccontextmanager
-async def answering(status: int, code: str, *headers: str) -> AsyncIterator[dict[str, str]]:
-    """Settings of a service that gives one answer to everything."""
+async def answering(
+    status: int, code: str, *headers: str, listed: list[str] | None = None
+) -> AsyncIterator[dict[str, str]]:
+    """Settings of a service that gives one answer to everything, but for a listing if ``listed`` are given."""
+    rows = "".join(f"<Blob><Name>{name}</Name></Blob>" for name in listed or [])
+    listing = f"<EnumerationResults><Blobs>{rows}</Blobs><NextMarker/></EnumerationResults>".encode()
 
     async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         head = await reader.readuntil(b"\r\n\r\n")
         length = head.lower().partition(b"content-length: ")[2].partition(b"\r\n")[0]
         await reader.readexactly(int(length or 0))
+        if listed is not None and b"comp=list" in head:
+            writer.write(b"HTTP/1.1 200 OK\r\nContent-Type: application/xml\r\n")
+            writer.write(b"Content-Length: %d\r\nConnection: close\r\n\r\n%s" % (len(listing), listing))
+            await writer.drain()
+            writer.close()
+            await writer.wait_closed()
+            return
         writer.write(f"HTTP/1.1 {status} Said\r\nx-ms-error-code: {code}\r\nx-ms-request-id: r17\r\n".encode())
         writer.write("".join(f"{header}\r\n" for header in headers).encode())
         writer.write(b"Content-Length: 0\r\nConnection: close\r\n\r\n")
@@ -107,6 +118,24 @@ async def answering(status: int, code: str, *headers: str) -> AsyncIterator[dict
     async with await asyncio.start_server(serve, "127.0.0.1", 0) as server:
         port = server.sockets[0].getsockname()[1]
         yield Azurite(port, base64.b64encode(b"key").decode()).environment()
+
+
+@pytest.mark.parametrize("listed", [["k"], ["k2"], []], ids=["there", "another", "none"])
+@pytest.mark.parametrize(
+    ("status", "code"),
+    [(409, "BlobImmutableDueToPolicy"), (409, "ContainerQuotaExceeded"), (409, ""), (412, "LeaseIdMismatch")],
+)
+def test_a_conflict_is_an_existing_object_only_if_that_is_there(status: int, code: str, listed: list[str]) -> None:
+    """Otherwise an owner would look for another owner's object, find none, and call the chain broken."""
+
+    async def scenario() -> None:
+        async with answering(status, code, listed=listed) as settings, opened(settings, "container") as store:
+            error = await failure(store.put_if_absent("k", [b"x"]))
+            assert isinstance(error, ObjectExists) == (listed == ["k"])
+            assert error.is_refusal == (listed != ["k"])
+            assert isinstance(error, ObjectExists) or code in str(error)
+
+    asyncio.run(scenario())
 
 
 KINDS = (StoreLost, ObjectExists, ObjectNotFound, ObjectUnavailable, StoreAccessDenied, StoreError)

@@ -2,12 +2,19 @@
 
 from __future__ import annotations
 
+import asyncio
+
 from jetdr_core.replication_log import Cursor, LogBatch
+from jetdr_core.uploader.patience import Patience
 from tests.segment.sample import Records
 
-__all__ = ["BATCH_BYTES", "ListedSource", "cursor_at"]
+__all__ = ["BATCH_BYTES", "ListedSource", "cursor_at", "patience"]
 
 BATCH_BYTES = 8192
+
+
+def patience() -> Patience:
+    return Patience("puts", asyncio.Condition())
 
 
 def cursor_at(lsn: int) -> Cursor:

@@ -11,24 +11,28 @@ from typing_extensions import Buffer
 
 from jetdr_core.catalog import chain_key
 from jetdr_core.control_bodies import EpochOwner
-from jetdr_core.errors import StoreAccessDenied
+from jetdr_core.errors import StoreAccessDenied, StoreLost
 from jetdr_core.segment import NO_PREDECESSOR, SegmentBody, build_body
 from jetdr_core.store import MemoryStore, ObjectStore, StoreWrapper
 from jetdr_core.uploader import ChainEnd, ChainWriter, UploadLatency
 from jetdr_core.uploader.in_flight import PutsInFlight
 from tests.segment.sample import Records
-from tests.uploader.listed_source import cursor_at
+from tests.uploader.listed_source import cursor_at, patience
 
 DOMAIN_UUID = UUID("7f1d2c3b-0000-4000-8000-00000000d0a1")
 
 
 class HoldingStore(StoreWrapper):
-    """Puts of ``held`` keys wait until they are released. Those of ``denied`` keys are refused."""
+    """Puts of ``held`` keys wait until they are released.
+
+    Those of ``denied`` keys are refused, and those of ``lost`` keys fail.
+    """
 
     def __init__(self, inner: MemoryStore) -> None:
         super().__init__(inner)
         self.held: dict[str, asyncio.Event] = {}
         self.denied: set[str] = set()
+        self.lost: set[str] = set()
 
     def hold(self, *numbers: int) -> list[asyncio.Event]:
         events = [asyncio.Event() for _ in numbers]
@@ -40,6 +44,8 @@ class HoldingStore(StoreWrapper):
             await self.held[key].wait()
         if key in self.denied:
             raise StoreAccessDenied("put", key, "refused by plan")
+        if key in self.lost:
+            raise StoreLost("put", key, "lost by plan")
         await self._inner.put_if_absent(key, data)
 
 
@@ -76,7 +82,7 @@ def test_segments_are_stored_in_lsn_order_though_their_puts_end_in_another() -> 
         store = HoldingStore(MemoryStore())
         chain, latency = await new_chain(store), UploadLatency()
         first, second, third = store.hold(2, 3, 4)
-        in_flight = PutsInFlight(chain, 4, latency, lambda: 0.0)
+        in_flight = PutsInFlight(chain, 4, latency, patience(), lambda: 0.0)
         await fill(in_flight, 3)
         stored = asyncio.create_task(in_flight.next_stored())
         third.set()
@@ -95,7 +101,7 @@ def test_segments_are_stored_in_lsn_order_though_their_puts_end_in_another() -> 
 def test_no_more_are_in_flight_than_the_maximum() -> None:
     async def scenario() -> None:
         store = HoldingStore(MemoryStore())
-        in_flight = PutsInFlight(await new_chain(store), 2, UploadLatency(), lambda: 0.0)
+        in_flight = PutsInFlight(await new_chain(store), 2, UploadLatency(), patience(), lambda: 0.0)
         first, *_ = store.hold(2, 3)
         await fill(in_flight, 2)
         third = asyncio.create_task(in_flight.add(body(3), cursor_at(3)))
@@ -114,7 +120,7 @@ def test_an_orphan_moves_every_segment_in_flight_to_a_later_number() -> None:
         store = HoldingStore(inner)
         chain = await new_chain(store)
         chain.epoch += 1
-        in_flight = PutsInFlight(chain, 4, UploadLatency(), lambda: 0.0)
+        in_flight = PutsInFlight(chain, 4, UploadLatency(), patience(), lambda: 0.0)
         await put_orphan(inner, 2)
         await fill(in_flight, 3)
         found = [await in_flight.next_stored() for _ in range(3)]
@@ -128,7 +134,7 @@ def test_an_orphan_at_the_later_number_is_stepped_over() -> None:
         inner = MemoryStore()
         chain = await new_chain(inner)
         chain.epoch += 1
-        in_flight = PutsInFlight(chain, 4, UploadLatency(), lambda: 0.0)
+        in_flight = PutsInFlight(chain, 4, UploadLatency(), patience(), lambda: 0.0)
         for number in (2, 3):
             await put_orphan(inner, number)
         await fill(in_flight, 1)
@@ -140,11 +146,11 @@ def test_an_orphan_at_the_later_number_is_stepped_over() -> None:
 def test_the_error_of_a_put_is_raised_when_its_turn_comes() -> None:
     async def scenario() -> None:
         store = HoldingStore(MemoryStore())
-        in_flight = PutsInFlight(await new_chain(store), 4, UploadLatency(), lambda: 0.0)
-        store.denied = {chain_key(3)}
+        in_flight = PutsInFlight(await new_chain(store), 4, UploadLatency(), patience(), lambda: 0.0)
+        store.lost = {chain_key(3)}
         await fill(in_flight, 2)
         assert (await in_flight.next_stored()).number == 2
-        with pytest.raises(StoreAccessDenied):
+        with pytest.raises(StoreLost):
             await in_flight.next_stored()
 
     asyncio.run(scenario())
@@ -158,12 +164,32 @@ def test_an_error_beside_an_orphan_ends_the_renumbering() -> None:
         store = HoldingStore(inner)
         chain = await new_chain(store)
         chain.epoch += 1
-        in_flight = PutsInFlight(chain, 4, UploadLatency(), lambda: 0.0)
+        in_flight = PutsInFlight(chain, 4, UploadLatency(), patience(), lambda: 0.0)
+        await put_orphan(inner, 2)
+        store.lost = {chain_key(3)}
+        await fill(in_flight, 2)
+        with pytest.raises(StoreLost):
+            await in_flight.next_stored()
+        assert len(in_flight.tasks) == 2
+
+    asyncio.run(scenario())
+
+
+def test_a_refusal_beside_an_orphan_is_waited_for_and_the_chain_stays_whole() -> None:
+    async def scenario() -> None:
+        inner = MemoryStore()
+        store = HoldingStore(inner)
+        chain = await new_chain(store)
+        chain.epoch += 1
+        in_flight = PutsInFlight(chain, 4, UploadLatency(), patience(), lambda: 0.0)
         await put_orphan(inner, 2)
         store.denied = {chain_key(3)}
         await fill(in_flight, 2)
-        with pytest.raises(StoreAccessDenied):
-            await in_flight.next_stored()
-        assert len(in_flight.tasks) == 2
+        first = asyncio.ensure_future(in_flight.next_stored())
+        await asyncio.sleep(0.05)
+        assert not first.done()
+        store.denied = set()
+        numbers = [(await first).number, (await in_flight.next_stored()).number]
+        assert numbers == [4, 5]
 
     asyncio.run(scenario())

@@ -18,7 +18,7 @@ from jetdr_core.uploader.in_flight import PutsInFlight
 from jetdr_core.verify import verify
 from tests.segment.sample import Records
 from tests.segment.tampering import trailer_of
-from tests.uploader.listed_source import cursor_at
+from tests.uploader.listed_source import cursor_at, patience
 
 DOMAIN_UUID = UUID("7f1d2c3b-0000-4000-8000-00000000d0a1")
 KEY = DomainKey(bytes(range(32)), DOMAIN_UUID)
@@ -51,7 +51,7 @@ def test_segments_that_get_later_numbers_are_sealed_for_them() -> None:
         old.seal(body(1))  # met the claim
         number, orphan = old.seal(body(2))
         await store.put_if_absent(chain_key(number), orphan.parts)  # was in flight, and takes number 3
-        in_flight = PutsInFlight(new, 4, UploadLatency(), lambda: 0.0)
+        in_flight = PutsInFlight(new, 4, UploadLatency(), patience(), lambda: 0.0)
         for lsn in range(1, 4):
             await in_flight.add(body(lsn), cursor_at(lsn))
         stored = [await in_flight.next_stored() for _ in range(3)]

@@ -21,7 +21,7 @@ from jetdr_core.store import MemoryStore
 from jetdr_core.store.wrapper import StoreWrapper
 from tests.domain import fixture
 from tests.domain.fixture import DISK_BYTES, LOG_BYTES, QUICK, fresh_store, log_device, recovered
-from tests.faults.store import Fault, FaultyStore, on, seeded
+from tests.faults.store import Fault, FaultyStore, no_faults, on, seeded
 
 MANY = jetdr.DomainOptions(
     segment_bytes=4096, segment_age_s=0.01, ring_bytes=1 << 20, ring_slots=1024, puts_max=4, upload_workers=2
@@ -245,7 +245,7 @@ def test_an_idle_domain_proves_that_its_newest_point_is_current() -> None:
     asyncio.run(scenario())
 
 
-def test_a_store_that_refuses_for_good_is_told_to_whoever_waits() -> None:
+def test_what_a_store_refuses_is_told_to_whoever_waits_and_uploaded_once_it_is_granted() -> None:
     async def scenario() -> None:
         store = FaultyStore(fresh_store())
         domain = new_domain(store)
@@ -255,7 +255,17 @@ def test_a_store_that_refuses_for_good_is_told_to_whoever_waits() -> None:
         lsn = disk.write(0, bytes(512))
         with pytest.raises(StoreAccessDenied):
             await domain.uploaded(lsn)
-        assert "refused by plan" in domain.status().failure
+        status = domain.status()
+        assert "refused by plan" in status.store_refused
+        assert status.store_refused_since_ns > 0
+        assert domain.failure is None
+        store.plan = no_faults
+        domain.resume()
+        async with asyncio.timeout(20):
+            while domain.status().lsn_uploaded < lsn:
+                await asyncio.sleep(0.01)
+        assert domain.status().store_refused == ""
+        store.plan = on("put", Fault.DENIED)
         disk.write(0, bytes(512))
         with pytest.raises(StoreAccessDenied):
             await domain.close()
