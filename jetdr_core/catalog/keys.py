@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from uuid import UUID
 
 from jetdr_core.limits import CHAIN_GROUP
 
@@ -13,6 +14,8 @@ _SUMMARY = re.compile(r"catalog/(\d{8})")
 NUMBER_DIGITS = 10
 SUMMARY_PREFIX = "catalog/"
 HEARTBEAT_PREFIX = "heartbeat/"
+LEFT_PREFIX = "left/"
+"""Before keys of objects that a lost domain left, and that stood in the way of the one that began anew."""
 
 
 def chain_key(number: int) -> str:
@@ -52,6 +55,11 @@ def heartbeat_epoch(key: str) -> int | None:
     """The epoch of the heartbeat with that key, or None for any other key."""
     match = _HEARTBEAT.fullmatch(key)
     return int(match[1]) if match else None
+
+
+def left_key(domain_uuid: UUID, key: str) -> str:
+    """Key under which an object of the lost domain ``domain_uuid`` is set aside. ``key`` is the one that it had."""
+    return f"{LEFT_PREFIX}{domain_uuid}/{key}"
 
 
 def group_numbers(group: int) -> range:

@@ -12,7 +12,7 @@ from uuid import UUID, uuid4
 from jetdr_core.catalog import Authenticity, Catalog, Chain, ChainBreak, ChainTail, DomainHistory, decode_heartbeat
 from jetdr_core.catalog.footer import read_trailer
 from jetdr_core.catalog.heartbeat import HEARTBEAT_BYTES
-from jetdr_core.catalog.keys import HEARTBEAT_PREFIX, heartbeat_epoch, heartbeat_key
+from jetdr_core.catalog.keys import HEARTBEAT_PREFIX, LEFT_PREFIX, heartbeat_epoch, heartbeat_key
 from jetdr_core.control_bodies import EpochOwner
 from jetdr_core.domain_key import DomainKey
 from jetdr_core.errors import (
@@ -70,8 +70,13 @@ class Known:
 
 
 async def read_unborn(store: ObjectStore, name: str, domain_key: DomainKey | None = None) -> Known:
-    """Return a domain without history. :class:`InvalidRequest` unless the store is empty."""
+    """Return a domain without history. :class:`InvalidRequest` unless the store is empty.
+
+    What a lost domain left there, and was set aside, does not count.
+    """
     async for info in store.list_prefix(""):
+        if info.key.startswith(LEFT_PREFIX):
+            continue
         raise InvalidRequest(
             f"store {store.url} is not empty (it holds {info.key!r})",
             hint=f"open the domain that is there, or give domain {name!r} a container of its own; if that is what a "
@@ -90,6 +95,15 @@ async def read_known(store: ObjectStore, name: str, domain_key: DomainKey | None
         catalog = await Catalog.open(store, domain_key=domain_key)
     except DomainMissing as error:
         raise DomainMissing(error.message, hint=await _remedy_of_missing(store, name)) from None
+    except ChainBroken as error:
+        if error.facts.get("number") != 1:
+            raise
+        hint = (
+            "bring it back from a version or a copy of the container; if what the container held is lost for good, "
+            f"begin anew ('jetdr drva CONFIG --begin-anew {name}=UUID', with the UUID that 'jetdr inspect LOG' shows), "
+            "best with an empty container in the configuration"
+        )
+        raise ChainBroken(error.message, hint=hint, **error.facts) from None
     if catalog.authenticity is Authenticity.NOT_CHECKED:
         raise WrongKey(
             f"domain {catalog.name!r} in {store.url} has a key, and none was given",

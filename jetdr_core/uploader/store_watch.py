@@ -4,11 +4,12 @@ A store may lose objects while it goes on taking new ones: a life-cycle policy d
 another directory takes the place of the store's. An owner that only puts would never see that, and would trim its log
 after uploads that nobody can recover.
 
-Invariants: a segment is called stored only if its predecessor is still there. What is checked is what the store has
-answered, so a store that does not answer is not called lost. An owner without uploads learns here that a newer owner
-has taken the domain over. In a domain with a key an object is believed only if it
-has a right tag, and each check reads a part of one more object, chosen at random. Memory: two numbers for each group
-that was listed. Used from one event loop.
+Invariants: a segment is called stored only if its predecessor is still there. None is put unless the newest object was
+seen within ``LOOK_S`` before, so a container that was emptied gets no more objects. What is checked is what the store
+has answered, so a store that does not answer is not called lost. An owner without uploads learns here that a newer
+owner has taken the domain over. In a domain with a key an object is believed only if it has a right tag, and each check
+reads a part of one more object, chosen at random. Memory: two numbers for each group that was listed. Used from one
+event loop.
 """
 
 from __future__ import annotations
@@ -35,6 +36,9 @@ __all__ = ["StoreWatch"]
 
 _CHECK = "check"
 
+LOOK_S = 2.0
+"""A look at the newest object that is older than that is repeated before a put."""
+
 log = logging.getLogger(__name__)
 
 
@@ -48,6 +52,7 @@ class StoreWatch:
         self._hurry = asyncio.Event()
         self.seen_s = clock()
         """When the last check began that found the chain whole, on ``clock``. Who claims a chain has read it."""
+        self._looked_s = self.seen_s  # when the newest object was last seen
         assert chain.claimed is not None, "a chain is claimed before it is extended"
         self._last = chain.claimed
         self._first: StoredObject | None = None
@@ -60,11 +65,14 @@ class StoreWatch:
         self.forged = ""
         """What fails its checks with the domain's key. Empty if nothing does. Uploads go on."""
 
-    async def next_check(self) -> None:
-        """Wait for the next check, and check. Raises :class:`StoreLost`, or :class:`Fenced` for a newer owner."""
+    async def until_due(self) -> None:
+        """Wait for the next check."""
         with suppress(TimeoutError):
             await asyncio.wait_for(self._hurry.wait(), self._interval_s)
         self._hurry.clear()
+
+    async def look(self) -> None:
+        """Check. Raises :class:`StoreLost`, or :class:`Fenced` for a newer owner."""
         began_s = self._clock()
         await self.check(self._chain.store)
         self.seen_s = began_s
@@ -73,9 +81,14 @@ class StoreWatch:
         """Have the next check begin at once."""
         self._hurry.set()
 
+    async def before_put(self) -> None:
+        """See the newest object, unless it was seen a moment ago. Raises as the watch does."""
+        if self._clock() - self._looked_s > LOOK_S:
+            await self._see_last(self._chain.store)
+
     async def stored(self, number: int, sealed: SealedSegment) -> None:
         """Note that ``sealed`` was put as ``number``, if its predecessor is still there. Raises as the watch does."""
-        await self._see(self._chain.store, self._last)
+        await self._see_last(self._chain.store)
         self._last = StoredObject(number, sealed.size_bytes, sealed.checksum)
 
     async def check(self, store: ObjectStore) -> None:
@@ -83,7 +96,7 @@ class StoreWatch:
 
         The newest group and an older one take turns. With the domain's key a part of one object is checked too.
         """
-        await self._see(store, self._last)
+        await self._see_last(store)
         await self._see_first(store)
         await self._see_part(store)
         newest = (self._last.number + 1) // CHAIN_GROUP  # a newer owner begins at the next number
@@ -107,6 +120,11 @@ class StoreWatch:
         except StoreError:
             return False
         return True
+
+    async def _see_last(self, store: ObjectStore) -> None:
+        looked_s = self._clock()
+        await self._see(store, self._last)
+        self._looked_s = looked_s
 
     async def _see(self, store: ObjectStore, stored: StoredObject) -> None:
         key, lost, there = chain_key(stored.number), None, None

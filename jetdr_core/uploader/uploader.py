@@ -254,7 +254,9 @@ class Uploader:
     async def _seal_forever(self) -> None:
         while True:
             body, end = await self._encoding.get()
-            await self._in_flight.add(await body, end)
+            ready = await body
+            await self._reads.until_granted(self.watch.before_put)
+            await self._in_flight.add(ready, end)
 
     async def _complete_forever(self) -> None:
         while True:
@@ -273,6 +275,7 @@ class Uploader:
 
     async def _watch_forever(self) -> None:
         while True:
-            await self._reads.until_granted(self.watch.next_check)
+            await self.watch.until_due()
+            await self._reads.until_granted(self.watch.look)
             async with self._progress:
                 self._progress.notify_all()

@@ -163,6 +163,7 @@ def situation(
         "host": None,
         "forged": "",
         "store_lost": False,
+        "store_refused": "",
         "heartbeat_refused": "",
         "joined": True,
     }

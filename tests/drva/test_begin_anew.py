@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import re
 import shutil
 import signal
 from collections.abc import Callable
-from uuid import uuid4
+from uuid import UUID, uuid4
 
 import pytest
 
@@ -20,7 +21,16 @@ from tests.domain.hosted import until
 from tests.domain.test_known_file import DOMAIN, kept_file
 from tests.drva.running_drva import Place, end, place, process, running
 from tests.drva.test_key import without_key
-from tests.drva.walks import assert_lasts, assert_recovered, empty_store, is_whole, own_key, section_uuid, store_folder
+from tests.drva.walks import (
+    assert_lasts,
+    assert_recovered,
+    chain_files,
+    empty_store,
+    is_whole,
+    own_key,
+    section_uuid,
+    store_folder,
+)
 from tests.host.nbd_client import NbdClient
 
 
@@ -65,6 +75,60 @@ def test_what_a_lost_domain_left_in_the_container_is_removed() -> None:
             here.until(is_whole)
             for file in (store_folder(here) / "heartbeat").iterdir():
                 assert file.read_bytes() != left.get(file.name)
+        assert_lasts(here)
+
+
+def emptied_but_for_the_newest(here: Place) -> UUID:
+    """A container that was emptied while an upload was in flight. Returns the UUID of the domain."""
+    with running(here) as drva:
+        for nth in range(4):
+            drva.disk().write(nth * 512, bytes([nth]) * 512)
+            here.until(is_whole)
+    for file in chain_files(here)[:-1]:
+        file.unlink()
+    return section_uuid(here)
+
+
+def test_what_was_put_into_an_emptied_container_is_set_aside_and_never_met_again() -> None:
+    with place("payroll") as here:
+        old = emptied_but_for_the_newest(here)
+        (left,) = chain_files(here)
+        data, number = left.read_bytes(), int(left.name)
+        assert re.search(r"is missing, the first object.*--begin-anew payroll=UUID", told(here))
+        with running(here, begin_anew={"payroll": old}) as drva:
+            here.until(is_whole)
+            for nth in range(number + 2):
+                drva.disk().write(0, bytes([nth]) * 512)
+                here.until(is_whole)
+        assert int(chain_files(here)[-1].name) > number
+        assert (store_folder(here) / "left" / str(old) / left.relative_to(store_folder(here))).read_bytes() == data
+        assert_lasts(here)
+        assert asyncio.run(jetdr.verify(here.store("payroll"))).is_sound
+
+
+def test_what_may_still_be_reached_or_is_of_another_domain_is_not_set_aside(monkeypatch: pytest.MonkeyPatch) -> None:
+    with place("payroll") as here:
+        old = emptied_but_for_the_newest(here)
+        (left,) = chain_files(here)
+        config = load_config(here.file).domains[0]
+        with pytest.raises(InvalidRequest, match="is not empty"):
+            asyncio.run(begin_anew(config, uuid4()))
+        monkeypatch.setattr("jetdr_core.drva.begin_anew.UNREACHABLE_MAX", 0)
+        with pytest.raises(InvalidRequest, match="name an empty container"):
+            asyncio.run(begin_anew(config, old))
+        assert chain_files(here) == [left]
+        assert not (store_folder(here) / "left").exists()
+
+
+def test_setting_aside_that_was_cut_off_is_continued() -> None:
+    with place("payroll") as here:
+        old = emptied_but_for_the_newest(here)
+        (left,) = chain_files(here)
+        aside = store_folder(here) / "left" / str(old) / left.relative_to(store_folder(here))
+        aside.parent.mkdir(parents=True)
+        shutil.copy(left, aside)
+        with running(here, begin_anew={"payroll": old}):
+            here.until(is_whole)
         assert_lasts(here)
 
 

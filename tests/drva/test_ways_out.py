@@ -357,6 +357,14 @@ def container_emptied(walk: Walk) -> None:
     walk.begins_anew(lost)
 
 
+def object_left(walk: Walk) -> None:
+    walk.begin()
+    for file in chain_files(walk.here)[:-1]:
+        file.unlink()
+    assert "--begin-anew payroll=UUID" in walk.finds()
+    walk.begins_anew(section_uuid(walk.here))
+
+
 def heartbeat_left(walk: Walk) -> None:
     walk.here.write(options="heartbeat_s = 0.05")
     with running(walk.here):
@@ -490,6 +498,7 @@ WALKS: dict[str, Callable[[Walk], None]] = {
     "take-over refused: data only in the log": data_only_in_log,
     "container missing": container_missing,
     "container emptied": container_emptied,
+    "container emptied while an upload was in flight": object_left,
     "only a heartbeat left in the container": heartbeat_left,
     "store older than the log": store_older,
     "store that lost something": store_lost,

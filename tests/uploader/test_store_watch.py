@@ -140,6 +140,23 @@ def test_a_store_that_is_rolled_back_takes_no_upload_that_is_called_stored(count
     asyncio.run(scenario())
 
 
+def test_a_container_that_was_emptied_gets_no_more_objects(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What stood there alone would be in the way of whoever begins anew."""
+    monkeypatch.setattr("jetdr_core.uploader.store_watch.LOOK_S", 0.0)
+
+    async def scenario() -> None:
+        store = fresh_store()
+        domain, disk = await begun(store, BLIND)
+        await lose_all(store)
+        lsn = disk.write(0, b"x" * 512)
+        with pytest.raises(StoreLost, match="the object is gone"):
+            await domain.uploaded(lsn)
+        assert not await keys(store)
+        await domain.close(upload=False)
+
+    asyncio.run(scenario())
+
+
 def test_after_a_loss_the_log_is_not_trimmed() -> None:
     async def scenario() -> None:
         store, log = fresh_store(), log_device()
