@@ -136,8 +136,8 @@ class DomainStatus:
     and is empty if it refuses nothing. ``host`` is None without a host component. ``clock`` says why record times are
     not the machine's, and is empty if they are. ``clock_ahead_s`` is by how much the log's clock is ahead of the
     machine's, negative if it lags, and ``clock_corrected_s`` what the history takes off its times beside that.
-    ``changed`` says which disks somebody else had changed when the domain was opened, and is empty if none. ``log_cut`` says
-    where the log was cut at that opening although whole batches lie after it, and is empty if none do.
+    ``changed`` says which disks somebody else had changed when the domain was opened, and is empty if none. ``log_cut``
+    says where the log was cut at that opening although whole batches lie after it, and is empty if none do.
     ``log_trouble`` says why the log takes nothing at present, ``state_trouble`` why the state folder cannot be written,
     and ``lost_files`` which files in use their paths do not lead to any more.
 

@@ -432,7 +432,7 @@ class DomainSession:
             config_files=config.config_files,
             credential_file=config.credential_file,
         )
-        if self._domain is not None and not self._paused:
+        if self._domain is not None and self._pause is None:
             self._domain.resume()
         self._nudged.set()
 
