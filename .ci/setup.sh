@@ -4,6 +4,7 @@
 PYTHON="${PYTHON:-python3}"
 VENV="$ROOT/.venv"
 PATH="$PATH:/usr/sbin:/sbin" # where mkfs.ext4 and e2fsck are, which only root has on the path
+unset PYTHONDONTWRITEBYTECODE # or every process of a test would compile the tests
 export PIP_DISABLE_PIP_VERSION_CHECK=1 PIP_ROOT_USER_ACTION=ignore PIP_NO_INPUT=1
 
 say() { printf '%s\n' "$*"; }

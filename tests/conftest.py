@@ -10,6 +10,7 @@ import os
 import shutil
 import signal
 import sys
+import tempfile
 from collections.abc import Callable, Generator, Iterator
 from pathlib import Path
 from types import ModuleType
@@ -40,8 +41,27 @@ settings.load_profile("jetdr")
 def pytest_configure() -> None:
     if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:  # as in a background shell: children would inherit it
         signal.signal(signal.SIGINT, signal.default_int_handler)
+    _use_memory()
     if sys.flags.safe_path and Path(jetdr_core.__file__).is_relative_to(ROOT / "jetdr_core"):
         raise pytest.UsageError("python -P tests the installed package, but the source tree was imported")
+
+
+MEMORY = Path("/dev/shm")
+MEMORY_BYTES_MIN = 4 << 30
+
+
+def _use_memory() -> None:
+    """Let temporary folders lie on tmpfs, where a sync costs nothing. Tests of files ask for ``disk_path``."""
+    if "TMPDIR" not in os.environ and MEMORY.is_dir() and shutil.disk_usage(MEMORY).free >= MEMORY_BYTES_MIN:
+        os.environ["TMPDIR"] = str(MEMORY)
+        tempfile.tempdir = None
+
+
+@pytest.fixture
+def disk_path() -> Iterator[Path]:
+    """A folder on the machine's disk. It takes the place of ``tmp_path`` where a file system is tested."""
+    with tempfile.TemporaryDirectory(prefix="jetdr-", dir="/var/tmp") as folder:
+        yield Path(folder)
 
 
 NATIVE_AREAS = {"core", "host", "kernels", "log"}
@@ -50,10 +70,21 @@ NATIVE_AREAS = {"core", "host", "kernels", "log"}
 assert all((ROOT / "tests" / area).is_dir() for area in NATIVE_AREAS), "an area that is gone would never be marked"
 
 
+def _in_native_area(path: Path) -> bool:
+    return bool(NATIVE_AREAS & set(path.relative_to(ROOT).parts))
+
+
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     for item in items:
-        if NATIVE_AREAS & set(item.path.relative_to(ROOT).parts):
+        if _in_native_area(item.path):
             item.add_marker(pytest.mark.native)
+
+
+def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool | None:
+    """With ``-m native`` import no module that has no such test. Under sanitizers imports are slow."""
+    if config.getoption("markexpr") != "native" or collection_path.suffix != ".py" or _in_native_area(collection_path):
+        return None
+    return None if "mark.native" in collection_path.read_text(encoding="utf-8") else True
 
 
 def _importable(name: str) -> None:

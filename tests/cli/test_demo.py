@@ -32,10 +32,12 @@ def test_the_demo_recovers_three_moments_and_leaves_nothing(tmp_path: Path) -> N
 
 
 def test_what_the_demo_keeps_can_be_recovered_again(tmp_path: Path) -> None:
-    done = jetdr_process("demo", "--keep", "--dir", tmp_path)
-    assert done.returncode == 0, done.stderr
-    (folder,) = tmp_path.iterdir()
-    assert f"kept in {folder}" in done.stdout
+    place = tmp_path / "demo"  # beside the cache
+    place.mkdir()
+    said = jetdr("demo", "--keep", "--dir", place)
+    assert said.code == 0, said.err
+    (folder,) = place.iterdir()
+    assert f"kept in {folder}" in said.out
     url = (folder / "store").as_uri()
     assert jetdr("verify", url).code == 0
     names = [point["name"] for point in jetdr("points", url, "--json").json["points"]]
@@ -66,16 +68,16 @@ sys.exit(main(["demo", "--dir", sys.argv[1]]))
 
 
 @pytest.mark.parametrize("program", ["e2fsck", "debugfs", "qemu-img"])
-def test_a_check_that_fails_fails_the_demo(tmp_path: Path, program: str) -> None:
+def test_a_check_that_fails_fails_the_demo(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, program: str) -> None:
     work, wrong = tmp_path / "work", tmp_path / "wrong"
     work.mkdir()
     wrong.mkdir()
     (wrong / program).write_text("#!/bin/sh\necho something is wrong\nexit 4\n")
     (wrong / program).chmod(0o755)
-    env = environment(PATH=f"{wrong}{os.pathsep}{os.environ['PATH']}")
-    done = jetdr_process("demo", "--dir", work, env=env)
-    assert done.returncode == ExitCode.INTERNAL
-    (line,) = done.stderr.splitlines()
+    monkeypatch.setenv("PATH", f"{wrong}{os.pathsep}{os.environ['PATH']}")
+    said = jetdr("demo", "--dir", work)
+    assert said.code == ExitCode.INTERNAL
+    (line,) = said.err.splitlines()
     assert line.startswith(f"jetdr: error: {program} ")
     assert "ended with status 4: something is wrong" in line
     assert list(work.iterdir()) == []

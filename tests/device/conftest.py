@@ -26,6 +26,11 @@ DEVICE_BYTES = 1 << 20
 Opened = Iterator[BlockDevice]
 
 
+@pytest.fixture
+def tmp_path(disk_path: Path) -> Path:
+    return disk_path
+
+
 @contextmanager
 def file_on(folder: Path, *, direct: bool = True) -> Opened:
     device = FileDevice(folder / "device", create_bytes=DEVICE_BYTES, direct=direct)

@@ -8,7 +8,7 @@ from tests.sim.process import simulated
 
 PARTS = 2
 SEEDS = 1000 // PARTS
-LIMIT_S = 60
+LIMIT_S = 45
 
 
 @pytest.mark.parametrize("part", range(PARTS))

@@ -24,6 +24,11 @@ from jetdr_core.store.s3_target import s3_target
 from tests.faults.store import Fault, FaultyStore, seeded
 
 
+@pytest.fixture
+def tmp_path(disk_path: Path) -> Path:
+    return disk_path
+
+
 class Container:
     """``open`` gives a new handle on the same container. :meth:`run` runs a scenario on one or more handles."""
 
