@@ -18,14 +18,14 @@ import numpy as np
 import xxhash
 from typing_extensions import Buffer
 
-from benchmarks.chain_maker import DISK, DOMAIN_UUID, ChainMaker
+from benchmarks.chain_maker import DISK, ChainMaker
 from benchmarks.command_line import main
 from benchmarks.material import incompressible
 from benchmarks.measure import AtMost, Row, Scale, interleaved, median
-from jetdr_core.catalog import LINK, Catalog, Summary, encode_summary, summary_key
+from jetdr_core.catalog import Catalog, summary_key
 from jetdr_core.limits import CHAIN_GROUP
 from jetdr_core.record import Kind
-from jetdr_core.segment import NO_PREDECESSOR, SegmentBody
+from jetdr_core.segment import SegmentBody
 from jetdr_core.segment.frames import encode_frames
 from jetdr_core.segment.index import encode_index
 from jetdr_core.segment.layout import ENTRY
@@ -145,7 +145,7 @@ async def _build(folder: Path, segments: int) -> None:
         template = long if chain.number >= first_of_last_group else short
         await chain.put_body(template.body(chain.lsn, chain.time_ns))
     for group in range(chain.number // CHAIN_GROUP):
-        await store.put_if_absent(summary_key(group), [_summary(chain, group)])
+        await store.put_if_absent(summary_key(group), [chain.summary(group)])
     await store.close()
 
 
@@ -177,16 +177,6 @@ class _Template:
             entry_count=1,
             control=[],
         )
-
-
-def _summary(chain: ChainMaker, group: int) -> bytes:
-    numbers = range(max(1, group * CHAIN_GROUP), (group + 1) * CHAIN_GROUP)
-    links = np.array(chain.links[numbers[0] - 1 : numbers[-1]], LINK)
-    predecessor = chain.checksums[numbers[0] - 2] if group else NO_PREDECESSOR
-    control = chain.control if group == 0 else []
-    data = encode_summary(Summary(group, DOMAIN_UUID, predecessor, links, control))
-    assert data is not None
-    return data
 
 
 if __name__ == "__main__":

@@ -11,9 +11,10 @@ from uuid import UUID
 import numpy as np
 import numpy.typing as npt
 
-from jetdr_core.catalog import chain_key
+from jetdr_core.catalog import LINK, Summary, chain_key, encode_summary
 from jetdr_core.catalog.links import link
 from jetdr_core.control_bodies import DiskAdd, EpochOwner
+from jetdr_core.limits import CHAIN_GROUP
 from jetdr_core.record import RECORD, ControlRecord, Kind, RecordBatch, control_payload, padded
 from jetdr_core.segment import NO_PREDECESSOR, SealedSegment, SegmentBody, build_body, seal, seal_epoch
 from jetdr_core.store import ObjectStore
@@ -80,6 +81,15 @@ class ChainMaker:
     async def put_body(self, body: SegmentBody) -> None:
         """Seal and put the next segment."""
         await self._put(seal(body, domain_uuid=DOMAIN_UUID, epoch=1, timeline=1, predecessor=self._predecessor))
+
+    def summary(self, group: int) -> bytes:
+        """Return the summary of a complete group, which its owner puts into the store."""
+        numbers = range(max(1, group * CHAIN_GROUP), (group + 1) * CHAIN_GROUP)
+        links = np.array(self.links[numbers[0] - 1 : numbers[-1]], LINK)
+        predecessor = self.checksums[numbers[0] - 2] if group else NO_PREDECESSOR
+        data = encode_summary(Summary(group, DOMAIN_UUID, predecessor, links, self.control if group == 0 else []))
+        assert data is not None
+        return data
 
     @property
     def _predecessor(self) -> bytes:

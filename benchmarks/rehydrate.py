@@ -3,6 +3,8 @@
 The peers are ``qemu-img convert -t writeback`` from a raw image of the same disk to monolithicFlat (with writeback it
 flushes at the end), and ``restic restore`` of that image. Each run ends with everything durable: the measured time
 includes an fsync of what the peers wrote.
+
+A second disk has as many segments as writes, which is what an idle domain makes. Its recovery has a goal in seconds.
 """
 
 from __future__ import annotations
@@ -24,7 +26,9 @@ from benchmarks.chain_maker import ChainMaker
 from benchmarks.command_line import main
 from benchmarks.material import compressible, same_bytes
 from benchmarks.measure import AtLeast, AtMost, PeerMissing, Row, Scale, interleaved, median
+from jetdr_core.catalog import summary_key
 from jetdr_core.durable import sync_folder
+from jetdr_core.limits import CHAIN_GROUP
 from jetdr_core.rehydrate import rehydrate
 from jetdr_core.store import open_store
 
@@ -51,13 +55,18 @@ print(before, peak())
 class _Size:
     disk_bytes: int
     rounds: int
+    small_segments: int
 
 
 SIZES = {
-    Scale.FULL: _Size(disk_bytes=1 << 30, rounds=7),
-    Scale.QUICK: _Size(disk_bytes=256 << 20, rounds=3),
-    Scale.TINY: _Size(disk_bytes=16 << 20, rounds=1),
+    Scale.FULL: _Size(disk_bytes=1 << 30, rounds=7, small_segments=6000),
+    Scale.QUICK: _Size(disk_bytes=256 << 20, rounds=3, small_segments=6000),
+    Scale.TINY: _Size(disk_bytes=16 << 20, rounds=1, small_segments=60),
 }
+
+SMALL_WRITE_BYTES = 4096
+SMALL_GOAL_S = 3.0
+"""For 6,000 segments of one write each."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,6 +111,7 @@ def run(scale: Scale, work: Path) -> list[Row]:
             note=note,
         ),
         _memory(disk, work),
+        *_small_segments(work / "small", size),
     ]
 
 
@@ -142,6 +152,35 @@ async def _protect(url: str, disk_bytes: int, data: memoryview, updates: np.ndar
     for nth in range(0, len(updates), step):
         part = fresh[nth * UPDATE_BYTES : (nth + step) * UPDATE_BYTES]
         await chain.write(updates[nth : nth + step], UPDATE_BYTES, part)
+    await store.close()
+
+
+def _disk_of_small_segments(work: Path, segments: int) -> _Disk:
+    """Write random blocks to a disk, each in a segment of its own."""
+    work.mkdir()
+    url, image, block = (work / "store").as_uri(), work / "disk.raw", SMALL_WRITE_BYTES
+    disk_bytes = 4 * segments * block
+    places = np.random.default_rng(4).choice(disk_bytes // block, segments, replace=False)
+    data = np.frombuffer(compressible(segments * block, seed=5), np.uint8).reshape(segments, block)
+    asyncio.run(_protect_each(url, disk_bytes, places * block, data))
+    blocks = np.zeros((disk_bytes // block, block), np.uint8)
+    blocks[places] = data
+    image.write_bytes(blocks.tobytes())
+    repository = work / "restic"
+    for command in (["init"], ["backup", "disk.raw"]):
+        _run(["restic", "--quiet", "--repo", str(repository), *command], PASSWORD, work)
+    return _Disk(url, image, repository, segments * block, segments)
+
+
+async def _protect_each(url: str, disk_bytes: int, offsets: np.ndarray, data: np.ndarray) -> None:
+    """Put a chain of one-write segments, with the summaries that an owner makes of complete groups."""
+    store = open_store(url, create=True)
+    chain = ChainMaker(store)
+    await chain.begin(disk_bytes)
+    for offset, block in zip(offsets, data, strict=True):
+        await chain.write([int(offset)], len(block), memoryview(block.tobytes()))
+    for group in range(chain.number // CHAIN_GROUP):
+        await store.put_if_absent(summary_key(group), [chain.summary(group)])
     await store.close()
 
 
@@ -217,6 +256,20 @@ def _run(command: list[str], environment: Mapping[str, str], folder: Path) -> st
     if done.returncode:
         raise RuntimeError(f"{' '.join(command)}: {done.stderr.strip()}")
     return done.stdout
+
+
+# -- many small segments -----------------------------------------------------------------------------------------------
+
+
+def _small_segments(work: Path, size: _Size) -> list[Row]:
+    disk = _disk_of_small_segments(work, size.small_segments)
+    steps = (_Ours(disk, work), _Restic(disk, work))
+    ours, theirs = (median(column) for column in interleaved(size.rounds, *(_timed(step, work) for step in steps)))
+    measure, goal_s = f"{size.small_segments} segments of one write", SMALL_GOAL_S * size.small_segments / 6000
+    return [
+        Row(measure=measure, ours=ours, unit="s", peer="the goal", theirs=max(goal_s, 0.5), target=AtMost(1.0)),
+        Row(measure=measure, ours=ours, unit="s", peer="restic restore", theirs=theirs, note="of the same disk"),
+    ]
 
 
 # -- memory ------------------------------------------------------------------------------------------------------------
