@@ -54,12 +54,17 @@ class UnixListener:
             self.socket.close()
             raise
 
+    @property
+    def is_named(self) -> bool:
+        """Whether the path still leads to this socket."""
+        return _identity(self.path) == self._identity
+
     def remove_name(self) -> None:
         """Remove the name, unless another socket has it by now. To be called while the socket is still open.
 
         An open socket keeps its inode, so no other socket can have the same one.
         """
-        if _identity(self.path) == self._identity:
+        if self.is_named:
             with trying(self.path, "removing the socket"):
                 self.path.unlink()
 

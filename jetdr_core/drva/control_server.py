@@ -54,11 +54,29 @@ class ControlServer:
         self._listener: UnixListener | None = None
         self._server: asyncio.Server | None = None
         self._conversations: set[asyncio.Task[None]] = set()
+        self._problem = ""  # why a socket that was removed could not be made again
 
     async def start(self) -> None:
         """Listen. A socket that an earlier DRVA left at the path is replaced, and nothing else."""
         self._listener = UnixListener("control_socket", self._path)
         self._server = await asyncio.start_unix_server(self._accept, sock=self._listener.socket, limit=LINE_BYTES_MAX)
+
+    async def keep(self) -> None:
+        """Listen anew if the socket has lost its name, as to a cleaner of /run. Connections that are open stay."""
+        before = self._server
+        try:
+            if self._listener is None or self._listener.is_named:
+                return
+            await self.start()
+        except (JetdrError, OSError) as error:
+            if str(error) != self._problem:
+                log.error("control: the socket %s was removed, and cannot be made again: %s", self._path, error)
+            self._problem = str(error)
+            return
+        self._problem = ""
+        log.warning("control: the socket %s was removed, and is made again", self._path)
+        if before is not None:
+            before.close()
 
     async def stop(self) -> None:
         """Stop listening, and close all connections. Answers in flight are dropped."""

@@ -169,14 +169,14 @@ class Drva:
             held.callback(self._metrics.stop)
             await control.start()
             try:
-                await self._serve()
+                await self._serve(control)
             finally:
                 await control.stop()
         log.info("stopped")
 
-    async def _serve(self) -> None:
+    async def _serve(self, control: ControlServer) -> None:
         ends = [asyncio.wrap_future(session.start()) for session in self.sessions.values()]
-        beside = [asyncio.ensure_future(work) for work in (self._beat(), self._keep())]
+        beside = [asyncio.ensure_future(work) for work in (self._beat(), self._keep(control))]
         try:
             await self._settled()
             await self._stopping.wait()
@@ -227,9 +227,10 @@ class Drva:
             self._notifier.alive()
             await asyncio.sleep(period_s)
 
-    async def _keep(self) -> None:
+    async def _keep(self, control: ControlServer) -> None:
         """Do again and again what must not hold up a start."""
         while True:
+            await control.keep()
             self._metrics.listen()
             await asyncio.to_thread(self._unconfigured.look)
             for session in self.sessions.values():

@@ -290,6 +290,8 @@ def _client(target: S3Target, credential: Callable[[], S3Credential]) -> Client:
 class _BucketMissing(StoreError, StoreMissing):
     """The bucket does not exist. If it has answered before, the store is lost."""
 
+    is_refusal = False
+
 
 class _Told(NamedTuple):
     """What obstore's text tells of a failure. ``status`` is 0 if there was no answer, ``kind`` is why then."""

@@ -67,6 +67,37 @@ def serving(
             loop.close()
 
 
+@pytest.mark.parametrize("in_the_way", [False, True], ids=["removed", "something else has its path"])
+def test_a_socket_that_was_removed_is_made_again_and_nothing_else_is_touched(
+    in_the_way: bool, caplog: pytest.LogCaptureFixture
+) -> None:
+    async def scenario(path: Path) -> None:
+        server = ControlServer(path, echo)
+        await server.start()
+        await server.keep()
+        reader, writer = await asyncio.open_unix_connection(path)
+        os.unlink(path)
+        if in_the_way:
+            os.mkdir(path)
+            for _ in range(2):
+                await server.keep()
+            os.rmdir(path)
+        await server.keep()
+        for _ in range(2):  # over the connection that was open, and over a new one
+            writer.write(b'{"v": 1, "id": 1, "do": "echo"}\n')
+            assert b'"id":1' in (await reader.readline()).replace(b" ", b"")
+            writer.close()
+            reader, writer = await asyncio.open_unix_connection(path)
+        writer.close()
+        await server.stop()
+
+    with tempfile.TemporaryDirectory(dir="/dev/shm", prefix="jc-") as folder:
+        asyncio.run(scenario(Path(folder) / "control.sock"))
+        assert not list(Path(folder).iterdir())
+    told = [record.message for record in caplog.records if "was removed" in record.message]
+    assert [("is made again" in text) for text in told] == ([False, True] if in_the_way else [True])
+
+
 def talk(path: Path, sent: bytes, *, ends: bool = False) -> list[Any]:
     """Send bytes, and return every reply until the server closes the connection, or the first one without ``ends``."""
     with socket.socket(socket.AF_UNIX) as client:
