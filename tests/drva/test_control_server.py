@@ -75,7 +75,7 @@ def test_a_socket_that_was_removed_is_made_again_and_nothing_else_is_touched(
         server = ControlServer(path, echo)
         await server.start()
         await server.keep()
-        reader, writer = await asyncio.open_unix_connection(path)
+        opened = await asyncio.open_unix_connection(path)
         os.unlink(path)
         if in_the_way:
             os.mkdir(path)
@@ -83,13 +83,15 @@ def test_a_socket_that_was_removed_is_made_again_and_nothing_else_is_touched(
                 await server.keep()
             os.rmdir(path)
         await server.keep()
-        for _ in range(2):  # over the connection that was open, and over a new one
+        for reader, writer in (opened, await asyncio.open_unix_connection(path)):
             writer.write(b'{"v": 1, "id": 1, "do": "echo"}\n')
             assert b'"id":1' in (await reader.readline()).replace(b" ", b"")
             writer.close()
-            reader, writer = await asyncio.open_unix_connection(path)
-        writer.close()
+            await writer.wait_closed()
+        while server._conversations:
+            await asyncio.sleep(0)
         await server.stop()
+        await asyncio.sleep(0)
 
     with tempfile.TemporaryDirectory(dir="/dev/shm", prefix="jc-") as folder:
         asyncio.run(scenario(Path(folder) / "control.sock"))
