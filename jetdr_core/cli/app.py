@@ -36,6 +36,7 @@ from jetdr_core.cli.inspect_command import inspect
 from jetdr_core.cli.key_command import key_app
 from jetdr_core.cli.points_command import points
 from jetdr_core.cli.rehydrate_command import rehydrate
+from jetdr_core.cli.repair_command import repair
 from jetdr_core.cli.scrub_command import scrub
 from jetdr_core.cli.status_command import status
 from jetdr_core.cli.take_over_volume_command import take_over_volume
@@ -92,6 +93,7 @@ app.command(short_help="List what can be recovered.")(points)
 app.command(short_help="Rehydrate disks at a recovery point.")(rehydrate)
 app.command(short_help="Check every byte of a store.")(verify)
 app.command(short_help="Compare a store with what the disks held.")(scrub)
+app.command(short_help="Copy from the disks what the store lacks.")(repair)
 app.command(short_help="Describe log volumes and segments.")(inspect)
 app.command(short_help="Show the state of a domain, or of the DRVA.")(status)
 app.command(short_help="Check everything, and change nothing.")(doctor)

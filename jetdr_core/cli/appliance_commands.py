@@ -21,7 +21,18 @@ from jetdr_core.cli.words import human_bytes
 from jetdr_core.drva.client import SOCKET_DEFAULT, ControlClient
 from jetdr_core.errors import InvalidRequest
 
-__all__ = ["grow_disk", "keep_config", "mark", "move_disk", "pause", "protect", "resume", "stop_host", "unprotect"]
+__all__ = [
+    "await_upload",
+    "grow_disk",
+    "keep_config",
+    "mark",
+    "move_disk",
+    "pause",
+    "protect",
+    "resume",
+    "stop_host",
+    "unprotect",
+]
 
 AWAIT_UPLOAD_S = 2.5
 """So often the DRVA is asked why a mark is not in the store yet. It is less than what a client calls long."""
@@ -73,7 +84,7 @@ def _mark(terminal: Terminal, socket: Path, domain: str, name: str, *, wait: boo
         answer: Any = client.ask("mark", domain=domain, name=name)
         point = answer["point"]
         if wait:
-            _await_upload(terminal, client, domain, point["lsn"])
+            await_upload(terminal, client, domain, point["lsn"])
     if as_json:
         terminal.say_json(answer | {"uploaded": wait or None})
     else:
@@ -82,7 +93,8 @@ def _mark(terminal: Terminal, socket: Path, domain: str, name: str, *, wait: boo
     return ExitCode.OK
 
 
-def _await_upload(terminal: Terminal, client: ControlClient, domain: str, lsn: int) -> None:
+def await_upload(terminal: Terminal, client: ControlClient, domain: str, lsn: int) -> None:
+    """Return once the store holds everything up to ``lsn``. Warn of what stops the upload meanwhile."""
     while not (answer := client.ask("await_upload", domain=domain, lsn=lsn, limit_s=AWAIT_UPLOAD_S))["uploaded"]:
         if answer["paused"]:
             terminal.warn(f"domain {domain!r} is paused: nothing is uploaded until 'jetdr resume {domain}'")

@@ -105,14 +105,14 @@ def _check(terminal: Terminal, report: ScrubReport) -> int:
     if different:
         terminal.complain(
             f"{report.url}: {plural(different, 'extent')} of the store differ from what the disks held, though every "
-            f"checksum is right: an error of the engine or of a machine's memory; points from there on are wrong until "
-            f"the disks are resynced; report it"
+            f"checksum is right: an error of the engine or of a machine's memory; 'jetdr repair {report.domain}' has "
+            f"the newest state right again, and points from there until then stay wrong; report it"
         )
         return ExitCode.DAMAGED
     if not report.is_sound:
         terminal.complain(
-            f"{report.url}: some of what was to be compared cannot be read; "
-            f"'jetdr verify URL' names all that is damaged"
+            f"{report.url}: some of what was to be compared cannot be read; 'jetdr verify URL' names all that is "
+            f"damaged, and 'jetdr repair {report.domain}' has the newest state whole again"
         )
         return ExitCode.DAMAGED
     if report.authenticity is Authenticity.NOT_CHECKED:

@@ -13,7 +13,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import threading
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import suppress
 from typing import TypeVar
@@ -25,7 +25,7 @@ from jetdr_core.control_bodies import DiskReady, GapClose
 from jetdr_core.domain.control_log import ControlLog
 from jetdr_core.domain.disk import ProtectedDisk
 from jetdr_core.errors import HostUnreachable, LoggingOff, NotConsistent, PrimaryAway, StallTimeout
-from jetdr_core.resync import copy_regions, regions_from
+from jetdr_core.resync import Region, copy_regions, regions_from
 
 __all__ = ["Copies"]
 
@@ -146,6 +146,13 @@ class Copies:
                 self._owe(_Copy(disk, reason, min(earlier.start, start)), log_holes=True)
             elif reason:
                 self._owe(_Copy(disk, reason, start), log_holes=False)
+
+    def copy_extents(self, disk: ProtectedDisk, extents: Sequence[Region]) -> Future[None]:
+        """Log what the disk holds in ``extents`` once more. It is not owed: log and disk agree before and after.
+
+        The result is done once all of it is logged. It raises what the copy raised.
+        """
+        return self._resync.submit(self._copy_extents, disk, extents)
 
     def why_owed(self, disk: ProtectedDisk) -> str:
         """Why a copy of the disk is owed. Empty if none is."""
@@ -284,6 +291,20 @@ class Copies:
             if disk.map is None or not disk.map.owed_bytes or disk.suspect:
                 return True
         return False
+
+    def _copy_extents(self, disk: ProtectedDisk, extents: Sequence[Region]) -> None:
+        if disk.fault is not None:
+            raise PrimaryAway(f"disk {disk.name!r}: {disk.fault.reason}", hint=disk.fault.remedy)
+        if not copy_regions(
+            disk.copy_filter,
+            self._ring,
+            iter(extents),
+            log_holes=True,
+            stopping=self._stopping,
+            progress=lambda _: None,
+            is_crowded=self._is_crowded,
+        ):
+            raise NotConsistent("the domain was closed before all was copied", hint="copy it once it is open")
 
     def _complete(self, copy: _Copy) -> None:
         """The copy is complete, and no longer owed. The last resync closes the gap."""

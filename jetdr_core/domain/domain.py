@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import asyncio
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from os import PathLike
 from types import TracebackType
 from typing import Generic, Self
@@ -27,6 +27,7 @@ from jetdr_core.domain.request import DomainRequest
 from jetdr_core.domain.status import DomainStatus
 from jetdr_core.errors import InvalidRequest
 from jetdr_core.identity import check_config_name
+from jetdr_core.limits import SECTOR_BYTES
 
 __all__ = ["Domain"]
 
@@ -116,6 +117,21 @@ class Domain(Generic[D]):
         why = await asyncio.to_thread(self._alive.disks.grow, self.disk(name))
         await asyncio.to_thread(self._alive.control_log.make_durable)
         return why
+
+    async def copy_extents(self, name: str, extents: Sequence[tuple[int, int]]) -> int:
+        """Log what a disk holds in ``extents`` (offset, length) once more; returns the LSN after which all is logged.
+
+        So the store gets it again, in new objects, where the newest it has is damaged. Earlier points are not mended.
+        Raises what a copy raises: :class:`LoggingOff`, :class:`PrimaryAway`, :class:`PrimaryFailed`.
+        """
+        disk = self.disk(name)
+        for offset, length in extents:
+            if offset < 0 or length <= 0 or (offset | length) % SECTOR_BYTES or offset + length > disk.size_bytes:
+                raise InvalidRequest(
+                    f"disk {name!r} of {disk.size_bytes} bytes has no extent of {length} bytes at {offset}",
+                    hint="offset and length are multiples of 512 within the disk",
+                )
+        return await asyncio.to_thread(self._alive.copy_extents, disk, extents)
 
     async def unprotect(self, name: str) -> None:
         """Stop protecting a disk. Recovery points before this moment keep it, and the primary stays as it is."""

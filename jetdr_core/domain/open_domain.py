@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import os
 import threading
-from collections.abc import Awaitable, Callable, Iterable
+from collections.abc import Awaitable, Callable, Iterable, Sequence
 from concurrent.futures import Future
 from contextlib import suppress
 from typing import Any, Generic, TypeVar
@@ -19,6 +19,7 @@ from jetdr_core.device import FileDevice, IscsiDevice
 from jetdr_core.domain.clock_watch import ClockWatch
 from jetdr_core.domain.control_log import ControlLog
 from jetdr_core.domain.copies import Copies
+from jetdr_core.domain.disk import ProtectedDisk
 from jetdr_core.domain.disk_identity import why_changed
 from jetdr_core.domain.disks import Disks
 from jetdr_core.domain.failed_log import FailedLog
@@ -44,6 +45,7 @@ from jetdr_core.errors import (
     StallTimeout,
     StoreError,
 )
+from jetdr_core.resync import Region
 from jetdr_core.store import connected
 from jetdr_core.uploader import StoreRefusal
 
@@ -61,13 +63,7 @@ class OpenDomain(Generic[D]):
         options = self._options = request.settings.options
         self.parts = parts
         self.loop = loop
-        self.control_log = ControlLog(
-            request.name,
-            parts.ring,
-            parts.history,
-            record_bytes_max=parts.log.record_bytes_max,
-            stall_limit_s=options.stall_limit_s,
-        )
+        self.control_log = _control_log(request, parts)
         self.copies = Copies(parts.ring, self.control_log, is_crowded=lambda: self.mode.is_crowded)
         self.clock_watch = ClockWatch(request.name, parts.ring, self.control_log, self.copies)
         self.mode = parts.resumption.make_mode(
@@ -155,6 +151,18 @@ class OpenDomain(Generic[D]):
         self.control_log.make_durable()
         self.parts.keeper.may_trim(self.parts.ring.lsn_durable, self.control_log)
         self.note_places()
+
+    def copy_extents(self, disk: ProtectedDisk, extents: Sequence[tuple[int, int]]) -> int:
+        """Log extents of a disk once more, and digests of some of them. Returns the last LSN. It may take long."""
+        if self.copies.owes_any:
+            raise NotConsistent(
+                f"domain {self._name!r} owes copies of its disks, which come first",
+                hint="try again when it is consistent",
+            )
+        regions = [Region(offset, length, hole=False) for offset, length in extents]
+        self.copies.copy_extents(disk, regions).result()
+        self.self_check.record_of(disk, extents)
+        return self.parts.ring.lsn_reserved
 
     def note_places(self) -> None:
         """Have the log know where the disks are, so that the next opening need not believe the store."""
@@ -407,3 +415,13 @@ async def _step(errors: list[Exception], step: Callable[[], Awaitable[T]]) -> T 
     except Exception as error:  # noqa: BLE001 - kept, and raised when all is closed
         errors.append(error)
         return None
+
+
+def _control_log(request: DomainRequest[D], parts: Parts[D]) -> ControlLog:
+    return ControlLog(
+        request.name,
+        parts.ring,
+        parts.history,
+        record_bytes_max=parts.log.record_bytes_max,
+        stall_limit_s=request.settings.options.stall_limit_s,
+    )

@@ -15,7 +15,7 @@ import logging
 import random
 import threading
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 
 from jetdr_core._core import Ring
 from jetdr_core.control_bodies import DIGESTS_MAX, Digest, Digests
@@ -23,7 +23,7 @@ from jetdr_core.domain.control_log import ControlLog
 from jetdr_core.domain.disk import ProtectedDisk
 from jetdr_core.domain.recent_writes import RecentWrites
 from jetdr_core.errors import JetdrError
-from jetdr_core.limits import SECTOR_BYTES
+from jetdr_core.limits import DIGEST_BYTES_MAX, SECTOR_BYTES
 from jetdr_core.resync import RING_SHARE_BYTES
 
 __all__ = ["SelfCheck"]
@@ -100,7 +100,12 @@ class SelfCheck:
 
     def record(self) -> int:
         """Record digests of some extents of each disk, or of the next disks of many. Returns of how many extents."""
-        return sum(map(self._record_disk, self._turn()))
+        return sum(self._record_disk(disk, self._extents(disk)) for disk in self._turn())
+
+    def record_of(self, disk: ProtectedDisk, extents: Sequence[tuple[int, int]]) -> int:
+        """Record digests of the first of these extents, at most a record full of them. Returns of how many."""
+        chosen = [(offset, min(length, DIGEST_BYTES_MAX)) for offset, length in extents[:DIGESTS_MAX]]
+        return self._record_disk(disk, chosen)
 
     # -- rounds ------------------------------------------------------------------------------------------------------
 
@@ -137,19 +142,19 @@ class SelfCheck:
 
     # -- one disk ----------------------------------------------------------------------------------------------------
 
-    def _record_disk(self, disk: ProtectedDisk) -> int:
+    def _record_disk(self, disk: ProtectedDisk, extents: Iterable[tuple[int, int]]) -> int:
         try:
-            return self._record(disk)
+            return self._record(disk, extents)
         except (JetdrError, OSError, MemoryError) as error:  # its alarm is raised where it concerns somebody
             log.debug("domain %s: no digests of disk %s: %s", self._name, disk.name, error)
             return 0
 
-    def _record(self, disk: ProtectedDisk) -> int:
+    def _record(self, disk: ProtectedDisk, extents: Iterable[tuple[int, int]]) -> int:
         gaps = len(self._control_log.history.gaps)
         if not self._is_steady(disk):
             return 0
         found: list[Digest] = []
-        for offset, length in self._extents(disk):
+        for offset, length in extents:
             if self._stopping.is_set() or self._is_busy():
                 break
             lsn, digest = disk.copy_filter.digest(offset, length)

@@ -164,6 +164,13 @@ async def _grow_disk(session: DomainSession, request: ControlRequest) -> Json:
     return {"disk": name, "before_bytes": before, "size_bytes": domain.disk(name).size_bytes, "resync": why}
 
 
+async def _copy_extents(session: DomainSession, request: ControlRequest) -> Json:
+    """Log what a disk holds in some extents once more. That is in the log at return."""
+    name, extents = check_name("disk", request.needed_text("disk")), request.extents("extents")
+    lsn = await session.domain.copy_extents(name, extents)
+    return {"disk": name, "lsn": lsn, "copied_bytes": sum(length for _, length in extents)}
+
+
 async def _keep_config(session: DomainSession, request: ControlRequest) -> Json:
     """Keep a configuration file. It is durable in the log at return."""
     domain, path = session.domain, request.needed_text("path")
@@ -191,6 +198,7 @@ _COMMANDS: dict[str, tuple[Callable[[DomainSession, ControlRequest], Coroutine[A
     "unprotect": (_unprotect, ["disk"]),
     "move_disk": (_move_disk, ["disk", "path"]),
     "grow_disk": (_grow_disk, ["disk"]),
+    "copy_extents": (_copy_extents, ["disk", "extents"]),
     "keep_config": (_keep_config, ["path", "name"]),
     "pause": (_pause, ["reason"]),
     "resume": (_resume, []),

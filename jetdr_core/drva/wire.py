@@ -55,6 +55,18 @@ class ControlRequest:
             raise self._wrong(name, value, f"a number from 0 to {most:g}")
         return value
 
+    def extents(self, name: str) -> list[tuple[int, int]]:
+        """A list of [offset, length]. What these are is not checked."""
+        found: list[tuple[int, int]] = []
+        value = self.arguments.get(name)
+        for row in value if isinstance(value, list) else [value]:
+            match row:
+                case [int(offset), int(length)]:
+                    found.append((offset, length))
+                case _:
+                    raise self._wrong(name, value, "a list of [offset, length]")
+        return found
+
     def needed_text(self, name: str) -> str:
         return self._needed(name, self.text(name))
 

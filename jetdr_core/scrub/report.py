@@ -44,6 +44,12 @@ class Comparison:
     keys: tuple[str, ...]
     problem: str = ""
 
+    def is_settled_by(self, later: Comparison) -> bool:
+        """Whether ``later``, of a later moment, is equal at the same place: it was written or copied since."""
+        end = self.offset + self.length
+        covers = later.offset <= self.offset and end <= later.offset + later.length
+        return later.agreement is Agreement.EQUAL and later.disk == self.disk and covers and later.lsn > self.lsn
+
     def __str__(self) -> str:
         where = f"disk {self.disk!r} [{self.offset}, {self.offset + self.length}) at LSN {self.lsn}"
         held = f"from {', '.join(self.keys)}" if self.keys else "from no object, so zeros"

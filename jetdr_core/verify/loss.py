@@ -94,6 +94,12 @@ class Losses:
                 end = next(ends, None)
             yield [losses.values() for disk, losses in needed.items() if losses and holds(disk, lsn)]
 
+    def left(self) -> Iterator[tuple[Loss, int, int]]:
+        """Yield what nothing has overwritten so far, by disk and offset: a loss, and which range (start, end) of it."""
+        for _, parts in sorted(self._parts.items()):
+            for part in parts:
+                yield self.all[part.loss], part.start, part.end
+
     def _relevant(self, entries: EntryTable, damaged: Mapping[int, str]) -> npt.NDArray[np.bool_]:
         """Which entries matter: all entries of a damaged segment, otherwise those that touch a loss."""
         relevant = np.full(len(entries), bool(damaged))

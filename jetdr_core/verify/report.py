@@ -56,7 +56,8 @@ class VerifyReport:
     fenced owners, and harmless. ``strangers`` are objects with keys that no domain uses, and are not read.
     ``chain_problem`` says where and why history ends early, at a break in the chain. ``tail_problem`` says what was
     lost after the chain's end. Both are empty if there is nothing to say. Objects that were put while the container was
-    being read are not part of the report.
+    being read are not part of the report. ``newest_lost`` is all that the newest state of the present disks lacks. Only
+    these disks still have that.
     """
 
     url: str
@@ -72,6 +73,7 @@ class VerifyReport:
     tail_problem: str
     points: tuple[PointCheck, ...]
     authenticity: Authenticity = Authenticity.NO_KEY
+    newest_lost: tuple[DamagedExtent, ...] = ()
 
     @property
     def is_sound(self) -> bool:

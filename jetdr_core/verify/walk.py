@@ -180,6 +180,7 @@ class _Verification:
             tail_problem=self._end_problem(self.catalog.tail_loss),
             points=tuple(self._point_checks()),
             authenticity=self.catalog.authenticity,
+            newest_lost=tuple(self._newest_lost()),
         )
 
     def _end_problem(self, end: object) -> str:
@@ -190,6 +191,14 @@ class _Verification:
         for point, lost in zip(self.points, needed, strict=True):
             named = islice(chain.from_iterable(lost), LOST_NAMED_MAX)
             yield PointCheck(point, sum(map(len, lost)), tuple(map(self._extent, named)))
+
+    def _newest_lost(self) -> Iterator[DamagedExtent]:
+        """Of the disks that are protected now, what no object has any more, and no later record has written."""
+        sizes = {disk.disk: disk.size_bytes for disk in self.catalog.history.disks}
+        for loss, start, end in self.losses.left():
+            length = min(end, sizes.get(loss.disk, 0)) - start
+            if length > 0:
+                yield DamagedExtent(self._name(loss.disk), start, length, loss.lsn, loss.lsn, loss.key, loss.problem)
 
     def _extent(self, loss: Loss) -> DamagedExtent:
         name = self._name(loss.disk)

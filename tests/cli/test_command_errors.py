@@ -319,6 +319,7 @@ COMMANDS = [
     "rehydrate",
     "verify",
     "scrub",
+    "repair",
     "inspect",
     "status",
     "drva",

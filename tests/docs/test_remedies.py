@@ -127,6 +127,7 @@ WALKED = {
     "test_a_disk_that_was_moved_is_used_there_after_restarts_until_the_configuration_is_corrected",
     "protect": "tests/drva/test_given_up_disks.py::test_a_lost_disk_that_was_given_up_is_no_fault_and_is_not_made_anew",
     "resume": "tests/drva/test_ways_out.py::test_the_way_out_leads_to_a_protected_domain",
+    "repair": "tests/drva/test_repair.py::test_a_frame_that_is_damaged_in_the_store_is_copied_from_the_disk_again",
     "status": "tests/cli/test_drva.py::test_status_tells_how_every_domain_stands",
     "stop-host": "tests/drva/test_hosted.py::"
     "test_host_component_of_a_domain_that_was_taken_out_of_the_configuration_is_an_alarm_with_a_way_out",

@@ -10,12 +10,14 @@ import pytest
 import xxhash
 
 from jetdr_core.catalog import Catalog
+from jetdr_core.cli.repair_command import why_refused
 from jetdr_core.control_bodies import Digest, Digests
 from jetdr_core.errors import InvalidRequest
 from jetdr_core.record import Kind
 from jetdr_core.scrub import Agreement, ScrubReport, scrub
 from jetdr_core.scrub.digests import RecordedDigest, UnreadDigests, newest_digests
 from jetdr_core.scrub.extent_reader import WantedExtent, read_extents
+from jetdr_core.scrub.repair import plan_repair, still_unread
 from jetdr_core.segment import HEADER_BYTES
 from jetdr_core.store import MemoryStore
 from tests.rehydrate.chains import Chain
@@ -200,5 +202,43 @@ def test_a_store_without_digests_is_sound_and_nothing_is_verified() -> None:
         await chain.seal()
         report = await scrub(chain.store)
         assert (report.digests, report.comparisons, report.verified, report.is_sound) == (0, (), None, True)
+
+    asyncio.run(scenario())
+
+
+def test_a_repair_copies_what_the_newest_state_lacks_and_nothing_else() -> None:
+    async def scenario() -> None:
+        chain = Chain(MemoryStore())
+        await chain.begin()
+        chain.add_disk(1, "a", SIZE)
+        lsn = chain.write(1, 0, os.urandom(SIZE // 2))
+        await chain.seal()
+        chain.write(1, 4096, os.urandom(8192))
+        chain.zero(1, SIZE // 4, SIZE // 8)
+        await chain.seal()
+        assert (await plan_repair(chain.store)).lost == ()
+        await flip(chain, chain.keys[1], HEADER_BYTES)
+        plan = await plan_repair(chain.store)
+        assert plan.ranges() == {"a": [(0, 4096), (12288, SIZE // 4), (3 * SIZE // 8, SIZE // 2)]}
+        assert {extent.lsn_first for extent in plan.lost} == {lsn}
+        assert not (await plan_repair(chain.store, disks=["b"])).lost
+        assert len(await still_unread(chain.store, plan.ranges())) == 3
+        for start, end in plan.ranges()["a"]:
+            chain.write(1, start, os.urandom(end - start))
+        await chain.seal()
+        assert await still_unread(chain.store, plan.ranges()) == []
+        assert (await plan_repair(chain.store)).lost == ()
+
+    asyncio.run(scenario())
+
+
+def test_a_break_in_the_chain_is_no_case_for_a_repair() -> None:
+    async def scenario() -> None:
+        chain = await build()
+        await chain.store.delete(chain.keys[2])
+        plan = await plan_repair(chain.store, settle_s=0)
+        assert chain.keys[2] in plan.why_not
+        assert "nobody reads what comes after that" in why_refused(plan)
+        assert "'jetdr drva CONFIG --take-over DOMAIN --give-up-from DOMAIN=NUMBER'" in why_refused(plan)
 
     asyncio.run(scenario())
