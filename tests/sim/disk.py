@@ -28,6 +28,8 @@ class SimDisk:
 
     def __init__(self, image: bytes | bytearray, chance: random.Random) -> None:
         self.error_rate = 0.0
+        self.slow_s = 0.0
+        """Now and then a call takes up to so long."""
         self.plan: FaultPlan | None = None
         self.name = ""
         self._chance = chance
@@ -145,7 +147,9 @@ class SimDisk:
         if self._is_cut:
             return
         dice = self._chance.random()
-        if dice < 0.3:
+        if self.slow_s and dice < 0.02:
+            KERNEL.sleep(dice * 50 * self.slow_s)
+        elif dice < 0.3:
             KERNEL.sleep(dice * 1e-3)
         elif dice < 0.6:
             KERNEL.pause()

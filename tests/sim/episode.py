@@ -20,7 +20,7 @@ from typing import Any
 import jetdr_core as jetdr
 from jetdr_core.catalog import read_chain
 from jetdr_core.catalog.links import segments
-from jetdr_core.errors import JetdrError
+from jetdr_core.errors import ChainBroken, GenerationMismatch, JetdrError, LogDamaged
 from jetdr_core.options import DomainOptions
 from jetdr_core.store import MemoryStore
 from tests.sim.kernel import KERNEL
@@ -43,6 +43,15 @@ class Mark:
     lsn: int
     epoch: int
     truths: dict[str, Truth]
+
+
+@dataclass(frozen=True, slots=True)
+class StoreCopy:
+    """The store at some time, and how many marks and claims there were then."""
+
+    objects: dict[str, bytes]
+    marks: int
+    claims: int
 
 
 class Episode:
@@ -71,6 +80,9 @@ class Episode:
         self._marks: list[Mark] = []
         self._claims: list[tuple[int, int]] = []  # (epoch, LSN) that were reported as stored
         self._superseded: list[Machine] = []
+        self._log_copies: list[bytes] = []
+        self._was_set_back = False
+        self._store_copies: list[StoreCopy] = []
         self._keeps_maps = chance.random() < 0.6
         self._machines: list[Machine] = []
         self._owner = self._machine()
@@ -119,8 +131,7 @@ class Episode:
         """One life of the owner with faults, and how it ends."""
         owner, chance = self._owner, self._chance
         if owner.domain is None:
-            if chance.random() < 0.2:
-                owner.rot()
+            self._change_what_lies_still(owner)
             if not await self._opened(owner, attempts=1):
                 return
         self._set_faults(owner)
@@ -144,13 +155,41 @@ class Episode:
         elif end == "close" and owner.domain is not None:
             await owner.close(upload=chance.random() < 0.5)
 
+    def _change_what_lies_still(self, owner: Machine) -> None:
+        """While its owner is down, bits flip, or the log or the store is set back to an older copy."""
+        dice = self._chance.random()
+        if dice < 0.2:
+            owner.rot()
+        elif dice < 0.4 and self._log_copies:
+            self._was_set_back = True
+            owner.replace_log(self._chance.choice(self._log_copies))
+            owner.say("the log is set back to an older copy")
+        elif dice < 0.6 and self._store_copies and not self._superseded:
+            self._was_set_back = True
+            copy = self._chance.choice(self._store_copies)
+            self._store._container.objects = dict(copy.objects)
+            del self._marks[copy.marks :], self._claims[copy.claims :]
+            owner.begin_numbers_anew()
+            owner.say(f"the store is set back to an older copy, with {copy.marks} marks")
+
+    def _copy(self, owner: Machine) -> None:
+        """Somebody makes a copy of the owner's log, or of the store."""
+        if self._chance.random() < 0.5:
+            self._log_copies.append(owner.log.image())
+        else:
+            self._store_copies.append(
+                StoreCopy(dict(self._store._container.objects), len(self._marks), len(self._claims))
+            )
+
     def _set_faults(self, owner: Machine) -> None:
         chance = self._chance
         owner.link.failure_rate = chance.choice([0.0, 0.1, 0.4])
         owner.link.latency_s = chance.choice([0.001, 0.02, 0.2])
         owner.log.error_rate = chance.choice([0.0] * 9 + [0.01])
+        owner.log.slow_s = chance.choice([0.0] * 8 + [0.3, 3.0])
         for disk in owner.disks.values():
             disk.error_rate = chance.choice([0.0] * 4 + [0.02])
+            disk.slow_s = chance.choice([0.0] * 8 + [0.3])
         self.say(f"{owner.name}: faults: store {owner.link.failure_rate}, log {owner.log.error_rate}")
 
     def _die_at(self, owner: Machine, step: int, deadline: int) -> None:
@@ -172,6 +211,8 @@ class Episode:
                 return
             if dice < 0.5:
                 await self._mark(machine, chance.random() * 2)
+                if machine is self._owner:
+                    self._copy(machine)
             elif dice < 0.65:
                 machine.link.is_cut = not machine.link.is_cut
                 machine.say(f"link is cut: {machine.link.is_cut}")
@@ -230,6 +271,7 @@ class Episode:
         if await self._opened(new, attempts=3, how="take_over"):
             self._superseded.append(old)
             self._owner = new
+            self._log_copies.clear()
             if chance.random() < 0.5:
                 new.work(1)
                 await asyncio.sleep(chance.random() * 0.5)
@@ -249,7 +291,7 @@ class Episode:
     def _end_faults(self, machine: Machine) -> None:
         machine.link.failure_rate, machine.link.is_cut, machine.link.latency_s = 0.0, False, 0.01
         for disk in (machine.log, *machine.disks.values()):
-            disk.error_rate = 0.0
+            disk.error_rate = disk.slow_s = 0.0
         if machine.domain is not None and machine.is_alive:
             machine.domain.resume()
 
@@ -277,7 +319,7 @@ class Episode:
         for _ in range(ATTEMPTS_MAX):
             try:
                 if owner.domain is None:
-                    await owner.open("open")
+                    await self._open_as_told(owner)
                 await owner.wait_quiet(HEALED_S)
                 owner.rest()
                 if await self._mark(owner, HEALED_S):
@@ -287,6 +329,17 @@ class Episode:
             if owner.domain is not None:
                 await owner.close(upload=False)
         raise Wrong(f"{owner.name} is not well after {ATTEMPTS_MAX} openings without a fault")
+
+    async def _open_as_told(self, owner: Machine) -> None:
+        """Open the domain. If that is refused because of what was set back, do what the error says."""
+        try:
+            await owner.open("open")
+        except (ChainBroken, GenerationMismatch, LogDamaged) as error:
+            if not self._was_set_back:
+                raise
+            owner.say(f"a new log, because of {type(error).__name__}")
+            owner.replace_log(bytes(owner.log.size_bytes))
+            await owner.open("take_over")
 
     # -- judgement ---------------------------------------------------------------------------------------------------
 

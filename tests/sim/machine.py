@@ -112,11 +112,29 @@ class Machine:
         self.say(f"{how}: epoch {self.epoch}, LSN {domain.status().lsn_recovered}, {domain.status().why_inconsistent}")
 
     def rot(self) -> None:
-        """Flip a bit in one copy of a superblock of the log. The other copies have to make up for it."""
+        """Flip a bit in one copy of a superblock of the log, or in a dirty map. What is left has to make up for it."""
+        maps = [] if self._maps is None else sorted(path for path in self._maps.iterdir() if path.stat().st_size)
+        if maps and self._chance.random() < 0.5:
+            path = self._chance.choice(maps)
+            held, place = bytearray(path.read_bytes()), self._chance.randrange(path.stat().st_size)
+            held[place] ^= 1 << self._chance.randrange(8)
+            path.write_bytes(held)
+            self.say(f"a bit of {path.name} at {place} has flipped")
+            return
         start, distance = self._chance.choice([(0, 256 << 10), (VOLUME_AREA_BYTES, 16 << 10)])
         copy, place = self._chance.randrange(4), self._chance.randrange(4096)
         self.log.flip_bit(start + copy * distance + place)
         self.say(f"a bit of superblock copy {copy} at {start} has flipped")
+
+    def replace_log(self, image: bytes) -> None:
+        """Have another log, as it was at some time, or empty."""
+        self.log = SimDisk(image, self._chance)
+        self.begin_numbers_anew()
+
+    def begin_numbers_anew(self) -> None:
+        """LSNs that had been given out are given out again: log or store have lost them."""
+        for name, truth in self.truths.items():
+            self.truths[name] = truth.after(self.disks[name].image(), is_durable=False)
 
     async def close(self, *, upload: bool = True) -> None:
         """Close in order. The disks then hold exactly what was written."""
