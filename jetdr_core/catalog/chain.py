@@ -26,6 +26,7 @@ from uuid import UUID
 import numpy as np
 
 from jetdr_core.catalog.advisory import read_advisory
+from jetdr_core.catalog.features import list_features, refuse_unknown_features
 from jetdr_core.catalog.follow import BrokenLink, Follower, Head, describe
 from jetdr_core.catalog.footer import Footer, read_footer, read_trailer
 from jetdr_core.catalog.keys import chain_key, group_numbers, summary_key
@@ -128,9 +129,12 @@ async def read_chain(store: ObjectStore, *, settle_s: float = 0.0, domain_key: D
 
     ``settle_s`` is how long to wait for a missing number that an upload in flight may still bring. With ``domain_key``
     only what an owner of the domain made is believed. :class:`WrongKey` if it is the key of another domain.
+    :class:`UnsupportedVersion` if the store has a feature of a newer engine.
     """
+    features = await list_features(store)
     listing = await _settled(store, settle_s)
     first, domain_key = await _first(store, listing, domain_key)
+    await refuse_unknown_features(store, features, domain_key)
     shortcuts = await _shortcuts(store, listing, domain_key)
     follower = Follower(first.trailer.domain_uuid)
     summarised: set[int] = set()

@@ -9,6 +9,7 @@ from jetdr_core.limits import CHAIN_GROUP
 
 _CHAIN = re.compile(r"chain/\d{8}/(\d{10})")
 _HEARTBEAT = re.compile(r"heartbeat/(\d{10})")
+_FEATURE = re.compile(r"format/([a-z0-9][a-z0-9-]{0,63})")
 _SUMMARY = re.compile(r"catalog/(\d{8})")
 
 NUMBER_DIGITS = 10
@@ -16,6 +17,7 @@ SUMMARY_PREFIX = "catalog/"
 HEARTBEAT_PREFIX = "heartbeat/"
 LEFT_PREFIX = "left/"
 """Before keys of objects that a lost domain left, and that stood in the way of the one that began anew."""
+FORMAT_PREFIX = "format/"
 
 
 def chain_key(number: int) -> str:
@@ -60,6 +62,17 @@ def heartbeat_epoch(key: str) -> int | None:
 def left_key(domain_uuid: UUID, key: str) -> str:
     """Key under which an object of the lost domain ``domain_uuid`` is set aside. ``key`` is the one that it had."""
     return f"{LEFT_PREFIX}{domain_uuid}/{key}"
+
+
+def feature_key(feature: str) -> str:
+    """Key of the marker of a feature of the format."""
+    return f"{FORMAT_PREFIX}{feature}"
+
+
+def feature_of(key: str) -> str | None:
+    """The feature whose marker has that key, or None for any other key."""
+    match = _FEATURE.fullmatch(key)
+    return match[1] if match else None
 
 
 def group_numbers(group: int) -> range:

@@ -45,6 +45,7 @@ class TagPurpose(enum.StrEnum):
     TRAILER = "trailer"
     SUMMARY = "summary"
     HEARTBEAT = "heartbeat"
+    FEATURE = "feature"
 
 
 @dataclass(frozen=True, slots=True)
