@@ -24,6 +24,7 @@ from jetdr_core.domain.loop_thread import LoopThread
 from jetdr_core.drva.added_disks import AddedDisks
 from jetdr_core.drva.alarm_log import Acknowledged, AlarmLog
 from jetdr_core.drva.alarms import Situation, alarms_of
+from jetdr_core.drva.alarms_file import AlarmsFile
 from jetdr_core.drva.config import DomainConfig
 from jetdr_core.drva.configured_disks import ConfiguredDisks
 from jetdr_core.drva.configured_domain import AnyDomain, disk_places, known_disks, store_is_empty
@@ -126,7 +127,8 @@ class DomainSession:
         self._status = LastStatus(self._on_status)
         self._rpo_file = RpoFile(state / config.name)
         self._copies = OwedCopies()
-        self._alarms = AlarmLog(config.name)
+        self._alarms_file = AlarmsFile(state, config.name)
+        self._alarms = AlarmLog(config.name, before=self._alarms_file.read(), keep=self._alarms_file.keep)
         self._stopping = asyncio.Event()
         self._hurry = asyncio.Event()
         self._nudged = asyncio.Event()
@@ -184,7 +186,9 @@ class DomainSession:
             now_ns=time.time_ns(),
         )
         closing = phase.state in {State.CLOSING, State.CLOSED}  # the end of the session does not end what was wrong
-        alarms = (self._alarms.dated if closing or not noting else self._alarms.note)(alarms_of(situation))
+        found, all_known = alarms_of(situation), phase.state is State.OPEN and last is not None and last.is_present
+        is_noted = noting and not closing
+        alarms = self._alarms.note(found, all_known=all_known) if is_noted else self._alarms.dated(found)
         return SessionView(
             name=self.config.name,
             condition=self._condition if phase.state is not State.OPEN or last is None else self._condition.as_of(last),
@@ -259,6 +263,7 @@ class DomainSession:
         finally:
             self._enter(State.CLOSED)
             self._settle()
+            await in_thread(self._alarms_file.close)
 
     async def _open_and_serve(self) -> None:
         domain = await self._unless_stopped(self._open())

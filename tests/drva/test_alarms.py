@@ -7,14 +7,16 @@ import os
 import time
 from collections.abc import Iterable
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 
 from jetdr_core._core import FilterStats
 from jetdr_core.cli.exits import ExitCode
 from jetdr_core.domain import DiskTrouble
-from jetdr_core.drva.alarm_log import Acknowledged, AlarmLog, AlarmState
+from jetdr_core.drva.alarm_log import Acknowledged, AlarmLog, AlarmMemory, AlarmState
 from jetdr_core.drva.alarms import Alarm, alarms_of
+from jetdr_core.drva.alarms_file import AlarmsFile
 from tests.cli.jetdr_command import jetdr
 from tests.drva.running_drva import place, running
 from tests.drva.test_as_of import situation
@@ -100,6 +102,52 @@ def test_an_event_is_over_once_it_is_acknowledged_and_the_next_one_is_an_alarm_a
     assert alarms.acknowledge() == Acknowledged(1, over=("disk_changed",))
 
 
+def test_what_an_alarm_log_remembers_goes_over_a_restart(tmp_path: Path) -> None:
+    clock, file = Clock(), AlarmsFile(tmp_path, "payroll")
+    log = AlarmLog("payroll", now_ns=clock, before=file.read(), keep=file.keep)
+    log.note(
+        [Alarm("rpo", "70 s"), Alarm("paused", "by hand"), Alarm("clock", "ahead"), Alarm("log_cut", "x", event=3)]
+    )
+    log.acknowledge("paused")
+    log.acknowledge("log_cut")
+    clock.now_ns += 1000
+    log.note([Alarm("rpo", "71 s"), Alarm("paused", "by hand")])
+    file.close()
+    again = AlarmsFile(tmp_path, "payroll")
+    log = AlarmLog("payroll", now_ns=clock, before=again.read(), keep=again.keep)
+    assert seen(log.ended) == [("ahead", 0, 1000)]
+    clock.now_ns += 1000
+    assert log.note([Alarm("log_cut", "x", event=3)], all_known=False) == ()
+    assert seen(log.ended) == [("ahead", 0, 1000)], "whether the others have ended is not known yet"
+    (paused,) = log.note([Alarm("paused", "by hand")])
+    assert (paused.since_ns, paused.acknowledged) == (SINCE_NS, True)
+    assert seen(log.ended) == [("71 s", 0, 2000), ("ahead", 0, 1000)]
+    log.acknowledge()
+    again.close()
+    last = AlarmsFile(tmp_path, "payroll").read()
+    assert (list(last.present), list(last.ended)) == ([("paused", "")], [])
+
+
+@pytest.mark.parametrize(
+    "content", [b"", b"{", b'{"version": 1}', b'{"version": 1, "present": [{}], "ended": [], "seen": []}']
+)
+def test_a_damaged_file_of_alarms_says_nothing(tmp_path: Path, content: bytes) -> None:
+    (tmp_path / "payroll").mkdir(mode=0o700)
+    (tmp_path / "payroll" / "alarms").write_bytes(content)
+    (tmp_path / "payroll" / "alarms").chmod(0o600)
+    assert AlarmsFile(tmp_path, "payroll").read() == AlarmMemory()
+
+
+def test_a_file_of_alarms_that_cannot_be_written_holds_up_nobody(tmp_path: Path) -> None:
+    (tmp_path / "payroll").mkdir(mode=0o700)
+    (tmp_path / "payroll" / "alarms.new").mkdir()
+    file = AlarmsFile(tmp_path, "payroll")
+    log = AlarmLog("payroll", keep=file.keep)
+    assert log.note([Alarm("rpo", "70 s")])
+    file.close()
+    assert AlarmsFile(tmp_path, "payroll").read() == AlarmMemory()
+
+
 def test_what_happened_at_an_opening_is_an_event_and_all_else_is_a_state() -> None:
     status = {"changed": "db01 was changed", "log_cut": "it was cut", "consistent": False, "why_inconsistent": "resync"}
     found = alarms_of(situation(status=status))
@@ -157,3 +205,23 @@ def test_alarms_are_listed_and_acknowledged_at_the_command_line() -> None:
         assert jetdr("acknowledge", *socket).out == "1 alarm acknowledged; over: paused\n"
         assert jetdr("alarms", *socket).out == "no alarm\n"
         assert jetdr("acknowledge", "nosuch", *socket).code == ExitCode.USAGE
+
+
+def test_a_drva_that_was_restarted_knows_since_when_an_alarm_is_there_and_which_ended() -> None:
+    with place("payroll") as here:
+        with running(here, create=True) as drva:
+            here.until(lambda found: found["consistent"] and not found["alarms"])
+            moved = (here.path / "state" / "payroll" / "domain.key").rename(here.path / "aside")
+            here.until(lambda found: found["alarms"])
+            moved.rename(here.path / "state" / "payroll" / "domain.key")
+            (ended,) = here.until(lambda found: found["alarms_ended"])["alarms_ended"]
+            here.ask("pause", domain="payroll")
+            drva.drva.sessions["payroll"].note_alarms()
+            here.ask("acknowledge", domain="payroll", alarm="paused")
+            (paused,) = here.status()["alarms"]
+        with running(here):
+            found = here.until(lambda found: found["state"] == "open" and found["alarms"])
+            assert found["alarms"] == [paused]
+            assert paused["acknowledged"]
+            assert found["alarms_ended"] == [ended]
+            assert ended["name"] == "file_lost"

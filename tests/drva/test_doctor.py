@@ -8,8 +8,10 @@ import os
 import shutil
 import signal
 import socket
+import subprocess
 import threading
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from pathlib import Path
 from uuid import UUID
 
@@ -23,12 +25,14 @@ from jetdr_core.drva.doctor.causes import FOLLOWS, checks_that_explain, grouped
 from jetdr_core.drva.doctor.diagnosis import checks_of
 from jetdr_core.drva.doctor.finding import Check, good
 from jetdr_core.drva.doctor.in_use import holders_of, is_running
+from jetdr_core.drva.doctor.room_checks import room_checks
 from jetdr_core.file_making import lock_file
 from jetdr_core.replication_log import take_over_volume
 from jetdr_core.store.azure_target import azure_target
 from tests.children import run_python
 from tests.cli.jetdr_command import jetdr_process
 from tests.drva.running_drva import DISK_BYTES, Place, end, place, process, running
+from tests.peers.loop import needs_root
 
 OTHER_OWNER = "6b1d7a2e-5c0f-4a53-9a31-0d6f2f5c8e17"
 
@@ -386,6 +390,7 @@ def test_a_configuration_that_is_missing_is_a_finding(tmp_path: Path) -> None:
 
 AS_NOBODY = """
 import json, os, sys
+from contextlib import suppress
 from pathlib import Path
 from jetdr_core.drva.doctor import diagnose
 
@@ -422,3 +427,23 @@ def test_a_signature_says_what_it_allows(query: str, permissions: str | None, ye
     assert not target.can_sign
     assert target.permissions == permissions
     assert (target.expires.year if target.expires else None) == year
+
+
+def test_a_full_file_system_is_wrong_only_for_what_still_needs_room(tmp_path: Path) -> None:
+    needs_root()
+    subprocess.run(["mount", "-t", "tmpfs", "-o", "size=2m", "tmpfs", str(tmp_path)], check=True)
+    try:
+        here = Place(tmp_path, ("payroll",))
+        for file, size in ((here.disk("payroll"), DISK_BYTES), (tmp_path / "log", 64 << 10)):
+            file.write_bytes(b"d" * size)
+        with (tmp_path / "neighbour").open("wb", buffering=0) as neighbour, suppress(OSError):
+            while True:
+                neighbour.write(bytes(4096))
+        checks = {check.name: check.look for check in room_checks(load_config(here.file))}
+        assert checks["room: state_dir"]().verdict is Verdict.WRONG
+        assert checks["room: disk payroll/db01"]().verdict is Verdict.GOOD
+        assert checks["room: volume main"]().verdict is Verdict.GOOD
+        os.truncate(here.disk("payroll"), 2 * DISK_BYTES)
+        assert checks["room: disk payroll/db01"]().verdict is Verdict.WRONG
+    finally:
+        subprocess.run(["umount", str(tmp_path)], check=True)

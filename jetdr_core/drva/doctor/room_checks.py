@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import os
+import stat
 from collections import defaultdict
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from functools import partial
 from pathlib import Path
 
 from jetdr_core.device import is_iscsi
 from jetdr_core.drva.config import DrvaConfig
 from jetdr_core.drva.doctor.finding import Check, Finding, doubtful, good, wrong
+from jetdr_core.limits import SECTOR_BYTES
 from jetdr_core.ownership import mounted_at, nearest_existing
 from jetdr_core.store.connect import directory_of
 from jetdr_core.store.url import StoreUrl
@@ -36,29 +38,49 @@ def room_checks(config: DrvaConfig) -> Iterator[Check]:
         if not is_iscsi(volume.path):
             look = partial(_look_at_log, Path(volume.path), wanted)
             yield Check(f"room: volume {volume.name}", look, needs=(f"volume {volume.name}",))
-    for folder, names in _disk_folders(config).items():
-        needs = tuple(f"disk {name}" for name in names)
-        yield Check(f"room: disk {', '.join(names)}", partial(_look_at_room, folder, 0, ""), needs=needs)
+    for folder, disks in _disk_folders(config).items():
+        needs = tuple(f"disk {name}" for name in disks)
+        look = partial(_look_at_files, folder, list(disks.values()))
+        yield Check(f"room: disk {', '.join(disks)}", look, needs=needs)
     for domain in config.domains:
         if domain.store.startswith("file:"):
             look = partial(_look_at_store, StoreUrl.of(domain.store))
             yield Check(f"room: store of {domain.name}", look, needs=(f"domain {domain.name}: store",))
 
 
-def _disk_folders(config: DrvaConfig) -> dict[Path, list[str]]:
-    """The folders of the disks, with the names of the disks."""
-    folders: dict[Path, list[str]] = defaultdict(list)
+def _disk_folders(config: DrvaConfig) -> dict[Path, dict[str, Path]]:
+    """The folders of the disks, with the names and the paths of the disks."""
+    folders: dict[Path, dict[str, Path]] = defaultdict(dict)
     for domain in config.domains:
         for disk in domain.disk:
-            folders[Path(disk.path).parent].append(f"{domain.name}/{disk.name}")
+            folders[Path(disk.path).parent][f"{domain.name}/{disk.name}"] = Path(disk.path)
     return folders
 
 
+def _look_at_files(folder: Path, files: Sequence[Path]) -> Finding:
+    """Files that have all their space need no more room, however full their file system is."""
+    there = nearest_existing(folder)
+    if os.statvfs(there).f_flag & os.ST_RDONLY or not all(map(_has_its_space, files)):
+        return _look_at_room(folder, 0, "")
+    return good(f"{there}: what lies there has all its space")
+
+
+def _has_its_space(path: Path) -> bool:
+    """Whether the file has space for every byte of its size. A device has its own, and a missing file has none."""
+    try:
+        status = path.stat()
+    except FileNotFoundError:
+        return False
+    return not stat.S_ISREG(status.st_mode) or SECTOR_BYTES * status.st_blocks >= status.st_size
+
+
 def _look_at_log(path: Path, wanted: int) -> Finding:
-    """A log that exists has its space, and a device has its own."""
+    """A log that exists grows only for new sections, and a device has its own space."""
     if path.is_block_device():
         return good(f"{path} is a device")
-    return _look_at_room(path, 0 if os.path.lexists(path) else wanted, "its sections")
+    if os.path.lexists(path):
+        return _look_at_files(path, [path])
+    return _look_at_room(path, wanted, "its sections")
 
 
 def _look_at_store(url: StoreUrl) -> Finding:
