@@ -82,6 +82,15 @@ class ClockTurn(NamedTuple):
     ahead_ns: int
 
 
+def last_turn_at(turns: Sequence[ClockTurn], time_ns: int) -> int:
+    """Return the index of the last of ``turns``, in LSN order, that came at or before ``time_ns``. -1 if none did.
+
+    Their times need not increase: a clock that is set back again and again shows an instant several times. The last
+    one counts.
+    """
+    return next((nth for nth in range(len(turns) - 1, -1, -1) if turns[nth].time_ns <= time_ns), -1)
+
+
 class DiskFacts(NamedTuple):
     """All that is known of a disk, also of one that is no longer protected. ``sizes`` are pairs of LSN and size."""
 
@@ -288,7 +297,7 @@ class DomainHistory:
 
         What was told before the last turn of the clock is not asked about instants that came after that turn.
         """
-        nth = bisect_right(self._clock_turns, time_ns, key=lambda turn: turn.time_ns) - 1
+        nth = last_turn_at(self._clock_turns, time_ns)
         lsn_first = self._clock_turns[nth].lsn if nth >= 0 else 0
         for gap in reversed(self._gaps):
             if gap.lsn_open < lsn_first:

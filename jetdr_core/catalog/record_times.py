@@ -18,7 +18,7 @@ from collections.abc import Sequence
 import numpy as np
 import numpy.typing as npt
 
-from jetdr_core.catalog.history import ClockTurn
+from jetdr_core.catalog.history import ClockTurn, last_turn_at
 from jetdr_core.catalog.indexes import IndexReader
 from jetdr_core.catalog.links import LinkTable
 from jetdr_core.errors import ChainBroken, DamagedObject
@@ -49,7 +49,7 @@ class RecordTimes:
 
     async def lsn_at(self, time_ns: int) -> int:
         """The last LSN captured at or before ``time_ns``, which must not lie before the first record."""
-        nth = bisect_right(self._turns, time_ns, key=lambda turn: turn.time_ns) - 1
+        nth = last_turn_at(self._turns, time_ns)
         lsn = await self._lsn_at_record_time(time_ns + self._ahead_ns(nth))
         return min(lsn, self._turns[nth + 1].lsn - 1) if nth + 1 < len(self._turns) else lsn
 

@@ -6,10 +6,13 @@ import logging
 
 import pytest
 
+from jetdr_core.catalog.history import ClockTurn
 from jetdr_core.catalog.indexes import IndexReader
 from jetdr_core.catalog.record_times import RecordTimes
 from tests.catalog.chains import ChainMaker, domain, run, time_ns
 from tests.catalog.test_indexes import Counting
+
+SECOND_NS = 10**9
 
 
 def three_segments() -> ChainMaker:
@@ -63,3 +66,18 @@ def test_time_of_an_lsn_in_a_damaged_segment_is_its_first_records(caplog: pytest
     with caplog.at_level(logging.WARNING):
         assert run(times.time_ns_of(4)) == time_ns(2)
     assert "the time of LSN 4" in caplog.text
+
+
+def test_of_an_instant_that_the_clock_showed_several_times_the_last_one_is_meant() -> None:
+    """Three turns: the clock was 198 seconds ahead, then 102, then 150. Their true times do not increase."""
+    maker = three_segments()
+    catalog = maker.open()
+    turns = [
+        ClockTurn(lsn, time_ns(lsn) - ahead_s * SECOND_NS, ahead_s * SECOND_NS)
+        for lsn, ahead_s in ((3, 198), (5, 102), (7, 150))
+    ]
+    indexes = IndexReader(maker.store, catalog.chain.domain_uuid, catalog.segments, None)
+    times = RecordTimes(catalog.segments, indexes, turns)
+    assert run(times.lsn_at(turns[2].time_ns)) == 7
+    assert run(times.lsn_at(turns[2].time_ns - 1)) == 4, "of the first turn, until the second"
+    assert run(times.lsn_at(turns[1].time_ns)) == 9, "the last turn had come before"
