@@ -130,9 +130,9 @@ class KeyInUse:
 
     def look(self) -> tuple[str, str]:
         remedy = "bring it back from its copy: without it the domain is not opened again"
-        if not Path(self.path).exists():
-            return GONE, remedy
         try:
+            if not Path(self.path).exists():
+                return GONE, remedy
             found = self.file.read()
         except (JetdrError, OSError) as error:
             return told(error), remedy
