@@ -77,6 +77,7 @@ def _facts(domain: Any) -> Iterator[tuple[str, str]]:
         yield "restarts", f"{domain['restarts']}"
     if domain["rpo_s"] is not None:
         yield "store lags", human_seconds(domain["rpo_s"])
+    yield "verified", _verified(domain.get("verified"))
     if pause := domain.get("pause"):
         yield "paused", f"since {pause['since']}{': ' if pause['reason'] else ''}{pause['reason']}"
     for disk in domain.get("given_up", []):
@@ -88,6 +89,13 @@ def _facts(domain: Any) -> Iterator[tuple[str, str]]:
     else:
         yield "status", f"not known; the last one is of {domain['as_of']}"
         yield from ((name, f"{value}, {_as_of(domain)}") for name, value in _facts_of(domain["last_known"]))
+
+
+def _verified(found: Any) -> str:
+    if found is None:
+        return "nothing yet: no digests were compared since the start"
+    point = f"LSN {found['lsn']} at {found['time']}" if found["lsn"] else "no point"
+    return f"{point}; {plural(found['compared'], 'extent')} compared at {found['ended']}"
 
 
 def _facts_of(status: Any) -> Iterator[tuple[str, str]]:

@@ -8,7 +8,7 @@ when it is known.
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 
 from jetdr_core.catalog import iso_time
 from jetdr_core.domain import DiskFault, DiskStatus, DiskTrouble, DomainStatus, HostStatus
@@ -16,6 +16,7 @@ from jetdr_core.domain.hosting.standby import ClosedGuests
 from jetdr_core.drva.as_of import AsOf, is_present
 from jetdr_core.drva.domain_state import Condition, DomainState
 from jetdr_core.drva.pause import Pause
+from jetdr_core.drva.scrubbed import Scrubbed
 from jetdr_core.store import AWAY_S
 
 __all__ = ["ALARMS", "Alarm", "Situation", "alarms_of"]
@@ -42,6 +43,8 @@ ALARMS = {
     "until it is full",
     "upload_stopped": "uploading ended with an error; the log takes writes until the domain is opened again",
     "paused": "an operator paused uploading",
+    "replica_differs": "the store gives back other bytes than a disk held, though every checksum is right",
+    "replica_unreadable": "what the store holds of a disk is damaged or missing, as a sample has shown",
     "rpo": "the oldest write that the store lacks is older than rpo_alarm_s",
     "throttled": "guests' writes have been delayed for over 5 minutes, because they write more than is shipped",
     "log_away": "the log's device fails or does not answer, or the domain waits for it",
@@ -109,6 +112,7 @@ class Situation:
     condition: Condition
     now_ns: int
     unkept: tuple[str, ...] = ()
+    scrubbed: Scrubbed = field(default_factory=Scrubbed)
 
 
 def alarms_of(situation: Situation) -> list[Alarm]:
@@ -125,6 +129,10 @@ def alarms_of(situation: Situation) -> list[Alarm]:
     if (pause := situation.pause) is not None:
         text = f"since {pause.since} {pause.why}; writes stay in the log until 'jetdr resume'"
         found.append(Alarm("paused", text, since_ns=pause.since_ns))
+    if situation.scrubbed.differing:
+        found.append(Alarm("replica_differs", situation.scrubbed.differing))
+    if situation.scrubbed.unreadable:
+        found.append(Alarm("replica_unreadable", situation.scrubbed.unreadable))
     found.extend(_of_silence(situation))
     is_known = situation.last is not None or situation.failure  # at a start, what was before says nothing yet
     if is_known and situation.rpo_s is not None and situation.rpo_s > situation.rpo_alarm_s:

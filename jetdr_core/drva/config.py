@@ -61,6 +61,9 @@ class VolumeConfig:
     password_file: str = ""
 
 
+SCRUB_S = 3600.0
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class DiskConfig:
     """A disk that is protected whenever the domain opens, unless ``jetdr unprotect`` gave it up.
@@ -75,7 +78,7 @@ class DiskConfig:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class DomainConfig:
-    """A protected domain. ``host`` says how its host component runs.
+    """A protected domain. ``host`` says how its host component runs. ``scrub_s``: how often a scrub is made, 0: never.
 
     ``create``: create the domain if its store is empty. ``key_file`` is the file with its key. If the configuration
     names none, it is the one that the DRVA makes when it creates the domain. ``take_over``: continue after what the
@@ -94,6 +97,7 @@ class DomainConfig:
     host: HostOptions
     options: DomainOptions
     disk: tuple[DiskConfig, ...]
+    scrub_s: float = SCRUB_S
     config_files: tuple[str, ...] = ()
     credential_file: str = ""
     key_file: str = ""
@@ -184,6 +188,7 @@ def _domain(table: Table, drva: DrvaConfig, volumes: tuple[VolumeConfig, ...]) -
         section_bytes=table.whole("section_bytes", SECTION_BYTES_DEFAULT, least=SECTION_BYTES_MIN, most=1 << 50),
         create=table.flag("create", default=False),
         rpo_alarm_s=table.number("rpo_alarm_s", 60.0, least=0.1, most=1e9),
+        scrub_s=table.number("scrub_s", SCRUB_S, least=0, most=1e9),
         host=_host(table, drva, name, options),
         options=options,
         disk=tuple(_disk(disk) for disk in table.tables("disk")),

@@ -36,6 +36,18 @@ _OF_SESSION: dict[str, tuple[str, Callable[[SessionView], float | None]]] = {
         lambda view: None if view.last is None else view.last.age_s,
     ),
     "jetdr_rpo_seconds": ("how old the oldest write may be that the store lacks", lambda view: view.rpo_s),
+    "jetdr_verified_lsn": (
+        "newest LSN at which the store was seen to give back what the disks held",
+        lambda view: view.scrubbed.verified_lsn or None,
+    ),
+    "jetdr_verified_time_seconds": (
+        "when the digests of that LSN were recorded, in seconds since 1970",
+        lambda view: view.scrubbed.verified_ns / 1e9 if view.scrubbed.verified_ns else None,
+    ),
+    "jetdr_scrub_time_seconds": (
+        "when digests were last compared with the store, in seconds since 1970",
+        lambda view: view.scrubbed.ended_ns / 1e9 if view.scrubbed.ended_ns else None,
+    ),
 }
 
 _OF_DOMAIN: dict[str, tuple[str, Callable[[DomainStatus], float | None]]] = {

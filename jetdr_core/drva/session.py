@@ -34,6 +34,7 @@ from jetdr_core.drva.given_up_disks import GivenUpDisks
 from jetdr_core.drva.kept_files import KeptFiles
 from jetdr_core.drva.last_status import LastStatus
 from jetdr_core.drva.owed_copies import OwedCopies
+from jetdr_core.drva.own_scrub import OwnScrub
 from jetdr_core.drva.pause import Pause, PausedFile
 from jetdr_core.drva.places import store_of
 from jetdr_core.drva.rpo_file import RpoFile
@@ -129,6 +130,7 @@ class DomainSession:
         self._copies = OwedCopies()
         self._alarms_file = AlarmsFile(state, config.name)
         self._alarms = AlarmLog(config.name, before=self._alarms_file.read(), keep=self._alarms_file.keep)
+        self._scrub = OwnScrub(config.scrub_s)
         self._stopping = asyncio.Event()
         self._hurry = asyncio.Event()
         self._nudged = asyncio.Event()
@@ -181,6 +183,7 @@ class DomainSession:
             rpo_alarm_s=self.config.rpo_alarm_s,
             unprotected=self.disks.unprotected,
             unkept=self._files.problems,
+            scrubbed=self._scrub.found,
             standing=self._standing,
             condition=self._condition,
             now_ns=time.time_ns(),
@@ -202,6 +205,7 @@ class DomainSession:
             last=last,
             rpo_s=rpo_s,
             given_up=self.disks.given_up,
+            scrubbed=self._scrub.found,
         )
 
     # -- commands ----------------------------------------------------------------------------------------------------
@@ -340,6 +344,7 @@ class DomainSession:
         else:
             log.info("domain %s: closed", self.config.name, extra=self._fields)
         await self._copies.end()
+        await self._scrub.end()
         await self.disks.end()
 
     async def _stay_fenced(self, error: Fenced) -> None:
@@ -397,6 +402,7 @@ class DomainSession:
 
     def _on_status(self, domain: AnyDomain, status: DomainStatus) -> None:
         self._copies.watch(domain, status)
+        self._scrub.look(self.config, status)
         self._note_condition(status)
         self._rpo_file.note(status.rpo_s)
         self.note_alarms()

@@ -11,6 +11,7 @@ from jetdr_core.catalog import RecoveryPoint, iso_time
 from jetdr_core.drva.alarm_log import AlarmState
 from jetdr_core.drva.configured_disks import GivenUp
 from jetdr_core.drva.pause import Pause
+from jetdr_core.drva.scrubbed import Scrubbed
 from jetdr_core.drva.session_state import SessionView
 from jetdr_core.drva.wire import Json
 from jetdr_core.store.redaction import redacted
@@ -40,6 +41,7 @@ def session_json(view: SessionView) -> Json:
         "status": None if view.status is None else _redacted(asdict(view.status)),
         "rpo_s": view.rpo_s,
         "given_up": [_given_up_json(disk) for disk in view.given_up],
+        "verified": _verified_json(view.scrubbed),
         **_last_json(view),
     }
 
@@ -59,6 +61,20 @@ def _last_json(view: SessionView) -> Json:
 
 def pause_json(pause: Pause) -> Json:
     return {"since": pause.since, "since_ns": pause.since_ns, "reason": redacted(pause.reason)}
+
+
+def _verified_json(found: Scrubbed) -> Json | None:
+    """Return the last verified point, and when it was last looked for. None before the first scrub has ended."""
+    if not found.ended_ns:
+        return None
+    return {
+        "lsn": found.verified_lsn or None,
+        "time": iso_time(found.verified_ns) if found.verified_ns else None,
+        "time_ns": found.verified_ns or None,
+        "compared": found.compared,
+        "ended": iso_time(found.ended_ns),
+        "ended_ns": found.ended_ns,
+    }
 
 
 def _given_up_json(disk: GivenUp) -> Json:

@@ -15,6 +15,7 @@ from jetdr_core.drva.as_of import AsOf
 from jetdr_core.drva.configured_disks import GivenUp
 from jetdr_core.drva.domain_state import Condition
 from jetdr_core.drva.pause import Pause
+from jetdr_core.drva.scrubbed import Scrubbed
 
 __all__ = ["Phase", "SessionView", "State"]
 
@@ -91,6 +92,7 @@ class SessionView:
     last: AsOf[DomainStatus] | None
     rpo_s: float | None
     given_up: tuple[GivenUp, ...] = ()
+    scrubbed: Scrubbed = field(default_factory=Scrubbed)
 
     @property
     def status(self) -> DomainStatus | None:

@@ -247,7 +247,7 @@ def test_what_a_killed_drva_left_is_replaced() -> None:
     [
         (
             {"command": "dance"},
-            "there is no command 'dance'; there are: acknowledge, await_upload, grow_disk, keep_config",
+            "there is no command 'dance'; there are: acknowledge, await_upload, copy_extents, grow_disk, keep_config",
         ),
         ({"command": "mark"}, "command 'mark' needs 'domain'"),
         ({"command": "mark", "domain": "other", "name": "m"}, "this DRVA has no domain 'other'; it has: payroll"),
