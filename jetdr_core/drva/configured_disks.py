@@ -38,6 +38,7 @@ T = TypeVar("T")
 
 PROTECT_EVERY_S = 15.0
 """How often an unprotected disk is tried again."""
+NOT_TRIED = "it has not been tried yet"
 REMOVE_LIMIT_S = 2.0
 """So long an opening waits for the log to take that a disk is given up."""
 
@@ -86,8 +87,8 @@ class ConfiguredDisks:
 
     @property
     def unprotected(self) -> tuple[str, ...]:
-        """A text for each disk that is not protected, with the reason."""
-        return tuple(f"disk {name!r}: {why}" for name, why in self._unprotected.items())
+        """A text for each disk that could not be protected, with the reason."""
+        return tuple(f"disk {name!r}: {why}" for name, why in self._unprotected.items() if why != NOT_TRIED)
 
     @property
     def given_up(self) -> tuple[GivenUp, ...]:
@@ -115,9 +116,9 @@ class ConfiguredDisks:
         others = {name: disk for name, disk in self._wanted.items() if name not in before}
         self._wanted = others | self._configured
         waiting = {name: why for name, why in self._unprotected.items() if name in self._wanted}
-        new = {disk.name: "not yet tried" for disk in disks if disk != before.get(disk.name)}
+        new = {disk.name: NOT_TRIED for disk in disks if disk != before.get(disk.name)}
         self._unprotected = {name: why for name, why in (waiting | new).items() if name not in given_up}
-        self._leaving = dict.fromkeys(given_up.keys() - self._configured.keys(), "not yet tried") | self._leaving
+        self._leaving = dict.fromkeys(given_up.keys() - self._configured.keys(), NOT_TRIED) | self._leaving
         self._tried_s = float("-inf")
 
     async def begin(self, domain: AnyDomain) -> None:
@@ -128,8 +129,8 @@ class ConfiguredDisks:
                 given_up = await asyncio.to_thread(self._given_up.known)
             except (JetdrError, OSError):  # whoever is to be protected is told why that is not done
                 given_up = self._given_up.last
-            self._leaving = dict.fromkeys(given_up, "not yet tried")
-            self._unprotected = dict.fromkeys(self._wanted.keys() - given_up.keys(), "not yet tried")
+            self._leaving = dict.fromkeys(given_up, NOT_TRIED)
+            self._unprotected = dict.fromkeys(self._wanted.keys() - given_up.keys(), NOT_TRIED)
         await self.settle(domain)
 
     async def settle(self, domain: AnyDomain) -> None:

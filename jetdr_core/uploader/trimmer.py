@@ -19,7 +19,7 @@ CHECKPOINT_S = 1.0
 
 
 class LogTrimmer:
-    """The tail is at ``cursor`` at first."""
+    """The tail is at ``cursor`` at first, or before it: what the store has may be known only now."""
 
     def __init__(self, source: LogSource, workers: Workers, cursor: Cursor, clock: Callable[[], float]) -> None:
         self._source = source
@@ -27,6 +27,7 @@ class LogTrimmer:
         self._clock = clock
         self._tail = cursor
         self._moved_s = clock()
+        self._has_moved = False
 
     async def trim_if_due(self, stored: Cursor) -> None:
         """Move the tail to ``stored``, the end of what is stored, unless that can wait."""
@@ -34,7 +35,12 @@ class LogTrimmer:
         if is_crowded or self._clock() - self._moved_s >= CHECKPOINT_S:
             await self.trim(stored)
 
+    async def trim_rest(self, stored: Cursor) -> None:
+        """The same if the tail is not there yet. It may be that nothing is stored any more: see the rung BYPASS."""
+        if not self._has_moved or stored != self._tail:
+            await self.trim_if_due(stored)
+
     async def trim(self, stored: Cursor) -> None:
         """Move the tail to ``stored``, the end of what is stored. Durable at return."""
-        self._moved_s, self._tail = self._clock(), stored
+        self._moved_s, self._tail, self._has_moved = self._clock(), stored, True
         await self._workers.use_log(self._source.checkpoint, stored)

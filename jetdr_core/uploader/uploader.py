@@ -37,7 +37,7 @@ from jetdr_core.uploader.latency import UploadLatency
 from jetdr_core.uploader.patience import Patience, StoreRefusal
 from jetdr_core.uploader.source import LogSource
 from jetdr_core.uploader.store_watch import StoreWatch
-from jetdr_core.uploader.trimmer import LogTrimmer
+from jetdr_core.uploader.trimmer import CHECKPOINT_S, LogTrimmer
 from jetdr_core.uploader.workers import Workers
 
 __all__ = ["UploadStats", "Uploader"]
@@ -107,6 +107,7 @@ class Uploader:
             self._cut_forever,
             self._seal_forever,
             self._complete_forever,
+            self._trim_forever,
             self._heartbeats.beat_forever,
             self._watch_forever,
             self._lag.look_forever,
@@ -272,6 +273,11 @@ class Uploader:
                 self._progress.notify_all()
             self._on_segment(segment.number)
             await self._trimmer.trim_if_due(self._stored)
+
+    async def _trim_forever(self) -> None:
+        while True:
+            await asyncio.sleep(CHECKPOINT_S)
+            await self._trimmer.trim_rest(self._stored)
 
     async def _watch_forever(self) -> None:
         while True:

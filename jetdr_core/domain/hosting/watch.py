@@ -97,7 +97,7 @@ class Watch:
             with self._round:
                 if not self._closing:
                     self._look()
-            if self._ring.write_back and time.monotonic() - self._trimmed_s >= TRIM_S:
+            if time.monotonic() - self._trimmed_s >= TRIM_S:
                 self._trimmed_s = time.monotonic()
                 self._try("log", self._trim)
 
