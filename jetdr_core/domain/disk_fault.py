@@ -10,6 +10,7 @@ import time
 from dataclasses import dataclass
 
 from jetdr_core.errors import JetdrError
+from jetdr_core.file_making import told
 
 __all__ = ["DiskFault"]
 
@@ -29,11 +30,11 @@ class DiskFault:
     def of(cls, error: Exception, earlier: DiskFault | None = None) -> DiskFault:
         """Return the fault that ``error`` is, of a disk with the ``earlier`` one."""
         since_ns = time.time_ns() if earlier is None else earlier.since_ns
-        message = error.message if isinstance(error, JetdrError) else str(error)
         if isinstance(error, FileNotFoundError):
             return cls("there is nothing at its path; is the file system mounted?", REMEDY, since_ns)
-        hint = error.hint if isinstance(error, JetdrError) else ""
-        return cls(message, f"{hint}; {REMEDY}" if hint else REMEDY, since_ns)
+        if not isinstance(error, JetdrError):
+            return cls(told(error), REMEDY, since_ns)
+        return cls(error.message, f"{error.hint}; {REMEDY}" if error.hint else REMEDY, since_ns)
 
     @classmethod
     def unnamed(cls, hint_path: str) -> DiskFault:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import errno
 import os
 import subprocess
 import threading
@@ -20,6 +21,7 @@ import pytest
 import jetdr_core as jetdr
 from jetdr_core.device import FileDevice
 from jetdr_core.domain import primary as primary_module
+from jetdr_core.domain.disk_fault import DiskFault
 from jetdr_core.errors import InvalidRequest, NotConsistent, PrimaryAway
 from tests.domain.fixture import DISK_BYTES, QUICK, fresh_store, new_domain, recovered, within
 from tests.peers.loop import loop_device
@@ -364,3 +366,9 @@ def test_a_disk_that_is_lost_is_given_up_and_its_points_stay(tmp_path: Path) -> 
             assert domain.consistent
 
     asyncio.run(scenario())
+
+
+def test_a_fault_tells_what_the_system_said_with_its_remedy_and_no_number() -> None:
+    fault = DiskFault.of(OSError(errno.EROFS, "host component: /vm/db01.img: Read-only file system"))
+    assert fault.reason.startswith("host component: /vm/db01.img: Read-only file system; the file system is mounted")
+    assert "jetdr move-disk" in fault.remedy

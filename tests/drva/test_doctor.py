@@ -259,6 +259,22 @@ def test_a_disk_that_was_not_looked_at_has_no_good_size(here: Place) -> None:
     assert "db01" in finding.text
 
 
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root may mount")
+def test_a_file_system_that_is_read_only_is_one_cause_and_no_matter_of_owners(here: Place) -> None:
+    bind = ["mount", "--bind", str(here.path), str(here.path)]
+    if subprocess.run(bind, check=False, capture_output=True).returncode:
+        pytest.skip("nothing can be mounted here")
+    try:
+        subprocess.run(["mount", "-o", "remount,ro,bind", str(here.path)], check=True)
+        found = with_causes(diagnose(here.file))
+        causes = [one for one in found if one.verdict is Verdict.WRONG and not one.cause]
+        assert [one.check for one in causes] == ["room: runtime_dir"]
+        assert causes[0].remedy == f"look in dmesg why, then mount -o remount,rw {here.path}"
+        assert {one.check: one.cause for one in found}["disk payroll/db01"] == "room: runtime_dir"
+    finally:
+        subprocess.run(["umount", "--lazy", str(here.path)], check=True)
+
+
 def test_metrics_address_that_is_taken_is_doubtful(here: Place) -> None:
     with socket.create_server(("127.0.0.1", 0)) as other:
         here.write(drva=f'metrics = "127.0.0.1:{other.getsockname()[1]}"')

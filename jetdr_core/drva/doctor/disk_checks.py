@@ -16,6 +16,7 @@ from jetdr_core.drva.configured_domain import disk_places
 from jetdr_core.drva.doctor.account import is_drva_user, is_new
 from jetdr_core.drva.doctor.finding import Check, Finding, doubtful, good, unchecked, wrong
 from jetdr_core.drva.doctor.in_use import device_use, holders_of
+from jetdr_core.drva.doctor.room_checks import not_writable
 from jetdr_core.drva.given_up_disks import GivenUpDisk, GivenUpDisks
 from jetdr_core.errors import HostUnreachable
 from jetdr_core.host import HostComponent
@@ -84,7 +85,7 @@ def _look_at_disk(config: DrvaConfig, domain: DomainConfig, disk: DiskConfig) ->
     if not is_drva_user(config):
         return unchecked(f"{path} is there; whether the DRVA may use it", "run this as the DRVA's user")
     if not os.access(path, os.R_OK | os.W_OK, effective_ids=True):
-        return wrong(f"{path} cannot be read and written by this user", f"chown {os.geteuid()} {path}")
+        return not_writable(path)
     return good(f"{path}, {status.st_size} bytes" if is_file else f"{path}, a block device")
 
 

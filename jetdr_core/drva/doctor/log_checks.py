@@ -16,6 +16,7 @@ from jetdr_core.drva.config import DomainConfig, DrvaConfig, VolumeConfig
 from jetdr_core.drva.doctor.account import is_drva_user, is_new, may_write
 from jetdr_core.drva.doctor.finding import Check, Finding, NotKnown, doubtful, good, unchecked, wrong
 from jetdr_core.drva.doctor.in_use import device_use, holders_of, is_running
+from jetdr_core.drva.doctor.room_checks import not_writable
 from jetdr_core.drva.places import log_of
 from jetdr_core.errors import JetdrError, LogForeign, LogNotALog
 from jetdr_core.identity import host_owner
@@ -61,7 +62,7 @@ def _look_at_volume(config: DrvaConfig, volume: VolumeConfig, users: list[Domain
             f"jetdr take-over-volume {volume.path} --from {found.owner}",
         )
     if may_write(config, Path(volume.path)) is False and not is_iscsi(volume.path):
-        return wrong(f"{volume.path} cannot be written by this user", f"chown {os.geteuid()} {volume.path}")
+        return not_writable(Path(volume.path))
     names = ", ".join(section.name for section in found.sections) or "none"
     return good(f"{volume.path} is a log volume of {found.size_bytes} bytes; its sections: {names}")
 

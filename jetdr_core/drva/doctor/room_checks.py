@@ -17,7 +17,7 @@ from jetdr_core.ownership import mounted_at, nearest_existing
 from jetdr_core.store.connect import directory_of
 from jetdr_core.store.url import StoreUrl
 
-__all__ = ["read_only_remedy", "room_checks"]
+__all__ = ["not_writable", "read_only_remedy", "room_checks"]
 
 FREE_LEAST = 0.05
 """The part of a file system that is free before its room becomes doubtful."""
@@ -89,6 +89,13 @@ def _look_at_store(url: StoreUrl) -> Finding:
 
 def read_only_remedy(place: Path) -> str:
     return f"look in dmesg why, then mount -o remount,rw {mounted_at(place)}"
+
+
+def not_writable(path: Path) -> Finding:
+    """The finding for a file that this user cannot write: its file system does not let anybody, or its owner does."""
+    if os.statvfs(path).f_flag & os.ST_RDONLY:
+        return wrong(f"{path} is on a file system that is mounted read-only", read_only_remedy(path))
+    return wrong(f"{path} cannot be read and written by this user", f"chown {os.geteuid()} {path}")
 
 
 def _look_at_room(path: Path, wanted: int, what: str) -> Finding:
