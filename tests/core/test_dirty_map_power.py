@@ -74,3 +74,28 @@ def test_a_crash_leaves_no_region_that_differs_and_is_not_owed(part: int) -> Non
     assert seen["differing"] > SEEDS / 4, "the crashes leave differences"
     assert seen["spared"] > SEEDS, "the map spares regions"
     assert seen[MapFound.BELIEVED.name] > SEEDS / 2, "most maps survive"
+
+
+def killed(life: Life) -> Left:
+    """End the process alone. What it wrote stays to be read, also what a failed flush has lost for good."""
+    life.left.sidecar.heal()
+    return Left(life.left.primary, life.left.sidecar, life.replica_at(life.rig.writer.state().lsn_written))
+
+
+def test_a_sidecar_whose_io_fails_once_is_not_believed_too_much_after_a_kill_and_a_power_loss() -> None:
+    seen = Counter[str]()
+    for seed in range(30):
+        chance, left, start = random.Random(seed), Left.new(), MapStart.AGREES
+        for epoch in range(1, LIVES + 1):
+            life = Life(left, epoch, start, ring_bytes=128 << 10)
+            differing = differing_regions(left.primary.image(), left.replica)
+            assert differing <= owed_regions(life.map), f"seed {seed}, life {epoch}"
+            seen[life.map.found.name] += 1
+            work(life, chance, chance.randrange(30))
+            if chance.random() < 0.7:
+                left.sidecar.fail_at(chance.randrange(1, 12), "transient")
+            work(life, chance, chance.randrange(20))
+            left = killed(life) if chance.random() < 0.6 else life.crash(chance)
+            start = MapStart.MARKED
+    assert seen[MapFound.NONE.name] > 10, "some maps were given up"
+    assert seen[MapFound.BELIEVED.name] > 30, "most were not"
