@@ -18,12 +18,12 @@ HELPERS = f"import sys, types; sys.modules['tests'] = _t = types.ModuleType('tes
 def run_python(
     script: str, *arguments: object, env: Mapping[str, str] = os.environ
 ) -> subprocess.CompletedProcess[str]:
-    """Run ``script`` with ``arguments`` for at most a minute, and capture its output and errors."""
+    """Run ``script`` with ``arguments`` for at most 100 seconds, and capture its output and errors."""
     return subprocess.run(
         [sys.executable, "-c", HELPERS + script, *map(str, arguments)],
         check=False,
         capture_output=True,
         text=True,
-        timeout=60,
+        timeout=100,  # a test has 120
         env={**env, "PYTHONPATH": str(Path(jetdr_core.__file__).parents[1])},
     )

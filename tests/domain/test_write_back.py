@@ -97,6 +97,7 @@ def test_a_full_log_is_emptied_while_the_domain_closes(made: Machine, stop_host:
 def test_after_a_crash_that_lost_the_ring_the_log_is_replayed(made: Machine, seed: int) -> None:
     async def scenario() -> None:
         with Drva(made, "create") as drva:
+            drva.ask("pause")
             expected = await asyncio.to_thread(write_and_flush, made, seed)
             drva.kill()
             made.kill_host()
@@ -119,7 +120,7 @@ def test_after_a_crash_that_lost_the_ring_the_log_is_replayed(made: Machine, see
 def lose_what_was_not_applied(made: Machine, expected: bytes) -> None:
     """The worst that a power loss may leave: what the log still has to replay was not applied at all.
 
-    The log's tail lies where it was put when the domain was made, so it holds all that was written.
+    Uploads were paused before, so the log's tail has not moved, and the log holds all that was written.
     """
     with made.primary().open("r+b") as primary:
         for offset in range(0, len(expected), 64 << 10):
