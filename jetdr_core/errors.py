@@ -57,6 +57,7 @@ __all__ = [
     "StoreError",
     "StoreLost",
     "StoreMissing",
+    "StoreUnmounted",
     "SystemFailure",
     "TargetExists",
     "TargetFailed",
@@ -310,6 +311,19 @@ class StoreLost(StoreError):
             "the log is kept from now on; bring back what the store has lost, or see with 'jetdr verify URL' what it "
             f"still holds, and {NEW_LOG}; if it holds nothing, begin anew "
             "('jetdr drva CONFIG --begin-anew DOMAIN=UUID')"
+        )
+        super().__init__(operation, key, cause, transient=False, hint=hint)
+
+
+class StoreUnmounted(StoreError):
+    """The store's path leads to another file system than the one that was opened. What that holds is not known."""
+
+    is_refusal = False
+
+    def __init__(self, operation: str, key: str, cause: str) -> None:
+        hint = (
+            "mount it again, or unmount what was mounted over it; if its objects are lost for good, bring them back "
+            f"from a copy, or {NEW_LOG}"
         )
         super().__init__(operation, key, cause, transient=False, hint=hint)
 

@@ -44,9 +44,10 @@ from jetdr_core.errors import (
     PrimaryAway,
     StallTimeout,
     StoreError,
+    StoreUnmounted,
 )
 from jetdr_core.resync import Region
-from jetdr_core.store import connected
+from jetdr_core.store import AWAY_S, connected
 from jetdr_core.uploader import StoreRefusal
 
 __all__ = ["OpenDomain"]
@@ -342,6 +343,8 @@ class OpenDomain(Generic[D]):
             since |= _refusal_status(self._joining.refusal)
             return since | {"store": str(self._store), "store_away_s": away_s, "store_away": away}
         away_s, away = joined.store.away
+        if isinstance(self.upload.failure, StoreUnmounted):
+            away_s, away = max(AWAY_S, self.upload.unseen_s or 0.0), str(self.upload.failure)
         since = {"joined": True, "unjoined_since_ns": 0, "retries": sum(joined.store.retries.values())}
         since |= _refusal_status(self.upload.refusal)
         return since | {"store": joined.store.url, "store_away_s": away_s, "store_away": away}
@@ -384,7 +387,7 @@ class OpenDomain(Generic[D]):
             upload_latency_counts=tuple(stats.latency.counts),
             upload_latency_sum_s=stats.latency.sum_s,
             paused=upload.paused,
-            failure=str(upload.failure or ""),
+            failure="" if isinstance(upload.failure, StoreUnmounted) else str(upload.failure or ""),
             forged=upload.forged,
             **self._store_status(),
             **proof,

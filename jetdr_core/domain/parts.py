@@ -21,7 +21,7 @@ from jetdr_core.domain.meeting import log_id
 from jetdr_core.domain.mode import D, Resumption, RingSettings
 from jetdr_core.domain.primary import Primaries
 from jetdr_core.domain.request import DomainRequest, Way
-from jetdr_core.errors import StoreError, StoreMissing
+from jetdr_core.errors import StoreError, StoreMissing, StoreUnmounted
 from jetdr_core.replication_log import Cursor, ReplicationLog
 from jetdr_core.store import ObjectStore, RetryingStore, RetryPolicy
 from jetdr_core.uploader import ChainEnd, ChainWriter
@@ -105,7 +105,9 @@ def may_come_back(error: BaseException) -> bool:
 
 def is_away(error: BaseException) -> bool:
     """Whether ``error`` says that the store cannot be reached now. A store that refuses us is not away."""
-    return isinstance(error, StoreMissing | TimeoutError) or (isinstance(error, StoreError) and error.transient)
+    return isinstance(error, StoreMissing | StoreUnmounted | TimeoutError) or (
+        isinstance(error, StoreError) and error.transient
+    )
 
 
 def look(

@@ -54,6 +54,7 @@ from jetdr_core.errors import (
     StoreAway,
     StoreError,
     StoreLost,
+    StoreUnmounted,
 )
 from jetdr_core.file_making import told
 from jetdr_core.store.redaction import redacted
@@ -422,7 +423,7 @@ class DomainSession:
     async def _can_go_on(self, domain: AnyDomain, failure: StoreError) -> bool:
         """Whether the store answers, and holds again what it had lost. Until then the domain's log takes writes."""
         try:
-            if isinstance(failure, StoreLost):
+            if isinstance(failure, StoreLost | StoreUnmounted):
                 return await domain.is_store_whole()
             return not await store_is_empty(store_of(self.config)) and await domain.is_store_whole()
         except Fenced:

@@ -36,6 +36,7 @@ from jetdr_core.errors import (
     StoreError,
     StoreLost,
     StoreMissing,
+    StoreUnmounted,
 )
 from jetdr_core.store.keys import (
     byte_views,
@@ -47,7 +48,7 @@ from jetdr_core.store.keys import (
 )
 from jetdr_core.store.protocol import ObjectInfo, ObjectRange
 from jetdr_core.store.ranges import check_ranges
-from jetdr_core.store.tree import LINKING, ObjectTree, PathMoved, Row
+from jetdr_core.store.tree import LINKING, FileSystemAway, ObjectTree, PathMoved, Row
 from jetdr_core.store.tree_call import TreeCall, TreeStep, perform, rows_of
 from jetdr_core.store.tree_process import TreeAway, TreeNotOpened, TreeProcess
 
@@ -90,7 +91,7 @@ _OF_THE_OBJECT = {
 _NO_LINKS = {errno.EPERM, errno.EOPNOTSUPP, errno.ENOSYS, errno.EINVAL, errno.EMLINK}
 """What file systems without hard links answer to link(2): exFAT and FAT say EPERM."""
 
-FAILURES = (OSError, PathMoved, TreeAway, TreeNotOpened)
+FAILURES = (OSError, PathMoved, FileSystemAway, TreeAway, TreeNotOpened)
 """What a tree raises for other reasons than a wrong call."""
 
 
@@ -274,6 +275,9 @@ class DirectoryStore:
             case PathMoved():
                 cause = f"{str(self._path)!r} no longer leads to the directory that was opened"
                 return StoreLost(operation, key, cause)
+            case FileSystemAway():
+                cause = f"{str(self._path)!r} is not mounted: it leads to another file system than the store's"
+                return StoreUnmounted(operation, key, cause)
             case TreeNotOpened():
                 return _refusal(self._path, error.error)
             case OSError():

@@ -25,7 +25,7 @@ from typing import NamedTuple
 
 from jetdr_core.store.keys import is_key
 
-__all__ = ["LINKING", "ObjectTree", "PathMoved", "Row", "TreeIdentity", "tried"]
+__all__ = ["LINKING", "FileSystemAway", "ObjectTree", "PathMoved", "Row", "TreeIdentity", "tried"]
 
 TEMPORARY_AREA = ".tmp"
 LINKING = "linking the object to its key"
@@ -53,6 +53,10 @@ class PathMoved(Exception):
     """The container's path no longer leads to the directory that was opened."""
 
 
+class FileSystemAway(Exception):
+    """The container's path leads to another file system, or to nothing where another one is: it is not mounted."""
+
+
 class TreeIdentity(NamedTuple):
     """What tells a directory from every other one while it exists."""
 
@@ -67,16 +71,17 @@ class TreeIdentity(NamedTuple):
 class ObjectTree:
     """The container at ``path``, which must exist. With ``identity`` it must be that directory.
 
-    Every method raises :class:`PathMoved` once the path leads elsewhere.
+    Every method raises :class:`PathMoved` once the path leads elsewhere, or :class:`FileSystemAway` if that is on
+    another file system.
     """
 
     def __init__(self, path: Path, *, identity: TreeIdentity | None = None) -> None:
         self._path = path
-        self._root = _open_root(path, is_known=identity is not None)
+        self._root = _open_root(path, identity)
         self.identity = TreeIdentity.of(os.fstat(self._root))
         if identity not in {None, self.identity}:
             os.close(self._root)
-            raise PathMoved
+            raise _elsewhere(path, identity)
         self._durable: set[str] = set()  # directories whose name in their parent is known to be durable
         self._swept = threading.Event()
 
@@ -134,7 +139,7 @@ class ObjectTree:
             os.unlink(name, dir_fd=target)
 
     def _check_path(self) -> None:
-        """Raise :class:`PathMoved` if the directory was removed, renamed or replaced, or is mounted over.
+        """Raise if the directory was removed, renamed or replaced, was unmounted or is mounted over.
 
         Readers go by the path, so they would never see what is put through the descriptor.
         """
@@ -143,7 +148,7 @@ class ObjectTree:
                 return
         except (FileNotFoundError, NotADirectoryError):
             pass
-        raise PathMoved
+        raise _elsewhere(self._path, self.identity)
 
     @contextlib.contextmanager
     def _directory(self, path: str, *, make: bool = False) -> Iterator[int]:
@@ -210,13 +215,22 @@ class ObjectTree:
             yield fd, status.st_size
 
 
-def _open_root(path: Path, *, is_known: bool) -> int:
+def _open_root(path: Path, identity: TreeIdentity | None) -> int:
     try:
         return os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
     except (FileNotFoundError, NotADirectoryError):
-        if is_known:
-            raise PathMoved from None
+        if identity is not None:
+            raise _elsewhere(path, identity) from None
         raise
+
+
+def _elsewhere(path: Path, identity: TreeIdentity | None) -> PathMoved | FileSystemAway:
+    """Say why ``path`` does not lead to the directory ``identity``: its file system is another one, or the same."""
+    for place in (path, *path.parents):
+        with contextlib.suppress(FileNotFoundError, NotADirectoryError):
+            is_same = identity is not None and os.stat(place).st_dev == identity.device
+            return PathMoved() if is_same else FileSystemAway()
+    return PathMoved()
 
 
 @contextlib.contextmanager

@@ -17,7 +17,7 @@ import struct
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
-from jetdr_core.store.tree import ObjectTree, PathMoved, Row
+from jetdr_core.store.tree import FileSystemAway, ObjectTree, PathMoved, Row
 
 __all__ = ["MESSAGE_BYTES_MAX", "CallAnswer", "CallRequest", "TreeCall", "TreeStep", "perform", "rows_of"]
 
@@ -119,6 +119,7 @@ class _Outcome(enum.IntEnum):
     ENDS_EARLY = 2
     MOVED = 3
     BUG = 4
+    UNMOUNTED = 5
 
 
 @dataclass(frozen=True, slots=True)
@@ -150,6 +151,8 @@ def _described(error: Exception | None) -> tuple[_Outcome, int, str]:
             return _Outcome.DONE, 0, ""
         case PathMoved():
             return _Outcome.MOVED, 0, ""
+        case FileSystemAway():
+            return _Outcome.UNMOUNTED, 0, ""
         case EOFError():
             return _Outcome.ENDS_EARLY, 0, ""
         case OSError():
@@ -165,6 +168,8 @@ def _error(outcome: _Outcome, code: int, text: str) -> Exception | None:
             return None
         case _Outcome.MOVED:
             return PathMoved()
+        case _Outcome.UNMOUNTED:
+            return FileSystemAway()
         case _Outcome.ENDS_EARLY:
             return EOFError(text)
         case _Outcome.OS_ERROR:

@@ -14,7 +14,7 @@ from collections.abc import Callable
 from typing import NamedTuple
 
 from jetdr_core.catalog import heartbeat
-from jetdr_core.errors import StoreError, StoreLost
+from jetdr_core.errors import StoreError, StoreLost, StoreUnmounted
 from jetdr_core.uploader.chain import ChainWriter
 from jetdr_core.uploader.source import LogSource
 
@@ -59,7 +59,7 @@ class HeartbeatWriter:
         key, data = heartbeat(self._chain.epoch, lsn=lsn, time_ns=time_ns, domain_key=self._chain.domain_key)
         try:
             await self._chain.store.replace(key, [data])
-        except StoreLost:
+        except (StoreLost, StoreUnmounted):
             raise
         except StoreError as error:
             if self.refusal is None:

@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 
 from jetdr_core.errors import InvalidRequest, ObjectExists, StoreError, StoreLost
 from jetdr_core.store import DirectoryStore, RetryingStore
-from jetdr_core.store.tree import PathMoved
+from jetdr_core.store.tree import FileSystemAway, PathMoved
 from jetdr_core.store.tree_call import CallAnswer, CallRequest, TreeCall, TreeStep
 from jetdr_core.store.tree_process import CALLS_MAX
 from tests.host.guest import pause
@@ -265,6 +265,7 @@ def noted(error: OSError, *notes: str) -> OSError:
 ERRORS = [
     noted(OSError(28, "No space left on device"), "writing 5 bytes", "making a file"),
     PathMoved(),
+    FileSystemAway(),
     EOFError("k"),
     RuntimeError("bug " * 5000),
 ]
