@@ -58,7 +58,7 @@ def acknowledge(
     """Say that alarms were seen.
 
     Those that have ended are shown no longer, nor is what happened once and is over. The others stay until their cause
-    ends, and are told. A DRVA that is restarted raises anew what still lasts.
+    ends, and are told.
     """
     terminal = ctx.ensure_object(Terminal)
 
