@@ -397,12 +397,18 @@ class OpenDomain(Generic[D]):
             clock_ahead_s=self.clock_watch.ahead_s,
             clock_corrected_s=self.control_log.history.ahead_ns / 1e9,
             changed=why_changed(changed) if (changed := parts.resumption.changed) else "",
-            log_cut=parts.log.cut_short,
-            log_trouble=self._log_watch.trouble,
-            state_trouble=parts.keeper.trouble or self.mode.state_trouble,
-            lost_files=self._files.lost,
+            **self._local_status(),
             disks=self.disks.status(),
         )
+
+    def _local_status(self) -> dict[str, Any]:
+        """What the status says of log and state folder."""
+        return {
+            "log_cut": self.parts.log.cut_short,
+            "log_trouble": self._log_watch.trouble,
+            "state_trouble": self.parts.keeper.trouble or self.mode.state_trouble,
+            "lost_files": self._files.lost,
+        }
 
 
 def _refusal_status(refusal: StoreRefusal | None) -> dict[str, Any]:

@@ -127,6 +127,8 @@ WALKED = {
     "test_a_disk_that_was_moved_is_used_there_after_restarts_until_the_configuration_is_corrected",
     "protect": "tests/drva/test_given_up_disks.py::test_a_lost_disk_that_was_given_up_is_no_fault_and_is_not_made_anew",
     "resume": "tests/drva/test_ways_out.py::test_the_way_out_leads_to_a_protected_domain",
+    "scrub": "tests/drva/test_own_scrub.py::"
+    "test_the_last_verified_point_is_shown_and_what_differs_is_an_alarm_until_it_is_repaired",
     "repair": "tests/drva/test_repair.py::test_a_frame_that_is_damaged_in_the_store_is_copied_from_the_disk_again",
     "status": "tests/cli/test_drva.py::test_status_tells_how_every_domain_stands",
     "stop-host": "tests/drva/test_hosted.py::"
