@@ -12,6 +12,7 @@ from pathlib import Path
 from jetdr_core.device import is_iscsi
 from jetdr_core.drva.config import DrvaConfig
 from jetdr_core.drva.doctor.finding import Check, Finding, doubtful, good, wrong
+from jetdr_core.file_making import trying
 from jetdr_core.limits import SECTOR_BYTES
 from jetdr_core.ownership import mounted_at, nearest_existing
 from jetdr_core.store.connect import directory_of
@@ -93,7 +94,9 @@ def read_only_remedy(place: Path) -> str:
 
 def not_writable(path: Path) -> Finding:
     """The finding for a file that this user cannot write: its file system does not let anybody, or its owner does."""
-    if os.statvfs(path).f_flag & os.ST_RDONLY:
+    with trying(path, "looking at its file system"):
+        is_read_only = os.statvfs(path).f_flag & os.ST_RDONLY
+    if is_read_only:
         return wrong(f"{path} is on a file system that is mounted read-only", read_only_remedy(path))
     return wrong(f"{path} cannot be read and written by this user", f"chown {os.geteuid()} {path}")
 
