@@ -334,6 +334,7 @@ class MapState(NamedTuple):
     """Batches of bits that were made durable."""
     failed_errno: int
     """Not 0: the map is not kept on disk any more."""
+    failed_since_ns: int
 
 @final
 class DirtyMap:
@@ -368,8 +369,8 @@ class DirtyMap:
     @staticmethod
     def file_bytes(size_bytes: int) -> int:
         """Return how long the sidecar of a disk of ``size_bytes`` is."""
-    def go_on(self, generation: tuple[int, bytes]) -> None:
-        """Say that the log has begun another generation, which goes on with what the map says."""
+    def go_on(self, section_id: int, timeline: int, generation: tuple[int, bytes]) -> None:
+        """Say that another log or generation goes on with what the map says. What the two lack was owed before."""
     def owe(self, offset: int, length: int) -> None:
         """Owe a range a copy. Durable at return, unless the map has failed."""
     def next_owed(self, offset: int) -> tuple[int, int] | None:

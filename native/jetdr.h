@@ -388,16 +388,23 @@ int64_t jdr_filter_digest(jdr_filter *filter, uint64_t offset, size_t length, ui
  * that failed to be flushed.
  */
 int jdr_filter_tend_map(jdr_filter *filter);
+/*
+ * Wait until every write has ended that is in flight now. What logging off has made of those is then in the dirty map.
+ * Returns 0, -ETIMEDOUT or -ESHUTDOWN.
+ */
+int jdr_filter_settle(jdr_filter *filter, int64_t limit_ns);
 void jdr_filter_stats(jdr_filter *filter, struct jdr_filter_stats *stats);
 /* No longer suspect: a resync of all of the disk is about to begin. */
 void jdr_filter_trust(jdr_filter *filter);
 uint64_t jdr_filter_size(const jdr_filter *filter);
 /*
  * Take calls for a primary that has grown to `size_bytes`. The caller has seen to it that the log says so before.
- * -EINVAL for a smaller size, or for one that is no multiple of a sector. -EOPNOTSUPP for a disk with a dirty map,
- * which has to be opened anew.
+ * -EINVAL for a smaller size, or for one that is no multiple of a sector. -EOPNOTSUPP for a disk with a dirty map: the
+ * other function gives it a map of the new size in `sidecar`, which *map becomes, while no write is in flight. The
+ * smaller map is then the caller's to free.
  */
 int jdr_filter_grow(jdr_filter *filter, uint64_t size_bytes);
+int jdr_filter_grow_map(jdr_filter *filter, uint64_t size_bytes, const struct jdr_device *sidecar, jdr_dirty_map **map);
 /*
  * Refuse new calls (-ESHUTDOWN), and wait for those inside, which may wait for room. With an applier, the primary then
  * has what was acknowledged, and the applier has let go of it, so the primary may be closed and the disk opened again.

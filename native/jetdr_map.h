@@ -61,8 +61,9 @@ struct jdr_map_options {
 
 struct jdr_map_state {
     uint64_t region_bytes, marked_bytes, owed_bytes;
-    uint64_t intents; /* batches of bits that were made durable */
-    int failed;       /* errno. The map is not kept on disk any more: an unclean stop then costs a full copy */
+    uint64_t intents;        /* batches of bits that were made durable */
+    int failed;              /* errno. The map is not kept on disk any more: an unclean stop then costs a full copy */
+    int64_t failed_since_ns; /* UTC */
 };
 
 /* How long the sidecar of a disk of that size is. */
@@ -73,8 +74,18 @@ uint64_t jdr_dirty_map_file_bytes(uint64_t size_bytes);
  */
 int jdr_dirty_map_begin(jdr_dirty_map **map, const struct jdr_device *sidecar, const struct jdr_map_options *options,
                         enum jdr_map_found *found);
-/* The log has begun another generation, which goes on with what the map says. Returns 0 or -errno. */
-int jdr_dirty_map_go_on(jdr_dirty_map *map, const struct jdr_generation *generation);
+/*
+ * Another log, or the same one in another generation, goes on with what the map says. What the two do not have in
+ * common was owed a copy before. Returns 0 or -errno.
+ */
+int jdr_dirty_map_go_on(jdr_dirty_map *map, uint64_t section_id, uint64_t timeline,
+                        const struct jdr_generation *generation);
+/*
+ * Begin the map of a disk that has grown, with what the smaller one says. New regions are owed a copy if they have
+ * data. Nobody writes to the disk meanwhile. Fails like jdr_dirty_map_begin.
+ */
+int jdr_dirty_map_grow(jdr_dirty_map **map, const struct jdr_device *sidecar, jdr_dirty_map *smaller,
+                       uint64_t size_bytes);
 /* Owe a range a copy, durably: primary and log may differ there for a reason that the filter does not know. */
 void jdr_dirty_map_owe(jdr_dirty_map *map, uint64_t offset, uint64_t length);
 /* Find what is owed first from `offset` on. False if nothing is. */

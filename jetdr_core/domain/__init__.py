@@ -6,6 +6,7 @@ from jetdr_core.domain.disk_fault import DiskFault
 from jetdr_core.domain.disk_trouble import DiskTrouble
 from jetdr_core.domain.hosted_domain import HostedDomain
 from jetdr_core.domain.hosting.served_disks import HostedDisk
+from jetdr_core.domain.map_failure import MapFailure
 from jetdr_core.domain.protected_domain import ProtectedDomain
 from jetdr_core.domain.status import DiskStatus, DomainStatus, HostStatus
 
@@ -18,6 +19,7 @@ __all__ = [
     "HostStatus",
     "HostedDisk",
     "HostedDomain",
+    "MapFailure",
     "OnMismatch",
     "ProtectedDomain",
 ]

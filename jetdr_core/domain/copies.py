@@ -273,6 +273,9 @@ class Copies:
                 disk.copy_filter.trust()
         if disk.fault is not None:  # its gap is open; the copy is resumed when it is served
             raise PrimaryAway(disk.fault.reason)
+        if disk.map is not None:
+            _persist(copy.stopping, disk.map.settle)
+            disk.copy.total_bytes = disk.copy.copied_bytes + disk.map.owed_bytes
         if self._copy_what_is_owed(copy, log_holes=log_holes or disk.map is not None):
             _persist(copy.stopping, lambda: self._complete(copy))
 
@@ -288,7 +291,7 @@ class Copies:
             progress=disk.copy.advance,
             is_crowded=self._is_crowded,
         ):
-            if disk.map is None or not disk.map.owed_bytes or disk.suspect:
+            if disk.map is None or not disk.map.owes_any() or disk.suspect:
                 return True
         return False
 
@@ -310,7 +313,7 @@ class Copies:
         """The copy is complete, and no longer owed. The last resync closes the gap."""
         with self._control_log.lock:
             disk_map = copy.disk.map
-            if self._owed.get(copy.disk.number) is not copy or copy.disk.suspect or (disk_map and disk_map.owed_bytes):
+            if self._owed.get(copy.disk.number) is not copy or copy.disk.suspect or (disk_map and disk_map.surely_owes):
                 return
             if not self._control_log.is_ready(copy.disk.number):
                 self._control_log.append(DiskReady(), copy.disk.number)

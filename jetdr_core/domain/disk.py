@@ -14,13 +14,13 @@ from typing import Protocol, TypeVar
 
 from typing_extensions import Buffer
 
-from jetdr_core._core import FilterStats, IoFilter
+from jetdr_core._core import FilterStats, IoFilter, MapState
 from jetdr_core.domain.disk_map import DiskMap
 from jetdr_core.domain.primary import Primary
 from jetdr_core.errors import InvalidRequest, PrimaryAway, PrimaryFailed
 from jetdr_core.resync import BackgroundFilter, Region
 
-__all__ = ["CopyFilter", "CopyProgress", "Disk", "ProtectedDisk"]
+__all__ = ["CopyFilter", "CopyProgress", "Disk", "OwedMap", "ProtectedDisk"]
 
 T = TypeVar("T")
 
@@ -47,6 +47,30 @@ class CopyFilter(BackgroundFilter, Protocol):
         """Return an LSN, and the digest of what the disk holds in the range exactly at that LSN."""
 
 
+class OwedMap(Protocol):
+    """What a copy needs of a disk's dirty map, in whichever process that is kept."""
+
+    @property
+    def owed_bytes(self) -> int:
+        """Of how much a copy is owed, as last known. Waits for nothing."""
+
+    def look(self) -> MapState | None:
+        """Return how the map is, as last known. Waits for nothing."""
+
+    def owes_any(self) -> bool:
+        """Return whether a copy of anything is owed now."""
+
+    @property
+    def surely_owes(self) -> bool:
+        """Whether a copy is owed, if that can be told without waiting for anybody. False if it cannot."""
+
+    def settle(self) -> None:
+        """Return when the map knows of every write that bypassed the log. :class:`StallTimeout` if one is in flight."""
+
+    def owed_regions(self, primary: Primary) -> Iterator[Region]:
+        """Return what is owed a copy, data and holes in order. What comes to be owed meanwhile may be left out."""
+
+
 class ProtectedDisk(ABC):
     """A protected disk. ``primary`` is this process's handle on it. ``nbd_uri`` is where guests find it, or empty."""
 
@@ -65,7 +89,7 @@ class ProtectedDisk(ABC):
         self.device = primary.device
         self.fault = primary.fault
         """Why it is not served, if it is not."""
-        self.map: DiskMap | None = None
+        self.map: OwedMap | None = None
         """Which regions are owed a copy. None: all of them, whenever one is owed."""
 
     def __repr__(self) -> str:
@@ -106,6 +130,8 @@ class Disk(ProtectedDisk):
     disk has a :attr:`fault`, every call but :meth:`stats` raises :class:`PrimaryAway` and changes nothing. While the
     disk is moved or grows, calls wait for its next filter.
     """
+
+    map: DiskMap | None
 
     def __init__(
         self,

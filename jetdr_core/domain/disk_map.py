@@ -14,8 +14,9 @@ from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import cast
+from uuid import UUID
 
-from jetdr_core._core import DirtyMap, MapFound, MapStart
+from jetdr_core._core import DirtyMap, MapFound, MapStart, MapState
 from jetdr_core.device.protocol import BlockDevice
 from jetdr_core.domain.generation import Generation
 from jetdr_core.domain.primary import Primary
@@ -26,7 +27,7 @@ from jetdr_core.ownership import open_own
 from jetdr_core.replication_log import ReplicationLog
 from jetdr_core.resync import Region, regions_between
 
-__all__ = ["DiskMap", "MapMaker"]
+__all__ = ["WHY", "DiskMap", "MapMaker", "sidecar_place"]
 
 log_ = logging.getLogger(__name__)
 
@@ -83,6 +84,21 @@ class DiskMap:
     def owed_bytes(self) -> int:
         """Of how much a copy is owed, in whole regions, at most the size of the disk."""
         return min(self.native.state().owed_bytes, self.native.size_bytes)
+
+    def look(self) -> MapState:
+        """Return how the map is."""
+        return self.native.state()
+
+    def owes_any(self) -> bool:
+        """Return whether a copy of anything is owed."""
+        return self.native.next_owed(0) is not None
+
+    @property
+    def surely_owes(self) -> bool:
+        return self.owes_any()
+
+    def settle(self) -> None:
+        """Nothing to wait for: logging is always on, so no write in flight becomes owed without its caller's error."""
 
     def report_failure(self) -> None:
         """Log, once, that the map is not kept on disk any more."""
@@ -158,9 +174,9 @@ class MapMaker:
 
     def place(self, number: int, primary: Primary) -> Path | None:
         """Return where the sidecar lies. None if nobody has said so: a device has no place beside it."""
-        if self.folder:
-            return Path(self.folder) / f"{self.log.body.domain_uuid}-{number}.jetdr-map"
-        return Path(f"{primary.path}.jetdr-map") if primary.path and os.path.isfile(primary.path) else None
+        if not self.folder and not (primary.path and os.path.isfile(primary.path)):
+            return None
+        return sidecar_place(self.folder, self.log.body.domain_uuid, number, primary.path)
 
     def _open(self, number: int, name: str, primary: Primary, start: MapStart, size_bytes: int) -> _Sidecar | None:
         place = self.place(number, primary)
@@ -174,6 +190,11 @@ class MapMaker:
         except (InvalidRequest, OSError) as error:
             log_.warning("disk %s: its dirty map is kept in memory alone: %s", name, error)
             return None
+
+
+def sidecar_place(folder: str, domain_uuid: UUID, number: int, path: str) -> Path:
+    """Return where the sidecar of the disk at ``path`` lies. ``folder`` empty: beside it."""
+    return Path(folder) / f"{domain_uuid}-{number}.jetdr-map" if folder else Path(f"{path}.jetdr-map")
 
 
 def _make(place: Path, length: int) -> int:

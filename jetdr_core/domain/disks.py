@@ -20,6 +20,7 @@ from jetdr_core.domain.copies import Copies
 from jetdr_core.domain.disk import ProtectedDisk
 from jetdr_core.domain.disk_identity import UNREADABLE, identity_at_rest
 from jetdr_core.domain.disk_trouble import DiskTrouble
+from jetdr_core.domain.map_failure import MapFailure
 from jetdr_core.domain.mode import D, Mode
 from jetdr_core.domain.primary import DiskPlace, Primaries, Primary, check_disk_bytes, places_digest, shrunk
 from jetdr_core.domain.status import DiskStatus, counters
@@ -284,7 +285,8 @@ class Disks(Generic[D]):
 
 def _status(disk: ProtectedDisk, *, ready: bool) -> DiskStatus:
     stats = disk.stats()
-    trouble = DiskTrouble.of(stats)
+    trouble, map_state = DiskTrouble.of(stats), None if disk.map is None else disk.map.look()
+    map_failure = MapFailure.of(map_state)
     return DiskStatus(
         name=disk.name,
         path=disk.path,
@@ -298,5 +300,9 @@ def _status(disk: ProtectedDisk, *, ready: bool) -> DiskStatus:
         trouble=trouble,
         copied_bytes=disk.copy.copied_bytes,
         copy_bytes=disk.copy.total_bytes,
+        marked_bytes=disk.size_bytes if map_state is None else min(map_state.marked_bytes, disk.size_bytes),
+        owed_bytes=0 if map_state is None else min(map_state.owed_bytes, disk.size_bytes),
+        map_failed=map_failure is not None,
+        map_failure=map_failure,
         **counters(stats),
     )

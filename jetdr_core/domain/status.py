@@ -15,6 +15,7 @@ from jetdr_core.domain.disk_fault import DiskFault
 from jetdr_core.domain.disk_trouble import DiskTrouble
 from jetdr_core.domain.files_in_use import LostFile
 from jetdr_core.domain.ladder import LadderStatus
+from jetdr_core.domain.map_failure import MapFailure
 from jetdr_core.domain.trouble import Trouble
 
 __all__ = ["Counted", "DiskStatus", "DomainStatus", "HostStatus", "Metric", "counters", "disk_metrics"]
@@ -42,7 +43,8 @@ class DiskStatus:
 
     ``copied_bytes`` of ``copy_bytes`` says how far its copy has come, and is 0 of 0 if none was owed.
 
-    ``fault`` says why it is ``failed``, and ``trouble`` why it is ``in_trouble``. ``nbd_uri``: where guests find the
+    ``fault`` says why it is ``failed``, ``trouble`` why it is ``in_trouble``, and ``map_failure`` why its dirty map has
+    ``map_failed``. Without a dirty map all of it is ``marked_bytes``. ``nbd_uri``: where guests find the
     disk, empty without a host component. A hosted disk's counters are as last reported by the host component, since it
     first served the disk.
     """
@@ -59,6 +61,10 @@ class DiskStatus:
     trouble: DiskTrouble | None
     copied_bytes: Annotated[int, Metric("jetdr_disk_copied_bytes", "bytes of its current or last copy that are logged")]
     copy_bytes: Annotated[int, Metric("jetdr_disk_copy_bytes", "bytes of its current or last copy")]
+    marked_bytes: Annotated[int, Metric("jetdr_disk_marked_bytes", "bytes that an unclean stop would have copied")]
+    owed_bytes: Annotated[int, Metric("jetdr_disk_owed_bytes", "bytes that only a copy makes equal to the log")]
+    map_failed: Annotated[bool, Metric("jetdr_disk_map_failed", "1 while its dirty map cannot be written")]
+    map_failure: MapFailure | None
     writes: Annotated[int, Counted("jetdr_disk_writes_total", "writes of the guest")]
     write_bytes: Annotated[int, Counted("jetdr_disk_written_bytes_total", "bytes of these writes")]
     stalls: Annotated[int, Counted("jetdr_disk_stalls_total", "writes that waited for room in ring or log")]

@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
 
 from jetdr_core.catalog import iso_time
-from jetdr_core.domain import DiskFault, DiskStatus, DiskTrouble, DomainStatus, HostStatus
+from jetdr_core.domain import DiskFault, DiskStatus, DiskTrouble, DomainStatus, HostStatus, MapFailure
 from jetdr_core.domain.hosting.standby import ClosedGuests
 from jetdr_core.drva.as_of import AsOf, is_present
 from jetdr_core.drva.domain_state import Condition, DomainState
@@ -33,7 +33,7 @@ ALARMS = {
     "no_answer": "the domain has not reported its status for a while, or has been opening for long",
     "host_away": "the host component does not run, so guests have no disks until it has restarted",
     "host_failure": "the host component cannot be started or asked, or logging cannot be switched on again",
-    "logging_off": "guests' writes bypass the log; all disks are resynced once logging is on again",
+    "logging_off": "guests' writes bypass the log; what they write is resynced once logging is on again",
     "store_lost": "the store no longer holds what was uploaded, or its URL leads elsewhere; the log is kept",
     "forged": "an object in the store was not made, or was changed, by somebody who lacks the domain's key",
     "store_away": "the store does not answer, or has no room, or was away when the domain was opened, and nothing is "
@@ -64,6 +64,7 @@ ALARMS = {
     "host_not_configured": "a host component serves guests of a domain that is not configured, so none is protected",
     "metrics_away": "the metrics are not served, because their address is taken or unusable; it is tried again",
     "disk_failed": "a disk is missing, in use, or not the one it was; its guest has no disk until it is back",
+    "map_failed": "a disk's dirty map cannot be written, so an unclean stop costs a resync of all of the disk",
     "disk_grown": "a disk's file or device has grown, and its guest does not see that yet",
     "disk_not_configured": "the domain protects a disk that no operator names here; it is not opened or served",
 }
@@ -227,6 +228,8 @@ def _of_disk(status: DomainStatus, disk: DiskStatus) -> Iterator[Alarm]:
     if disk.trouble is not None:
         alarm = _of_trouble(disk, disk.trouble)
         yield alarm if status.host is None else _as_of(alarm, status.host.counted_age_s)
+    if disk.map_failure is not None:
+        yield _of_map_failure(disk, disk.map_failure)
 
 
 def _of_trouble(disk: DiskStatus, trouble: DiskTrouble) -> Alarm:
@@ -234,6 +237,17 @@ def _of_trouble(disk: DiskStatus, trouble: DiskTrouble) -> Alarm:
     if trouble.is_full:
         return Alarm("primary_full", f"{where}: writes wait for room and are then refused: {trouble.reason}", disk.name)
     return Alarm("primary_failed", f"{where}: {trouble.calls} are answered with {trouble.reason!r}", disk.name)
+
+
+def _of_map_failure(disk: DiskStatus, failure: MapFailure) -> Alarm:
+    since = f", since {iso_time(failure.since_ns)}" if failure.since_ns else ""
+    return Alarm(
+        "map_failed",
+        f"disk {disk.name!r} at {disk.path}{since}: its dirty map cannot be written: {failure.reason}; after an "
+        "unclean stop all of the disk is resynced; give the map room and let its folder be written, or name another "
+        "folder (map_folder), then restart the host component",
+        disk.name,
+    )
 
 
 def _of_fault(disk: DiskStatus, fault: DiskFault) -> Alarm:

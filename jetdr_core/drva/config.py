@@ -246,12 +246,12 @@ def _disk(table: Table) -> DiskConfig:
 def _options(table: Table) -> DomainOptions:
     """Read DomainOptions by their own names and bounds. A bandwidth of 0 means no limit."""
     default = DomainOptions()
-    given: dict[str, int | float | bool | None] = {}
+    given: dict[str, int | float | bool | str | None] = {}
     for field in fields(DomainOptions):
         value = getattr(default, field.name)
-        if field.name == "map_folder":  # of disks that the domain's own process writes to, as no DRVA does
-            continue
-        if isinstance(value, bool):
+        if isinstance(value, str):
+            given[field.name] = table.path(field.name, value)
+        elif isinstance(value, bool):
             given[field.name] = table.flag(field.name, default=value)
         elif isinstance(value, int):
             given[field.name] = table.whole(field.name, value, least=0, most=1 << 62)

@@ -5,7 +5,7 @@ it again, and sends it commands over its control socket (docs/formats/host-contr
 """
 
 from jetdr_core.host.component import PLUGIN_PATH, HostComponent
-from jetdr_core.host.host_client import HostControl, HostedDiskStats
+from jetdr_core.host.host_client import HostControl, HostedDiskStats, MapRequest
 from jetdr_core.host.hosted_filter import HostedFilter
 from jetdr_core.host.options import HostOptions, StartDisk
 
@@ -16,5 +16,6 @@ __all__ = [
     "HostOptions",
     "HostedDiskStats",
     "HostedFilter",
+    "MapRequest",
     "StartDisk",
 ]

@@ -89,11 +89,13 @@ class HostComponent:
         *,
         disks: Sequence[StartDisk] = (),
         bypassed_path: str | os.PathLike[str] | None = None,
+        map_folder: str = "",
     ) -> None:
         """Start the process and wait until it answers; it goes on when this process ends.
 
         ``ring_path`` None: nothing is protected. ``disks`` are served from the first moment, as write-back needs to
         write what the ring still holds; ``bypassed_path``, on storage that lasts, is for write-back alone.
+        ``map_folder`` is where dirty maps lie, and empty for beside their disks.
         :class:`HostFailed`: it did not come up, and why. :class:`HostDeaf`: one is there already, but cannot be asked.
         """
         if self.running():
@@ -113,8 +115,10 @@ class HostComponent:
         make_private("the runtime folder", self.folder)
         if self._nbd_socket:
             clear_socket_place("the socket for guests", Path(self._nbd_socket))
+        command = self._command_line(ring_path, domain_uuid, disks, bypassed_path)
+        command += [f"map-folder={map_folder}"] if map_folder else []
         with self._log() as log:
-            process = self._spawn(self._command_line(ring_path, domain_uuid, disks, bypassed_path), log)
+            process = self._spawn(command, log)
         self._await_hello(process)
 
     def stop(self) -> None:

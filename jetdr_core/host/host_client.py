@@ -15,12 +15,12 @@ from collections.abc import Callable
 from contextlib import suppress
 from typing import NamedTuple, TypeVar
 
-from jetdr_core._core import FilterStats
+from jetdr_core._core import FilterStats, MapFound, MapStart, MapState
 from jetdr_core.errors import DeviceBusy, HostDeaf, HostGone, InvalidRequest, LoggingOff, PrimaryFailed, StallTimeout
 from jetdr_core.identity import check_name
 from jetdr_core.unix_socket import connect_unix
 
-__all__ = ["HostControl", "HostedDiskStats"]
+__all__ = ["HostControl", "HostedDiskStats", "MapRequest"]
 
 T = TypeVar("T")
 
@@ -35,6 +35,9 @@ _NOT_COUNTED = dict.fromkeys(
 )
 """Counters that host components of earlier releases lack."""
 _IDLE_MAX = 4
+_MAP_GOES_ON = 64
+_MAP_ABSENT = 65
+_MAP_FIELDS = ("region_bytes", "marked_bytes", "owed_bytes", "intents", "failed", "failed_since_ns")
 
 
 class HostedDiskStats(NamedTuple):
@@ -43,6 +46,29 @@ class HostedDiskStats(NamedTuple):
     number: int
     name: str
     filter: FilterStats
+    map: MapState | None = None
+
+
+class MapRequest(NamedTuple):
+    """What the host component is told of primary and log when a disk is added with a dirty map.
+
+    ``earlier`` and ``generation`` are those of the log's last use and of the present one. ``log_lsn`` and
+    ``log_time_ns`` are those of the last record that the log has.
+    """
+
+    start: MapStart
+    section_id: int
+    timeline: int
+    earlier: str
+    generation: str
+    log_lsn: int
+    log_time_ns: int
+
+    @property
+    def words(self) -> str:
+        """Return the request as it is on the wire."""
+        start, section_id, *rest = self
+        return " ".join([str(int(start)), f"{section_id:016x}", *map(str, rest)])
 
 
 class HostControl:
@@ -89,10 +115,40 @@ class HostControl:
         ``record_bytes_max`` 0 stands for the longest record that the ring takes. ``FileNotFoundError``,
         :class:`DeviceBusy` and ``OSError`` are about the primary.
         """
-        check_name("disk", name)
-        if not path.startswith("/") or "\n" in path or "\0" in path:
-            raise InvalidRequest(f"disk {name!r}: {path!r} is no path for its primary", hint="use an absolute path")
+        _check_disk(name, path)
         self._ask(f"ADD {number} {size_bytes} {record_bytes_max} {name} {path}", refused=_refused_disk)
+
+    def add_mapped(self, number: int, size_bytes: int, name: str, path: str, request: MapRequest) -> MapFound | None:
+        """Serve a disk with a dirty map, like :meth:`add`; returns why its earlier map was not believed, if it was not.
+
+        The map of a disk that is served already goes on. None: the disk has no map.
+        """
+        _check_disk(name, path)
+        try:
+            found = int(
+                self._ask(f"ADD_MAPPED {number} {size_bytes} 0 {name} {request.words} {path}", refused=_refused_disk)
+            )
+        except InvalidRequest as error:
+            if "not a command" not in error.message:
+                raise
+            self.add(number, size_bytes, 0, name, path)  # a host component of an earlier release
+            return None
+        if found == _MAP_ABSENT:
+            return None
+        return MapFound.BELIEVED if found == _MAP_GOES_ON else MapFound(found)
+
+    def owed(self, number: int, offset: int) -> tuple[int, int] | None:
+        """Return offset and length of what is owed a copy first from ``offset`` on. None if nothing is."""
+        at, length = map(int, self._ask(f"OWED {number} {offset}", refused=_refused_copy).split(" "))
+        return (at, length) if length else None
+
+    def settle(self, number: int) -> None:
+        """Return when every write that is in flight now has ended. :class:`StallTimeout` after the stall limit."""
+        self._ask(f"SETTLE {number}", refused=_refused_copy)
+
+    def tend_map(self, number: int) -> None:
+        """Take one step of the clearing of the disk's dirty map, out of turn."""
+        self._ask(f"TEND {number}")
 
     def remove(self, number: int) -> None:
         """Stop serving the disk: refuse new I/O, wait for the I/O in flight, close the primary."""
@@ -270,6 +326,12 @@ class _Connection:
         self._socket.close()
 
 
+def _check_disk(name: str, path: str) -> None:
+    check_name("disk", name)
+    if not path.startswith("/") or "\n" in path or "\0" in path:
+        raise InvalidRequest(f"disk {name!r}: {path!r} is no path for its primary", hint="use an absolute path")
+
+
 # -- what the wire's errors mean ---------------------------------------------------------------------------------------
 
 
@@ -311,4 +373,10 @@ def _parse_stats(line: str) -> HostedDiskStats:
     missing = [field for field in FilterStats._fields if field not in values]
     if missing:
         raise ConnectionError(f"disk {name}: the statistics lack {', '.join(missing)}")
-    return HostedDiskStats(int(number), name, FilterStats._make(values[field] for field in FilterStats._fields))
+    state = [values.get(f"map_{field}") for field in _MAP_FIELDS]
+    return HostedDiskStats(
+        int(number),
+        name,
+        FilterStats._make(values[field] for field in FilterStats._fields),
+        MapState._make(word for word in state if word is not None) if None not in state else None,
+    )

@@ -87,6 +87,7 @@ static void fail(jdr_dirty_map *map, int error)
     pthread_mutex_unlock(&map->mutex);
     jdr_map_file_invalidate(&map->file);
     pthread_mutex_lock(&map->mutex);
+    map->failed_since_ns = utc_ns();
     map->failed = error < 0 ? -error : EIO;
 }
 
@@ -198,59 +199,6 @@ void jdr_dirty_map_copied(jdr_dirty_map *map, uint64_t offset, uint64_t length)
 
 /* ---- clearing --------------------------------------------------------------------------------------------------- */
 
-static void grow_old(jdr_dirty_map *map)
-{
-    for (uint64_t block = 0; block < map->file.blocks; block++)
-        for (uint64_t region = block * JDR_MAP_BLOCK_REGIONS;
-             map->regions[block] && region < jdr_map_end_of(map, block); region++)
-            if (jdr_map_state_of(map, region) & JDR_REGION_YOUNG)
-                atomic_fetch_and(&map->states[region], (uint8_t)~JDR_REGION_YOUNG);
-}
-
-static void keep_young(jdr_dirty_map *map, struct jdr_ranges *ranges)
-{
-    pthread_mutex_lock(&ranges->mutex);
-    for (const struct jdr_range *range = ranges->newest; range; range = range->older)
-        for (uint64_t region = range->begin >> map->shift; region <= (range->end - 1) >> map->shift; region++)
-            if (jdr_map_state_of(map, region) & JDR_REGION_MARKED)
-                atomic_fetch_or(&map->states[region], JDR_REGION_YOUNG);
-    pthread_mutex_unlock(&ranges->mutex);
-}
-
-void jdr_dirty_map_begin_pass(jdr_dirty_map *map, struct jdr_ranges *ranges, const jdr_ring *ring)
-{
-    struct jdr_ring_off off;
-    jdr_ring_off(ring, &off);
-    map->pass.begun = off.logging;
-    grow_old(map);
-    keep_young(map, ranges);
-    map->pass.off_count = off.count;
-    map->pass.lsn = jdr_ring_lsn_reserved(ring);
-}
-
-static bool has_cleared(const jdr_dirty_map *map)
-{
-    for (uint64_t block = 0; block < map->file.blocks; block++)
-        for (uint64_t region = block * JDR_MAP_BLOCK_REGIONS;
-             map->regions[block] && region < jdr_map_end_of(map, block); region++)
-            if (jdr_map_state_of(map, region) == JDR_REGION_MARKED)
-                return true;
-    return false;
-}
-
-bool jdr_dirty_map_may_clear(const jdr_dirty_map *map, jdr_ring *ring)
-{
-    struct jdr_ring_off off;
-    if (!map->pass.begun || !has_cleared(map))
-        return false;
-    if (jdr_ring_lsn_durable(ring) < map->pass.lsn) {
-        jdr_ring_request_durable(ring, map->pass.lsn);
-        return false;
-    }
-    jdr_ring_off(ring, &off); /* after the look at what is durable: a ring that was emptied meanwhile was off */
-    return off.logging && off.count == map->pass.off_count;
-}
-
 void jdr_dirty_map_clear(jdr_dirty_map *map)
 {
     pthread_mutex_lock(&map->mutex);
@@ -304,10 +252,13 @@ void jdr_dirty_map_note_alive(jdr_dirty_map *map, const jdr_ring *ring)
     pthread_mutex_unlock(&map->mutex);
 }
 
-int jdr_dirty_map_go_on(jdr_dirty_map *map, const struct jdr_generation *generation)
+int jdr_dirty_map_go_on(jdr_dirty_map *map, uint64_t section_id, uint64_t timeline,
+                        const struct jdr_generation *generation)
 {
     pthread_mutex_lock(&map->mutex);
     take_file(map);
+    map->file.super.identity.section_id = section_id;
+    map->file.super.identity.timeline = timeline;
     map->file.super.generation = *generation;
     int result = write_superblock(map);
     give_file(map);
@@ -414,14 +365,15 @@ static void begin_anew(jdr_dirty_map *map, bool owed)
     }
 }
 
-static void begin_superblock(jdr_dirty_map *map, const struct jdr_map_options *options)
+static void begin_superblock(jdr_dirty_map *map, const struct jdr_map_identity *identity,
+                             const struct jdr_generation *generation)
 {
     struct jdr_map_superblock *super = &map->file.super;
     memcpy(super->magic, JDR_MAP_MAGIC, sizeof super->magic);
     super->version = JDR_MAP_VERSION;
     super->shift = map->shift;
-    super->identity = options->identity;
-    super->generation = options->generation;
+    super->identity = *identity;
+    super->generation = *generation;
     super->use = JDR_MAP_IN_USE;
     look_at_primary(map, &super->inode, &super->ctime_ns);
     super->ctime_ns = 0;
@@ -465,7 +417,47 @@ int jdr_dirty_map_begin(jdr_dirty_map **out, const struct jdr_device *sidecar, c
     int64_t written = map->failed ? 0 : write_unwritten(map);
     if (written < 0)
         fail(map, (int)written);
-    begin_superblock(map, options);
+    begin_superblock(map, &options->identity, &options->generation);
+    give_file(map);
+    pthread_mutex_unlock(&map->mutex);
+    *out = map;
+    return 0;
+}
+
+/* Take over the states of a smaller map. A region counts as owed if it has data that the smaller disk had not. */
+static void take_states(jdr_dirty_map *map, const jdr_dirty_map *smaller)
+{
+    for (uint64_t region = 0; region < map->file.regions; region++) {
+        uint64_t begin = region << map->shift, end = begin + (1ull << map->shift), size = smaller->file.size_bytes;
+        uint8_t state = end > size && jdr_dirty_map_has_data(map, begin > size ? begin : size, end)
+                            ? JDR_REGION_MARKED | JDR_REGION_OWED
+                            : 0;
+        for (uint64_t at = begin; at < end && at < size; at += 1ull << smaller->shift)
+            state |= jdr_map_state_of(smaller, at >> smaller->shift);
+        if (state & (JDR_REGION_MARKED | JDR_REGION_WANTED))
+            add_mark(map, region, JDR_REGION_MARKED | JDR_REGION_YOUNG | (state & JDR_REGION_OWED));
+    }
+}
+
+int jdr_dirty_map_grow(jdr_dirty_map **out, const struct jdr_device *sidecar, jdr_dirty_map *smaller,
+                       uint64_t size_bytes)
+{
+    struct jdr_map_identity identity = smaller->file.super.identity;
+    identity.size_bytes = size_bytes;
+    jdr_dirty_map *map = allocate(sidecar, size_bytes);
+    if (!map)
+        return -ENOMEM;
+    map->primary_fd = smaller->primary_fd;
+    pthread_mutex_lock(&map->mutex);
+    map->busy = true;
+    begin_anew(map, false);
+    pthread_mutex_lock(&smaller->mutex);
+    take_states(map, smaller);
+    pthread_mutex_unlock(&smaller->mutex);
+    int64_t written = map->failed ? 0 : write_unwritten(map);
+    if (written < 0)
+        fail(map, (int)written);
+    begin_superblock(map, &identity, &smaller->file.super.generation);
     give_file(map);
     pthread_mutex_unlock(&map->mutex);
     *out = map;

@@ -69,6 +69,17 @@
  * while records are appended, it is noted every few seconds that the map is kept (alive_ns). A disk that was changed by
  * others, or whose sidecar was set back, has a change time after that note.
  *
+ * ---- A DISK THAT A HOST COMPONENT SERVES -------------------------------------------------------------------------
+ *
+ * Host component and DRVA are two processes, and each may be killed alone. The map lives where the writes are, in the
+ * host component, and all that it needs to know of the log is in the ring: the last LSN, what is durable, and how often
+ * logging went off. A DRVA that is dead makes nothing durable, so nothing is cleared. A ring that is lost takes records
+ * with it that were never durable, so their regions are still marked.
+ *
+ * While logging is off, a write that bypasses the log makes its region owed after the primary was changed, and with the
+ * range held. The DRVA may switch logging on in between, and must not find that nothing is owed. So before it looks it
+ * waits until no range is held any more that was held when logging came back (jdr_filter_settle).
+ *
  * ---- WHEN THE SIDECAR FAILS -------------------------------------------------------------------------------------
  *
  * The guest goes on. The map is kept in memory alone, so a resync in this life still copies only what it must. The
@@ -97,6 +108,7 @@ struct jdr_map_pass {
 struct jdr_dirty_map {
     uint32_t shift;
     _Atomic int failed;
+    int64_t failed_since_ns;   /* guarded by the mutex */
     _Atomic uint8_t *states;   /* by region. MARKED, WANTED and OWED change with the mutex held */
     _Atomic uint32_t *regions; /* by block: how many are MARKED or WANTED */
     pthread_mutex_t mutex;     /* guards all below */
@@ -147,6 +159,8 @@ static inline void jdr_dirty_map_touch(jdr_dirty_map *map, uint64_t offset, uint
         }
 }
 
+/* Does the file system say, or not deny, that [begin, end) of the primary has data? */
+bool jdr_dirty_map_has_data(const jdr_dirty_map *map, uint64_t begin, uint64_t end);
 /* All of a range was logged as background data. The range is still held. */
 void jdr_dirty_map_copied(jdr_dirty_map *map, uint64_t offset, uint64_t length);
 /* The primary has lost what it had not flushed, wherever that was: owe all marked regions a copy. */

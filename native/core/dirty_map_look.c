@@ -1,6 +1,9 @@
 /* dirty_map_look.c: what a map says: what is owed a copy, and how it stands. See dirty_map.h. */
 #include "dirty_map.h"
 
+#include <errno.h>
+#include <unistd.h>
+
 /* The first region from `region` on that is owed, or not owed. The number of regions if there is none. */
 static uint64_t find(const jdr_dirty_map *map, uint64_t region, bool owed)
 {
@@ -45,6 +48,13 @@ void jdr_dirty_map_state(jdr_dirty_map *map, struct jdr_map_state *state)
         .owed_bytes = owed << map->shift,
         .intents = map->intents,
         .failed = map->failed,
+        .failed_since_ns = map->failed_since_ns,
     };
     pthread_mutex_unlock(&map->mutex);
+}
+
+bool jdr_dirty_map_has_data(const jdr_dirty_map *map, uint64_t begin, uint64_t end)
+{
+    off_t data = map->primary_fd < 0 ? (off_t)begin : lseek(map->primary_fd, (off_t)begin, SEEK_DATA);
+    return data < 0 ? errno != ENXIO : (uint64_t)data < end;
 }

@@ -87,6 +87,28 @@ int jdr_filter_grow(jdr_filter *filter, uint64_t size_bytes)
     return 0;
 }
 
+int jdr_filter_grow_map(jdr_filter *filter, uint64_t size_bytes, const struct jdr_device *sidecar, jdr_dirty_map **map)
+{
+    struct jdr_primary *primary = &filter->primary;
+    struct jdr_range whole = {.begin = 0, .end = primary->size_bytes};
+    jdr_dirty_map *grown = NULL;
+    if (!primary->map || size_bytes % JDR_SECTOR || size_bytes < primary->size_bytes)
+        return -EINVAL;
+    if (!jdr_ranges_enter(&primary->ranges))
+        return -ESHUTDOWN;
+    jdr_ranges_hold(&primary->ranges, &whole, filter->share);
+    int result = jdr_dirty_map_grow(&grown, sidecar, primary->map, size_bytes);
+    if (!result) {
+        jdr_lock_until(&primary->mutex, INT64_MAX); /* a flush that fails looks at the map */
+        *map = primary->map = grown;
+        primary->size_bytes = size_bytes;
+        pthread_mutex_unlock(&primary->mutex);
+    }
+    jdr_ranges_release(&primary->ranges, &whole);
+    jdr_ranges_leave(&primary->ranges);
+    return result;
+}
+
 void jdr_filter_close(jdr_filter *filter)
 {
     jdr_ranges_close(&filter->primary.ranges);
@@ -243,6 +265,16 @@ int jdr_filter_tend_map(jdr_filter *filter)
     jdr_dirty_map_begin_pass(map, ranges, filter->ring);
     jdr_dirty_map_note_alive(map, filter->ring);
     pthread_mutex_unlock(&map->tending);
+    jdr_ranges_turn_back(ranges);
+    return result;
+}
+
+int jdr_filter_settle(jdr_filter *filter, int64_t limit_ns)
+{
+    struct jdr_ranges *ranges = &filter->primary.ranges;
+    if (!jdr_ranges_enter(ranges))
+        return -ESHUTDOWN;
+    int result = jdr_ranges_wait_released(ranges, jdr_monotonic_ns() + limit_ns);
     jdr_ranges_turn_back(ranges);
     return result;
 }

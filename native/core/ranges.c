@@ -84,6 +84,7 @@ bool jdr_ranges_hold(struct jdr_ranges *ranges, struct jdr_range *range, struct 
     range->held = has_share(ranges, range->room, share);
     if (range->held) {
         ranges->in_flight = jdr_room_sum(ranges->in_flight, range->room);
+        range->arrival = ++ranges->arrivals;
         range->older = ranges->newest;
         range->newer = NULL;
         if (ranges->newest)
@@ -117,6 +118,29 @@ int jdr_ranges_wait_share(struct jdr_ranges *ranges, struct jdr_room room, struc
     while (!result && !has_share(ranges, room, share))
         if (jdr_wait_until(&ranges->released, &ranges->mutex, deadline_ns))
             result = -EBUSY;
+    ranges->waiting--;
+    pthread_mutex_unlock(&ranges->mutex);
+    return result;
+}
+
+/* With the mutex held: is a range in flight that was among the first `arrivals`? */
+static bool has_arrived_by(const struct jdr_ranges *ranges, uint64_t arrivals)
+{
+    for (const struct jdr_range *range = ranges->newest; range; range = range->older)
+        if (range->arrival <= arrivals)
+            return true;
+    return false;
+}
+
+int jdr_ranges_wait_released(struct jdr_ranges *ranges, int64_t deadline_ns)
+{
+    int result = 0;
+    pthread_mutex_lock(&ranges->mutex);
+    uint64_t arrivals = ranges->arrivals;
+    ranges->waiting++;
+    while (!result && has_arrived_by(ranges, arrivals))
+        if (jdr_wait_until(&ranges->released, &ranges->mutex, deadline_ns))
+            result = -ETIMEDOUT;
     ranges->waiting--;
     pthread_mutex_unlock(&ranges->mutex);
     return result;

@@ -17,6 +17,7 @@ struct jdr_range {
     uint64_t begin, end;
     struct jdr_room room;            /* taken for it in the ring, or none if it is not to be logged */
     struct jdr_range *older, *newer; /* in order of arrival */
+    uint64_t arrival;                /* its number in that order */
     int64_t waited_ns;               /* for backpressure and room */
     bool held;
 };
@@ -31,6 +32,7 @@ struct jdr_ranges {
     _Atomic uint32_t inside;        /* calls, and JDR_RANGES_CLOSED. A call leaves with the mutex held */
     uint32_t waiting;               /* threads that wait on `released` */
     struct jdr_range *newest;
+    uint64_t arrivals;         /* how many ranges there have been */
     struct jdr_room in_flight; /* of all ranges */
     pthread_cond_t released;
     uint64_t overlaps_waited;
@@ -70,5 +72,7 @@ bool jdr_ranges_hold(struct jdr_ranges *ranges, struct jdr_range *range, struct 
 bool jdr_ranges_release(struct jdr_ranges *ranges, struct jdr_range *range);
 /* Wait until the share has so much room left. Returns 0, or -EBUSY at the deadline. */
 int jdr_ranges_wait_share(struct jdr_ranges *ranges, struct jdr_room room, struct jdr_room share, int64_t deadline_ns);
+/* Wait until no range is held any more that is held now. Returns 0, or -ETIMEDOUT at the deadline. */
+int jdr_ranges_wait_released(struct jdr_ranges *ranges, int64_t deadline_ns);
 
 #endif

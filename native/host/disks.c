@@ -37,6 +37,7 @@ static int open_filter(struct host_disk *disk, char *message)
         .stall_limit_ns = options.stall_limit_ns,
         .bypass = options.ring != NULL,
         .applier = options.applier,
+        .map = disk->map ? host_map_native(disk->map) : NULL,
     };
     jdr_device_from_fd(&filter.primary, disk->fd, JDR_SECTOR);
     disk->write_back = options.applier != NULL;
@@ -45,7 +46,22 @@ static int open_filter(struct host_disk *disk, char *message)
         return host_refuse(-result, message, "disk %s: %s (size %llu, longest write %llu)", disk->spec.name,
                            strerrordesc_np(-result), (unsigned long long)disk->spec.size_bytes,
                            (unsigned long long)disk->spec.record_bytes_max);
+    if (disk->map && (result = host_map_tend(disk)))
+        return host_refuse(-result, message, "disk %s: its dirty map: %s", disk->spec.name, strerrordesc_np(-result));
     return 0;
+}
+
+/* Open the primary, its dirty map, and the filter. */
+static int open_disk(struct host_disk *disk, const struct host_map_spec *map, enum host_map_found *found, char *message)
+{
+    int result = host_primary_open(disk, message);
+    if (result)
+        return result;
+    if (!map)
+        host_map_discard(disk, &options);
+    else if ((result = host_map_begin(disk, &options, map, found, message)))
+        return result;
+    return open_filter(disk, message);
 }
 
 /* ---- the table -------------------------------------------------------------------------------------------------- */
@@ -123,7 +139,10 @@ static struct host_disk *find(uint32_t number)
 
 static void free_disk(struct host_disk *disk)
 {
+    if (disk->map)
+        host_map_end(disk->map); /* its thread uses the filter */
     jdr_filter_destroy(disk->filter);
+    host_map_free(disk->map);
     if (disk->fd >= 0)
         close(disk->fd);
     pthread_rwlock_destroy(&disk->fd_lock);
@@ -182,12 +201,13 @@ static int grow(struct host_disk *disk, uint64_t size_bytes, char *message)
     if (end < size_bytes)
         return host_refuse(EINVAL, message, "disk %s: its primary has %llu bytes, fewer than %llu", disk->spec.name,
                            (unsigned long long)end, (unsigned long long)size_bytes);
-    int result = jdr_filter_grow(disk->filter, size_bytes);
+    int result = disk->map ? host_map_grow(disk, size_bytes) : jdr_filter_grow(disk->filter, size_bytes);
     return result ? host_refuse(EEXIST, message, "disk %s has another size", disk->spec.name) : 0;
 }
 
-/* The disk is served. Its size is the one that is asked for, or is to become that. */
-static int grow_to(const struct host_disk_spec *spec, char *message)
+/* The disk is served. Its size is the one that is asked for, or is to become that. Its map goes on. */
+static int go_on_with(const struct host_disk_spec *spec, const struct host_map_spec *map, enum host_map_found *found,
+                      char *message)
 {
     struct host_disk *disk;
     int result = take_number(spec->number, SERVED, &disk, message);
@@ -199,11 +219,15 @@ static int grow_to(const struct host_disk_spec *spec, char *message)
     if (!result)
         disk->spec.size_bytes = jdr_filter_size(disk->filter);
     pthread_mutex_unlock(&mutex);
+    *found = disk->map ? HOST_MAP_GOES_ON : HOST_MAP_ABSENT;
+    if (!result && map && disk->map)
+        host_map_go_on(disk, map);
     host_disk_release(disk);
     return result;
 }
 
-int host_disks_add(const struct host_disk_spec *given, char *message)
+int host_disks_add(const struct host_disk_spec *given, const struct host_map_spec *map, enum host_map_found *found,
+                   char *message)
 {
     struct host_disk_spec spec = *given;
     if (!spec.record_bytes_max)
@@ -217,9 +241,8 @@ int host_disks_add(const struct host_disk_spec *given, char *message)
     result = enter(&spec, &file, &disk, message);
     pthread_mutex_unlock(&mutex);
     if (result)
-        return result > 0 ? grow_to(&spec, message) : result;
-    if ((result = host_primary_open(disk, message)) == 0)
-        result = open_filter(disk, message);
+        return result > 0 ? go_on_with(&spec, map, found, message) : result;
+    result = open_disk(disk, map, found, message);
     pthread_mutex_lock(&mutex);
     if (!result && closed)
         result = host_refuse(ESHUTDOWN, message, "the host component is ending");
@@ -249,6 +272,8 @@ int host_disks_remove(uint32_t number, char *message)
     if (result)
         return result;
     jdr_filter_close(disk->filter);
+    if (disk->map)
+        host_map_end(disk->map);
     close_primary(disk);
     pthread_mutex_lock(&mutex);
     disk->state = REMOVED;
@@ -296,6 +321,46 @@ int host_disks_trust(uint32_t number, char *message)
     jdr_filter_trust(disk->filter);
     host_disk_release(disk);
     return 0;
+}
+
+int host_disks_owed(uint32_t number, uint64_t *offset, uint64_t *length, char *message)
+{
+    struct host_disk *disk;
+    int result = take_number(number, SERVED, &disk, message);
+    if (result)
+        return result;
+    *length = 0;
+    if (!disk->map)
+        result = host_refuse(EOPNOTSUPP, message, "disk %s has no dirty map", disk->spec.name);
+    else if (!host_map_next_owed(disk->map, offset, length))
+        *length = 0;
+    host_disk_release(disk);
+    return result;
+}
+
+int host_disks_tend(uint32_t number, char *message)
+{
+    struct host_disk *disk;
+    int result = take_number(number, SERVED, &disk, message);
+    if (result)
+        return result;
+    if (disk->map && host_map_tend_now(disk->map))
+        result = host_refuse(EIO, message, "disk %s: the primary failed a flush", disk->spec.name);
+    host_disk_release(disk);
+    return result;
+}
+
+int host_disks_settle(uint32_t number, char *message)
+{
+    struct host_disk *disk;
+    int result = take_number(number, SERVED, &disk, message);
+    if (result)
+        return result;
+    result = jdr_filter_settle(disk->filter, options.stall_limit_ns);
+    if (result)
+        host_refuse(-result, message, "disk %s: writes are in flight", disk->spec.name);
+    host_disk_release(disk);
+    return result;
 }
 
 unsigned host_disks_each(void (*visit)(void *context, struct host_disk *disk), void *context)
@@ -355,6 +420,8 @@ bool host_disks_sync(void)
             continue;
         jdr_filter_stats(disk->filter, &stats);
         agree &= fdatasync(disk->fd) == 0 && !stats.suspect && !stats.sync_failed;
+        if (disk->map)
+            host_map_end(disk->map);
     }
     return agree;
 }

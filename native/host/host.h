@@ -1,7 +1,7 @@
 /*
  * host.h: the parts of the host component that know nothing of NBD: its disks (disks.c, primary.c), its control socket
  * (control_socket.c, commands.c, control_line.c), its log file (log_file.c), and its life (life.c). One process serves
- * one domain, so there is one of each.
+ * one domain, so there is one of each. Every disk may have a dirty map (map.c).
  *
  * Functions return 0 or -errno. Those that take a `message` of HOST_MESSAGE bytes also say what was wrong with what.
  */
@@ -28,6 +28,23 @@ struct host_disk_spec {
     char path[HOST_PATH_MAX];
 };
 
+/* What the DRVA knows of primary and log when a disk with a dirty map is added (jetdr_map.h). */
+struct host_map_spec {
+    enum jdr_map_start start;
+    uint64_t section_id, timeline;
+    struct jdr_generation earlier, generation;
+    uint64_t log_lsn;
+    int64_t log_time_ns;
+};
+
+/* What became of a map that was asked for: what jdr_dirty_map_begin found, or one of these. */
+enum host_map_found {
+    HOST_MAP_GOES_ON = 64, /* the disk was served already, with its map */
+    HOST_MAP_ABSENT = 65,  /* it was served already, and has none */
+};
+
+struct host_map; /* of one disk */
+
 /* Equal for two paths exactly if they reach the same bytes. Zeros: not known. */
 struct host_file {
     uint64_t device, inode; /* of a block device its number, and 0 */
@@ -45,6 +62,7 @@ struct host_disk {
     pthread_rwlock_t fd_lock; /* guards fd, -1 once the primary is closed */
     int fd;
     struct host_file file; /* what the primary is */
+    struct host_map *map;  /* NULL: none is kept */
     struct host_disk *next;
 };
 
@@ -52,6 +70,8 @@ struct host_disks_options {
     jdr_ring *ring; /* NULL: unprotected */
     jdr_applier *applier;
     int64_t stall_limit_ns;
+    uint8_t domain[16];
+    const char *map_folder; /* NULL: a dirty map lies beside its disk */
 };
 
 /* Set before the first disk is added. */
@@ -60,8 +80,12 @@ void host_disks_configure(const struct host_disks_options *options);
  * Open and lock the primary, and open its filter. Idempotent with the same values, or another path of the same file.
  * With a larger size the disk grows, if its primary has: guests see that when they connect again. -EEXIST with other
  * values.
+ *
+ * With `map` the disk gets a dirty map. That of a disk that is served already goes on with the log that `map` names,
+ * and if nothing is known of the two (JDR_MAP_UNCERTAIN) all of it is owed a copy before. `found` says which.
  */
-int host_disks_add(const struct host_disk_spec *spec, char *message);
+int host_disks_add(const struct host_disk_spec *spec, const struct host_map_spec *map, enum host_map_found *found,
+                   char *message);
 /* Refuse new I/O, wait for what is in flight, and close the primary: 0, or -ENOENT. */
 int host_disks_remove(uint32_t number, char *message);
 /* Log a range as background data. Returns what jdr_filter_copy returns. */
@@ -69,11 +93,17 @@ int64_t host_disks_copy(uint32_t number, uint64_t offset, uint64_t length, char 
 /* The digest of a range. Returns what jdr_filter_digest returns. */
 int64_t host_disks_digest(uint32_t number, uint64_t offset, uint64_t length, uint8_t *digest, char *message);
 int host_disks_trust(uint32_t number, char *message);
+/* What is owed a copy first from `offset` on. *length 0: nothing is. -EOPNOTSUPP without a map. */
+int host_disks_owed(uint32_t number, uint64_t *offset, uint64_t *length, char *message);
+/* Take one step of the clearing of the disk's dirty map now: jdr_filter_tend_map. */
+int host_disks_tend(uint32_t number, char *message);
+/* Wait until every write that is in flight now has ended: jdr_filter_settle. */
+int host_disks_settle(uint32_t number, char *message);
 /* Call `visit` with every disk that is served. No disk is added or removed meanwhile. Returns how many there are. */
 unsigned host_disks_each(void (*visit)(void *context, struct host_disk *disk), void *context);
 /* Let every disk refuse new I/O, and wait for what is in flight. */
 void host_disks_close(void);
-/* Flush all primaries. True if each of them agrees with the log. */
+/* Flush all primaries, and end their dirty maps. True if each of them agrees with the log. */
 bool host_disks_sync(void);
 /* Free everything. No thread may be inside a call. */
 void host_disks_destroy(void);
@@ -99,11 +129,38 @@ int host_primary_open(struct host_disk *disk, char *message);
 /* Say in `message` what is wrong. Returns -error. */
 __attribute__((format(printf, 3, 4))) int host_refuse(int error, char *message, const char *format, ...);
 
+/* ---- dirty maps ------------------------------------------------------------------------------------------------- */
+
+/*
+ * Begin the map of a disk whose primary is open, for its filter. It is kept in memory alone if the primary is no file,
+ * or if its sidecar cannot be used.
+ */
+int host_map_begin(struct host_disk *disk, const struct host_disks_options *options, const struct host_map_spec *spec,
+                   enum host_map_found *found, char *message);
+jdr_dirty_map *host_map_native(const struct host_map *map);
+/* The filter is open: clear from now on what can be cleared. */
+int host_map_tend(struct host_disk *disk);
+/* The filter is closed, and nobody writes to the primary. Idempotent. */
+void host_map_end(struct host_map *map);
+/* Free it, after its filter. */
+void host_map_free(struct host_map *map);
+/* Somebody is about to write to a primary without marking what is written: nobody may believe its map. */
+void host_map_discard(const struct host_disk *disk, const struct host_disks_options *options);
+/* Another log goes on with it. */
+void host_map_go_on(struct host_disk *disk, const struct host_map_spec *spec);
+/* The disk has grown: its filter and its map have that size from now on. */
+int host_map_grow(struct host_disk *disk, uint64_t size_bytes);
+bool host_map_next_owed(struct host_map *map, uint64_t *offset, uint64_t *length);
+/* How the map is. False while it grows. Waits for nothing. */
+bool host_map_look(struct host_map *map, struct jdr_map_state *state);
+/* One step of the clearing, out of turn. */
+int host_map_tend_now(struct host_map *map);
+
 /* ---- begin and end ---------------------------------------------------------------------------------------------- */
 
 struct host_options {
     char *ring_path; /* NULL: nothing is protected */
-    char *control_path, *bypassed_path;
+    char *control_path, *bypassed_path, *map_folder;
     uint8_t domain[16];
     bool has_domain;
     int64_t stall_limit_ns;

@@ -89,11 +89,19 @@ static int start_applier(char *message)
     return result;
 }
 
+static void configure_disks(void)
+{
+    struct host_disks_options disks = {ring, applier, options->stall_limit_ns, .map_folder = options->map_folder};
+    memcpy(disks.domain, options->domain, sizeof disks.domain);
+    host_disks_configure(&disks);
+}
+
 static int add_disks(char *message)
 {
     int result = 0;
+    enum host_map_found found;
     for (size_t i = 0; i < options->disk_count && !result; i++)
-        result = host_disks_add(&options->disks[i], message);
+        result = host_disks_add(&options->disks[i], NULL, &found, message);
     return result;
 }
 
@@ -118,7 +126,7 @@ int host_prepare(const struct host_options *given, char *message)
     raise_descriptor_limit();
     if (options->ring_path)
         return 0; /* a ring knows its sides by their processes, so it is attached after the fork */
-    host_disks_configure(&(struct host_disks_options){.stall_limit_ns = options->stall_limit_ns});
+    configure_disks();
     int result = add_disks(message);
     return result ? result : listen_for_control(message);
 }
@@ -130,7 +138,7 @@ static int attach(char *message)
         result = create_applier(message);
     if (result)
         return result;
-    host_disks_configure(&(struct host_disks_options){ring, applier, options->stall_limit_ns});
+    configure_disks();
     if (!(result = add_disks(message)) && !(result = start_applier(message)))
         result = listen_for_control(message);
     return result;

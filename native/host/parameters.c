@@ -120,6 +120,8 @@ int nbdkit_parameters_set(const char *key, const char *value)
         return set_path(&nbdkit_parameters.control_path, key, value);
     if (!strcmp(key, "write-back"))
         return set_path(&nbdkit_parameters.bypassed_path, key, value);
+    if (!strcmp(key, "map-folder"))
+        return set_path(&nbdkit_parameters.map_folder, key, value);
     if (!strcmp(key, "domain"))
         return set_domain(value);
     if (!strcmp(key, "stall-limit"))
@@ -150,5 +152,6 @@ void nbdkit_parameters_free(void)
     free(nbdkit_parameters.ring_path);
     free(nbdkit_parameters.control_path);
     free(nbdkit_parameters.bypassed_path);
+    free(nbdkit_parameters.map_folder);
     free(nbdkit_parameters.disks);
 }

@@ -10,6 +10,7 @@
     "domain=UUID            refuse the ring of another domain\n"                        \
     "stall-limit=SECONDS    a write waits no longer for replication (default 2.0)\n"    \
     "write-back=PATH        the bypassed file of a write-back ring\n"                   \
+    "map-folder=PATH        where dirty maps lie; by default beside their disks\n"      \
     "log-limit=BYTES        standard error is a file, which is kept about that short\n" \
     "disk=NUMBER:NAME:SIZE:PATH   a disk to serve from the start; may be repeated"
 

@@ -66,7 +66,7 @@ FilterStats = namedtuple(
     defaults=[0] * JDR_FILTER_STATS_COUNT,
 )
 RingClock = namedtuple("RingClock", "wall_ns monotonic_ns lead_ns time_ns_last away_ns away_since_ns doubted_since_ns")
-MapState = namedtuple("MapState", "region_bytes marked_bytes owed_bytes intents failed_errno")
+MapState = namedtuple("MapState", "region_bytes marked_bytes owed_bytes intents failed_errno failed_since_ns")
 RingOff = namedtuple("RingOff", "logging reason disk since_ns times")
 
 

@@ -88,11 +88,13 @@ cdef class DirtyMap:
     def file_bytes(size_bytes):
         return jdr_dirty_map_file_bytes(check(size_bytes))
 
-    def go_on(self, generation):
+    def go_on(self, section_id, timeline, generation):
         cdef jdr_generation next
+        cdef uint64_t section = section_id
+        cdef uint64_t line = timeline
         take_generation(&next, generation)
         with nogil:
-            jdr_dirty_map_go_on(self.map, &next)
+            jdr_dirty_map_go_on(self.map, section, line, &next)
 
     def owe(self, offset, length):
         cdef uint64_t at = check(offset)
@@ -115,7 +117,9 @@ cdef class DirtyMap:
         cdef c_map_state state
         with nogil:
             get_map_state(self.map, &state)
-        return MapState(state.region_bytes, state.marked_bytes, state.owed_bytes, state.intents, state.failed)
+        return MapState(
+            state.region_bytes, state.marked_bytes, state.owed_bytes, state.intents, state.failed, state.failed_since_ns
+        )
 
     def give_up(self):
         with nogil:

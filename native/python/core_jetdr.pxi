@@ -170,9 +170,10 @@ cdef extern from "jetdr.h" nogil:
     struct c_map_state "jdr_map_state":
         uint64_t region_bytes, marked_bytes, owed_bytes, intents
         int failed
+        int64_t failed_since_ns
     uint64_t jdr_dirty_map_file_bytes(uint64_t)
     int jdr_dirty_map_begin(jdr_dirty_map **, const jdr_device *, const jdr_map_options *, jdr_map_found *)
-    int jdr_dirty_map_go_on(jdr_dirty_map *, const jdr_generation *)
+    int jdr_dirty_map_go_on(jdr_dirty_map *, uint64_t, uint64_t, const jdr_generation *)
     void jdr_dirty_map_owe(jdr_dirty_map *, uint64_t, uint64_t)
     c_bool jdr_dirty_map_next_owed(const jdr_dirty_map *, uint64_t, uint64_t *, uint64_t *)
     void get_map_state "jdr_dirty_map_state"(jdr_dirty_map *, c_map_state *)

@@ -13,7 +13,9 @@ from jetdr_core.device import FileDevice
 from tests.core.map_rig import (
     REGION,
     REGIONS,
+    SECTION,
     SIZE,
+    TIMELINE,
     Left,
     Life,
     begin_map,
@@ -170,7 +172,7 @@ def test_a_map_goes_on_into_another_generation() -> None:
     sidecar = sidecar_device()
     dirty_map = begin_map(sidecar, MapStart.AGREES)
     dirty_map.owe(REGION, 512)
-    dirty_map.go_on((5, bytes([5]) * 16))
+    dirty_map.go_on(SECTION, TIMELINE, (5, bytes([5]) * 16))
     assert found_in(sidecar.image()).found is MapFound.STALE
     found = found_in(sidecar.image(), earlier=5, epoch=6)
     assert (found.found, owed_regions(found)) == (MapFound.BELIEVED, {1})

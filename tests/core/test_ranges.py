@@ -9,7 +9,7 @@ import pytest
 from tests.core.host import program
 
 
-@pytest.mark.parametrize("promise", ["order", "apart", "share", "close"])
+@pytest.mark.parametrize("promise", ["order", "apart", "share", "close", "settle"])
 def test_ranges_keep_their_promises(promise: str) -> None:
     done = subprocess.run([program("ranges"), promise], capture_output=True, text=True, timeout=60, check=False)
     assert done.stdout == "kept\n"

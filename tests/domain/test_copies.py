@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections import deque
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
@@ -16,6 +17,7 @@ from jetdr_core.domain.control_log import ControlLog
 from jetdr_core.domain.copies import Copies
 from jetdr_core.domain.disk import Disk
 from jetdr_core.domain.primary import Primary
+from jetdr_core.resync import Region
 from tests.domain.fixture import DISK_BYTES, Gate
 
 
@@ -42,6 +44,32 @@ class Site:
 
     def wait(self) -> None:
         asyncio.run(asyncio.wait_for(self.copies.wait(), 20))
+
+
+class LateMap:
+    """A dirty map of which the first region comes to be owed only when the writes in flight have ended."""
+
+    def __init__(self) -> None:
+        self._owed = deque[Region]()
+
+    @property
+    def owed_bytes(self) -> int:
+        return sum(region.length for region in self._owed)
+
+    def look(self) -> None:
+        return None
+
+    def owes_any(self) -> bool:
+        return bool(self._owed)
+
+    surely_owes = False
+
+    def settle(self) -> None:
+        self._owed.append(Region(0, 512, hole=False))
+
+    def owed_regions(self, _primary: Primary) -> Iterator[Region]:
+        while self._owed:
+            yield self._owed.popleft()
 
 
 @contextmanager
@@ -130,3 +158,16 @@ def test_a_suspect_disk_is_owed_a_resync_only_while_it_is_protected_and_the_doma
         here.copies.stop()
         here.copies.owe_suspect(disk)
         assert not here.copies.owes_any
+
+
+def test_a_copy_waits_for_writes_in_flight_whose_regions_are_not_owed_yet() -> None:
+    """They bypassed the log. Otherwise it would find that nothing is owed, and close the gap."""
+    with site() as here:
+        disk, gate = here.add("db01", ready=True)
+        gate.open.set()
+        disk.map = LateMap()  # type: ignore[assignment]
+        here.control_log.open_gap("writes bypassed the log")
+        here.copies.owe_all("writes bypassed the log")
+        here.wait()
+        assert disk.copy.copied_bytes == 512
+        assert not here.control_log.gap_open

@@ -240,7 +240,9 @@ def test_a_disk_that_another_process_holds_does_not_keep_the_others_from_their_g
                 await asyncio.to_thread(until, lambda: domain.disk("web01").fault is not None)
                 with made.client() as guest:
                     guest.write(0, b"b" * 512)
-                await asyncio.to_thread(until, lambda: not domain.status().disks[0].copied_bytes < DISK_BYTES)
+                await asyncio.to_thread(
+                    until, lambda: 0 < domain.status().disks[0].copied_bytes >= domain.status().disks[0].copy_bytes
+                )
             await asyncio.wait_for(domain.wait_consistent(), 20)
             await assert_replica_equals_primary(domain, made)
             await domain.close(stop_host=True)

@@ -166,7 +166,14 @@ def test_the_same_alarm_of_two_disks_is_two_alarms() -> None:
 
 def test_two_disks_that_have_grown_are_two_alarms_however_old_the_status_is() -> None:
     """What changes each second is no part of what tells the alarms apart. Else each look would begin and end one."""
-    shown = {"path": "/srv/disk", "fault": None, "trouble": None, "size_bytes": 512, "primary_bytes": 1024}
+    shown = {
+        "path": "/srv/disk",
+        "fault": None,
+        "trouble": None,
+        "map_failure": None,
+        "size_bytes": 512,
+        "primary_bytes": 1024,
+    }
     disks = [type("Disk", (), {"name": name, **shown}) for name in ("db01", "db02")]
     alarms = AlarmLog("payroll", now_ns=Clock())
     for age_s in (7.0, 8.0, 9.0):

@@ -62,7 +62,7 @@ def test_the_example_names_every_option_and_nothing_else() -> None:
     assert set(content["drva"]) == names(DrvaConfig, "file", "volumes", "domains")
     assert set(volume) == names(VolumeConfig)
     assert set(domain) == names(DomainConfig, "host", *ONCE) | {"mode", "listen", "nbdkit_args"}
-    assert set(domain["options"]) == names(DomainOptions, "map_folder")
+    assert set(domain["options"]) == names(DomainOptions)
     assert set(disk) == names(DiskConfig)
 
 

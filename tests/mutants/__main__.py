@@ -68,14 +68,19 @@ class Copy:
         return done.returncode == 0, done.stdout
 
     def _link(self, place: Path) -> None:
-        """Compile one file of the core, and link it with the objects of the others."""
-        there = next(self._objects.rglob(f"native/core/{place.stem}.o"))
+        """Compile one file in C, and link it with the objects of the others."""
+        there = next(self._objects.rglob(str(place.relative_to(self._source).with_suffix(".o"))))
         flags = ["-fPIC", "-std=c11", "-O2", "-w", "-D_GNU_SOURCE", "-DXXH_INLINE_ALL", "-Inative"]
         subprocess.run(["gcc", *flags, "-c", place, "-o", there], cwd=self._source, check=True)
         wings = ["native/core/*.o", "native/checksum*.o", "native/python/core.o"]
         objects = [found for wing in wings for found in self._objects.rglob(wing)]
         library = self._lib / f"jetdr_core/_core{sysconfig.get_config_var('EXT_SUFFIX')}"
         subprocess.run(["gcc", "-shared", "-pthread", *objects, "-o", library], check=True)
+        plugin = self._lib / "jetdr_core/nbdkit-jetdr-plugin.so"
+        if plugin.exists():
+            wings = ["native/host/*.o", "native/core/*.o", "native/checksum*.o"]
+            objects = [found for wing in wings for found in self._objects.rglob(wing)]
+            subprocess.run(["gcc", "-shared", "-pthread", "-Wl,-z,nodelete", *objects, "-o", plugin], check=True)
 
     def _python(
         self, *arguments: object, check: bool = True, limit_s: int = LIMIT_S

@@ -128,7 +128,7 @@ class Bypass:
             self._copies.owe_all(reason)
         self._because = ""
         self._overload.resumed()
-        log_.warning("domain %s: logging is on again, and all disks are resynced", self._name)
+        log_.warning("domain %s: logging is on again, and what bypassed the log is resynced", self._name)
 
     def _reason(self, off: RingOff) -> str:
         words = REASONS.get(off.reason, "logging was switched off").format(disk=off.disk)

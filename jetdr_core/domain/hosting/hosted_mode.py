@@ -15,7 +15,7 @@ from collections.abc import Callable, Iterable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 
-from jetdr_core._core import Ring
+from jetdr_core._core import MapStart, Ring
 from jetdr_core.aio import in_thread
 from jetdr_core.catalog import DiskState
 from jetdr_core.device.place import identity_at
@@ -26,6 +26,7 @@ from jetdr_core.domain.files_in_use import FileInUse, HeldFile, held_device
 from jetdr_core.domain.generation import Generation
 from jetdr_core.domain.hosting.bypass import Bypass, log_bypass_gap
 from jetdr_core.domain.hosting.bypassed_file import BypassedFile
+from jetdr_core.domain.hosting.hosted_map import HostMaps
 from jetdr_core.domain.hosting.ring_place import RingPlace
 from jetdr_core.domain.hosting.served_disks import DiskServer, HostedDisk
 from jetdr_core.domain.hosting.stamper import Stamper
@@ -67,7 +68,9 @@ class Resumed:
     ``lsn_kept``: up to there the ring may hold control records that the log does not. A gap that is ``owed`` after what
     log and store hold begins at ``gap_since_ns``. ``changed``: the disks that somebody else has changed. ``absent``:
     those whose primaries are not open, and which were copied before. ``lagging``: those that were last used with an
-    older log, which is no doubt about the log while a gap is open.
+    older log, which is no doubt about the log while a gap is open. ``earlier``: the generation that the log was last
+    used under. ``rested``: everything had ended in order, and log and primaries agree. ``others_wrote``: guests may
+    have been served while the domain was closed.
     """
 
     component: HostComponent
@@ -83,12 +86,17 @@ class Resumed:
     absent: tuple[DiskState, ...]
     lagging: tuple[DiskState, ...]
     witnesses: Witnesses | None
+    earlier: Generation
+    rested: bool
+    others_wrote: bool
 
 
 class HostedMode:
     """Implements :class:`jetdr_core.domain.mode.Mode`."""
 
     looks_for_disks = True
+    _stamper: Stamper | None = None
+    _counting: asyncio.Task[None] | None = None
 
     def __init__(self, resumed: Resumed, parts: ModeParts) -> None:
         name, ring, log = resumed.component.name, resumed.ring, resumed.log
@@ -96,11 +104,13 @@ class HostedMode:
         self._resumed, self._parts = resumed, parts
         # Once fenced it stops logging, so that guests need not wait for it.
         self.source = DurableLog(log, ring, name, on_fence=ring.stop_logging, may_trim=parts.may_trim)
+        self._maps = HostMaps(log, ring, resumed.earlier, parts.options.map_folder)
         self._server = DiskServer(
             resumed.component,
             ring,
             resumed.place,
             resumed.bypassed_file,
+            self._maps,
             admit=self._admit,
             doubt=self._doubt,
             on_fault=self._owe_failed,
@@ -126,10 +136,6 @@ class HostedMode:
             served_file=resumed.served_file,
         )
         self._watch = Watch(name, ring, self._server, self._bypass, parts.copies, trim=self._trim)
-        self._stamper = None if resumed.witnesses is None else Stamper(name, resumed.witnesses)
-        if resumed.witnesses is not None:
-            self.source.noted(resumed.witnesses.lsn)
-        self._counting: asyncio.Task[None] | None = None
         self._state_troubles = Troubles()
         self._ring_files: list[FileInUse] = []
 
@@ -139,7 +145,9 @@ class HostedMode:
         self, cursor: Cursor, start_upload: Callable[[], None], attach: Callable[[], list[HostedDisk]]
     ) -> None:
         """What the ring held is shipped first: it is older than anything that is owed."""
-        if self._stamper is not None:
+        if self._resumed.witnesses is not None:
+            self.source.noted(self._resumed.witnesses.lsn)
+            self._stamper = Stamper(self._name, self._resumed.witnesses)
             self._stamper.start()
         await in_thread(self._hold_log, cursor)
         start_upload()
@@ -193,6 +201,7 @@ class HostedMode:
                 log_bypass_gap(self._parts.control_log, bypassed_file, served_file, gap, resumed.gap_since_ns)
         resumed.place.publish(Generation.of_log(self._log))
         self._ring_files = self._held_ring()
+        self._maps.begin(self._map_starts(is_gap_open=was_open))
         self._start_host(disks)
         if resumed.owed.resync and not was_open:
             copies.owe_changed(resumed.changed + resumed.absent, gap)
@@ -204,6 +213,19 @@ class HostedMode:
         for disk in disks:
             if disk.fault is not None and disk.number not in owed and not self._server.is_held(disk):
                 self._owe_failed(disk, f"disk {disk.name!r} failed: {disk.fault.reason}")
+
+    def _map_starts(self, *, is_gap_open: bool) -> dict[int, MapStart]:
+        """Say what is known of the disks before the host component is asked to serve them."""
+        resumed, starts = self._resumed, {}
+        differs = resumed.others_wrote or (bool(resumed.owed.gap) and not resumed.owed.marked)
+        for state in self._parts.control_log.history.disks:
+            if differs or state in resumed.changed or state in resumed.absent:
+                starts[state.disk] = MapStart.UNCERTAIN
+            elif resumed.rested and state.ready and not is_gap_open:
+                starts[state.disk] = MapStart.AGREES
+            else:
+                starts[state.disk] = MapStart.MARKED
+        return starts
 
     def _trim(self) -> None:
         """Move the log's tail as far as the state folder knows the log by now.
@@ -288,10 +310,14 @@ class HostedMode:
         return "" if is_in_use and not self._bypass.why else reason
 
     def serve(self, disk: HostedDisk) -> None:
+        if not self._maps.knows(disk.number):
+            holds_data = any(not region.hole for region in disk.primary.regions())
+            self._maps.begin({disk.number: MapStart.UNCERTAIN if holds_data else MapStart.AGREES})
         self._server.serve(disk)
 
     def withdraw(self, disk: HostedDisk) -> None:
         self._server.withdraw(disk)
+        self._maps.remove(disk.number, disk.path)
 
     # -- while the domain is open ------------------------------------------------------------------------------------
 

@@ -71,17 +71,16 @@ class HostedResumption:
         if self._bypassed_file is not None:
             self._bypassed_file.check_folder()
         self._served_file = served_file(Path(options.state), name)
+        self._others_wrote = self._served_file.stands
         self._log = log
         self._log_found = log_found(log)
         self._own = Generation.of_log(log)
         self._chain = chain
         self._on_mismatch = on_mismatch
         self._witnesses = self._witnesses_of(log)
-        self._disk_word = Word.SILENT
-        self._has_seen_disks = False
+        self._disk_word, self._has_seen_disks = Word.SILENT, False
         self._owed = NOTHING_OWED
-        self._believed = False
-        self._owes_gap = False
+        self._believed = self._owes_gap = False
         self.changed: tuple[DiskState, ...] = ()
         self.absent: tuple[DiskState, ...] = ()
         self.lagging: tuple[DiskState, ...] = ()
@@ -201,16 +200,14 @@ class HostedResumption:
             absent=self.absent,
             lagging=self.lagging,
             witnesses=self._witnesses,
+            earlier=self._own,
+            rested=_rested(found, owed),
+            others_wrote=self._others_wrote,
         )
         if self._witnesses is not None:
             self._witnesses.begin(primaries.present_paths(history.disks))
-        log_.info(
-            "domain %s: what an earlier run left: %s; what is owed: %s",
-            self._component.name,
-            found,
-            owed.gap or owed.stop or "nothing",
-            extra={"domain": self._component.name},
-        )
+        told, name = "domain %s: what an earlier run left: %s; what is owed: %s", self._component.name
+        log_.info(told, name, found, owed.gap or owed.stop or "nothing", extra={"domain": name})
         return ring
 
     def make_mode(self, parts: ModeParts) -> HostedMode:
@@ -309,6 +306,12 @@ class HostedResumption:
         if survivor is not None:
             survivor.leave()
         return self._place.make(**asdict(self._settings), write_back=self.write_back)
+
+
+def _rested(found: Found, owed: Continuity) -> bool:
+    """Whether everything had ended in order. What a ring still holds is in the log before a disk is served."""
+    has_all = found.log is LogFound.CLEAN or found.ring is RingFound.KEPT
+    return found.host is HostFound.ENDED and found.logging and has_all and not owed.gap and not owed.stop
 
 
 def _check_survivor(name: str, options: HostOptions, log: ReplicationLog, ring: Ring | None) -> None:

@@ -17,11 +17,12 @@ from concurrent.futures import Future
 from contextlib import suppress
 from dataclasses import replace
 
-from jetdr_core._core import FilterStats, Ring
+from jetdr_core._core import FilterStats, MapState, Ring
 from jetdr_core.device import FileDevice
 from jetdr_core.domain.disk import CopyFilter, ProtectedDisk
 from jetdr_core.domain.disk_fault import DiskFault
 from jetdr_core.domain.hosting.bypassed_file import BypassedFile
+from jetdr_core.domain.hosting.hosted_map import HostedMap, HostMaps
 from jetdr_core.domain.hosting.ring_place import RingPlace
 from jetdr_core.domain.primary import DiskPlace, Primary, close_late, open_primary, shrunk
 from jetdr_core.errors import HostUnreachable, InvalidRequest, JetdrError, PrimaryAway
@@ -44,6 +45,8 @@ LOOK_LIMIT_S = 1.0
 class HostedDisk(ProtectedDisk):
     """A disk that guests read and write over NBD, at :attr:`nbd_uri`."""
 
+    map: HostedMap | None
+
     def __init__(self, number: int, name: str, primary: Primary, nbd_uri: str, copy_filter: HostedFilter) -> None:
         super().__init__(number, name, primary, copy_filter.size_bytes)
         self.nbd_uri = nbd_uri
@@ -62,6 +65,11 @@ class HostedDisk(ProtectedDisk):
     def stats(self) -> FilterStats:
         """Return what the host component counted, as it last reported."""
         return self.counted
+
+    def take_map_state(self, state: MapState | None) -> None:
+        """Take over what the host component reports of its dirty map."""
+        if self.map is not None and state is not None:
+            self.map.state = state
 
     def adopt(self, primary: Primary) -> None:
         """Take another handle. What is at its path may be another file than before, and the path another one."""
@@ -88,6 +96,7 @@ class DiskServer:
         ring: Ring,
         place: RingPlace,
         bypassed_file: BypassedFile | None,
+        maps: HostMaps,
         *,
         admit: Callable[[str], None],
         doubt: Callable[[str], None],
@@ -97,6 +106,7 @@ class DiskServer:
         self._ring = ring
         self._place = place
         self._bypassed_file = bypassed_file
+        self._maps = maps
         self._admit = admit
         self._doubt = doubt
         self._on_fault = on_fault
@@ -293,6 +303,7 @@ class DiskServer:
         """Take the disk from its guest, because of ``fault``. What is in flight ends first."""
         with self._lock:
             self._served.discard(disk.number)
+            self._maps.doubt(disk.number)
             disk.fault = fault
             try:
                 self._control.remove(disk.number)
@@ -348,7 +359,7 @@ class DiskServer:
             return False
         if self._bypassed_file is None:  # in write-through it starts without disks
             self._unused = self.host_ended
-            self._component.start(self._place.path, self._place.domain_uuid)
+            self._component.start(self._place.path, self._place.domain_uuid, map_folder=self._maps.folder)
         else:
             path, disks = self._bypassed_file.path, self._start_disks()
             self._component.start(self._place.path, self._place.domain_uuid, disks=disks, bypassed_path=path)
@@ -384,9 +395,18 @@ class DiskServer:
 
     def _add(self, disk: HostedDisk) -> None:
         self._unused = False
-        self._control.add(disk.number, disk.size_bytes, 0, disk.name, disk.path)
+        if self._ring.write_back:
+            self._control.add(disk.number, disk.size_bytes, 0, disk.name, disk.path)
+        else:
+            self._add_mapped(disk)
         self._served.add(disk.number)
         self._may_lag.add(disk.number)
+
+    def _add_mapped(self, disk: HostedDisk) -> None:
+        request = self._maps.request(disk.number)
+        found = self._control.add_mapped(disk.number, disk.size_bytes, disk.name, disk.path, request)
+        self._maps.added(disk.number, disk.name, found)
+        disk.map = None if found is None else HostedMap(self._control, disk.number, disk.size_bytes)
 
     def _try_serve(self, disk: HostedDisk, *, is_held: bool) -> None:
         """Serve the disk if that is possible. ``is_held``: the host component serves it, maybe from another place.
@@ -415,6 +435,7 @@ class DiskServer:
                 raise
             self._doubt(f"disk {disk.name!r} is served from another place, or in another size: {disk.path}")
             self._control.remove(disk.number)
+            self._maps.doubt(disk.number)
             self._add(disk)
 
     def _note_fault(self, disk: HostedDisk, error: Exception, *, is_held: bool) -> None:
@@ -423,6 +444,8 @@ class DiskServer:
             self._held.add(disk.number)
         self._note_held(disk, is_held=is_held)
         disk.fault = DiskFault.of(error, disk.fault)
+        if not is_held:
+            self._maps.doubt(disk.number)
 
     def _note_held(self, disk: HostedDisk, *, is_held: bool) -> None:
         """Note whether the guest of a failed disk goes on with it. Once it does not, the disk may be changed."""
@@ -455,4 +478,5 @@ class DiskServer:
         for number, disk in dict(self._wanted).items():
             if number in found:
                 disk.counted = found[number].filter
+                disk.take_map_state(found[number].map)
         self._counted_s = asked_s

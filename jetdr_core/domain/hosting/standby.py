@@ -18,7 +18,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from jetdr_core._core import Ring
+from jetdr_core._core import MapStart, Ring
 from jetdr_core.catalog import DiskState
 from jetdr_core.domain.disk_identity import read_stamp
 from jetdr_core.domain.generation import Generation, Word
@@ -28,12 +28,15 @@ from jetdr_core.domain.known_file import KnownFile
 from jetdr_core.domain.known_record import KnownRecord
 from jetdr_core.errors import JetdrError
 from jetdr_core.file_making import told
-from jetdr_core.host import HostComponent, HostOptions, StartDisk
+from jetdr_core.host import HostComponent, HostOptions, MapRequest, StartDisk
 from jetdr_core.options import DomainOptions
 
 __all__ = ["ClosedGuests", "Standby"]
 
 log = logging.getLogger(__name__)
+
+ALL_OWED = MapRequest(MapStart.UNCERTAIN, 0, 0, str(Generation(0)), str(Generation(0)), 0, 0)
+"""No log is of this generation. So the map is believed only once a log has gone on with it."""
 
 NEVER = Generation(0)
 """No log is of this generation, so no log is continued by a ring that says so."""
@@ -118,7 +121,7 @@ class Standby:
             self._make_ring(record, place)
         else:
             ring.stop_logging()
-        self._component.start(place.path, record.domain_uuid)
+        self._component.start(place.path, record.domain_uuid, map_folder=self._options.map_folder)
         self._add_disks(record)
 
     def _start_write_back(self, record: KnownRecord, place: RingPlace, ring: Ring | None) -> None:
@@ -172,7 +175,11 @@ class Standby:
         failed = []
         for state in record.folded_history().disks:
             try:
-                self._component.control.add(state.disk, state.size_bytes, 0, state.name, self._path(state))
+                path = self._path(state)
+                if self._host.write_back:
+                    self._component.control.add(state.disk, state.size_bytes, 0, state.name, path)
+                else:
+                    self._component.control.add_mapped(state.disk, state.size_bytes, state.name, path, ALL_OWED)
             except (JetdrError, OSError, _Wait) as error:
                 failed.append(told(error))
         self._incomplete = "; ".join(failed)

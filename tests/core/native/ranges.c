@@ -1,7 +1,7 @@
 /*
  * ranges.c: what ranges.h promises, one promise an argument. Prints "kept", or ends with what was not.
  *
- *   ranges order | apart | share | close
+ *   ranges order | apart | share | close | settle
  */
 #include "core/ranges.h"
 #include "core/room.h"
@@ -149,6 +149,36 @@ static void check_close(void)
     must(!jdr_ranges_enter(&ranges), "closed is closed, also twice");
 }
 
+/* ---- settle ----------------------------------------------------------------------------------------------------- */
+
+static _Atomic bool settled;
+
+static void *settle(void *unused)
+{
+    must(!jdr_ranges_wait_released(&ranges, INT64_MAX), "a wait without a limit ends");
+    settled = true;
+    return unused;
+}
+
+static void check_settle(void)
+{
+    pthread_t thread;
+    struct jdr_range first = range(0, 10), second = range(20, 30), later = range(40, 50);
+    must(!jdr_ranges_wait_released(&ranges, 0), "nothing is waited for if nothing is held");
+    jdr_ranges_hold(&ranges, &first, plenty);
+    jdr_ranges_hold(&ranges, &second, plenty);
+    must(jdr_ranges_wait_released(&ranges, jdr_monotonic_ns()) == -ETIMEDOUT, "a wait has a limit");
+    pthread_create(&thread, NULL, settle, NULL);
+    until_waiting(1);
+    jdr_ranges_hold(&ranges, &later, plenty);
+    release(&second);
+    must(!settled, "every range that was held is waited for");
+    release(&first);
+    pthread_join(thread, NULL);
+    must(later.held, "... and none that came later");
+    release(&later);
+}
+
 int main(int count, char **arguments)
 {
     const char *promise = count > 1 ? arguments[1] : "";
@@ -161,6 +191,8 @@ int main(int count, char **arguments)
         check_share();
     else if (!strcmp(promise, "close"))
         check_close();
+    else if (!strcmp(promise, "settle"))
+        check_settle();
     else
         return 2;
     jdr_ranges_destroy(&ranges);
