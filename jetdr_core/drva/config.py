@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import ipaddress
 import os
+import stat
 import tomllib
 from collections.abc import Callable, Hashable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, fields, replace
@@ -340,6 +341,7 @@ def _check(file: str, config: DrvaConfig) -> None:
     named = [*(disk.path for _, disk in disks), *(volume.path for volume in config.volumes)]
     named += [str(config.control_socket), *_own_places(config)]
     _refuse_twice(file, "path", itemgetter(1), zip(named, _true_paths(named), strict=True))
+    _refuse_one_under_two_names(file, named)
 
 
 def _own_places(config: DrvaConfig) -> set[str]:
@@ -359,6 +361,31 @@ def _refuse_twice(file: str, what: str, key: Callable[[T], Hashable], things: It
         if value in seen:
             raise InvalidRequest(f"{file}: {what} {str(value)!r} is named twice", hint="name each thing once")
         seen.add(value)
+
+
+def _refuse_one_under_two_names(file: str, paths: Sequence[str]) -> None:
+    """Refuse two hard links of a file, and two nodes of a device. A path that hangs is passed over."""
+    seen: dict[str, str] = {}
+    for path, answer in zip(paths, each_within(PLACE_LIMIT_S, _identity, paths), strict=True):
+        identity = answer.result() if answer.done() else ""
+        if identity and identity in seen:
+            raise InvalidRequest(
+                f"{file}: {seen[identity]!r} and {path!r} are one {identity}", hint="name each file and device once"
+            )
+        seen[identity] = path
+
+
+def _identity(path: str) -> str:
+    """What tells a device, or a file with several names, from all others. Empty for anything else."""
+    try:
+        status = os.stat(path)
+    except (OSError, ValueError):
+        return ""
+    if stat.S_ISBLK(status.st_mode):
+        return f"device ({os.major(status.st_rdev)}:{os.minor(status.st_rdev)})"
+    if stat.S_ISREG(status.st_mode) and status.st_nlink > 1:
+        return f"file (inode {status.st_ino} of device {status.st_dev})"
+    return ""
 
 
 def _true_paths(paths: Sequence[str]) -> Iterator[str]:

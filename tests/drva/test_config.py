@@ -174,6 +174,14 @@ def test_a_disk_behind_a_symbolic_link_is_the_same_disk(tmp_path: Path) -> None:
         load_config(written(tmp_path, text))
 
 
+def test_a_disk_with_two_names_is_one_disk(tmp_path: Path) -> None:
+    (tmp_path / "disk").touch()
+    (tmp_path / "other").hardlink_to(tmp_path / "disk")
+    text = GOOD.replace('"/vm/db01"', f'"{tmp_path}/disk"\n[[domain.disk]]\nname = "db02"\npath = "{tmp_path}/other"')
+    with pytest.raises(InvalidRequest, match=r"/disk' and '.*/other' are one file \(inode .*; name each file"):
+        load_config(written(tmp_path, text))
+
+
 def test_a_file_without_a_domain_is_refused(tmp_path: Path) -> None:
     with pytest.raises(InvalidRequest, match="names no domain"):
         load_config(written(tmp_path, ""))
