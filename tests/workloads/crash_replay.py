@@ -80,12 +80,16 @@ async def record(disk: Recorded, log: Recorded, chance: random.Random, count: in
 
 
 def _drawn(chance: random.Random) -> list[tuple[int, bytes]]:
-    """One to four writes and zeros of a small range, which often overlap."""
+    """One to four writes and zeros of a small range, which often overlap.
+
+    Zeros are whole blocks: QEMU's FUSE export reports that it has zeroed part of a block, and does nothing.
+    """
     drawn = []
     for _ in range(chance.randrange(1, 5)):
-        sectors = chance.choice([1, 1, 3, 8, 16])
-        offset = chance.randrange(64 - sectors) * SECTOR
-        drawn.append((offset, bytes([chance.choice([0, *range(1, 256)])]) * (sectors * SECTOR)))
+        value = chance.choice([0, *range(1, 9)])
+        sectors = chance.choice([1, 1, 3, 8, 16]) if value else 8
+        offset = chance.randrange(64 - sectors) // (1 if value else 8) * (SECTOR if value else 8 * SECTOR)
+        drawn.append((offset, bytes([value]) * (sectors * SECTOR)))
     return drawn
 
 
