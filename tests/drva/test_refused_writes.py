@@ -36,7 +36,7 @@ def gaps(here: Place) -> list[Any]:
     return found
 
 
-@pytest.mark.parametrize("code", [errno.EROFS, errno.EACCES, errno.EPERM, errno.EFBIG, errno.ENOTSUP])
+@pytest.mark.parametrize("code", [errno.EROFS, errno.EACCES])
 def test_uploads_that_are_refused_are_an_alarm_and_go_on_when_they_are_granted(
     monkeypatch: pytest.MonkeyPatch, code: int
 ) -> None:
