@@ -98,12 +98,7 @@ async def read_known(store: ObjectStore, name: str, domain_key: DomainKey | None
     except ChainBroken as error:
         if error.facts.get("number") != 1:
             raise
-        hint = (
-            "bring it back from a version or a copy of the container; if what the container held is lost for good, "
-            f"begin anew ('jetdr drva CONFIG --begin-anew {name}=UUID', with the UUID that 'jetdr inspect LOG' shows), "
-            "best with an empty container in the configuration"
-        )
-        raise ChainBroken(error.message, hint=hint, **error.facts) from None
+        raise ChainBroken(error.message, hint=_remedy_of_lost_first(name), **error.facts) from None
     if catalog.authenticity is Authenticity.NOT_CHECKED:
         raise WrongKey(
             f"domain {catalog.name!r} in {store.url} has a key, and none was given",
@@ -127,6 +122,14 @@ async def read_known(store: ObjectStore, name: str, domain_key: DomainKey | None
         chain_break=chain.chain_break,
         after=frozenset(chain.after),
         domain_key=chain.domain_key,
+    )
+
+
+def _remedy_of_lost_first(name: str) -> str:
+    return (
+        "bring it back from a version or a copy of the container; if what the container held is lost for good, "
+        f"begin anew ('jetdr drva CONFIG --begin-anew {name}=UUID', with the UUID that 'jetdr inspect LOG' shows), "
+        "best with an empty container in the configuration"
     )
 
 
