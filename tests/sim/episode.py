@@ -176,7 +176,7 @@ class Episode:
         """Somebody makes a copy of the owner's log, or of the store."""
         if self._chance.random() < 0.5:
             self._log_copies.append(owner.log.image())
-        else:
+        elif self._marks:  # before the first one the store may not know the disks, which is another story
             self._store_copies.append(
                 StoreCopy(dict(self._store._container.objects), len(self._marks), len(self._claims))
             )
