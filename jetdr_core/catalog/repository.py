@@ -3,7 +3,8 @@
 Invariants: the repository is a cache and nothing else, so that deleting or damaging its file loses nothing.
 
 - The reader uses a row only if its bytes have the checksum under which it is kept.
-- A repository that SQLite cannot read is deleted and created anew. A file that is locked, full or read-only is a miss.
+- A repository that SQLite cannot read, or of an earlier layout, is deleted and created anew. A file that is locked,
+  full or read-only is a miss.
 - A file that is no repository, such as a disk named by mistake, is neither deleted nor changed. The catalog then works
   without a repository. The same holds for a link or a pipe, also under the names that SQLite derives from the file's,
   because SQLite would follow it or wait.
@@ -36,16 +37,18 @@ _APPLICATION = 0x4A445243
 """What tells a repository from every other SQLite file. It is in the file's header before anything else is."""
 
 _HEADER_BYTES = 100
+_SQLITE = b"SQLite format 3\0"
 _SUFFIXES = ("", "-wal", "-shm", "-journal")
+_TABLE = """footer (
+    domain BLOB NOT NULL, checksum BLOB NOT NULL, bytes INTEGER NOT NULL, footer BLOB NOT NULL,
+    UNIQUE (domain, checksum)
+)"""
 _CREATE = f"""
 PRAGMA application_id = {_APPLICATION};
 PRAGMA journal_mode = WAL;
 PRAGMA synchronous = OFF;
 PRAGMA user_version = {_LAYOUT};
-CREATE TABLE IF NOT EXISTS footer (
-    domain BLOB NOT NULL, checksum BLOB NOT NULL, bytes INTEGER NOT NULL, footer BLOB NOT NULL,
-    UNIQUE (domain, checksum)
-);
+CREATE TABLE IF NOT EXISTS {_TABLE};
 """
 
 
@@ -94,7 +97,7 @@ class MetadataRepository:
             return step(self._connected())
         except _NotOurs as error:
             self._is_refused = True
-            log.warning("%s, and was left as it is; name another file", error)
+            log.warning("%s, and was left as it is; name another file, or use none (--no-cache)", error)
         except (sqlite3.OperationalError, OSError) as error:
             log.warning("metadata repository %s is not usable at present: %s", self.path, error)
             self._close()
@@ -123,6 +126,8 @@ class MetadataRepository:
         try:
             header = os.read(fd, _HEADER_BYTES) if stat.S_ISREG(os.fstat(fd).st_mode) else b"?"
             if header and not _is_repository(header):
+                if _is_of_first_layout(self.path, header):
+                    raise sqlite3.DatabaseError("an earlier layout")
                 raise _NotOurs(f"{self.path} is no metadata repository")
             os.fchmod(fd, 0o600)
         finally:
@@ -175,7 +180,19 @@ class _NotOurs(Exception):
 
 
 def _is_repository(header: bytes) -> bool:
-    return header.startswith(b"SQLite format 3\0") and header[68:72] == _APPLICATION.to_bytes(4, "big")
+    return header.startswith(_SQLITE) and header[68:72] == _APPLICATION.to_bytes(4, "big")
+
+
+def _is_of_first_layout(path: Path, header: bytes) -> bool:
+    """Whether an earlier engine made the file, which bears no mark: its one table tells. Nothing is changed."""
+    if not header.startswith(_SQLITE) or header[68:72] != bytes(4):
+        return False
+    try:
+        with contextlib.closing(sqlite3.connect(f"{path.absolute().as_uri()}?immutable=1", uri=True)) as connection:
+            made = connection.execute("SELECT sql FROM sqlite_master WHERE sql IS NOT NULL").fetchall()
+    except sqlite3.Error:
+        return False
+    return made == [(f"CREATE TABLE {_TABLE}",)]
 
 
 def _bytes_kept(connection: sqlite3.Connection) -> int:

@@ -141,6 +141,8 @@ async def _remedy_of_missing(store: ObjectStore, name: str) -> str:
         "(embedded: 'jetdr give-up-section', and ProtectedDomain.create)"
     )
     async for info in store.list_prefix(""):
+        if info.key.startswith(LEFT_PREFIX):
+            continue
         return f"{hint}; to create a first domain there, remove {info.key!r} and all else that a lost domain left"
     return hint
 

@@ -111,8 +111,14 @@ def _rows(states: Iterable[tuple[AlarmKey, AlarmState]]) -> list[dict[str, Any]]
 
 
 def _decoded(content: Any) -> AlarmMemory:
-    seen = {(str(name), str(subject)): int(event) for name, subject, event in content["seen"][:ROWS_MAX]}
+    seen = {(str(name), str(subject)): _number(event) for name, subject, event in content["seen"][:ROWS_MAX]}
     return AlarmMemory(_states(content["present"]), _states(content["ended"]), seen)
+
+
+def _number(value: Any) -> int:
+    if type(value) is not int or not 0 <= value < 1 << 63:
+        raise ValueError(f"{value!r} is no time, and no number of an event")
+    return value
 
 
 def _states(rows: Any) -> Mapping[AlarmKey, AlarmState]:
@@ -124,6 +130,5 @@ def _states(rows: Any) -> Mapping[AlarmKey, AlarmState]:
 def _state(
     *, subject: str, name: str, text: str, since_ns: int, ended_ns: int, acknowledged: bool, event: int
 ) -> tuple[AlarmKey, AlarmState]:
-    if not all(type(number) is int and 0 <= number < 1 << 63 for number in (since_ns, ended_ns, event)):
-        raise ValueError(f"{since_ns!r}, {ended_ns!r} or {event!r} is no time")
+    since_ns, ended_ns, event = _number(since_ns), _number(ended_ns), _number(event)
     return (str(name), str(subject)), AlarmState(str(name), str(text), since_ns, ended_ns, bool(acknowledged), event)

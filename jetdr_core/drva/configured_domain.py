@@ -11,6 +11,7 @@ from typing import Any
 from uuid import UUID
 
 from jetdr_core.aio import in_thread
+from jetdr_core.catalog.keys import LEFT_PREFIX
 from jetdr_core.domain import HostedDomain, ProtectedDomain
 from jetdr_core.domain.known_file import KnownFile
 from jetdr_core.domain.log_section import domain_in_log
@@ -143,10 +144,14 @@ def _anew(config: DomainConfig, lost: UUID) -> str:
 
 
 async def store_is_empty(url: str, *, create: bool = False) -> bool:
-    """Return whether the store is empty. Raises what the store raises. ``create``: make a missing container."""
+    """Return whether the store is empty, but for what a lost domain left there and was set aside.
+
+    Raises what the store raises. ``create``: make a missing container.
+    """
     async with connected(url, create=create, retry=RetryPolicy(attempts_max=1), apart=True) as store:
-        async for _ in store.list_prefix(""):
-            return False
+        async for info in store.list_prefix(""):
+            if not info.key.startswith(LEFT_PREFIX):
+                return False
         return True
 
 

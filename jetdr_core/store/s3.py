@@ -123,13 +123,19 @@ class S3Store:
         return await get_each(self.get_range, ranges, requests_max=REQUESTS_MAX)
 
     async def list_prefix(self, prefix: str) -> AsyncIterator[ObjectInfo]:
-        """List. The crate lists whole folders, so a listing begins shortly before ``prefix`` and ends after it."""
+        """List. The crate lists whole folders, so a listing begins shortly before ``prefix`` and ends after it.
+
+        The crate takes the ``/`` from the name of an object that stands for a folder, so that object always seems to
+        come next.
+        """
         check_prefix(prefix)
         wanted = self._target.prefix + prefix
         folder = wanted.rpartition("/")[0]
         seen = wanted[:-1].rstrip("/")  # the listing has what comes after this name
         start = len(self._target.prefix)
         while rows := await self._call("list", prefix, partial(self._rows, folder, seen)):
+            if rows[-1][0] == seen:
+                return
             for path, size_bytes in rows:
                 if path.startswith(wanted) and is_key(path[start:]):
                     yield ObjectInfo(path[start:], size_bytes)

@@ -240,7 +240,8 @@ def test_a_file_that_is_no_repository_stays_and_is_done_without(
     assert cache.read_bytes() == before
     assert stat.S_IMODE(cache.stat().st_mode) == 0o640
     assert list(tmp_path.iterdir()) == [cache]
-    assert caplog.messages == [f"{cache} is no metadata repository, and was left as it is; name another file"] * 2
+    told = f"{cache} is no metadata repository, and was left as it is; name another file, or use none (--no-cache)"
+    assert caplog.messages == [told] * 2
 
 
 def test_changed_row_is_not_believed(tmp_path: Path) -> None:
@@ -274,9 +275,10 @@ def test_planted_repository_is_left_alone_and_done_without(
     (tmp_path / "precious").write_bytes(b"precious")
     planted = tmp_path / f"cache.sqlite{suffix}"
     PLANTED[kind](planted)
-    told = [run(reads_with(three_segments(), tmp_path / "cache.sqlite")) for _ in range(2)]
-    assert told == [4, 4]
-    assert caplog.messages == [f"{planted} is no regular file, and was left as it is; name another file"] * 2
+    found = [run(reads_with(three_segments(), tmp_path / "cache.sqlite")) for _ in range(2)]
+    assert found == [4, 4]
+    message = f"{planted} is no regular file, and was left as it is; name another file, or use none (--no-cache)"
+    assert caplog.messages == [message] * 2
     assert not stat.S_ISREG(planted.lstat().st_mode)
     assert (tmp_path / "precious").read_bytes() == b"precious"
 
@@ -294,11 +296,23 @@ def test_row_of_another_length_is_no_footer_and_not_loaded(tmp_path: Path) -> No
     assert peak < 32 << 20
 
 
-def test_repository_of_another_layout_is_begun_anew(tmp_path: Path) -> None:
+OTHER_LAYOUTS = {
+    "later": f"PRAGMA application_id = {repository._APPLICATION}; PRAGMA user_version = 77;",
+    "first": """
+        PRAGMA journal_mode = WAL; PRAGMA synchronous = OFF; PRAGMA user_version = 1;
+CREATE TABLE IF NOT EXISTS footer (
+    domain BLOB NOT NULL, checksum BLOB NOT NULL, bytes INTEGER NOT NULL, footer BLOB NOT NULL,
+    UNIQUE (domain, checksum)
+);
+""",
+}
+
+
+@pytest.mark.parametrize("layout", OTHER_LAYOUTS)
+def test_repository_of_another_layout_is_begun_anew(tmp_path: Path, layout: str) -> None:
     cache = tmp_path / "cache.sqlite"
     with sqlite3.connect(cache) as connection:
-        connection.execute(f"PRAGMA application_id = {repository._APPLICATION}")
-        connection.execute("PRAGMA user_version = 77")
+        connection.executescript(OTHER_LAYOUTS[layout])
     connection.close()
     maker = three_segments()
     run(reads_with(maker, cache))

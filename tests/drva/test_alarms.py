@@ -129,7 +129,14 @@ def test_what_an_alarm_log_remembers_goes_over_a_restart(tmp_path: Path) -> None
 
 
 @pytest.mark.parametrize(
-    "content", [b"", b"{", b'{"version": 1}', b'{"version": 1, "present": [{}], "ended": [], "seen": []}']
+    "content",
+    [
+        b"",
+        b"{",
+        b'{"version": 1}',
+        b'{"version": 1, "present": [{}], "ended": [], "seen": []}',
+        b'{"version": 1, "present": [], "ended": [], "seen": [["log_cut", "", 1e999]]}',
+    ],
 )
 def test_a_damaged_file_of_alarms_says_nothing(tmp_path: Path, content: bytes) -> None:
     (tmp_path / "payroll").mkdir(mode=0o700)

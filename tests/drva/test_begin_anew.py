@@ -132,6 +132,18 @@ def test_setting_aside_that_was_cut_off_is_continued() -> None:
         assert_lasts(here)
 
 
+def test_what_was_set_aside_does_not_count_as_a_domain() -> None:
+    with place("payroll") as here:
+        old = emptied_but_for_the_newest(here)
+        asyncio.run(begin_anew(load_config(here.file).domains[0], old))  # and the DRVA ends before a new one is created
+        with running(here):
+            here.until(is_whole)
+        shutil.rmtree(store_folder(here) / "chain")
+        failure = told(here)
+        assert f"--begin-anew payroll={section_uuid(here)}" in failure
+        assert "left/" not in failure
+
+
 def test_a_lost_log_and_a_lost_container() -> None:
     """Only the state folder of a hosted domain knows it then."""
     with place("payroll") as here:

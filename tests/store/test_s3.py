@@ -95,6 +95,19 @@ def test_listing_goes_on_over_many_pages_and_leaves_foreign_objects_out(
     asyncio.run(scenario())
 
 
+@pytest.mark.parametrize(("prefix", "listed"), [("/payroll", ""), ("/payroll", "chain/"), ("", "payroll/")])
+def test_a_listing_ends_after_an_object_that_stands_for_a_folder(s3_server: S3Server, prefix: str, listed: str) -> None:
+    """Amazon's console makes one for each new folder."""
+    bucket = new_bucket(s3_server)
+    s3_server.put(f"/{bucket}{prefix}/{listed}")
+
+    async def scenario() -> None:
+        async with opened(s3_server.environment(), f"{bucket}{prefix}") as store, asyncio.timeout(5):
+            assert await keys(store, listed) == []
+
+    asyncio.run(scenario())
+
+
 @asynccontextmanager
 async def answering(status: int, code: str, *headers: str) -> AsyncIterator[dict[str, str]]:
     """Settings of a service that gives one answer to everything."""
