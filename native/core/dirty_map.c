@@ -452,6 +452,7 @@ int jdr_dirty_map_grow(jdr_dirty_map **out, const struct jdr_device *sidecar, jd
     map->busy = true;
     begin_anew(map, false);
     pthread_mutex_lock(&smaller->mutex);
+    map->file.lsn = smaller->file.lsn; /* what is not marked relies on the log up to there */
     take_states(map, smaller);
     pthread_mutex_unlock(&smaller->mutex);
     int64_t written = map->failed ? 0 : write_unwritten(map);

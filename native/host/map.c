@@ -24,9 +24,10 @@
 
 struct host_map {
     char place[HOST_PATH_MAX + 64];
-    int fd;                /* of the sidecar, or -1 */
-    int error;             /* why there is none */
-    pthread_rwlock_t lock; /* guards `native`, which another one replaces when the disk grows */
+    int fd;                  /* of the sidecar, or -1 */
+    int error;               /* why there is none */
+    pthread_mutex_t growing; /* held by who makes the disk grow, from the end of one thread to the begin of the next */
+    pthread_rwlock_t lock;   /* guards `native`, which another one replaces when the disk grows */
     jdr_dirty_map *native;
     jdr_filter *filter;
     pthread_mutex_t mutex; /* guards all below */
@@ -142,6 +143,7 @@ int host_map_begin(struct host_disk *disk, const struct host_disks_options *opti
     if (!map)
         return host_refuse(ENOMEM, message, "disk %s: out of memory", disk->spec.name);
     find_place(map->place, sizeof map->place, disk, options);
+    pthread_mutex_init(&map->growing, NULL);
     pthread_rwlock_init(&map->lock, NULL);
     pthread_mutex_init(&map->mutex, NULL);
     pthread_cond_init(&map->changed, NULL);
@@ -229,6 +231,7 @@ void host_map_free(struct host_map *map)
     jdr_dirty_map_destroy(map->native);
     if (map->fd >= 0)
         close(map->fd);
+    pthread_mutex_destroy(&map->growing);
     pthread_rwlock_destroy(&map->lock);
     pthread_mutex_destroy(&map->mutex);
     pthread_cond_destroy(&map->changed);
@@ -246,11 +249,11 @@ void host_map_go_on(struct host_disk *disk, const struct host_map_spec *spec)
     pthread_rwlock_unlock(&disk->map->lock);
 }
 
-/* The sidecar of the smaller disk goes first. A crash in between leaves none, and the whole disk is copied. */
-int host_map_grow(struct host_disk *disk, uint64_t size_bytes)
+/* While nobody clears. The sidecar of the smaller disk goes first: a crash in between leaves none, and all is copied.
+ */
+static int replace(struct host_disk *disk, uint64_t size_bytes)
 {
     struct host_map *map = disk->map;
-    stop_tending(map);
     pthread_rwlock_wrlock(&map->lock);
     jdr_dirty_map *smaller = map->native;
     int smaller_fd = map->fd;
@@ -265,7 +268,20 @@ int host_map_grow(struct host_disk *disk, uint64_t size_bytes)
     if (unused >= 0)
         close(unused);
     pthread_rwlock_unlock(&map->lock);
-    host_map_tend(disk);
+    return result;
+}
+
+/* A flush that hangs holds up the end of the thread that clears. So the next request may come before that. */
+int host_map_grow(struct host_disk *disk, uint64_t size_bytes)
+{
+    int result = 0;
+    pthread_mutex_lock(&disk->map->growing);
+    if (jdr_filter_size(disk->filter) < size_bytes) {
+        stop_tending(disk->map);
+        result = replace(disk, size_bytes);
+        host_map_tend(disk);
+    }
+    pthread_mutex_unlock(&disk->map->growing);
     return result;
 }
 

@@ -5,14 +5,16 @@ from __future__ import annotations
 import asyncio
 import os
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 from pathlib import Path
 
 import pytest
 
 import jetdr_core as jetdr
-from jetdr_core._core import MapState
-from jetdr_core.host import HostControl
+from jetdr_core._core import MapStart, MapState
+from jetdr_core.domain.generation import Generation
+from jetdr_core.host import HostControl, MapRequest
 from tests.domain.hosted import (
     DISK_BYTES,
     Drva,
@@ -51,6 +53,11 @@ def state(made: Machine) -> MapState:
     """How the map is, as the host component says."""
     with closing(made.host.control) as control:
         return _map(control)
+
+
+def relies_on(made: Machine) -> int:
+    """Up to which LSN the first block of the sidecar relies on the log for what it has cleared."""
+    return int.from_bytes(sidecar(made).read_bytes()[4096 + 32 : 4096 + 40], "little")
 
 
 def is_served(made: Machine) -> bool:
@@ -255,7 +262,9 @@ def test_the_map_of_a_disk_that_has_grown_goes_on(made: Machine) -> None:
             await asyncio.to_thread(write, made)
             os.truncate(made.primary(), 2 * DISK_BYTES)
             await asyncio.to_thread(until, lambda: disk.primary_bytes == 2 * DISK_BYTES)
+            relied_on = relies_on(made)
             await domain.grow_disk("db01")
+            assert relies_on(made) >= relied_on > 0
             await asyncio.to_thread(write, made, (100,))
             await asyncio.to_thread(made.kill_host)
             await asyncio.to_thread(until, lambda: domain.status().host.restarts == 1)  # type: ignore[union-attr]
@@ -264,6 +273,28 @@ def test_the_map_of_a_disk_that_has_grown_goes_on(made: Machine) -> None:
             await assert_whole_and_end(domain, made)
 
     asyncio.run(scenario())
+
+
+def test_growths_that_are_asked_for_at_once_leave_one_thread_that_clears_the_map(made: Machine) -> None:
+    """As when a growth was given up, because a flush of the primary hung, and is asked for again."""
+    request = MapRequest(MapStart.MARKED, 0, 0, str(Generation(0)), str(Generation(0)), 0, 0)
+
+    def grow(size_bytes: int) -> None:
+        with closing(made.host.control) as control:
+            control.add_mapped(1, size_bytes, "db01", str(made.primary()), request)
+
+    def threads() -> int:
+        return len(os.listdir(f"/proc/{pid}/task"))
+
+    with Drva(made, "create") as drva, ThreadPoolExecutor(8) as pool:
+        pid = made.host.pid
+        before = threads()
+        drva.kill()
+        for size_bytes in range(DISK_BYTES + (1 << 20), DISK_BYTES + (9 << 20), 1 << 20):
+            os.truncate(made.primary(), size_bytes)
+            list(pool.map(grow, [size_bytes] * 8))
+        until(lambda: threads() <= before, 5)
+        assert state(made).owed_bytes == 0
 
 
 def test_a_sidecar_that_cannot_be_made_costs_only_a_copy(made: Machine) -> None:
