@@ -5,7 +5,7 @@ seen to give back what the disks held.
 
 Invariants: uploads go first: no scrub begins while the store lags or is away or uploads are paused, and reads are
 paced. Nothing is called verified that was not compared. An extent that differs stays an alarm until a later digest of
-the same place is equal, or the DRVA ends.
+the same place is equal, its disk is given up, or the DRVA ends.
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ import asyncio
 import logging
 import time
 from collections.abc import Awaitable, Callable
+from dataclasses import replace
 from pathlib import Path
 
 from jetdr_core.aio import in_thread
@@ -53,10 +54,15 @@ class OwnScrub:
         self._clock = clock
         self._due_s = clock() + min(every_s, FIRST_S)
         self._differing: dict[tuple[str, int, int], Comparison] = {}
+        self._disks: frozenset[str] = frozenset()
         self._task: asyncio.Task[None] | None = None
 
     def look(self, config: DomainConfig, status: DomainStatus) -> None:
         """Begin a scrub if one is due, and uploads do not need the store. Does not wait."""
+        self._disks = frozenset(disk.name for disk in status.disks)
+        if any(wrong.disk not in self._disks for wrong in self._differing.values()):
+            self._differing = {place: wrong for place, wrong in self._differing.items() if wrong.disk in self._disks}
+            self.found = replace(self.found, differing=_told(config.name, list(self._differing.values())))
         is_due = bool(self._every_s) and self._clock() >= self._due_s and not self._is_running
         is_away = not status.joined or bool(status.failure) or status.store_away_s > 0 or status.paused
         if is_due and not is_away and status.rpo_s <= BUSY_RPO_S:
@@ -84,7 +90,7 @@ class OwnScrub:
             log.warning("domain %s: its newest digests were not compared: %s", config.name, error)
 
     def _take(self, report: ScrubReport) -> None:
-        found = report.comparisons
+        found = [comparison for comparison in report.comparisons if comparison.disk in self._disks]
         for comparison in found:
             if comparison.agreement is Agreement.DIFFERENT:
                 self._differing[comparison.disk, comparison.offset, comparison.length] = comparison

@@ -47,6 +47,24 @@ def test_the_last_verified_point_is_shown_and_what_differs_is_an_alarm_until_it_
             assert jetdr("scrub", here.store("payroll"), "--sample", "1", *key(here)).code == 0
 
 
+def test_what_differs_on_a_disk_is_no_alarm_any_more_once_the_disk_is_given_up() -> None:
+    with place("payroll") as here:
+        here.write(domain="scrub_s = 0.05")
+        with running(here, create=True) as drva:
+            here.until(lambda s: s["consistent"])
+            write_and_upload(drva, 0, os.urandom(4096))
+            record(drva)
+            with here.disk("payroll").open("r+b") as primary:
+                primary.seek(8192)
+                primary.write(os.urandom(4096))
+            record(drva)
+            here.until(lambda s: "replica_differs" in alarms(s))
+            here.ask("unprotect", domain="payroll", disk="db01")
+            ended = here.until(lambda s: "replica_differs" not in alarms(s))["verified"]["ended_ns"]
+            here.until(lambda s: s["verified"]["ended_ns"] > ended)
+            assert "replica_differs" not in alarms(here.status())
+
+
 def test_without_an_interval_nothing_is_compared_and_nothing_called_verified() -> None:
     with place("payroll") as here:
         here.write(domain="scrub_s = 0")
