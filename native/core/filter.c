@@ -101,6 +101,8 @@ int jdr_filter_grow_map(jdr_filter *filter, uint64_t size_bytes, const struct jd
     if (!result) {
         jdr_lock_until(&primary->mutex, INT64_MAX); /* a flush that fails looks at the map */
         *map = primary->map = grown;
+        if (primary->failed) /* maybe just now, and the smaller map alone was told */
+            jdr_dirty_map_owe_marked(grown);
         primary->size_bytes = size_bytes;
         pthread_mutex_unlock(&primary->mutex);
     }

@@ -205,7 +205,10 @@ static int grow(struct host_disk *disk, uint64_t size_bytes, char *message)
     return result ? host_refuse(EEXIST, message, "disk %s has another size", disk->spec.name) : 0;
 }
 
-/* The disk is served. Its size is the one that is asked for, or is to become that. Its map goes on. */
+/*
+ * The disk is served. Its size is the one that is asked for, or is to become that. Its map goes on. A DRVA that knows
+ * nothing of maps tells none what log and disk have in common, so all of the disk is owed a copy.
+ */
 static int go_on_with(const struct host_disk_spec *spec, const struct host_map_spec *map, enum host_map_found *found,
                       char *message)
 {
@@ -220,8 +223,12 @@ static int go_on_with(const struct host_disk_spec *spec, const struct host_map_s
         disk->spec.size_bytes = jdr_filter_size(disk->filter);
     pthread_mutex_unlock(&mutex);
     *found = disk->map ? HOST_MAP_GOES_ON : HOST_MAP_ABSENT;
-    if (!result && map && disk->map)
-        host_map_go_on(disk, map);
+    if (!result && disk->map) {
+        if (map)
+            host_map_go_on(disk, map);
+        else
+            host_map_doubt(disk);
+    }
     host_disk_release(disk);
     return result;
 }

@@ -148,6 +148,8 @@ void host_map_free(struct host_map *map);
 void host_map_discard(const struct host_disk *disk, const struct host_disks_options *options);
 /* Another log goes on with it. */
 void host_map_go_on(struct host_disk *disk, const struct host_map_spec *spec);
+/* Nothing is known any more of what log and disk have in common: all of the disk is owed a copy, durably. */
+void host_map_doubt(struct host_disk *disk);
 /* The disk has grown: its filter and its map have that size from now on. */
 int host_map_grow(struct host_disk *disk, uint64_t size_bytes);
 bool host_map_next_owed(struct host_map *map, uint64_t *offset, uint64_t *length);

@@ -240,6 +240,13 @@ void host_map_free(struct host_map *map)
 
 /* ---- while the disk is served ----------------------------------------------------------------------------------- */
 
+void host_map_doubt(struct host_disk *disk)
+{
+    pthread_rwlock_rdlock(&disk->map->lock);
+    jdr_dirty_map_owe(disk->map->native, 0, jdr_filter_size(disk->filter));
+    pthread_rwlock_unlock(&disk->map->lock);
+}
+
 void host_map_go_on(struct host_disk *disk, const struct host_map_spec *spec)
 {
     pthread_rwlock_rdlock(&disk->map->lock);

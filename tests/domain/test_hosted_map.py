@@ -236,6 +236,16 @@ def test_a_disk_that_was_changed_while_the_domain_was_closed_is_copied(made: Mac
     asyncio.run(scenario())
 
 
+def test_an_appliance_without_maps_leaves_everything_owed(made: Machine) -> None:
+    with Drva(made, "create") as drva:
+        fill(made)
+        with closing(made.host.control) as control:
+            assert control.owed(1, 0) is None
+            control.add(1, DISK_BYTES, 0, "db01", str(made.primary()))  # as an earlier release does
+            assert control.owed(1, 0) == (0, DISK_BYTES)
+        drva.kill()
+
+
 def test_a_domain_taken_over_with_a_new_log_believes_no_map(made: Machine) -> None:
     async def scenario() -> int:
         async with made.take_over() as domain:
