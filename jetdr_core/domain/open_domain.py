@@ -154,7 +154,7 @@ class OpenDomain(Generic[D]):
         self.note_places()
 
     def copy_extents(self, disk: ProtectedDisk, extents: Sequence[tuple[int, int]]) -> int:
-        """Log extents of a disk once more, and digests of some of them. Returns the last LSN. It may take long."""
+        """Log extents of a disk once more, and their digests. Returns the last LSN. It may take long."""
         if self.copies.owes_any:
             raise NotConsistent(
                 f"domain {self._name!r} owes copies of its disks, which come first",

@@ -103,9 +103,14 @@ class SelfCheck:
         return sum(self._record_disk(disk, self._extents(disk)) for disk in self._turn())
 
     def record_of(self, disk: ProtectedDisk, extents: Sequence[tuple[int, int]]) -> int:
-        """Record digests of the first of these extents, at most a record full of them. Returns of how many."""
-        chosen = [(offset, min(length, DIGEST_BYTES_MAX)) for offset, length in extents[:DIGESTS_MAX]]
-        return self._record_disk(disk, chosen)
+        """Record digests of all of these extents, in as many records as that takes. Returns of how many pieces."""
+        pieces = [
+            (at, min(DIGEST_BYTES_MAX, offset + length - at))
+            for offset, length in extents
+            for at in range(offset, offset + length, DIGEST_BYTES_MAX)
+        ]
+        firsts = range(0, len(pieces), DIGESTS_MAX)
+        return sum(self._record_disk(disk, pieces[first : first + DIGESTS_MAX]) for first in firsts)
 
     # -- rounds ------------------------------------------------------------------------------------------------------
 

@@ -16,6 +16,7 @@ from jetdr_core.device import MemoryDevice
 from jetdr_core.domain import self_check
 from jetdr_core.domain.recent_writes import BATCH_SAMPLES, DISK_SAMPLES, RecentWrites, Written
 from jetdr_core.errors import PrimaryFailed
+from jetdr_core.limits import DIGEST_BYTES_MAX
 from jetdr_core.record import RECORD, Kind
 from tests.core.test_primary_failure import Broken
 from tests.domain.fixture import DISK_BYTES, QUICK, fresh_store, new_domain, recovered
@@ -53,6 +54,26 @@ def test_digests_of_each_disk_are_recorded_and_are_what_is_recovered() -> None:
                 assert extent.lsn < lsn
                 assert len(data) == extent.length == self_check.EXTENT_BYTES
                 assert xxhash.xxh3_128_digest(data) == extent.digest
+
+    asyncio.run(scenario())
+
+
+def test_after_a_repair_all_that_was_copied_is_digested() -> None:
+    """What was found to differ, and was copied, is settled only by a later digest of the same place."""
+    extents = [(0, DIGEST_BYTES_MAX + 4096), *((place << 20, 4096) for place in range(3, 15))]
+
+    async def scenario() -> None:
+        store = fresh_store()
+        async with new_domain(store) as domain:
+            await domain.protect("db01", MemoryDevice(16 << 20))
+            await domain.wait_consistent()
+            await domain.uploaded(await domain.copy_extents("db01", extents))
+        found = [extent for _, _, body in await digests(store) for extent in body.extents]
+        assert [(extent.offset, extent.length) for extent in found] == [
+            (0, DIGEST_BYTES_MAX),
+            (DIGEST_BYTES_MAX, 4096),
+            *extents[1:],
+        ]
 
     asyncio.run(scenario())
 
