@@ -254,7 +254,11 @@ class ConfiguredDisks:
 
     async def _give_up(self, domain: AnyDomain, name: str) -> None:
         """Do what is left to do about a disk whose giving up is noted. Each step is durable before the next begins."""
-        if self._given_up.last[name].is_wanted and name in domain.disks:
+        noted = self._given_up.last.get(name)
+        if noted is None:  # a person removed the file, and the disk stays as it is
+            self._leaving = _without(name, self._leaving)
+            return
+        if noted.is_wanted and name in domain.disks:
             await asyncio.to_thread(self._given_up.forget, name)
         elif name in domain.disks:
             await domain.unprotect(name)

@@ -213,6 +213,24 @@ def test_what_was_accepted_and_finds_no_room_in_the_log_is_told_and_tried_again(
     assert (set(history.disks), disks.given_up, noted(tmp_path)) == ({"db01"}, (), set())
 
 
+def test_a_file_that_a_person_removed_ends_what_was_left_to_do(tmp_path: Path) -> None:
+    async def scenario() -> None:
+        history = History(DB01)
+        history.refuses = StallTimeout("the log is full")
+        domain, given_up = cast(AnyDomain, history), GivenUpDisks(tmp_path, "payroll")
+        given_up.note(GivenUpDisk(name="db01", since_ns=1))
+        disks = ConfiguredDisks([], AddedDisks(tmp_path, "payroll"), given_up)
+        await disks.begin(domain)
+        assert disks.is_leaving("db01")
+        given_up.path.unlink()
+        given_up.known()
+        await disks.settle(domain)
+        assert not disks.is_leaving("db01")
+        assert "db01" in history.disks
+
+    asyncio.run(scenario())
+
+
 def test_a_disk_that_was_given_up_and_is_configured_comes_back_only_with_protect(tmp_path: Path) -> None:
     """With ``size_bytes`` a restart would make an empty disk in place of the lost one."""
     history = prepared(tmp_path, "configured")
