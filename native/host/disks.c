@@ -61,6 +61,7 @@ static int open_disk(struct host_disk *disk, const struct host_map_spec *map, en
         host_map_discard(disk, &options);
     else if ((result = host_map_begin(disk, &options, map, found, message)))
         return result;
+    host_primary_find_abilities(disk); /* the map has seen the time of change that the disk was left with */
     return open_filter(disk, message);
 }
 

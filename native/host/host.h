@@ -126,6 +126,8 @@ int host_disk_read_ahead(struct host_disk *disk, uint64_t offset, uint64_t lengt
 struct host_file host_file_at(const char *path);
 /* Open the disk's primary, lock it, and find out what it can do. */
 int host_primary_open(struct host_disk *disk, char *message);
+/* Find out what the open primary can do. May advance its time of change. */
+void host_primary_find_abilities(struct host_disk *disk);
 /* Say in `message` what is wrong. Returns -error. */
 __attribute__((format(printf, 3, 4))) int host_refuse(int error, char *message, const char *format, ...);
 

@@ -73,13 +73,16 @@ static bool punches_holes(int fd, uint64_t offset)
     return result == 0;
 }
 
-/* Find out what the primary can do. Nothing is changed: the hole lies beyond the end of the file. */
-static void find_abilities(struct host_disk *disk, const struct stat *status)
+/* The hole lies beyond the end of the file, so no data is changed, but some file systems note a time of change. */
+void host_primary_find_abilities(struct host_disk *disk)
 {
-    if (S_ISREG(status->st_mode))
-        disk->zeroes_fast = punches_holes(disk->fd, ((uint64_t)status->st_size | 0xfffff) + 1);
+    struct stat status;
+    if (fstat(disk->fd, &status))
+        return;
+    if (S_ISREG(status.st_mode))
+        disk->zeroes_fast = punches_holes(disk->fd, ((uint64_t)status.st_size | 0xfffff) + 1);
     else
-        disk->zeroes_fast = block_zeroes_fast(status->st_rdev);
+        disk->zeroes_fast = block_zeroes_fast(status.st_rdev);
     disk->knows_holes = lseek(disk->fd, 0, SEEK_DATA) >= 0 || errno == ENXIO;
 }
 
@@ -100,7 +103,6 @@ static int check_primary(struct host_disk *disk, char *message)
         return host_refuse(EINVAL, message, "%s has %lld bytes, fewer than the disk's %llu", spec->path, (long long)end,
                            (unsigned long long)spec->size_bytes);
     disk->file = file_of(&status);
-    find_abilities(disk, &status);
     return 0;
 }
 

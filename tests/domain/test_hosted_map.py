@@ -236,6 +236,25 @@ def test_a_disk_that_was_changed_while_the_domain_was_closed_is_copied(made: Mac
     asyncio.run(scenario())
 
 
+@pytest.mark.parametrize("changed", [True, False])
+def test_a_disk_is_copied_if_it_was_changed_while_its_host_component_was_ended(made: Machine, changed: bool) -> None:
+    async def scenario() -> None:
+        async with made.open() as domain:
+            await asyncio.wait_for(domain.wait_consistent(), 20)
+            assert (domain.status().disks[0].copied_bytes, len(gaps(domain))) == (changed * DISK_BYTES, changed)
+            await assert_whole_and_end(domain, made)
+
+    with Drva(made, "create") as drva:
+        fill(made)
+        drva.kill()
+    made.host.stop()
+    if changed:
+        with open(made.primary(), "r+b") as disk:
+            disk.seek(5 * REGION)
+            disk.write(os.urandom(512))
+    asyncio.run(scenario())
+
+
 def test_an_appliance_without_maps_leaves_everything_owed(made: Machine) -> None:
     with Drva(made, "create") as drva:
         fill(made)

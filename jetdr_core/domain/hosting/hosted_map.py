@@ -112,11 +112,13 @@ class HostMaps:
             log_time_ns=head.time_ns if not is_begun else 0 if off.logging else max(off.since_ns, 0),
         )
 
-    def added(self, number: int, name: str, found: MapFound | None) -> None:
-        """The disk is served, with what was found of its map."""
+    def added(self, number: int, name: str, found: MapFound | None) -> str:
+        """The disk is served, with what was found of its map. Returns why others have changed it, empty if not."""
         self._went_on(number)
-        if found not in {None, MapFound.BELIEVED}:
-            log_.warning("disk %s: all of it is to be copied: %s", name, WHY[found])
+        if found in {None, MapFound.BELIEVED}:
+            return ""
+        log_.warning("disk %s: all of it is to be copied: %s", name, WHY[found])
+        return f"disk {name!r}: {WHY[found]}" if found in {MapFound.CHANGED, MapFound.REPLACED} else ""
 
     def _went_on(self, number: int) -> None:
         self._starts[number] = MapStart.MARKED

@@ -213,6 +213,12 @@ class HostedMode:
         for disk in disks:
             if disk.fault is not None and disk.number not in owed and not self._server.is_held(disk):
                 self._owe_failed(disk, f"disk {disk.name!r} failed: {disk.fault.reason}")
+        self._server.owe_differing(self._owe_differing)
+
+    def _owe_differing(self, disk: HostedDisk, reason: str) -> None:
+        """Owe the disk a resync, unless one that was owed since it is served copies it anyway."""
+        if not self._parts.copies.why_owed(disk):
+            self._parts.copies.owe_failed(disk, reason)
 
     def _map_starts(self, *, is_gap_open: bool) -> dict[int, MapStart]:
         """Say what is known of the disks before the host component is asked to serve them."""

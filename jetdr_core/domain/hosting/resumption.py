@@ -309,9 +309,13 @@ class HostedResumption:
 
 
 def _rested(found: Found, owed: Continuity) -> bool:
-    """Whether everything had ended in order. What a ring still holds is in the log before a disk is served."""
-    has_all = found.log is LogFound.CLEAN or found.ring is RingFound.KEPT
-    return found.host is HostFound.ENDED and found.logging and has_all and not owed.gap and not owed.stop
+    """Whether everything had ended in order, and the log says how it left the disks.
+
+    An unclean log goes on with a ring that survived, but only the dirty maps tell whether a disk was changed since.
+    """
+    return (
+        found.host is HostFound.ENDED and found.logging and found.log is LogFound.CLEAN and not (owed.gap or owed.stop)
+    )
 
 
 def _check_survivor(name: str, options: HostOptions, log: ReplicationLog, ring: Ring | None) -> None:

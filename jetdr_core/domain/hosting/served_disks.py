@@ -119,6 +119,7 @@ class DiskServer:
         self._held: set[int] = set()
         self._may_lag: set[int] = set()
         self._failed_now: list[HostedDisk] = []
+        self._differing: list[tuple[HostedDisk, str]] = []
         self._looking: dict[tuple[int, str], Future[Primary]] = {}
         self._measuring: dict[int, Future[int]] = {}
         self._unused = False
@@ -348,8 +349,15 @@ class DiskServer:
 
     @property
     def why_failed(self) -> str:
-        """Which disk has failed so recently that no copy is owed yet. Empty if none has."""
-        return next((f"disk {disk.name!r} has failed" for disk in list(self._failed_now)), "")
+        """Which disk has failed, or was changed by others, and is owed no copy yet. Empty if none is."""
+        failed = [f"disk {disk.name!r} has failed" for disk in list(self._failed_now)]
+        return next(iter(failed + [reason for _, reason in list(self._differing)]), "")
+
+    def owe_differing(self, owe: Callable[[HostedDisk, str], None]) -> None:
+        """Have a copy owed of every disk that others have changed while no host component served it."""
+        for disk, reason in list(self._differing):
+            owe(disk, reason)
+            self._differing.remove((disk, reason))
 
     def _see_that_it_runs(self) -> bool:
         """Start the host component unless it runs. One that uses a ring that was given up is ended first."""
@@ -405,7 +413,8 @@ class DiskServer:
     def _add_mapped(self, disk: HostedDisk) -> None:
         request = self._maps.request(disk.number)
         found = self._control.add_mapped(disk.number, disk.size_bytes, disk.name, disk.path, request)
-        self._maps.added(disk.number, disk.name, found)
+        if reason := self._maps.added(disk.number, disk.name, found):
+            self._differing.append((disk, reason))
         disk.map = None if found is None else HostedMap(self._control, disk.number, disk.size_bytes)
 
     def _try_serve(self, disk: HostedDisk, *, is_held: bool) -> None:

@@ -127,6 +127,7 @@ class Watch:
         if self._server.begin():
             self.host_restarts += 1
             log_.warning("domain %s: its host component was restarted", self._name)
+        self._server.owe_differing(self._copies.owe_failed)
         self._retry_s = RETRY_FIRST_S
 
     def _try(self, what: str, part: Callable[[], None]) -> None:
