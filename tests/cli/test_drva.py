@@ -41,6 +41,7 @@ DOMAIN = {
         "alarms",
         "condition",
         "alarms_ended",
+        "verified",
         "status",
         "status_age_s",
     ),

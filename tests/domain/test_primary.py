@@ -113,14 +113,14 @@ def test_the_regions_of_a_primary_are_its_data_and_its_holes(tmp_path: Path) -> 
     primary.close()
 
 
-def test_a_disk_that_cannot_be_made_leaves_nothing_and_says_which_it_was(tmp_path: Path) -> None:
+def test_a_disk_that_cannot_be_made_leaves_nothing_and_says_which_it_was(disk_path: Path) -> None:
     size_bytes = 1 << 50
-    if _fits(tmp_path / "probe", size_bytes):
+    if _fits(disk_path / "probe", size_bytes):
         pytest.skip("the file system takes a file of a pebibyte")
     with pytest.raises(DeviceFull, match=rf"db01.img: making a disk of {size_bytes} bytes failed: File too large; its"):
-        open_primary("db01", tmp_path / "db01.img", size_bytes=size_bytes, create=True)
-    assert list(tmp_path.iterdir()) == []
-    open_primary("db01", tmp_path / "db01.img", size_bytes=1 << 20, create=True).close()
+        open_primary("db01", disk_path / "db01.img", size_bytes=size_bytes, create=True)
+    assert list(disk_path.iterdir()) == []
+    open_primary("db01", disk_path / "db01.img", size_bytes=1 << 20, create=True).close()
 
 
 def _fits(path: Path, size_bytes: int) -> bool:

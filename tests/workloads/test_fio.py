@@ -17,8 +17,10 @@ def test_disks_written_at_once_come_back_at_any_point(
     tmp_path: Path, store: str, write_back: bool, peer: Callable[[str], str]
 ) -> None:
     with protected_disks(tmp_path, store, {job.disk: DISK_BYTES for job in JOBS}, write_back=write_back) as protected:
+        lsn_first = protected.lsn
         marks = work(peer("fio"), tmp_path, protected)
         points = random.Random(0).sample(range(min(marks.values()), protected.lsn), OTHER_POINTS)
+        points += range(lsn_first + 1, min(marks.values()), 100)
         protected.end()
         writes = all_issued(tmp_path)
         seen = []
