@@ -275,6 +275,7 @@ def test_a_domain_taken_over_with_a_new_log_believes_no_map(made: Machine) -> No
 
     with Drva(made, "create") as drva:
         fill(made)
+        assert drva.ask("equal"), "the store knows the disk by now"
         drva.kill()
     made.log = made.folder / "log2"
     assert asyncio.run(scenario()) == DISK_BYTES
