@@ -1,8 +1,9 @@
 """A protected domain with its host component in a process of its own, as in a DRVA.
 
 The program takes the specification as its argument. Each line on stdin is a request: ``status``, ``settle``, which
-waits until the store has everything written so far, ``consistent``, which waits until the domain is that, ``pause`` or
-``resume``. The answer is a line of JSON on stdout. The domain closes at the end of stdin.
+waits until the store has everything written so far, ``consistent``, which waits until the domain is that, ``tend``,
+which lets the dirty map be cleared, ``pause`` or ``resume``. The answer is a line of JSON on stdout. The domain closes
+at the end of stdin.
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ from dataclasses import asdict, dataclass, field
 
 from benchmarks.exports import DISK
 from jetdr_core.domain import HostedDomain
-from jetdr_core.host import HostComponent, HostOptions
+from jetdr_core.host import HostComponent, HostControl, HostOptions, MapRequest
 from jetdr_core.options import DomainOptions
 
 __all__ = ["Answer", "Spec"]
@@ -35,6 +36,10 @@ class Spec:
     write_back: bool
     options: Mapping[str, float] = field(default_factory=dict)
     """Of ``DomainOptions``, where they are not the default."""
+    mapped: bool = True
+    """The disk has a dirty map, as every disk in write-through. Without one it is served as in earlier releases."""
+    reopened: bool = False
+    """The domain is there already."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -46,21 +51,18 @@ class Answer:
     lsn_reserved: int
     lsn_uploaded: int
     logging: bool
+    copied_bytes: int
 
 
 async def serve(spec: Spec) -> None:
     host = HostOptions(runtime=spec.runtime, state=spec.state, write_back=spec.write_back)
     component = HostComponent(spec.name, host)
+    if not spec.mapped:
+        HostControl.add_mapped = _add_without_map  # type: ignore[assignment, method-assign]
     try:
-        async with HostedDomain.create(
-            spec.name,
-            log=spec.log,
-            log_bytes=spec.log_bytes,
-            store=spec.store,
-            host=host,
-            options=DomainOptions(**spec.options),  # type: ignore[arg-type]
-        ) as domain:
-            await domain.protect(DISK, spec.primary)
+        async with _domain(spec, host) as domain:
+            if not spec.reopened:
+                await domain.protect(DISK, spec.primary)
             _tell(domain, component)
             while request := (await asyncio.to_thread(sys.stdin.readline)).strip():
                 match request:
@@ -68,6 +70,8 @@ async def serve(spec: Spec) -> None:
                         await domain.uploaded(domain.status().lsn_reserved)
                     case "consistent":
                         await domain.wait_consistent()
+                    case "tend":
+                        component.control.tend_map(1)
                     case "pause":
                         domain.pause()
                     case "resume":
@@ -75,6 +79,23 @@ async def serve(spec: Spec) -> None:
                 _tell(domain, component)
     finally:
         component.stop()  # otherwise it would go on serving guests
+
+
+def _domain(spec: Spec, host: HostOptions) -> HostedDomain:
+    options = DomainOptions(**spec.options)  # type: ignore[arg-type]
+    if spec.reopened:
+        return HostedDomain.open(
+            spec.name, log=spec.log, store=spec.store, host=host, options=options, trust_stored_paths=True
+        )
+    return HostedDomain.create(
+        spec.name, log=spec.log, log_bytes=spec.log_bytes, store=spec.store, host=host, options=options
+    )
+
+
+def _add_without_map(
+    control: HostControl, number: int, size_bytes: int, name: str, path: str, _request: MapRequest
+) -> None:
+    control.add(number, size_bytes, 0, name, path)
 
 
 def _tell(domain: HostedDomain, component: HostComponent) -> None:
@@ -85,6 +106,7 @@ def _tell(domain: HostedDomain, component: HostComponent) -> None:
         lsn_reserved=status.lsn_reserved,
         lsn_uploaded=status.lsn_uploaded,
         logging=status.host is not None and status.host.logging,
+        copied_bytes=status.disks[0].copied_bytes,
     )
     print(json.dumps(asdict(answer)), flush=True)
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from benchmarks import catalog, filter, history, log, nbd, overload, rehydrate, rpo, upload  # noqa: A004
+from benchmarks import catalog, filter, history, log, nbd, overload, rehydrate, resync, rpo, upload  # noqa: A004
 from benchmarks.command_line import Benchmark
 
 __all__ = ["BENCHMARKS"]
@@ -17,4 +17,5 @@ BENCHMARKS: dict[str, Benchmark] = {
     "nbd": nbd.run,
     "rpo": rpo.run,
     "overload": overload.run,
+    "resync": resync.run,
 }

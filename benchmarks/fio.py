@@ -12,7 +12,7 @@ from pathlib import Path
 
 from benchmarks.measure import PeerMissing
 
-__all__ = ["Offered", "Written", "program", "verify_section", "write_section"]
+__all__ = ["Offered", "Written", "program", "verify_section", "write_randomly", "write_section"]
 
 JOBS = Path(__file__).resolve().parent / "nbd.fio"
 
@@ -45,6 +45,13 @@ def write_section(section: str, uri: str, size_bytes: int, seed: int, work: Path
 def verify_section(section: str, uri: str, size_bytes: int, seed: int, work: Path) -> None:
     """Read back through the export, and compare, what :func:`write_section` wrote with the same arguments."""
     _run(["--verify_only", f"--section={section}", str(JOBS)], _environment(uri, size_bytes, seed), work)
+
+
+def write_randomly(uri: str, size_bytes: int, depth: int, seconds: float, seed: int, work: Path) -> Written:
+    """Write 4 KiB at random places of the first ``size_bytes``, with ``depth`` writes in flight, for ``seconds``."""
+    command = ["--name=random", "--ioengine=nbd", f"--uri={uri}", "--rw=randwrite", "--bs=4k", f"--iodepth={depth}"]
+    command += ["--norandommap", f"--size={size_bytes}", "--time_based", f"--runtime={int(seconds * 1000)}ms"]
+    return _written(_run([*command, f"--randseed={seed}", "--percentile_list=50:99"], {}, work))
 
 
 class Offered:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import os
+import select
 import signal
 import subprocess
 import sys
@@ -82,6 +83,17 @@ class Protected(Export):
     def settle(self) -> None:
         """Wait until the store has everything."""
         self.ask("settle")
+
+    def kill(self, *, host: bool) -> None:
+        """Kill the process that owns the domain, and perhaps the host component. The files stay."""
+        self._drva.kill()
+        self._drva.wait()
+        if host and self._host_pid is not None:
+            host_fd = os.pidfd_open(self._host_pid)
+            signal.pidfd_send_signal(host_fd, signal.SIGKILL)
+            select.select([host_fd], [], [], END_LIMIT_S)
+            os.close(host_fd)
+        self.end()
 
     def check(self) -> None:
         """Close the domain, rehydrate its newest point, and compare that with the primary."""
