@@ -7,6 +7,7 @@ sidecar that cannot be had costs nobody anything but a copy of the whole disk af
 
 from __future__ import annotations
 
+import errno
 import logging
 import os
 from collections.abc import Iterator
@@ -185,7 +186,7 @@ class MapMaker:
         try:
             if start is MapStart.MARKED:
                 with suppress(FileNotFoundError):
-                    return _Sidecar(open_own(place, os.O_RDWR), place)
+                    return _Sidecar(_open_left(place), place)
             return _Sidecar(_make(place, DirtyMap.file_bytes(size_bytes)), place)
         except (InvalidRequest, OSError) as error:
             log_.warning("disk %s: its dirty map is kept in memory alone: %s", name, error)
@@ -195,6 +196,15 @@ class MapMaker:
 def sidecar_place(folder: str, domain_uuid: UUID, number: int, path: str) -> Path:
     """Return where the sidecar of the disk at ``path`` lies. ``folder`` empty: beside it."""
     return Path(folder) / f"{domain_uuid}-{number}.jetdr-map" if folder else Path(f"{path}.jetdr-map")
+
+
+def _open_left(place: Path) -> int:
+    """Open what an earlier run left. One that has another name too is not, because that file would be written to."""
+    fd = open_own(place, os.O_RDWR)
+    if os.fstat(fd).st_nlink == 1:
+        return fd
+    os.close(fd)
+    raise FileNotFoundError(errno.ENOENT, "it has another name too", str(place))
 
 
 def _make(place: Path, length: int) -> int:

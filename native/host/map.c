@@ -108,11 +108,22 @@ static int make(const char *place, uint64_t length)
     return result;
 }
 
+/* Open what an earlier run left. One that has another name too is not, because that file would be written to. */
+static int open_left(const char *place)
+{
+    struct stat status;
+    int fd = open_own(place);
+    if (fd < 0 || (fstat(fd, &status) == 0 && status.st_nlink == 1))
+        return fd;
+    close(fd);
+    return -ENOENT;
+}
+
 static void open_sidecar(struct host_map *map, const struct host_disk *disk, enum jdr_map_start start)
 {
     int fd = -ENODEV;
     if (is_file(disk->fd))
-        fd = start == JDR_MAP_MARKED ? open_own(map->place) : -ENOENT;
+        fd = start == JDR_MAP_MARKED ? open_left(map->place) : -ENOENT;
     if (fd == -ENOENT)
         fd = make(map->place, jdr_dirty_map_file_bytes(disk->spec.size_bytes));
     map->fd = fd < 0 ? -1 : fd;

@@ -74,6 +74,11 @@ def link(folder: Path) -> None:
     (folder / MAP).symlink_to(folder / "elsewhere")
 
 
+def give_another_name(folder: Path) -> None:
+    """Whoever may write in the folder could give the map's name to a file that this user has elsewhere."""
+    (folder / "elsewhere").hardlink_to(folder / MAP)
+
+
 def replace_disk(folder: Path) -> None:
     """Restore the disk from a backup, which lacks what was written since."""
     raw = bytearray((folder / "db01.img").read_bytes())
@@ -96,10 +101,11 @@ def copy_map(folder: Path) -> None:
         lambda folder: (folder / MAP).chmod(0o666),
         flip,
         link,
+        give_another_name,
         replace_disk,
         copy_map,
     ],
-    ids=["lost", "empty", "of others", "damaged", "a link", "disk restored", "disk copied"],
+    ids=["lost", "empty", "of others", "damaged", "a link", "two names", "disk restored", "disk copied"],
 )
 def test_a_map_in_doubt_costs_a_full_copy(tmp_path: Path, doubt: Callable[[Path], object]) -> None:
     kill(tmp_path, "write")

@@ -167,6 +167,18 @@ def test_a_resync_that_is_cut_off_by_deaths_goes_on_with_what_is_left(made: Mach
     asyncio.run(reopen(made))
 
 
+def test_a_map_that_has_another_name_too_is_neither_believed_nor_written_to(made: Machine) -> None:
+    with Drva(made, "create") as drva:
+        fill(made)
+        drva.kill()
+        made.kill_host()
+    elsewhere = made.folder / "elsewhere"
+    elsewhere.hardlink_to(sidecar(made))
+    before = elsewhere.read_bytes()
+    assert asyncio.run(reopen(made)) == DISK_BYTES
+    assert elsewhere.read_bytes() == before
+
+
 # -- bypass ------------------------------------------------------------------------------------------------------------
 
 
