@@ -138,6 +138,7 @@ def correct(domain: jetdr.ProtectedDomain, clock: ManualClock) -> float:
 
 
 async def marked(domain: jetdr.ProtectedDomain, clock: ManualClock, name: str) -> None:
+    await domain.wait_consistent()  # the domain's own thread may be in the midst of a correction, which is a gap
     mark = domain.mark(name)
     assert mark.time_ns == clock.time_ns
     await domain.uploaded(mark.lsn)
