@@ -11,7 +11,7 @@ import pytest
 from jetdr_core._core import IoFilter, OffReason
 from jetdr_core.device import MemoryDevice
 from jetdr_core.errors import StallTimeout
-from tests.core.host import Shared, program, shared_ring, until
+from tests.core.host import Host, Shared, program, shared_ring, until
 from tests.core.rig import Rig, replay
 
 SIZE = 1 << 20
@@ -137,12 +137,19 @@ def full_log(shared: Shared) -> None:
     writer.start()
 
 
+def is_full(shared: Shared, host: Host) -> bool:
+    """Write a little. Whether it waits for the log, while the ring still has room."""
+    host.call("write", 0, 16384, 7)
+    return not shared.drva.wait_durable(shared.drva.lsn_reserved, 0.2)
+
+
 @pytest.mark.parametrize("flushes", [False, True])
 @pytest.mark.parametrize("write_back", [False, True])
 def test_guests_wait_for_a_full_log_no_longer_than_their_budget(*, write_back: bool, flushes: bool) -> None:
     with shared_ring(write_back=write_back) as shared:
         full_log(shared)
         host = shared.host(limit_ms=20_000)
+        until(lambda: is_full(shared, host), "the log to be full")
         press(shared, None, budget_s=0.6)
         begun, calls = time.monotonic(), 0
         while shared.drva.logging:
@@ -169,12 +176,7 @@ def test_a_guest_whose_budget_is_spent_waits_for_its_own_primary_without_haste()
     with shared_ring() as shared:
         full_log(shared)
         host = shared.host(limit_ms=20_000)
-
-        def is_full() -> bool:
-            host.call("write", 0, 16384, 7)
-            return not shared.drva.wait_durable(shared.drva.lsn_reserved, 0.2)
-
-        until(is_full, "the log to be full")
+        until(lambda: is_full(shared, host), "the log to be full")
         press(shared, None, budget_s=0)
         host.call("block")
         for _ in range(3):
