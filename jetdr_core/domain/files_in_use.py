@@ -25,6 +25,7 @@ __all__ = ["FileInUse", "FilesInUse", "HeldFile", "KeyInUse", "LostFile", "held_
 
 GONE = "there is nothing at its path"
 REPLACED = "another file is at its path"
+_DELETED = " (deleted)"
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,8 +65,11 @@ class HeldFile:
     remedy: str = ""
 
     def look(self) -> tuple[str, str]:
-        reason = self._why_lost()
-        return (reason, self.remedy or self._saving()) if reason else ("", "")
+        if reason := self._why_lost():
+            return reason, self.remedy or self._saving()
+        if earlier := self._earlier_file():
+            return f"process {self.pid} goes on with the file that was there before", _saved(self.pid, earlier)
+        return "", ""
 
     def _why_lost(self) -> str:
         try:
@@ -85,10 +89,32 @@ class HeldFile:
                 name = os.readlink(descriptor)
             except OSError:
                 continue
-            if name.endswith(" (deleted)"):
-                return f"until process {self.pid} ends it can be saved: cp --sparse=always {descriptor} COPY"
+            if name.endswith(_DELETED):
+                return _saved(self.pid, descriptor)
             return f"it is {name} now: move it back"
         return f"bring it back to {self.path}"
+
+    def _earlier_file(self) -> str:
+        """The descriptor of a removed file of this path, if the process has that and not the one that is there now.
+
+        A host component that outlived its DRVA may serve it, while another file was put at the path.
+        """
+        if self.pid == os.getpid():
+            return ""
+        earlier = ""
+        for descriptor in _descriptors(self.pid):
+            try:
+                if identity_of(os.stat(descriptor)) == self.identity:
+                    return ""
+                if os.readlink(descriptor) == self.path + _DELETED:
+                    earlier = descriptor
+            except OSError:
+                continue
+        return earlier
+
+
+def _saved(pid: int, descriptor: str) -> str:
+    return f"until process {pid} ends it can be saved: cp --sparse=always {descriptor} COPY"
 
 
 def _descriptors(pid: int) -> list[str]:

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import os
 import re
+import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
-from jetdr_core.device import FileDevice
-from jetdr_core.domain.files_in_use import GONE, REPLACED, FileInUse, FilesInUse, KeyInUse, held_device
+from jetdr_core.device import FileDevice, identity_of
+from jetdr_core.domain.files_in_use import GONE, REPLACED, FileInUse, FilesInUse, HeldFile, KeyInUse, held_device
 from jetdr_core.domain_key import KeyFile
 
 DATA = b"d" * 4096
@@ -92,3 +93,19 @@ def test_a_key_file_that_is_lost_or_another_one_is_told(tmp_path: Path) -> None:
     assert "is no key file" in reason
     aside.replace(file.path)
     assert lost(files) == []
+
+
+def test_a_process_that_goes_on_with_the_file_before_is_told(tmp_path: Path) -> None:
+    """A host component outlives its DRVA, and another file is put in the place of a disk meanwhile."""
+    path = tmp_path / "disk"
+    path.write_bytes(b"newest")
+    with path.open("rb") as held, subprocess.Popen(["sleep", "60"], stdin=held) as host:
+        identity = identity_of(os.stat(path))
+        assert HeldFile("disk", str(path), identity, host.pid).look() == ("", "")
+        (tmp_path / "older").write_bytes(b"older")
+        (tmp_path / "older").rename(path)
+        adopted = HeldFile("disk", str(path), identity_of(os.stat(path)), host.pid)
+        reason, remedy = adopted.look()
+        assert reason == f"process {host.pid} goes on with the file that was there before"
+        assert remedy.endswith(f"cp --sparse=always /proc/{host.pid}/fd/0 COPY")
+        host.kill()
