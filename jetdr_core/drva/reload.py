@@ -15,6 +15,8 @@ __all__ = ["Reload", "reload_of"]
 _OF_DRVA = frozenset({"log_level"})
 _OF_DOMAIN = frozenset({"rpo_alarm_s", "create", "disk", "config_files", "credential_file"})
 """What may change while a domain is open."""
+_OF_STORE = frozenset({"create", "credential_file"})
+"""What was written for the store that is named beside it. With another store it waits for that one's restart."""
 _OF_COMMANDS = frozenset({"take_over", "give_up_from", "discard_log", "on_mismatch", "begin_anew"})
 
 
@@ -40,9 +42,10 @@ def reload_of(running: DrvaConfig, new: DrvaConfig) -> Reload:
             refused.append(f"domain {domain.name!r} is no longer named")
             domains.append(domain)
             continue
-        here, not_here = _differences(f"domain {domain.name!r}: ", domain, other, _OF_DOMAIN, _OF_COMMANDS)
+        changeable = _OF_DOMAIN if other.store == domain.store else _OF_DOMAIN - _OF_STORE
+        here, not_here = _differences(f"domain {domain.name!r}: ", domain, other, changeable, _OF_COMMANDS)
         changed, refused = changed + here, refused + not_here
-        domains.append(replace(domain, **{name: getattr(other, name) for name in _OF_DOMAIN}))
+        domains.append(replace(domain, **{name: getattr(other, name) for name in changeable}))
     config = replace(running, domains=tuple(domains), **{name: getattr(new, name) for name in _OF_DRVA})
     return Reload(config, tuple(changed), tuple(refused))
 

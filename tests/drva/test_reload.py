@@ -52,6 +52,14 @@ def test_every_difference_is_taken_over_or_refused() -> None:
     assert reload_of(config, config) == reload_of(config, dataclasses.replace(config, file="moved"))
 
 
+def test_nothing_is_created_in_the_old_store_because_of_what_was_written_for_another() -> None:
+    with place() as here:
+        config = changed(load_config(here.file), {}, {"create": False})
+    new = {"store": "file:///srv/right", "create": True, "credential_file": "/etc/jetdr/right"}
+    found = reload_of(config, changed(config, {}, new))
+    assert (found.config, found.changed, len(found.refused)) == (config, (), 3)
+
+
 def test_domains_that_come_and_go_are_refused_by_name() -> None:
     with place("payroll", "web") as here:
         config = load_config(here.file)
