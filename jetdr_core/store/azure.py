@@ -38,6 +38,7 @@ from jetdr_core.errors import (
 )
 from jetdr_core.store.azure_target import AzureTarget
 from jetdr_core.store.azure_transport import PatientTransport
+from jetdr_core.store.denial import denial_of
 from jetdr_core.store.endpoint import refuse_unencrypted
 from jetdr_core.store.keys import byte_views, check_key, check_prefix, check_range, is_key, store_closed, too_short
 from jetdr_core.store.protocol import ObjectInfo, ObjectRange
@@ -60,6 +61,7 @@ _PAGE_ROWS = 5000
 _TRANSIENT_STATUS = {408, 429, 500, 502, 503, 504}
 _TRANSIENT_CODES = {"AccountBeingCreated", "ContainerBeingDeleted"}
 _EXISTS_CODES = {"BlobAlreadyExists", "ConditionNotMet", "LeaseIdMissing", "UnauthorizedBlobOverwrite"}
+_DENIED_HINT = "the container can be listed: check the permission to read, and conditions on this object"
 _QUOTED_QUERY = re.compile(r"\?\S+")
 
 
@@ -189,23 +191,11 @@ class AzureBlobStore:
             return await self._answer(operation, key, request)
         except StoreAccessDenied as error:
             if not await self._renew(used, error):
-                raise await self._denied(error) from None
+                raise await denial_of(self, error, _DENIED_HINT) from None
         try:
             return await self._answer(operation, key, request)
         except StoreAccessDenied as error:
-            raise await self._denied(error) from None
-
-    async def _denied(self, error: StoreAccessDenied) -> StoreError:
-        """The error of a denied request. It is one of the object alone if the container lets itself be listed."""
-        if not error.operation.startswith("get"):
-            return error
-        try:
-            async for _ in self.list_prefix(error.key):
-                break
-        except StoreError:
-            return error
-        hint = "the container can be listed: check the permission to read, and conditions on this object"
-        return ObjectUnavailable(error.operation, error.key, error.cause, hint=hint)
+            raise await denial_of(self, error, _DENIED_HINT) from None
 
     async def _renew(self, used: _Client, refused: StoreAccessDenied) -> bool:
         """Take the credential of now. Whether it is another than the one ``used``, which was refused."""

@@ -37,6 +37,7 @@ from jetdr_core.errors import (
     StoreLost,
     StoreMissing,
 )
+from jetdr_core.store.denial import denial_of
 from jetdr_core.store.keys import byte_views, check_key, check_prefix, check_range, is_key, store_closed, too_short
 from jetdr_core.store.protocol import ObjectInfo, ObjectRange
 from jetdr_core.store.ranges import get_each
@@ -63,6 +64,7 @@ _CONNECT_LIMIT = "10s"
 _FOREVER = "3650d"  # each call has a limit of its own
 
 _FAILURES = (BaseError, OSError)  # some of obstore's errors are built-in ones, such as FileNotFoundError
+_DENIED_HINT = "the bucket can be listed: check the permission s3:GetObject, and conditions on this object"
 _TRANSIENT_STATUS = {408, 429, 500, 502, 503, 504}
 _TRANSIENT_CODES = {"RequestTimeout", "SlowDown", "ConditionalRequestConflict", "OperationAborted"}
 _DENIED_CODES = {"ExpiredToken", "InvalidToken", "TokenRefreshRequired"}
@@ -217,11 +219,11 @@ class S3Store:
             return await self._answer(operation, key, request)
         except StoreAccessDenied as error:
             if not await self._renew(used, error):
-                raise await self._denied(error) from None
+                raise await denial_of(self, error, _DENIED_HINT) from None
         try:
             return await self._answer(operation, key, request)
         except StoreAccessDenied as error:
-            raise await self._denied(error) from None
+            raise await denial_of(self, error, _DENIED_HINT) from None
 
     async def _answer(self, operation: str, key: str, request: Callable[[], Awaitable[T]]) -> T:
         try:
@@ -256,18 +258,6 @@ class S3Store:
         self._target = target
         log.info("%s: the credential was renewed", self.url)
         return True
-
-    async def _denied(self, error: StoreAccessDenied) -> StoreError:
-        """The error of a denied request. It is one of the object alone if the bucket lets itself be listed."""
-        if not error.operation.startswith("get"):
-            return error
-        try:
-            async for _ in self.list_prefix(error.key):
-                break
-        except StoreError:
-            return error
-        hint = "the bucket can be listed: check the permission s3:GetObject, and conditions on this object"
-        return ObjectUnavailable(error.operation, error.key, error.cause, hint=hint)
 
 
 def _client(target: S3Target, credential: Callable[[], S3Credential]) -> Client:
